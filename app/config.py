@@ -1,0 +1,170 @@
+"""Settings: every environment variable the project reads, typed, with its unit and its reason.
+
+Nothing else reads the environment. A bad value stops the program with one clear line (`ConfigurationError`).
+"""
+
+import os
+import secrets
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+LOCAL_FOLDER = Path(__file__).resolve().parent.parent / ".local"
+MINIMUM_SECRET_BYTES = 32
+MINIMUM_PRODUCTION_HASH_ROUNDS = 10
+
+Environment = Literal["development", "production"]
+Sort = Literal["new", "old", "top", "hot"]
+Origins = Annotated[list[str], NoDecode]
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used. The message is one line and says how to mend it."""
+
+
+class Settings(BaseSettings):
+    """What an operator may set. Names are case-insensitive; a `.env` file in the working directory is read too."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True)
+
+    environment: Environment = Field("development", description="`production` refuses weak or missing secrets.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    workers: int | None = Field(None, ge=1, le=256, description="Processes; one in development, one per core else.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity logged.")
+
+    database_url: SecretStr | None = Field(None, description="`postgres://…` or `postgresql://…`.")
+    database_hostname: str | None = Field(None, description="Server, when `DATABASE_URL` is not set.")
+    database_port: int = Field(5432, ge=1, le=65535, description="Port of that server.")
+    database_name: str = Field("fastapi", description="Database on that server.")
+    database_username: str = Field("postgres", description="Role to connect as.")
+    database_password: SecretStr | None = Field(None, description="Its password, as it is: nothing to escape.")
+    database_pool_size: int = Field(8, ge=1, le=1000, description="Connections per worker for ordinary requests.")
+    database_connect_timeout_seconds: int = Field(5, ge=1, le=60, description="Longest wait for a new connection.")
+
+    secret_key: SecretStr | None = Field(None, description="Signs access tokens; at least 32 bytes.")
+    algorithm: Literal["HS256"] = Field("HS256", description="Of the access tokens' signature.")
+    access_token_expire_minutes: int = Field(30, ge=1, le=60 * 24 * 365, description="Life of an access token.")
+    session_lifetime_days: int = Field(30, ge=1, le=3650, description="Longest life of one sign-in.")
+    password_min_length: int = Field(8, ge=1, le=128, description="In code points.")
+    password_hash_rounds: int = Field(12, ge=4, le=20, description="bcrypt cost: the hash takes 2^rounds steps.")
+
+    default_sort: Sort = Field("new", description="`old` for clients that count on ascending ids.")
+    public_emails: bool = Field(False, description="`true` adds `email` to every profile and owner.")
+    cors_origins: Origins | None = Field(None, description="Comma-separated origins; any localhost in development.")
+    max_body_bytes: int = Field(1_000_000, ge=1024, le=1 << 30, description="Largest request body.")
+    max_waiting: int = Field(1000, ge=1, le=1_000_000, description="Hot requests that may wait, per worker and kind.")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        return [origin.strip().rstrip("/") for origin in value.split(",") if origin.strip()] if isinstance(
+            value, str
+        ) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_origins(cls, origins: list[str] | None) -> list[str] | None:
+        for origin in origins or []:
+            if origin == "*" or not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
+                raise ValueError(f"{origin!r} is not an origin such as https://example.com; `*` is never allowed")
+        return origins
+
+    @model_validator(mode="after")
+    def _can_be_used(self) -> "Settings":
+        if self.secret_key is not None and len(self.secret_key.get_secret_value().encode()) < MINIMUM_SECRET_BYTES:
+            raise ValueError(f"SECRET_KEY is shorter than {MINIMUM_SECRET_BYTES} bytes; {_MAKE_A_SECRET}")
+        if self.environment == "production":
+            if self.secret_key is None:
+                raise ValueError(f"SECRET_KEY is not set; {_MAKE_A_SECRET}")
+            if self.password_hash_rounds < MINIMUM_PRODUCTION_HASH_ROUNDS:
+                raise ValueError(f"PASSWORD_HASH_ROUNDS is below {MINIMUM_PRODUCTION_HASH_ROUNDS} in production")
+            if self.database is None:
+                raise ValueError("no database is configured; set DATABASE_URL")
+        elif self.database_url is not None:
+            _parse_database_url(self.database_url.get_secret_value())
+        return self
+
+    @property
+    def database(self) -> URL | None:
+        """Where the configured database is, or None: then the embedded server stands in.
+
+        `postgres://` (Heroku) and `postgresql://` (which SQLAlchemy 2.1 reads as psycopg 3) both mean psycopg2.
+        """
+        if self.database_url is not None:
+            return _parse_database_url(self.database_url.get_secret_value())
+        if self.database_hostname is None:
+            return None
+        password = self.database_password.get_secret_value() if self.database_password else None
+        return URL.create(
+            "postgresql+psycopg2",
+            username=self.database_username,
+            password=password,
+            host=self.database_hostname,
+            port=self.database_port,
+            database=self.database_name,
+        )
+
+    @property
+    def signing_secret(self) -> str:
+        """`SECRET_KEY`; in development one that is made once and kept in `.local/secret_key`."""
+        return self.secret_key.get_secret_value() if self.secret_key else _development_secret()
+
+    @property
+    def worker_count(self) -> int:
+        """Server processes: `WORKERS`, else one in development and one per core in production."""
+        return self.workers or (1 if self.environment == "development" else os.cpu_count() or 1)
+
+    @property
+    def access_token_lifetime(self) -> timedelta:
+        return timedelta(minutes=self.access_token_expire_minutes)
+
+    @property
+    def session_lifetime(self) -> timedelta:
+        return timedelta(days=self.session_lifetime_days)
+
+
+_MAKE_A_SECRET = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"  # noqa: S105
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """The process's settings, read once. Raises `ConfigurationError` on the first value that cannot be used."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ConfigurationError(_first_problem(error.errors(include_input=False)[0])) from None
+
+
+def _first_problem(problem: Mapping[str, Any]) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    name = ".".join(str(part) for part in problem["loc"]).upper()
+    return f"{name}: {message}" if name else message
+
+
+def _parse_database_url(text: str) -> URL:
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg2"}:
+        raise ValueError("DATABASE_URL must look like postgresql://user:password@host:5432/name")
+    try:
+        return make_url(f"postgresql+psycopg2://{rest}")
+    except (ArgumentError, ValueError):
+        raise ValueError("DATABASE_URL must look like postgresql://user:password@host:5432/name") from None
+
+
+def _development_secret() -> str:
+    path = LOCAL_FOLDER / "secret_key"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(48))
+    except FileExistsError:
+        pass
+    return path.read_text().strip()
