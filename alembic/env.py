@@ -1,0 +1,98 @@
+"""How migrations run: on the application's database, one run at a time, one transaction each, never waiting long.
+
+A connection may be handed over as `config.attributes["connection"]` (tests do); else the configured database is used,
+and without one the embedded server.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.config import fileConfig
+
+from sqlalchemy import URL, Connection, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from alembic import context
+from app import local_postgres
+from app.config import ConfigurationError, get_settings
+from app.models import Base
+
+# Any number that no other program takes a lock on in this database: "posts" in ASCII.
+MIGRATION_LOCK = 0x706F737473
+# A migration that waits for a lock makes everybody else wait behind it; rather fail and run again.
+LOCK_TIMEOUT = "4s"
+LONGEST_WAIT_FOR_OTHER_RUN_SECONDS = 900
+POLL_SECONDS = 0.2
+
+config = context.config
+if config.config_file_name is not None and config.attributes.get("configure_logging", True):
+    fileConfig(config.config_file_name, disable_existing_loggers=False)
+
+
+@contextmanager
+def database_url() -> Iterator[URL]:
+    """The configured database; without one the embedded server, for as long as the block runs."""
+    configured = config.attributes.get("url") or get_settings().database
+    if configured is not None:
+        yield configured
+        return
+    with local_postgres.running() as url:
+        yield url
+
+
+@contextmanager
+def only_run(connection: Connection) -> Iterator[None]:
+    """Hold the advisory lock that lets one run at a time through; the second waits, then finds nothing to do.
+
+    The wait asks again and again instead of blocking: a statement that blocks holds a snapshot, and
+    CREATE INDEX CONCURRENTLY in the other run would wait for it for ever.
+    """
+    give_up_at = time.monotonic() + LONGEST_WAIT_FOR_OTHER_RUN_SECONDS
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": MIGRATION_LOCK}):
+        if time.monotonic() > give_up_at:
+            raise TimeoutError("another migration run holds the lock; look at it in pg_stat_activity")
+        time.sleep(POLL_SECONDS)
+    try:
+        yield
+    finally:
+        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
+
+
+def migrate(connection: Connection) -> None:
+    """Run what Alembic was asked for on this connection."""
+    connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
+    connection.commit()
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        transaction_per_migration=True,
+        compare_server_default=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def run_offline() -> None:
+    """`--sql`: print the statements instead of running them."""
+    context.configure(
+        dialect_name="postgresql", target_metadata=Base.metadata, literal_binds=True, transaction_per_migration=True
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def run_online() -> None:
+    with database_url() as url:
+        engine = create_engine(url, poolclass=NullPool)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as guard, only_run(guard):
+            with engine.connect() as connection:
+                migrate(connection)
+
+
+try:
+    if context.is_offline_mode():
+        run_offline()
+    else:
+        run_online()
+except (ConfigurationError, local_postgres.LocalPostgresError) as error:
+    raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,83 @@
+"""Give accounts a canonical e-mail address, a username, a role and a switch.
+
+Revision ID: 0008
+Revises: 0007
+"""
+
+import unicodedata
+
+import sqlalchemy as sa
+
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+
+BATCH_ROWS = 10_000
+
+
+def canonical(email: str) -> str:
+    """As app/schemas/user.py has it today; a migration keeps its own copy, so that it never changes."""
+    return unicodedata.normalize("NFKC", email).casefold()
+
+
+def upgrade() -> None:
+    op.alter_column("users", "password", new_column_name="password_hash")
+    op.add_column("users", sa.Column("email_canonical", sa.String()))
+    op.add_column("users", sa.Column("username", sa.String()))
+    op.add_column("users", sa.Column("role", sa.String(), server_default="user", nullable=False))
+    op.add_column("users", sa.Column("is_active", sa.Boolean(), server_default=sa.text("true"), nullable=False))
+    backfill(op.get_bind())
+    op.alter_column("users", "email_canonical", nullable=False)
+    op.alter_column("users", "username", nullable=False)
+    op.create_unique_constraint("users_email_canonical_key", "users", ["email_canonical"])
+    op.drop_constraint("users_email_key", "users")
+    op.create_index("users_username_key", "users", [sa.text('lower(username COLLATE "C")')], unique=True)
+    op.create_check_constraint(op.f("users_role_check"), "users", "role IN ('user', 'moderator', 'admin')")
+    op.create_check_constraint(
+        op.f("users_username_reserved_check"),
+        "users",
+        "lower(username COLLATE \"C\") !~ '^user[0-9]+$' OR username = 'user' || id::text",
+    )
+    op.execute("""
+        CREATE FUNCTION name_user() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            NEW.username := 'user' || NEW.id::text;
+            RETURN NEW;
+        END $$
+    """)
+    op.execute("""
+        CREATE TRIGGER users_name BEFORE INSERT ON users
+        FOR EACH ROW WHEN (NEW.username IS NULL) EXECUTE FUNCTION name_user()
+    """)
+
+
+def backfill(connection: sa.Connection) -> None:
+    """Fill in the new columns in batches; case folding is Python's, which PostgreSQL does not have."""
+    last = 0
+    while rows := connection.execute(
+        sa.text("SELECT id, email FROM users WHERE id > :last ORDER BY id LIMIT :rows"),
+        {"last": last, "rows": BATCH_ROWS},
+    ).all():
+        connection.execute(
+            sa.text("""
+                UPDATE users SET email_canonical = new.email, username = 'user' || users.id::text
+                FROM unnest(CAST(:ids AS bigint[]), CAST(:emails AS text[])) AS new (id, email)
+                WHERE users.id = new.id
+            """),
+            {"ids": [row.id for row in rows], "emails": [canonical(row.email) for row in rows]},
+        )
+        last = rows[-1].id
+
+
+def downgrade() -> None:
+    op.execute("DROP TRIGGER users_name ON users")
+    op.execute("DROP FUNCTION name_user()")
+    op.drop_constraint("users_username_reserved_check", "users")
+    op.drop_constraint("users_role_check", "users")
+    op.drop_index("users_username_key", "users")
+    op.create_unique_constraint("users_email_key", "users", ["email"])
+    op.drop_constraint("users_email_canonical_key", "users")
+    for column in ("is_active", "role", "username", "email_canonical"):
+        op.drop_column("users", column)
+    op.alter_column("users", "password_hash", new_column_name="password")

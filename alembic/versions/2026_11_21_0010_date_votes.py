@@ -1,0 +1,26 @@
+"""Date votes, and put the post first in their key: a post's votes lie together.
+
+Revision ID: 0010
+Revises: 0009
+"""
+
+import sqlalchemy as sa
+
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+
+
+def upgrade() -> None:
+    op.add_column(
+        "votes", sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False)
+    )
+    op.drop_constraint("votes_pkey", "votes")
+    op.create_primary_key("votes_pkey", "votes", ["post_id", "user_id"])
+
+
+def downgrade() -> None:
+    op.drop_constraint("votes_pkey", "votes")
+    op.create_primary_key("votes_pkey", "votes", ["user_id", "post_id"])
+    op.drop_column("votes", "created_at")

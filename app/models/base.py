@@ -1,0 +1,42 @@
+"""What all tables share: names of constraints, the key type, the clock."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from sqlalchemy import BigInteger, DateTime, Dialect, Identity, MetaData, text
+from sqlalchemy.orm import DeclarativeBase, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+LARGEST_KEY = 2**63 - 1
+
+
+def possible_key(number: int) -> int:
+    """The number, or 0, which no row has, where a bigint identity cannot hold it."""
+    return number if 0 < number <= LARGEST_KEY else 0
+
+
+class Key(TypeDecorator[int]):
+    """A bigint key. Asking for one that cannot exist finds nothing, instead of failing as out of range."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:  # noqa: ARG002
+        return None if value is None else possible_key(value)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "pk": "%(table_name)s_pkey",
+            "fk": "%(table_name)s_%(referred_table_name)s_fkey",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+            "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+            "ck": "%(table_name)s_%(constraint_name)s_check",
+        }
+    )
+    type_annotation_map: Any = {int: Key, datetime: DateTime(timezone=True)}
+
+
+PrimaryKey = Annotated[int, mapped_column(Key, Identity(), primary_key=True)]
+Now = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=text("now()"))]

@@ -1,0 +1,94 @@
+"""Posts, and what is counted about them."""
+
+from datetime import datetime
+
+from sqlalchemy import Computed, Double, ForeignKey, Index, Integer, text
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.dialects.postgresql.base import ischema_names
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.types import UserDefinedType
+
+from app.models.base import Base, Key, Now, PrimaryKey
+from app.models.user import User
+
+
+class TransactionId(UserDefinedType[str]):
+    """PostgreSQL's `xid8`: a transaction's number, comparable with `pg_snapshot`."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        return "xid8"
+
+
+# So that `alembic check` recognises the column when it reads the database.
+ischema_names["xid8"] = TransactionId
+
+
+class Post(Base):
+    """What somebody wrote. `version` grows with every change: the post's part of its ETag."""
+
+    __tablename__ = "posts"
+
+    id: Mapped[PrimaryKey]
+    title: Mapped[str]
+    content: Mapped[str]
+    published: Mapped[bool] = mapped_column(server_default=text("true"))
+    created_at: Mapped[Now]
+    updated_at: Mapped[Now]
+    owner_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    version: Mapped[int] = mapped_column(Integer, server_default=text("1"))
+    # 'simple' knows no stop words and no language: every word can be found, as it was written.
+    search: Mapped[str] = mapped_column(
+        TSVECTOR,
+        Computed("to_tsvector('simple'::regconfig, title || ' ' || left(content, 40000))", persisted=True),
+        deferred=True,
+        deferred_raiseload=True,
+    )
+
+    owner: Mapped[User] = relationship(lazy="raise")
+
+    __table_args__ = (
+        Index("posts_created_at_id_idx", "created_at", "id", postgresql_where=text("published")),
+        Index("posts_owner_id_created_at_id_idx", "owner_id", "created_at", "id"),
+        Index("posts_search_idx", "search", postgresql_using="gin"),
+    )
+
+
+class PostStats(Base):
+    """What lists are sorted by: narrow rows that triggers keep, so that a vote never rewrites a wide post.
+
+    `votes` always equals the number of rows in `votes`; `hot` grows with the logarithm of votes and with the time of
+    writing, never with the time of reading: nothing is rewritten as posts age.
+    """
+
+    __tablename__ = "post_stats"
+
+    post_id: Mapped[int] = mapped_column(Key, ForeignKey("posts.id", ondelete="CASCADE"), primary_key=True)
+    votes: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    published: Mapped[bool]
+    created_at: Mapped[datetime]
+    hot: Mapped[float] = mapped_column(Double, Computed("hot_score(votes, created_at)", persisted=True))
+
+    __table_args__ = (
+        Index("post_stats_votes_post_id_idx", "votes", "post_id", postgresql_where=text("published")),
+        Index("post_stats_hot_post_id_idx", "hot", "post_id", postgresql_where=text("published")),
+    )
+
+
+class PostStatsHistory(Base):
+    """The count that each change of `post_stats.votes` replaced, and by which transaction.
+
+    With it a reader who walks a list sorted by votes keeps to the order of the moment the walk began
+    (`services/feed.py`). Rows older than the longest walk are removed by `python -m app gc`.
+    """
+
+    __tablename__ = "post_stats_history"
+
+    id: Mapped[PrimaryKey]
+    post_id: Mapped[int]
+    votes_before: Mapped[int] = mapped_column(Integer)
+    transaction_id: Mapped[str] = mapped_column(TransactionId, server_default=text("pg_current_xact_id()"))
+    changed_at: Mapped[Now]
+
+    __table_args__ = (Index("post_stats_history_transaction_id_idx", "transaction_id"),)

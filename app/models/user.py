@@ -1,0 +1,42 @@
+"""People who can sign in."""
+
+from typing import Literal
+
+from sqlalchemy import CheckConstraint, Index, String, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import Base, Now, PrimaryKey
+
+Role = Literal["user", "moderator", "admin"]
+
+
+class User(Base):
+    """An account. A trigger names it `user<id>` until a username is chosen; nobody else can choose such a name."""
+
+    __tablename__ = "users"
+
+    id: Mapped[PrimaryKey]
+    email: Mapped[str]
+    email_canonical: Mapped[str] = mapped_column(unique=True)
+    username: Mapped[str]
+    password_hash: Mapped[str]
+    role: Mapped[Role] = mapped_column(String, server_default="user")
+    is_active: Mapped[bool] = mapped_column(server_default=text("true"))
+    created_at: Mapped[Now]
+
+    __table_args__ = (
+        Index("users_username_key", text('lower(username COLLATE "C")'), unique=True),
+        CheckConstraint("role IN ('user', 'moderator', 'admin')", name="role"),
+        CheckConstraint(
+            "lower(username COLLATE \"C\") !~ '^user[0-9]+$' OR username = 'user' || id::text", name="username_reserved"
+        ),
+    )
+
+    @property
+    def is_moderator(self) -> bool:
+        """Whether drafts of others can be seen and posts of others deleted."""
+        return self.role in {"moderator", "admin"}
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role == "admin"
