@@ -84,9 +84,12 @@ def run_offline() -> None:
 def run_online() -> None:
     with database_url() as url:
         engine = create_engine(url, poolclass=NullPool)
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as guard, only_run(guard):
-            with engine.connect() as connection:
-                migrate(connection)
+        with (
+            engine.connect().execution_options(isolation_level="AUTOCOMMIT") as guard,
+            only_run(guard),
+            engine.connect() as connection,
+        ):
+            migrate(connection)
 
 
 try:

@@ -65,9 +65,11 @@ class Settings(BaseSettings):
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split_origins(cls, value: object) -> object:
-        return [origin.strip().rstrip("/") for origin in value.split(",") if origin.strip()] if isinstance(
-            value, str
-        ) else value
+        return (
+            [origin.strip().rstrip("/") for origin in value.split(",") if origin.strip()]
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("cors_origins")
     @classmethod

@@ -5,13 +5,14 @@ DomainError
 ├── InvalidCredentials          403   wrong e-mail, username or password at sign-in
 ├── WrongPassword               403   `current_password` is missing or wrong
 ├── NotAuthorized               403   somebody else's
-├── PostNotFound, VotedPostNotFound, VoteNotFound, UserNotFound      404
+├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, UserNotFound   404
 ├── EmailTaken, UsernameTaken, AlreadyVoted, IdempotencyInProgress   409
 ├── PreconditionFailed          412   it changed meanwhile
 ├── BodyTooLarge                413
-├── IdempotencyMismatch         422   the key was used for something else
+├── IdempotencyMismatch, MalformedCursor   422
 ├── Overloaded                  503   too many wait already
-└── Unavailable                 503   the database does not answer
+├── Unavailable                 503   the database does not answer
+└── NotReady                    503   stopping, or not migrated
 
 A class's docstring is the message that clients read, and the text in OpenAPI.
 """
@@ -155,6 +156,13 @@ class IdempotencyMismatch(DomainError):
     code = "idempotency_mismatch"
 
 
+class MalformedCursor(DomainError):
+    """The cursor is not one that this API gave for this list"""
+
+    status = 422
+    code = "malformed_cursor"
+
+
 class Overloaded(DomainError):
     """Too many requests are waiting; try again in a moment"""
 
@@ -168,6 +176,14 @@ class Unavailable(DomainError):
 
     status = 503
     code = "unavailable"
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+
+
+class NotReady(DomainError):
+    """The server is not ready for requests"""
+
+    status = 503
+    code = "not_ready"
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
 
 

@@ -1,7 +1,7 @@
 """What all tables share: names of constraints, the key type, the clock."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from sqlalchemy import BigInteger, DateTime, Dialect, Identity, MetaData, text
 from sqlalchemy.orm import DeclarativeBase, mapped_column
@@ -35,7 +35,7 @@ class Base(DeclarativeBase):
             "ck": "%(table_name)s_%(constraint_name)s_check",
         }
     )
-    type_annotation_map: Any = {int: Key, datetime: DateTime(timezone=True)}
+    type_annotation_map: ClassVar[Any] = {int: Key, datetime: DateTime(timezone=True)}
 
 
 PrimaryKey = Annotated[int, mapped_column(Key, Identity(), primary_key=True)]

@@ -1,0 +1,1 @@
+"""HTTP only: what a route takes, who may call it, what it answers."""

@@ -1,0 +1,79 @@
+"""The lanes of the hot requests: who waits for a reading, a vote or a sign of life shares one round trip.
+
+Here batches meet services; how a batch is made is batching.py's, what is asked of the database the services'.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sqlalchemy import Connection
+
+from app.batching import Batcher
+from app.config import get_settings
+from app.database import reading, writing
+from app.errors import DomainError
+from app.services import feed, health, idempotency, vote
+
+
+@dataclass(frozen=True, slots=True)
+class VoteRequest:
+    """A ballot, and what makes it count once however often it is sent."""
+
+    ballot: vote.Ballot
+    once: idempotency.Request | None = None
+
+
+@lru_cache
+def readings() -> Batcher[feed.Question, feed.Reading]:
+    """Pages and posts."""
+    return Batcher(feed.read, reading, max_waiting=get_settings().max_waiting)
+
+
+@lru_cache
+def votes() -> Batcher[VoteRequest, vote.Cast | idempotency.Answer]:
+    """Votes; two of the same user on the same post keep their order."""
+    return Batcher(
+        _cast, writing, max_waiting=get_settings().max_waiting, order_key=lambda request: request.ballot.pair
+    )
+
+
+@lru_cache
+def health_checks() -> Batcher[None, health.Health]:
+    """Questions whether the database is there and migrated."""
+    return Batcher(health.check, reading, max_waiting=get_settings().max_waiting)
+
+
+async def drain() -> None:
+    """Answer everyone who waits."""
+    for lane in (readings(), votes(), health_checks()):
+        await lane.drain()
+
+
+def _cast(
+    connection: Connection, requests: Sequence[VoteRequest]
+) -> Sequence[vote.Cast | idempotency.Answer | Exception]:
+    outcomes: list[vote.Cast | idempotency.Answer | Exception] = [
+        *vote.cast(connection, [request.ballot for request in requests if request.once is None])
+    ]
+    for place, request in enumerate(requests):
+        if request.once is not None:
+            outcomes.insert(place, _cast_once(connection, request.ballot, request.once))
+    return outcomes
+
+
+def _cast_once(
+    connection: Connection, ballot: vote.Ballot, once: idempotency.Request
+) -> idempotency.Answer | Exception:
+    """Cast the ballot and keep the answer with it. A ballot that is refused has changed nothing."""
+
+    def effect() -> idempotency.Answer:
+        (outcome,) = vote.cast(connection, [ballot])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return idempotency.Answer(201, vote.counted(ballot, outcome).model_dump_json().encode())
+
+    try:
+        return idempotency.once(connection, once, effect)
+    except DomainError as refusal:
+        return refusal

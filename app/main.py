@@ -1,0 +1,98 @@
+"""The application: what happens at start and stop, what every request passes through, and which routes there are."""
+
+import signal
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from app import lanes, problems
+from app.config import Settings, get_settings
+from app.database import get_engine
+from app.middleware.body_limit import BodyLimit
+from app.middleware.paths import Paths
+from app.middleware.request_context import RequestContext
+from app.middleware.security_headers import SecurityHeaders
+from app.openapi import describe
+from app.routers import auth, docs, meta, post, user, vote
+
+LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
+EXPOSED_HEADERS = ["ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", "X-Request-ID"]
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Tell load balancers at the first signal that this process stops; answer everyone who waits before it does."""
+    get_engine()
+    app.state.is_stopping = False
+    if threading.current_thread() is threading.main_thread():
+        stop = signal.getsignal(signal.SIGTERM)
+
+        def begin_to_stop(number: int, frame: FrameType | None) -> None:
+            app.state.is_stopping = True
+            if callable(stop):
+                stop(number, frame)
+
+        signal.signal(signal.SIGTERM, begin_to_stop)
+    yield
+    await lanes.drain()
+    get_engine().dispose()
+
+
+def cors(settings: Settings) -> dict[str, Any]:
+    """Who may call from a browser: the allow-list; in development, without one, any page of this machine."""
+    origins: dict[str, Any] = {"allow_origins": settings.cors_origins or []}
+    if settings.cors_origins is None and settings.environment == "development":
+        origins = {"allow_origin_regex": LOCALHOST}
+    return {
+        **origins,
+        "allow_methods": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
+        "allow_headers": ["*"],
+        "expose_headers": EXPOSED_HEADERS,
+        "allow_credentials": True,
+        "max_age": 600,
+    }
+
+
+def create_app() -> FastAPI:
+    """Build the application from the settings. Raises `ConfigurationError` where they cannot be used."""
+    settings = get_settings()
+    app = FastAPI(
+        title="Social posts API",
+        version="0.1.0",
+        summary="Sign up, log in, write posts, vote on them.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+        generate_unique_id_function=operation_id,
+        middleware=[
+            # Outermost first. The context comes before everything that may answer, so that every answer has an id.
+            Middleware(RequestContext),
+            Middleware(SecurityHeaders, hsts=settings.environment == "production"),
+            # Before the limit and the routes, so that browsers may read refusals too.
+            Middleware(CORSMiddleware, **cors(settings)),
+            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+            Middleware(Paths),
+        ],
+    )
+    problems.install(app)
+    for router in (meta.router, auth.router, user.router, post.router, vote.router, docs.router):
+        app.include_router(router)
+    describe(app)
+    return app
+
+
+def operation_id(route: APIRoute) -> str:
+    """The function's name: what generated clients call their method."""
+    return route.name
+
+
+app = create_app()

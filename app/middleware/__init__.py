@@ -1,0 +1,1 @@
+"""Plain ASGI middleware: what every request passes through."""

@@ -1,0 +1,38 @@
+"""No body is read past a limit. Starlette's own limit answers in plain text, before our error handlers."""
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import BodyTooLarge
+from app.problems import problem_response
+
+
+class BodyLimit:
+    """Refuses with 413: at once by Content-Length; without one, as soon as more than `max_bytes` have come."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        error = BodyTooLarge(f"The request body is larger than {self.max_bytes} bytes")
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if not declared.isdigit() or int(declared[:20]) > self.max_bytes:
+            response = problem_response(scope, error.status, error.code, error.detail, {"Connection": "close"})
+            await response(scope, receive, send)
+            return
+        received_bytes = 0
+
+        async def receive_limited() -> Message:
+            nonlocal received_bytes
+            message = await receive()
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > self.max_bytes:
+                # While FastAPI reads a body, it lets only HTTPExceptions through.
+                raise HTTPException(error.status, error.detail)
+            return message
+
+        await self.app(scope, receive_limited, send)

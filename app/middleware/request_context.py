@@ -1,0 +1,58 @@
+"""The outermost middleware: a request id, one line in the log, and a last answer where everything else failed."""
+
+import logging
+import re
+import secrets
+import time
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.problems import unexpected
+
+logger = logging.getLogger("app.access")
+
+ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+QUIET_PATHS = frozenset({"/livez", "/readyz"})
+
+
+class RequestContext:
+    """Gives every request an id (`X-Request-ID`, taken over where it is well-formed), and logs its outcome."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = given.decode() if ACCEPTABLE_ID.fullmatch(given) else secrets.token_hex(16)
+        # The state of the lifespan is shared by all requests; this one's is its own.
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+        status = 0
+        started_at = time.perf_counter()
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception as error:
+            response = unexpected(scope, error)
+            if status == 0:
+                await response(scope, receive, send_with_id)
+            else:
+                raise  # The head is out; the server cuts the connection, so that nobody takes half an answer for whole.
+        finally:
+            level = logging.DEBUG if scope["path"] in QUIET_PATHS else logging.INFO
+            if logger.isEnabledFor(level):
+                milliseconds = (time.perf_counter() - started_at) * 1000
+                # The path is quoted: no line break of a client's becomes one of the log's.
+                logger.log(
+                    level, "%s %r %s %.1fms %s", scope["method"], scope["path"], status or "-", milliseconds, request_id
+                )  # fmt: skip

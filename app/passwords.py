@@ -1,0 +1,65 @@
+"""How passwords are kept: the only importer of passlib."""
+
+import asyncio
+import logging
+import os
+import unicodedata
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from passlib.context import CryptContext
+
+from app.config import get_settings
+
+# passlib 1.7.4 asks bcrypt for a version attribute that it no longer has, and logs that it caught the error.
+logging.getLogger("passlib.handlers.bcrypt").setLevel(logging.ERROR)
+
+# Hashing is bounded to the cores and has threads of its own: a rush of logins delays logins, nothing else.
+HASHING_THREAD_COUNT = os.cpu_count() or 1
+_threads = ThreadPoolExecutor(max_workers=HASHING_THREAD_COUNT, thread_name_prefix="hashing")
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+# bcrypt alone cuts at 72 bytes; bcrypt_sha256 does not. Plain bcrypt is what the tutorial wrote: accepted, and
+# replaced at the next login.
+_context = CryptContext(
+    schemes=["bcrypt_sha256", "bcrypt"],
+    deprecated=["bcrypt"],
+    bcrypt_sha256__rounds=get_settings().password_hash_rounds,
+    bcrypt__rounds=get_settings().password_hash_rounds,
+)
+
+
+def hash_password(password: str) -> str:
+    """A salted hash of the password; about a quarter of a second of one core at the default cost."""
+    return str(_context.hash(_normalised(password)))
+
+
+def verify(password: str, password_hash: str | None) -> tuple[bool, str | None]:
+    """Whether the password fits, and, where its hash is out of date, a new hash to keep.
+
+    Without a hash (nobody has that name) it takes the same time, and does not fit.
+    """
+    if password_hash is None or "\0" in password:
+        _context.dummy_verify()
+        return False, None
+    # The tutorial hashed what was typed, as it was typed.
+    secret = _normalised(password) if password_hash.startswith("$bcrypt-sha256$") else password
+    fits = bool(_context.verify(secret, password_hash))
+    replace = fits and _context.needs_update(password_hash)
+    return fits, hash_password(password) if replace else None
+
+
+async def in_hashing_thread(
+    call: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+) -> Result:
+    """What the call returns, made in one of the few threads that may hash at the same time."""
+    return await asyncio.get_running_loop().run_in_executor(_threads, partial(call, *args, **kwargs))
+
+
+def _normalised(password: str) -> str:
+    """The same password, whichever way a keyboard composes its characters."""
+    return unicodedata.normalize("NFKC", password)

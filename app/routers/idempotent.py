@@ -1,0 +1,65 @@
+"""`Idempotency-Key`: from the header to `services.idempotency`, and from its answer to a response."""
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Depends, Header
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.config import get_settings
+from app.services import idempotency
+
+KeyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Sent again with the same key and body within 24 hours, the request gets the same answer, "
+        "and has no second effect.",
+    ),
+]
+
+
+async def idempotent_request(request: Request, key: KeyHeader = None) -> idempotency.Request | None:
+    """What to do once, or None without a key. The hash is keyed: a body may hold a password."""
+    if key is None:
+        return None
+    route = request.scope["route"].name
+    secret = get_settings().signing_secret.encode()
+    fingerprint = hmac.new(secret, f"idempotency:{route}:".encode() + await request.body(), hashlib.sha256)
+    return idempotency.Request(key, fingerprint.digest())
+
+
+IdempotentRequest = Annotated[idempotency.Request | None, Depends(idempotent_request)]
+
+
+def respond_once(
+    db: Session,
+    request: idempotency.Request | None,
+    user_id: int | None,
+    create: Callable[[], tuple[BaseModel, str | None]],
+) -> Response:
+    """201 with what `create` made and its location, or the answer kept from the first time."""
+
+    def effect() -> idempotency.Answer:
+        created, location = create()
+        return idempotency.Answer(201, created.model_dump_json().encode(), location)
+
+    return respond_with(idempotency.once(db, request and request.of(user_id), effect))
+
+
+def respond_with(answer: idempotency.Answer) -> Response:
+    """The answer as a response; `Idempotency-Replayed` marks one that was kept."""
+    headers = {}
+    if answer.location is not None:
+        headers["Location"] = answer.location
+    if answer.is_replay:
+        headers["Idempotency-Replayed"] = "true"
+    return Response(answer.body, status_code=answer.status, headers=headers, media_type="application/json")

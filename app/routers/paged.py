@@ -1,0 +1,78 @@
+"""Pages over HTTP: cursors in Link headers, ETags, 304; and for single posts If-Match."""
+
+import re
+from typing import Annotated
+
+from fastapi import Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import pagination
+from app.errors import PreconditionFailed
+from app.services.feed import Reading
+
+Cursor = Annotated[
+    str | None,
+    Query(max_length=4000, description="From the `Link` header of another page; takes the place of `skip`."),
+]
+
+# The answer is the caller's own, and may be kept, but asked for again each time.
+PRIVATE = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
+LARGEST_VERSION = 2**31 - 1
+
+
+def link_header(request: Request, **cursors: str | None) -> str | None:
+    """`Link` to this request's own path and parameters, with other cursors."""
+    path = request.scope["path"]
+    return pagination.link_header(path, request.query_params.multi_items(), **cursors)
+
+
+def respond_with_page(request: Request, reading: Reading) -> Response:
+    """200 with a bare array, or 304 where the client has it."""
+    headers = {**PRIVATE, "ETag": f'"{reading.etag}"'}
+    link = link_header(request, next=reading.page.next_cursor, prev=reading.page.previous_cursor)
+    if link is not None:
+        headers["Link"] = link
+    if _has(request, reading.etag):
+        return Response(status_code=304, headers=headers)
+    return Response(b"[" + b",".join(reading.items) + b"]", headers=headers, media_type="application/json")
+
+
+def respond_with_post(request: Request, reading: Reading) -> Response:
+    """200 with the one post, or 304 where the client has it."""
+    etag = f"{reading.page.rows[0].version}-{reading.etag}"
+    headers = {**PRIVATE, "ETag": f'"{etag}"'}
+    if _has(request, etag):
+        return Response(status_code=304, headers=headers)
+    (body,) = reading.items
+    return Response(body, headers=headers, media_type="application/json")
+
+
+def _has(request: Request, etag: str) -> bool:
+    wanted = request.headers.get("if-none-match")
+    if wanted is None:
+        return False
+    return wanted.strip() == "*" or etag in (tag for _, tag in _ETAG.findall(wanted))
+
+
+_ETAG = re.compile(r'(W/)?"([^"]*)"')
+
+
+def expected_versions(if_match: str | None) -> frozenset[int] | None:
+    """The versions that `If-Match` allows; None: any. An ETag of a post begins with its version.
+
+    The rest of the ETag, which changes with votes, is left aside: a vote must not stop an edit.
+    Raises `PreconditionFailed` where no version could fit.
+    """
+    if if_match is None or if_match.strip() == "*":
+        return None
+    versions = frozenset(
+        int(version)
+        for weak, tag in _ETAG.findall(if_match)
+        if not weak
+        and re.fullmatch(r"[0-9]{1,10}", version := tag.partition("-")[0])
+        and int(version) <= LARGEST_VERSION
+    )
+    if not versions:
+        raise PreconditionFailed
+    return versions

@@ -1,0 +1,162 @@
+"""`/posts`: listing, reading, writing, changing, deleting; and `/posts/{id}/vote`'s neighbours."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Query
+from pydantic import AfterValidator
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import lanes, models
+from app.config import Sort, get_settings
+from app.database import SessionDep
+from app.errors import (
+    IdempotencyInProgress,
+    IdempotencyMismatch,
+    MalformedCursor,
+    NotAuthenticated,
+    NotAuthorized,
+    Overloaded,
+    PostNotFound,
+    PreconditionFailed,
+)
+from app.oauth2 import CurrentUser, Route, Token
+from app.problems import responses
+from app.routers.idempotent import IdempotentRequest, respond_once
+from app.routers.paged import Cursor, expected_versions, respond_with_page, respond_with_post
+from app.schemas.post import PostChange, PostIn, PostOut, PostWithVotes
+from app.schemas.types import Id, Text
+from app.services import feed, post
+
+router = APIRouter(prefix="/posts", tags=["posts"], route_class=Route)
+
+DEFAULT_SORT = get_settings().default_sort
+
+PostId = Annotated[Id, Path(alias="id")]
+IfMatch = Annotated[
+    str | None, Header(description="The post's ETag: change it only if nobody else has since (412 otherwise).")
+]
+IfNoneMatch = Annotated[str | None, Header(description="An ETag seen before: 304 if nothing has changed.")]
+
+
+def _in_utc(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+Time = Annotated[datetime, AfterValidator(_in_utc)]
+
+
+@router.get(
+    "",
+    response_model=list[PostWithVotes],
+    responses={304: {"description": "Not changed"}, **responses(NotAuthenticated, MalformedCursor, Overloaded)},
+)
+async def list_posts(
+    token: Token,
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=100)] = 10,
+    skip: Annotated[int, Query(ge=0, le=10_000)] = 0,
+    search: Annotated[
+        Text | None,
+        Query(max_length=500, description='Words, "phrases", -exclusions; the last word may be unfinished.'),
+    ] = None,
+    sort: Annotated[Sort, Query(description="By time, by votes, or by votes that weigh less with age.")] = DEFAULT_SORT,
+    owner_id: Id | None = None,
+    published: Annotated[bool | None, Query(description="`false` lists one's own drafts.")] = None,
+    created_after: Time | None = None,
+    created_before: Time | None = None,
+    cursor: Cursor = None,
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared for OpenAPI; read from the request.
+) -> Response:
+    """List posts with their votes. `Link` leads to the pages before and after."""
+    is_drafts = published is False
+    query = feed.PageQuery(
+        order=sort,
+        limit=limit,
+        skip=skip,
+        search=search or None,
+        owner_id=token.user_id if is_drafts and owner_id is None else owner_id,
+        is_drafts=is_drafts,
+        created_after=created_after,
+        created_before=created_before,
+        position=feed.position_of(cursor, sort) if cursor else None,
+    )
+    return respond_with_page(request, await lanes.readings().submit(feed.Question(token, query)))
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=PostOut,
+    responses=responses(NotAuthenticated, IdempotencyInProgress, IdempotencyMismatch),
+)
+def create_post(
+    new: PostIn, caller: CurrentUser, db: SessionDep, once: IdempotentRequest, request: Request
+) -> Response:
+    """Write a post."""
+    posts_path = f"{request.scope['root_path']}/posts"
+
+    def create() -> tuple[PostOut, str]:
+        written = post.write(db, caller, new)
+        return _flat(written), f"{posts_path}/{written.id}"
+
+    return respond_once(db, once, caller.id, create)
+
+
+@router.get(
+    "/{id}",
+    response_model=PostWithVotes,
+    responses={304: {"description": "Not changed"}, **responses(NotAuthenticated, PostNotFound, Overloaded)},
+)
+async def get_post(
+    post_id: PostId,
+    token: Token,
+    request: Request,
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared for OpenAPI; read from the request.
+) -> Response:
+    """Read a post."""
+    question = feed.Question(token, feed.PostQuery(post_id))
+    return respond_with_post(request, await lanes.readings().submit(question))
+
+
+CHANGE_ERRORS = (NotAuthenticated, NotAuthorized, PostNotFound, PreconditionFailed)
+
+
+@router.put("/{id}", response_model=PostOut, responses=responses(*CHANGE_ERRORS))
+def replace_post(
+    post_id: PostId, new: PostIn, caller: CurrentUser, db: SessionDep, response: Response, if_match: IfMatch = None
+) -> PostOut:
+    """Put a new text in the place of one's own post."""
+    return _changed(post.change(db, caller, post_id, new, expected_versions(if_match)), response)
+
+
+@router.patch("/{id}", response_model=PostOut, responses=responses(*CHANGE_ERRORS))
+def change_post(
+    post_id: PostId,
+    wanted: PostChange,
+    caller: CurrentUser,
+    db: SessionDep,
+    response: Response,
+    if_match: IfMatch = None,
+) -> PostOut:
+    """Change parts of one's own post."""
+    return _changed(post.change(db, caller, post_id, wanted, expected_versions(if_match)), response)
+
+
+@router.delete("/{id}", status_code=204, responses=responses(*CHANGE_ERRORS))
+def delete_post(post_id: PostId, caller: CurrentUser, db: SessionDep, if_match: IfMatch = None) -> None:
+    """Delete one's own post, or, for moderators, anybody's."""
+    post.remove(db, caller, post_id, expected_versions(if_match))
+
+
+def _changed(changed: models.Post, response: Response) -> PostOut:
+    response.headers["ETag"] = f'"{changed.version}"'
+    return _flat(changed)
+
+
+def _flat(written: models.Post) -> PostOut:
+    flat = PostOut.model_validate(written)
+    if not get_settings().public_emails:
+        flat.owner.email = None
+    return flat

@@ -1,0 +1,176 @@
+"""`/users`: signing up, profiles, accounts, and what one voted for."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import lanes, models, pagination, passwords
+from app.config import get_settings
+from app.database import SessionDep, transaction
+from app.errors import (
+    EmailTaken,
+    IdempotencyInProgress,
+    IdempotencyMismatch,
+    MalformedCursor,
+    NotAuthenticated,
+    NotAuthorized,
+    Overloaded,
+    UsernameTaken,
+    UserNotFound,
+    WrongPassword,
+)
+from app.oauth2 import Admin, CurrentUser, OptionalUser, Route, Token
+from app.problems import responses
+from app.routers.idempotent import IdempotentRequest, respond_once
+from app.routers.paged import Cursor, link_header, respond_with_page
+from app.schemas.post import PostWithVotes
+from app.schemas.types import Id, Text
+from app.schemas.user import Account, NewUser, Profile, UserChange, UserIn
+from app.services import auth, feed, user
+from app.tokens import AccessToken
+
+router = APIRouter(prefix="/users", tags=["users"], route_class=Route)
+
+
+def _profile(account: models.User, caller: models.User | None) -> Profile:
+    """As the caller may see it: with the e-mail address for oneself, for admins, or where addresses are public."""
+    may_see_email = get_settings().public_emails or (caller and (caller.is_admin or caller.id == account.id))
+    profile = Profile.model_validate(account)
+    return profile if may_see_email else profile.model_copy(update={"email": None})
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=NewUser,
+    responses=responses(EmailTaken, UsernameTaken, IdempotencyInProgress, IdempotencyMismatch),
+)
+async def sign_up(new: UserIn, once: IdempotentRequest, request: Request) -> Response:
+    """Sign up. The e-mail address identifies the account, however it is cased."""
+    users_path = f"{request.scope['root_path']}/users"
+
+    def create(db: Session) -> tuple[NewUser, str]:
+        account = user.sign_up(db, new)
+        return NewUser.model_validate(account), f"{users_path}/{account.id}"
+
+    def commit() -> Response:
+        with transaction() as db:
+            return respond_once(db, once, None, lambda: create(db))
+
+    return await passwords.in_hashing_thread(commit)
+
+
+@router.get("", response_model=list[Account], responses=responses(NotAuthenticated, NotAuthorized, MalformedCursor))
+def list_users(
+    _: Admin,
+    db: SessionDep,
+    request: Request,
+    response: Response,
+    limit: Annotated[int, Query(ge=1, le=100)] = 10,
+    skip: Annotated[int, Query(ge=0, le=10_000)] = 0,
+    email: Annotated[Text | None, Query(max_length=320)] = None,
+    role: models.Role | None = None,
+    is_active: bool | None = None,
+    cursor: Cursor = None,
+) -> list[models.User]:
+    """List accounts by ascending id (admins)."""
+    after_id = _after(cursor) if cursor else 0
+    accounts = user.list_all(
+        db, after_id=after_id, limit=limit + 1, skip=0 if cursor else skip, email=email, role=role, is_active=is_active
+    )
+    if len(accounts) > limit:
+        accounts = accounts[:limit]
+        following = pagination.seal(["users", accounts[-1].id])
+        response.headers["Link"] = link_header(request, next=following) or ""
+    return [*accounts]
+
+
+def _after(cursor: str) -> int:
+    made_for, user_id = [*pagination.unseal(cursor), None, None][:2]
+    if made_for != "users" or not isinstance(user_id, int):
+        raise MalformedCursor
+    return user_id
+
+
+@router.get("/me", response_model=Account, responses=responses(NotAuthenticated))
+def get_me(caller: CurrentUser) -> models.User:
+    """Get one's own account."""
+    return caller
+
+
+@router.get(
+    "/me/votes", response_model=list[PostWithVotes], responses=responses(NotAuthenticated, MalformedCursor, Overloaded)
+)
+async def list_my_votes(
+    token: Token,
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=100)] = 10,
+    skip: Annotated[int, Query(ge=0, le=10_000)] = 0,
+    cursor: Cursor = None,
+) -> Response:
+    """List the posts that one voted for, newest vote first."""
+    query = feed.PageQuery(
+        order="voted",
+        limit=limit,
+        skip=skip,
+        voter_id=token.user_id,
+        position=feed.position_of(cursor, "voted") if cursor else None,
+    )
+    return respond_with_page(request, await lanes.readings().submit(feed.Question(token, query)))
+
+
+@router.get("/{id}", response_model=Profile, responses=responses(UserNotFound))
+def get_user(user_id: Annotated[Id, Path(alias="id")], caller: OptionalUser, db: SessionDep) -> Profile:
+    """Get somebody's profile."""
+    return _profile(user.get(db, user_id), caller)
+
+
+CHANGE_ERRORS = (NotAuthenticated, NotAuthorized, WrongPassword, UserNotFound, EmailTaken, UsernameTaken)
+
+
+async def _change(token: AccessToken, user_id: int, wanted: UserChange) -> models.User:
+    def commit() -> models.User:
+        with transaction() as db:
+            caller = auth.current_user(db, token.user_id, token.session_id)
+            _authorize(caller, user_id)
+            return user.change(db, caller, token.session_id, user_id, wanted)
+
+    return await passwords.in_hashing_thread(commit)
+
+
+def _authorize(caller: models.User, user_id: int) -> None:
+    if caller.id != user_id and not caller.is_admin:
+        raise NotAuthorized
+
+
+@router.put("/me", response_model=Account, responses=responses(*CHANGE_ERRORS), name="replace_me")
+@router.patch("/me", response_model=Account, responses=responses(*CHANGE_ERRORS))
+async def change_me(token: Token, wanted: UserChange) -> models.User:
+    """Change one's own account. A new e-mail address or password needs `current_password`.
+
+    A new password ends one's other sessions.
+    """
+    return await _change(token, token.user_id, wanted)
+
+
+@router.put("/{id}", response_model=Account, responses=responses(*CHANGE_ERRORS), name="replace_user")
+@router.patch("/{id}", response_model=Account, responses=responses(*CHANGE_ERRORS))
+async def change_user(user_id: Annotated[Id, Path(alias="id")], token: Token, wanted: UserChange) -> models.User:
+    """Change an account: one's own, or, for admins, anybody's."""
+    return await _change(token, user_id, wanted)
+
+
+@router.delete("/me", status_code=204, responses=responses(NotAuthenticated))
+def delete_me(caller: CurrentUser, db: SessionDep) -> None:
+    """Delete one's own account, with its posts, votes and sessions."""
+    user.remove(db, caller.id)
+
+
+@router.delete("/{id}", status_code=204, responses=responses(NotAuthenticated, NotAuthorized, UserNotFound))
+def delete_user(user_id: Annotated[Id, Path(alias="id")], caller: CurrentUser, db: SessionDep) -> None:
+    """Delete an account with its posts, votes and sessions: one's own, or, for admins, anybody's."""
+    _authorize(caller, user_id)
+    user.remove(db, user_id)

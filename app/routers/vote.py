@@ -1,0 +1,70 @@
+"""`/vote` and `/posts/{id}/vote`: casting votes and taking them back."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from starlette.responses import Response
+
+from app import lanes
+from app.errors import (
+    AlreadyVoted,
+    IdempotencyInProgress,
+    IdempotencyMismatch,
+    NotAuthenticated,
+    Overloaded,
+    PostNotFound,
+    VotedPostNotFound,
+    VoteNotFound,
+)
+from app.oauth2 import Route, Token
+from app.problems import responses
+from app.routers.idempotent import IdempotentRequest, respond_with
+from app.schemas.types import Id
+from app.schemas.vote import VoteCounted, VoteIn, VoteState
+from app.services import idempotency, vote
+
+router = APIRouter(tags=["votes"], route_class=Route)
+
+VOTE_ERRORS = (
+    NotAuthenticated,
+    VotedPostNotFound,
+    VoteNotFound,
+    AlreadyVoted,
+    IdempotencyInProgress,
+    IdempotencyMismatch,
+    Overloaded,
+)
+
+
+@router.post("/votes", status_code=201, response_model=VoteCounted, include_in_schema=False)
+@router.post("/vote", status_code=201, response_model=VoteCounted, responses=responses(*VOTE_ERRORS))
+async def cast_vote(wanted: VoteIn, token: Token, once: IdempotentRequest) -> Response | VoteCounted:
+    """Vote for a post (`vote_dir` 1), or take the vote back (0)."""
+    ballot = vote.Ballot(token, wanted.post_id, is_for=wanted.vote_dir == 1)
+    outcome = await lanes.votes().submit(lanes.VoteRequest(ballot, once and once.of(token.user_id)))
+    return respond_with(outcome) if isinstance(outcome, idempotency.Answer) else vote.counted(ballot, outcome)
+
+
+PostId = Annotated[Id, Path(alias="id")]
+
+
+@router.put(
+    "/posts/{id}/vote", response_model=VoteState, responses=responses(NotAuthenticated, PostNotFound, Overloaded)
+)
+async def set_vote(post_id: PostId, token: Token) -> VoteState:
+    """Have one's vote on the post, whether or not it was there."""
+    return await _state(vote.Ballot(token, post_id, is_for=True))
+
+
+@router.delete(
+    "/posts/{id}/vote", response_model=VoteState, responses=responses(NotAuthenticated, PostNotFound, Overloaded)
+)
+async def remove_vote(post_id: PostId, token: Token) -> VoteState:
+    """Have no vote on the post, whether or not there was one."""
+    return await _state(vote.Ballot(token, post_id, is_for=False))
+
+
+async def _state(ballot: vote.Ballot) -> VoteState:
+    outcome = await lanes.votes().submit(lanes.VoteRequest(ballot))
+    assert isinstance(outcome, vote.Cast)  # noqa: S101 - without a key there is no kept answer.
+    return VoteState(post_id=ballot.post_id, votes=outcome.votes, voted=ballot.is_for)

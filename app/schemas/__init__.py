@@ -1,0 +1,1 @@
+"""Pydantic models between requests and rows, in and out."""

@@ -1,0 +1,79 @@
+"""Kinds of value that several schemas use: text that PostgreSQL can keep, e-mail addresses, names, ids."""
+
+import re
+import unicodedata
+from typing import Annotated, Literal
+
+from email_validator import EmailNotValidError, validate_email
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
+from pydantic_core import PydanticCustomError
+
+from app.config import get_settings
+
+MOST_PASSWORD_CODE_POINTS = 128
+USERNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+
+
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("string_nul", "String should not contain the NUL character")
+    return text
+
+
+def _email(text: str) -> str:
+    try:
+        validate_email(text, check_deliverability=False, test_environment=True)
+    except EmailNotValidError:
+        # The library's own message quotes parts of the address.
+        raise PydanticCustomError("email", "value is not a valid email address") from None
+    return text
+
+
+def canonical_email(email: str) -> str:
+    """The form in which two spellings of one address are equal: NFKC, case folded."""
+    return unicodedata.normalize("NFKC", email.strip()).casefold()
+
+
+def _username(text: str) -> str:
+    if not USERNAME.fullmatch(text) or re.fullmatch(r"user[0-9]+", text, re.IGNORECASE):
+        raise PydanticCustomError(
+            "username",
+            "username should consist of ASCII letters, digits, `_`, `.` and `-`, begin with a letter or digit, "
+            "and not look like `user1`, which is what those are called who chose none",
+        )
+    return text
+
+
+_INTEGER = TypeAdapter(int)
+
+
+def _zero_or_one(value: object) -> object:
+    """Accept what the tutorial's `conint(le=1)` accepts: also "1", 1.0 and true."""
+    return _INTEGER.validate_python(value)
+
+
+# Ids are any integers: one that cannot exist is not found, rather than malformed.
+Id = Annotated[int, Field(description="An integer; one that cannot exist is 404.", examples=[1])]
+Text = Annotated[str, AfterValidator(_storable)]
+Title = Annotated[
+    str, Field(min_length=1, max_length=300, examples=["Top beaches in Florida"]), AfterValidator(_storable)
+]
+Content = Annotated[
+    str, Field(min_length=1, max_length=40_000, examples=["Check out these awesome beaches"]), AfterValidator(_storable)
+]
+Email = Annotated[
+    str, Field(max_length=320, examples=["ada@example.com"], json_schema_extra={"format": "email"}),
+    AfterValidator(_storable), AfterValidator(_email),
+]  # fmt: skip
+Username = Annotated[str, Field(min_length=3, max_length=30, examples=["ada"]), AfterValidator(_username)]
+Password = Annotated[
+    str,
+    Field(
+        min_length=get_settings().password_min_length,
+        max_length=MOST_PASSWORD_CODE_POINTS,
+        examples=["correct horse battery"],
+        json_schema_extra={"format": "password"},
+    ),
+    AfterValidator(_storable),
+]
+VoteDirection = Annotated[Literal[0, 1], BeforeValidator(_zero_or_one, json_schema_input_type=Literal[0, 1])]

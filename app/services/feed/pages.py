@@ -1,0 +1,296 @@
+"""Pages of posts: the statement for each kind of list, and cursors into it.
+
+Walks of lists sorted by votes. A cursor carries the sort values of the last row and the snapshot (`pg_snapshot`) of the
+statement that began the walk. Later pages sort each post by the count that it had in that snapshot: the oldest entry of
+`post_stats_history` that the snapshot does not see, or, when there is none, the count of today. So however votes
+change meanwhile, each post keeps its place, and is met exactly once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    DateTime,
+    Double,
+    Integer,
+    Row,
+    Select,
+    String,
+    Subquery,
+    bindparam,
+    cast,
+    func,
+    null,
+    select,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import REGCONFIG, TSQUERY
+from sqlalchemy.types import TypeEngine, UserDefinedType
+
+from app import pagination
+from app.config import Sort
+from app.errors import MalformedCursor
+from app.models import Post, PostStats, PostStatsHistory, User, Vote
+from app.models.base import Key
+from app.pagination import CursorValue
+
+AnyRow = Row[*tuple[Any, ...]]
+AnySelect = Select[*tuple[Any, ...]]
+
+# `voted`: the posts that somebody voted for, newest vote first.
+Order = Literal[Sort, "voted"]
+
+
+class Position(NamedTuple):
+    """Where a walk stands: the sort values of the last row met, and the snapshot in which the walk began."""
+
+    is_backward: bool
+    value: CursorValue
+    post_id: int
+    snapshot: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PageQuery:
+    """Which page. Equal queries are asked once and share the answer, whoever asks."""
+
+    order: Order
+    limit: int
+    skip: int = 0
+    search: str | None = None
+    owner_id: int | None = None
+    is_drafts: bool = False
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    voter_id: int | None = None
+    position: Position | None = None
+
+
+class PageRows(NamedTuple):
+    """Rows of posts in order, and the cursors to the pages around them."""
+
+    rows: Sequence[AnyRow]
+    next_cursor: str | None = None
+    previous_cursor: str | None = None
+
+
+def read_page(connection: Connection, query: PageQuery) -> PageRows:
+    """One statement. The connection must be in AUTOCOMMIT, where a statement's snapshot is its own."""
+    position = query.position
+    parameters: dict[str, object] = {
+        "rows": query.limit + 1,  # One more tells whether there is another page.
+        "skip": query.skip,
+        "search": query.search,
+        "owner_id": query.owner_id,
+        "created_after": query.created_after,
+        "created_before": query.created_before,
+        "voter_id": query.voter_id,
+    }
+    if position is not None:
+        parameters |= {"value": position.value, "post_id": position.post_id, "snapshot": position.snapshot}
+    is_backward = position is not None and position.is_backward
+    kind = _Kind(
+        query.order,
+        is_walk=position is not None,
+        is_backward=is_backward,
+        is_drafts=query.is_drafts,
+        filters=tuple(name for name in _FILTERS if parameters[name] is not None),
+    )
+    rows = connection.execute(_page_statement(kind), parameters).all()
+    has_more = len(rows) > query.limit
+    rows = rows[: query.limit]
+    if is_backward:
+        rows = rows[::-1]
+    if not rows:
+        return PageRows(rows)
+    has_next = is_backward or has_more
+    has_previous = has_more if is_backward else position is not None or query.skip > 0
+    return PageRows(
+        rows,
+        _cursor(query, rows[-1], is_backward=False) if has_next else None,
+        _cursor(query, rows[0], is_backward=True) if has_previous else None,
+    )
+
+
+_SHOWN = (
+    Post.id,
+    Post.title,
+    Post.content,
+    Post.published,
+    Post.created_at,
+    Post.updated_at,
+    Post.version,
+    Post.owner_id,
+    User.username,
+    User.created_at.label("owner_created_at"),
+    User.email,
+    PostStats.votes,
+)
+
+
+def read_post(connection: Connection, post_id: int) -> PageRows:
+    """One post, draft or not; no row where there is none."""
+    return PageRows(connection.execute(_ONE_POST, {"post_id": post_id}).all())
+
+
+_ONE_POST = (
+    select(*_SHOWN)
+    .join(User, User.id == Post.owner_id)
+    .join(PostStats, PostStats.post_id == Post.id)
+    .where(Post.id == bindparam("post_id", type_=Key))
+)
+
+
+def position_of(cursor: str, order: Order) -> Position:
+    """Where the cursor stands. Raises `MalformedCursor` unless `read` made it for this order."""
+    made_for, is_backward, value, post_id, snapshot = [*pagination.unseal(cursor), *[None] * 5][:5]
+    if made_for != order or not isinstance(post_id, int) or not isinstance(snapshot, str | None):
+        raise MalformedCursor
+    return Position(bool(is_backward), value, post_id, snapshot)
+
+
+def _cursor(query: PageQuery, row: AnyRow, *, is_backward: bool) -> str:
+    value = row.sort_value.isoformat() if isinstance(row.sort_value, datetime) else row.sort_value
+    snapshot = query.position.snapshot if query.position else row.snapshot
+    return pagination.seal([query.order, is_backward, value, row.id, snapshot])
+
+
+class _Snapshot(UserDefinedType[str]):
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        return "pg_snapshot"
+
+
+_SNAPSHOT = cast(bindparam("snapshot", type_=String), _Snapshot)
+
+# The words of the search, as people type them; the last may be unfinished, and also finds what begins with it.
+# Constant once its parameter is known, so that the planner sees how common the words are.
+_SEARCHED = cast(
+    func.regexp_replace(
+        cast(func.websearch_to_tsquery(cast("simple", REGCONFIG), bindparam("search", type_=String)), String),
+        "'$",
+        "':*",
+    ),
+    TSQUERY,
+)
+
+_FILTERS: Mapping[str, ColumnElement[bool]] = {
+    "search": Post.search.bool_op("@@")(_SEARCHED),
+    "owner_id": Post.owner_id == bindparam("owner_id", type_=Key),
+    "created_after": Post.created_at > bindparam("created_after", type_=DateTime(timezone=True)),
+    "created_before": Post.created_at < bindparam("created_before", type_=DateTime(timezone=True)),
+    "voter_id": Vote.user_id == bindparam("voter_id", type_=Key),
+}
+
+# What each order sorts by. All end in the post's id, are read from an index, and go either way.
+_SORTED_BY: Mapping[Order, tuple[ColumnElement[Any], ColumnElement[int], TypeEngine[Any]]] = {
+    "new": (Post.created_at.expression, Post.id.expression, DateTime(timezone=True)),
+    "old": (Post.created_at.expression, Post.id.expression, DateTime(timezone=True)),
+    "voted": (Vote.created_at.expression, Vote.post_id.expression, DateTime(timezone=True)),
+    "top": (PostStats.votes.expression, PostStats.post_id.expression, Integer()),
+    "hot": (PostStats.hot.expression, PostStats.post_id.expression, Double()),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """All that the text of a page's statement depends on."""
+
+    order: Order
+    is_walk: bool
+    is_backward: bool
+    is_drafts: bool
+    filters: tuple[str, ...]
+
+    @property
+    def moves(self) -> bool:
+        """Whether posts change their places in this order as votes come in."""
+        return self.order in ("top", "hot")
+
+
+@lru_cache(maxsize=512)
+def _page_statement(kind: _Kind) -> AnySelect:
+    value, post_id, _ = _SORTED_BY[kind.order]
+    if kind.moves and kind.is_walk:
+        places = _places_in_the_walk(kind)
+        walk = select(*_SHOWN, places.c.sort_value, null().label("snapshot")).join(places, places.c.post_id == Post.id)
+        return _windowed(_joined(walk), kind, places.c.sort_value, places.c.post_id)
+    snapshot = cast(func.pg_current_snapshot(), String) if kind.moves else null()
+    shown = _joined(select(*_SHOWN, value.label("sort_value"), snapshot.label("snapshot"))).where(*_conditions(kind))
+    if kind.order == "voted":
+        shown = shown.join(Vote, Vote.post_id == Post.id)
+    if kind.is_walk:
+        shown = shown.where(_beyond(kind, value, post_id))
+    return _windowed(shown, kind, value, post_id).offset(bindparam("skip", type_=Integer))
+
+
+def _places_in_the_walk(kind: _Kind) -> Subquery:
+    """The next posts of a walk in an order that votes change: (post_id, sort_value) as when the walk began."""
+    value, post_id, _ = _SORTED_BY[kind.order]
+    history = PostStatsHistory
+    moved = (
+        select(history.post_id, history.votes_before)
+        .distinct(history.post_id)
+        .where(
+            history.transaction_id >= func.pg_snapshot_xmin(_SNAPSHOT),
+            ~func.pg_visible_in_snapshot(history.transaction_id, _SNAPSHOT),
+        )
+        .order_by(history.post_id, history.id)
+        .cte("moved")
+    )
+    value_then = (
+        moved.c.votes_before if kind.order == "top" else func.hot_score(moved.c.votes_before, PostStats.created_at)
+    )
+    has_moved = select(moved.c.post_id).where(moved.c.post_id == PostStats.post_id).exists()
+    unmoved_places = (
+        select(PostStats.post_id, value.label("sort_value"))
+        .join(Post, Post.id == PostStats.post_id)
+        .where(*_conditions(kind), _beyond(kind, value, post_id), ~has_moved)
+    )
+    moved_places = (
+        select(PostStats.post_id, value_then.label("sort_value"))
+        .join(moved, moved.c.post_id == PostStats.post_id)
+        .join(Post, Post.id == PostStats.post_id)
+        .where(*_conditions(kind), _beyond(kind, value_then, post_id))
+    )
+    return union_all(
+        _windowed(unmoved_places, kind, value, post_id).subquery().select(),
+        _windowed(moved_places, kind, value_then, post_id).subquery().select(),
+    ).subquery("place")
+
+
+def _joined(shown: AnySelect) -> AnySelect:
+    return shown.join(User, User.id == Post.owner_id).join(PostStats, PostStats.post_id == Post.id)
+
+
+def _conditions(kind: _Kind) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [_FILTERS[name] for name in kind.filters]
+    published: ColumnElement[bool] = Post.published.expression
+    conditions.append(~published if kind.is_drafts else published)
+    if kind.moves and not kind.is_drafts:
+        # The same, said of the table whose partial index gives the order.
+        conditions.append(PostStats.published.expression)
+    return conditions
+
+
+def _is_ascending(kind: _Kind) -> bool:
+    return (kind.order == "old") != kind.is_backward
+
+
+def _beyond(kind: _Kind, value: ColumnElement[Any], post_id: ColumnElement[int]) -> ColumnElement[bool]:
+    """That a row comes after the walk's position, in the walk's direction."""
+    row = tuple_(value, post_id)
+    position = tuple_(bindparam("value", type_=_SORTED_BY[kind.order][2]), bindparam("post_id", type_=Key))
+    return row > position if _is_ascending(kind) else row < position
+
+
+def _windowed(statement: AnySelect, kind: _Kind, value: ColumnElement[Any], post_id: ColumnElement[int]) -> AnySelect:
+    order = (value.asc(), post_id.asc()) if _is_ascending(kind) else (value.desc(), post_id.desc())
+    return statement.order_by(*order).limit(bindparam("rows", type_=Integer))

@@ -1,0 +1,77 @@
+"""Doing a create once, however often it is sent: the answer is kept in the transaction of the effect."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.errors import IdempotencyInProgress, IdempotencyMismatch
+from app.models import IdempotencyKey
+
+KEPT = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client means to happen once: whose key it is (None: the signed-out), and a keyed hash of what it asks."""
+
+    key: str
+    fingerprint: bytes
+    user_id: int | None = None
+
+    def of(self, user_id: int | None) -> "Request":
+        """The same, as this user's."""
+        return replace(self, user_id=user_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response that can be given again."""
+
+    status: int
+    body: bytes
+    location: str | None = None
+    is_replay: bool = False
+
+
+def once(db: Session | Connection, request: Request | None, effect: Callable[[], Answer]) -> Answer:
+    """The effect's answer; for a key that was used, the answer that it got then, with no effect.
+
+    What fails keeps nothing: the same key may try again. Raises `IdempotencyInProgress` while another request with
+    this key runs, `IdempotencyMismatch` if the key was used for another request.
+    """
+    if request is None:
+        return effect()
+    # Held until the transaction ends; whoever gets it next sees what this transaction committed.
+    lock = func.hashtextextended(f"{request.user_id}:{request.key}", 0)
+    if not db.scalar(select(func.pg_try_advisory_xact_lock(lock))):
+        raise IdempotencyInProgress
+    kept = db.execute(
+        select(IdempotencyKey.fingerprint, IdempotencyKey.status, IdempotencyKey.body, IdempotencyKey.location).where(
+            IdempotencyKey.user_id.is_not_distinct_from(request.user_id),
+            IdempotencyKey.key == request.key,
+            IdempotencyKey.expires_at > func.now(),
+        )
+    ).one_or_none()
+    if kept is not None:
+        if kept.fingerprint != request.fingerprint:
+            raise IdempotencyMismatch
+        return Answer(kept.status, kept.body, kept.location, is_replay=True)
+    answer = effect()
+    values = {
+        "fingerprint": request.fingerprint,
+        "status": answer.status,
+        "body": answer.body,
+        "location": answer.location,
+        "expires_at": func.now() + KEPT,
+    }
+    db.execute(
+        insert(IdempotencyKey)
+        .values(user_id=request.user_id, key=request.key, **values)
+        # Only an expired answer can stand there: the lock is ours.
+        .on_conflict_do_update(index_elements=["user_id", "key"], set_=values)
+    )
+    return answer

@@ -1,0 +1,71 @@
+"""Writing posts. Reading them is hot, and lives in feed.py."""
+
+from collections.abc import Callable
+
+from sqlalchemy import ColumnElement, delete, func, insert, select, true, update
+from sqlalchemy.orm import Session
+
+from app import models
+from app.errors import DomainError, NotAuthorized, PostNotFound, PreconditionFailed
+from app.schemas.post import PostChange, PostIn
+
+
+def write(db: Session, owner: models.User, new: PostIn) -> models.Post:
+    """Keep a new post."""
+    values = {**new.model_dump(), "owner_id": owner.id}
+    post = db.scalars(insert(models.Post).values(values).returning(models.Post)).one()
+    post.owner = owner
+    return post
+
+
+def change(
+    db: Session, caller: models.User, post_id: int, wanted: PostIn | PostChange, versions: frozenset[int] | None
+) -> models.Post:
+    """Change the caller's own post; where `versions` is given, only if the post has one of them.
+
+    One statement decides and writes, so of two changes to the same version one is refused.
+    Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
+    """
+    post = db.scalars(
+        update(models.Post)
+        .where(models.Post.id == post_id, models.Post.owner_id == caller.id, _has_version(versions))
+        .values(
+            **wanted.model_dump(exclude_none=True),
+            version=models.Post.version + 1,
+            updated_at=func.now(),
+        )
+        .returning(models.Post)
+    ).one_or_none()
+    if post is None:
+        raise _reason(db, caller, post_id, is_allowed=lambda owner_id: owner_id == caller.id)
+    post.owner = caller
+    return post
+
+
+def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[int] | None) -> None:
+    """Delete the caller's own post, or, for moderators, anybody's; its votes go with it.
+
+    Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
+    """
+    is_allowed = true() if caller.is_moderator else models.Post.owner_id == caller.id
+    removed = db.scalar(
+        delete(models.Post)
+        .where(models.Post.id == post_id, is_allowed, _has_version(versions))
+        .returning(models.Post.id)
+    )
+    if removed is None:
+        raise _reason(db, caller, post_id, is_allowed=lambda owner_id: caller.is_moderator or owner_id == caller.id)
+
+
+def _has_version(versions: frozenset[int] | None) -> ColumnElement[bool]:
+    return true() if versions is None else models.Post.version.in_(versions)
+
+
+def _reason(db: Session, caller: models.User, post_id: int, is_allowed: Callable[[int], bool]) -> DomainError:
+    """Why the statement touched no row: no such post, a draft that is not there for the caller, theirs, or changed."""
+    post = db.execute(
+        select(models.Post.owner_id, models.Post.published).where(models.Post.id == post_id)
+    ).one_or_none()
+    if post is None or not (post.published or post.owner_id == caller.id or caller.is_moderator):
+        return PostNotFound(post_id)
+    return PreconditionFailed() if is_allowed(post.owner_id) else NotAuthorized()
