@@ -358,7 +358,10 @@ def _reaches(account: _Account, folder: Path) -> bool:
 
 def _major_version(account: _Account, binaries: Path) -> int:
     """Ask `postgres` itself. Raises PermissionError if the account cannot reach or execute it."""
-    answer = _run(account, binaries / "postgres", "--version")
+    try:
+        answer = _run(account, binaries / "postgres", "--version")
+    except FileNotFoundError:  # The program itself, or the C library that it was built for.
+        raise LocalPostgresError(f"{binaries}/postgres is not there or not for this system; {_MEND}") from None
     if answer.returncode != 0:
         raise LocalPostgresError(f"{binaries}/postgres does not run here: {_last_line(answer.stderr)}; {_OR_ELSE}")
     return int(answer.stdout.split()[2].partition(".")[0])
@@ -366,7 +369,7 @@ def _major_version(account: _Account, binaries: Path) -> int:
 
 def _run(account: _Account, program: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 (our own programs and arguments)
-        [program, *arguments],
+        [str(program), *map(str, arguments)],
         cwd="/",
         env=_ENVIRONMENT,
         stdin=subprocess.DEVNULL,
