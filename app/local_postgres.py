@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,12 +127,9 @@ class _Server:
     def _join_or_start(self, options: Mapping[str, str]) -> URL:
         """Return the URL once the server answers.
 
-        While it does not, it may be starting, recovering, going down, or be the remains of a killed one: all of them
-        hold its lock, and all of them pass. Whenever the lock is free, the server is started.
+        While it does not, it may be starting, recovering, going down, or be the remains of a killed one or of a killed
+        initdb: all of them hold its lock, and all of them pass. Whenever the lock is free, the server is started.
         """
-        if not self.data.exists():
-            self._make(sync=options.get("fsync") != "off")
-        self._check_version()
         starts = 0
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < deadline:
@@ -141,6 +138,9 @@ class _Server:
                     if starts == 3:  # One failure may be a port that somebody took in between; three are not.
                         raise LocalPostgresError(f"PostgreSQL does not start: {self._last_words()}; {_MEND}")
                     starts += 1
+                    if not self.data.exists():
+                        self._make(lock, sync=options.get("fsync") != "off")
+                    self._check_version()
                     self._start(lock, options)
             if url := self._url_if_it_answers():
                 return url
@@ -161,7 +161,7 @@ class _Server:
                 time.sleep(0.03)
         raise LocalPostgresError(f"PostgreSQL in {self.folder} does not stop: {self._last_words()}; stop it by hand")
 
-    def _make(self, *, sync: bool) -> None:
+    def _make(self, lock: int, *, sync: bool) -> None:
         """Make the cluster under another name and rename it, so that a half-made one is never taken for one."""
         for remains in self.folder.glob("data.new-*"):
             shutil.rmtree(remains, ignore_errors=True)
@@ -189,7 +189,7 @@ class _Server:
         if not sync:
             command.append("--no-sync")
         for locale in ("C.UTF-8", "C"):  # Not every system knows the first, which also splits words beyond ASCII.
-            made = _run(self.account, self.binaries / "initdb", *command, f"--locale={locale}")
+            made = _run(self.account, self.binaries / "initdb", *command, f"--locale={locale}", held=[lock])
             if made.returncode == 0:
                 new.rename(self.data)
                 return
@@ -367,7 +367,9 @@ def _major_version(account: _Account, binaries: Path) -> int:
     return int(answer.stdout.split()[2].partition(".")[0])
 
 
-def _run(account: _Account, program: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def _run(
+    account: _Account, program: Path, *arguments: str | Path, held: Sequence[int] = ()
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 (our own programs and arguments)
         [str(program), *map(str, arguments)],
         cwd="/",
@@ -378,6 +380,7 @@ def _run(account: _Account, program: Path, *arguments: str | Path) -> subprocess
         errors="replace",
         check=False,
         start_new_session=True,
+        pass_fds=held,
         **account,
     )
 

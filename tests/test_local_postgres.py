@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg2
@@ -37,9 +36,9 @@ with running(Path(sys.argv[1]), options={FAST!r}) as url:
 """
 
 
-@contextmanager
-def reachable_folder() -> Iterator[Path]:
-    """Make a folder that every account may pass through, unlike pytest's own."""
+@pytest.fixture
+def parent() -> Iterator[Path]:
+    """A new folder that every account may pass through, unlike pytest's own."""
     folder = Path(tempfile.mkdtemp(prefix="social posts ")).resolve()
     folder.chmod(0o711)
     yield folder
@@ -50,28 +49,7 @@ def reachable_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def parent() -> Iterator[Path]:
-    with reachable_folder() as folder:
-        yield folder
-
-
-@pytest.fixture(scope="session")
-def made() -> Iterator[Path]:
-    with reachable_folder() as folder:
-        with running(folder / "postgres", options=FAST):
-            pass
-        yield folder / "postgres"
-
-
-@pytest.fixture
-def folder(made: Path, parent: Path) -> Path:
-    """A cluster like one that an earlier run left. (Copying it is quicker than making it.)"""
-    subprocess.run(["/bin/cp", "-a", made, parent], check=True)
-    return parent / "postgres"
-
-
-@pytest.fixture
-def empty_folder(parent: Path) -> Path:
+def folder(parent: Path) -> Path:
     return parent / "postgres"
 
 
@@ -145,8 +123,8 @@ def run_script(script: str, *arguments: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_server_starts_speaks_utf_8_and_stops_with_its_only_user(empty_folder: Path) -> None:
-    with running(empty_folder, options=FAST) as url:
+def test_the_server_starts_speaks_utf_8_and_stops_with_its_only_user(folder: Path) -> None:
+    with running(folder, options=FAST) as url:
         assert (url.drivername, url.host, url.database) == ("postgresql+psycopg2", "127.0.0.1", "social_posts")
         assert run_sql(url, "SHOW server_version_num")[0] >= "180000"  # type: ignore[operator]
         assert run_sql(url, "SHOW server_encoding") == ["UTF8"]
@@ -179,9 +157,9 @@ def test_two_users_in_one_process_share_the_server_and_the_last_one_stops_it(fol
 
 
 def test_two_processes_that_start_at_the_same_moment_share_one_server_and_the_last_one_stops_it(
-    empty_folder: Path, users: list[subprocess.Popen[str]]
+    folder: Path, users: list[subprocess.Popen[str]]
 ) -> None:
-    first, second = start_user(users, empty_folder), start_user(users, empty_folder)
+    first, second = start_user(users, folder), start_user(users, folder)
     url = url_of(first)
     assert url
     assert url_of(second) == url
@@ -203,15 +181,13 @@ def test_a_killed_user_leaves_a_server_that_the_next_one_joins_and_stops(
     assert not accepts_connections(url)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_user_that_is_told_to_end_stops_the_server(
-    folder: Path, users: list[subprocess.Popen[str]], number: signal.Signals
-) -> None:
-    told = start_user(users, folder)
-    url = url_of(told)
-    told.send_signal(number)
-    assert told.wait(30) != 0
-    assert not accepts_connections(url)
+def test_a_user_that_is_told_to_end_stops_the_server(folder: Path, users: list[subprocess.Popen[str]]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        told = start_user(users, folder)
+        url = url_of(told)
+        told.send_signal(number)
+        assert told.wait(30) != 0
+        assert not accepts_connections(url)
 
 
 def test_an_exception_in_the_block_stops_the_server_and_passes_through_as_it_is(folder: Path) -> None:
@@ -248,23 +224,23 @@ def test_a_process_id_that_belongs_to_another_process_after_a_reboot_is_no_obsta
             stranger.kill()
 
 
-def test_a_cluster_that_was_never_finished_is_made_again(
-    empty_folder: Path, users: list[subprocess.Popen[str]]
-) -> None:
-    killed = start_user(users, empty_folder)
+def test_a_cluster_that_was_never_finished_is_made_again(folder: Path, users: list[subprocess.Popen[str]]) -> None:
+    killed = start_user(users, folder)
     deadline = time.monotonic() + 20
-    while not list(empty_folder.glob("data.new-*/base")) and time.monotonic() < deadline:
+    while not list(folder.glob("data.new-*/base")) and time.monotonic() < deadline:
         time.sleep(0.005)
     killed.kill()
     killed.wait()
-    assert list(empty_folder.glob("data.new-*"))
-    assert not (empty_folder / "data").exists()
-    with running(empty_folder, options=FAST) as url:
+    assert list(folder.glob("data.new-*"))
+    assert not (folder / "data").exists()
+    with running(folder, options=FAST) as url:
         assert accepts_connections(url)
-    assert not list(empty_folder.glob("data.new-*"))
+    assert not list(folder.glob("data.new-*"))
 
 
 def test_data_of_another_major_version_are_refused_in_one_line(folder: Path) -> None:
+    with running(folder, options=FAST):
+        pass
     (folder / "data" / "PG_VERSION").write_text("15\n")
     with pytest.raises(LocalPostgresError, match=r"made by PostgreSQL 15, and this is 18: .*DATABASE_URL") as error:
         running(folder).__enter__()
@@ -278,22 +254,22 @@ def test_a_setting_that_the_server_refuses_is_told_in_one_line(folder: Path) -> 
 
 
 def test_missing_binaries_are_told_in_one_line_that_says_what_to_do(
-    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])
     with pytest.raises(LocalPostgresError, match=r"pip install -r requirements-local\.lock .* DATABASE_URL") as error:
-        running(empty_folder).__enter__()
+        running(folder).__enter__()
     assert "\n" not in str(error.value)
 
 
-def test_binaries_that_do_not_exist_or_are_for_another_system_are_told_in_one_line(empty_folder: Path) -> None:
+def test_binaries_that_do_not_exist_or_are_for_another_system_are_told_in_one_line(folder: Path) -> None:
     with pytest.raises(LocalPostgresError, match=r"not there or not for this system.*DATABASE_URL"):
-        running(empty_folder, binaries=empty_folder / "bin").__enter__()
+        running(folder, binaries=folder / "bin").__enter__()
 
 
 @pytest.mark.skipif(not Path("/usr/lib/postgresql/15/bin/initdb").exists(), reason="PostgreSQL 15 is not installed")
-def test_the_binaries_of_another_postgresql_serve_as_well(empty_folder: Path) -> None:
-    with running(empty_folder, options=FAST, binaries=Path("/usr/lib/postgresql/15/bin")) as url:
+def test_the_binaries_of_another_postgresql_serve_as_well(folder: Path) -> None:
+    with running(folder, options=FAST, binaries=Path("/usr/lib/postgresql/15/bin")) as url:
         assert run_sql(url, "SHOW server_version_num")[0] < "160000"  # type: ignore[operator]
         assert run_sql(url, "SELECT lower('ÄÉ')") == ["äé"]
 
@@ -363,8 +339,7 @@ def test_an_ordinary_user_and_then_root_use_the_same_data(parent: Path) -> None:
     become_nobody = f"import os\nos.setgroups([])\nos.setgid({NOBODY})\nos.setuid({NOBODY})\nwith running("
     as_nobody = USER.replace("with running(", become_nobody).replace("options=", "binaries=Path(sys.argv[2]), options=")
     binaries = local_postgres._copied_binaries(local_postgres._packaged_binaries(), parent)
-    for _ in range(2):
-        run_script(as_nobody, home / "postgres", binaries)
+    run_script(as_nobody, home / "postgres", binaries)
     assert (home / "postgres" / "data").stat().st_uid == NOBODY
     with running(home / "postgres", options=FAST) as url:
         assert accepts_connections(url)
