@@ -1,0 +1,227 @@
+"""Fixtures: an empty database, a client, people with posts, queries counted, real server processes."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import Connection, Engine, event, text
+from starlette.testclient import TestClient
+
+ROOT = Path(__file__).resolve().parent.parent
+# What cascades from these is not named.
+EMPTIED = ("posts", "users", "post_stats_history", "idempotency_keys")
+_numbers = count(1)
+
+
+@pytest.fixture
+def database() -> Engine:
+    """The application's own engine, on empty tables. Everything is committed for real."""
+    from app.database import get_engine
+
+    engine = get_engine()
+    with engine.begin() as connection:
+        for table in EMPTIED:
+            connection.execute(text(f"DELETE FROM {table}"))
+    return engine
+
+
+@pytest.fixture
+def connection(database: Engine) -> Iterator[Connection]:
+    """For looking at rows: each statement sees what has been committed."""
+    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def _running_client() -> Iterator[TestClient]:
+    from app.main import app
+
+    with TestClient(app, follow_redirects=False) as client:
+        yield client
+
+
+@pytest.fixture
+def client(_running_client: TestClient, database: Engine) -> TestClient:
+    """A client that nobody has signed in with, on empty tables."""
+    return _running_client
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who is signed in. `headers` are what their client sends."""
+
+    id: int
+    email: str
+    token: str
+    session_id: int
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+PASSWORD = "correct horse battery"  # What `make_person` gives everyone.
+
+
+@pytest.fixture
+def make_person(database: Engine) -> Callable[..., Person]:
+    """Makes somebody who is signed in: `make_person(role="admin", username="ada")`."""
+    from datetime import timedelta
+
+    from app import passwords, tokens
+    from app.schemas.types import canonical_email
+
+    def make(*, email: str | None = None, role: str = "user", username: str | None = None) -> Person:
+        email = email or f"person{next(_numbers)}@example.com"
+        with database.begin() as connection:
+            user_id = connection.scalar(
+                text("""
+                    INSERT INTO users (email, email_canonical, username, role, password_hash)
+                    VALUES (:email, :canonical, :username, :role, :hash) RETURNING id
+                """),
+                {
+                    "email": email,
+                    "canonical": canonical_email(email),
+                    "username": username,
+                    "role": role,
+                    "hash": passwords.hash_password(PASSWORD),
+                },
+            )
+            session_id = connection.scalar(
+                text("INSERT INTO sessions (user_id, expires_at) VALUES (:id, now() + interval '1 day') RETURNING id"),
+                {"id": user_id},
+            )
+        assert isinstance(user_id, int)
+        assert isinstance(session_id, int)
+        return Person(user_id, email, tokens.issue(user_id, session_id, timedelta(minutes=30)), session_id)
+
+    return make
+
+
+@pytest.fixture
+def person(make_person: Callable[..., Person]) -> Person:
+    """Somebody who is signed in."""
+    return make_person()
+
+
+@pytest.fixture
+def make_post(database: Engine) -> Callable[..., int]:
+    """Writes a post and returns its id: `make_post(owner, title="…", published=False)`."""
+
+    def make(owner: Person, **columns: Any) -> int:
+        number = next(_numbers)
+        values = {"title": f"title {number}", "content": f"content {number}", "published": True} | columns
+        names = ", ".join(values)
+        places = ", ".join(f":{name}" for name in values)
+        with database.begin() as connection:
+            post_id = connection.scalar(
+                text(f"INSERT INTO posts (owner_id, {names}) VALUES (:owner_id, {places}) RETURNING id"),
+                {"owner_id": owner.id, **values},
+            )
+        assert isinstance(post_id, int)
+        return post_id
+
+    return make
+
+
+@pytest.fixture
+def cast_votes(database: Engine) -> Callable[[int, list[Person]], None]:
+    """Has people vote for a post, straight in the table."""
+
+    def cast(post_id: int, voters: list[Person]) -> None:
+        with database.begin() as connection:
+            connection.execute(
+                text("INSERT INTO votes (post_id, user_id) SELECT :post_id, unnest(CAST(:voters AS bigint[]))"),
+                {"post_id": post_id, "voters": [voter.id for voter in voters]},
+            )
+
+    return cast
+
+
+@contextmanager
+def counted_queries(engine: Engine) -> Iterator[list[str]]:
+    """The statements that the engine runs inside the block, in order."""
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server in a process of its own, on this worker's database."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+
+READY_WITHIN_SECONDS = 20
+
+
+@pytest.fixture
+def start_server(database: Engine, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts `python -m app serve`: `start_server(WORKERS="2")`. It is stopped after the test; its log is shown then."""
+    with ExitStack() as stack:
+        yield lambda **environment: stack.enter_context(_server(tmp_path, environment))
+
+
+@contextmanager
+def _server(folder: Path, environment: dict[str, str]) -> Iterator[Server]:
+    port = free_port()
+    log = folder / f"server-{port}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app", "serve"],
+            cwd=ROOT,
+            env={**os.environ, "PORT": str(port), **environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_ready(url, process, log)
+        yield Server(url, process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        sys.stdout.write(log.read_text(errors="replace")[-5000:])
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    give_up_at = time.monotonic() + READY_WITHIN_SECONDS
+    while time.monotonic() < give_up_at:
+        if process.poll() is not None:
+            break
+        try:
+            if httpx2.get(f"{url}/readyz", timeout=2).status_code == 200:
+                return
+        except httpx2.TransportError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError(f"the server did not become ready: {log.read_text(errors='replace')[-3000:]}")
