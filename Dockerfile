@@ -1,0 +1,38 @@
+FROM python:3.13-slim-trixie AS builder
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_ROOT_USER_ACTION=ignore
+COPY requirements.lock /tmp/requirements.lock
+# Wheels only, each with its hash: nothing is compiled here, and nothing unlocked can slip in.
+# The environment has no pip of its own, so the final image can install nothing into it.
+RUN python -m venv --without-pip /opt/venv \
+    && python -m pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: \
+        --requirement /tmp/requirements.lock
+
+FROM python:3.13-slim-trixie
+LABEL org.opencontainers.image.title="social-posts-api" \
+      org.opencontainers.image.description="A PostgreSQL-backed social-posts API" \
+      org.opencontainers.image.licenses="MIT"
+# The uid is a number, so that an orchestrator can see for itself that it is not root.
+RUN groupadd --gid 10001 app \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin app
+COPY --from=builder /opt/venv /opt/venv
+WORKDIR /srv
+COPY alembic.ini ./
+COPY alembic ./alembic
+COPY app ./app
+# `production` by default: without SECRET_KEY and a database the container refuses to start.
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONFAULTHANDLER=1 \
+    ENVIRONMENT=production \
+    HOST=0.0.0.0 \
+    PORT=8000
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+# Past any proxy that the environment names: the probe is for this container only.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open(f\"http://127.0.0.1:{os.environ['PORT']}/livez\", timeout=4)"]
+CMD ["python", "-m", "app", "serve"]

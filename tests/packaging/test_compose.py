@@ -1,0 +1,113 @@
+"""The Compose stack, as far as its file tells: CI starts the real one."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from app.config import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+STACK = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES = STACK["services"]
+OURS = ["migrate", "api"]
+REQUIRED = {"SECRET_KEY": "k" * 40, "DATABASE_PASSWORD": "p/@:%$ word"}
+
+
+def interpolated(text: str, variables: dict[str, str]) -> str:
+    """What Compose makes of `${NAME:-default}` and `${NAME:?message}`."""
+
+    def replace(match: re.Match[str]) -> str:
+        name, operator, rest = match.groups()
+        if variables.get(name):
+            return variables[name]
+        if operator == "?":
+            raise KeyError(f"{name}: {rest}")
+        return rest
+
+    return re.sub(r"\$\{([A-Z_]+):([-?])([^}]*)\}", replace, text)
+
+
+def settings(service: str, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """What the service reads when `.env` holds the variables."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    assert SERVICES[service]["env_file"] == ".env"
+    merged = variables | {
+        name: interpolated(value, variables) for name, value in SERVICES[service]["environment"].items()
+    }
+    for name, value in merged.items():
+        monkeypatch.setenv(name, value)
+    return Settings(_env_file=None)
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_a_service_finds_its_database_and_nothing_in_env_leads_elsewhere(
+    service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = settings(service, REQUIRED | {"DATABASE_URL": "postgres://elsewhere/x"}, monkeypatch)
+    assert found.environment == "production"
+    assert found.database is not None
+    assert (found.database.host, found.database.port) == ("postgres", 5432)
+    assert found.database.password == REQUIRED["DATABASE_PASSWORD"]
+
+
+def test_other_settings_in_env_reach_the_api_but_not_the_address_it_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"HOST": "127.0.0.1", "PORT": "9000", "WORKERS": "3", "CORS_ORIGINS": "https://shop.example"}
+    found = settings("api", REQUIRED | variables, monkeypatch)
+    assert (found.host, found.port) == ("0.0.0.0", 8000)  # noqa: S104
+    assert (found.workers, found.cors_origins) == (3, ["https://shop.example"])
+
+
+def test_the_database_is_made_under_the_name_that_the_services_ask_for() -> None:
+    postgres, api = SERVICES["postgres"]["environment"], SERVICES["api"]["environment"]
+    assert postgres["POSTGRES_DB"] == api["DATABASE_NAME"]
+    assert postgres["POSTGRES_USER"] == api["DATABASE_USERNAME"]
+    assert postgres["POSTGRES_PASSWORD"] == api["DATABASE_PASSWORD"]
+
+
+@pytest.mark.parametrize("missing", REQUIRED)
+def test_no_secret_has_a_default(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyError, match=missing):
+        settings("api", REQUIRED | {missing: ""}, monkeypatch)
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_a_service_sets_only_what_the_settings_know(service: str) -> None:
+    assert {name.lower() for name in SERVICES[service]["environment"]} <= set(Settings.model_fields)
+
+
+def test_migrations_are_a_step_of_their_own_before_the_api() -> None:
+    assert SERVICES["migrate"]["command"] == ["alembic", "upgrade", "head"]
+    assert SERVICES["migrate"]["restart"] == "no"
+    assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert SERVICES["api"]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+    assert "command" not in SERVICES["api"], "the image's own command serves"
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_a_service_can_write_nothing_and_gain_nothing(service: str) -> None:
+    assert SERVICES[service]["read_only"] is True
+    assert SERVICES[service]["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in SERVICES[service]["security_opt"]
+    assert not {"privileged", "cap_add", "user", "volumes"} & set(SERVICES[service])
+
+
+def test_the_api_is_healthy_only_when_it_is_ready() -> None:
+    assert "/readyz" in SERVICES["api"]["healthcheck"]["test"][-1]
+    assert SERVICES["api"]["restart"] == "unless-stopped"
+
+
+def test_data_outlive_the_container() -> None:
+    # PostgreSQL 18's image moved its volume up from /var/lib/postgresql/data.
+    assert SERVICES["postgres"]["image"].startswith("postgres:18-")
+    assert SERVICES["postgres"]["volumes"] == ["postgres-data:/var/lib/postgresql"]
+    assert "postgres-data" in STACK["volumes"]
+
+
+def test_only_the_api_is_published_and_only_to_this_machine() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert {name: [interpolated(port, {}) for port in ports] for name, ports in published.items()} == {
+        "api": ["127.0.0.1:8000:8000"]
+    }

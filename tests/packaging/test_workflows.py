@@ -1,0 +1,88 @@
+"""The GitHub workflows and Dependabot: pinned, least privileged, and deploying only what passed."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import cast
+
+import yaml
+
+GITHUB = Path(__file__).resolve().parents[2] / ".github"
+TEXT = (GITHUB / "workflows" / "ci.yml").read_text()
+# PyYAML reads YAML 1.1, where the key `on` is the truth value.
+WORKFLOW = yaml.safe_load(TEXT)
+JOBS = WORKFLOW["jobs"]
+DEPLOY = JOBS["deploy"]
+Step = dict[str, object]
+
+
+def steps(using: str) -> list[Step]:
+    every = [cast("Step", step) for job in JOBS.values() for step in job["steps"]]
+    return [step for step in every if str(step.get("uses", "")).startswith(using)]
+
+
+def test_there_is_one_workflow_and_it_runs_on_pushes_and_pull_requests() -> None:
+    assert [path.name for path in (GITHUB / "workflows").iterdir()] == ["ci.yml"]
+    assert set(WORKFLOW[True]) == {"push", "pull_request"}, "above all not pull_request_target"
+
+
+def test_every_action_is_pinned_to_a_commit_and_says_its_version() -> None:
+    lines = re.findall(r"uses: (.*)$", TEXT, re.MULTILINE)
+    assert lines
+    assert not [line for line in lines if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)]
+
+
+def test_every_job_has_a_time_limit_and_may_only_read() -> None:
+    assert WORKFLOW["permissions"] == {}
+    assert {str(job["permissions"]) for job in JOBS.values()} == {"{'contents': 'read'}"}
+    assert all(job["timeout-minutes"] <= 60 for job in JOBS.values())
+
+
+def test_no_checkout_leaves_its_token_behind() -> None:
+    checkouts = [cast("Step", step["with"]) for step in steps("actions/checkout")]
+    assert len(checkouts) == len(JOBS)
+    assert all(options["persist-credentials"] is False for options in checkouts)
+
+
+def test_nothing_that_is_deployed_comes_from_a_cache() -> None:
+    assert not [step for step in steps("actions/setup-python") if "cache" in cast("Step", step["with"])]
+    assert not steps("actions/cache")
+
+
+def test_the_suite_runs_on_the_oldest_and_the_newest_postgresql() -> None:
+    test = JOBS["test"]
+    assert [entry["postgres"] for entry in test["strategy"]["matrix"]["include"]] == ["15", "18"]
+    assert test["env"]["TEST_DATABASE_URL"].startswith("postgresql://")
+    assert "env" not in JOBS["embedded"], "the embedded server is what runs when nothing is configured"
+
+
+def test_deployment_waits_for_every_other_job() -> None:
+    assert set(DEPLOY["needs"]) == set(JOBS) - {"deploy"}
+
+
+def test_only_a_push_to_main_is_deployed_through_the_gate_one_at_a_time() -> None:
+    assert DEPLOY["if"] == "github.event_name == 'push' && github.ref == 'refs/heads/main'"
+    assert DEPLOY["environment"] == "production"
+    assert DEPLOY["concurrency"] == {"group": "deploy-production", "cancel-in-progress": False}
+
+
+def test_secrets_reach_the_deployment_only() -> None:
+    assert set(re.findall(r"secrets\.(\w+)", TEXT)) == {"HEROKU_API_KEY", "HEROKU_APP_NAME"}
+    assert [name for name, job in JOBS.items() if "secrets." in str(job)] == ["deploy"]
+
+
+def test_zizmor_finds_nothing() -> None:
+    zizmor = shutil.which("zizmor", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    assert zizmor is not None, "zizmor is one of the development requirements"
+    command = [zizmor, "--offline", "--no-config", "--persona", "pedantic", "--format", "plain", str(GITHUB)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_dependabot_watches_everything_that_is_pinned_and_lets_releases_cool() -> None:
+    updates = yaml.safe_load((GITHUB / "dependabot.yml").read_text())["updates"]
+    assert {update["package-ecosystem"] for update in updates} == {"pip", "github-actions", "docker", "docker-compose"}
+    assert all(update["cooldown"]["default-days"] >= 7 for update in updates)
