@@ -7,7 +7,7 @@ DEV_LOCKS = $(LOCKS) requirements-dev.lock
 
 VENV_PYTHON = .venv/bin/python
 PIP_INSTALL = $(VENV_PYTHON) -m pip install -qq --require-hashes
-UV_COMPILE = $(VENV_PYTHON) -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+UV_COMPILE = $(VENV_PYTHON) -m uv pip compile --quiet --system-certs --universal --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --custom-compile-command "make lock"
 IS_RECENT = import sys; sys.exit(sys.version_info < (3, 11))
 

@@ -13,11 +13,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from alembic.config import Config
 from sqlalchemy import URL, Connection, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from alembic import command
-from alembic.config import Config
 from app.config import LOCAL_FOLDER, Settings
 from app.local_postgres import running
 

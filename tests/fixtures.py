@@ -51,7 +51,7 @@ def _running_client() -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def client(_running_client: TestClient, database: Engine) -> TestClient:
+def client(_running_client: TestClient, database: Engine) -> TestClient:  # noqa: ARG001 - on empty tables.
     """A client that nobody has signed in with, on empty tables."""
     return _running_client
 
@@ -181,8 +181,8 @@ READY_WITHIN_SECONDS = 20
 
 
 @pytest.fixture
-def start_server(database: Engine, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Starts `python -m app serve`: `start_server(WORKERS="2")`. It is stopped after the test; its log is shown then."""
+def start_server(database: Engine, tmp_path: Path) -> Iterator[Callable[..., Server]]:  # noqa: ARG001 - empty tables.
+    """Starts `python -m app serve`: `start_server(WORKERS="2")`. It is stopped after the test, and its log shown."""
     with ExitStack() as stack:
         yield lambda **environment: stack.enter_context(_server(tmp_path, environment))
 
