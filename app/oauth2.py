@@ -17,18 +17,19 @@ from app.database import SessionDep
 from app.errors import NotAuthenticated, NotAuthorized
 from app.services import auth
 
-_bearer = OAuth2PasswordBearer(tokenUrl="login", auto_error=False, description="The `access_token` of `POST /login`.")
-Bearer = Annotated[str | None, Depends(_bearer)]
+_DESCRIPTION = "The `access_token` of `POST /login`."
+_bearer = OAuth2PasswordBearer(tokenUrl="login", auto_error=False, description=_DESCRIPTION)
 
 
-async def verified_token(bearer: Bearer) -> tokens.AccessToken:
+class VerifiedBearer(OAuth2PasswordBearer):
     """The caller's token: ours and not expired. That its session is alive is for the query to find out."""
-    if bearer is None:
-        raise NotAuthenticated
-    return tokens.verify(bearer)
+
+    async def __call__(self, request: Request) -> tokens.AccessToken:  # type: ignore[override]
+        return tokens.verify(await _bearer(request) or "")
 
 
-Token = Annotated[tokens.AccessToken, Depends(verified_token)]
+_verified_bearer = VerifiedBearer(tokenUrl="login", scheme_name=_bearer.scheme_name, description=_DESCRIPTION)
+Token = Annotated[tokens.AccessToken, Depends(_verified_bearer)]
 
 
 def current_user(token: Token, db: SessionDep) -> models.User:
@@ -39,7 +40,7 @@ def current_user(token: Token, db: SessionDep) -> models.User:
 CurrentUser = Annotated[models.User, Depends(current_user)]
 
 
-def optional_user(bearer: Bearer, db: SessionDep) -> models.User | None:
+def optional_user(bearer: Annotated[str | None, Depends(_bearer)], db: SessionDep) -> models.User | None:
     """The caller's account; None for somebody who is not, or no longer, signed in. For routes that anyone may call."""
     try:
         token = tokens.verify(bearer or "")
@@ -63,7 +64,7 @@ Admin = Annotated[models.User, Depends(admin)]
 
 def requires_token(dependant: Dependant) -> bool:
     """Whether the route is for those who are signed in."""
-    return any(inner.call is verified_token or requires_token(inner) for inner in dependant.dependencies)
+    return any(inner.call is _verified_bearer or requires_token(inner) for inner in dependant.dependencies)
 
 
 class Route(APIRoute):
@@ -74,12 +75,13 @@ class Route(APIRoute):
         is_protected = requires_token(self.dependant)
 
         async def handle_in_order(request: Request) -> Response:
-            if is_protected:
-                await verified_token(await _bearer(request))
             try:
                 return await handle(request)
-            except HTTPException as error:
-                if error.status_code != 400:
+            except (HTTPException, RequestValidationError) as error:
+                # The body is read before the token is; whoever has none is told that, whatever the body is.
+                if is_protected:
+                    await _verified_bearer(request)
+                if not isinstance(error, HTTPException) or error.status_code != 400:
                     raise
                 # FastAPI's word for a body that is not UTF-8, is nested too deeply, or has a number of 5 000 digits.
                 problem = {"type": "json_invalid", "loc": ("body",), "msg": "The body cannot be parsed"}

@@ -5,7 +5,6 @@ import re
 import secrets
 import time
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.problems import unexpected
@@ -14,6 +13,14 @@ logger = logging.getLogger("app.access")
 
 ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 QUIET_PATHS = frozenset({"/livez", "/readyz"})
+
+
+def header(scope: Scope, name: bytes) -> bytes:
+    """The value of the request's first header of this name; empty where there is none."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return b""
 
 
 class RequestContext:
@@ -26,7 +33,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        given = header(scope, b"x-request-id")
         request_id = given.decode() if ACCEPTABLE_ID.fullmatch(given) else secrets.token_hex(16)
         # The state of the lifespan is shared by all requests; this one's is its own.
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
@@ -37,7 +44,7 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
 
         try:
