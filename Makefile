@@ -29,7 +29,7 @@ install: .venv/dev-installed ## Install everything that running, testing and che
 
 .PHONY: run
 run: .venv/installed ## Serve the API; without a configured database, on an embedded PostgreSQL
-	@$(VENV_PYTHON) -m app run $(ARGS)
+	@trap : INT; $(VENV_PYTHON) -m app run $(ARGS) || { code=$$?; [ $$code -eq 130 ] || exit $$code; } # Ctrl-C is no error.
 
 .PHONY: test
 test: .venv/dev-installed ## Run the tests, but for the slow ones
