@@ -1,20 +1,13 @@
 """Pages over HTTP: cursors in Link headers, ETags, 304; and for single posts If-Match."""
 
 import re
-from typing import Annotated
 
-from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app import pagination
 from app.errors import PreconditionFailed
 from app.services.feed import Reading
-
-Cursor = Annotated[
-    str | None,
-    Query(max_length=4000, description="From the `Link` header of another page; takes the place of `skip`."),
-]
 
 # The answer is the caller's own, and may be kept, but asked for again each time.
 PRIVATE = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
