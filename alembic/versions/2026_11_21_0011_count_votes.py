@@ -73,19 +73,20 @@ def upgrade() -> None:
     op.execute("""
         CREATE FUNCTION count_votes() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
+            -- A statement that writes no row fires its triggers all the same.
             IF TG_OP = 'INSERT' THEN
                 PERFORM change_vote_counts(array_agg(post_id), array_agg(n))
-                FROM (SELECT post_id, count(*) AS n FROM new_votes GROUP BY post_id) AS change;
+                FROM (SELECT post_id, count(*) AS n FROM new_votes GROUP BY post_id) AS change HAVING count(*) > 0;
             ELSIF TG_OP = 'DELETE' THEN
                 PERFORM change_vote_counts(array_agg(post_id), array_agg(-n))
-                FROM (SELECT post_id, count(*) AS n FROM old_votes GROUP BY post_id) AS change;
+                FROM (SELECT post_id, count(*) AS n FROM old_votes GROUP BY post_id) AS change HAVING count(*) > 0;
             ELSE
                 PERFORM change_vote_counts(array_agg(post_id), array_agg(n))
                 FROM (
                     SELECT post_id, sum(n) AS n
                     FROM (SELECT post_id, 1 AS n FROM new_votes UNION ALL SELECT post_id, -1 FROM old_votes) AS moved
                     GROUP BY post_id HAVING sum(n) <> 0
-                ) AS change;
+                ) AS change HAVING count(*) > 0;
             END IF;
             RETURN NULL;
         END $$
