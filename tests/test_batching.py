@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from app.batching import Batcher
-from app.database import reading, writing
+from app.database import at_once, writing
 from app.errors import Overloaded
 from tests.fixtures import free_port
 
@@ -93,7 +93,7 @@ def keep(connection: Connection, items: Sequence[int]) -> list[int]:
     return [-item for item in items]
 
 
-def batcher(run: Callable[..., Any], connect: Connect = reading, **options: Any) -> Batcher[Any, Any]:
+def batcher(run: Callable[..., Any], connect: Connect = at_once, **options: Any) -> Batcher[Any, Any]:
     return Batcher(run, connect, **{"max_waiting": 1000, **options})
 
 

@@ -101,7 +101,14 @@ class Place:
                     """
         connection.execute(
             text(statement),
-            {"some": some, "two": some[:2], "three": some[:3], "voter": voter, "voters": self.voters, "reader": self.reader.id},
+            {
+                "some": some,
+                "two": some[:2],
+                "three": some[:3],
+                "voter": voter,
+                "voters": self.voters,
+                "reader": self.reader.id,
+            },
         )
 
 
