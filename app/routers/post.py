@@ -41,7 +41,11 @@ IfNoneMatch = Annotated[str | None, Header(description="An ETag seen before: 304
 
 
 def _in_utc(time: datetime) -> datetime:
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    # PostgreSQL reads no offset past sixteen hours, and Python no year past 9999.
+    try:
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError("the time is out of range") from None
 
 
 Time = Annotated[datetime, AfterValidator(_in_utc)]

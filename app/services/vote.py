@@ -87,12 +87,7 @@ def cast(connection: Connection, ballots: Sequence[Ballot]) -> list[Cast | Excep
     An outcome each, in order: what it changed, `NotAuthenticated`, or `VotedPostNotFound` (also for drafts).
     The counts include every ballot of this transaction, and stay true until it ends: their rows are locked.
     """
-    alive = {
-        (session_id, user_id)
-        for session_id, user_id in connection.execute(
-            _WHO_VOTES, {"session_ids": sorted({ballot.token.session_id for ballot in ballots})}
-        )
-    }
+    alive = _alive(connection, ballots)
     accepted = [
         (number, ballot)
         for number, ballot in enumerate(ballots)
@@ -120,6 +115,19 @@ def cast(connection: Connection, ballots: Sequence[Ballot]) -> list[Cast | Excep
             Cast(changed[number], votes[ballot.post_id]) if number in changed else VotedPostNotFound(ballot.post_id)
         )
     return outcomes
+
+
+def authenticate(connection: Connection, ballot: Ballot) -> None:
+    """Raises `NotAuthenticated` unless the voter's session is alive; their account stays until the transaction ends."""
+    if (ballot.token.session_id, ballot.token.user_id) not in _alive(connection, [ballot]):
+        raise NotAuthenticated
+
+
+def _alive(connection: Connection, ballots: Sequence[Ballot]) -> set[tuple[int, int]]:
+    """(session, user) of the ballots whose sessions are alive."""
+    session_ids = sorted({ballot.token.session_id for ballot in ballots})
+    rows = connection.execute(_WHO_VOTES, {"session_ids": session_ids})
+    return {(session_id, user_id) for session_id, user_id in rows}
 
 
 def counted(ballot: Ballot, cast: Cast) -> VoteCounted:
