@@ -159,6 +159,7 @@ def test_while_the_first_is_under_way_the_second_is_told_to_wait(create: Create,
     assert create.ask().status_code == 201
 
 
+@pytest.mark.parametrize("create", ["/posts", "/vote"], indirect=True)
 @pytest.mark.parametrize(
     "ending",
     [
@@ -168,8 +169,6 @@ def test_while_the_first_is_under_way_the_second_is_told_to_wait(create: Create,
     ],
 )
 def test_a_kept_answer_is_not_for_a_token_that_has_died(create: Create, rows: Rows, ending: str) -> None:
-    if not create.is_signed_in:
-        pytest.skip("signing up takes no token")
     create.ask()
     rows(ending, id=create.person.id)
 
