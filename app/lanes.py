@@ -83,6 +83,7 @@ def _cast_once(
         return idempotency.Answer(201, vote.counted(ballot, outcome).model_dump_json().encode())
 
     try:
+        vote.authenticate(connection, ballot)  # A kept answer, too, is for the living.
         return idempotency.once(connection, once, effect)
     except DomainError as refusal:
         return refusal

@@ -1,4 +1,4 @@
-"""The outermost middleware: a request id, one line in the log, and a last answer where everything else failed."""
+"""The outermost middleware: a request id, and one line in the log."""
 
 import logging
 import re
@@ -6,8 +6,6 @@ import secrets
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from app.problems import unexpected
 
 logger = logging.getLogger("app.access")
 
@@ -49,12 +47,6 @@ class RequestContext:
 
         try:
             await self.app(scope, receive, send_with_id)
-        except Exception as error:
-            response = unexpected(scope, error)
-            if status == 0:
-                await response(scope, receive, send_with_id)
-            else:
-                raise  # The head is out; the server cuts the connection, so that nobody takes half an answer for whole.
         finally:
             level = logging.DEBUG if scope["path"] in QUIET_PATHS else logging.INFO
             if logger.isEnabledFor(level):

@@ -102,7 +102,9 @@ def get_me(caller: CurrentUser) -> models.User:
 
 
 @router.get(
-    "/me/votes", response_model=list[PostWithVotes], responses=responses(NotAuthenticated, MalformedCursor, Overloaded)
+    "/me/votes",
+    response_model=list[PostWithVotes],
+    responses={304: {"description": "Not changed"}, **responses(NotAuthenticated, MalformedCursor, Overloaded)},
 )
 async def list_my_votes(
     token: Token,

@@ -54,7 +54,11 @@ def _zero_or_one(value: object) -> object:
 
 
 def _in_utc(time: datetime) -> datetime:
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    # PostgreSQL reads no offset past sixteen hours, and Python no year past 9999.
+    try:
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except OverflowError:
+        raise PydanticCustomError("datetime_range", "the time is out of range") from None
 
 
 # Ids are any integers: one that cannot exist is not found, rather than malformed.

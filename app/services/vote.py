@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Boolean, Connection, Integer, Row, bindparam, text
+from sqlalchemy import Boolean, Connection, Integer, Row, bindparam, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 
 from app.errors import AlreadyVoted, NotAuthenticated, VotedPostNotFound, VoteNotFound
+from app.models import Session, User
 from app.models.base import possible_key
 from app.schemas.vote import VoteCounted
 from app.tokens import AccessToken
@@ -121,6 +122,18 @@ def _outcome(ballot: Ballot, row: Row[*tuple[Any, ...]]) -> Cast | Exception:
     if row.votes is None:
         return VotedPostNotFound(ballot.post_id)
     return Cast(row.has_changed, row.votes)
+
+
+def authenticate(connection: Connection, ballot: Ballot) -> None:
+    """Raises `NotAuthenticated` unless the voter's session is alive; their account stays until the transaction ends."""
+    alive = (
+        select(Session.id)
+        .join(User, Session.is_alive())
+        .where(Session.id == ballot.token.session_id, User.id == ballot.token.user_id)
+        .with_for_update(read=True, key_share=True, of=User)
+    )
+    if connection.scalar(alive) is None:
+        raise NotAuthenticated
 
 
 def counted(ballot: Ballot, cast: Cast) -> VoteCounted:
