@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from alembic import command
 from app import local_postgres, seeding, serving
 from app.config import ConfigurationError, get_settings
-from app.services.health import ALEMBIC_INI
+from app.services import health
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -64,7 +64,7 @@ def database(options: Mapping[str, str] | None = None) -> Iterator[str]:
 
 def migrate() -> None:
     """Bring the database to the newest migration."""
-    config = Config(ALEMBIC_INI)
+    config = Config(health.ALEMBIC_INI)
     config.attributes["configure_logging"] = False
     command.upgrade(config, "head")
 
@@ -131,7 +131,19 @@ def seed(
     with database(FOR_FILLING) as where:
         if where.startswith("embedded"):
             migrate()
+        _require_migrated()
         _seed(users, posts, votes, seed, password=None if is_production else seeding.PASSWORD)
+
+
+def _require_migrated() -> None:
+    from app.database import reading  # noqa: PLC0415 - it reads the settings, and their errors are a command's to tell.
+
+    with reading() as connection:
+        (found,) = health.check(connection, [None])
+    if isinstance(found, health.Health) and not found.is_migrated:
+        raise ConfigurationError(
+            f"the database is at migration {found.revision}, not {found.head}; run: alembic upgrade head"
+        )
 
 
 def _seed(users: int, posts: int, votes: int, seed: int, password: str | None) -> None:
@@ -189,7 +201,10 @@ def gc() -> None:
 
     Safe at any time, also twice at once. Run it every hour or so.
     """
-    with database():
+    with database() as where:
+        if where.startswith("embedded"):
+            migrate()
+        _require_migrated()
         from app.services import gc as service  # noqa: PLC0415 - it reads the settings, which now name the database.
 
         for table, removed in service.collect():

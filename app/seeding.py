@@ -51,6 +51,7 @@ def fill(engine: Engine, wanted: Amounts, *, seed: int, password_hash: str, repo
     connection (temporary tables). Raises `CannotSeed`.
     """
     with engine.connect() as connection:
+        connection.detach()  # Its settings and temporary tables end with it; nobody gets it from the pool.
         _prepare(connection)
         _add_people(connection, wanted.users, seed, password_hash, report)
         if wanted.posts:
