@@ -3,24 +3,31 @@
 import json
 import logging
 import os
-import socket
+import secrets
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvicorn
 from alembic.config import Config
 from sqlalchemy.exc import OperationalError
 
 from alembic import command
-from app import local_postgres
+from app import local_postgres, seeding, serving
 from app.config import ConfigurationError, get_settings
-from app.services.health import ALEMBIC_INI
+from app.services import health
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+# For the embedded server while it is filled: fewer checkpoints, so that fewer whole pages are written to the log.
+FOR_FILLING = {"max_wal_size": "4GB", "checkpoint_timeout": "30min", "shared_buffers": "512MB"}
 
 cli = typer.Typer(
     help="The social-posts API: a server, and the tools to look after it.",
+    epilog="Settings are environment variables or lines of .env; README.md has the list.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -39,16 +46,17 @@ def main() -> None:
 
 
 @contextmanager
-def database() -> Iterator[str]:
+def database(options: Mapping[str, str] | None = None) -> Iterator[str]:
     """The configured database, or the embedded server for as long as the block runs; yields where it is, in words.
 
-    The embedded server's address goes into the environment, so that worker processes find it too.
+    The embedded server's address goes into the environment, so that worker processes find it too; `options` are its
+    settings, if it is this process that starts it.
     """
     configured = get_settings().database
     if configured is not None:
         yield f"{configured.host}:{configured.port or 5432}/{configured.database}"
         return
-    with local_postgres.running() as url:
+    with local_postgres.running(options=options) as url:
         os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)
         get_settings.cache_clear()
         yield f"embedded PostgreSQL on port {url.port}, data in .local/"
@@ -56,31 +64,45 @@ def database() -> Iterator[str]:
 
 def migrate() -> None:
     """Bring the database to the newest migration."""
-    config = Config(ALEMBIC_INI)
+    config = Config(health.ALEMBIC_INI)
     config.attributes["configure_logging"] = False
     command.upgrade(config, "head")
 
 
 @cli.command()
 def run() -> None:
-    """Serve for development: start the embedded PostgreSQL if no database is configured, migrate, serve."""
-    settings = get_settings()
-    _require_free_port(settings.host, settings.port)
-    with database() as where:
+    """Serve for development: start the embedded PostgreSQL if no database is configured, migrate, serve.
+
+    HOST and PORT say where (127.0.0.1:8000; PORT=0 takes a free port). Ctrl-C stops it; the data stay in .local/.
+    """
+    with serving.listening() as listener, database() as where:
         migrate()
-        address = f"http://{settings.host}:{settings.port}"
-        typer.echo(f"Database  {where}")
-        typer.echo(f"Serving   {address}   (Ctrl-C stops it)")
-        typer.echo(f"Try       {address}/docs   or   curl {address}/")
-        _serve()
+
+        def announce(address: str, _problem: str | None) -> None:
+            typer.echo(f"Database  {where}")
+            typer.echo(f"Serving   {address}   (Ctrl-C stops it)")
+            typer.echo(f"Try       {address}/docs   or   curl {address}/")
+
+        serving.serve(listener, announce)
 
 
 @cli.command()
 def serve() -> None:
-    """Serve, with WORKERS processes. The database must be configured and migrated (alembic upgrade head)."""
+    """Serve, with WORKERS processes. The database must be configured and migrated (alembic upgrade head).
+
+    It starts also while the database cannot be used, and GET /readyz then says why. SIGTERM ends it gracefully.
+    """
     if get_settings().database is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL, or use: python -m app run")
-    _serve()
+
+    def announce(address: str, problem: str | None) -> None:
+        logger = logging.getLogger("app")
+        logger.info("serving on %s", address)
+        if problem is not None:
+            logger.warning("not ready: %s", problem)
+
+    with serving.listening() as listener:
+        serving.serve(listener, announce)
 
 
 @cli.command()
@@ -93,40 +115,97 @@ def openapi() -> None:
 
 @cli.command()
 def seed(
-    users: Annotated[int, typer.Option(min=1, help="People.")] = 1_000,
-    posts: Annotated[int, typer.Option(min=0, help="Posts.")] = 10_000,
-    votes: Annotated[int, typer.Option(min=0, help="Votes, most of them on few posts.")] = 100_000,
+    users: Annotated[int, typer.Option(min=0, help="People to add.")] = 1_000,
+    posts: Annotated[int, typer.Option(min=0, help="Posts to add; three of a hundred are drafts.")] = 10_000,
+    votes: Annotated[int, typer.Option(min=0, help="Votes to add; few posts get most of them.")] = 100_000,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="The same number draws the same data.")] = 1,
+    yes: Annotated[bool, typer.Option("--yes", help="Also where ENVIRONMENT is production.")] = False,
 ) -> None:
-    """Fill the database with believable people, posts and votes."""
-    raise NotImplementedError
+    """Fill the database with believable people, posts and votes; it adds to what is there.
+
+    Without a configured database it fills the embedded one, which `run` serves. Ctrl-C keeps what is there by then.
+    """
+    is_production = get_settings().environment == "production"
+    if is_production and not yes:
+        raise ConfigurationError("ENVIRONMENT is production; to fill it with invented people all the same, add --yes")
+    with database(FOR_FILLING) as where:
+        if where.startswith("embedded"):
+            migrate()
+        _require_migrated()
+        _seed(users, posts, votes, seed, password=None if is_production else seeding.PASSWORD)
 
 
-def _serve() -> None:
-    settings = get_settings()
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(levelname)s %(name)s %(message)s", stream=sys.stderr
+def _require_migrated() -> None:
+    from app.database import reading  # noqa: PLC0415 - it reads the settings, and their errors are a command's to tell.
+
+    with reading() as connection:
+        (found,) = health.check(connection, [None])
+    if isinstance(found, health.Health) and not found.is_migrated:
+        raise ConfigurationError(
+            f"the database is at migration {found.revision}, not {found.head}; run: alembic upgrade head"
+        )
+
+
+def _seed(users: int, posts: int, votes: int, seed: int, password: str | None) -> None:
+    """Fill the database, showing how far it is; without a password nobody can sign in as these people."""
+    from app import passwords  # noqa: PLC0415 - it reads the settings, and their errors are this command's to tell.
+    from app.database import get_engine  # noqa: PLC0415
+
+    started_at = time.monotonic()
+    added = dict.fromkeys(("people", "posts", "votes"), 0)
+    try:
+        with _progress() as progress:
+            tasks = {what: progress.add_task(what.capitalize(), total=None, start=False) for what in seeding.STEPS}
+
+            def report(what: str, done: int, total: int) -> None:
+                added[what] = done
+                progress.start_task(tasks[what])
+                progress.update(tasks[what], completed=done, total=total)
+
+            seeding.fill(
+                get_engine(),
+                seeding.Amounts(users, posts, votes),
+                seed=seed,
+                password_hash=passwords.hash_password(password or secrets.token_urlsafe(32)),
+                report=report,
+            )
+    except seeding.CannotSeed as error:
+        raise ConfigurationError(str(error)) from None
+    finally:
+        seconds = time.monotonic() - started_at
+        typer.echo(
+            f"Added {added['people']:,} users, {added['posts']:,} posts and {added['votes']:,} votes"
+            f" in {seconds:,.1f} seconds"
+        )
+    if password is not None and added["people"]:
+        typer.echo(f"Everybody's password is: {password}")
+        typer.echo(f"One of them is: {seeding.somebody(get_engine())}")
+
+
+def _progress() -> "Progress":
+    from rich.console import Console  # noqa: PLC0415 - a server never shows a progress bar.
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    return Progress(
+        TextColumn("{task.description:10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(stderr=True),
     )
-    workers = settings.worker_count
-    uvicorn.run(
-        "app.main:app",
-        host=settings.host,
-        port=settings.port,
-        workers=workers if workers > 1 else None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        # Who called is what the socket says. Behind a proxy, uvicorn's own FORWARDED_ALLOW_IPS names the proxy.
-        timeout_graceful_shutdown=30,
-    )
 
 
-def _require_free_port(host: str, port: int) -> None:
-    """Say it before anything is started. Raises `ConfigurationError`."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {host}:{port} ({error.strerror}); choose another: PORT=8001 make run"
-            ) from None
+@cli.command()
+def gc() -> None:
+    """Remove ended sessions, kept answers past their time, and history of votes that no walk needs any more.
+
+    Safe at any time, also twice at once. Run it every hour or so.
+    """
+    with database() as where:
+        if where.startswith("embedded"):
+            migrate()
+        _require_migrated()
+        from app.services import gc as service  # noqa: PLC0415 - it reads the settings, which now name the database.
+
+        for table, removed in service.collect():
+            typer.echo(f"{table}: {removed:,} removed")

@@ -80,7 +80,7 @@ class PostStatsHistory(Base):
     """The count that each change of `post_stats.votes` replaced, and by which transaction.
 
     With it a reader who walks a list sorted by votes keeps to the order of the moment the walk began
-    (`services/feed.py`). Rows older than the longest walk are removed by `python -m app gc`.
+    (`services/feed/pages.py`). Rows older than the longest walk are removed by `python -m app gc`.
     """
 
     __tablename__ = "post_stats_history"

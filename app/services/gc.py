@@ -1,0 +1,49 @@
+"""Removing what nobody needs any more: ended sessions, kept answers past their time, old entries of the vote history.
+
+Batches are bounded and each is a transaction of its own; rows that somebody else has locked are left for the next
+time. So it can run at any moment, and twice at once.
+
+A cursor into a list sorted by votes keeps to the order of the moment its walk began with the help of
+`post_stats_history`. A walk that goes on for longer than `HISTORY_KEPT` sees the votes that came before that as if they
+had been there from the start: a post that they moved across its position may be missed or met twice.
+"""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, delete, func, select
+
+from app.database import writing
+from app.models import IdempotencyKey, PostStatsHistory, Session
+
+HISTORY_KEPT = timedelta(hours=2)
+BATCH_ROWS = 5_000
+
+
+def collect(batch_rows: int = BATCH_ROWS) -> Iterator[tuple[str, int]]:
+    """Remove all that has expired; yield each table's name and how many of its rows were removed."""
+    yield "sessions", _remove(Session, Session.expires_at <= func.now(), batch_rows)
+    yield "idempotency_keys", _remove(IdempotencyKey, IdempotencyKey.expires_at <= func.now(), batch_rows)
+    is_old = PostStatsHistory.changed_at < func.now() - HISTORY_KEPT
+    yield "post_stats_history", _remove(PostStatsHistory, is_old, batch_rows)
+
+
+def _remove(
+    table: type[Session | IdempotencyKey | PostStatsHistory], is_expired: ColumnElement[bool], batch_rows: int
+) -> int:
+    """Walk along the key, so that no row is looked at twice, whether or not it was removed."""
+    removed, last = 0, 0
+    while True:
+        expired = (
+            select(table.id)
+            .where(table.id > last, is_expired)
+            .order_by(table.id)
+            .limit(batch_rows)
+            .with_for_update(skip_locked=True)
+            .cte("expired")
+        )
+        with writing() as connection:
+            ids = connection.scalars(delete(table).where(table.id.in_(select(expired.c.id))).returning(table.id)).all()
+        if not ids:
+            return removed
+        removed, last = removed + len(ids), max(ids)

@@ -1,0 +1,142 @@
+"""Serving HTTP: the listening socket, one process or several, how they end, and their logs."""
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.error import HTTPError
+
+from fastapi import FastAPI
+from uvicorn import Config, Server
+from uvicorn.supervisors import Multiprocess
+
+from app.config import ConfigurationError, Settings, get_settings
+
+# Called once the server answers: with its address, and with what /readyz says is wrong, if anything.
+Announce = Callable[[str, str | None], None]
+
+_BACKLOG = 2048
+
+
+@contextmanager
+def listening() -> Iterator[socket.socket]:
+    """The socket on HOST and PORT. It listens at once: of two who start, the second is told, and nobody later.
+
+    Raises `ConfigurationError`.
+    """
+    with _bound(get_settings().host, get_settings().port) as listener:
+        yield listener
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port} ({error.strerror}); choose another with HOST and PORT, as in PORT=8001"
+        ) from None
+    return listener
+
+
+def serve(listener: socket.socket, announce: Announce) -> None:
+    """Serve until SIGTERM, which ends it with exit status 0, or SIGINT, which raises KeyboardInterrupt."""
+    settings = get_settings()
+    workers = settings.worker_count
+    config = Config(
+        "app.serving:worker",
+        factory=True,
+        workers=workers,
+        log_config=log_config(settings),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        # Who called is what the socket says. Behind a proxy, uvicorn's own FORWARDED_ALLOW_IPS names the proxy.
+        timeout_graceful_shutdown=30,
+    )
+    threading.Thread(target=_announce_when_it_answers, args=(_address(listener), announce), daemon=True).start()
+    if workers > 1:
+        _Supervisor(config, [listener]).run()
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    Server(config).run([listener])
+
+
+def worker() -> FastAPI:
+    """The application, for uvicorn; in a process that ends when the one that started it has gone, however it went."""
+    from app.main import app  # noqa: PLC0415 - the application is built in the process that serves it.
+
+    if (parent := multiprocessing.parent_process()) is not None:
+
+        def end_with_parent() -> None:
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=end_with_parent, name="end with parent", daemon=True).start()
+    return app
+
+
+class _Supervisor(Multiprocess):
+    """Several worker processes; raises KeyboardInterrupt after SIGINT ended them."""
+
+    is_interrupted = False
+
+    def init_processes(self) -> None:
+        # A terminal sends Ctrl-C to the workers too; ignored until they can handle it, it never ends in a traceback.
+        ours = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        super().init_processes()
+        signal.signal(signal.SIGINT, ours)
+
+    def handle_int(self) -> None:
+        self.is_interrupted = True
+        super().handle_int()
+
+    def run(self) -> None:
+        super().run()
+        if self.is_interrupted:
+            raise KeyboardInterrupt
+
+
+def log_config(settings: Settings) -> dict[str, Any]:
+    """Everything in lines on stderr, in every worker."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "%(levelname)s %(name)s %(message)s"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
+        "root": {"level": settings.log_level.upper(), "handlers": ["stderr"]},
+        # It names each of its plugins.
+        "loggers": {"alembic": {"level": "WARNING"}},
+    }
+
+
+def _address(listener: socket.socket) -> str:
+    """Where a client on this machine reaches it."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - replaced, not listened on.
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _announce_when_it_answers(address: str, announce: Announce) -> None:
+    ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+    while True:
+        try:
+            with ask(f"{address}/readyz", timeout=30):
+                return announce(address, None)
+        except HTTPError as refusal:
+            return announce(address, json.loads(refusal.read())["detail"])
+        except (OSError, ValueError):
+            logging.getLogger(__name__).debug("no answer yet")
+            time.sleep(0.05)

@@ -1,0 +1,59 @@
+"""`gc.collect` removes what has expired, and nothing else."""
+
+from collections.abc import Callable
+
+from sqlalchemy import Connection, Engine, text
+
+from app.services import gc
+from tests.fixtures import Person
+
+
+def fill(connection: Connection, person: Person) -> None:
+    """Ten of each that have expired, and one of each that has not; with the person's own, two sessions."""
+    for age, count in (("-1 second", 10), ("1 hour", 1)):
+        connection.execute(
+            text(f"""
+                INSERT INTO sessions (user_id, expires_at)
+                SELECT :id, now() + interval '{age}' FROM generate_series(1, {count})
+            """),
+            {"id": person.id},
+        )
+        connection.execute(
+            text(f"""
+                INSERT INTO idempotency_keys (user_id, key, fingerprint, status, body, expires_at)
+                SELECT :id, '{age}' || n, '', 201, '', now() + interval '{age}' FROM generate_series(1, {count}) AS n
+            """),
+            {"id": person.id},
+        )
+    for age, count in (("3 hours", 10), ("1 hour", 1)):
+        connection.execute(
+            text(f"""
+                INSERT INTO post_stats_history (post_id, votes_before, changed_at)
+                SELECT 1, 0, now() - interval '{age}' FROM generate_series(1, {count})
+            """)
+        )
+
+
+def left(connection: Connection) -> list[int | None]:
+    tables = ("sessions", "idempotency_keys", "post_stats_history")
+    return [connection.scalar(text(f"SELECT count(*) FROM {table}")) for table in tables]
+
+
+def test_what_has_expired_is_removed_in_batches_and_counted(connection: Connection, person: Person) -> None:
+    fill(connection, person)
+
+    assert dict(gc.collect(batch_rows=3)) == {"sessions": 10, "idempotency_keys": 10, "post_stats_history": 10}
+
+    assert left(connection) == [2, 1, 1]
+    assert dict(gc.collect()) == {"sessions": 0, "idempotency_keys": 0, "post_stats_history": 0}
+
+
+def test_rows_that_somebody_has_locked_are_left_without_waiting(
+    database: Engine, connection: Connection, make_person: Callable[..., Person]
+) -> None:
+    fill(connection, make_person())
+
+    with database.begin() as other:
+        other.execute(text("SELECT FROM sessions WHERE expires_at < now() ORDER BY id LIMIT 4 FOR UPDATE"))
+        assert dict(gc.collect(batch_rows=3))["sessions"] == 6
+    assert dict(gc.collect(batch_rows=3))["sessions"] == 4

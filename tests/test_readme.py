@@ -1,0 +1,106 @@
+"""README.md is true: its sessions run as printed, its table is complete, and what it names is there."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Connection, text
+
+from app.config import Settings
+from tests.conftest import ROOT
+from tests.fixtures import Server
+
+README = (ROOT / "README.md").read_text()
+ADDRESS = "http://127.0.0.1:8000"
+
+
+def blocks(section: str) -> list[tuple[str, str]]:
+    """The fenced blocks below a heading, up to the next: (language, text)."""
+    below = re.split(r"^#+ ", README.split(f"# {section}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    return re.findall(r"^```(\w+)\n(.*?)^```$", below, re.MULTILINE | re.DOTALL)
+
+
+def without_chance(answer: str) -> str:
+    """The answer with its times and request id, which differ from run to run, replaced."""
+    answer = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", "TIME", answer)
+    return re.sub(r'"request_id":"[0-9a-f]{32}"', '"request_id":"ID"', answer).strip()
+
+
+def run(command: list[str], script: str) -> str:
+    done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def server(connection: Connection, start_server: Callable[..., Server]) -> str:
+    """A server on empty tables whose ids begin at 1, as on a new database."""
+    connection.execute(text("TRUNCATE users, posts RESTART IDENTITY CASCADE"))
+    return start_server().url
+
+
+def test_curl_session_answers_as_printed(server: str) -> None:
+    session = blocks("A first session")
+    script = "".join(body + "echo\n" for language, body in session if language == "sh")
+    printed = [without_chance(body) for language, body in session if language == "json"]
+
+    answers = run(["bash", "-eu"], script.replace(ADDRESS, server)).split("\n")
+
+    assert len(printed) == 5
+    assert [without_chance(answer) for answer in answers if answer] == printed
+
+
+def test_fetch_session_answers_as_printed(server: str) -> None:
+    node = shutil.which("node")
+    if node is None and not os.environ.get("CI"):
+        pytest.skip("node is not installed")
+    assert node is not None
+    (_, script), (_, printed) = blocks("The same in JavaScript")
+
+    assert run([node, "--input-type=module", "-"], script.replace(ADDRESS, server)) == printed
+
+
+def test_configuration_table_has_every_setting_with_its_default_and_meaning() -> None:
+    table = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.*) \|$", README.split("## Configuration")[1], re.MULTILINE)
+
+    def shown(default: object) -> str:
+        if default is None:
+            return ""
+        return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+    assert table == [
+        (name.upper(), shown(field.default), field.description) for name, field in Settings.model_fields.items()
+    ]
+
+
+def test_every_variable_it_names_is_a_setting() -> None:
+    named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)(?:=\S+)?`", README))
+
+    assert {"PASSWORD_MIN_LENGTH", "CORS_ORIGINS"} <= named
+    assert named <= {name.upper() for name in Settings.model_fields}
+
+
+def test_every_make_target_it_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^|\d )make ([a-z-]+)", README, re.MULTILINE))
+
+    assert {"run", "test", "check"} <= named
+    assert named <= targets
+
+
+def test_every_command_it_names_exists() -> None:
+    known = set(re.findall(r"^@cli\.command\(\)\ndef (\w+)", (ROOT / "app" / "cli.py").read_text(), re.MULTILINE))
+    named = set(re.findall(r"python -m app (\w+)", README))
+
+    assert {"serve", "seed", "gc"} <= named
+    assert named <= known
+
+
+def test_every_file_it_links_to_exists() -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", README)
+
+    assert len(targets) >= 8
+    assert [target for target in targets if not (ROOT / target).is_file()] == []
