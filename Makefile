@@ -52,6 +52,10 @@ format: .venv/dev-installed ## Format the code and mend what the linter can mend
 	@$(VENV_PYTHON) -m ruff check --fix --exit-zero --quiet .
 	@$(VENV_PYTHON) -m ruff format .
 
+.PHONY: openapi
+openapi: .venv/installed ## Bring openapi.json in line with the code
+	@$(VENV_PYTHON) -m app openapi > openapi.json
+
 .PHONY: lock
 lock: .venv/made ## Bring the locks in line with requirements*.txt; ARGS=--upgrade takes the newest versions
 	@$(VENV_PYTHON) -m uv --version >/dev/null 2>&1 || $(VENV_PYTHON) -m pip install --quiet "$$(grep '^uv' requirements-dev.txt)"

@@ -104,9 +104,7 @@ def test_a_form_with_a_field_missing_or_too_long_is_malformed(
         ("", b""),
     ],
 )
-def test_what_is_not_a_form_is_malformed(
-    client: TestClient, content_type: str | None, content: bytes
-) -> None:
+def test_what_is_not_a_form_is_malformed(client: TestClient, content_type: str | None, content: bytes) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type.encode("latin-1")}
 
     response = client.post("/login", content=content, headers=headers)  # type: ignore[arg-type]
@@ -114,13 +112,17 @@ def test_what_is_not_a_form_is_malformed(
     assert response.status_code in {403, 422}
 
 
-@pytest.mark.parametrize("charset", ["unicode_escape", "utf-7", "punycode", "idna", "rot13", "utf-16", "no-such", "hex"])
+@pytest.mark.parametrize(
+    "charset", ["unicode_escape", "utf-7", "punycode", "idna", "rot13", "utf-16", "no-such", "hex"]
+)
 def test_a_forms_own_charset_breaks_nothing(client: TestClient, charset: str) -> None:
     part = '--x\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
     content = part.format("username", "\\ud800+2AA-@x.org") + part.format("password", "\\ud800+2AA-") + "--x--\r\n"
 
     response = client.post(
-        "/login", content=content.encode(), headers={"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+        "/login",
+        content=content.encode(),
+        headers={"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"},
     )
 
     assert response.status_code in {403, 422}
@@ -192,7 +194,9 @@ PROTECTED: list[tuple[str, str, Any]] = [
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize(("method", "path", "body"), PROTECTED, ids=[f"{method} {path}" for method, path, _ in PROTECTED])
+@pytest.mark.parametrize(
+    ("method", "path", "body"), PROTECTED, ids=[f"{method} {path}" for method, path, _ in PROTECTED]
+)
 def test_a_token_dies_with_its_session_at_once_and_does_nothing_more(
     client: TestClient,
     person: Person,
@@ -226,7 +230,9 @@ def test_the_scheme_is_read_however_cased(client: TestClient, person: Person, sc
 
 
 def test_a_token_that_expires_while_it_is_remembered_is_refused(
-    client: TestClient, person: Person, rows: Rows  # noqa: ARG001 - committed for real.
+    client: TestClient,
+    person: Person,
+    rows: Rows,  # noqa: ARG001 - committed for real.
 ) -> None:
     import time
     from datetime import timedelta

@@ -30,9 +30,7 @@ def test_a_post_that_has_not_changed_is_not_sent_again(client: TestClient, perso
     assert client.get(f"/posts/{post_id}", headers=person.headers | {"If-None-Match": '"other"'}).status_code == 200
 
 
-def test_a_post_that_has_changed_is_sent_again(
-    client: TestClient, person: Person, other: Person, post_id: int
-) -> None:
+def test_a_post_that_has_changed_is_sent_again(client: TestClient, person: Person, other: Person, post_id: int) -> None:
     changes: list[Callable[[], object]] = [
         lambda: client.patch(f"/posts/{post_id}", json=CHANGE, headers=person.headers),
         lambda: client.put(f"/posts/{post_id}/vote", headers=other.headers),
@@ -100,11 +98,13 @@ def test_what_somebody_changed_meanwhile_is_not_overwritten(
     assert rows("SELECT title, version FROM posts") == [("meanwhile", 2)]
 
 
-@pytest.mark.parametrize("if_match", ["garbage", "", '"', 'W/"1"', '"99999999999"', '"-1"', '"1', '""', "1", '"\u0661"'])
+@pytest.mark.parametrize(
+    "if_match", ["garbage", "", '"', 'W/"1"', '"99999999999"', '"-1"', '"1', '""', "1", '"\u0661"']
+)
 def test_an_if_match_that_fits_no_version_changes_nothing(
     client: TestClient, person: Person, post_id: int, rows: Rows, if_match: str
 ) -> None:
-    headers = person.headers | {"If-Match": if_match.encode()}  # type: ignore[dict-item]
+    headers = {b"Authorization": f"Bearer {person.token}".encode(), b"If-Match": if_match.encode()}
 
     assert_refused(client.patch(f"/posts/{post_id}", json=CHANGE, headers=headers), 412, "precondition_failed")
     assert rows("SELECT title, version FROM posts") == [("as it was", 1)]
@@ -120,7 +120,9 @@ def test_an_if_match_that_names_the_version_lets_the_change_through(
     assert rows("SELECT title, version FROM posts") == [("changed", 2)]
 
 
-def test_the_etag_of_a_change_allows_the_next_one_and_no_other(client: TestClient, person: Person, post_id: int) -> None:
+def test_the_etag_of_a_change_allows_the_next_one_and_no_other(
+    client: TestClient, person: Person, post_id: int
+) -> None:
     first = client.patch(f"/posts/{post_id}", json=CHANGE, headers=person.headers).headers["ETag"]
     again = {"If-Match": first}
 

@@ -29,9 +29,11 @@ class Create:
     person: Person
     is_signed_in: bool = True
 
-    def ask(self, body: dict[str, Any] | None = None, **headers: str) -> httpx2.Response:
-        own = self.person.headers if self.is_signed_in else {}
-        return self.client.post(self.path, json=self.body if body is None else body, headers=KEY | own | headers)
+    def ask(self, body: dict[str, Any] | None = None, key: bytes = KEY["Idempotency-Key"].encode()) -> httpx2.Response:
+        headers = {b"Idempotency-Key": key}
+        if self.is_signed_in:
+            headers[b"Authorization"] = f"Bearer {self.person.token}".encode()
+        return self.client.post(self.path, json=self.body if body is None else body, headers=headers)
 
 
 @pytest.fixture(params=["/posts", "/users", "/vote"])
@@ -128,7 +130,9 @@ def test_a_create_that_fails_keeps_nothing_and_the_key_can_be_used(create: Creat
 
 def test_an_answer_that_is_too_old_is_forgotten(create: Create, rows: Rows) -> None:
     create.ask()
-    ((is_kept_a_day,),) = rows("SELECT expires_at - now() BETWEEN interval '23:59' AND interval '24:00' FROM idempotency_keys")
+    ((is_kept_a_day,),) = rows(
+        "SELECT expires_at - now() BETWEEN interval '23:59' AND interval '24:00' FROM idempotency_keys"
+    )
     assert is_kept_a_day
     effects = rows(EFFECTS)
     rows("UPDATE idempotency_keys SET expires_at = now() - interval '1 second' RETURNING 1")
@@ -180,7 +184,7 @@ def test_a_kept_answer_is_not_for_a_token_that_has_died(create: Create, rows: Ro
 def test_a_malformed_key_is_refused_and_nothing_happens(create: Create, rows: Rows, key: str) -> None:
     effects = rows(EFFECTS)
 
-    response = create.ask(**{"Idempotency-Key": key.encode()})  # type: ignore[arg-type]
+    response = create.ask(key=key.encode())
 
     assert_refused(response, 422, "validation_failed")
     assert rows(EFFECTS) == effects
@@ -188,7 +192,7 @@ def test_a_malformed_key_is_refused_and_nothing_happens(create: Create, rows: Ro
 
 @pytest.mark.parametrize("key", ["x", "x" * 255, "!\"#$%&'()*+,-./:;<=>?@[]^_`{|}~"])
 def test_every_printable_key_is_kept(create: Create, rows: Rows, key: str) -> None:
-    assert create.ask(**{"Idempotency-Key": key}).status_code == 201
+    assert create.ask(key=key.encode()).status_code == 201
     assert rows("SELECT key FROM idempotency_keys") == [(key,)]
 
 

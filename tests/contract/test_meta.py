@@ -1,6 +1,6 @@
 """The greeting, health, documentation, and what browsers are told: security headers and CORS."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import httpx2
 import pytest
@@ -70,7 +70,8 @@ PREFLIGHT = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Hea
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://localhost", "http://localhost:3000", "https://localhost:8443", "http://127.0.0.1:5173", "http://[::1]:1"]
+    "origin",
+    ["http://localhost", "http://localhost:3000", "https://localhost:8443", "http://127.0.0.1:5173", "http://[::1]:1"],
 )
 def test_a_page_of_this_machine_may_call_in_development(client: TestClient, person: Person, origin: str) -> None:
     preflight = client.options("/posts/1", headers=PREFLIGHT | {"Origin": origin})
@@ -138,7 +139,7 @@ def test_a_production_server_without_a_list_lets_no_page_in(start_server: Callab
 def test_a_real_server_answers_head_options_and_oversized_bodies_like_the_application(
     start_server: Callable[..., Server], person: Person
 ) -> None:
-    def chunks() -> object:
+    def chunks() -> Iterator[bytes]:
         yield from (b"x" * 100_000 for _ in range(30))
 
     headers = person.headers | {"Content-Type": "application/json"}

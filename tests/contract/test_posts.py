@@ -1,4 +1,4 @@
-"""`/posts`: writing, reading, changing, deleting, drafts. How lists are ordered and walked is tested in tests/services."""
+"""`/posts`: writing, reading, changing, deleting, drafts. Ordering and walking lists: tests/services."""
 
 import json
 from collections.abc import Callable
@@ -189,9 +189,7 @@ def test_parameters_at_the_edge_are_answered(client: TestClient, person: Person,
 
 @pytest.mark.parametrize("post_id", IMPOSSIBLE_IDS)
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
-def test_a_post_that_cannot_exist_is_not_found(
-    client: TestClient, person: Person, method: str, post_id: int
-) -> None:
+def test_a_post_that_cannot_exist_is_not_found(client: TestClient, person: Person, method: str, post_id: int) -> None:
     body = NEW if method in {"PUT", "PATCH"} else None
 
     response = client.request(method, f"/posts/{post_id}", json=body, headers=person.headers)
@@ -202,9 +200,7 @@ def test_a_post_that_cannot_exist_is_not_found(
 
 @pytest.mark.parametrize("post_id", ["x", "1.5", "%00", "NaN", "1e3", "0x1", "%F0%9F%92%A9", "1%201", "--1"])
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
-def test_an_id_that_is_not_a_number_is_malformed(
-    client: TestClient, person: Person, method: str, post_id: str
-) -> None:
+def test_an_id_that_is_not_a_number_is_malformed(client: TestClient, person: Person, method: str, post_id: str) -> None:
     body = NEW if method in {"PUT", "PATCH"} else None
 
     assert_refused(
@@ -368,11 +364,15 @@ def test_lists_of_drafts_hold_ones_own_only(
 ) -> None:
     mine, _ = make_draft(person), make_draft(other)
 
-    assert [item["Post"]["id"] for item in client.get("/posts?published=false", headers=person.headers).json()] == [mine]
+    assert [item["Post"]["id"] for item in client.get("/posts?published=false", headers=person.headers).json()] == [
+        mine
+    ]
     assert client.get(f"/posts?published=false&owner_id={other.id}", headers=person.headers).json() == []
 
 
-@pytest.mark.parametrize(("role", "status", "code"), [("moderator", 403, "not_authorized"), ("user", 404, "post_not_found")])
+@pytest.mark.parametrize(
+    ("role", "status", "code"), [("moderator", 403, "not_authorized"), ("user", 404, "post_not_found")]
+)
 def test_moderators_see_a_draft_but_do_not_change_it(
     client: TestClient, person: Person, make_person: Callable[..., Person], make_draft: Callable[[Person], int],
     rows: Rows, role: str, status: int, code: str,

@@ -182,7 +182,13 @@ def test_a_post_that_does_not_exist_is_not_found(client: TestClient, authorized:
     ],
 )
 def test_creating_a_post(
-    client: TestClient, authorized: dict[str, str], test_user: dict[str, Any], title: str, content: str, *, published: bool
+    client: TestClient,
+    authorized: dict[str, str],
+    test_user: dict[str, Any],
+    title: str,
+    content: str,
+    *,
+    published: bool,
 ) -> None:
     body = {"title": title, "content": content, "published": published}
 
@@ -211,9 +217,7 @@ def test_deleting_what_does_not_exist(client: TestClient, authorized: dict[str, 
     assert client.delete("/posts/8000000", headers=authorized).status_code == 404
 
 
-def test_updating_ones_own_post(
-    client: TestClient, authorized: dict[str, str], posts: list[dict[str, Any]]
-) -> None:
+def test_updating_ones_own_post(client: TestClient, authorized: dict[str, str], posts: list[dict[str, Any]]) -> None:
     body = {"title": "updated title", "content": "updated content", "id": posts[0]["id"]}
 
     response = client.put(f"/posts/{posts[0]['id']}", json=body, headers=authorized)

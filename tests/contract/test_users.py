@@ -84,10 +84,13 @@ def test_nobody_can_take_a_name_that_looks_given(client: TestClient, rows: Rows,
 
 
 @pytest.mark.parametrize(
-    "username", ["", "ab", "a" * 31, "a b", "a@b", "-abc", "abc-", "aböc", "abc\n", "a\0c", "٣٣٣", "\udc80abc", 7, ["abc"]]
+    "username", ["", "ab", "a" * 31, "a b", "a@b", "-abc", "abc-", "aböc", "abc\n", "a\0c", "٣٣٣",
+                 "\udc80abc", 7, ["abc"]]
 )  # fmt: skip
 def test_a_malformed_username_is_refused(client: TestClient, rows: Rows, username: object) -> None:
-    assert_refused(client.post("/users", content=_json(NEW | {"username": username}), headers=JSON), 422, "validation_failed")
+    assert_refused(
+        client.post("/users", content=_json(NEW | {"username": username}), headers=JSON), 422, "validation_failed"
+    )
     assert rows("SELECT 1 FROM users") == []
 
 
@@ -136,7 +139,8 @@ def test_read_only_and_unknown_fields_are_ignored_and_never_stored(client: TestC
     assert response.status_code == 201
     assert set(response.json()) == {"id", "email", "username", "created_at"}
     ((user_id, role, is_active, canonical, is_recent, password_hash),) = rows(
-        "SELECT id, role, is_active, email_canonical, created_at > now() - interval '1 minute', password_hash FROM users"
+        "SELECT id, role, is_active, email_canonical, created_at > now() - interval '1 minute', password_hash "
+        "FROM users"
     )
     assert user_id != 7
     assert (role, is_active, canonical, is_recent) == ("user", True, "ada@example.com", True)
@@ -221,9 +225,7 @@ def test_a_user_who_is_not_a_number_is_malformed(client: TestClient) -> None:
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
 @pytest.mark.parametrize("path", ["/users/me", "/users/{id}", "/v1/users/me/"])
-def test_one_changes_ones_own_username(
-    client: TestClient, person: Person, rows: Rows, method: str, path: str
-) -> None:
+def test_one_changes_ones_own_username(client: TestClient, person: Person, rows: Rows, method: str, path: str) -> None:
     response = client.request(method, path.format(id=person.id), json={"username": "Grace"}, headers=person.headers)
 
     assert response.status_code == 200
@@ -327,7 +329,12 @@ def test_a_password_that_an_admin_sets_ends_every_session_of_the_account(
     [({"username": "Taken"}, "username_taken"), ({"email": "TAKEN@example.com"}, "email_taken")],
 )
 def test_what_somebody_else_has_is_refused_and_nothing_of_the_change_is_kept(
-    client: TestClient, person: Person, make_person: Callable[..., Person], rows: Rows, wanted: dict[str, str], code: str
+    client: TestClient,
+    person: Person,
+    make_person: Callable[..., Person],
+    rows: Rows,
+    wanted: dict[str, str],
+    code: str,
 ) -> None:
     make_person(email="taken@example.com", username="taken")
     before = rows("SELECT * FROM users ORDER BY id")

@@ -78,7 +78,9 @@ def test_a_post_that_cannot_exist_is_not_found(
     assert rows(VOTES) == []
 
 
-@pytest.mark.parametrize("direction", [2, -1, 0.5, "up", "2", "", None, [1], {"dir": 1}, float("nan"), float("inf"), 10**400])
+@pytest.mark.parametrize(
+    "direction", [2, -1, 0.5, "up", "2", "", None, [1], {"dir": 1}, float("nan"), float("inf"), 10**400]
+)
 def test_a_direction_that_is_neither_is_refused(
     client: TestClient, person: Person, post_id: int, rows: Rows, direction: object
 ) -> None:
@@ -103,8 +105,10 @@ def test_a_direction_that_the_tutorial_accepts_is_accepted(
 
 @pytest.mark.parametrize(
     "body", [{}, {"post_id": 1}, {"vote_dir": 1}, [], None, {"post_id": "x", "vote_dir": 1},
-             {"post_id": 1.5, "vote_dir": 1}, {"post_id": None, "vote_dir": 1}, {"post_id": float("nan"), "vote_dir": 1},
-             {"post_id": float("inf"), "vote_dir": 1}, {"post_id": "\0", "vote_dir": 1}, {"post_id": [1], "vote_dir": 1}]
+             {"post_id": 1.5, "vote_dir": 1}, {"post_id": None, "vote_dir": 1},
+             {"post_id": float("nan"), "vote_dir": 1},
+             {"post_id": float("inf"), "vote_dir": 1}, {"post_id": "\0", "vote_dir": 1},
+             {"post_id": [1], "vote_dir": 1}]
 )  # fmt: skip
 def test_a_malformed_ballot_is_refused(client: TestClient, person: Person, rows: Rows, body: object) -> None:
     headers = person.headers | {"Content-Type": "application/json"}
