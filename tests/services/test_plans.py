@@ -97,9 +97,9 @@ class Site:
             """
             INSERT INTO posts (owner_id, title, content, created_at)
             SELECT owners.ids[1 + n % cardinality(owners.ids)], 'title ' || n,
-                'rare' || n + so_far.n || ' common ' || repeat('word ', 20), now() - interval '1 minute' * (n % 100000)
+                'rare' || n + so_far.posts || ' common ' || repeat('word ', 20), now() - interval '1 minute' * (n % 100000)
             FROM generate_series(1, :posts) AS n, (SELECT array_agg(id) FROM users) AS owners (ids),
-                (SELECT count(*) FROM posts) AS so_far (n)
+                (SELECT count(*) FROM posts) AS so_far (posts)
             """,
             """
             INSERT INTO votes (post_id, user_id, created_at)
