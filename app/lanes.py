@@ -53,6 +53,8 @@ async def drain() -> None:
 def _cast(
     connection: Connection, requests: Sequence[VoteRequest]
 ) -> Sequence[vote.Cast | idempotency.Answer | Exception]:
+    if len(requests) > 1 and any(request.once is not None for request in requests):
+        vote.lock(connection, [request.ballot for request in requests])
     outcomes: list[vote.Cast | idempotency.Answer | Exception] = [
         *vote.cast(connection, [request.ballot for request in requests if request.once is None])
     ]

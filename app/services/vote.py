@@ -76,9 +76,23 @@ _CAST = text("""
     bindparam("is_for", type_=ARRAY(Boolean)),
 )
 
+# What `_CAST` locks, for ballots that are cast one after the other.
+_LOCK = text("""
+    WITH post AS MATERIALIZED (
+        SELECT id FROM posts WHERE id = ANY (:post_ids) AND published ORDER BY id FOR KEY SHARE
+    )
+    SELECT FROM post_stats WHERE post_id IN (SELECT id FROM post) ORDER BY post_id FOR NO KEY UPDATE
+""").bindparams(bindparam("post_ids", type_=ARRAY(BIGINT)))
+
 _COUNTS = select(PostStats.post_id, PostStats.votes).where(
     PostStats.post_id == bindparam("post_ids", type_=ARRAY(BIGINT)).any_()
 )
+
+
+def lock(connection: Connection, ballots: Sequence[Ballot]) -> None:
+    """Lock in order what the ballots touch, for a transaction that will cast them in several statements."""
+    connection.execute(_WHO_VOTES, {"session_ids": sorted({ballot.token.session_id for ballot in ballots})})
+    connection.execute(_LOCK, {"post_ids": sorted({possible_key(ballot.post_id) for ballot in ballots})})
 
 
 def cast(connection: Connection, ballots: Sequence[Ballot]) -> list[Cast | Exception]:
