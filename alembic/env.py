@@ -25,6 +25,7 @@ MIGRATION_LOCK = 0x706F737473
 LOCK_TIMEOUT = "1500ms"
 LONGEST_WAIT_FOR_OTHER_RUN_SECONDS = 900
 POLL_SECONDS = 0.2
+CONNECT_TIMEOUT_SECONDS = 10
 SET_LOCK_TIMEOUT = f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
 
 config = context.config
@@ -86,8 +87,7 @@ def run_offline() -> None:
 
 def run_online() -> None:
     with database_url() as url:
-        patience = get_settings().database_connect_timeout_seconds
-        engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": patience})
+        engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS})
         with (
             engine.connect().execution_options(isolation_level="AUTOCOMMIT") as guard,
             only_run(guard),
