@@ -7,9 +7,9 @@ Revises: 0007
 import unicodedata
 
 import sqlalchemy as sa
+from alembic.util import CommandError
 
 from alembic import context, op
-from alembic.util import CommandError
 
 revision = "0008"
 down_revision = "0007"
@@ -86,7 +86,7 @@ def backfill_in_sql() -> None:
     op.execute(r"""
         DO $$ BEGIN
             IF EXISTS (SELECT FROM users WHERE email !~ '^[\x01-\x7f]*$') THEN
-                RAISE EXCEPTION 'there are e-mail addresses beyond ASCII: migrate with alembic upgrade head, not with its SQL';
+                RAISE EXCEPTION 'e-mail addresses beyond ASCII: run alembic upgrade head, not its SQL';
             END IF;
         END $$
     """)

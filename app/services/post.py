@@ -45,7 +45,8 @@ def change(
 def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[int] | None) -> None:
     """Delete the caller's own post, or, for moderators, anybody's; its votes go with it.
 
-    The count is locked before the votes are deleted, as everybody does who changes votes. Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
+    The count is locked before the votes are deleted, as everybody does who changes votes.
+    Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
     """
     is_allowed = true() if caller.is_moderator else models.Post.owner_id == caller.id
     removable = (

@@ -28,7 +28,8 @@ def fill_as_the_tutorial(connection: Connection) -> None:
     connection.execute(
         text("""
             INSERT INTO posts (id, title, content, owner_id, created_at) VALUES
-                (1, 'first', 'one', 1, '2021-05-01 12:00+00'), (4, 'second', 'two', 2, now()), (9, 'third', 'three', 1, now())
+                (1, 'first', 'one', 1, '2021-05-01 12:00+00'), (4, 'second', 'two', 2, now()),
+                (9, 'third', 'three', 1, now())
         """)
     )
     connection.execute(text("SELECT setval('posts_id_seq', 20)"))
@@ -53,8 +54,13 @@ def test_tutorial_database_serves_its_users_after_the_upgrade(url: URL, looking:
         new_post = client.post("/posts", json={"title": "new", "content": "one"}).json()
         new_user = client.post("/users", json={"email": "new@example.com", "password": "correct horse"}).json()
 
-    assert looking.scalars(text("SELECT left(password_hash, 15) FROM users WHERE id < 3")).all() == ["$bcrypt-sha256$"] * 2
-    found = {(item["Post"]["id"], item["Post"]["title"], item["Post"]["owner_id"], item["votes"], item["voted"]) for item in posts}
+    assert (
+        looking.scalars(text("SELECT left(password_hash, 15) FROM users WHERE id < 3")).all() == ["$bcrypt-sha256$"] * 2
+    )
+    found = {
+        (item["Post"]["id"], item["Post"]["title"], item["Post"]["owner_id"], item["votes"], item["voted"])
+        for item in posts
+    }
     assert found == {(1, "first", 1, 1, True), (4, "second", 2, 2, True), (9, "third", 1, 0, False)}
     assert posts[0]["Post"]["created_at"] == "2021-05-01T12:00:00Z"
     assert new_post["id"] == 21
@@ -104,13 +110,13 @@ def test_sql_for_a_new_database_makes_what_alembic_makes(url: URL, looking: Conn
 
 
 def accounts(connection: Connection) -> list[tuple[object, ...]]:
-    rows = connection.execute(text("SELECT id, email, email_canonical, username, role, is_active FROM users ORDER BY id"))
+    rows = connection.execute(
+        text("SELECT id, email, email_canonical, username, role, is_active FROM users ORDER BY id")
+    )
     return [tuple(row) for row in rows]
 
 
-def test_sql_fills_in_the_accounts_of_a_tutorial_database_as_alembic_does(
-    url: URL, looking: Connection
-) -> None:
+def test_sql_fills_in_the_accounts_of_a_tutorial_database_as_alembic_does(url: URL, looking: Connection) -> None:
     command.upgrade(config_for(url), TUTORIAL_HEAD)
     fill_as_the_tutorial(looking)
     looking.execute(text("INSERT INTO users (email, password) VALUES (' Spaced@Example.COM\t', '')"))

@@ -14,7 +14,13 @@ from alembic import command
 from tests.conftest import administration
 from tests.fixtures import free_port
 from tests.migrations.conftest import (
-    address, config_for, error_line, revisions, run_alembic, start_alembic, version
+    address,
+    config_for,
+    error_line,
+    revisions,
+    run_alembic,
+    start_alembic,
+    version,
 )  # fmt: skip
 from tests.races.waiting import in_background, wait_until, wait_until_blocked
 

@@ -98,9 +98,7 @@ def test_every_index_is_named_by_the_convention(connection: Connection) -> None:
 
     assert len(indexes) >= 10
     assert [
-        row.name
-        for row in indexes
-        if row.name != f"{row.table_name}_{row.columns}_{'key' if row.is_unique else 'idx'}"
+        row.name for row in indexes if row.name != f"{row.table_name}_{row.columns}_{'key' if row.is_unique else 'idx'}"
     ] == []
 
 

@@ -12,7 +12,7 @@ FIRST_REVISION = {"posts": "0001", "users": "0003", "votes": "0006", "sessions":
 LABELS = {
     "posts": "SELECT title FROM posts",
     "users": "SELECT email FROM users",
-    "votes": "SELECT email || ' for ' || title FROM votes JOIN users ON users.id = user_id JOIN posts ON posts.id = post_id",
+    "votes": "SELECT email||' for '||title FROM votes JOIN users u ON u.id = user_id JOIN posts p ON post_id = p.id",
     "sessions": "SELECT email FROM sessions JOIN users ON users.id = user_id",
     "idempotency_keys": "SELECT key FROM idempotency_keys",
 }  # fmt: skip

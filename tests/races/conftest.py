@@ -41,7 +41,6 @@ class Crowd:
 
     def send(self, calls: Sequence[Call]) -> list[httpx2.Response]:
         """The answers to the calls, made at once, in the order of the calls."""
-
         return self.run([call.send for call in calls])
 
     def run(self, members: Sequence[Callable[[httpx2.AsyncClient], Awaitable[Result]]]) -> list[Result]:

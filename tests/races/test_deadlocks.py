@@ -3,7 +3,7 @@
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
@@ -28,7 +28,7 @@ def check_pressure(
     before = deadlocks(connection)
     seen: list[int] = []
 
-    def voter(person: Person, number: int) -> Callable[[httpx2.AsyncClient], object]:
+    def voter(person: Person, number: int) -> Callable[[httpx2.AsyncClient], Awaitable[None]]:
         async def act(client: httpx2.AsyncClient) -> None:
             for turn in range(rounds):
                 for post_id in post_ids if (number + turn) % 2 else reversed(post_ids):
@@ -51,11 +51,13 @@ def check_pressure(
             if answer.status_code == 401:
                 return
             post_id = answer.json()["id"]
-            seen.append((await Call("PUT", f"/posts/{post_id}/vote", stay[turn % people_count]).send(client)).status_code)
+            seen.append(
+                (await Call("PUT", f"/posts/{post_id}/vote", stay[turn % people_count]).send(client)).status_code
+            )
             seen.append((await Call("DELETE", f"/posts/{post_id}", admin).send(client)).status_code)
 
     voters = [voter(person, number) for number, person in enumerate([*stay, *leave])]
-    crowd.run([delete_users, write_and_delete_posts, *voters])  # type: ignore[list-item]
+    crowd.run([delete_users, write_and_delete_posts, *voters])
 
     found = {status: seen.count(status) for status in sorted(set(seen))}
     time.sleep(1.2)  # PostgreSQL counts a deadlock a second after it at most.
@@ -114,7 +116,7 @@ def test_post_and_its_voter_deleted_at_once_do_not_wait_for_each_other(
     crowd: Crowd, connection: Connection, database: Engine, make_person: Callable[..., Person],
     make_post: Callable[..., int], cast_votes: Callable[..., None],
 ) -> None:  # fmt: skip
-    """Deleting a post deletes votes and then counts them; deleting a user holds the count when it comes to the votes."""
+    """Deleting a post comes to the votes before the count; deleting a user, to the count before the votes."""
     owner, voter = make_person(), make_person()
     post_id = make_post(owner)
     cast_votes(post_id, [voter])
@@ -159,7 +161,7 @@ def check_killing(
     unknown: set[tuple[int, int]] = set()
     seen: list[int] = []
 
-    def voter(person: Person, seed: int) -> Callable[[httpx2.AsyncClient], object]:
+    def voter(person: Person, seed: int) -> Callable[[httpx2.AsyncClient], Awaitable[None]]:
         chance = random.Random(seed)
 
         async def act(client: httpx2.AsyncClient) -> None:
@@ -186,7 +188,7 @@ def check_killing(
     with ThreadPoolExecutor(max_workers=1) as thread:
         killing = thread.submit(kill_backends, database, is_over)
         try:
-            crowd.run([voter(person, seed) for seed, person in enumerate(people)])  # type: ignore[misc]
+            crowd.run([voter(person, seed) for seed, person in enumerate(people)])
         finally:
             is_over.set()
         killed = killing.result()

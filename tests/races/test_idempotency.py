@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import httpx2
@@ -137,7 +137,7 @@ def test_every_request_of_a_killed_server_happens_once_when_all_are_sent_again(
     ]
     doomed = start_server()
 
-    def send(call: Call) -> Callable[[httpx2.AsyncClient], object]:
+    def send(call: Call) -> Callable[[httpx2.AsyncClient], Awaitable[bytes | None]]:
         async def try_to(client: httpx2.AsyncClient) -> bytes | None:
             try:
                 return (await call.send(client)).content
@@ -146,7 +146,7 @@ def test_every_request_of_a_killed_server_happens_once_when_all_are_sent_again(
 
         return try_to
 
-    first = in_background(lambda: Crowd([doomed]).run([send(call) for call in calls]))  # type: ignore[list-item,misc]
+    first = in_background(lambda: Crowd([doomed]).run([send(call) for call in calls]))
     wait_until(connection, "SELECT count(*) > 30 FROM idempotency_keys")
     doomed.process.kill()
     answered = first()

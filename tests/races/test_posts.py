@@ -1,6 +1,6 @@
 """Many who write the same post: nobody's change is lost without their being told."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import httpx2
 import pytest
@@ -15,7 +15,7 @@ def check_writers(
 ) -> None:
     path = f"/posts/{post_id}"
 
-    def writer(number: int) -> Callable[[httpx2.AsyncClient], object]:
+    def writer(number: int) -> Callable[[httpx2.AsyncClient], Awaitable[list[tuple[int, str, str]]]]:
         async def write(client: httpx2.AsyncClient) -> list[tuple[int, str, str]]:
             outcomes = []
             for change in range(changes_each):
@@ -32,7 +32,7 @@ def check_writers(
         return write
 
     outcomes = [
-        outcome for outcomes in crowd.run([writer(n) for n in range(writer_count)]) for outcome in outcomes  # type: ignore[arg-type,attr-defined]
+        outcome for outcomes in crowd.run([writer(n) for n in range(writer_count)]) for outcome in outcomes
     ]  # fmt: skip
 
     written = {etag: content for status, etag, content in outcomes if status == 200}

@@ -33,9 +33,7 @@ def test_forty_sign_ups_with_one_username_in_different_case_make_one_account(
     crowd: Crowd, connection: Connection
 ) -> None:
     calls = [
-        Call(
-            "POST", "/users", json={"email": f"{n}@example.com", "password": PASSWORD, "username": cased("hopper", n)}
-        )
+        Call("POST", "/users", json={"email": f"{n}@example.com", "password": PASSWORD, "username": cased("hopper", n)})
         for n in range(40)
     ]
 
