@@ -59,8 +59,9 @@ def _cast(
     committed as it ends, comes last.
     """
     outcomes: dict[int, vote.Cast | idempotency.Answer | Exception] = {}
-    if any(request.once for request in requests):
+    if kept := [request.ballot for request in requests if request.once is not None]:
         with writing() as transaction:
+            vote.lock(transaction, kept)
             for place, request in enumerate(requests):
                 if request.once is not None:
                     outcomes[place] = _cast_once(transaction, request.ballot, request.once)

@@ -1,6 +1,12 @@
-"""Who is calling, as parameter types: `Token`, `CurrentUser`, `OptionalUser`, `Admin`; and the order of refusals."""
+"""Who is calling, as parameter types: `Token`, `CurrentUser`, `OptionalUser`, `Admin`; and how a route is run.
 
+How: in the contract's order of refusals, and again where PostgreSQL asks to try again.
+"""
+
+import asyncio
+import random
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 from fastapi import Depends
@@ -8,11 +14,13 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import OAuth2PasswordBearer
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app import models, tokens
+from app.batching import LONGEST_PAUSE_SECONDS, RETRIES, TRY_AGAIN
 from app.database import SessionDep
 from app.errors import NotAuthenticated, NotAuthorized
 from app.services import auth
@@ -68,7 +76,11 @@ def requires_token(dependant: Dependant) -> bool:
 
 
 class Route(APIRoute):
-    """A route that refuses in the contract's order: 401 before 422, even when the body is not JSON at all."""
+    """A route that refuses in the contract's order: 401 before 422, even when the body is not JSON at all.
+
+    What PostgreSQL breaks off to end a deadlock (two users who swap names) or for a serialization failure was rolled
+    back: the request runs again, at most three times.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -88,3 +100,17 @@ class Route(APIRoute):
                 raise RequestValidationError([problem]) from None
 
         return handle_in_order
+
+
+async def _repeated(handle: Callable[[Request], Coroutine[Any, Any, Response]], request: Request) -> Response:
+    for retries_left in reversed(range(RETRIES + 1)):
+        try:
+            # Each run has a transaction of its own, which ends, and may fail, where FastAPI ends dependencies of
+            # scope="function": when this stack closes.
+            async with AsyncExitStack() as request.scope["fastapi_function_astack"]:
+                return await handle(request)
+        except DBAPIError as error:
+            if retries_left == 0 or getattr(error.orig, "pgcode", None) not in TRY_AGAIN:
+                raise
+        await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311 - jitter, not a secret.
+    raise AssertionError("unreachable")

@@ -14,6 +14,8 @@ down_revision = "0010"
 
 
 def upgrade() -> None:
+    # Whoever votes between the first count and the triggers would be counted by neither.
+    op.execute("LOCK TABLE posts, votes IN SHARE ROW EXCLUSIVE MODE")
     # Each vote weighs less than the one before; a day of age weighs as much as a factor of 83 in votes
     # (10^(86 400 / 45 000)). The shape of the formula is the one Reddit published as "hot".
     op.execute("""

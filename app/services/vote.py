@@ -96,6 +96,24 @@ _CAST = text("""
 )
 
 
+# What `_CAST` locks, for ballots that are cast one after the other.
+_LOCK = text("""
+    WITH voter AS MATERIALIZED (
+        SELECT id FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR KEY SHARE
+    ), post AS MATERIALIZED (
+        SELECT id FROM posts WHERE id = ANY (:post_ids) AND (SELECT count(*) FROM voter) > 0 ORDER BY id FOR KEY SHARE
+    )
+    SELECT FROM post_stats WHERE post_id = ANY (:post_ids) AND (SELECT count(*) FROM post) > 0
+    ORDER BY post_id FOR NO KEY UPDATE
+""").bindparams(bindparam("user_ids", type_=ARRAY(BIGINT)), bindparam("post_ids", type_=ARRAY(BIGINT)))
+
+
+def lock(connection: Connection, ballots: Sequence[Ballot]) -> None:
+    """Lock, in order, what the ballots touch, for a transaction that will cast them in several statements."""
+    user_ids, post_ids = zip(*[(ballot.token.user_id, possible_key(ballot.post_id)) for ballot in ballots], strict=True)
+    connection.execute(_LOCK, {"user_ids": list(user_ids), "post_ids": list(post_ids)})
+
+
 def cast(connection: Connection, ballots: Sequence[Ballot]) -> list[Cast | Exception]:
     """Cast the ballots, of which no two are of the same user and post, in one statement.
 
