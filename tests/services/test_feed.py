@@ -225,7 +225,8 @@ def test_search_survives_a_walk(client: TestClient, person: Person, make_post: M
     posts = [make_post(person, title=f"needle {n % 2}") for n in range(7)]
     make_post(person, title="hay")
     for sort in ("new", "old", "top", "hot"):
-        met, url = [], f"/posts?search=needle&limit=2&sort={sort}"
+        met: list[int] = []
+        url: str | None = f"/posts?search=needle&limit=2&sort={sort}"
         while url:
             response = client.get(url, headers=person.headers)
             met += [item["Post"]["id"] for item in response.json()]

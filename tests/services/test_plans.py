@@ -16,7 +16,7 @@ from app import tokens
 from app.services import feed, vote
 from app.services.feed.pages import Order
 from tests.fixtures import Person
-from tests.services.walking import read, rows
+from tests.services.walking import make_posts, read, rows
 
 LISTS: tuple[Order, ...] = ("new", "old", "top", "hot", "voted")
 HOT_TABLES = {"posts", "votes", "post_stats", "users", "sessions"}
@@ -47,10 +47,15 @@ class Explained:
         return int(self.plan["Shared Hit Blocks"] + self.plan["Shared Read Blocks"])
 
     @property
-    def most_rows(self) -> float:
+    def index_lookup_count(self) -> int:
+        return sum(int(node["Actual Loops"]) for node in self.nodes if "Index" in node["Node Type"])
+
+    @property
+    def most_rows(self) -> int:
         """The largest number of rows that one of its steps gave or threw away."""
         return max(
-            node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) for node in self.nodes
+            int(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)))
+            for node in self.nodes
         )
 
 
@@ -93,18 +98,20 @@ class Site:
             """,
             """
             INSERT INTO sessions (user_id, expires_at) SELECT id, now() + interval '1 day' FROM users
+            WHERE NOT EXISTS (SELECT FROM sessions WHERE user_id = users.id)
             """,
             """
             INSERT INTO posts (owner_id, title, content, created_at)
-            SELECT owners.ids[1 + n % cardinality(owners.ids)], 'title ' || n,
-                'rare' || n + so_far.posts || ' common ' || repeat('word ', 20), now() - interval '1 minute' * (n % 100000)
-            FROM generate_series(1, :posts) AS n, (SELECT array_agg(id) FROM users) AS owners (ids),
+            SELECT owners.first + 1 + n % (owners.count - 1), 'title ' || n,
+                'rare' || n + so_far.posts || ' common ' || repeat('word ', 20),
+                now() - interval '1 minute' * (n % 100000)
+            FROM generate_series(1, :posts) AS n, (SELECT min(id), count(*) FROM users) AS owners (first, count),
                 (SELECT count(*) FROM posts) AS so_far (posts)
             """,
             """
             INSERT INTO votes (post_id, user_id, created_at)
-            SELECT posts.id, voters.ids[1 + (posts.id * 7 + n * 13) % cardinality(voters.ids)], posts.created_at
-            FROM posts, generate_series(1, :votes) AS n, (SELECT array_agg(id) FROM users) AS voters (ids)
+            SELECT posts.id, voters.first + (posts.id * 7 + n * 13) % voters.count, posts.created_at
+            FROM posts, generate_series(1, :votes) AS n, (SELECT min(id), count(*) FROM users) AS voters (first, count)
             WHERE n <= 1 + posts.id * posts.id % :votes
             ON CONFLICT DO NOTHING
             """,
@@ -142,8 +149,11 @@ class Site:
 
 
 @pytest.fixture
-def site(database: Engine, connection: Connection, person: Person) -> Site:
-    return Site(database, connection, person)
+def site(database: Engine, connection: Connection, person: Person) -> Iterator[Site]:
+    make_posts(connection, person, 20)
+    yield Site(database, connection, person)
+    # Faster than DELETE, which looks up the votes of each post, by minutes.
+    connection.execute(text("TRUNCATE users, posts, post_stats_history CASCADE"))
 
 
 def shown(plans: list[Explained]) -> str:
@@ -162,11 +172,9 @@ def hot_requests(site: Site) -> dict[str, Callable[[], list[Explained]]]:
     """By name, each kind of hot request, explained."""
     (newest,) = rows(site.connection, "SELECT max(id) FROM posts")
     others = rows(site.connection, "SELECT id FROM posts WHERE id % 40 = 1 ORDER BY id DESC LIMIT 20")
-    owner = rows(site.connection, "SELECT owner_id FROM posts ORDER BY id LIMIT 1 OFFSET 100")[0]
     requests: dict[str, Callable[[], list[Explained]]] = {
         "one post": lambda: site.explain(feed.PostQuery(newest)),
-        "posts of one owner": lambda: site.explain(site.query("new", owner_id=owner)),
-        "rare word": lambda: site.explain(site.query("new", search='"rare777"')),
+        "posts of one owner": lambda: site.explain(site.query("new", owner_id=site.reader.id)),
         "common word": lambda: site.explain(site.query("new", search="comm")),
         "common word by votes": lambda: site.explain(site.query("top", search="comm")),
         "one vote": lambda: site.explain_votes(others[:1]),
@@ -192,11 +200,15 @@ def test_hot_statements_read_no_table_from_end_to_end(site: Site) -> None:
 
 @pytest.mark.slow
 def test_ten_times_the_posts_and_votes_cost_no_more_buffers(site: Site) -> None:
-    site.grow(posts=8_000, users=8_000, votes_per_post=8)
-    small = {name: sum(plan.buffer_count for plan in explain()) for name, explain in hot_requests(site).items()}
-    site.grow(posts=72_000, users=72_000, votes_per_post=8)
-    large = {name: sum(plan.buffer_count for plan in explain()) for name, explain in hot_requests(site).items()}
-    for name, count in small.items():
-        print(f"{name:22} {count:6} {large[name]:6} {large[name] / count:5.2f}")  # noqa: T201 - shown with -s.
-    grown = {name: (count, large[name]) for name, count in small.items() if large[name] > MOST_GROWTH * count}
+    site.grow(posts=8_000, users=2_000, votes_per_post=8)
+    small = {name: explain() for name, explain in hot_requests(site).items()}
+    site.grow(posts=72_000, users=18_000, votes_per_post=8)
+    large = {name: explain() for name, explain in hot_requests(site).items()}
+    grown = {}
+    for name, plans in small.items():
+        before, after = (sum(plan.buffer_count for plan in some) for some in (plans, large[name]))
+        print(f"{name:22} {before:6} {after:6} {after / before:5.2f}")  # noqa: T201 - shown with -s.
+        # Where more than that, then for no other reason than that the indexes are one level deeper.
+        if after > MOST_GROWTH * before and after - before > sum(plan.index_lookup_count for plan in large[name]):
+            grown[name] = (before, after, shown(large[name]))
     assert not grown

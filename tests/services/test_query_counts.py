@@ -123,7 +123,7 @@ def test_crowd_that_asks_for_one_page_costs_what_one_does(
     questions = [feed.Question(tokens.verify(person.token), feed.PageQuery("new", 10)) for person in people]
     statements = at_once(
         database,
-        *(lambda question=question: lanes.readings().submit(question) for question in questions),  # type: ignore[misc]
+        *(lambda question=question: lanes.readings().submit(question) for question in questions),
     )
     assert len(statements) == SESSIONS + PAGE + OWN_VOTES
     assert posts
@@ -136,7 +136,7 @@ def test_crowd_that_asks_for_different_pages_shares_all_but_the_pages(
     questions = [feed.Question(token, feed.PageQuery("new", 1 + number % 5)) for number in range(20)]
     statements = at_once(
         database,
-        *(lambda question=question: lanes.readings().submit(question) for question in questions),  # type: ignore[misc]
+        *(lambda question=question: lanes.readings().submit(question) for question in questions),
     )
     assert len(statements) == SESSIONS + 5 * PAGE + OWN_VOTES
     assert posts
@@ -149,7 +149,7 @@ def test_crowd_that_votes_costs_one_statement(
     ballots = [vote.Ballot(tokens.verify(make_person().token), posts[n % 3], is_for=True) for n in range(20)]
     statements = at_once(
         database,
-        *(lambda ballot=ballot: lanes.votes().submit(lanes.VoteRequest(ballot)) for ballot in ballots),  # type: ignore[misc]
+        *(lambda ballot=ballot: lanes.votes().submit(lanes.VoteRequest(ballot)) for ballot in ballots),
     )
     assert len(statements) == 1
     assert connection.scalar(text("SELECT count(*) FROM votes")) == 20
