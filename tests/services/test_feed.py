@@ -102,8 +102,8 @@ def test_times_bound_the_list_on_both_sides(listed: List, five_posts: list[int])
         listed(sort="old", created_after="2026-01-02T01:59:59+02:00", created_before=second + ".000001Z")
         == (five_posts[1:3])
     )
-    assert listed(created_after="9999-12-31T23:59:59-12:00") == []
-    assert len(listed(created_after="0001-01-01T00:00:00+14:00")) == 5
+    assert listed(created_after="9999-12-31T23:59:59Z") == []
+    assert len(listed(created_after="0001-01-01T00:00:00Z")) == 5
 
 
 def test_drafts_are_listed_for_their_owner_and_moderators_only(

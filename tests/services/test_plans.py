@@ -151,6 +151,7 @@ class Site:
 @pytest.fixture
 def site(database: Engine, connection: Connection, person: Person) -> Iterator[Site]:
     make_posts(connection, person, 20)
+    connection.execute(text("UPDATE posts SET created_at = now() - interval '3 days'"))  # On no first page.
     yield Site(database, connection, person)
     # Faster than DELETE, which looks up the votes of each post, by minutes.
     connection.execute(text("TRUNCATE users, posts, post_stats_history CASCADE"))

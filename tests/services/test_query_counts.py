@@ -80,7 +80,7 @@ def test_ordinary_routes_cost_the_caller_and_one_statement(send: Send, posts: li
     assert len(send("POST", "/posts", json=new)) == caller + 1
     assert len(send("PUT", f"/posts/{posts[0]}", json=new)) == caller + 1
     assert len(send("PATCH", f"/posts/{posts[0]}", json={"title": "other"})) == caller + 1
-    assert len(send("DELETE", f"/posts/{posts[0]}")) == caller + 1
+    assert len(send("DELETE", f"/posts/{posts[0]}")) == caller + 3  # It locks the post, then its count.
     assert len(send("GET", "/users/me")) == caller
     assert len(send("GET", f"/users/{person.id}")) == caller  # It is the caller, who is there already.
 
