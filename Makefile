@@ -29,7 +29,7 @@ install: .venv/dev-installed ## Install everything that running, testing and che
 
 .PHONY: run
 run: .venv/installed ## Serve the API; without a configured database, on an embedded PostgreSQL
-	@$(VENV_PYTHON) -m app run $(ARGS)
+	@trap : INT; $(VENV_PYTHON) -m app run $(ARGS) || { code=$$?; [ $$code -eq 130 ] || exit $$code; } # Ctrl-C is no error.
 
 .PHONY: test
 test: .venv/dev-installed ## Run the tests, but for the slow ones
@@ -51,6 +51,10 @@ check: .venv/dev-installed ## Lint, check format, types, imports between layers,
 format: .venv/dev-installed ## Format the code and mend what the linter can mend
 	@$(VENV_PYTHON) -m ruff check --fix --exit-zero --quiet .
 	@$(VENV_PYTHON) -m ruff format .
+
+.PHONY: openapi
+openapi: .venv/installed ## Bring openapi.json in line with the code
+	@$(VENV_PYTHON) -m app openapi > openapi.json
 
 .PHONY: lock
 lock: .venv/made ## Bring the locks in line with requirements*.txt; ARGS=--upgrade takes the newest versions

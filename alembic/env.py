@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.config import fileConfig
 
-from sqlalchemy import URL, Connection, create_engine, text
+from sqlalchemy import URL, Connection, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from alembic import context
@@ -19,10 +20,13 @@ from app.models import Base
 
 # Any number that no other program takes a lock on in this database: "posts" in ASCII.
 MIGRATION_LOCK = 0x706F737473
-# A migration that waits for a lock makes everybody else wait behind it; rather fail and run again.
-LOCK_TIMEOUT = "4s"
+# A migration that waits for a lock makes everybody else wait behind it; rather fail and run again. It counts inside
+# transactions only: CREATE INDEX CONCURRENTLY waits outside of one, for as long as it takes, with nobody behind it.
+LOCK_TIMEOUT = "1500ms"
 LONGEST_WAIT_FOR_OTHER_RUN_SECONDS = 900
 POLL_SECONDS = 0.2
+CONNECT_TIMEOUT_SECONDS = 10
+SET_LOCK_TIMEOUT = f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
 
 config = context.config
 if config.config_file_name is not None and config.attributes.get("configure_logging", True):
@@ -60,8 +64,7 @@ def only_run(connection: Connection) -> Iterator[None]:
 
 def migrate(connection: Connection) -> None:
     """Run what Alembic was asked for on this connection."""
-    connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
-    connection.commit()
+    event.listen(connection, "begin", lambda begun: begun.exec_driver_sql(SET_LOCK_TIMEOUT))
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
@@ -77,13 +80,14 @@ def run_offline() -> None:
     context.configure(
         dialect_name="postgresql", target_metadata=Base.metadata, literal_binds=True, transaction_per_migration=True
     )
+    context.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
     with context.begin_transaction():
         context.run_migrations()
 
 
 def run_online() -> None:
     with database_url() as url:
-        engine = create_engine(url, poolclass=NullPool)
+        engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS})
         with (
             engine.connect().execution_options(isolation_level="AUTOCOMMIT") as guard,
             only_run(guard),
@@ -92,10 +96,24 @@ def run_online() -> None:
             migrate(connection)
 
 
+def is_lock_refused(error: DBAPIError) -> bool:
+    return getattr(error.orig, "pgcode", None) == "55P03"
+
+
+def can_be_mended_by_operator(error: DBAPIError) -> bool:
+    """Whether the connection failed (no SQLSTATE: the server is unreachable, the URL odd), or a lock was not given."""
+    return getattr(error.orig, "pgcode", None) is None or is_lock_refused(error)
+
+
 try:
     if context.is_offline_mode():
         run_offline()
     else:
         run_online()
-except (ConfigurationError, local_postgres.LocalPostgresError) as error:
+except (ConfigurationError, local_postgres.LocalPostgresError, TimeoutError) as error:
     raise SystemExit(f"error: {error}") from None
+except DBAPIError as error:
+    if not can_be_mended_by_operator(error):
+        raise
+    hint = "; nothing of this migration is left: run it again" if is_lock_refused(error) else ""
+    raise SystemExit(f"error: {str(error.orig).strip().splitlines()[0]}{hint}") from None

@@ -11,11 +11,13 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.errors import Overloaded
 
@@ -28,12 +30,20 @@ RETRIES = 3
 LONGEST_PAUSE_SECONDS = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiter(Generic[Item, Outcome]):
+    item: Item
+    order_key: Hashable
+    outcome: asyncio.Future[Outcome]
+
+
+@dataclass(slots=True)
 class _Lane(Generic[Item, Outcome]):
     """Those who wait in one event loop, in order of arrival, and the task that serves them."""
 
-    def __init__(self) -> None:
-        self.waiting: deque[tuple[Item, asyncio.Future[Outcome]]] = deque()
-        self.task: asyncio.Task[None] | None = None
+    waiting: deque[_Waiter[Item, Outcome]] = field(default_factory=deque)
+    task: asyncio.Task[None] | None = None
+    is_draining: bool = False
 
 
 class Batcher(Generic[Item, Outcome]):
@@ -41,8 +51,8 @@ class Batcher(Generic[Item, Outcome]):
 
     `run(connection, items)` returns for each item, in order, its outcome, or the exception that its caller shall see.
     `connect()` gives the connection for one batch; what leaving it does (a commit) is done before anyone is answered.
-    If a whole batch fails, its items run again one by one, so that only the guilty one fails; statements that
-    PostgreSQL asks to repeat (SQLSTATE 40001, 40P01) are repeated at most three times.
+    If a whole batch fails, its items run again one by one, so that only the guilty one fails; when the server is lost,
+    all fail at once. What PostgreSQL asks to repeat (SQLSTATE 40001, 40P01) is repeated at most three times.
 
     Items with the same `order_key` never share a batch and keep their order. At most `max_batch` items run together;
     past `max_waiting` a newcomer gets `Overloaded` at once.
@@ -63,65 +73,66 @@ class Batcher(Generic[Item, Outcome]):
         self._max_batch = max_batch
         self._order_key = order_key
         self._lanes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane[Item, Outcome]] = WeakKeyDictionary()
-        self._thread: ThreadPoolExecutor | None = None
-        self._draining = False
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch")  # Begins with the first batch.
 
     async def submit(self, item: Item) -> Outcome:
         """Wait for the item's outcome. Raises what `run` gave or raised for it, or `Overloaded`."""
         loop = asyncio.get_running_loop()
         # Made on first use, in the loop at hand: so it also works where no lifespan ran.
         lane = self._lanes.setdefault(loop, _Lane())
-        if self._draining or len(lane.waiting) >= self._max_waiting:
+        if lane.is_draining or len(lane.waiting) >= self._max_waiting:
             raise Overloaded
+        # Without an order, everyone is their own kind.
+        order_key = self._order_key(item) if self._order_key else object()
         outcome: asyncio.Future[Outcome] = loop.create_future()
-        lane.waiting.append((item, outcome))
+        lane.waiting.append(_Waiter(item, order_key, outcome))
         if lane.task is None:
             lane.task = loop.create_task(self._serve(lane))
         return await outcome
 
     async def drain(self) -> None:
-        """Refuse newcomers, answer everyone who waits in this event loop, and let the thread go."""
-        self._draining = True
+        """Answer everyone who waits in this event loop; until that is done, newcomers are refused."""
         lane = self._lanes.get(asyncio.get_running_loop())
-        if lane is not None and lane.task is not None:
-            await lane.task
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)
-            self._thread = None
-        self._draining = False
+        if lane is None:
+            return
+        lane.is_draining = True
+        try:
+            if lane.task is not None:
+                await asyncio.wait([lane.task])  # Unlike awaiting the task, does not stop it when stopped itself.
+        finally:
+            lane.is_draining = False
 
     async def _serve(self, lane: _Lane[Item, Outcome]) -> None:
         loop = asyncio.get_running_loop()
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch")
+        batch: list[_Waiter[Item, Outcome]] = []
         try:
-            while lane.waiting:
-                batch = self._next_batch(lane.waiting)
-                outcomes = await loop.run_in_executor(self._thread, self._outcomes, [item for item, _ in batch])
-                for (_, future), outcome in zip(batch, outcomes, strict=True):
-                    if future.done():  # Its client went away.
+            while batch := self._next_batch(lane.waiting):
+                outcomes = await loop.run_in_executor(self._thread, self._outcomes, [waiter.item for waiter in batch])
+                for waiter, outcome in zip(batch, outcomes, strict=True):
+                    if waiter.outcome.done():  # Its client went away.
                         continue
                     if isinstance(outcome, Exception):
-                        future.set_exception(outcome)
+                        waiter.outcome.set_exception(outcome)
                     else:
-                        future.set_result(outcome)
+                        waiter.outcome.set_result(outcome)
         finally:
             lane.task = None
+            # Where this task was stopped, because its loop ends, nobody is left waiting for what will not come.
+            for waiter in (*batch, *lane.waiting):
+                waiter.outcome.cancel()
+            lane.waiting.clear()
 
-    def _next_batch(
-        self, waiting: deque[tuple[Item, asyncio.Future[Outcome]]]
-    ) -> list[tuple[Item, asyncio.Future[Outcome]]]:
+    def _next_batch(self, waiting: deque[_Waiter[Item, Outcome]]) -> list[_Waiter[Item, Outcome]]:
         """Take the longest waiting items whose order keys differ; the others keep their place and their order."""
-        if self._order_key is None:
-            return [waiting.popleft() for _ in range(min(len(waiting), self._max_batch))]
-        batch: list[tuple[Item, asyncio.Future[Outcome]]] = []
-        left: list[tuple[Item, asyncio.Future[Outcome]]] = []
+        batch: list[_Waiter[Item, Outcome]] = []
+        left: list[_Waiter[Item, Outcome]] = []
         taken: set[Hashable] = set()
         while waiting and len(batch) < self._max_batch:
-            entry = waiting.popleft()
-            key = self._order_key(entry[0])
-            (left if key in taken else batch).append(entry)
-            taken.add(key)
+            waiter = waiting.popleft()
+            if waiter.outcome.done():  # Its client went away before its turn came.
+                continue
+            (left if waiter.order_key in taken else batch).append(waiter)
+            taken.add(waiter.order_key)
         waiting.extendleft(reversed(left))
         return batch
 
@@ -129,18 +140,24 @@ class Batcher(Generic[Item, Outcome]):
         """In the thread: every item's outcome; never raises."""
         try:
             return self._attempt(items)
-        except Exception as error:
-            if len(items) == 1 or _is_connection_lost(error):
-                return [error] * len(items)
-            return [outcome for item in items for outcome in self._outcomes([item])]
+        except BaseException as error:  # Also the panics of Rust extensions: nobody may wait for ever.
+            failure = _as_outcome(error)
+        if len(items) == 1 or _is_server_lost(failure):
+            return [failure] * len(items)
+        outcomes: list[Outcome | Exception] = []
+        for item in items:
+            outcomes += self._outcomes([item])
+            if _is_server_lost(outcomes[-1]):
+                return [*outcomes, *[outcomes[-1]] * (len(items) - len(outcomes))]
+        return outcomes
 
     def _attempt(self, items: Sequence[Item]) -> Sequence[Outcome | Exception]:
         for retries_left in reversed(range(RETRIES + 1)):
             try:
                 with self._connect() as connection:
                     outcomes = self._run(connection, items)
-                if len(outcomes) != len(items):
-                    raise AssertionError(f"{len(items)} items got {len(outcomes)} outcomes")
+                    if len(outcomes) != len(items):  # Before anything is committed.
+                        raise AssertionError(f"{len(items)} items got {len(outcomes)} outcomes")
             except DBAPIError as error:
                 if retries_left == 0 or getattr(error.orig, "pgcode", None) not in TRY_AGAIN:
                     raise
@@ -150,6 +167,17 @@ class Batcher(Generic[Item, Outcome]):
         raise AssertionError("unreachable")
 
 
-def _is_connection_lost(error: Exception) -> bool:
-    """Whether asking again, item by item, would only meet the same silent server."""
-    return isinstance(error, DBAPIError) and (error.connection_invalidated or getattr(error.orig, "pgcode", "") is None)
+def _as_outcome(error: BaseException) -> Exception:
+    """The error as one that a future can carry to whoever waits."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    failure = RuntimeError(f"the batch ended with {type(error).__name__}")
+    failure.__cause__ = error
+    return failure
+
+
+def _is_server_lost(outcome: object) -> bool:
+    """Whether asking again, item by item, would only meet the same silent server, or wait for the same full pool."""
+    if isinstance(outcome, OperationalError) and getattr(outcome.orig, "pgcode", None) is None:
+        return True
+    return isinstance(outcome, PoolTimeoutError) or (isinstance(outcome, DBAPIError) and outcome.connection_invalidated)

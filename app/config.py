@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     @classmethod
     def _origins_are_origins(cls, origins: list[str] | None) -> list[str] | None:
         for origin in origins or []:
-            if origin == "*" or not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
+            if "*" in origin or not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
                 raise ValueError(f"{origin!r} is not an origin such as https://example.com; `*` is never allowed")
         return origins
 

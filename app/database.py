@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 from app.config import ConfigurationError, get_settings
 from app.passwords import HASHING_THREAD_COUNT
 
-# One connection for the lane of reads, one for the lane of votes, one for /readyz; and one for each hashing thread.
-OTHER_CONNECTION_COUNT = 3 + HASHING_THREAD_COUNT
+# The lane of reads, the lane of votes (two, where answers are kept), /readyz, and each hashing thread.
+OTHER_CONNECTION_COUNT = 4 + HASHING_THREAD_COUNT
 
 
 @lru_cache
@@ -50,8 +50,8 @@ def get_db() -> Iterator[Session]:
         yield session
 
 
-def reading() -> AbstractContextManager[Connection]:
-    """A connection that reads outside of any transaction: each statement sees all that was committed before it."""
+def at_once() -> AbstractContextManager[Connection]:
+    """A connection without transactions: each statement sees what was committed before it, and is committed itself."""
     return get_engine().connect().execution_options(isolation_level="AUTOCOMMIT")
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from app.batching import Batcher
 from app.config import get_settings
-from app.database import reading, writing
+from app.database import at_once, writing
 from app.errors import DomainError
 from app.services import feed, health, idempotency, vote
 
@@ -27,21 +27,21 @@ class VoteRequest:
 @lru_cache
 def readings() -> Batcher[feed.Question, feed.Reading]:
     """Pages and posts."""
-    return Batcher(feed.read, reading, max_waiting=get_settings().max_waiting)
+    return Batcher(feed.read, at_once, max_waiting=get_settings().max_waiting)
 
 
 @lru_cache
 def votes() -> Batcher[VoteRequest, vote.Cast | idempotency.Answer]:
     """Votes; two of the same user on the same post keep their order."""
     return Batcher(
-        _cast, writing, max_waiting=get_settings().max_waiting, order_key=lambda request: request.ballot.pair
+        _cast, at_once, max_waiting=get_settings().max_waiting, order_key=lambda request: request.ballot.pair
     )
 
 
 @lru_cache
 def health_checks() -> Batcher[None, health.Health]:
     """Questions whether the database is there and migrated."""
-    return Batcher(health.check, reading, max_waiting=get_settings().max_waiting)
+    return Batcher(health.check, at_once, max_waiting=get_settings().max_waiting)
 
 
 async def drain() -> None:
@@ -53,13 +53,23 @@ async def drain() -> None:
 def _cast(
     connection: Connection, requests: Sequence[VoteRequest]
 ) -> Sequence[vote.Cast | idempotency.Answer | Exception]:
-    outcomes: list[vote.Cast | idempotency.Answer | Exception] = [
-        *vote.cast(connection, [request.ballot for request in requests if request.once is None])
-    ]
-    for place, request in enumerate(requests):
-        if request.once is not None:
-            outcomes.insert(place, _cast_once(connection, request.ballot, request.once))
-    return outcomes
+    """All ballots in one statement; before it, those whose answers are to be kept, in one transaction with these.
+
+    In this order a batch can run again after it failed: what is kept answers by itself, and the statement, which is
+    committed as it ends, comes last.
+    """
+    outcomes: dict[int, vote.Cast | idempotency.Answer | Exception] = {}
+    if kept := [request.ballot for request in requests if request.once is not None]:
+        with writing() as transaction:
+            vote.lock(transaction, kept)
+            for place, request in enumerate(requests):
+                if request.once is not None:
+                    outcomes[place] = _cast_once(transaction, request.ballot, request.once)
+    places = [place for place, request in enumerate(requests) if request.once is None]
+    if places:
+        cast = vote.cast(connection, [requests[place].ballot for place in places])
+        outcomes |= zip(places, cast, strict=True)
+    return [outcomes[place] for place in range(len(requests))]
 
 
 def _cast_once(
@@ -74,6 +84,7 @@ def _cast_once(
         return idempotency.Answer(201, vote.counted(ballot, outcome).model_dump_json().encode())
 
     try:
+        vote.authenticate(connection, ballot)  # A kept answer, too, is for the living.
         return idempotency.once(connection, once, effect)
     except DomainError as refusal:
         return refusal

@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -82,8 +82,10 @@ def running(
     As root the server runs as `postgres` or `nobody` (or whoever owns the data). If that account cannot reach
     `folder`, it becomes a symbolic link to one below `/var/lib/social-posts-api`. Raises `LocalPostgresError`.
     """
-    server = _settle(folder, binaries)
-    with _lock_file(server.folder / "users.lock") as users:
+    with ExitStack() as stack:
+        with _in_one_line():
+            server = _settle(folder, binaries)
+            users = stack.enter_context(_lock_file(server.folder / "users.lock"))
         try:
             with _signals_as_exceptions():
                 yield server.enter(users, options or {})
@@ -259,7 +261,6 @@ class _Server:
         return "it left no log"
 
 
-@_in_one_line()
 def _settle(folder: Path, binaries: Path | None) -> _Server:
     """Find a folder and binaries that the server's account can reach; as root that may mean other ones."""
     if sys.platform == "win32":

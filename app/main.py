@@ -10,12 +10,14 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 
 from app import lanes, problems
 from app.config import Settings, get_settings
 from app.database import get_engine
 from app.middleware.body_limit import BodyLimit
+from app.middleware.cors import Cors
+from app.middleware.head import Head
+from app.middleware.last_answer import LastAnswer
 from app.middleware.paths import Paths
 from app.middleware.request_context import RequestContext
 from app.middleware.security_headers import SecurityHeaders
@@ -78,13 +80,16 @@ def create_app() -> FastAPI:
             Middleware(RequestContext),
             Middleware(SecurityHeaders, hsts=settings.environment == "production"),
             # Before the limit and the routes, so that browsers may read refusals too.
-            Middleware(CORSMiddleware, **cors(settings)),
+            Middleware(Cors, **cors(settings)),
+            Middleware(LastAnswer),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
             Middleware(Paths),
+            Middleware(Head),
         ],
     )
     problems.install(app)
-    for router in (meta.router, auth.router, user.router, post.router, vote.router, docs.router):
+    # Matched in this order: the hot routes come first.
+    for router in (post.router, vote.router, user.router, auth.router, meta.router, docs.router):
         app.include_router(router)
     describe(app)
     return app

@@ -1,6 +1,12 @@
-"""Who is calling, as parameter types: `Token`, `CurrentUser`, `OptionalUser`, `Admin`; and the order of refusals."""
+"""Who is calling, as parameter types: `Token`, `CurrentUser`, `OptionalUser`, `Admin`; and how a route is run.
 
+How: in the contract's order of refusals, and again where PostgreSQL asks to try again.
+"""
+
+import asyncio
+import random
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 from fastapi import Depends
@@ -8,27 +14,30 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import OAuth2PasswordBearer
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app import models, tokens
+from app.batching import LONGEST_PAUSE_SECONDS, RETRIES, TRY_AGAIN
 from app.database import SessionDep
 from app.errors import NotAuthenticated, NotAuthorized
 from app.services import auth
 
-_bearer = OAuth2PasswordBearer(tokenUrl="login", auto_error=False, description="The `access_token` of `POST /login`.")
-Bearer = Annotated[str | None, Depends(_bearer)]
+_DESCRIPTION = "The `access_token` of `POST /login`."
+_bearer = OAuth2PasswordBearer(tokenUrl="login", auto_error=False, description=_DESCRIPTION)
 
 
-async def verified_token(bearer: Bearer) -> tokens.AccessToken:
+class VerifiedBearer(OAuth2PasswordBearer):
     """The caller's token: ours and not expired. That its session is alive is for the query to find out."""
-    if bearer is None:
-        raise NotAuthenticated
-    return tokens.verify(bearer)
+
+    async def __call__(self, request: Request) -> tokens.AccessToken:  # type: ignore[override]
+        return tokens.verify(await _bearer(request) or "")
 
 
-Token = Annotated[tokens.AccessToken, Depends(verified_token)]
+_verified_bearer = VerifiedBearer(tokenUrl="login", scheme_name=_bearer.scheme_name, description=_DESCRIPTION)
+Token = Annotated[tokens.AccessToken, Depends(_verified_bearer)]
 
 
 def current_user(token: Token, db: SessionDep) -> models.User:
@@ -39,7 +48,7 @@ def current_user(token: Token, db: SessionDep) -> models.User:
 CurrentUser = Annotated[models.User, Depends(current_user)]
 
 
-def optional_user(bearer: Bearer, db: SessionDep) -> models.User | None:
+def optional_user(bearer: Annotated[str | None, Depends(_bearer)], db: SessionDep) -> models.User | None:
     """The caller's account; None for somebody who is not, or no longer, signed in. For routes that anyone may call."""
     try:
         token = tokens.verify(bearer or "")
@@ -63,26 +72,45 @@ Admin = Annotated[models.User, Depends(admin)]
 
 def requires_token(dependant: Dependant) -> bool:
     """Whether the route is for those who are signed in."""
-    return any(inner.call is verified_token or requires_token(inner) for inner in dependant.dependencies)
+    return any(inner.call is _verified_bearer or requires_token(inner) for inner in dependant.dependencies)
 
 
 class Route(APIRoute):
-    """A route that refuses in the contract's order: 401 before 422, even when the body is not JSON at all."""
+    """A route that refuses in the contract's order: 401 before 422, even when the body is not JSON at all.
+
+    What PostgreSQL breaks off to end a deadlock (two users who swap names) or for a serialization failure was rolled
+    back: the request runs again, at most three times.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         is_protected = requires_token(self.dependant)
 
         async def handle_in_order(request: Request) -> Response:
-            if is_protected:
-                await verified_token(await _bearer(request))
             try:
                 return await handle(request)
-            except HTTPException as error:
-                if error.status_code != 400:
+            except (HTTPException, RequestValidationError) as error:
+                # The body is read before the token is; whoever has none is told that, whatever the body is.
+                if is_protected:
+                    await _verified_bearer(request)
+                if not isinstance(error, HTTPException) or error.status_code != 400:
                     raise
                 # FastAPI's word for a body that is not UTF-8, is nested too deeply, or has a number of 5 000 digits.
                 problem = {"type": "json_invalid", "loc": ("body",), "msg": "The body cannot be parsed"}
                 raise RequestValidationError([problem]) from None
 
         return handle_in_order
+
+
+async def _repeated(handle: Callable[[Request], Coroutine[Any, Any, Response]], request: Request) -> Response:
+    for retries_left in reversed(range(RETRIES + 1)):
+        try:
+            # Each run has a transaction of its own, which ends, and may fail, where FastAPI ends dependencies of
+            # scope="function": when this stack closes.
+            async with AsyncExitStack() as request.scope["fastapi_function_astack"]:
+                return await handle(request)
+        except DBAPIError as error:
+            if retries_left == 0 or getattr(error.orig, "pgcode", None) not in TRY_AGAIN:
+                raise
+        await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311 - jitter, not a secret.
+    raise AssertionError("unreachable")

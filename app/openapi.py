@@ -54,6 +54,8 @@ def _describe_errors(operation: dict[str, Any]) -> None:
         own = answers.pop("422", {})
         said = own.get("description", "") if "HTTPValidationError" not in str(own) else ""
         _declare(answers, "422", "; ".join(filter(None, ["`validation_failed`", said])), "ValidationFailed")
+    if "security" in operation and "401" not in answers:
+        operation["security"].insert(0, {})  # A token is read where there is one, and not asked for.
     _declare(answers, "500", "`internal_error`: a bug of ours; the log has the request id")
     for status, answer in answers.items():
         if status >= "400":

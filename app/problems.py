@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Scope
 
 from app.errors import BROKEN_CONSTRAINTS, DomainError, Unavailable
@@ -107,9 +108,27 @@ async def _domain_error(request: Request, error: DomainError) -> Response:
 
 async def _http_exception(request: Request, error: HTTPException) -> Response:
     """Raised by the framework: no such route, wrong method, and the like."""
+    if error.status_code == 405:
+        # Starlette names the methods of one of the path's routes.
+        methods = _methods_of(request)
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"Allow": methods})
+        error.headers = {"Allow": methods}
     phrase = HTTPStatus(error.status_code).phrase
     code = FRAMEWORK_CODES.get(error.status_code) or phrase.lower().replace(" ", "_").replace("-", "_")
     return problem_response(request.scope, error.status_code, code, error.detail or phrase, error.headers)
+
+
+def _methods_of(request: Request) -> str:
+    """What `Allow` says: every method that a route of this path takes, and those that every path takes."""
+    scope = {name: request.scope[name] for name in ("type", "path", "root_path", "headers")}
+    routes = request.app.routes
+    methods = [
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+    return ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
 
 
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:

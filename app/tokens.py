@@ -62,7 +62,7 @@ def verify(token: str) -> AccessToken:
 def _decode(token: str) -> AccessToken:
     try:
         claims = jwt.decode(token, get_settings().signing_secret, algorithms=[ALGORITHM], options=_REQUIRED)
-    except JWTError:
+    except (JWTError, OverflowError, RecursionError, TypeError):  # jose lets those of odd times and deep nesting out.
         raise NotAuthenticated from None
     user_id, session_id, expires_at = claims.get("user_id"), claims.get("sid"), claims["exp"]
     if not _is_key(user_id) or not _is_key(session_id) or claims["sub"] != str(user_id):

@@ -13,7 +13,8 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    op.add_column("posts", sa.Column("content", sa.String(), nullable=False))
+    op.add_column("posts", sa.Column("content", sa.String(), server_default="", nullable=False))
+    op.alter_column("posts", "content", server_default=None)  # It was for the posts that are there.
 
 
 def downgrade() -> None:

@@ -13,7 +13,20 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    op.add_column("posts", sa.Column("owner_id", sa.Integer(), nullable=False))
+    op.add_column("posts", sa.Column("owner_id", sa.Integer()))
+    # Posts that were written before there were owners, or came down from a later revision, are kept: by an account that
+    # nobody can sign in to, whose password was random and forgotten.
+    op.execute("""
+        WITH nobody AS (
+            INSERT INTO users (email, password)
+            SELECT 'nobody@example.com', '$2b$12$OTU5ShDAVw7UW5f/xhSe0.AlQMVIiQt/qqPaBnnoP28JMHEVsDzLK'
+            WHERE EXISTS (SELECT FROM posts)
+            ON CONFLICT (email) DO UPDATE SET email = excluded.email
+            RETURNING id
+        )
+        UPDATE posts SET owner_id = nobody.id FROM nobody
+    """)
+    op.alter_column("posts", "owner_id", nullable=False)
     op.create_foreign_key("posts_users_fk", "posts", "users", ["owner_id"], ["id"], ondelete="CASCADE")
 
 

@@ -7,8 +7,9 @@ Revises: 0007
 import unicodedata
 
 import sqlalchemy as sa
+from alembic.util import CommandError
 
-from alembic import op
+from alembic import context, op
 
 revision = "0008"
 down_revision = "0007"
@@ -17,8 +18,8 @@ BATCH_ROWS = 10_000
 
 
 def canonical(email: str) -> str:
-    """As app/schemas/user.py has it today; a migration keeps its own copy, so that it never changes."""
-    return unicodedata.normalize("NFKC", email).casefold()
+    """As app/schemas/types.py has it today; a migration keeps its own copy, so that it never changes."""
+    return unicodedata.normalize("NFKC", email.strip()).casefold()
 
 
 def upgrade() -> None:
@@ -27,7 +28,10 @@ def upgrade() -> None:
     op.add_column("users", sa.Column("username", sa.String()))
     op.add_column("users", sa.Column("role", sa.String(), server_default="user", nullable=False))
     op.add_column("users", sa.Column("is_active", sa.Boolean(), server_default=sa.text("true"), nullable=False))
-    backfill(op.get_bind())
+    if context.is_offline_mode():
+        backfill_in_sql()
+    else:
+        backfill(op.get_bind())
     op.alter_column("users", "email_canonical", nullable=False)
     op.alter_column("users", "username", nullable=False)
     op.create_unique_constraint("users_email_canonical_key", "users", ["email_canonical"])
@@ -68,6 +72,28 @@ def backfill(connection: sa.Connection) -> None:
             {"ids": [row.id for row in rows], "emails": [canonical(row.email) for row in rows]},
         )
         last = rows[-1].id
+    doubles = connection.execute(
+        sa.text("SELECT array_agg(id ORDER BY id) FROM users GROUP BY email_canonical HAVING count(*) > 1 LIMIT 10")
+    ).scalars()
+    if found := "; ".join(", ".join(map(str, ids)) for ids in doubles):
+        raise CommandError(
+            f"users with the same e-mail address, but for its case (ids {found}): change or delete all but one of each"
+        )
+
+
+def backfill_in_sql() -> None:
+    """For `--sql`: what PostgreSQL can do alone, which is ASCII; it refuses anything else."""
+    op.execute(r"""
+        DO $$ BEGIN
+            IF EXISTS (SELECT FROM users WHERE email !~ '^[\x01-\x7f]*$') THEN
+                RAISE EXCEPTION 'e-mail addresses beyond ASCII: run alembic upgrade head, not its SQL';
+            END IF;
+        END $$
+    """)
+    op.execute(r"""
+        UPDATE users SET email_canonical = lower(btrim(email, E' \t\n\x0b\f\r\x1c\x1d\x1e\x1f') COLLATE "C"),
+            username = 'user' || id::text
+    """)
 
 
 def downgrade() -> None:

@@ -14,6 +14,8 @@ down_revision = "0010"
 
 
 def upgrade() -> None:
+    # Whoever votes between the first count and the triggers would be counted by neither.
+    op.execute("LOCK TABLE posts, votes IN SHARE ROW EXCLUSIVE MODE")
     # Each vote weighs less than the one before; a day of age weighs as much as a factor of 83 in votes
     # (10^(86 400 / 45 000)). The shape of the formula is the one Reddit published as "hot".
     op.execute("""
@@ -73,19 +75,20 @@ def upgrade() -> None:
     op.execute("""
         CREATE FUNCTION count_votes() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
+            -- A statement that writes no row fires its triggers all the same.
             IF TG_OP = 'INSERT' THEN
                 PERFORM change_vote_counts(array_agg(post_id), array_agg(n))
-                FROM (SELECT post_id, count(*) AS n FROM new_votes GROUP BY post_id) AS change;
+                FROM (SELECT post_id, count(*) AS n FROM new_votes GROUP BY post_id) AS change HAVING count(*) > 0;
             ELSIF TG_OP = 'DELETE' THEN
                 PERFORM change_vote_counts(array_agg(post_id), array_agg(-n))
-                FROM (SELECT post_id, count(*) AS n FROM old_votes GROUP BY post_id) AS change;
+                FROM (SELECT post_id, count(*) AS n FROM old_votes GROUP BY post_id) AS change HAVING count(*) > 0;
             ELSE
                 PERFORM change_vote_counts(array_agg(post_id), array_agg(n))
                 FROM (
                     SELECT post_id, sum(n) AS n
                     FROM (SELECT post_id, 1 AS n FROM new_votes UNION ALL SELECT post_id, -1 FROM old_votes) AS moved
                     GROUP BY post_id HAVING sum(n) <> 0
-                ) AS change;
+                ) AS change HAVING count(*) > 0;
             END IF;
             RETURN NULL;
         END $$

@@ -24,5 +24,5 @@ class Paths:
                 path = path.removesuffix("/")
             elif path == root:
                 path = root + "/"
-            scope = {**scope, "root_path": root, "path": path}
+            scope.update(root_path=root, path=path)
         await self.app(scope, receive, send)

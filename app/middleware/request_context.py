@@ -1,19 +1,24 @@
-"""The outermost middleware: a request id, one line in the log, and a last answer where everything else failed."""
+"""The outermost middleware: a request id, and one line in the log."""
 
 import logging
 import re
 import secrets
 import time
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from app.problems import unexpected
 
 logger = logging.getLogger("app.access")
 
 ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 QUIET_PATHS = frozenset({"/livez", "/readyz"})
+
+
+def header(scope: Scope, name: bytes) -> bytes:
+    """The value of the request's first header of this name; empty where there is none."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return b""
 
 
 class RequestContext:
@@ -26,7 +31,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        given = header(scope, b"x-request-id")
         request_id = given.decode() if ACCEPTABLE_ID.fullmatch(given) else secrets.token_hex(16)
         # The state of the lifespan is shared by all requests; this one's is its own.
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
@@ -37,17 +42,11 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
 
         try:
             await self.app(scope, receive, send_with_id)
-        except Exception as error:
-            response = unexpected(scope, error)
-            if status == 0:
-                await response(scope, receive, send_with_id)
-            else:
-                raise  # The head is out; the server cuts the connection, so that nobody takes half an answer for whole.
         finally:
             level = logging.DEBUG if scope["path"] in QUIET_PATHS else logging.INFO
             if logger.isEnabledFor(level):

@@ -1,15 +1,15 @@
 """What browsers are told about every answer."""
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+# As ASGI has them: this is done for every answer, and Starlette's mapping would copy the headers for each.
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
     # An answer of the API is data, never a page. The pages of the documentation set a policy of their own.
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
-HSTS = "max-age=63072000; includeSubDomains"
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+HSTS = (b"strict-transport-security", b"max-age=63072000; includeSubDomains")
 
 
 class SecurityHeaders:
@@ -17,14 +17,13 @@ class SecurityHeaders:
 
     def __init__(self, app: ASGIApp, *, hsts: bool) -> None:
         self.app = app
-        self.headers = HEADERS | ({"Strict-Transport-Security": HSTS} if hsts else {})
+        self.headers = [*HEADERS, HSTS] if hsts else [*HEADERS]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in self.headers.items():
-                    headers.setdefault(name, value)
+                own = {name for name, _ in message["headers"]}
+                message["headers"] += [header for header in self.headers if header[0] not in own]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

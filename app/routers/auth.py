@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form
 from starlette.requests import Request
+from starlette.responses import Response
 
 from app import passwords, tokens
 from app.config import get_settings
@@ -22,8 +23,10 @@ async def login(
     username: Annotated[str, Form(max_length=320, description="The e-mail address, or the username.")],
     password: Annotated[str, Form(max_length=1000, json_schema_extra={"format": "password"})],
     request: Request,
+    response: Response,
 ) -> SignedIn:
     """Sign in, with a form as OAuth2's password flow has it."""
+    response.headers["Cache-Control"] = "no-store"
     settings = get_settings()
     device = auth.Device(request.headers.get("user-agent"), request.client.host if request.client else None)
     session = await passwords.in_hashing_thread(auth.sign_in, username, password, device, settings.session_lifetime)

@@ -1,20 +1,12 @@
 """Pages over HTTP: cursors in Link headers, ETags, 304; and for single posts If-Match."""
 
 import re
-from typing import Annotated
 
-from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app import pagination
-from app.errors import PreconditionFailed
 from app.services.feed import Reading
-
-Cursor = Annotated[
-    str | None,
-    Query(max_length=4000, description="From the `Link` header of another page; takes the place of `skip`."),
-]
 
 # The answer is the caller's own, and may be kept, but asked for again each time.
 PRIVATE = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
@@ -62,17 +54,14 @@ def expected_versions(if_match: str | None) -> frozenset[int] | None:
     """The versions that `If-Match` allows; None: any. An ETag of a post begins with its version.
 
     The rest of the ETag, which changes with votes, is left aside: a vote must not stop an edit.
-    Raises `PreconditionFailed` where no version could fit.
+    Empty where no version could fit: then the post is missing, somebody else's, or changed, in this order.
     """
     if if_match is None or if_match.strip() == "*":
         return None
-    versions = frozenset(
+    return frozenset(
         int(version)
         for weak, tag in _ETAG.findall(if_match)
         if not weak
         and re.fullmatch(r"[0-9]{1,10}", version := tag.partition("-")[0])
         and int(version) <= LARGEST_VERSION
     )
-    if not versions:
-        raise PreconditionFailed
-    return versions

@@ -1,15 +1,13 @@
 """`/posts`: listing, reading, writing, changing, deleting; and `/posts/{id}/vote`'s neighbours."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query
-from pydantic import AfterValidator
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app import lanes, models
-from app.config import Sort, get_settings
+from app.config import get_settings
 from app.database import SessionDep
 from app.errors import (
     IdempotencyInProgress,
@@ -24,63 +22,50 @@ from app.errors import (
 from app.oauth2 import CurrentUser, Route, Token
 from app.problems import responses
 from app.routers.idempotent import IdempotentRequest, respond_once
-from app.routers.paged import Cursor, expected_versions, respond_with_page, respond_with_post
-from app.schemas.post import PostChange, PostIn, PostOut, PostWithVotes
-from app.schemas.types import Id, Text
+from app.routers.paged import expected_versions, respond_with_page, respond_with_post
+from app.schemas.post import PageParameters, PostChange, PostIn, PostOut, PostWithVotes
+from app.schemas.types import Id
 from app.services import feed, post
 
 router = APIRouter(prefix="/posts", tags=["posts"], route_class=Route)
-
-DEFAULT_SORT = get_settings().default_sort
 
 PostId = Annotated[Id, Path(alias="id")]
 IfMatch = Annotated[
     str | None, Header(description="The post's ETag: change it only if nobody else has since (412 otherwise).")
 ]
-IfNoneMatch = Annotated[str | None, Header(description="An ETag seen before: 304 if nothing has changed.")]
-
-
-def _in_utc(time: datetime) -> datetime:
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-Time = Annotated[datetime, AfterValidator(_in_utc)]
+# For OpenAPI alone: it is read from the request, where it costs nothing to those who do not send it.
+IF_NONE_MATCH = {
+    "parameters": [
+        {
+            "name": "if-none-match",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": "An ETag seen before: 304 if nothing has changed.",
+        }
+    ]
+}
 
 
 @router.get(
     "",
     response_model=list[PostWithVotes],
     responses={304: {"description": "Not changed"}, **responses(NotAuthenticated, MalformedCursor, Overloaded)},
+    openapi_extra=IF_NONE_MATCH,
 )
-async def list_posts(
-    token: Token,
-    request: Request,
-    limit: Annotated[int, Query(ge=1, le=100)] = 10,
-    skip: Annotated[int, Query(ge=0, le=10_000)] = 0,
-    search: Annotated[
-        Text | None,
-        Query(max_length=500, description='Words, "phrases", -exclusions; the last word may be unfinished.'),
-    ] = None,
-    sort: Annotated[Sort, Query(description="By time, by votes, or by votes that weigh less with age.")] = DEFAULT_SORT,
-    owner_id: Id | None = None,
-    published: Annotated[bool | None, Query(description="`false` lists one's own drafts.")] = None,
-    created_after: Time | None = None,
-    created_before: Time | None = None,
-    cursor: Cursor = None,
-    if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared for OpenAPI; read from the request.
-) -> Response:
+async def list_posts(token: Token, request: Request, wanted: Annotated[PageParameters, Query()]) -> Response:
     """List posts with their votes. `Link` leads to the pages before and after."""
-    is_drafts = published is False
+    is_drafts = wanted.published is False
     query = feed.PageQuery(
-        order=sort,
-        limit=limit,
-        skip=skip,
-        search=search or None,
-        owner_id=token.user_id if is_drafts and owner_id is None else owner_id,
+        order=wanted.sort,
+        limit=wanted.limit,
+        skip=wanted.skip,
+        search=wanted.search or None,
+        owner_id=token.user_id if is_drafts and wanted.owner_id is None else wanted.owner_id,
         is_drafts=is_drafts,
-        created_after=created_after,
-        created_before=created_before,
-        position=feed.position_of(cursor, sort) if cursor else None,
+        created_after=wanted.created_after,
+        created_before=wanted.created_before,
+        position=feed.position_of(wanted.cursor, wanted.sort) if wanted.cursor else None,
     )
     return respond_with_page(request, await lanes.readings().submit(feed.Question(token, query)))
 
@@ -108,12 +93,12 @@ def create_post(
     "/{id}",
     response_model=PostWithVotes,
     responses={304: {"description": "Not changed"}, **responses(NotAuthenticated, PostNotFound, Overloaded)},
+    openapi_extra=IF_NONE_MATCH,
 )
 async def get_post(
     post_id: PostId,
     token: Token,
     request: Request,
-    if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared for OpenAPI; read from the request.
 ) -> Response:
     """Read a post."""
     question = feed.Question(token, feed.PostQuery(post_id))

@@ -25,9 +25,9 @@ from app.errors import (
 from app.oauth2 import Admin, CurrentUser, OptionalUser, Route, Token
 from app.problems import responses
 from app.routers.idempotent import IdempotentRequest, respond_once
-from app.routers.paged import Cursor, link_header, respond_with_page
+from app.routers.paged import link_header, respond_with_page
 from app.schemas.post import PostWithVotes
-from app.schemas.types import Id, Text
+from app.schemas.types import Cursor, Id, Limit, Skip, Text
 from app.schemas.user import Account, NewUser, Profile, UserChange, UserIn
 from app.services import auth, feed, user
 from app.tokens import AccessToken
@@ -69,12 +69,12 @@ def list_users(
     db: SessionDep,
     request: Request,
     response: Response,
-    limit: Annotated[int, Query(ge=1, le=100)] = 10,
-    skip: Annotated[int, Query(ge=0, le=10_000)] = 0,
+    limit: Annotated[Limit, Query()] = 10,
+    skip: Annotated[Skip, Query()] = 0,
     email: Annotated[Text | None, Query(max_length=320)] = None,
     role: models.Role | None = None,
     is_active: bool | None = None,
-    cursor: Cursor = None,
+    cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[models.User]:
     """List accounts by ascending id (admins)."""
     after_id = _after(cursor) if cursor else 0
@@ -102,14 +102,16 @@ def get_me(caller: CurrentUser) -> models.User:
 
 
 @router.get(
-    "/me/votes", response_model=list[PostWithVotes], responses=responses(NotAuthenticated, MalformedCursor, Overloaded)
+    "/me/votes",
+    response_model=list[PostWithVotes],
+    responses={304: {"description": "Not changed"}, **responses(NotAuthenticated, MalformedCursor, Overloaded)},
 )
 async def list_my_votes(
     token: Token,
     request: Request,
-    limit: Annotated[int, Query(ge=1, le=100)] = 10,
-    skip: Annotated[int, Query(ge=0, le=10_000)] = 0,
-    cursor: Cursor = None,
+    limit: Annotated[Limit, Query()] = 10,
+    skip: Annotated[Skip, Query()] = 0,
+    cursor: Annotated[Cursor | None, Query()] = None,
 ) -> Response:
     """List the posts that one voted for, newest vote first."""
     query = feed.PageQuery(

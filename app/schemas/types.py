@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from email_validator import EmailNotValidError, validate_email
@@ -52,6 +53,14 @@ def _zero_or_one(value: object) -> object:
     return _INTEGER.validate_python(value)
 
 
+def _in_utc(time: datetime) -> datetime:
+    # PostgreSQL reads no offset past sixteen hours, and Python no year past 9999.
+    try:
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except OverflowError:
+        raise PydanticCustomError("datetime_range", "the time is out of range") from None
+
+
 # Ids are any integers: one that cannot exist is not found, rather than malformed.
 Id = Annotated[int, Field(description="An integer; one that cannot exist is 404.", examples=[1])]
 Text = Annotated[str, AfterValidator(_storable)]
@@ -77,3 +86,9 @@ Password = Annotated[
     AfterValidator(_storable),
 ]
 VoteDirection = Annotated[Literal[0, 1], BeforeValidator(_zero_or_one, json_schema_input_type=Literal[0, 1])]
+Limit = Annotated[int, Field(ge=1, le=100)]
+Skip = Annotated[int, Field(ge=0, le=10_000)]
+Cursor = Annotated[
+    str, Field(max_length=4000, description="From the `Link` header of another page; takes the place of `skip`.")
+]
+Time = Annotated[datetime, AfterValidator(_in_utc)]

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 ALEMBIC_INI = Path(__file__).resolve().parent.parent.parent / "alembic.ini"
@@ -27,6 +25,10 @@ class Health:
 @lru_cache
 def head() -> str | None:
     """The newest migration that ships with this code."""
+    # Alembic is a fifth of a worker's start-up, and nobody else here needs it.
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
     return ScriptDirectory.from_config(Config(ALEMBIC_INI)).get_current_head()
 
 

@@ -45,16 +45,17 @@ def change(
 def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[int] | None) -> None:
     """Delete the caller's own post, or, for moderators, anybody's; its votes go with it.
 
+    The count is locked before the votes are deleted, as everybody does who changes votes.
     Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
     """
     is_allowed = true() if caller.is_moderator else models.Post.owner_id == caller.id
-    removed = db.scalar(
-        delete(models.Post)
-        .where(models.Post.id == post_id, is_allowed, _has_version(versions))
-        .returning(models.Post.id)
+    removable = (
+        select(models.Post.id).where(models.Post.id == post_id, is_allowed, _has_version(versions)).with_for_update()
     )
-    if removed is None:
+    if db.scalar(removable) is None:
         raise _reason(db, caller, post_id, is_allowed=lambda owner_id: caller.is_moderator or owner_id == caller.id)
+    db.execute(select(models.PostStats.post_id).where(models.PostStats.post_id == post_id).with_for_update())
+    db.execute(delete(models.Post).where(models.Post.id == post_id))
 
 
 def _has_version(versions: frozenset[int] | None) -> ColumnElement[bool]:

@@ -5,13 +5,13 @@ Lock order, for everybody who writes: users, posts, post_stats; each in ascendin
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import Boolean, Connection, Integer, bindparam, select, text
+from sqlalchemy import Boolean, Connection, Integer, Row, bindparam, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 
 from app.errors import AlreadyVoted, NotAuthenticated, VotedPostNotFound, VoteNotFound
-from app.models import PostStats, Session, User
+from app.models import Session, User
 from app.models.base import possible_key
 from app.schemas.vote import VoteCounted
 from app.tokens import AccessToken
@@ -39,25 +39,34 @@ class Cast:
     votes: int
 
 
-# Whoever deletes an account waits for its votes under way, and its votes for them.
-_WHO_VOTES = (
-    select(Session.id, User.id)
-    .join(User, Session.is_alive())
-    .where(Session.id == bindparam("session_ids", type_=ARRAY(BIGINT)).any_())
-    .order_by(User.id)
-    .with_for_update(key_share=True, read=True, of=User)
-)
-
-# The posts' rows are locked before their counts are, in one statement: each step reads the one before.
+# Rows are locked in the order that every writer keeps; `count(*)` makes PostgreSQL finish one step before the next.
+# - users: whoever deletes an account waits for its votes under way, and its votes for them;
+# - posts: the same for posts; a draft is not there;
+# - post_stats: from here on, until the transaction ends, nobody else changes these counts. So a count after this
+#   statement, which the statement itself cannot see (triggers run at its end), is the locked one plus what it changed.
 _CAST = text("""
     WITH ballot AS MATERIALIZED (
-        SELECT * FROM unnest(:numbers, :user_ids, :post_ids, :is_for) AS ballot (number, user_id, post_id, is_for)
+        SELECT * FROM unnest(:numbers, :session_ids, :user_ids, :post_ids, :is_for)
+            AS ballot (number, session_id, user_id, post_id, is_for)
+    ), voter AS MATERIALIZED (
+        SELECT sessions.id AS session_id, users.id AS user_id
+        FROM sessions JOIN users ON users.id = sessions.user_id
+        WHERE sessions.id = ANY (:session_ids) AND sessions.expires_at > now() AND users.is_active
+        ORDER BY users.id FOR KEY SHARE OF users
     ), post AS MATERIALIZED (
-        SELECT id FROM posts WHERE id IN (SELECT post_id FROM ballot) AND published ORDER BY id FOR KEY SHARE
+        SELECT id FROM posts
+        WHERE id = ANY (:post_ids) AND published AND (SELECT count(*) FROM voter) > 0
+        ORDER BY id FOR KEY SHARE
     ), counted AS MATERIALIZED (
-        SELECT post_id FROM post_stats WHERE post_id IN (SELECT id FROM post) ORDER BY post_id FOR NO KEY UPDATE
+        SELECT post_id, votes FROM post_stats
+        WHERE post_id = ANY (:post_ids) AND (SELECT count(*) FROM post) > 0
+        ORDER BY post_id FOR NO KEY UPDATE
     ), votable AS MATERIALIZED (
-        SELECT ballot.* FROM ballot JOIN counted USING (post_id)
+        SELECT ballot.number, ballot.user_id, ballot.is_for, counted.post_id, counted.votes
+        FROM ballot
+        JOIN voter ON voter.session_id = ballot.session_id AND voter.user_id = ballot.user_id
+        JOIN post ON post.id = ballot.post_id
+        JOIN counted ON counted.post_id = ballot.post_id
     ), added AS (
         INSERT INTO votes (post_id, user_id)
         SELECT post_id, user_id FROM votable WHERE is_for ORDER BY post_id, user_id
@@ -66,60 +75,83 @@ _CAST = text("""
         DELETE FROM votes USING votable
         WHERE votes.post_id = votable.post_id AND votes.user_id = votable.user_id AND NOT votable.is_for
         RETURNING votes.post_id, votes.user_id
+    ), change AS (
+        SELECT post_id, user_id, 1 AS n FROM added UNION ALL SELECT post_id, user_id, -1 FROM removed
     )
-    SELECT number, (post_id, user_id) IN (SELECT * FROM added UNION ALL SELECT * FROM removed) AS changed
-    FROM votable
+    SELECT ballot.number,
+        voter.user_id IS NOT NULL AS is_alive,
+        votable.votes + coalesce(sum(change.n) OVER (PARTITION BY ballot.post_id), 0) AS votes,
+        change.n IS NOT NULL AS has_changed
+    FROM ballot
+    LEFT JOIN voter ON voter.session_id = ballot.session_id AND voter.user_id = ballot.user_id
+    LEFT JOIN votable ON votable.number = ballot.number
+    LEFT JOIN change ON change.post_id = ballot.post_id AND change.user_id = ballot.user_id
+    ORDER BY ballot.number
 """).bindparams(
     bindparam("numbers", type_=ARRAY(Integer)),
+    bindparam("session_ids", type_=ARRAY(BIGINT)),
     bindparam("user_ids", type_=ARRAY(BIGINT)),
     bindparam("post_ids", type_=ARRAY(BIGINT)),
     bindparam("is_for", type_=ARRAY(Boolean)),
 )
 
-_COUNTS = select(PostStats.post_id, PostStats.votes).where(
-    PostStats.post_id == bindparam("post_ids", type_=ARRAY(BIGINT)).any_()
-)
+
+# What `_CAST` locks, for ballots that are cast one after the other.
+_LOCK = text("""
+    WITH voter AS MATERIALIZED (
+        SELECT id FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR KEY SHARE
+    ), post AS MATERIALIZED (
+        SELECT id FROM posts WHERE id = ANY (:post_ids) AND (SELECT count(*) FROM voter) > 0 ORDER BY id FOR KEY SHARE
+    )
+    SELECT FROM post_stats WHERE post_id = ANY (:post_ids) AND (SELECT count(*) FROM post) > 0
+    ORDER BY post_id FOR NO KEY UPDATE
+""").bindparams(bindparam("user_ids", type_=ARRAY(BIGINT)), bindparam("post_ids", type_=ARRAY(BIGINT)))
+
+
+def lock(connection: Connection, ballots: Sequence[Ballot]) -> None:
+    """Lock, in order, what the ballots touch, for a transaction that will cast them in several statements."""
+    user_ids, post_ids = zip(*[(ballot.token.user_id, possible_key(ballot.post_id)) for ballot in ballots], strict=True)
+    connection.execute(_LOCK, {"user_ids": list(user_ids), "post_ids": list(post_ids)})
 
 
 def cast(connection: Connection, ballots: Sequence[Ballot]) -> list[Cast | Exception]:
-    """Cast the ballots, of which no two are of the same user and post, in the caller's transaction.
+    """Cast the ballots, of which no two are of the same user and post, in one statement.
 
-    An outcome each, in order: what it changed, `NotAuthenticated`, or `VotedPostNotFound` (also for drafts).
-    The counts include every ballot of this transaction, and stay true until it ends: their rows are locked.
+    In AUTOCOMMIT it is committed when this returns; else it is part of the caller's transaction. An outcome each, in
+    order: what it changed, `NotAuthenticated`, or `VotedPostNotFound` (also for drafts). The counts include every
+    ballot, and nobody else's later vote.
     """
-    alive = {
-        (session_id, user_id)
-        for session_id, user_id in connection.execute(
-            _WHO_VOTES, {"session_ids": sorted({ballot.token.session_id for ballot in ballots})}
-        )
-    }
-    accepted = [
-        (number, ballot)
-        for number, ballot in enumerate(ballots)
-        if (ballot.token.session_id, ballot.token.user_id) in alive
-    ]
-    outcomes: list[Cast | Exception] = [NotAuthenticated() for _ in ballots]
-    if not accepted:
-        return outcomes
-    changed = {
-        row.number: row.changed
-        for row in connection.execute(
-            _CAST,
-            {
-                "numbers": [number for number, _ in accepted],
-                "user_ids": [ballot.token.user_id for _, ballot in accepted],
-                "post_ids": [possible_key(ballot.post_id) for _, ballot in accepted],
-                "is_for": [ballot.is_for for _, ballot in accepted],
-            },
-        )
-    }
-    voted_posts = sorted({ballots[number].post_id for number in changed})
-    votes = {row.post_id: row.votes for row in connection.execute(_COUNTS, {"post_ids": voted_posts})}
-    for number, ballot in accepted:
-        outcomes[number] = (
-            Cast(changed[number], votes[ballot.post_id]) if number in changed else VotedPostNotFound(ballot.post_id)
-        )
-    return outcomes
+    rows = connection.execute(
+        _CAST,
+        {
+            "numbers": list(range(len(ballots))),
+            "session_ids": [ballot.token.session_id for ballot in ballots],
+            "user_ids": [ballot.token.user_id for ballot in ballots],
+            "post_ids": [possible_key(ballot.post_id) for ballot in ballots],
+            "is_for": [ballot.is_for for ballot in ballots],
+        },
+    )
+    return [_outcome(ballot, row) for ballot, row in zip(ballots, rows, strict=True)]
+
+
+def _outcome(ballot: Ballot, row: Row[*tuple[Any, ...]]) -> Cast | Exception:
+    if not row.is_alive:
+        return NotAuthenticated()
+    if row.votes is None:
+        return VotedPostNotFound(ballot.post_id)
+    return Cast(row.has_changed, row.votes)
+
+
+def authenticate(connection: Connection, ballot: Ballot) -> None:
+    """Raises `NotAuthenticated` unless the voter's session is alive; their account stays until the transaction ends."""
+    alive = (
+        select(Session.id)
+        .join(User, Session.is_alive())
+        .where(Session.id == ballot.token.session_id, User.id == ballot.token.user_id)
+        .with_for_update(read=True, key_share=True, of=User)
+    )
+    if connection.scalar(alive) is None:
+        raise NotAuthenticated
 
 
 def counted(ballot: Ballot, cast: Cast) -> VoteCounted:

@@ -3,7 +3,8 @@
 Walks of lists sorted by votes. A cursor carries the sort values of the last row and the snapshot (`pg_snapshot`) of the
 statement that began the walk. Later pages sort each post by the count that it had in that snapshot: the oldest entry of
 `post_stats_history` that the snapshot does not see, or, when there is none, the count of today. So however votes
-change meanwhile, each post keeps its place, and is met exactly once.
+change meanwhile, each post keeps its place, and is met exactly once. In the list of what one voted for, whose places
+never change, the snapshot is the time: a vote that was taken back and cast again is not met at its new place too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ from sqlalchemy import (
     tuple_,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import REGCONFIG, TSQUERY
+from sqlalchemy.dialects.postgresql import REGCONFIG, TSQUERY, distinct_on
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from app import pagination
@@ -85,8 +86,9 @@ def read_page(connection: Connection, query: PageQuery) -> PageRows:
     position = query.position
     parameters: dict[str, object] = {
         "rows": query.limit + 1,  # One more tells whether there is another page.
-        "skip": query.skip,
+        "skip": query.skip if query.position is None else 0,
         "search": query.search,
+        "last_word": r"\1\2'" if query.search and query.search.rstrip().endswith('"') else r"\1\2':*",
         "owner_id": query.owner_id,
         "created_after": query.created_after,
         "created_before": query.created_before,
@@ -170,13 +172,14 @@ class _Snapshot(UserDefinedType[str]):
 
 _SNAPSHOT = cast(bindparam("snapshot", type_=String), _Snapshot)
 
-# The words of the search, as people type them; the last may be unfinished, and also finds what begins with it.
+# The words of the search, as people type them; the last may be unfinished, and also finds what begins with it, unless
+# it is excluded or ends a quotation. The pattern is a lexeme at the end that no `!` precedes.
 # Constant once its parameter is known, so that the planner sees how common the words are.
 _SEARCHED = cast(
     func.regexp_replace(
         cast(func.websearch_to_tsquery(cast("simple", REGCONFIG), bindparam("search", type_=String)), String),
-        "'$",
-        "':*",
+        "(^| )('[^']*)'$",
+        bindparam("last_word", type_=String),
     ),
     TSQUERY,
 )
@@ -188,6 +191,7 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
     "created_before": Post.created_at < bindparam("created_before", type_=DateTime(timezone=True)),
     "voter_id": Vote.user_id == bindparam("voter_id", type_=Key),
 }
+_CAST_BEFORE_THE_WALK = Vote.created_at <= bindparam("snapshot", type_=DateTime(timezone=True))
 
 # What each order sorts by. All end in the post's id, are read from an index, and go either way.
 _SORTED_BY: Mapping[Order, tuple[ColumnElement[Any], ColumnElement[int], TypeEngine[Any]]] = {
@@ -222,12 +226,18 @@ def _page_statement(kind: _Kind) -> AnySelect:
         places = _places_in_the_walk(kind)
         walk = select(*_SHOWN, places.c.sort_value, null().label("snapshot")).join(places, places.c.post_id == Post.id)
         return _windowed(_joined(walk), kind, places.c.sort_value, places.c.post_id)
-    snapshot = cast(func.pg_current_snapshot(), String) if kind.moves else null()
+    snapshot: ColumnElement[Any] = null()
+    if kind.moves:
+        snapshot = cast(func.pg_current_snapshot(), String)
+    elif kind.order == "voted":
+        snapshot = cast(func.now(), String)
     shown = _joined(select(*_SHOWN, value.label("sort_value"), snapshot.label("snapshot"))).where(*_conditions(kind))
     if kind.order == "voted":
         shown = shown.join(Vote, Vote.post_id == Post.id)
     if kind.is_walk:
         shown = shown.where(_beyond(kind, value, post_id))
+        if kind.order == "voted":
+            shown = shown.where(_CAST_BEFORE_THE_WALK)
     return _windowed(shown, kind, value, post_id).offset(bindparam("skip", type_=Integer))
 
 
@@ -237,7 +247,7 @@ def _places_in_the_walk(kind: _Kind) -> Subquery:
     history = PostStatsHistory
     moved = (
         select(history.post_id, history.votes_before)
-        .distinct(history.post_id)
+        .ext(distinct_on(history.post_id))
         .where(
             history.transaction_id >= func.pg_snapshot_xmin(_SNAPSHOT),
             ~func.pg_visible_in_snapshot(history.transaction_id, _SNAPSHOT),

@@ -1,0 +1,61 @@
+"""What tests say of an answer: refused in the one shape, or in keeping with the OpenAPI document."""
+
+import json
+import re
+from typing import Any
+
+import httpx2
+
+from app.main import app
+
+PROBLEM_KEYS = {"detail", "code", "request_id", "type", "title", "status"}
+PATHS: dict[str, Any] = app.openapi()["paths"]
+# The routes outside the document: aliases, the documentation and its assets.
+ALIASES = {"/token": "/login", "/votes": "/vote"}
+
+
+def assert_refused(response: httpx2.Response, status: int, code: str, detail: str | None = None) -> None:
+    """It is a problem with this status and code, in the one shape of all errors, and, where given, this sentence."""
+    assert response.status_code == status, response.text
+    body = json.loads(response.content.decode("utf-8"))
+    assert set(body) == PROBLEM_KEYS
+    assert body["code"] == code, body
+    assert body["status"] == status
+    assert body["type"] == f"urn:social-posts:problem:{code}"
+    assert body["request_id"] == response.headers["X-Request-ID"]
+    assert response.headers["Content-Type"] == "application/json"
+    if detail is not None:
+        assert body["detail"] == detail
+
+
+def assert_unauthenticated(response: httpx2.Response) -> None:
+    assert_refused(response, 401, "not_authenticated", "Could not validate credentials")
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+def assert_documented(response: httpx2.Response) -> None:
+    """The OpenAPI document names this status for this operation; nothing is ever a 5xx, and no error is cached."""
+    status, request = response.status_code, response.request
+    assert status < 500, f"{request.method} {request.url}: {response.read()[:500]!r}"
+    assert response.headers["X-Request-ID"]
+    assert "location" not in response.headers or status == 201
+    if status >= 400:
+        assert response.headers["Cache-Control"] == "no-store"
+        if request.method != "HEAD":
+            assert json.loads(response.read())["status"] == status
+    operation = operation_of(request.method, request.url.path)
+    if operation is not None:
+        assert str(status) in operation["responses"], f"{request.method} {request.url.path} may not answer {status}"
+
+
+def operation_of(method: str, path: str) -> dict[str, Any] | None:
+    """What the OpenAPI document says of the operation; None for what is not in it."""
+    path = (path.removeprefix("/v1").removesuffix("/")) or "/"
+    path = ALIASES.get(path, path)
+    templates = sorted(PATHS, key=lambda template: template.count("{"))
+    for template in templates:
+        if re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", template), path):
+            operation: dict[str, Any] | None = PATHS[template].get("get" if method == "HEAD" else method.lower())
+            if operation is not None:
+                return operation
+    return None

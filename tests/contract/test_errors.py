@@ -1,0 +1,368 @@
+"""What every route has in common: one shape of error, hostile input, request ids, methods, sizes."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from starlette.testclient import TestClient
+
+from app.main import app
+from tests.contract.answers import PROBLEM_KEYS, assert_refused
+from tests.contract.conftest import Rows
+from tests.fixtures import Person, Server
+
+JSON = "application/json"
+# Every route that takes a JSON body, and a body that it accepts.
+TAKES_JSON: list[tuple[str, str]] = [
+    (method.upper(), path)
+    for path, item in app.openapi()["paths"].items()
+    for method, operation in item.items()
+    if JSON in operation.get("requestBody", {}).get("content", {})
+]
+UNTOUCHED = (
+    "SELECT users::text FROM users UNION ALL SELECT posts::text FROM posts UNION ALL SELECT votes::text FROM votes"
+)
+MALFORMED = {
+    "nothing": b"",
+    "a space": b" ",
+    "half a body": b'{"title": "x"',
+    "not JSON": b"title=x",
+    "single quotes": b"{'title': 'x'}",
+    "not UTF-8": b'{"title": "\xff\xfe"}',
+    "an overlong NUL": b'{"title": "\xc0\x80"}',
+    "latin-1": '{"title": "ü"}'.encode("latin-1"),
+    "depth 100 000, arrays": b"[" * 100_000,
+    "depth 100 000, closed": b"[" * 100_000 + b"]" * 100_000,
+    "depth 100 000, objects": b'{"a":' * 100_000,
+    "a number of 5 000 digits": b'{"post_id": ' + b"1" * 5_000 + b', "vote_dir": 1}',
+    "an exponent of 400": b'{"post_id": 1e400, "vote_dir": 1e400, "title": 1e400, "email": -1e400}',
+    "NaN": b"NaN",
+    "Infinity": b"Infinity",
+    "an array": b"[]",
+    "null": b"null",
+    "a string": b'"x"',
+    "a NUL": b'"\\u0000"',
+    "a lone surrogate": b'"\\ud800"',
+    "trailing text": b"{} {}",
+}
+
+
+@pytest.mark.parametrize(("method", "path"), TAKES_JSON)
+def test_a_malformed_body_is_refused_and_changes_nothing(
+    client: TestClient, person: Person, make_post: Callable[..., int], rows: Rows, method: str, path: str
+) -> None:
+    address = path.replace("{id}", str(person.id if "users" in path else make_post(person)))
+    before = rows(UNTOUCHED)
+
+    for name, content in MALFORMED.items():
+        headers = person.headers | {"Content-Type": JSON}
+        response = client.request(method, address, content=content, headers=headers)
+        assert response.status_code == 422, f"{name}: {response.text[:200]}"
+        assert_refused(response, 422, "validation_failed")
+
+    assert rows(UNTOUCHED) == before
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "multipart/form-data", "garbage", "", None])
+def test_a_body_of_another_type_is_refused(
+    client: TestClient, person: Person, rows: Rows, content_type: str | None
+) -> None:
+    headers = person.headers | ({} if content_type is None else {"Content-Type": content_type})
+
+    response = client.post("/posts", content=b'{"title": "t", "content": "c"}', headers=headers)
+
+    assert_refused(response, 422, "validation_failed")
+    assert rows("SELECT 1 FROM posts") == []
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/x+json"])
+def test_a_body_of_any_json_type_is_read(client: TestClient, person: Person, content_type: str) -> None:
+    headers = person.headers | {"Content-Type": content_type}
+
+    assert client.post("/posts", content=b'{"title": "t", "content": "c"}', headers=headers).status_code == 201
+
+
+def test_422_names_what_is_wrong_and_does_not_echo_it(client: TestClient, person: Person) -> None:
+    body = {"title": ["canary-1"], "content": "", "published": "canary-2"}
+
+    response = client.post("/posts", json=body, headers=person.headers)
+
+    assert_refused(response, 422, "validation_failed")
+    assert [problem["loc"] for problem in response.json()["detail"]] == [
+        ["body", "title"], ["body", "content"], ["body", "published"],
+    ]  # fmt: skip
+    assert "canary" not in response.text
+
+
+@pytest.mark.parametrize("accept", ["application/problem+json", "text/html, application/problem+json;q=0.9"])
+def test_problem_json_is_the_strict_form(client: TestClient, person: Person, accept: str) -> None:
+    headers = person.headers | {"Accept": accept}
+
+    missing = client.get("/posts/0", headers=headers)
+    malformed = client.get("/posts/x", headers=headers)
+
+    for response in (missing, malformed):
+        assert response.headers["Content-Type"] == "application/problem+json"
+        assert isinstance(response.json()["detail"], str)
+        assert response.json()["type"].startswith("urn:")
+    assert set(missing.json()) == PROBLEM_KEYS
+    assert malformed.json()["errors"][0]["loc"] == ["path", "id"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/posts/1/nothing", "/v1/nothing", "/v1/v1/posts", "/v2/posts", "/posts//", "/%00",
+             "/../etc/passwd", "/static/../../main.py", "/static/%2e%2e/main.py", "/static/nothing",
+             "/static/%00", "/static/" + "x" * 5000, "/%ff", "/V1/posts", "/Posts", "/v1posts", "/static"]
+)  # fmt: skip
+def test_where_there_is_no_route_nothing_is_found(client: TestClient, path: str) -> None:
+    assert_refused(client.get(path), 404, "not_found", "Not Found")
+
+
+METHODS = {
+    "/": {"GET"},
+    "/users": {"GET", "POST"},
+    "/users/1": {"GET", "PUT", "PATCH", "DELETE"},
+    "/users/me": {"GET", "PUT", "PATCH", "DELETE"},
+    "/users/me/votes": {"GET"},
+    "/login": {"POST"},
+    "/token": {"POST"},
+    "/posts": {"GET", "POST"},
+    "/posts/1": {"GET", "PUT", "PATCH", "DELETE"},
+    "/vote": {"POST"},
+    "/votes": {"POST"},
+    "/posts/1/vote": {"PUT", "DELETE"},
+    "/livez": {"GET"},
+    "/readyz": {"GET"},
+    "/docs": {"GET"},
+    "/redoc": {"GET"},
+    "/openapi.json": {"GET"},
+}
+
+
+def allowed(path: str) -> set[str]:
+    return METHODS[path] | {"OPTIONS"} | ({"HEAD"} if "GET" in METHODS[path] else set())
+
+
+@pytest.mark.parametrize("prefix", ["", "/v1"])
+@pytest.mark.parametrize("path", METHODS)
+def test_405_names_every_method_of_the_path(client: TestClient, path: str, prefix: str) -> None:
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "QUERY", "BREW"} - METHODS[path]:
+        for address in (prefix + path, prefix + path + "/"):
+            response = client.request(method, address)
+            assert_refused(response, 405, "method_not_allowed", "Method Not Allowed")
+            assert set(response.headers["Allow"].split(", ")) == allowed(path)
+
+
+def test_the_list_of_methods_above_is_that_of_the_document() -> None:
+    documented = {
+        path.replace("{id}", "1"): {method.upper() for method in item} for path, item in app.openapi()["paths"].items()
+    }
+
+    outside = {"/token", "/votes", "/docs", "/redoc", "/openapi.json"}
+    assert {path: methods for path, methods in METHODS.items() if path not in outside} == documented
+
+
+@pytest.mark.parametrize("path", METHODS)
+def test_options_names_the_methods_of_the_path(client: TestClient, path: str) -> None:
+    response = client.options(path)
+
+    assert (response.status_code, response.content) == (204, b"")
+    assert set(response.headers["Allow"].split(", ")) == allowed(path)
+
+
+def test_options_of_no_route_is_not_found(client: TestClient) -> None:
+    assert_refused(client.options("/nothing"), 404, "not_found")
+
+
+@pytest.mark.parametrize("path", [path for path, methods in METHODS.items() if "GET" in methods])
+def test_head_answers_like_get_without_a_body(
+    client: TestClient, admin: Person, make_post: Callable[..., int], path: str
+) -> None:
+    address = path.replace("posts/1", f"posts/{make_post(admin)}").replace("users/1", f"users/{admin.id}")
+
+    get, head = (client.request(method, address, headers=admin.headers) for method in ("GET", "HEAD"))
+
+    assert get.status_code == head.status_code == 200
+    assert head.content == b""
+    changing = {"x-request-id"}
+    assert {k: v for k, v in head.headers.items() if k not in changing} == {
+        k: v for k, v in get.headers.items() if k not in changing
+    }
+    assert int(head.headers["Content-Length"]) == len(get.content)
+
+
+def test_head_is_refused_like_get(client: TestClient, person: Person) -> None:
+    for path, headers, status in (("/posts", {}, 401), ("/posts/0", person.headers, 404), ("/vote", {}, 405)):
+        response = client.head(path, headers=headers)
+        assert (response.status_code, response.content) == (status, b"")
+
+
+# Sizes.
+
+
+def test_a_declared_body_past_the_limit_is_refused_at_once(client: TestClient, person: Person, rows: Rows) -> None:
+    body = json.dumps({"title": "t", "content": "c", "padding": "x" * 1_000_000}).encode()
+
+    response = client.post("/posts", content=body, headers=person.headers | {"Content-Type": JSON})
+
+    assert_refused(response, 413, "body_too_large")
+    assert response.headers["Connection"] == "close"
+    assert rows("SELECT 1 FROM posts") == []
+
+
+@pytest.mark.parametrize("path", ["/posts", "/users", "/vote", "/login"])
+def test_an_undeclared_body_past_the_limit_is_refused(
+    client: TestClient, person: Person, rows: Rows, path: str
+) -> None:
+    def endless() -> Iterator[bytes]:
+        yield b'{"title": "t", "content": "c", "padding": "'
+        yield from (b"x" * 100_000 for _ in range(20))
+        yield b'"}'
+
+    content_type = "application/x-www-form-urlencoded" if path == "/login" else JSON
+    response = client.post(path, content=endless(), headers=person.headers | {"Content-Type": content_type})
+
+    assert_refused(response, 413, "body_too_large")
+    assert rows("SELECT 1 FROM posts") == []
+
+
+def test_a_body_just_within_the_limit_is_read(client: TestClient, person: Person) -> None:
+    body = b'{"title": "t", "content": "c", "padding": "%s"}'
+    padded = body % (b"x" * (1_000_000 - len(body) + 2))
+    assert len(padded) == 1_000_000
+
+    response = client.post("/posts", content=padded, headers=person.headers | {"Content-Type": JSON})
+
+    assert response.status_code == 201
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "1e3", "+5", "9" * 50])
+def test_a_length_that_is_none_is_refused(client: TestClient, person: Person, length: str) -> None:
+    headers = person.headers | {"Content-Type": JSON, "Content-Length": length}
+
+    assert_refused(client.post("/posts", content=b"{}", headers=headers), 413, "body_too_large")
+
+
+def test_a_long_query_and_many_parameters_break_nothing(client: TestClient, person: Person) -> None:
+    for query in ("search=" + "x" * 64_000, "&".join(f"p{i}=1" for i in range(5_000)), "limit=1&" * 5_000, "%" * 9_000):
+        assert client.get(f"/posts?{query}", headers=person.headers).status_code in {200, 422}
+
+
+# Request ids.
+
+
+@pytest.mark.parametrize("given", ["a", "A-b_c.9", "x" * 64])
+def test_a_request_id_that_is_well_formed_is_taken_over(client: TestClient, given: str) -> None:
+    response = client.get("/posts", headers={"X-Request-ID": given})
+
+    assert response.headers["X-Request-ID"] == given
+    assert response.json()["request_id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "x" * 65, "a b", "a/b", "a\tb", "ü", "<script>", "a,b"])
+def test_a_request_id_that_is_not_is_replaced(client: TestClient, given: str) -> None:
+    response = client.get("/posts", headers={b"X-Request-ID": given.encode()})
+
+    made = response.headers["X-Request-ID"]
+    assert len(made) == 32
+    assert made != given
+    assert response.json()["request_id"] == made
+
+
+def test_every_request_without_an_id_gets_one_of_its_own(client: TestClient) -> None:
+    ids = {client.get(path).headers["X-Request-ID"] for path in ("/", "/posts", "/nothing", "/docs", "/livez") * 2}
+
+    assert len(ids) == 10
+
+
+def test_the_log_names_the_request_and_cannot_be_forged(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="app.access"):
+        client.get("/no%0d%0aINFO%20forged", headers={"X-Request-ID": "log-me"})
+
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "app.access"]
+    assert "log-me" in line
+    assert " 404 " in line
+    assert "\n" not in line
+    assert "\r" not in line
+
+
+# Bugs of ours, and a database that is not there.
+
+
+@pytest.mark.parametrize("origin", [None, "http://localhost:3000"])
+def test_a_bug_of_ours_is_answered_in_the_same_shape_and_says_nothing(
+    client: TestClient, person: Person, connection: Any, origin: str | None
+) -> None:
+    from tests.contract.answers import assert_documented
+
+    client.event_hooks["response"].remove(assert_documented)
+    connection.exec_driver_sql("ALTER TABLE post_stats RENAME TO post_stats_away")
+    try:
+        responses = [
+            client.request(method, path, json=body, headers=person.headers | ({"Origin": origin} if origin else {}))
+            for method, path, body in (
+                ("GET", "/posts", None),
+                ("POST", "/posts", {"title": "canary", "content": "canary"}),
+                ("POST", "/vote", {"post_id": 1, "vote_dir": 1}),
+            )
+        ]
+    finally:
+        connection.exec_driver_sql("ALTER TABLE post_stats_away RENAME TO post_stats")
+        client.event_hooks["response"].append(assert_documented)
+
+    for response in responses:
+        assert_refused(response, 500, "internal_error", "Internal Server Error")
+        assert "post_stats" not in response.text
+        assert "canary" not in response.text
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers.get("Access-Control-Allow-Origin") == origin
+
+
+def test_an_exception_of_any_kind_has_the_headers_of_every_answer() -> None:
+    """On an application of its own, with a route that no review would let pass."""
+    from app.main import create_app
+
+    broken = create_app()
+
+    @broken.get("/broken")
+    def break_down() -> None:
+        raise RuntimeError("canary")
+
+    # Not entered: its lifespan would dispose of the engine that other tests use.
+    headers = {"Origin": "http://localhost:3000", "X-Request-ID": "broken-1"}
+    response = TestClient(broken).get("/broken", headers=headers)
+
+    assert_refused(response, 500, "internal_error", "Internal Server Error")
+    assert response.headers["X-Request-ID"] == "broken-1"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+    assert "canary" not in response.text
+
+
+def test_a_server_whose_database_is_away_says_not_now(start_server: Callable[..., Server], person: Person) -> None:
+    from sqlalchemy import text
+
+    from app.database import get_engine
+    from tests.conftest import administration
+
+    url = get_engine().url
+    server = start_server(DATABASE_CONNECT_TIMEOUT_SECONDS="1")
+    name = url.database
+    with administration(url.set(database="postgres")) as connection, httpx2.Client(base_url=server.url) as browser:
+        connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+        try:
+            connection.execute(text(
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+            ))  # fmt: skip
+            for path in ("/posts", "/users/me", "/readyz"):
+                for _ in range(2):
+                    response = browser.get(path, headers=person.headers)
+                    assert_refused(response, 503, "unavailable")
+                    assert response.headers["Retry-After"] == "1"
+            assert browser.get("/livez").status_code == 200
+        finally:
+            connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+            get_engine().dispose()
+        assert browser.get("/posts", headers=person.headers).status_code == 200

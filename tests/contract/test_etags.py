@@ -1,0 +1,134 @@
+"""`ETag`, `If-None-Match` and `If-Match` of single posts: what has not changed is not sent, nothing is overwritten."""
+
+from collections.abc import Callable
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.contract.answers import assert_refused
+from tests.contract.conftest import Rows
+from tests.fixtures import Person
+
+CHANGE = {"title": "changed"}
+
+
+@pytest.fixture
+def post_id(person: Person, make_post: Callable[..., int]) -> int:
+    return make_post(person, title="as it was")
+
+
+def etag(client: TestClient, post_id: int, person: Person) -> str:
+    return str(client.get(f"/posts/{post_id}", headers=person.headers).headers["ETag"])
+
+
+def test_a_post_that_has_not_changed_is_not_sent_again(client: TestClient, person: Person, post_id: int) -> None:
+    tag = etag(client, post_id, person)
+    for seen in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        response = client.get(f"/posts/{post_id}", headers=person.headers | {"If-None-Match": seen})
+        assert (response.status_code, response.content) == (304, b"")
+        assert response.headers["ETag"] == tag
+    assert client.get(f"/posts/{post_id}", headers=person.headers | {"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_a_post_that_has_changed_is_sent_again(client: TestClient, person: Person, other: Person, post_id: int) -> None:
+    changes: list[Callable[[], object]] = [
+        lambda: client.patch(f"/posts/{post_id}", json=CHANGE, headers=person.headers),
+        lambda: client.put(f"/posts/{post_id}/vote", headers=other.headers),
+        lambda: client.put(f"/posts/{post_id}/vote", headers=person.headers),
+        lambda: client.delete(f"/posts/{post_id}/vote", headers=other.headers),
+        lambda: client.patch("/users/me", json={"username": "renamed"}, headers=person.headers),
+    ]
+    for change in changes:
+        tag = etag(client, post_id, person)
+        change()
+        response = client.get(f"/posts/{post_id}", headers=person.headers | {"If-None-Match": tag})
+        assert response.status_code == 200
+        assert response.headers["ETag"] != tag
+
+
+def test_an_etag_is_the_readers_own(
+    client: TestClient, person: Person, other: Person, post_id: int, cast_votes: Callable[..., None]
+) -> None:
+    cast_votes(post_id, [other])
+
+    assert etag(client, post_id, person) != etag(client, post_id, other)
+
+
+def test_304_is_not_for_those_who_may_not_read(
+    client: TestClient, person: Person, other: Person, post_id: int, rows: Rows
+) -> None:
+    tag = etag(client, post_id, other)
+    rows("UPDATE posts SET published = false RETURNING 1")
+    assert_refused(
+        client.get(f"/posts/{post_id}", headers=other.headers | {"If-None-Match": "*"}), 404, "post_not_found"
+    )
+
+    rows("DELETE FROM sessions WHERE user_id = :id RETURNING 1", id=person.id)
+    response = client.get(f"/posts/{post_id}", headers=person.headers | {"If-None-Match": tag})
+    assert_refused(response, 401, "not_authenticated")
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+def test_what_nobody_changed_meanwhile_can_be_changed(
+    client: TestClient, person: Person, other: Person, post_id: int, rows: Rows, method: str
+) -> None:
+    tag = etag(client, post_id, person)
+    client.put(f"/posts/{post_id}/vote", headers=other.headers)  # A vote is not an edit.
+
+    response = client.request(
+        method, f"/posts/{post_id}", json=_body(method), headers=person.headers | {"If-Match": tag}
+    )
+
+    assert response.status_code == (204 if method == "DELETE" else 200)
+    assert rows("SELECT title, version FROM posts") == ([] if method == "DELETE" else [("changed", 2)])
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+def test_what_somebody_changed_meanwhile_is_not_overwritten(
+    client: TestClient, person: Person, post_id: int, rows: Rows, method: str
+) -> None:
+    tag = etag(client, post_id, person)
+    client.patch(f"/posts/{post_id}", json={"title": "meanwhile"}, headers=person.headers)
+
+    response = client.request(
+        method, f"/posts/{post_id}", json=_body(method), headers=person.headers | {"If-Match": tag}
+    )
+
+    assert_refused(response, 412, "precondition_failed")
+    assert rows("SELECT title, version FROM posts") == [("meanwhile", 2)]
+
+
+@pytest.mark.parametrize(
+    "if_match", ["garbage", "", '"', 'W/"1"', '"99999999999"', '"-1"', '"1', '""', "1", '"\u0661"']
+)
+def test_an_if_match_that_fits_no_version_changes_nothing(
+    client: TestClient, person: Person, post_id: int, rows: Rows, if_match: str
+) -> None:
+    headers = {b"Authorization": f"Bearer {person.token}".encode(), b"If-Match": if_match.encode()}
+
+    assert_refused(client.patch(f"/posts/{post_id}", json=CHANGE, headers=headers), 412, "precondition_failed")
+    assert rows("SELECT title, version FROM posts") == [("as it was", 1)]
+
+
+@pytest.mark.parametrize("if_match", ["*", '"1"', '"7", "1"', '"1-whatever"'])
+def test_an_if_match_that_names_the_version_lets_the_change_through(
+    client: TestClient, person: Person, post_id: int, rows: Rows, if_match: str
+) -> None:
+    headers = person.headers | {"If-Match": if_match}
+
+    assert client.patch(f"/posts/{post_id}", json=CHANGE, headers=headers).status_code == 200
+    assert rows("SELECT title, version FROM posts") == [("changed", 2)]
+
+
+def test_the_etag_of_a_change_allows_the_next_one_and_no_other(
+    client: TestClient, person: Person, post_id: int
+) -> None:
+    first = client.patch(f"/posts/{post_id}", json=CHANGE, headers=person.headers).headers["ETag"]
+    again = {"If-Match": first}
+
+    assert client.patch(f"/posts/{post_id}", json=CHANGE, headers=person.headers | again).status_code == 200
+    assert client.patch(f"/posts/{post_id}", json=CHANGE, headers=person.headers | again).status_code == 412
+
+
+def _body(method: str) -> dict[str, str] | None:
+    return None if method == "DELETE" else CHANGE | {"content": "text"}

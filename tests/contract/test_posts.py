@@ -1,0 +1,403 @@
+"""`/posts`: writing, reading, changing, deleting, drafts. Ordering and walking lists: tests/services."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.contract.answers import assert_refused
+from tests.contract.conftest import Rows
+from tests.fixtures import Person
+
+NEW = {"title": "Top beaches", "content": "Check these out"}
+FLAT = {"id", "title", "content", "published", "created_at", "updated_at", "owner_id", "owner"}
+JSON = {"Content-Type": "application/json"}
+IMPOSSIBLE_IDS = [0, -1, 2**31, 2**63 - 1, 2**63, -(2**63) - 1, 10**400]
+
+
+@pytest.fixture
+def make_draft(make_post: Callable[..., int]) -> Callable[[Person], int]:
+    return lambda owner: make_post(owner, published=False)
+
+
+# Writing.
+
+
+def test_a_post_is_written_and_answered_flat(client: TestClient, person: Person, rows: Rows) -> None:
+    response = client.post("/posts", json=NEW, headers=person.headers)
+
+    assert response.status_code == 201
+    body = response.json()
+    assert set(body) == FLAT
+    assert set(body["owner"]) == {"id", "username", "created_at"}
+    assert (body["title"], body["content"], body["published"]) == ("Top beaches", "Check these out", True)
+    assert body["owner_id"] == body["owner"]["id"] == person.id
+    assert datetime.fromisoformat(body["created_at"]).utcoffset() == timedelta(0)
+    assert response.headers["Location"] == f"/posts/{body['id']}"
+    assert rows("SELECT id, title, content, published, owner_id FROM posts") == [
+        (body["id"], "Top beaches", "Check these out", True, person.id)
+    ]
+    assert rows("SELECT post_id, votes FROM post_stats") == [(body["id"], 0)]
+
+
+def test_a_draft_is_written_as_one(client: TestClient, person: Person, rows: Rows) -> None:
+    response = client.post("/posts", json=NEW | {"published": False}, headers=person.headers)
+
+    assert response.json()["published"] is False
+    assert rows("SELECT published FROM posts") == [(False,)]
+
+
+@pytest.mark.parametrize("path", ["/posts", "/posts/", "/v1/posts", "/v1/posts/"])
+def test_every_spelling_of_the_path_is_served_directly(
+    client: TestClient, person: Person, rows: Rows, path: str
+) -> None:
+    written = client.post(path, json=NEW, headers=person.headers)
+    assert written.status_code == 201
+    assert client.get(path, headers=person.headers).status_code == 200
+    post_path = path.rstrip("/") + f"/{written.json()['id']}" + ("/" if path.endswith("/") else "")
+    assert client.get(post_path, headers=person.headers).status_code == 200
+    assert client.delete(post_path, headers=person.headers).status_code == 204
+    assert rows("SELECT 1 FROM posts") == []
+
+
+def test_read_only_and_unknown_fields_are_ignored_and_never_stored(
+    client: TestClient, person: Person, other: Person, rows: Rows
+) -> None:
+    extra = {
+        "id": 7, "owner_id": other.id, "owner": {"id": other.id}, "created_at": "2000-01-01T00:00:00Z", "version": 9,
+        "updated_at": "2000-01-01T00:00:00Z", "votes": 99, "search": "x", "rating": 4,
+    }  # fmt: skip
+    stored = "SELECT owner_id, id <> 7, created_at > now() - interval '1 minute', version FROM posts"
+
+    post_id = client.post("/posts", json=NEW | extra, headers=person.headers).json()["id"]
+    assert rows(stored) == [(person.id, True, True, 1)]
+
+    for number, method in enumerate(["PUT", "PATCH"], start=2):
+        response = client.request(method, f"/posts/{post_id}", json=NEW | extra, headers=person.headers)
+        assert set(response.json()) == FLAT
+        assert rows(stored) == [(person.id, True, True, number)]
+    assert rows("SELECT votes FROM post_stats") == [(0,)]
+
+
+@pytest.mark.parametrize("field", ["title", "content"])
+def test_lengths_at_the_bounds_are_kept_and_past_them_refused(
+    client: TestClient, person: Person, rows: Rows, field: str
+) -> None:
+    most = {"title": 300, "content": 40_000}[field]
+    for text in ("x", "x" * most, "\N{PILE OF POO}" * most):
+        response = client.post("/posts", json=NEW | {field: text}, headers=person.headers)
+        assert response.status_code == 201
+        assert response.json()[field] == text
+        assert rows(f"SELECT {field} FROM posts ORDER BY id DESC LIMIT 1") == [(text,)]
+    kept = rows("SELECT id FROM posts")
+
+    for text in ("", "x" * (most + 1), "\N{PILE OF POO}" * (most + 1)):
+        for method, path in (("POST", "/posts"), ("PUT", f"/posts/{kept[0][0]}"), ("PATCH", f"/posts/{kept[0][0]}")):
+            response = client.request(method, path, json=NEW | {field: text}, headers=person.headers)
+            assert_refused(response, 422, "validation_failed")
+    assert rows("SELECT id FROM posts") == kept
+    assert rows("SELECT count(*) FROM posts WHERE version <> 1") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {}, [], None, "text", 7, [NEW], {"title": "only"}, {"content": "only"}, NEW | {"title": None},
+        NEW | {"title": 7}, NEW | {"title": ["x"]}, NEW | {"content": {"x": 1}}, NEW | {"published": "perhaps"},
+        NEW | {"published": 2}, NEW | {"published": None}, NEW | {"title": "a\0b"}, NEW | {"content": "\0"},
+        NEW | {"title": "\ud800"}, NEW | {"content": "a\udfffb"}, NEW | {"title": float("nan")},
+        NEW | {"content": float("inf")}, NEW | {"published": float("-inf")}, NEW | {"published": 10**400},
+    ],
+)  # fmt: skip
+def test_a_malformed_post_is_refused_and_nothing_is_written(
+    client: TestClient, person: Person, rows: Rows, body: object
+) -> None:
+    response = client.post("/posts", content=json.dumps(body).encode(), headers=person.headers | JSON)
+
+    assert_refused(response, 422, "validation_failed")
+    assert all(set(problem) == {"type", "loc", "msg"} for problem in response.json()["detail"])
+    assert rows("SELECT 1 FROM posts") == []
+
+
+def test_of_a_key_that_comes_twice_the_last_one_counts(client: TestClient, person: Person) -> None:
+    body = b'{"title": "first", "content": "c", "title": "last"}'
+
+    assert client.post("/posts", content=body, headers=person.headers | JSON).json()["title"] == "last"
+
+
+def test_text_comes_back_as_it_was_sent(client: TestClient, person: Person, rows: Rows) -> None:
+    text = "Ünï¢ødé \N{PILE OF POO}\u2028<script>alert('%s')</script>\r\n\t' OR 1=1; -- \\u0000 {{x}} %(id)s :id"
+
+    post_id = client.post("/posts", json={"title": text, "content": text}, headers=person.headers).json()["id"]
+
+    assert client.get(f"/posts/{post_id}", headers=person.headers).json()["Post"]["content"] == text
+    assert rows("SELECT title, content FROM posts") == [(text, text)]
+
+
+# Reading.
+
+
+def test_a_post_is_read_with_its_votes_and_whether_one_voted(
+    client: TestClient, person: Person, other: Person, make_post: Callable[..., int], cast_votes: Callable[..., None]
+) -> None:
+    post_id = make_post(person)
+    cast_votes(post_id, [other])
+
+    mine = client.get(f"/posts/{post_id}", headers=person.headers).json()
+    theirs = client.get(f"/posts/{post_id}", headers=other.headers).json()
+
+    assert set(mine) == {"Post", "votes", "voted"}
+    assert set(mine["Post"]) == FLAT
+    assert set(mine["Post"]["owner"]) == {"id", "username", "created_at"}
+    assert (mine["votes"], mine["voted"]) == (1, False)
+    assert (theirs["votes"], theirs["voted"]) == (1, True)
+
+
+def test_a_list_is_a_bare_array_of_the_same_shape(
+    client: TestClient, person: Person, make_post: Callable[..., int]
+) -> None:
+    post_id = make_post(person)
+
+    assert client.get("/posts", headers=person.headers).json() == [
+        client.get(f"/posts/{post_id}", headers=person.headers).json()
+    ]
+
+
+@pytest.mark.parametrize("query", [
+    "limit=0", "limit=101", "limit=x", "skip=-1", "skip=10001", "sort=random", "owner_id=x", "published=perhaps",
+    "created_after=yesterday", "search=%00", "search=" + "x" * 501, "cursor=garbage", "cursor=%C3%BC",
+    "created_before=0001-01-01T00:00:00%2B23:59", "created_after=9999-12-31T23:59:59-23:59", "created_after=1e400",
+])  # fmt: skip
+def test_parameters_out_of_range_are_refused(client: TestClient, person: Person, query: str) -> None:
+    assert client.get(f"/posts?{query}", headers=person.headers).status_code == 422
+
+
+@pytest.mark.parametrize("query", [
+    "limit=1", "limit=100", "skip=10000", "owner_id=0", "owner_id=-1", f"owner_id={2**63}", f"owner_id={10**400}",
+    "created_after=2020-01-01T00:00:00%2B23:59", "created_before=2020-01-01T00:00:00-23:59", "unknown=%00",
+    "created_after=0001-01-01T00:00:00", "created_before=9999-12-31T23:59:59Z", "search=", "search=%25_%27%22%5C",
+    "search=%22%20-%20OR%20%26%20%7C%20%21%20%28%3A%2A", "search=%ED%A0%80%FF",
+])  # fmt: skip
+def test_parameters_at_the_edge_are_answered(client: TestClient, person: Person, query: str) -> None:
+    response = client.get(f"/posts?{query}", headers=person.headers)
+
+    assert (response.status_code, response.json()) == (200, [])
+
+
+@pytest.mark.parametrize("post_id", IMPOSSIBLE_IDS)
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
+def test_a_post_that_cannot_exist_is_not_found(client: TestClient, person: Person, method: str, post_id: int) -> None:
+    body = NEW if method in {"PUT", "PATCH"} else None
+
+    response = client.request(method, f"/posts/{post_id}", json=body, headers=person.headers)
+
+    shown = post_id if -(2**63) <= post_id < 2**63 else "out of range"
+    assert_refused(response, 404, "post_not_found", f"post with id: {shown} was not found")
+
+
+@pytest.mark.parametrize("post_id", ["x", "1.5", "%00", "NaN", "1e3", "0x1", "%F0%9F%92%A9", "1%201", "--1"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
+def test_an_id_that_is_not_a_number_is_malformed(client: TestClient, person: Person, method: str, post_id: str) -> None:
+    body = NEW if method in {"PUT", "PATCH"} else None
+
+    assert_refused(
+        client.request(method, f"/posts/{post_id}", json=body, headers=person.headers), 422, "validation_failed"
+    )
+
+
+# Changing.
+
+
+def test_put_replaces_everything_and_patch_what_it_names(client: TestClient, person: Person, rows: Rows) -> None:
+    post_id = client.post("/posts", json=NEW | {"published": False}, headers=person.headers).json()["id"]
+    stored = "SELECT title, content, published, version, updated_at > created_at FROM posts"
+
+    patched = client.patch(f"/posts/{post_id}", json={"title": "Changed"}, headers=person.headers)
+    assert patched.status_code == 200
+    assert set(patched.json()) == FLAT
+    assert rows(stored) == [("Changed", "Check these out", False, 2, True)]
+
+    put = client.put(f"/posts/{post_id}", json={"title": "Other", "content": "text"}, headers=person.headers)
+    assert put.status_code == 200
+    assert set(put.json()) == FLAT
+    assert rows(stored) == [("Other", "text", True, 3, True)]
+
+    assert_refused(
+        client.put(f"/posts/{post_id}", json={"title": "no content"}, headers=person.headers), 422, "validation_failed"
+    )
+    assert rows(stored) == [("Other", "text", True, 3, True)]
+
+
+@pytest.mark.parametrize("role", ["user", "moderator", "admin"])
+def test_nobody_but_the_owner_changes_a_post(
+    client: TestClient, person: Person, make_person: Callable[..., Person], make_post: Callable[..., int], rows: Rows,
+    role: str,
+) -> None:  # fmt: skip
+    post_id = make_post(person)
+    headers = make_person(role=role).headers
+    before = rows("SELECT posts::text FROM posts")
+
+    for method in ("PUT", "PATCH"):
+        for extra in ({}, {"If-Match": "*"}, {"If-Match": '"1"'}, {"If-Match": '"7"'}, {"If-Match": "garbage"}):
+            response = client.request(method, f"/posts/{post_id}", json=NEW, headers=headers | extra)
+            assert_refused(response, 403, "not_authorized", "Not authorized to perform requested action")
+
+    assert rows("SELECT posts::text FROM posts") == before
+
+
+@pytest.mark.parametrize("if_match", ['"1"', '"7"', "garbage", "*"])
+def test_a_missing_post_is_missing_whatever_version_is_expected(
+    client: TestClient, person: Person, if_match: str
+) -> None:
+    for method in ("PUT", "PATCH", "DELETE"):
+        body = None if method == "DELETE" else NEW
+        response = client.request(method, "/posts/0", json=body, headers=person.headers | {"If-Match": if_match})
+        assert_refused(response, 404, "post_not_found")
+
+
+# Deleting.
+
+
+def test_deleting_takes_the_votes_along(
+    client: TestClient, person: Person, other: Person, make_post: Callable[..., int], cast_votes: Callable[..., None],
+    rows: Rows,
+) -> None:  # fmt: skip
+    post_id, another = make_post(person), make_post(person)
+    cast_votes(post_id, [person, other])
+    cast_votes(another, [other])
+
+    response = client.delete(f"/posts/{post_id}", headers=person.headers)
+
+    assert (response.status_code, response.content) == (204, b"")
+    assert rows("SELECT id FROM posts") == [(another,)]
+    assert rows("SELECT post_id, user_id FROM votes") == [(another, other.id)]
+    assert rows("SELECT post_id, votes FROM post_stats") == [(another, 1)]
+    assert_refused(client.delete(f"/posts/{post_id}", headers=person.headers), 404, "post_not_found")
+
+
+@pytest.mark.parametrize(("role", "status"), [("user", 403), ("moderator", 204), ("admin", 204)])
+def test_only_moderators_delete_what_somebody_else_wrote(
+    client: TestClient, person: Person, make_person: Callable[..., Person], make_post: Callable[..., int], rows: Rows,
+    role: str, status: int,
+) -> None:  # fmt: skip
+    post_id = make_post(person)
+
+    response = client.delete(f"/posts/{post_id}", headers=make_person(role=role).headers)
+
+    assert response.status_code == status
+    if status == 403:
+        assert_refused(response, 403, "not_authorized", "Not authorized to perform requested action")
+    assert rows("SELECT id FROM posts") == ([(post_id,)] if status == 403 else [])
+
+
+# Drafts.
+
+DRAFT_ROUTES: list[tuple[str, str, Any]] = [
+    ("GET", "/posts/{id}", None),
+    ("PUT", "/posts/{id}", NEW),
+    ("PATCH", "/posts/{id}", {"title": "mine"}),
+    ("DELETE", "/posts/{id}", None),
+    ("PUT", "/posts/{id}/vote", None),
+    ("DELETE", "/posts/{id}/vote", None),
+]
+
+
+@pytest.mark.parametrize("if_match", ["", "*", '"1"', '"7"'])
+@pytest.mark.parametrize(("method", "path", "body"), DRAFT_ROUTES)
+def test_a_draft_does_not_exist_for_others(
+    client: TestClient, person: Person, other: Person, make_draft: Callable[[Person], int], rows: Rows, method: str,
+    path: str, body: dict[str, Any] | None, if_match: str,
+) -> None:  # fmt: skip
+    draft_id = make_draft(person)
+    before = rows("SELECT posts::text FROM posts")
+    headers = other.headers | ({"If-Match": if_match} if if_match else {})
+
+    there = client.request(method, path.format(id=draft_id), json=body, headers=headers)
+    missing = client.request(method, path.format(id=draft_id + 1_000_000), json=body, headers=headers)
+
+    assert_refused(there, 404, "post_not_found")
+    assert there.json()["detail"].replace(str(draft_id), "") == missing.json()["detail"].replace(
+        str(draft_id + 1_000_000), ""
+    )
+    assert rows("SELECT posts::text FROM posts") == before
+    assert rows("SELECT 1 FROM votes") == []
+
+
+@pytest.mark.parametrize("role", ["owner", "user", "moderator", "admin"])
+def test_nobody_votes_for_a_draft(
+    client: TestClient, person: Person, make_person: Callable[..., Person], make_draft: Callable[[Person], int],
+    rows: Rows, role: str,
+) -> None:  # fmt: skip
+    draft_id = make_draft(person)
+    headers = (person if role == "owner" else make_person(role=role)).headers
+
+    for direction in (1, 0):
+        response = client.post("/vote", json={"post_id": draft_id, "vote_dir": direction}, headers=headers)
+        assert_refused(response, 404, "post_not_found", f"Post with id: {draft_id} does not exist")
+    for method in ("PUT", "DELETE"):
+        assert_refused(client.request(method, f"/posts/{draft_id}/vote", headers=headers), 404, "post_not_found")
+
+    assert rows("SELECT 1 FROM votes") == []
+    assert rows("SELECT votes FROM post_stats") == [(0,)]
+
+
+@pytest.mark.parametrize("role", ["owner", "moderator", "admin"])
+def test_a_draft_is_read_by_its_owner_and_by_moderators(
+    client: TestClient, person: Person, make_person: Callable[..., Person], make_draft: Callable[[Person], int],
+    role: str,
+) -> None:  # fmt: skip
+    draft_id = make_draft(person)
+    headers = (person if role == "owner" else make_person(role=role)).headers
+
+    assert client.get(f"/posts/{draft_id}", headers=headers).json()["Post"]["published"] is False
+    assert client.get("/posts", headers=headers).json() == []
+    assert client.get(f"/posts?owner_id={person.id}", headers=headers).json() == []
+    (item,) = client.get(f"/posts?published=false&owner_id={person.id}", headers=headers).json()
+    assert item["Post"]["id"] == draft_id
+
+
+def test_lists_of_drafts_hold_ones_own_only(
+    client: TestClient, person: Person, other: Person, make_draft: Callable[[Person], int]
+) -> None:
+    mine, _ = make_draft(person), make_draft(other)
+
+    assert [item["Post"]["id"] for item in client.get("/posts?published=false", headers=person.headers).json()] == [
+        mine
+    ]
+    assert client.get(f"/posts?published=false&owner_id={other.id}", headers=person.headers).json() == []
+
+
+@pytest.mark.parametrize(
+    ("role", "status", "code"), [("moderator", 403, "not_authorized"), ("user", 404, "post_not_found")]
+)
+def test_moderators_see_a_draft_but_do_not_change_it(
+    client: TestClient, person: Person, make_person: Callable[..., Person], make_draft: Callable[[Person], int],
+    rows: Rows, role: str, status: int, code: str,
+) -> None:  # fmt: skip
+    draft_id = make_draft(person)
+
+    response = client.patch(f"/posts/{draft_id}", json=NEW, headers=make_person(role=role).headers)
+
+    assert_refused(response, status, code)
+    assert rows("SELECT version FROM posts") == [(1,)]
+
+
+def test_a_post_that_becomes_a_draft_is_gone_for_others_with_its_votes_kept(
+    client: TestClient, person: Person, other: Person, make_post: Callable[..., int], rows: Rows
+) -> None:
+    post_id = make_post(person)
+    client.put(f"/posts/{post_id}/vote", headers=other.headers)
+
+    client.patch(f"/posts/{post_id}", json={"published": False}, headers=person.headers)
+
+    assert_refused(client.get(f"/posts/{post_id}", headers=other.headers), 404, "post_not_found")
+    assert client.get("/posts", headers=other.headers).json() == []
+    assert client.get("/users/me/votes", headers=other.headers).json() == []
+    assert_refused(client.delete(f"/posts/{post_id}/vote", headers=other.headers), 404, "post_not_found")
+    assert rows("SELECT user_id FROM votes") == [(other.id,)]
+
+    client.patch(f"/posts/{post_id}", json={"published": True}, headers=person.headers)
+    assert client.get(f"/posts/{post_id}", headers=other.headers).json()["votes"] == 1

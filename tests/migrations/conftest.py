@@ -1,0 +1,117 @@
+"""Databases of these tests' own, empty at first; and Alembic, in this process or in one of its own."""
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
+from sqlalchemy.pool import NullPool
+
+from tests.conftest import administration
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture
+def server() -> URL:
+    """The server that tests use; the role may create databases there."""
+    return make_url(os.environ["DATABASE_URL"])
+
+
+@pytest.fixture
+def make_database(server: URL) -> Iterator[Callable[[], URL]]:
+    """Makes a database with nothing in it."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(_database(server))
+
+
+@contextmanager
+def _database(server: URL) -> Iterator[URL]:
+    name = f"migrations_{os.getpid()}_{secrets.token_hex(3)}"
+    with administration(server) as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template0"))
+    try:
+        yield server.set(database=name)
+    finally:
+        with administration(server) as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def url(make_database: Callable[[], URL]) -> URL:
+    """A database with nothing in it."""
+    return make_database()
+
+
+@pytest.fixture
+def engine(url: URL) -> Engine:
+    return create_engine(url, poolclass=NullPool)
+
+
+@pytest.fixture
+def looking(engine: Engine) -> Iterator[Connection]:
+    """For looking at rows, and writing some: each statement is a transaction."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+
+
+def config_for(url: URL) -> Config:
+    """For `alembic.command`, on this database."""
+    config = Config(ROOT / "alembic.ini")
+    config.attributes |= {"url": url, "configure_logging": False}
+    return config
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's, but for where the database is."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")} | variables
+
+
+def start_alembic(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=ROOT,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_alembic(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    process = start_alembic(*arguments, **variables)
+    out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def address(url: URL) -> str:
+    """What an operator would put into DATABASE_URL."""
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def version(connection: Connection) -> str | None:
+    """The revision that the database says it is at."""
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
+
+
+def revisions() -> list[str]:
+    """All of them, the oldest first."""
+    scripts = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
+    return [script.revision for script in scripts.walk_revisions()][::-1]
+
+
+def error_line(run: subprocess.CompletedProcess[str]) -> str:
+    """What the failed run said of its failure, which is one line and no traceback."""
+    assert run.returncode != 0
+    assert "Traceback" not in run.stderr
+    (line,) = (line for line in run.stderr.splitlines() if line.startswith(("error: ", "FAILED: ")))
+    assert run.stderr.rstrip().endswith(line)
+    return line

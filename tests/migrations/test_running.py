@@ -1,0 +1,203 @@
+"""`alembic upgrade head` beside a live system: two at once, blocked, interrupted, misconfigured."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from urllib.parse import quote
+
+import pytest
+from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from alembic import command
+from tests.conftest import administration
+from tests.fixtures import free_port
+from tests.migrations.conftest import (
+    address,
+    config_for,
+    error_line,
+    revisions,
+    run_alembic,
+    start_alembic,
+    version,
+)  # fmt: skip
+from tests.races.waiting import in_background, wait_until, wait_until_blocked
+
+HEAD = revisions()[-1]
+LONGEST_WAIT_OF_READERS_SECONDS = 2
+INVALID = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
+
+
+def add_user_with_post(connection: Connection) -> None:
+    """At revision 0008 or later; both get id 1."""
+    connection.execute(text("INSERT INTO users (email, email_canonical, password_hash) VALUES ('', '', '')"))
+    connection.execute(text("INSERT INTO posts (title, content, owner_id) VALUES ('', '', 1)"))
+
+
+def test_two_upgrades_at_once_both_succeed(url: URL, looking: Connection) -> None:
+    runs = [start_alembic("upgrade", "head", DATABASE_URL=address(url)) for _ in range(2)]
+
+    errors = [run.communicate(timeout=120)[1] for run in runs]
+
+    assert [run.returncode for run in runs] == [0, 0], errors
+    assert version(looking) == HEAD
+    # Each revision was run by one of them, and by one only.
+    assert sum(error.count("Running upgrade") for error in errors) == len(revisions())
+
+
+def test_blocked_migration_gives_up_soon_changes_nothing_and_succeeds_when_run_again(
+    url: URL, engine: Engine, looking: Connection
+) -> None:
+    command.upgrade(config_for(url), "0008")
+    add_user_with_post(looking)
+    with engine.begin() as blocker:
+        blocker.execute(text("SELECT FROM posts"))  # As a backup does for hours.
+        blocked = start_alembic("upgrade", "head", DATABASE_URL=address(url))
+        wait_until_blocked(looking, by=blocker)
+        asked_at = time.monotonic()
+        looking.execute(text("SELECT FROM posts"))  # Behind the migration.
+        waited_seconds = time.monotonic() - asked_at
+        _, error = blocked.communicate(timeout=60)
+
+    assert blocked.returncode == 1
+    assert error.splitlines()[-1].startswith("error: canceling statement due to lock timeout")
+    assert "Traceback" not in error
+    assert 0.5 < waited_seconds <= LONGEST_WAIT_OF_READERS_SECONDS
+    assert version(looking) == "0008"
+    again = run_alembic("upgrade", "head", DATABASE_URL=address(url))
+    assert again.returncode == 0, again.stderr
+    assert version(looking) == HEAD
+    assert looking.scalar(text("SELECT count(*) FROM post_stats")) == 1
+
+
+def test_vote_cast_while_counts_are_first_made_is_counted(url: URL, engine: Engine, looking: Connection) -> None:
+    command.upgrade(config_for(url), "0010")
+    add_user_with_post(looking)
+    with engine.begin() as voter:
+        voter.execute(text("INSERT INTO votes (user_id, post_id) VALUES (1, 1)"))
+        upgrade = in_background(lambda: command.upgrade(config_for(url), "0011"))
+        wait_until_blocked(looking, by=voter)
+    upgrade()
+
+    assert looking.scalar(text("SELECT votes FROM post_stats")) == 1
+
+
+def test_index_waits_for_a_long_transaction_and_nobody_waits_for_it(
+    url: URL, engine: Engine, looking: Connection
+) -> None:
+    command.upgrade(config_for(url), "0013")
+    add_user_with_post(looking)
+    with engine.begin() as long:
+        long.execute(text("UPDATE posts SET title = 'long'"))
+        upgrade = start_alembic("upgrade", "head", DATABASE_URL=address(url))
+        wait_until_blocked(looking, by=long)
+        time.sleep(2)  # Longer than lock_timeout.
+        asked_at = time.monotonic()
+        looking.execute(text("INSERT INTO posts (title, content, owner_id) VALUES ('', '', 1)"))
+        looking.execute(text("SELECT FROM posts"))
+        assert time.monotonic() - asked_at < 0.5
+        assert upgrade.poll() is None
+    _, error = upgrade.communicate(timeout=60)
+
+    assert upgrade.returncode == 0, error
+    assert version(looking) == HEAD
+
+
+def test_interrupted_index_is_made_whole_by_running_again(url: URL, engine: Engine, looking: Connection) -> None:
+    command.upgrade(config_for(url), "0013")
+    add_user_with_post(looking)
+    with engine.begin() as blocker:
+        blocker.execute(text("UPDATE posts SET title = 'long'"))
+        doomed = start_alembic("upgrade", "head", DATABASE_URL=address(url))
+        wait_until_blocked(looking, by=blocker)
+        doomed.kill()
+        doomed.communicate()
+        looking.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%'")
+        )
+        wait_until(looking, "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONC%')")
+    assert looking.scalars(text(INVALID)).all() == ["posts_created_at_id_idx"]
+    assert version(looking) == "0013"
+
+    again = run_alembic("upgrade", "head", DATABASE_URL=address(url))
+
+    assert again.returncode == 0, again.stderr
+    assert version(looking) == HEAD
+    assert looking.scalars(text(INVALID)).all() == []
+    assert run_alembic("check", DATABASE_URL=address(url)).returncode == 0
+
+
+@contextmanager
+def role(server: URL, database: URL, password: str) -> Iterator[str]:
+    """A role without privileges that owns the database."""
+    name = f"migrator_{secrets.token_hex(3)}"
+    with administration(server) as connection:
+        connection.connection.cursor().execute(f"CREATE ROLE {name} LOGIN PASSWORD %s", (password,))
+        connection.execute(text(f"ALTER DATABASE {database.database} OWNER TO {name}"))
+        try:
+            yield name
+        finally:
+            connection.execute(text(f"ALTER DATABASE {database.database} OWNER TO CURRENT_USER"))
+            with create_engine(database, poolclass=NullPool).begin() as owned:
+                owned.execute(text(f"REASSIGN OWNED BY {name} TO CURRENT_USER"))
+            connection.execute(text(f"DROP ROLE {name}"))
+
+
+Spelling = Callable[[URL, str, str], dict[str, str]]
+ODD_PASSWORD = "50% of p@ss:w/rd?#&é"
+
+
+def spelled(scheme: str) -> Spelling:
+    def spell(url: URL, name: str, password: str) -> dict[str, str]:
+        place = f"{url.host}:{url.port}/{url.database}"
+        return {"DATABASE_URL": f"{scheme}://{name}:{quote(password, safe='')}@{place}"}
+
+    return spell
+
+
+def spelled_in_parts(url: URL, name: str, password: str) -> dict[str, str]:
+    return {
+        "DATABASE_HOSTNAME": str(url.host),
+        "DATABASE_PORT": str(url.port),
+        "DATABASE_NAME": str(url.database),
+        "DATABASE_USERNAME": name,
+        "DATABASE_PASSWORD": password,
+    }
+
+
+@pytest.mark.parametrize(
+    "spell", [spelled("postgres"), spelled("postgresql"), spelled_in_parts], ids=["postgres", "postgresql", "parts"]
+)
+def test_upgrade_finds_the_database_however_it_is_given_and_whatever_the_password(
+    spell: Spelling, server: URL, url: URL, looking: Connection
+) -> None:
+    with role(server, url, ODD_PASSWORD) as name:
+        run = run_alembic("upgrade", "head", **spell(url, name, ODD_PASSWORD))
+
+    assert run.returncode == 0, run.stderr
+    assert version(looking) == HEAD
+
+
+@pytest.mark.parametrize(
+    ("database_url", "reason"),
+    [
+        ("postgresql://u:secret@127.0.0.1:{port}/x", "Connection refused"),
+        ("postgresql://u:secret@no-such-host.invalid/x", "no-such-host.invalid"),
+        ("mysql://u:secret@127.0.0.1/x", "must look like postgresql://"),
+        ("postgresql://u:secret@127.0.0.1:port/x", "must look like postgresql://"),
+        ("u:secret@127.0.0.1/x", "must look like postgresql://"),
+        ("postgresql://u:secret@127.0.0.1/x?no_such_option=1", "no_such_option"),
+    ],
+)
+def test_upgrade_says_in_one_line_why_it_cannot_reach_the_database(database_url: str, reason: str) -> None:
+    line = error_line(run_alembic("upgrade", "head", DATABASE_URL=database_url.format(port=free_port())))
+
+    assert reason in line
+    assert "secret" not in line
+
+
+def test_upgrade_says_in_one_line_that_the_database_does_not_exist(url: URL) -> None:
+    line = error_line(run_alembic("upgrade", "head", DATABASE_URL=address(url.set(database="no_such_database"))))
+
+    assert "no_such_database" in line

@@ -1,0 +1,111 @@
+"""Up and down, one revision at a time, with rows in the tables: what a revision can hold stays."""
+
+from collections.abc import Callable
+
+from sqlalchemy import URL, Connection, text
+
+from alembic import command
+from tests.migrations.conftest import config_for, revisions
+
+ALL = ("posts", "users", "votes", "sessions", "idempotency_keys")
+FIRST_REVISION = {"posts": "0001", "users": "0003", "votes": "0006", "sessions": "0012", "idempotency_keys": "0013"}
+LABELS = {
+    "posts": "SELECT title FROM posts",
+    "users": "SELECT email FROM users",
+    "votes": "SELECT email||' for '||title FROM votes JOIN users u ON u.id = user_id JOIN posts p ON post_id = p.id",
+    "sessions": "SELECT email FROM sessions JOIN users ON users.id = user_id",
+    "idempotency_keys": "SELECT key FROM idempotency_keys",
+}  # fmt: skip
+NOBODY = "nobody@example.com"
+
+
+def insert_rows(connection: Connection, revision: str, label: str) -> None:
+    """Rows as somebody would write them at this revision: in every table that it has, recognisable by the label."""
+    values: dict[str, object] = {"label": label}
+    if revision >= "0003":
+        columns = "email, password" if revision < "0008" else "email, email_canonical, password_hash"
+        places = ":label, 'hash'" if revision < "0008" else ":label, :label, 'hash'"
+        values["user"] = connection.scalar(
+            text(f"INSERT INTO users ({columns}) VALUES ({places}) RETURNING id"), values
+        )
+    columns, places = "title", ":label"
+    if revision >= "0002":
+        columns, places = f"{columns}, content", f"{places}, 'content'"
+    if revision >= "0004":
+        columns, places = f"{columns}, owner_id", f"{places}, :user"
+    values["post"] = connection.scalar(text(f"INSERT INTO posts ({columns}) VALUES ({places}) RETURNING id"), values)
+    if revision >= "0006":
+        connection.execute(text("INSERT INTO votes (user_id, post_id) VALUES (:user, :post)"), values)
+    if revision >= "0012":
+        connection.execute(text("INSERT INTO sessions (user_id, expires_at) VALUES (:user, now())"), values)
+    if revision >= "0013":
+        connection.execute(
+            text("""
+                INSERT INTO idempotency_keys (user_id, key, fingerprint, status, body, expires_at)
+                VALUES (:user, :label, '', 201, '', now())
+            """),
+            values,
+        )
+
+
+def check_rows(connection: Connection, revision: str, expected: dict[str, set[str]]) -> None:
+    for table in ALL:
+        if revision < FIRST_REVISION[table]:
+            expected[table].clear()
+            continue
+        found = set(connection.scalars(text(LABELS[table]))) - {NOBODY}
+        assert found == expected[table], f"at {revision}, {table}"
+    if revision >= "0011":
+        wrong = connection.scalar(
+            text("""
+                SELECT count(*) FROM posts FULL JOIN post_stats ON post_id = id
+                WHERE post_stats.votes IS DISTINCT FROM (SELECT count(*) FROM votes WHERE votes.post_id = posts.id)
+            """)
+        )
+        assert wrong == 0, f"at {revision}"
+
+
+def note_rows(revision: str, label: str, expected: dict[str, set[str]]) -> None:
+    for table in ALL:
+        if revision >= FIRST_REVISION[table]:
+            expected[table].add(f"{label} for {label}" if table == "votes" else label)
+
+
+def step(run: Callable[..., None], url: URL, target: str, missing: str) -> None:
+    try:
+        run(config_for(url), target)
+    except Exception as error:
+        raise AssertionError(f"{missing}: {error!r}") from error
+
+
+def test_every_revision_keeps_its_rows_up_and_down_and_up_again(url: URL, looking: Connection) -> None:
+    chain = revisions()
+    expected: dict[str, set[str]] = {table: set() for table in ALL}
+    for direction, path in (("up", chain), ("down", chain[-2::-1]), ("again", chain[1:])):
+        for revision in path:
+            if direction == "down":
+                left = chain[chain.index(revision) + 1]
+                step(command.downgrade, url, revision, f"revision {left} lacks a downgrade that keeps rows")
+            else:
+                step(command.upgrade, url, revision, f"revision {revision} lacks an upgrade that keeps rows")
+            check_rows(looking, revision, expected)
+            insert_rows(looking, revision, f"{direction} {revision}")
+            note_rows(revision, f"{direction} {revision}", expected)
+    assert len(expected["posts"]) == 3 * len(chain) - 2, "a post was lost"
+    assert len(expected["votes"]) > 0
+
+
+def test_downgrade_to_base_leaves_nothing_and_upgrade_begins_anew(url: URL, looking: Connection) -> None:
+    command.upgrade(config_for(url), "head")
+    insert_rows(looking, revisions()[-1], "before")
+
+    command.downgrade(config_for(url), "base")
+
+    left = """
+        SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname !~ '^alembic_version'
+        UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    """
+    assert looking.scalars(text(left)).all() == []
+    command.upgrade(config_for(url), "head")
+    insert_rows(looking, revisions()[-1], "after")
+    assert looking.scalars(text("SELECT title FROM posts")).all() == ["after"]

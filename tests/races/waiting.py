@@ -1,0 +1,37 @@
+"""Bringing two into each other's way on purpose: something in the background, and who waits for whom."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from sqlalchemy import Connection, text
+
+Result = TypeVar("Result")
+PATIENCE_SECONDS = 20
+
+
+def in_background(call: Callable[[], Result]) -> Callable[[], Result]:
+    """Start the call in a thread; what is returned waits for its result."""
+    thread = ThreadPoolExecutor(max_workers=1)
+    future = thread.submit(call)
+    thread.shutdown(wait=False)
+    return lambda: future.result(timeout=60)
+
+
+def wait_until_blocked(connection: Connection, *, by: Connection, waiting_count: int = 1) -> None:
+    """Until so many backends wait for a lock that the transaction of `by` holds."""
+    wait_until(
+        connection,
+        "SELECT count(*) >= :n FROM pg_stat_activity WHERE :blocker = ANY (pg_blocking_pids(pid))",
+        n=waiting_count,
+        blocker=by.connection.driver_connection.info.backend_pid,  # type: ignore[union-attr]
+    )
+
+
+def wait_until(connection: Connection, condition: str, **values: object) -> None:
+    """Until the query says true."""
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    while not connection.scalar(text(condition), values):
+        assert time.monotonic() < give_up_at, f"it never came: {condition}"
+        time.sleep(0.02)

@@ -1,0 +1,155 @@
+"""How many statements each route sends: as many for a page of a hundred as for a page of one, and fewer for a crowd."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+from starlette.testclient import TestClient
+
+from app import lanes, tokens
+from app.services import feed, vote
+from tests.fixtures import Person, counted_queries
+from tests.services.walking import make_posts
+
+SESSIONS, PAGE, OWN_VOTES = 1, 1, 1
+LONGEST_SECONDS = 10
+
+
+@pytest.fixture
+def posts(connection: Connection, person: Person) -> list[int]:
+    """120 posts; the person voted for some."""
+    post_ids = make_posts(connection, person, 120)
+    connection.execute(text("INSERT INTO votes (post_id, user_id) SELECT id, owner_id FROM posts WHERE id % 2 = 0"))
+    return post_ids
+
+
+@pytest.fixture
+def send(client: TestClient, person: Person, database: Engine) -> Callable[..., list[str]]:
+    """Sends a request, which must succeed, and returns the statements that it cost."""
+
+    def send(method: str, path: str, **parameters: object) -> list[str]:
+        with counted_queries(database) as statements:
+            response = client.request(method, path, headers=person.headers, **parameters)  # type: ignore[arg-type]
+        assert response.is_success, response.text
+        return statements
+
+    return send
+
+
+Send = Callable[..., list[str]]
+
+
+@pytest.mark.parametrize("limit", [1, 10, 100])
+@pytest.mark.parametrize("sort", ["new", "old", "top", "hot"])
+def test_page_costs_three_statements_and_so_does_the_next(
+    client: TestClient, send: Send, posts: list[int], person: Person, sort: str, limit: int
+) -> None:
+    first = f"/posts?sort={sort}&limit={limit}"
+    assert len(send("GET", first)) == SESSIONS + PAGE + OWN_VOTES
+    following = client.get(first, headers=person.headers).links["next"]["url"]
+    assert len(send("GET", following)) == SESSIONS + PAGE + OWN_VOTES
+    assert len(posts) == 120
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+def test_page_of_own_votes_costs_three_statements(send: Send, posts: list[int], limit: int) -> None:
+    assert len(send("GET", f"/users/me/votes?limit={limit}")) == SESSIONS + PAGE + OWN_VOTES
+    assert posts
+
+
+def test_empty_page_asks_for_no_votes(send: Send) -> None:
+    assert len(send("GET", "/posts")) == SESSIONS + PAGE
+
+
+def test_one_post_costs_three_statements(send: Send, posts: list[int]) -> None:
+    assert len(send("GET", f"/posts/{posts[0]}")) == SESSIONS + PAGE + OWN_VOTES
+
+
+def test_votes_cost_one_statement(send: Send, posts: list[int]) -> None:
+    post_id = next(post_id for post_id in posts if post_id % 2)
+    assert len(send("POST", "/vote", json={"post_id": post_id, "vote_dir": 1})) == 1
+    assert len(send("POST", "/vote", json={"post_id": post_id, "vote_dir": 0})) == 1
+    assert len(send("PUT", f"/posts/{post_id}/vote")) == 1
+    assert len(send("DELETE", f"/posts/{post_id}/vote")) == 1
+
+
+def test_ordinary_routes_cost_the_caller_and_one_statement(send: Send, posts: list[int], person: Person) -> None:
+    caller = 1
+    new = {"title": "title", "content": "content"}
+    assert len(send("POST", "/posts", json=new)) == caller + 1
+    assert len(send("PUT", f"/posts/{posts[0]}", json=new)) == caller + 1
+    assert len(send("PATCH", f"/posts/{posts[0]}", json={"title": "other"})) == caller + 1
+    assert len(send("DELETE", f"/posts/{posts[0]}")) == caller + 1
+    assert len(send("GET", "/users/me")) == caller
+    assert len(send("GET", f"/users/{person.id}")) == caller  # It is the caller, who is there already.
+
+
+def test_profile_of_somebody_else_costs_two_statements(
+    send: Send, client: TestClient, make_person: Callable[..., Person], database: Engine
+) -> None:
+    other = make_person()
+    assert len(send("GET", f"/users/{other.id}")) == 2
+    with counted_queries(database) as statements:
+        assert client.get(f"/users/{other.id}").status_code == 200
+    assert len(statements) == 1
+
+
+@pytest.mark.parametrize("limit", [1, 50])
+def test_accounts_cost_two_statements(
+    client: TestClient, make_person: Callable[..., Person], database: Engine, limit: int
+) -> None:
+    admin, *_ = [make_person(role="admin"), *(make_person() for _ in range(5))]
+    with counted_queries(database) as statements:
+        assert client.get(f"/users?limit={limit}", headers=admin.headers).status_code == 200
+    assert len(statements) == 2
+
+
+def at_once(database: Engine, *asked: Callable[[], Awaitable[object]]) -> list[str]:
+    """The statements that these cost together, where all wait in the same moment."""
+
+    async def ask() -> None:
+        await asyncio.wait_for(asyncio.gather(*(ask() for ask in asked)), LONGEST_SECONDS)
+
+    with counted_queries(database) as statements:
+        asyncio.run(ask())
+    return statements
+
+
+def test_crowd_that_asks_for_one_page_costs_what_one_does(
+    database: Engine, posts: list[int], make_person: Callable[..., Person]
+) -> None:
+    people = [make_person() for _ in range(20)]
+    questions = [feed.Question(tokens.verify(person.token), feed.PageQuery("new", 10)) for person in people]
+    statements = at_once(
+        database,
+        *(lambda question=question: lanes.readings().submit(question) for question in questions),  # type: ignore[misc]
+    )
+    assert len(statements) == SESSIONS + PAGE + OWN_VOTES
+    assert posts
+
+
+def test_crowd_that_asks_for_different_pages_shares_all_but_the_pages(
+    database: Engine, posts: list[int], person: Person
+) -> None:
+    token = tokens.verify(person.token)
+    questions = [feed.Question(token, feed.PageQuery("new", 1 + number % 5)) for number in range(20)]
+    statements = at_once(
+        database,
+        *(lambda question=question: lanes.readings().submit(question) for question in questions),  # type: ignore[misc]
+    )
+    assert len(statements) == SESSIONS + 5 * PAGE + OWN_VOTES
+    assert posts
+
+
+def test_crowd_that_votes_costs_one_statement(
+    database: Engine, connection: Connection, posts: list[int], make_person: Callable[..., Person]
+) -> None:
+    connection.execute(text("DELETE FROM votes"))
+    ballots = [vote.Ballot(tokens.verify(make_person().token), posts[n % 3], is_for=True) for n in range(20)]
+    statements = at_once(
+        database,
+        *(lambda ballot=ballot: lanes.votes().submit(lanes.VoteRequest(ballot)) for ballot in ballots),  # type: ignore[misc]
+    )
+    assert len(statements) == 1
+    assert connection.scalar(text("SELECT count(*) FROM votes")) == 20

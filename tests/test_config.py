@@ -1,0 +1,188 @@
+"""Settings: what cannot be used stops the program with one clear line; what can be used means the same
+however it is written.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine
+
+from app.config import ConfigurationError, Settings, get_settings
+
+ROOT = Path(__file__).resolve().parent.parent
+SECRET = "0123456789abcdef" * 2
+PRODUCTION = {"ENVIRONMENT": "production", "SECRET_KEY": SECRET, "DATABASE_URL": "postgres://u:p@h/d"}
+NOT_A_URL = "DATABASE_URL must look like postgresql://user:password@host:5432/name"
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def settings_from(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Settings:
+    """What a program that starts now would read."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return get_settings.__wrapped__()
+
+
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        ({"SECRET_KEY": "x" * 31}, "SECRET_KEY is shorter than 32 bytes; make one with: python -c"),
+        ({"SECRET_KEY": "weak"}, "SECRET_KEY is shorter than 32 bytes; make one with: python -c"),
+        (PRODUCTION | {"SECRET_KEY": ""}, "SECRET_KEY is not set; make one with: python -c"),
+        (PRODUCTION | {"SECRET_KEY": "x" * 31}, "SECRET_KEY is shorter than 32 bytes"),
+        (PRODUCTION | {"PASSWORD_HASH_ROUNDS": "9"}, "PASSWORD_HASH_ROUNDS is below 10 in production"),
+        (PRODUCTION | {"DATABASE_URL": ""}, "no database is configured; set DATABASE_URL"),
+        (PRODUCTION | {"DATABASE_URL": "mysql://u:canary@h/d"}, NOT_A_URL),
+        ({"DATABASE_URL": "mysql://u:canary@h/d"}, NOT_A_URL),
+        ({"DATABASE_URL": "postgresql+psycopg://u:canary@h/d"}, NOT_A_URL),
+        ({"DATABASE_URL": "canary"}, NOT_A_URL),
+        ({"DATABASE_URL": "postgres://u:canary@h:port/d"}, NOT_A_URL),
+        ({"DATABASE_URL": "postgresql:/u:canary@h/d"}, NOT_A_URL),
+        ({"DATABASE_PORT": "0"}, "DATABASE_PORT: Input should be greater than or equal to 1"),
+        ({"ENVIRONMENT": "staging"}, "ENVIRONMENT: Input should be 'development' or 'production'"),
+        ({"PORT": "http"}, "PORT: Input should be a valid integer"),
+        ({"PORT": "65536"}, "PORT: Input should be less than or equal to 65535"),
+        ({"WORKERS": "0"}, "WORKERS: Input should be greater than or equal to 1"),
+        ({"LOG_LEVEL": "loud"}, "LOG_LEVEL: Input should be 'debug', 'info', 'warning' or 'error'"),
+        ({"ALGORITHM": "none"}, "ALGORITHM: Input should be 'HS256'"),
+        ({"ALGORITHM": "RS256"}, "ALGORITHM: Input should be 'HS256'"),
+        (
+            {"ACCESS_TOKEN_EXPIRE_MINUTES": "0"},
+            "ACCESS_TOKEN_EXPIRE_MINUTES: Input should be greater than or equal to 1",
+        ),
+        ({"DEFAULT_SORT": "best"}, "DEFAULT_SORT: Input should be 'new', 'old', 'top' or 'hot'"),
+        ({"PUBLIC_EMAILS": "perhaps"}, "PUBLIC_EMAILS: Input should be a valid boolean"),
+        ({"MAX_BODY_BYTES": "1MB"}, "MAX_BODY_BYTES: Input should be a valid integer"),
+        ({"CORS_ORIGINS": "*"}, "CORS_ORIGINS: '*' is not an origin such as https://example.com; `*` is never allowed"),
+        ({"CORS_ORIGINS": "https://a.example,*"}, "CORS_ORIGINS: '*' is not an origin"),
+        ({"CORS_ORIGINS": "a.example"}, "CORS_ORIGINS: 'a.example' is not an origin"),
+        ({"CORS_ORIGINS": "https://a.example/path"}, "CORS_ORIGINS: 'https://a.example/path' is not an origin"),
+        ({"CORS_ORIGINS": "https://a.example,null"}, "CORS_ORIGINS: 'null' is not an origin"),
+        ({"CORS_ORIGINS": "https://*.example"}, "CORS_ORIGINS: 'https://*.example' is not an origin"),
+        ({"CORS_ORIGINS": "https://"}, "CORS_ORIGINS: 'https:' is not an origin"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_in_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], line: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        settings_from(monkeypatch, environment)
+
+    message = str(refusal.value)
+    assert message.startswith(line)
+    assert "\n" not in message
+    assert "canary" not in message
+    assert environment.get("SECRET_KEY", "") == "" or environment["SECRET_KEY"] not in message
+
+
+@pytest.mark.parametrize("command", [["app", "serve"], ["alembic", "upgrade", "head"]])
+@pytest.mark.parametrize(
+    "environment",
+    [{"SECRET_KEY": "weak"}, {"ENVIRONMENT": "production"}, {"DATABASE_URL": "x"}, {"CORS_ORIGINS": "*"},
+    ],
+    ids=["weak secret", "production without a secret", "bad URL", "any origin"],
+)  # fmt: skip
+def test_a_program_says_it_in_one_line_and_does_not_start(command: list[str], environment: dict[str, str]) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, env=_bare_environment() | environment, capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert result.returncode == 1
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert "weak" not in result.stderr
+
+
+def test_a_development_server_without_its_database_says_so_in_one_line() -> None:
+    environment = {"DATABASE_URL": "postgres://u:canary@127.0.0.1:1/d", "PORT": "0"}
+
+    result = subprocess.run(
+        [sys.executable, "-m", "app", "run"], cwd=ROOT, env=_bare_environment() | environment, capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert result.returncode == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: the database does not answer: ")
+    assert "canary" not in line
+
+
+def test_a_secret_of_32_bytes_is_enough_whatever_its_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings_from(monkeypatch, PRODUCTION | {"SECRET_KEY": "é" * 16}).signing_secret == "é" * 16
+
+
+def test_neither_secret_nor_passwords_show_when_settings_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_from(
+        monkeypatch,
+        {"SECRET_KEY": "canary" * 8, "DATABASE_URL": "postgres://u:canary@h/d", "DATABASE_PASSWORD": "canary"},
+    )
+
+    assert "canary" not in repr(settings)
+    assert "canary" not in repr(settings.database)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
+def test_every_scheme_of_postgresql_means_psycopg2(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    url = settings_from(monkeypatch, {"DATABASE_URL": f"{scheme}://u:p@h:6543/d?sslmode=require"}).database
+
+    assert url is not None
+    assert url.drivername == "postgresql+psycopg2"
+    assert create_engine(url).dialect.driver == "psycopg2"
+    assert (url.username, url.password, url.host, url.port, url.database) == ("u", "p", "h", 6543, "d")
+    assert url.query == {"sslmode": "require"}
+
+
+STRANGE_PASSWORD = "p@ss:w%rd/?#[é] +%40"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"DATABASE_HOSTNAME": "h", "DATABASE_PASSWORD": STRANGE_PASSWORD, "DATABASE_USERNAME": "u"},
+        {"DATABASE_URL": "postgres://u:p%40ss%3Aw%25rd%2F%3F%23%5B%C3%A9%5D%20%2B%2540@h:5432/fastapi"},
+    ],
+    ids=["DATABASE_PASSWORD", "DATABASE_URL"],
+)
+def test_a_password_of_any_characters_reaches_the_driver_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    url = settings_from(monkeypatch, environment).database
+
+    assert url is not None
+    _, arguments = create_engine(url).dialect.create_connect_args(url)
+    assert arguments == {"host": "h", "port": 5432, "dbname": "fastapi", "user": "u", "password": STRANGE_PASSWORD}
+
+
+def test_the_url_goes_before_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"DATABASE_URL": "postgres://u:p@one/d", "DATABASE_HOSTNAME": "two"}
+
+    url = settings_from(monkeypatch, environment).database
+
+    assert url is not None
+    assert url.host == "one"
+
+
+def test_without_a_database_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings_from(monkeypatch, {}).database is None
+    assert settings_from(monkeypatch, {"DATABASE_URL": ""}).database is None
+
+
+def test_origins_are_split_and_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"CORS_ORIGINS": " https://a.example/ ,http://localhost:3000,"}
+
+    assert settings_from(monkeypatch, environment).cors_origins == ["https://a.example", "http://localhost:3000"]
+
+
+def _bare_environment() -> dict[str, str]:
+    settings = {name.upper() for name in Settings.model_fields}
+    return {name: value for name, value in os.environ.items() if name.upper() not in settings}

@@ -1,0 +1,163 @@
+"""The OpenAPI document says all that is true of every operation, and `openapi.json` is what the code says today."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from typer.testing import CliRunner
+
+from app.cli import cli
+from app.errors import DomainError
+from app.main import app
+from app.schemas.post import PostChange, PostIn
+from app.schemas.user import UserChange, UserIn
+from app.schemas.vote import VoteIn
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENT: dict[str, Any] = app.openapi()
+OPERATIONS: dict[str, dict[str, Any]] = {
+    f"{method.upper()} {path}": operation
+    for path, item in DOCUMENT["paths"].items()
+    for method, operation in item.items()
+}
+PUBLIC = {"GET /", "GET /livez", "GET /readyz", "GET /users/{id}", "POST /users", "POST /login"}
+VERBS = {"cast", "change", "create", "delete", "get", "list", "login", "remove", "replace", "set", "sign"}
+
+
+def test_openapi_json_is_current() -> None:
+    printed = CliRunner().invoke(cli, ["openapi"])
+
+    assert printed.exit_code == 0
+    assert (ROOT / "openapi.json").read_text(encoding="utf-8") == printed.stdout, "run: make openapi"
+
+
+def test_operation_ids_are_unique_and_begin_with_a_verb() -> None:
+    ids = [operation["operationId"] for operation in OPERATIONS.values()]
+
+    assert len(ids) == len(set(ids))
+    for name in ids:
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
+        assert name.split("_")[0] in VERBS
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_says_what_it_is(name: str) -> None:
+    operation = OPERATIONS[name]
+
+    assert operation["summary"]
+    assert operation["description"].endswith(".")
+    assert len(operation["tags"]) == 1
+    for parameter in operation.get("parameters", []):
+        if parameter["name"] not in {"limit", "skip"}:
+            assert parameter["schema"]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_declares_the_errors_it_can_give(name: str) -> None:
+    operation = OPERATIONS[name]
+    statuses = set(operation["responses"])
+    expected = {"500"}
+    if name not in PUBLIC:
+        expected.add("401")
+    if "requestBody" in operation:
+        expected |= {"413", "422"}
+    if operation.get("parameters"):
+        expected.add("422")
+    if name not in {"GET /", "GET /livez"}:
+        expected.add("503")
+    if "{id}" in name:
+        expected.add("404")
+
+    assert expected <= statuses
+    assert len({status for status in statuses if status < "300"}) == 1
+    if name in PUBLIC:
+        assert "401" not in statuses
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_error_has_the_shape_of_a_problem_and_an_example_of_each_code(name: str) -> None:
+    for status, answer in OPERATIONS[name]["responses"].items():
+        if status < "400":
+            continue
+        assert answer["description"].startswith("`")
+        assert set(answer["content"]) == {"application/json", "application/problem+json"}
+        schema = "ValidationFailed" if status == "422" else "Problem"
+        for content in answer["content"].values():
+            assert content["schema"] == {"$ref": f"#/components/schemas/{schema}"}
+
+
+def test_every_code_of_the_catalogue_is_documented_and_every_documented_one_is_in_it() -> None:
+    documented = {
+        code
+        for operation in OPERATIONS.values()
+        for status, answer in operation["responses"].items()
+        if status >= "400"
+        for code in re.findall(r"`([a-z_]+)`:?", answer["description"])
+        if "_" in code or code in {"unavailable", "overloaded"}
+    } - {"current_password"}
+    catalogue = {error.code for error in _subclasses(DomainError)}
+    framework = {"validation_failed", "internal_error"}
+
+    # That there is no such route is no operation's answer.
+    assert documented == (catalogue - {"not_found"}) | framework
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_document_asks_for_a_token_where_the_server_does(name: str) -> None:
+    security = OPERATIONS[name].get("security", [])
+
+    if name in PUBLIC:
+        assert security in ([], [{}, {"OAuth2PasswordBearer": []}])
+    else:
+        assert security == [{"OAuth2PasswordBearer": []}]
+
+
+def test_the_form_of_login_is_where_the_document_says() -> None:
+    flow = DOCUMENT["components"]["securitySchemes"]["OAuth2PasswordBearer"]["flows"]["password"]
+
+    assert flow["tokenUrl"] == "login"
+    assert "application/x-www-form-urlencoded" in OPERATIONS["POST /login"]["requestBody"]["content"]
+
+
+def test_every_reference_leads_to_a_schema_and_every_schema_is_used() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    references = {reference.rsplit("/", 1)[1] for reference in _references(DOCUMENT)}
+
+    assert references == set(schemas)
+
+
+@pytest.mark.parametrize("model", [UserIn, PostIn, VoteIn, UserChange, PostChange])
+def test_the_examples_of_a_body_make_a_body_that_is_accepted(model: type[BaseModel]) -> None:
+    properties = DOCUMENT["components"]["schemas"][model.__name__]["properties"]
+    example = {name: found for name, each in properties.items() if (found := _example(each)) is not None}
+
+    assert set(DOCUMENT["components"]["schemas"][model.__name__].get("required", [])) <= set(example)
+    model.model_validate(example)
+
+
+def _example(schema: dict[str, Any]) -> object:
+    for each in (schema, *schema.get("anyOf", [])):
+        if "examples" in each:
+            return each["examples"][0]
+        if "enum" in each:
+            return each["enum"][-1]
+    return None
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for each in node:
+            yield from _references(each)
+
+
+def _subclasses(error: type[DomainError]) -> Iterator[type[DomainError]]:
+    for each in error.__subclasses__():
+        yield each
+        yield from _subclasses(each)
