@@ -136,9 +136,9 @@ def seed(
 
 
 def _require_migrated() -> None:
-    from app.database import at_once  # noqa: PLC0415 - it reads the settings, and their errors are a command's to tell.
+    from app.database import writing  # noqa: PLC0415 - it reads the settings, and their errors are this command's to tell.
 
-    with at_once() as connection:
+    with writing() as connection:
         (found,) = health.check(connection, [None])
     if isinstance(found, health.Health) and not found.is_migrated:
         raise ConfigurationError(

@@ -65,6 +65,8 @@ def serve(listener: socket.socket, announce: Announce) -> None:
         server_header=False,
         # Who called is what the socket says. Behind a proxy, uvicorn's own FORWARDED_ALLOW_IPS names the proxy.
         timeout_graceful_shutdown=30,
+        # A worker that is silent for so long hangs; uvicorn's five seconds are too few to start on a busy machine.
+        timeout_worker_healthcheck=30,
     )
     threading.Thread(target=_announce_when_it_answers, args=(_address(listener), announce), daemon=True).start()
     if workers > 1:

@@ -33,13 +33,15 @@ def counted(connection: Connection) -> tuple[int, ...]:
     )
 
 
-def wrong_counts(connection: Connection) -> int | None:
-    return connection.scalar(
+def wrong_counts(connection: Connection) -> int:
+    """How many posts have a count that is not the number of their votes."""
+    posts = connection.execute(
         text("""
-            SELECT count(*) FROM posts LEFT JOIN post_stats ON post_id = id
+            SELECT id FROM posts LEFT JOIN post_stats ON post_id = id
             WHERE votes IS DISTINCT FROM (SELECT count(*) FROM votes WHERE votes.post_id = posts.id)
         """)
     )
+    return len(posts.all())
 
 
 def drawn(connection: Connection) -> list[tuple[object, ...]]:
