@@ -64,23 +64,21 @@ def bench(
         if remake:
             data.remove_datasets(url)
         datasets = {name: data.open_dataset(url, name) for name in sizes}
+        scouted = _scout(datasets)
+        facts = _circumstances(datasets, scouted) | {"rounds": rounds_, "seconds": seconds}
+        is_whole = False
         try:
-            settings = _measure(
-                groups, frozenset(names) or None, datasets, findings, rounds_count=rounds_, seconds=seconds
+            _measure(
+                groups, frozenset(names) or None, datasets, scouted, findings, rounds_count=rounds_, seconds=seconds
             )
-        except BaseException:
-            # What was measured until then is shown; it is not kept.
+            is_whole = not (quick or only or contestants_)
+        finally:  # Whatever stops it, what was measured until then is not lost.
             report.show_measurements(findings, console)
-            raise
-    report.show_measurements(findings, console)
-    report.show_targets(findings, console)
-    if entries := report.disturbed(findings):
-        console.print(f"[yellow]Other programs used this machine meanwhile; take with care: {', '.join(entries)}")
-    _write(
-        findings,
-        {**settings, "rounds": rounds_, "seconds": seconds, "took_seconds": round(time.monotonic() - began_at)},
-        is_quick=quick or bool(only or contestants_),
-    )
+            report.show_targets(findings, console)
+            if entries := report.disturbed(findings):
+                console.print(f"[yellow]Other programs used this machine, take with care: {', '.join(entries)}")
+            facts["took_seconds"] = round(time.monotonic() - began_at)
+            _write(findings, facts, is_whole=is_whole)
 
 
 def _chosen(words: str, known: tuple[str, ...], option: str) -> list[str]:
@@ -91,20 +89,25 @@ def _chosen(words: str, known: tuple[str, ...], option: str) -> list[str]:
     return chosen
 
 
-def _measure(
-    groups: list[str],
-    names: frozenset[str] | None,
-    datasets: dict[SizeName, Dataset],
-    findings: report.Findings,
-    *,
-    rounds_count: int,
-    seconds: float,
-) -> dict[str, Any]:
-    """Fill `findings`; return what has to be known beside them."""
+def _scout(datasets: dict[SizeName, Dataset]) -> dict[SizeName, scouting.Scouted]:
     scouted = {}
     for name, dataset in datasets.items():
         with contestants.running(scenarios.OURS, dataset) as server:
             scouted[name] = scouting.scout(server, dataset)
+    return scouted
+
+
+def _measure(
+    groups: list[str],
+    names: frozenset[str] | None,
+    datasets: dict[SizeName, Dataset],
+    scouted: dict[SizeName, scouting.Scouted],
+    findings: report.Findings,
+    *,
+    rounds_count: int,
+    seconds: float,
+) -> None:
+    """Fill `findings`."""
     plan = {
         group: scenarios.chosen(group, contestants=names, sizes=tuple(datasets))
         for group in groups
@@ -118,9 +121,7 @@ def _measure(
         for group, entries in plan.items():
             task = progress.add_task(f"{group}: warming up", total=len(entries) * rounds_count)
 
-            def note(
-                entry: scenarios.Entry, number: int, run: Run, *, task: Any = task, group: str = group
-            ) -> None:
+            def note(entry: scenarios.Entry, number: int, run: Run, *, task: Any = task, group: str = group) -> None:
                 said = f"FAILED: {run.problem}" if run.problem else f"{run.rate:,.0f}/s"
                 progress.update(task, advance=1, description=f"{group} {number + 1}: {entry.key} {said}")
 
@@ -128,15 +129,13 @@ def _measure(
             findings.add(entries, found)
             progress.update(task, description=group)
     if "start" in groups:
+        largest = datasets[list(datasets)[-1]]
         for _ in range(STARTS):
-            with contestants.running(
-                scenarios.OURS, datasets[max(datasets, key=lambda name: scenarios.SIZES[name].posts)]
-            ) as server:
+            with contestants.running(scenarios.OURS, largest) as server:
                 findings.ready_after_seconds.append(server.ready_after_seconds)
     if "buffers" in groups:
         for name, dataset in datasets.items():
             findings.buffers[name] = buffers.touched(dataset, scouted[name])
-    return _circumstances(datasets, scouted)
 
 
 def _circumstances(datasets: dict[SizeName, Dataset], scouted: dict[SizeName, scouting.Scouted]) -> dict[str, Any]:
@@ -188,7 +187,7 @@ def _cpu() -> str:
     return platform.processor()
 
 
-def _write(findings: report.Findings, circumstances: dict[str, Any], *, is_quick: bool) -> None:
+def _write(findings: report.Findings, circumstances: dict[str, Any], *, is_whole: bool) -> None:
     commit, changed = (
         subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=False).stdout.strip()  # noqa: S607
         for words in (
@@ -196,14 +195,14 @@ def _write(findings: report.Findings, circumstances: dict[str, Any], *, is_quick
             ["status", "--porcelain", "--", "app", "alembic", "bench/peers"],
         )
     )
-    name = f"{datetime.now(UTC):%Y-%m-%d}-{commit or 'no-commit'}{'-partial' if is_quick else ''}"
+    name = f"{datetime.now(UTC):%Y-%m-%d}-{commit or 'no-commit'}{'' if is_whole else '-partial'}"
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     facts = {"commit": commit, "has_uncommitted_changes": bool(changed), **circumstances, **report.to_json(findings)}
     path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     if any(entry.load == "page" for entry in findings.entries.values()):
         plot.draw(findings, path.with_suffix(".png"))
-    console.print(f"Written to {path.relative_to(ROOT)}" + (" (partial: not for git)" if is_quick else ""))
+    console.print(f"Written to {path.relative_to(ROOT)}" + ("" if is_whole else " (partial: not for git)"))
 
 
 def main() -> None:
