@@ -4,6 +4,7 @@
 PYTHON_CANDIDATES = $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python
 LOCKS = requirements.lock requirements-local.lock
 DEV_LOCKS = $(LOCKS) requirements-dev.lock
+BENCH_LOCKS = $(LOCKS) requirements-bench.lock
 
 VENV_PYTHON = .venv/bin/python
 PIP_INSTALL = $(VENV_PYTHON) -m pip install -qq --require-hashes
@@ -21,7 +22,7 @@ endif
 
 .PHONY: help
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: install
 install: .venv/dev-installed ## Install everything that running, testing and checking need
@@ -47,6 +48,14 @@ check: .venv/dev-installed ## Lint, check format, types, imports between layers,
 	@$(VENV_PYTHON) .venv/bin/lint-imports
 	@if [ -d .github ]; then .venv/bin/zizmor --offline --quiet .github; fi
 
+.PHONY: bench
+bench: .venv/bench-installed ## Measure the API and its peers side by side (about half an hour, on an idle machine)
+	@$(VENV_PYTHON) -m bench $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: .venv/bench-installed ## See that the benchmark works: one short round on little data
+	@$(VENV_PYTHON) -m bench --quick $(ARGS)
+
 .PHONY: format
 format: .venv/dev-installed ## Format the code and mend what the linter can mend
 	@$(VENV_PYTHON) -m ruff check --fix --exit-zero --quiet .
@@ -62,6 +71,7 @@ lock: .venv/made ## Bring the locks in line with requirements*.txt; ARGS=--upgra
 	@$(UV_COMPILE) $(ARGS) requirements.txt -o requirements.lock
 	@$(UV_COMPILE) $(ARGS) -c requirements.lock requirements-local.txt -o requirements-local.lock
 	@$(UV_COMPILE) $(ARGS) -c requirements.lock -c requirements-local.lock requirements-dev.txt -o requirements-dev.lock
+	@$(UV_COMPILE) $(ARGS) $(DEV_LOCKS:%=-c %) requirements-bench.txt -o requirements-bench.lock
 
 .PHONY: clean
 clean: ## Remove the environment and all caches; the data in .local stay
@@ -91,4 +101,9 @@ clean: ## Remove the environment and all caches; the data in .local stay
 .venv/dev-installed: .venv/made $(DEV_LOCKS)
 	@echo "Installing requirements and tools into .venv"
 	@$(PIP_INSTALL) $(DEV_LOCKS:%=-r %)
+	@touch $@ .venv/installed
+
+.venv/bench-installed: .venv/made $(BENCH_LOCKS)
+	@echo "Installing requirements and what the benchmark needs into .venv"
+	@$(PIP_INSTALL) $(BENCH_LOCKS:%=-r %)
 	@touch $@ .venv/installed

@@ -1,0 +1,1 @@
+"""How fast this application is, beside others that do the same: `python -m bench --help`."""

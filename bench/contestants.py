@@ -1,0 +1,134 @@
+"""Who takes part: this application and the peers, each started with uvicorn, two workers, on the loopback."""
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from bench.data import Dataset
+from bench.environment import PYTHON, WORK, BenchError, for_children
+from bench.scenarios import OURS
+
+WORKERS = 2
+READY_WITHIN_SECONDS = 60
+STOPPED_WITHIN_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class Server:
+    """A contestant that serves."""
+
+    name: str
+    port: int
+    process: psutil.Process
+    ready_after_seconds: float
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """The process that was started and all its descendants."""
+        with suppress(psutil.NoSuchProcess):
+            return [self.process, *self.process.children(recursive=True)]
+        return []
+
+    @property
+    def worker_megabytes(self) -> float:
+        """Resident memory of the largest worker."""
+        sizes = [0]
+        for process in self.processes[1:] or self.processes:
+            with suppress(psutil.NoSuchProcess):
+                sizes.append(process.memory_info().rss)
+        return max(sizes) / 1e6
+
+    def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
+        return self.request("GET", path, headers)
+
+    def request(
+        self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        """One request on a connection of its own: status, headers (names in lower case), body."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+        finally:
+            connection.close()
+
+
+def constant_body(dataset: Dataset) -> Path:
+    """Where `constant` finds its body: a page of this application's, left there before."""
+    return dataset.folder / "page.json"
+
+
+@contextmanager
+def running(name: str, dataset: Dataset, *, workers: int = WORKERS) -> Iterator[Server]:
+    """Start the contestant, wait until it is ready, and stop all its processes when the block ends, however it ends."""
+    port = _free_port()
+    environment = for_children(
+        dataset.url, PORT=str(port), WORKERS=str(workers), CONSTANT_BODY=str(constant_body(dataset))
+    )
+    log = WORK / f"{name}-{dataset.name}.log"
+    started_at = time.perf_counter()
+    with log.open("wb") as output:
+        # A session of its own: Ctrl-C reaches us alone, and we stop it.
+        process = subprocess.Popen(
+            _command(name, port, workers),
+            env=environment,
+            cwd=WORK,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_ready(name, port, process, log)
+        yield Server(name, port, psutil.Process(process.pid), time.perf_counter() - started_at)
+    finally:
+        _stop(process)
+
+
+def _command(name: str, port: int, workers: int) -> list[str]:
+    if name == OURS:
+        return [PYTHON, "-m", "app", "serve"]
+    options = f"--host 127.0.0.1 --port {port} --workers {workers} --loop uvloop --http httptools --no-access-log"
+    return [PYTHON, "-m", "uvicorn", f"bench.peers.{name}:app", *options.split(), "--log-level", "warning"]
+
+
+def _wait_until_ready(name: str, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    give_up_at = time.monotonic() + READY_WITHIN_SECONDS
+    while time.monotonic() < give_up_at and process.poll() is None:
+        with suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                connection.close()
+                return
+        time.sleep(0.01)
+    words = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    raise BenchError(f"{name} did not become ready: {words[-1] if words else 'it said nothing'} (all of it: {log})")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOPPED_WITHIN_SECONDS)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        # Whatever is left of its session, which is its process group.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

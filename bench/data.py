@@ -1,0 +1,260 @@
+"""The data sets: an embedded PostgreSQL of the benchmark's own, with the same data in two sizes, made once and kept."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg2
+from sqlalchemy import URL
+
+from app import local_postgres, passwords, tokens
+from app.config import LOCAL_FOLDER
+from bench.environment import PYTHON, ROOT, WORK, BenchError, for_children
+from bench.scenarios import SIZES, Size, SizeName
+
+FOLDER = LOCAL_FOLDER / "bench-postgres"
+
+
+# Readers are people of the data set, with votes of their own. Voters come on top and have none but those of a run,
+# so that taking away what a run has left is easy. Their number has few divisors (see lua/vote.lua).
+READER_COUNT = 1_000
+VOTER_COUNT = 3_998
+PASSWORD = "benchmark-password-7235"
+# As many posts as no run votes on; more would only make the load generator read longer.
+MOST_POSTS_IN_FILE = 200_000
+
+GIGABYTE = 1 << 30
+READY_SECONDS = 600
+
+
+def server_options() -> dict[str, str]:
+    """What any guide to a PostgreSQL of this size sets; everything about durability stays at its default: on."""
+    memory = psutil.virtual_memory().total
+    return {
+        "shared_buffers": f"{min(memory // 4, 4 * GIGABYTE) // 1024}kB",
+        "effective_cache_size": f"{memory // 2 // 1024}kB",
+        "maintenance_work_mem": "256MB",
+        "random_page_cost": "1.1",
+        "max_connections": "500",
+        # Checkpoints come between runs, not at a random moment in one of them.
+        "max_wal_size": "8GB",
+        "checkpoint_timeout": "30min",
+    }
+
+
+@dataclass(frozen=True)
+class Voter:
+    """Somebody who votes in runs."""
+
+    user_id: int
+    session_id: int
+
+
+class Dataset:
+    """One size of the data, and the files that load generators read: people, voters, posts."""
+
+    def __init__(self, name: SizeName, url: URL) -> None:
+        self.name = name
+        self.address = url
+        self.folder = WORK / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.reader_tokens = self._issue("bench reader")
+        voter_tokens = self._issue("bench voter")
+        self.voters = [Voter(*row) for row in self.rows(f"{_PEOPLE} ORDER BY user_id", ("bench voter",))]
+        self.post_ids = [
+            post_id
+            for (post_id,) in self.rows(
+                "SELECT id FROM posts WHERE published ORDER BY hashint8(id) LIMIT %s", (MOST_POSTS_IN_FILE,)
+            )
+        ]
+        self.readers_file = self.write("readers", self.reader_tokens)
+        self.voters_file = self.write("voters", voter_tokens)
+        self.posts_file = self.write("posts", [str(post_id) for post_id in self.post_ids])
+        # Any post; one in the middle is neither the first nor the last in any index.
+        self.hot_post_id = sorted(self.post_ids)[len(self.post_ids) // 2]
+        self.hot_post_file = self.write("hot-post", [str(self.hot_post_id)])
+        emails = self.rows("SELECT email FROM users WHERE id = ANY (%s)", ([voter.user_id for voter in self.voters],))
+        self.emails_file = self.write("emails", [email for (email,) in emails])
+
+    @property
+    def url(self) -> str:
+        """The address, as every driver reads it."""
+        return _as_text(self.address)
+
+    def write(self, name: str, lines: list[str]) -> Path:
+        """A file for a load generator."""
+        path = self.folder / f"{name}.txt"
+        path.write_text("".join(f"{line}\n" for line in lines))
+        return path
+
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        """A psycopg2 connection in autocommit."""
+        with _connected(self.address) as connection:
+            yield connection
+
+    def rows(self, statement: str, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        with self.connection() as connection, connection.cursor() as cursor:
+            cursor.execute(statement, parameters)
+            return list(cursor.fetchall())
+
+    def execute(self, *statements: str) -> None:
+        with self.connection() as connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    @property
+    def voters_are_between(self) -> str:
+        """SQL for: the vote is one of a run."""
+        return f"user_id BETWEEN {self.voters[0].user_id} AND {self.voters[-1].user_id}"
+
+    def count_votes_of_runs(self) -> int:
+        ((count,),) = self.rows(f"SELECT count(*) FROM votes WHERE {self.voters_are_between}")
+        return int(count)
+
+    def forget_votes_of_runs(self) -> None:
+        """Bring the data back to what they were, with no rubbish left for the next contestant."""
+        self.execute(
+            f"DELETE FROM votes WHERE {self.voters_are_between}",
+            "DELETE FROM sessions WHERE user_agent IS DISTINCT FROM 'bench reader'"
+            " AND user_agent IS DISTINCT FROM 'bench voter'",
+            "TRUNCATE post_stats_history",
+            "VACUUM (ANALYZE) post_stats",
+            "VACUUM votes",
+            "VACUUM sessions",
+        )
+
+    def miscounted_posts(self) -> int:
+        """How many of the posts that runs vote on have a count that differs from their rows."""
+        ((count,),) = self.rows(
+            "SELECT count(*) FROM post_stats"
+            f" WHERE post_id IN (SELECT post_id FROM votes WHERE {self.voters_are_between} UNION SELECT %s)"
+            " AND votes <> (SELECT count(*) FROM votes WHERE votes.post_id = post_stats.post_id)",
+            (self.hot_post_id,),
+        )
+        return int(count)
+
+    def _issue(self, kind: str) -> list[str]:
+        return [tokens.issue(user, session, timedelta(days=1)) for user, session in self.rows(_PEOPLE, (kind,))]
+
+
+_PEOPLE = "SELECT user_id, id AS session_id FROM sessions WHERE user_agent = %s"
+
+
+@contextmanager
+def server() -> Iterator[URL]:
+    """The benchmark's PostgreSQL, for as long as the block runs."""
+    with local_postgres.running(FOLDER, options=server_options()) as url:
+        yield url
+
+
+def open_dataset(server_url: URL, name: SizeName) -> Dataset:
+    """The data set, made if it is not there yet, migrated to this code's head, and put in order."""
+    size = SIZES[name]
+    url = server_url.set(database=size.database)
+    if not _exists(server_url, size.database):
+        _make(server_url, size)
+    _run("alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head", url=url, is_quiet=True)
+    dataset = Dataset(name, url)
+    dataset.forget_votes_of_runs()
+    return dataset
+
+
+def remove_datasets(server_url: URL) -> None:
+    """So that the next run makes them anew."""
+    for size in SIZES.values():
+        _administer(server_url, f"DROP DATABASE IF EXISTS {size.database} WITH (FORCE)")
+
+
+def _make(server_url: URL, size: Size) -> None:
+    """Under another name first, so that a half-made data set is never taken for one."""
+    unfinished = f"{size.database}_unfinished"
+    url = server_url.set(database=unfinished)
+    print(f"Making {size.posts:,} posts with {size.votes:,} votes; this is done once")
+    _administer(server_url, f"DROP DATABASE IF EXISTS {unfinished} WITH (FORCE)", f"CREATE DATABASE {unfinished}")
+    _run("alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head", url=url, is_quiet=True)
+    _seed(url, size)
+    _add_people(url)
+    _administer(server_url, "CHECKPOINT", f"ALTER DATABASE {unfinished} RENAME TO {size.database}")
+
+
+def _seed(url: URL, size: Size) -> None:
+    numbers = {"--users": size.users, "--posts": size.posts, "--votes": size.votes}
+    words = [word for name, number in numbers.items() for word in (name, str(number))]
+    _run("app", "seed", *words, "--yes", url=url)
+
+
+def _add_people(url: URL) -> None:
+    """Voters, and sessions for them and for readers. Ids of voters follow each other: pgbench counts on it."""
+    with _connected(url) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO users (email, email_canonical, password_hash)
+            SELECT email, email, %s FROM (SELECT 'voter' || n || '@example.com' FROM generate_series(1, %s) AS n)
+                AS voter (email)
+            """,
+            (passwords.hash_password(PASSWORD), VOTER_COUNT),
+        )
+        cursor.execute(
+            """
+            INSERT INTO sessions (user_id, expires_at, user_agent)
+            SELECT id, now() + interval '10 years', 'bench reader' FROM users
+            WHERE is_active AND id <= (SELECT max(id) FROM users) - %s ORDER BY id LIMIT %s
+            """,
+            (VOTER_COUNT, READER_COUNT),
+        )
+        cursor.execute(
+            """
+            INSERT INTO sessions (user_id, expires_at, user_agent)
+            SELECT id, now() + interval '10 years', 'bench voter' FROM users
+            WHERE id > (SELECT max(id) FROM users) - %s ORDER BY id
+            """,
+            (VOTER_COUNT,),
+        )
+        cursor.execute("VACUUM (ANALYZE)")
+
+
+def _exists(server_url: URL, database: str) -> bool:
+    with _connected(server_url) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,))
+        return cursor.fetchone() is not None
+
+
+def _administer(server_url: URL, *statements: str) -> None:
+    with _connected(server_url) as connection, connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+@contextmanager
+def _connected(url: URL) -> Iterator[Any]:
+    with closing(psycopg2.connect(_as_text(url))) as connection:
+        connection.autocommit = True
+        yield connection
+
+
+def _as_text(url: URL) -> str:
+    """As every driver reads it."""
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _run(module: str, *arguments: str, url: URL, is_quiet: bool = False) -> None:
+    environment = for_children(_as_text(url))
+    done = subprocess.run(
+        [PYTHON, "-m", module, *arguments],
+        env=environment,
+        cwd=WORK,
+        stderr=subprocess.PIPE if is_quiet else None,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        words = [line for line in (done.stderr or "").splitlines() if line.strip()]
+        raise BenchError(
+            f"`python -m {' '.join([module, *arguments])}` failed: {words[-1] if words else 'see what it said above'}"
+        )

@@ -1,0 +1,20 @@
+-- GET the paths, one after the other, each as the next person. Arguments: a file of people (a token, and an ETag where
+-- the request is to be conditional), a file of paths.
+
+local lines = require("lines")
+local people, paths, count = nil, nil, 0
+
+function init(arguments)
+    people, paths = lines(arguments[1]), lines(arguments[2])
+end
+
+function request()
+    local person = people[count % #people + 1]
+    local path = paths[count % #paths + 1][1]
+    count = count + 1
+    wrk.headers["Authorization"] = "Bearer " .. person[1]
+    wrk.headers["If-None-Match"] = person[2]
+    return wrk.format("GET", path)
+end
+
+done = require("summary")

@@ -1,0 +1,225 @@
+"""From runs to what DESIGN.md asks for ("Speed to reach"): medians, ratios, ok or short."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.measured import Run
+from bench.scenarios import LOADS, OURS, TITLES, Entry, LoadName
+
+Metric = Literal["rate", "p50_ms", "p99_ms"]
+Verdict = Literal["ok", "short", "not measured"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number that was measured several times."""
+
+    median: float
+    least: float
+    most: float
+
+    def __str__(self) -> str:
+        return f"{_short(self.median)} ({_short(self.least)}-{_short(self.most)})"
+
+
+@dataclass
+class Findings:
+    """All that a run of the benchmark has measured so far."""
+
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
+    ready_after_seconds: list[float] = field(default_factory=list)
+    buffers: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+
+    def add(self, entries: Sequence[Entry], runs: Mapping[str, list[Run]]) -> None:
+        """An entry that several groups share is measured in each, and keeps the runs of the first, its neighbours'."""
+        for entry in entries:
+            if entry.key not in self.runs:
+                self.entries[entry.key] = entry
+                self.runs[entry.key] = runs[entry.key]
+
+    def has_only_small_data(self) -> bool:
+        return all(entry.size == "S" for entry in self.entries.values())
+
+    def values(self, entry: Entry, metric: Metric) -> list[float]:
+        """Of each run; empty where a run failed or none was made. Small data stand in where there are no others."""
+        if self.has_only_small_data():
+            entry = replace(entry, size="S")
+        runs = self.runs.get(entry.key, [])
+        values = [getattr(run, metric) for run in runs if run.problem is None]
+        return [value for value in values if value is not None] if len(values) == len(runs) else []
+
+
+@dataclass(frozen=True)
+class Target:
+    """A line of DESIGN.md's table: a ratio, or a figure, and the bound that it has to keep."""
+
+    what: str
+    measured: Callable[[Findings], Spread | None]
+    bound: float
+    is_least: bool
+
+    def verdict(self, findings: Findings) -> tuple[Spread | None, Verdict]:
+        """How it stands."""
+        measured = self.measured(findings)
+        if measured is None:
+            return None, "not measured"
+        is_kept = measured.median >= self.bound if self.is_least else measured.median <= self.bound
+        return measured, "ok" if is_kept else "short"
+
+
+def spread(values: Sequence[float]) -> Spread | None:
+    """Median, least and most; None of nothing."""
+    return Spread(statistics.median(values), min(values), max(values)) if values else None
+
+
+def ratio(numerator: Entry, denominator: Entry, metric: Metric = "rate") -> Callable[[Findings], Spread | None]:
+    """The ratio in each round: what disturbed a round disturbed both."""
+
+    def measured(findings: Findings) -> Spread | None:
+        above, below = findings.values(numerator, metric), findings.values(denominator, metric)
+        return spread([a / b for a, b in zip(above, below, strict=False) if b])
+
+    return measured
+
+
+def growth(load: LoadName) -> Callable[[Findings], Spread | None]:
+    """How much slower the large data set is."""
+    both = ratio(Entry(load, size="S"), Entry(load, size="L"))
+    return lambda findings: None if findings.has_only_small_data() else both(findings)
+
+
+def buffer_growth(load: str, kind: str) -> Callable[[Findings], Spread | None]:
+    """Blocks touched in the large data set, for each one in the small."""
+
+    def measured(findings: Findings) -> Spread | None:
+        if not {"S", "L"} <= findings.buffers.keys():
+            return None
+        small, large = (findings.buffers[size][load][kind] for size in ("S", "L"))
+        return spread([large / small] if small else [])
+
+    return measured
+
+
+def largest_worker(findings: Findings) -> Spread | None:
+    """Megabytes of this application's workers, after each of its runs."""
+    return spread(
+        [
+            run.worker_megabytes
+            for key, runs in findings.runs.items()
+            for run in runs
+            if findings.entries[key].contestant == OURS and run.worker_megabytes is not None
+        ]
+    )
+
+
+PAGE, VOTE, HOT_VOTE = Entry("page"), Entry("vote"), Entry("hot_vote")
+ALONE = Entry("page", connections=1)
+CALM, LOGINS = Entry("page_calm", connections=16), Entry("page_during_logins", connections=16)
+GROWING: tuple[LoadName, ...] = ("page", "post", "vote", "deep")
+
+TARGETS = [
+    Target("page / tutorial", ratio(PAGE, Entry("page", "tutorial")), 40, is_least=True),
+    Target("page / sync ORM", ratio(PAGE, Entry("page", "orm_sync")), 10, is_least=True),
+    Target("page / raw asyncpg", ratio(PAGE, Entry("page", "asyncpg_raw")), 4, is_least=True),
+    Target("page / constant body", ratio(PAGE, Entry("page", "constant")), 0.5, is_least=True),
+    Target("vote / tutorial", ratio(VOTE, Entry("vote", "tutorial")), 10, is_least=True),
+    Target("vote / raw asyncpg", ratio(VOTE, Entry("vote", "asyncpg_raw")), 2, is_least=True),
+    Target("vote / pgbench simple", ratio(VOTE, Entry("vote", "pgbench_simple")), 1, is_least=True),
+    Target("votes on one post / spread votes", ratio(HOT_VOTE, VOTE), 0.9, is_least=True),
+    Target(
+        "votes on one post / pgbench prepared", ratio(HOT_VOTE, Entry("hot_vote", "pgbench_prepared")), 2, is_least=True
+    ),
+    *(Target(f"growth, throughput: {load}", growth(load), 1.2, is_least=False) for load in GROWING),
+    *(
+        Target(f"growth, buffers in EXPLAIN: {load}", buffer_growth(load, "explain"), 1.2, is_least=False)
+        for load in GROWING
+    ),
+    Target("growth, buffers with triggers: vote", buffer_growth("vote", "tables"), 1.2, is_least=False),
+    Target(
+        "one connection, p50 / raw asyncpg",
+        ratio(ALONE, Entry("page", "asyncpg_raw", connections=1), "p50_ms"),
+        1.2,
+        is_least=False,
+    ),
+    Target("page p99 during logins / calm", ratio(LOGINS, CALM, "p99_ms"), 3, is_least=False),
+    Target("megabytes of a worker", largest_worker, 120, is_least=False),
+    Target("seconds until ready", lambda findings: spread(findings.ready_after_seconds), 2, is_least=False),
+]
+
+
+def show_measurements(findings: Findings, console: Console) -> None:
+    """Every entry, with what it cost."""
+    table = Table(
+        "load", "contestant", "size", "conn.", "requests/s", "p50 ms", "p99 ms", "CPU ms: server", "postgres", "MB"
+    )
+    for key, entry in findings.entries.items():
+        runs = findings.runs[key]
+        problems = [run.problem for run in runs if run.problem]
+        table.add_row(
+            LOADS[entry.load],
+            TITLES[entry.contestant],
+            entry.size,
+            str(entry.connections),
+            f"FAILED: {problems[0]}" if problems else str(spread([run.rate for run in runs])),
+            *(
+                _median(runs, name)
+                for name in ("p50_ms", "p99_ms", "server_cpu_ms", "postgres_cpu_ms", "worker_megabytes")
+            ),
+        )
+    console.print(table)
+
+
+def show_targets(findings: Findings, console: Console) -> None:
+    """The table of DESIGN.md."""
+    table = Table("what", "bound", "median (least-most)", "")
+    for target in TARGETS:
+        measured, verdict = target.verdict(findings)
+        sign = "≥" if target.is_least else "≤"
+        colour = {"ok": "green", "short": "red", "not measured": "dim"}[verdict]
+        table.add_row(
+            target.what, f"{sign} {target.bound:g}", "-" if measured is None else str(measured), f"[{colour}]{verdict}"
+        )
+    console.print(table)
+
+
+def to_json(findings: Findings) -> dict[str, Any]:
+    """What is kept."""
+    return {
+        "targets": [
+            {
+                "what": target.what,
+                "at_least" if target.is_least else "at_most": target.bound,
+                "measured": None
+                if measured is None
+                else [round(n, 3) for n in (measured.median, measured.least, measured.most)],
+                "verdict": verdict,
+            }
+            for target in TARGETS
+            for measured, verdict in [target.verdict(findings)]
+        ],
+        "runs": {key: [run.to_json() for run in runs] for key, runs in findings.runs.items()},
+        "ready_after_seconds": [round(seconds, 2) for seconds in findings.ready_after_seconds],
+        "buffers": findings.buffers,
+    }
+
+
+def disturbed(findings: Findings, *, cores: float = 0.2) -> list[str]:
+    """The entries in one of whose runs other programs took more than that of the machine."""
+    return [key for key, runs in findings.runs.items() if any(run.others_cores > cores for run in runs)]
+
+
+def _median(runs: Sequence[Run], name: str) -> str:
+    values = [getattr(run, name) for run in runs if getattr(run, name) is not None]
+    return _short(statistics.median(values)) if values else "-"
+
+
+def _short(number: float) -> str:
+    if number >= 100:
+        return f"{number:,.0f}"
+    return f"{number:.1f}" if number >= 10 else f"{number:.2f}"

@@ -1,0 +1,163 @@
+"""The rounds: everybody in a group runs once per round, in turn, so that what drifts on the machine hits all alike."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+
+import psutil
+
+from bench import load
+from bench.contestants import Server, running
+from bench.data import PASSWORD, Dataset
+from bench.measured import Counted, Run, parse_pgbench, parse_wrk
+from bench.scenarios import LOGIN_CONNECTIONS, PGBENCH, Entry, SizeName
+from bench.scouting import Scouted, require_agreement
+
+# Logins begin before the readers do and end after them. Their last answers come late.
+LOGIN_LEAD_SECONDS = 2
+IDLE_WITHIN_SECONDS = 60
+
+
+Report = Callable[[Entry, int, Run], None]
+
+
+def play(
+    entries: list[Entry],
+    datasets: dict[SizeName, Dataset],
+    scouted: dict[SizeName, Scouted],
+    *,
+    rounds: int,
+    seconds: float,
+    report: Report,
+) -> dict[str, list[Run]]:
+    """Start whom the entries need, warm everybody up, run the rounds. `report` hears of each run."""
+    found: dict[str, list[Run]] = {entry.key: [] for entry in entries}
+    with _servers(entries, datasets) as servers:
+        for entry in entries:  # Pools are filled, statements prepared and caches warm before anybody is measured.
+            _measure(entry, servers, datasets[entry.size], scouted[entry.size], seconds=min(seconds, 2))
+        for number in range(rounds):
+            # Each round begins with somebody else: nobody always follows the same neighbour.
+            first = number * len(entries) // rounds
+            for entry in [*entries[first:], *entries[:first]]:
+                run = _measure(entry, servers, datasets[entry.size], scouted[entry.size], seconds=seconds)
+                found[entry.key].append(run)
+                report(entry, number, run)
+    return found
+
+
+@contextmanager
+def _servers(entries: list[Entry], datasets: dict[SizeName, Dataset]) -> Iterator[dict[tuple[str, SizeName], Server]]:
+    with ExitStack() as stack:
+        servers: dict[tuple[str, SizeName], Server] = {}
+        for entry in entries:
+            place = (entry.contestant, entry.size)
+            if entry.contestant not in PGBENCH and place not in servers:
+                servers[place] = stack.enter_context(running(entry.contestant, datasets[entry.size]))
+                require_agreement(servers[place], datasets[entry.size])
+        yield servers
+
+
+def _measure(
+    entry: Entry,
+    servers: dict[tuple[str, SizeName], Server],
+    dataset: Dataset,
+    scouted: Scouted,
+    *,
+    seconds: float,
+) -> Run:
+    server = servers.get((entry.contestant, entry.size))
+    is_voting = entry.load in ("vote", "hot_vote")
+    postmaster = load.postmaster_of(dataset)
+    problems: list[str] = []
+    logins = _logins(server, dataset, seconds, problems) if entry.load == "page_during_logins" else nullcontext()
+    with logins:
+        counted, cost = _run(entry, server, dataset, scouted, postmaster, seconds)
+    problem = counted.problem or next(iter(problems), None)
+    if is_voting:
+        if server is not None:
+            _wait_until_idle(server, dataset)
+        counted, problem = _compared_with_rows(entry, counted, dataset)
+        dataset.forget_votes_of_runs()
+    requests = max(1, counted.requests)
+    return Run(
+        counted.rate,
+        counted.p50_ms,
+        counted.p99_ms,
+        cost.server * 1000 / requests,
+        cost.postgres * 1000 / requests,
+        server.worker_megabytes if server else None,
+        cost.others / cost.wall,
+        problem,
+    )
+
+
+def _run(
+    entry: Entry,
+    server: Server | None,
+    dataset: Dataset,
+    scouted: Scouted,
+    postmaster: psutil.Process,
+    seconds: float,
+) -> tuple[Counted, load.Cost]:
+    meter = load.Meter(server, postmaster)
+    if server is None:
+        on_one_post = entry.load == "hot_vote"
+        protocol = entry.contestant.removeprefix("pgbench_")
+        process = load.start_pgbench(
+            dataset, protocol, on_one_post=on_one_post, connections=entry.connections, seconds=seconds
+        )
+        output = load.finish(process, seconds)
+        return parse_pgbench(output, statements_per_transaction=2 if on_one_post else 1), meter.cost()
+    script, arguments = scouted.request(entry.load)
+    process = load.start_wrk(server, script, arguments, connections=entry.connections, seconds=seconds)
+    return parse_wrk(load.finish(process, seconds)), meter.cost()
+
+
+@contextmanager
+def _logins(server: Server | None, dataset: Dataset, seconds: float, problems: list[str]) -> Iterator[None]:
+    """50 clients log in, again and again. That some are refused, or none gets in, is put into `problems`."""
+    assert server is not None
+    total = seconds + 2 * LOGIN_LEAD_SECONDS
+    process = load.start_wrk(
+        server, "login", [str(dataset.emails_file), PASSWORD], connections=LOGIN_CONNECTIONS, seconds=total
+    )
+    try:
+        time.sleep(LOGIN_LEAD_SECONDS)
+        yield
+    finally:
+        logins = parse_wrk(load.finish(process, total))
+    if logins.problem:
+        problems.append(f"logins: {logins.problem}")
+    _wait_until_idle(server, dataset)
+
+
+def _wait_until_idle(server: Server, dataset: Dataset) -> None:
+    """What was asked for goes on after its client has left: votes are cast and passwords hashed until nobody works."""
+    give_up_at = time.monotonic() + IDLE_WITHIN_SECONDS
+    quiet = 0
+    while quiet < 2 and time.monotonic() < give_up_at:
+        before = load.spent(server.processes)
+        time.sleep(0.1)
+        ((working,),) = dataset.rows(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE state <> 'idle' AND datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        quiet = quiet + 1 if working == 0 and load.spent(server.processes) - before < 0.02 else 0
+
+
+def _compared_with_rows(entry: Entry, counted: Counted, dataset: Dataset) -> tuple[Counted, str | None]:
+    """What was answered must be in the table, and the counts must equal the rows.
+
+    pgbench's random pairs may name a draft or a vote that is there: only rows count for it.
+    """
+    problem = counted.problem
+    if miscounted := dataset.miscounted_posts():
+        problem = f"{miscounted} posts have counts that differ from their rows"
+    if entry.load != "vote":
+        return counted, problem
+    rows = dataset.count_votes_of_runs()
+    if entry.contestant in PGBENCH:
+        return Counted(rows, counted.seconds, None, None), problem
+    if not counted.requests <= rows <= counted.requests + entry.connections:
+        problem = problem or f"{counted.requests} votes were answered, and {rows} are in the table"
+    return counted, problem

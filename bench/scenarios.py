@@ -1,0 +1,103 @@
+"""What is measured: who runs which load on which size of data, in groups whose members are run in turn."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+OURS = "ours"
+# In the order of the report. The pgbench ones are no servers: load.py runs them.
+SERVERS = {
+    OURS: "this application",
+    "constant": "constant body, no database",
+    "asyncpg_raw": "FastAPI + raw asyncpg",
+    "orm_sync": "idiomatic sync ORM",
+    "tutorial": "the tutorial's shape",
+}
+PGBENCH = {
+    "pgbench_simple": "pgbench, that statement, simple protocol",
+    "pgbench_prepared": "pgbench, that statement, prepared",
+}
+TITLES = {**SERVERS, **PGBENCH}
+
+SizeName = Literal["S", "L"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much there is of what."""
+
+    users: int
+    posts: int
+    votes: int
+
+    @property
+    def database(self) -> str:
+        return f"bench_{self.posts}_{self.votes}"
+
+
+SIZES: dict[SizeName, Size] = {"S": Size(2_000, 10_000, 100_000), "L": Size(100_000, 1_000_000, 10_000_000)}
+
+LoadName = Literal["page", "post", "deep", "poll", "vote", "hot_vote", "page_calm", "page_during_logins"]
+
+LOADS: dict[LoadName, str] = {
+    "page": "a page of ten posts",
+    "post": "one post",
+    "deep": "page 1 000, by cursor",
+    "poll": "a page that has not changed (If-None-Match)",
+    "vote": "votes, spread over posts",
+    "hot_vote": "votes, all on one post",
+    "page_calm": "a page, nobody logs in",
+    "page_during_logins": "a page, while 50 clients log in",
+}
+CONNECTIONS = 64
+LOGIN_CONNECTIONS = 50
+# The calm before the logins must be calm: at 64 connections the cores are busy, and waiting hides hashing.
+CALM_CONNECTIONS = 16
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the measurements."""
+
+    load: LoadName
+    contestant: str = OURS
+    size: SizeName = "L"
+    connections: int = CONNECTIONS
+
+    @property
+    def key(self) -> str:
+        """How results name it."""
+        return f"{self.load} {self.size} {self.connections} {self.contestant}"
+
+
+HTTP = (OURS, "constant", "asyncpg_raw", "orm_sync", "tutorial")
+WITH_SESSIONS = (OURS, "asyncpg_raw", "orm_sync")
+VOTING = (OURS, "asyncpg_raw", "orm_sync", "tutorial")
+
+GROUPS: dict[str, list[Entry]] = {
+    "page": [Entry("page", name, size) for size in ("L", "S") for name in HTTP],
+    "connections": [Entry("page", name, "L", connections) for connections in (1, 4, 16, 128) for name in HTTP],
+    "post": [*(Entry("post", name) for name in WITH_SESSIONS), Entry("post", OURS, "S")],
+    "deep": [Entry("deep", OURS, "L"), Entry("deep", OURS, "S")],
+    "poll": [Entry("poll"), Entry("page")],
+    "vote": [
+        *(Entry("vote", name) for name in (*VOTING, *PGBENCH)),
+        *(Entry("hot_vote", name) for name in (*VOTING, *PGBENCH)),
+        Entry("vote", OURS, "S"),
+    ],
+    "login": [
+        Entry("page_calm", connections=CALM_CONNECTIONS),
+        Entry("page_during_logins", connections=CALM_CONNECTIONS),
+    ],
+}
+# Measured otherwise than by load.
+OTHERS = ("start", "buffers")
+
+
+def chosen(group: str, *, contestants: frozenset[str] | None, sizes: tuple[SizeName, ...]) -> list[Entry]:
+    """The group's entries for these contestants; with only one size at hand, all on that size."""
+    entries = [
+        entry if entry.size in sizes else replace(entry, size=sizes[0])
+        for entry in GROUPS[group]
+        if contestants is None or entry.contestant in contestants
+    ]
+    return list(dict.fromkeys(entries))
