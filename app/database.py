@@ -1,7 +1,7 @@
 """The engine and its sessions: the one place that commits and rolls back.
 
 Ordinary requests use `SessionDep`: one request, one transaction, committed before the answer is sent. Hot requests
-use connections of their own (`reading`, `writing`), handed to them by a `Batcher`.
+use connections of their own (`at_once`, `writing`), handed to them by a `Batcher`.
 """
 
 from collections.abc import Iterator

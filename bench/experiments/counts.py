@@ -9,15 +9,14 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import psycopg2
+from alembic.config import Config
 from sqlalchemy import make_url
 
 from alembic import command
-from alembic.config import Config
 
 POSTS, USERS, BATCH, WRITERS, ROUNDS, SECONDS = 200_000, 20_000, 32, 2, 3, 5.0
 
@@ -28,7 +27,8 @@ IN_POSTS = """
         ADD COLUMN hot double precision NOT NULL GENERATED ALWAYS AS (hot_score(votes, created_at)) STORED;
     CREATE INDEX ON posts (votes, id) WHERE published;
     CREATE INDEX ON posts (hot, id) WHERE published;
-    CREATE OR REPLACE FUNCTION change_vote_counts(post_ids bigint[], changes bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+    CREATE OR REPLACE FUNCTION change_vote_counts(post_ids bigint[], changes bigint[]) RETURNS void
+    LANGUAGE plpgsql AS $$
     BEGIN
         PERFORM FROM posts WHERE id = ANY (post_ids) ORDER BY id FOR NO KEY UPDATE;
         WITH changed AS (
@@ -76,8 +76,8 @@ def main(server: str) -> None:
     results: dict[str, dict[str, list[float]]] = {name: {} for name in designs}
     for number in range(ROUNDS):
         for name, design in designs.items():
-            for kind, pick in (("spread", lambda: random.randint(1, POSTS)), ("one post", lambda: number + 1)):
-                results[name].setdefault(f"votes/s, {kind}", []).append(_votes_per_second(_dsn(design), pick))
+            for kind, posts in (("spread", range(1, POSTS + 1)), ("one post", range(number + 1, number + 2))):
+                results[name].setdefault(f"votes/s, {kind}", []).append(_votes_per_second(_dsn(design), posts))
             for order, sql in ORDERS[name].items():
                 results[name].setdefault(f"page by {order}, ms", []).append(
                     _page_milliseconds(_dsn(design), f"{PAGES[name]} ORDER BY {sql} LIMIT 11")
@@ -95,14 +95,14 @@ def main(server: str) -> None:
         print(f"{measure:20}", *cells, sep="  ")
 
 
-def _votes_per_second(dsn: str, pick_post: Callable[[], int]) -> float:
+def _votes_per_second(dsn: str, posts: range) -> float:
     def write(_: int) -> int:
         with closing(psycopg2.connect(dsn)) as connection:
             connection.autocommit = True
             cursor, cast = connection.cursor(), 0
             stop = time.perf_counter() + SECONDS
             while time.perf_counter() < stop:
-                pairs = {(pick_post(), random.randint(1, USERS)) for _ in range(BATCH)}
+                pairs = {(random.choice(posts), random.randint(1, USERS)) for _ in range(BATCH)}
                 cursor.execute(CAST, tuple(map(list, zip(*pairs, strict=True))))
                 cast += cursor.rowcount
         return cast
