@@ -88,7 +88,7 @@ class Route(APIRoute):
 
         async def handle_in_order(request: Request) -> Response:
             try:
-                return await handle(request)
+                return await (handle(request) if request.method == "GET" else _repeated(handle, request))
             except (HTTPException, RequestValidationError) as error:
                 # The body is read before the token is; whoever has none is told that, whatever the body is.
                 if is_protected:
