@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, event, text
 
 from app import tokens
 from app.services import feed, vote
+from app.services.feed import search
 from app.services.feed.pages import Order
 from tests.fixtures import Person
 from tests.services.walking import make_posts, read, rows
@@ -53,10 +54,16 @@ class Explained:
     @property
     def most_rows(self) -> int:
         """The largest number of rows that one of its steps gave or threw away."""
-        return max(
-            int(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)))
-            for node in self.nodes
-        )
+        return max(rows_of(node) for node in self.nodes)
+
+    @property
+    def most_posts(self) -> int:
+        """The largest number of posts that one of its steps took from the table."""
+        return max((rows_of(node) for node in self.nodes if node.get("Relation Name") == "posts"), default=0)
+
+
+def rows_of(node: dict[str, Any]) -> int:
+    return int(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)))
 
 
 @contextmanager
@@ -176,8 +183,6 @@ def hot_requests(site: Site) -> dict[str, Callable[[], list[Explained]]]:
     requests: dict[str, Callable[[], list[Explained]]] = {
         "one post": lambda: site.explain(feed.PostQuery(newest)),
         "posts of one owner": lambda: site.explain(site.query("new", owner_id=site.reader.id)),
-        "common word": lambda: site.explain(site.query("new", search="comm")),
-        "common word by votes": lambda: site.explain(site.query("top", search="comm")),
         "one vote": lambda: site.explain_votes(others[:1]),
         "twenty votes": lambda: site.explain_votes(others),
     }
@@ -213,3 +218,25 @@ def test_ten_times_the_posts_and_votes_cost_no_more_buffers(site: Site) -> None:
         if after > MOST_GROWTH * before and after - before > sum(plan.index_lookup_count for plan in large[name]):
             grown[name] = (before, after, shown(large[name]))
     assert not grown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["new", "top"])
+def test_a_search_touches_few_posts_however_rare_or_common_its_words_are(site: Site, order: Order) -> None:
+    site.grow(posts=20_000, users=20_000, votes_per_post=2)
+    most_posts = {
+        "rare11111": 1,
+        "rare11111 common": 1,
+        "nowhere": 0,
+        "rare1111": 20,  # With what it may still become: rare11110 to rare11119, and rare1111.
+        "rare111": 200,
+        "word": search.MOST_FEW + 1,
+        "comm": search.MOST_FEW + 1,
+        "-rare11111": search.MOST_FEW + 1,
+    }
+    touched = {}
+    for words, most in most_posts.items():
+        plans = site.explain(site.query(order, search=words))
+        if max(plan.most_posts for plan in plans) > most + 50:
+            touched[words] = shown(plans)
+    assert not touched, "\n\n".join(touched.values())

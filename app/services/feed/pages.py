@@ -26,12 +26,13 @@ from sqlalchemy import (
     bindparam,
     cast,
     func,
+    literal_column,
     null,
     select,
     tuple_,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import REGCONFIG, TSQUERY, distinct_on
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, distinct_on
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from app import pagination
@@ -40,6 +41,7 @@ from app.errors import MalformedCursor
 from app.models import Post, PostStats, PostStatsHistory, User, Vote
 from app.models.base import Key
 from app.pagination import CursorValue
+from app.services.feed import search
 
 AnyRow = Row[*tuple[Any, ...]]
 AnySelect = Select[*tuple[Any, ...]]
@@ -82,18 +84,21 @@ class PageRows(NamedTuple):
 
 
 def read_page(connection: Connection, query: PageQuery) -> PageRows:
-    """One statement. The connection must be in AUTOCOMMIT, where a statement's snapshot is its own."""
+    """One statement, and before it one for a search. The connection must be in AUTOCOMMIT, with a snapshot for each."""
     position = query.position
     parameters: dict[str, object] = {
         "rows": query.limit + 1,  # One more tells whether there is another page.
         "skip": query.skip if query.position is None else 0,
-        "search": query.search,
-        "last_word": r"\1\2'" if query.search and query.search.rstrip().endswith('"') else r"\1\2':*",
         "owner_id": query.owner_id,
         "created_after": query.created_after,
         "created_before": query.created_before,
         "voter_id": query.voter_id,
     }
+    if query.search is not None:
+        few = search.find_few(connection, query.search)
+        if few == []:
+            return PageRows([])
+        parameters |= search.parameters(query.search) if few is None else {"found": few}
     if position is not None:
         parameters |= {"value": position.value, "post_id": position.post_id, "snapshot": position.snapshot}
     is_backward = position is not None and position.is_backward
@@ -102,7 +107,7 @@ def read_page(connection: Connection, query: PageQuery) -> PageRows:
         is_walk=position is not None,
         is_backward=is_backward,
         is_drafts=query.is_drafts,
-        filters=tuple(name for name in _FILTERS if parameters[name] is not None),
+        filters=tuple(name for name in _FILTERS if parameters.get(name) is not None),
     )
     rows = connection.execute(_page_statement(kind), parameters).all()
     has_more = len(rows) > query.limit
@@ -172,20 +177,9 @@ class _Snapshot(UserDefinedType[str]):
 
 _SNAPSHOT = cast(bindparam("snapshot", type_=String), _Snapshot)
 
-# The words of the search, as people type them; the last may be unfinished, and also finds what begins with it, unless
-# it is excluded or ends a quotation. The pattern is a lexeme at the end that no `!` precedes.
-# Constant once its parameter is known, so that the planner sees how common the words are.
-_SEARCHED = cast(
-    func.regexp_replace(
-        cast(func.websearch_to_tsquery(cast("simple", REGCONFIG), bindparam("search", type_=String)), String),
-        "(^| )('[^']*)'$",
-        bindparam("last_word", type_=String),
-    ),
-    TSQUERY,
-)
-
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
-    "search": Post.search.bool_op("@@")(_SEARCHED),
+    "search": search.MATCHES,
+    "found": Post.id == bindparam("found", type_=ARRAY(BIGINT)).any_(),
     "owner_id": Post.owner_id == bindparam("owner_id", type_=Key),
     "created_after": Post.created_at > bindparam("created_after", type_=DateTime(timezone=True)),
     "created_before": Post.created_at < bindparam("created_before", type_=DateTime(timezone=True)),
@@ -302,5 +296,9 @@ def _beyond(kind: _Kind, value: ColumnElement[Any], post_id: ColumnElement[int])
 
 
 def _windowed(statement: AnySelect, kind: _Kind, value: ColumnElement[Any], post_id: ColumnElement[int]) -> AnySelect:
+    if "found" in kind.filters:
+        # OFFSET 0 keeps the planner from walking the list in order to meet the few that were found.
+        few = statement.offset(literal_column("0")).subquery()
+        statement, value, post_id = select(few), few.c.sort_value, few.c["post_id" if "post_id" in few.c else "id"]
     order = (value.asc(), post_id.asc()) if _is_ascending(kind) else (value.desc(), post_id.desc())
     return statement.order_by(*order).limit(bindparam("rows", type_=Integer))
