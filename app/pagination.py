@@ -5,7 +5,8 @@ import hashlib
 import hmac
 import json
 from collections.abc import Sequence
-from urllib.parse import urlencode
+from functools import lru_cache
+from urllib.parse import parse_qsl, urlencode
 
 from app.config import get_settings
 from app.errors import MalformedCursor
@@ -35,8 +36,13 @@ def unseal(cursor: str) -> list[CursorValue]:
     return values
 
 
-def link_header(path: str, parameters: Sequence[tuple[str, str]], **cursors: str | None) -> str | None:
-    """`Link` (RFC 8288) to the same path and parameters with each cursor, by relation; None where there is none."""
+@lru_cache(maxsize=4096)
+def link_header(path: str, query: bytes, **cursors: str | None) -> str | None:
+    """`Link` (RFC 8288) to the same path and parameters with each cursor, by relation; None where there is none.
+
+    `query` is the query string as it was sent. Many ask for the same page, so the newest answers are remembered.
+    """
+    parameters = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     kept = [(name, value) for name, value in parameters if name not in {"cursor", "skip"}]
     links = [
         f'<{path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="{relation}"'

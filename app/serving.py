@@ -63,7 +63,8 @@ def serve(listener: socket.socket, announce: Announce) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
-        # Who called is what the socket says. Behind a proxy, uvicorn's own FORWARDED_ALLOW_IPS names the proxy.
+        # Who called is what the socket says; a header that anybody can send is not believed.
+        proxy_headers=False,
         timeout_graceful_shutdown=30,
         # A worker that is silent for so long hangs; uvicorn's five seconds are too few to start on a busy machine.
         timeout_worker_healthcheck=30,

@@ -1,7 +1,12 @@
 """Pages over HTTP: cursors in Link headers, ETags, 304; and for single posts If-Match."""
 
 import re
+from functools import lru_cache
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,11 +17,41 @@ from app.services.feed import Reading
 PRIVATE = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
 LARGEST_VERSION = 2**31 - 1
 
+Parameters = TypeVar("Parameters", bound=BaseModel)
+
+
+@lru_cache(maxsize=4096)
+def read_query(model: type[Parameters], query: bytes) -> Parameters:
+    """The parameters in a query string, as FastAPI would read them; of a name that is repeated the last one counts.
+
+    FastAPI works out anew for each request which fields of the model are lists, which takes longer than all else that
+    is done for a page. Many ask for the same page, so the newest answers are remembered.
+    Raises `RequestValidationError`.
+    """
+    try:
+        return model.model_validate(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)))
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        raise RequestValidationError([{**problem, "loc": ("query", *problem["loc"])} for problem in problems]) from None
+
+
+def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """The model's fields as OpenAPI's parameters, for a route that reads them by `read_query`."""
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "schema": {key: value for key, value in schema.items() if key != "description"},
+            **({"description": schema["description"]} if "description" in schema else {}),
+        }
+        for name, schema in model.model_json_schema()["properties"].items()
+    ]
+
 
 def link_header(request: Request, **cursors: str | None) -> str | None:
     """`Link` to this request's own path and parameters, with other cursors."""
-    path = request.scope["path"]
-    return pagination.link_header(path, request.query_params.multi_items(), **cursors)
+    return pagination.link_header(request.scope["path"], request.scope["query_string"], **cursors)
 
 
 def respond_with_page(request: Request, reading: Reading) -> Response:

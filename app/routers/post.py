@@ -1,8 +1,8 @@
 """`/posts`: listing, reading, writing, changing, deleting; and `/posts/{id}/vote`'s neighbours."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query
+from fastapi import APIRouter, Header, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,7 +22,13 @@ from app.errors import (
 from app.oauth2 import CurrentUser, Route, Token
 from app.problems import responses
 from app.routers.idempotent import IdempotentRequest, respond_once
-from app.routers.paged import expected_versions, respond_with_page, respond_with_post
+from app.routers.paged import (
+    expected_versions,
+    query_parameters,
+    read_query,
+    respond_with_page,
+    respond_with_post,
+)
 from app.schemas.post import PageParameters, PostChange, PostIn, PostOut, PostWithVotes
 from app.schemas.types import Id
 from app.services import feed, post
@@ -34,16 +40,12 @@ IfMatch = Annotated[
     str | None, Header(description="The post's ETag: change it only if nobody else has since (412 otherwise).")
 ]
 # For OpenAPI alone: it is read from the request, where it costs nothing to those who do not send it.
-IF_NONE_MATCH = {
-    "parameters": [
-        {
-            "name": "if-none-match",
-            "in": "header",
-            "required": False,
-            "schema": {"type": "string"},
-            "description": "An ETag seen before: 304 if nothing has changed.",
-        }
-    ]
+IF_NONE_MATCH: dict[str, Any] = {
+    "name": "if-none-match",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "An ETag seen before: 304 if nothing has changed.",
 }
 
 
@@ -51,10 +53,11 @@ IF_NONE_MATCH = {
     "",
     response_model=list[PostWithVotes],
     responses={304: {"description": "Not changed"}, **responses(NotAuthenticated, MalformedCursor, Overloaded)},
-    openapi_extra=IF_NONE_MATCH,
+    openapi_extra={"parameters": [*query_parameters(PageParameters), IF_NONE_MATCH]},
 )
-async def list_posts(token: Token, request: Request, wanted: Annotated[PageParameters, Query()]) -> Response:
+async def list_posts(token: Token, request: Request) -> Response:
     """List posts with their votes. `Link` leads to the pages before and after."""
+    wanted = read_query(PageParameters, request.scope["query_string"])
     is_drafts = wanted.published is False
     query = feed.PageQuery(
         order=wanted.sort,
@@ -93,7 +96,7 @@ def create_post(
     "/{id}",
     response_model=PostWithVotes,
     responses={304: {"description": "Not changed"}, **responses(NotAuthenticated, PostNotFound, Overloaded)},
-    openapi_extra=IF_NONE_MATCH,
+    openapi_extra={"parameters": [IF_NONE_MATCH]},
 )
 async def get_post(
     post_id: PostId,

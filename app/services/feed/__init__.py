@@ -1,7 +1,8 @@
 """Reading posts: one turn answers who is calling, the page or post they ask for, and their own votes on it.
 
-A turn serves everybody who waits: one statement for all sessions, one for each distinct page or post, one for all
-pairs of user and post. Pages are shared between users; what is personal (`voted`) is laid over each one's copy.
+A turn serves everybody who waits: one statement for all sessions, one for each distinct page, one for all posts, and
+one for all pairs of user and post. Pages are shared between users; what is personal (`voted`) is laid over each one's
+copy.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from app.errors import NotAuthenticated, PostNotFound
 from app.models import Session, User, Vote
 from app.schemas.post import PostOut, PostWithVotes
 from app.schemas.user import Profile
-from app.services.feed.pages import AnyRow, PageQuery, PageRows, position_of, read_page, read_post
+from app.services.feed.pages import AnyRow, PageQuery, PageRows, position_of, read_page, read_posts
 from app.tokens import AccessToken
 
 __all__ = ["Page", "PageQuery", "PostQuery", "Question", "Reading", "position_of", "read"]
@@ -87,14 +88,13 @@ def read(connection: Connection, questions: Sequence[Question]) -> list[Reading 
     The connection must be in AUTOCOMMIT, so that every statement sees what was committed before it began.
     """
     roles = _roles_of_the_living(connection, questions)
-    pages: dict[PageQuery | PostQuery, Page] = {}
-    for question in questions:
-        if question.token in roles and question.query not in pages:
-            pages[question.query] = Page(
-                read_page(connection, question.query)
-                if isinstance(question.query, PageQuery)
-                else read_post(connection, question.query.post_id)
-            )
+    asked = {question.query for question in questions if question.token in roles}
+    pages: dict[PageQuery | PostQuery, Page] = {
+        query: Page(read_page(connection, query)) for query in asked if isinstance(query, PageQuery)
+    }
+    if posts := {query.post_id: query for query in asked if isinstance(query, PostQuery)}:
+        found = read_posts(connection, posts)
+        pages |= {query: Page(found.get(post_id, PageRows([]))) for post_id, query in posts.items()}
     seen: list[Page | Exception] = [_visible(question, roles, pages) for question in questions]
     voted = _votes_of(
         connection,

@@ -7,7 +7,7 @@ change meanwhile, each post keeps its place, and is met exactly once. In the lis
 never change, the snapshot is the time: a vote that was taken back and cast again is not met at its new place too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -39,7 +39,7 @@ from app import pagination
 from app.config import Sort
 from app.errors import MalformedCursor
 from app.models import Post, PostStats, PostStatsHistory, User, Vote
-from app.models.base import Key
+from app.models.base import Key, possible_key
 from app.pagination import CursorValue
 from app.services.feed import search
 
@@ -141,16 +141,17 @@ _SHOWN = (
 )
 
 
-def read_post(connection: Connection, post_id: int) -> PageRows:
-    """One post, draft or not; no row where there is none."""
-    return PageRows(connection.execute(_ONE_POST, {"post_id": post_id}).all())
+def read_posts(connection: Connection, post_ids: Iterable[int]) -> dict[int, PageRows]:
+    """Each of these posts, draft or not, as a page of its own, in one statement; what does not exist is not there."""
+    keys = [possible_key(post_id) for post_id in post_ids]
+    return {row.id: PageRows([row]) for row in connection.execute(_POSTS, {"post_ids": keys})}
 
 
-_ONE_POST = (
+_POSTS = (
     select(*_SHOWN)
     .join(User, User.id == Post.owner_id)
     .join(PostStats, PostStats.post_id == Post.id)
-    .where(Post.id == bindparam("post_id", type_=Key))
+    .where(Post.id == bindparam("post_ids", type_=ARRAY(BIGINT)).any_())
 )
 
 
