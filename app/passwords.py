@@ -10,7 +10,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from passlib.context import CryptContext
-from passlib.exc import PasswordSizeError
+from passlib.exc import PasswordSizeError, UnknownHashError
 
 from app.config import get_settings
 
@@ -51,7 +51,8 @@ def verify(password: str, password_hash: str | None) -> tuple[bool, str | None]:
     secret = _normalised(password) if password_hash.startswith("$bcrypt-sha256$") else password
     try:
         fits = bool(_context.verify(secret, password_hash))
-    except PasswordSizeError:  # A character can become eighteen when it is normalised.
+    # A character can become eighteen when it is normalised; and a database may hold hashes that somebody else made.
+    except (PasswordSizeError, UnknownHashError):
         _context.dummy_verify()
         return False, None
     replace = fits and _context.needs_update(password_hash)

@@ -1,4 +1,4 @@
-"""Where should a post's count of votes live: in `post_stats`, or in `posts` itself? docs/decisions/0001 has the answer.
+"""Where should a post's count of votes live: in `post_stats`, or in `posts` itself? An experiment.
 
 Both designs get the same posts and the same votes, in batches as the API casts them, by two writers at once.
 

@@ -146,6 +146,16 @@ def test_an_account_that_is_switched_off_signs_in_as_if_the_password_were_wrong(
     assert rows("SELECT id FROM sessions") == [(person.session_id,)]
 
 
+@pytest.mark.parametrize("kept", ["!", "", "secret", "$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ$aGFzaGhhc2g"])
+def test_a_hash_that_is_not_ours_fits_no_password(client: TestClient, person: Person, rows: Rows, kept: str) -> None:
+    rows("UPDATE users SET password_hash = :hash RETURNING 1", hash=kept)
+
+    response = client.post("/login", data={"username": person.email, "password": kept or "secret"})
+
+    assert_refused(response, 403, "invalid_credentials", "Invalid Credentials")
+    assert rows("SELECT password_hash FROM users") == [(kept,)]
+
+
 def test_a_hash_as_the_tutorial_wrote_it_signs_in_and_is_replaced(
     client: TestClient, person: Person, rows: Rows
 ) -> None:
