@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
+import psycopg2
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -179,5 +180,7 @@ def _as_outcome(error: BaseException) -> Exception:
 def _is_server_lost(outcome: object) -> bool:
     """Whether asking again, item by item, would only meet the same silent server, or wait for the same full pool."""
     if isinstance(outcome, OperationalError) and getattr(outcome.orig, "pgcode", None) is None:
+        return True
+    if isinstance(outcome, psycopg2.Error):  # From outside of a statement, perhaps after its commit.
         return True
     return isinstance(outcome, PoolTimeoutError) or (isinstance(outcome, DBAPIError) and outcome.connection_invalidated)

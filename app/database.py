@@ -7,7 +7,7 @@ use connections of their own (`at_once`, `writing`), handed to them by a `Batche
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends
 from sqlalchemy import Connection, Engine, create_engine
@@ -16,25 +16,49 @@ from sqlalchemy.orm import Session
 from app.config import ConfigurationError, get_settings
 from app.passwords import HASHING_THREAD_COUNT
 
-# The lane of reads, the lane of votes (two, where answers are kept), /readyz, and each hashing thread.
-OTHER_CONNECTION_COUNT = 4 + HASHING_THREAD_COUNT
+# The lanes of readings, votes and health checks.
+LANE_CONNECTION_COUNT = 3
+# Votes whose answers are kept, and each hashing thread.
+OTHER_CONNECTION_COUNT = 1 + HASHING_THREAD_COUNT
 
 
 @lru_cache
 def get_engine() -> Engine:
-    """The process's only engine. Its pool has a connection for everybody who may want one, so that nobody waits in it.
+    """The process's engine for transactions. Its pool has a connection for everybody who may want one.
 
     Raises `ConfigurationError` where no database is configured.
     """
+    return _engine(get_settings().database_pool_size + OTHER_CONNECTION_COUNT)
+
+
+@lru_cache
+def get_lane_engine() -> Engine:
+    """The engine of the lanes, whose connections are in AUTOCOMMIT from their first to their last moment.
+
+    An engine of its own, because SQLAlchemy puts a connection that was borrowed in AUTOCOMMIT back into its former mode
+    when it is returned: psycopg2 may ask the server for that, and where the server has gone, the error comes after
+    everything was committed, and takes the place in the pool with it.
+    """
+    return _engine(LANE_CONNECTION_COUNT, isolation_level="AUTOCOMMIT")
+
+
+def _engine(pool_size: int, **options: Any) -> Engine:
     settings = get_settings()
     if settings.database is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL, or start with: python -m app run")
     return create_engine(
         settings.database,
-        pool_size=settings.database_pool_size + OTHER_CONNECTION_COUNT,
+        pool_size=pool_size,
         max_overflow=0,
         connect_args={"connect_timeout": settings.database_connect_timeout_seconds, "application_name": "social-posts"},
+        **options,
     )
+
+
+def dispose() -> None:
+    """Close all connections that nobody uses at the moment; new ones are made when they are wanted."""
+    get_engine().dispose()
+    get_lane_engine().dispose()
 
 
 @contextmanager
@@ -52,7 +76,7 @@ def get_db() -> Iterator[Session]:
 
 def at_once() -> AbstractContextManager[Connection]:
     """A connection without transactions: each statement sees what was committed before it, and is committed itself."""
-    return get_engine().connect().execution_options(isolation_level="AUTOCOMMIT")
+    return get_lane_engine().connect()
 
 
 def writing() -> AbstractContextManager[Connection]:

@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 
 from app import lanes, problems
 from app.config import Settings, get_settings
-from app.database import get_engine
+from app.database import dispose, get_engine
 from app.middleware.body_limit import BodyLimit
 from app.middleware.cors import Cors
 from app.middleware.head import Head
@@ -44,7 +44,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         signal.signal(signal.SIGTERM, begin_to_stop)
     yield
     await lanes.drain()
-    get_engine().dispose()
+    dispose()
 
 
 def cors(settings: Settings) -> dict[str, Any]:

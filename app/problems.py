@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+import psycopg2
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
@@ -96,7 +97,10 @@ def install(app: FastAPI) -> None:
         HTTPException: _http_exception,
         RequestValidationError: _validation_error,
         DBAPIError: _database_error,
-        PoolTimeoutError: _pool_timeout,
+        PoolTimeoutError: _no_connection,
+        # From outside of a statement, where SQLAlchemy wraps nothing.
+        psycopg2.OperationalError: _no_connection,
+        psycopg2.InterfaceError: _no_connection,
     }
     for exception, handler in handlers.items():
         app.add_exception_handler(exception, handler)
@@ -150,7 +154,7 @@ async def _database_error(request: Request, error: DBAPIError) -> Response:
     return unexpected(request.scope, error)
 
 
-async def _pool_timeout(request: Request, _: PoolTimeoutError) -> Response:
+async def _no_connection(request: Request, _: Exception) -> Response:
     return await _domain_error(request, Unavailable())
 
 

@@ -46,9 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure() -> None:
     if "app.database" in __import__("sys").modules:
-        from app.database import get_engine
+        from app.database import dispose
 
-        get_engine().dispose()
+        dispose()
     _until_the_end.close()
 
 

@@ -150,17 +150,22 @@ def cast_votes(database: Engine) -> Callable[[int, list[Person]], None]:
 
 @contextmanager
 def counted_queries(engine: Engine) -> Iterator[list[str]]:
-    """The statements that the engine runs inside the block, in order."""
+    """The statements that the engine, and that of the lanes, run inside the block, in order."""
     statements: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         statements.append(statement)
 
-    event.listen(engine, "before_cursor_execute", note)
+    from app.database import get_lane_engine
+
+    engines = (engine, get_lane_engine())
+    for one in engines:
+        event.listen(one, "before_cursor_execute", note)
     try:
         yield statements
     finally:
-        event.remove(engine, "before_cursor_execute", note)
+        for one in engines:
+            event.remove(one, "before_cursor_execute", note)
 
 
 def free_port() -> int:

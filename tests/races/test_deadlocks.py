@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from app.database import dispose
 from tests.fixtures import Person
 from tests.races.conftest import Call, Crowd, count, deadlocks, statuses, wrong_counts
 from tests.races.waiting import in_background, wait_until_blocked
@@ -211,7 +212,7 @@ def check_killing(
 
         return act
 
-    database.dispose()  # So that no backend of this process is taken for one of a server.
+    dispose()  # So that no backend of this process is taken for one of a server.
     is_over = Event()
     with ThreadPoolExecutor(max_workers=1) as thread:
         killing = thread.submit(kill_backends, database, is_over)
@@ -220,6 +221,9 @@ def check_killing(
         finally:
             is_over.set()
         killed = killing.result()
+    # The servers are those of other tests too: let them find out now which of their pooled connections are dead.
+    while 503 in statuses(crowd.send([Call("GET", "/users/0")] * 40)):
+        pass
 
     found = {status: seen.count(status) for status in sorted(set(seen))}
     sys.stdout.write(f"killing: {found}, {killed} backends killed\n")
