@@ -344,7 +344,7 @@ def test_an_exception_of_any_kind_has_the_headers_of_every_answer() -> None:
 def test_a_server_whose_database_is_away_says_not_now(start_server: Callable[..., Server], person: Person) -> None:
     from sqlalchemy import text
 
-    from app.database import get_engine
+    from app.database import dispose, get_engine
     from tests.conftest import administration
 
     url = get_engine().url
@@ -364,5 +364,5 @@ def test_a_server_whose_database_is_away_says_not_now(start_server: Callable[...
             assert browser.get("/livez").status_code == 200
         finally:
             connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
-            get_engine().dispose()
+            dispose()
         assert browser.get("/posts", headers=person.headers).status_code == 200

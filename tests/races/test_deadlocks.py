@@ -222,7 +222,7 @@ def check_killing(
             is_over.set()
         killed = killing.result()
     # The servers are those of other tests too: let them find out now which of their pooled connections are dead.
-    while 503 in statuses(crowd.send([Call("GET", "/users/0")] * 40)):
+    while 503 in statuses(crowd.send([Call("GET", path) for path in ("/users/0", "/readyz") for _ in range(40)])):
         pass
 
     found = {status: seen.count(status) for status in sorted(set(seen))}
