@@ -190,7 +190,8 @@ def test_every_request_is_logged_in_one_line(start: Start, workers: str) -> None
 
     httpx2.get(f"{address}/posts", headers={"X-Request-ID": "the-request-of-this-test"})
 
-    assert re.search(r"^INFO app.access GET '/posts' 401 \S+ms the-request-of-this-test$", server.said, re.MULTILINE)
+    # The line is written after the answer has left, so it may come a moment later than the answer.
+    server.wait_for(r"(?m)^(INFO app.access GET '/posts' 401 \S+ms the-request-of-this-test)$")
 
 
 def test_server_on_a_database_that_is_not_migrated_says_how_to_mend_it(start: Start, database: Engine) -> None:
