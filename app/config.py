@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     database_password: SecretStr | None = Field(None, description="Its password, as it is: nothing to escape.")
     database_pool_size: int = Field(8, ge=1, le=1000, description="Connections per worker for ordinary requests.")
     database_connect_timeout_seconds: int = Field(5, ge=1, le=60, description="Longest wait for a new connection.")
+    database_prepared_statements: bool = Field(True, description="`false` behind a pooler in transaction mode.")
 
     secret_key: SecretStr | None = Field(None, description="Signs access tokens; at least 32 bytes.")
     algorithm: Literal["HS256"] = Field("HS256", description="Of the access tokens' signature.")

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.config import ConfigurationError, get_settings
 from app.passwords import HASHING_THREAD_COUNT
+from app.prepared import MAY_PREPARE
 
 # The lanes of readings, votes and health checks.
 LANE_CONNECTION_COUNT = 3
@@ -39,7 +40,7 @@ def get_lane_engine() -> Engine:
     when it is returned: psycopg2 may ask the server for that, and where the server has gone, the error comes after
     everything was committed, and takes the place in the pool with it.
     """
-    return _engine(LANE_CONNECTION_COUNT, isolation_level="AUTOCOMMIT")
+    return _engine(LANE_CONNECTION_COUNT, isolation_level="AUTOCOMMIT", execution_options={MAY_PREPARE: True})
 
 
 def _engine(pool_size: int, **options: Any) -> Engine:

@@ -17,7 +17,7 @@ from bench.scenarios import OURS
 from bench.scouting import Scouted
 
 LOGGED = re.compile(r"^\S+ \S+ \S+ \[\d+\] LOG:  statement: (.*)$")
-COUNTED = ("select", "with", "insert", "update", "delete")
+COUNTED = ("select", "with", "insert", "update", "delete", "set plan_cache_mode")
 BLOCKS_OF_TABLES = """
     SELECT sum(heap_blks_hit + heap_blks_read + coalesce(idx_blks_hit + idx_blks_read, 0)
         + coalesce(toast_blks_hit + toast_blks_read, 0) + coalesce(tidx_blks_hit + tidx_blks_read, 0))::bigint
@@ -94,7 +94,12 @@ def _in_explain(dataset: Dataset, statements: list[str]) -> int:
     with dataset.connection() as connection, connection.cursor() as cursor:
         cursor.execute("BEGIN")
         for statement in statements:
-            cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}")
+            # The first time, a statement that is prepared comes with its preparation.
+            preparation, separator, execution = statement.rpartition("; EXECUTE")
+            if separator:
+                cursor.execute(preparation)
+            explained = f"EXECUTE{execution}" if separator else statement
+            cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {explained}")
             ((((plan,),)),) = cursor.fetchall()
             root: dict[str, Any] = plan["Plan"]
             total += root["Shared Hit Blocks"] + root["Shared Read Blocks"]

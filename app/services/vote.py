@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from app.errors import AlreadyVoted, NotAuthenticated, VotedPostNotFound, VoteNotFound
 from app.models import Session, User
 from app.models.base import possible_key
+from app.prepared import Statement
 from app.schemas.vote import VoteCounted
 from app.tokens import AccessToken
 
@@ -44,7 +45,8 @@ class Cast:
 # - posts: the same for posts; a draft is not there;
 # - post_stats: from here on, until the transaction ends, nobody else changes these counts. So a count after this
 #   statement, which the statement itself cannot see (triggers run at its end), is the locked one plus what it changed.
-_CAST = text("""
+_CAST = Statement(
+    text("""
     WITH ballot AS MATERIALIZED (
         SELECT * FROM unnest(:numbers, :session_ids, :user_ids, :post_ids, :is_for)
             AS ballot (number, session_id, user_id, post_id, is_for)
@@ -88,11 +90,12 @@ _CAST = text("""
     LEFT JOIN change ON change.post_id = ballot.post_id AND change.user_id = ballot.user_id
     ORDER BY ballot.number
 """).bindparams(
-    bindparam("numbers", type_=ARRAY(Integer)),
-    bindparam("session_ids", type_=ARRAY(BIGINT)),
-    bindparam("user_ids", type_=ARRAY(BIGINT)),
-    bindparam("post_ids", type_=ARRAY(BIGINT)),
-    bindparam("is_for", type_=ARRAY(Boolean)),
+        bindparam("numbers", type_=ARRAY(Integer)),
+        bindparam("session_ids", type_=ARRAY(BIGINT)),
+        bindparam("user_ids", type_=ARRAY(BIGINT)),
+        bindparam("post_ids", type_=ARRAY(BIGINT)),
+        bindparam("is_for", type_=ARRAY(Boolean)),
+    )
 )
 
 
@@ -121,8 +124,8 @@ def cast(connection: Connection, ballots: Sequence[Ballot]) -> list[Cast | Excep
     order: what it changed, `NotAuthenticated`, or `VotedPostNotFound` (also for drafts). The counts include every
     ballot, and nobody else's later vote.
     """
-    rows = connection.execute(
-        _CAST,
+    rows = _CAST.execute(
+        connection,
         {
             "numbers": list(range(len(ballots))),
             "session_ids": [ballot.token.session_id for ballot in ballots],

@@ -1,24 +1,22 @@
 """Reading posts: one turn answers who is calling, the page or post they ask for, and their own votes on it.
 
-A turn serves everybody who waits: one statement for all sessions, one for each distinct page, one for all posts, and
-one for all pairs of user and post. Pages are shared between users; what is personal (`voted`) is laid over each one's
-copy.
+A turn serves everybody who waits: one statement for each distinct page, and one for all posts by id. Pages are shared
+between users; what is personal (`voted`) is laid over each one's copy.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sqlalchemy import Connection, bindparam, func, select
-from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
+from sqlalchemy import Connection
 
 from app.config import get_settings
 from app.errors import NotAuthenticated, PostNotFound
-from app.models import Session, User, Vote
 from app.schemas.post import PostOut, PostWithVotes
 from app.schemas.user import Profile
-from app.services.feed.pages import AnyRow, PageQuery, PageRows, position_of, read_page, read_posts
+from app.services.feed.pages import Answer, PageQuery, PageRows, position_of, read_page, read_posts
+from app.services.feed.readers import AnyRow
 from app.tokens import AccessToken
 
 __all__ = ["Page", "PageQuery", "PostQuery", "Question", "Reading", "position_of", "read"]
@@ -87,84 +85,35 @@ def read(connection: Connection, questions: Sequence[Question]) -> list[Reading 
 
     The connection must be in AUTOCOMMIT, so that every statement sees what was committed before it began.
     """
-    roles = _roles_of_the_living(connection, questions)
-    asked = {question.query for question in questions if question.token in roles}
-    pages: dict[PageQuery | PostQuery, Page] = {
-        query: Page(read_page(connection, query)) for query in asked if isinstance(query, PageQuery)
+    readers: dict[PageQuery, list[AccessToken]] = {}
+    asked: list[tuple[AccessToken, int]] = []
+    for question in questions:
+        if isinstance(question.query, PageQuery):
+            readers.setdefault(question.query, []).append(question.token)
+        else:
+            asked.append((question.token, question.query.post_id))
+    answers: dict[PageQuery | PostQuery, Answer] = {
+        query: read_page(connection, query, tokens) for query, tokens in readers.items()
     }
-    if posts := {query.post_id: query for query in asked if isinstance(query, PostQuery)}:
-        found = read_posts(connection, posts)
-        pages |= {query: Page(found.get(post_id, PageRows([]))) for post_id, query in posts.items()}
-    seen: list[Page | Exception] = [_visible(question, roles, pages) for question in questions]
-    voted = _votes_of(
-        connection,
-        {
-            (question.token.user_id, row.id)
-            for question, page in zip(questions, seen, strict=True)
-            if isinstance(page, Page)
-            for row in page.rows
-        },
-    )
-    return [
-        Reading(page, tuple((question.token.user_id, row.id) in voted for row in page.rows))
-        if isinstance(page, Page)
-        else page
-        for question, page in zip(questions, seen, strict=True)
-    ]
+    if asked:
+        answers |= {PostQuery(post_id): answer for post_id, answer in read_posts(connection, asked).items()}
+    pages = {query: Page(answer.page) for query, answer in answers.items()}
+    return [_reading(question, answers[question.query].roles, pages[question.query]) for question in questions]
 
 
-def _visible(
-    question: Question, roles: dict[AccessToken, str], pages: dict[PageQuery | PostQuery, Page]
-) -> Page | Exception:
-    """What this reader may see of what was read for all."""
+def _reading(question: Question, roles: Mapping[tuple[int, int], str], page: Page) -> Reading | Exception:
+    """What this reader may see of what was read for all; without a role, nothing."""
     token, query = question.token, question.query
-    if token not in roles:
+    role = roles.get((token.session_id, token.user_id))
+    if role is None:
         return NotAuthenticated()
-    page = pages[query]
-    is_moderator = roles[token] in {"moderator", "admin"}
+    is_moderator = role in {"moderator", "admin"}
     if isinstance(query, PageQuery):
-        return page if not query.is_drafts or is_moderator or query.owner_id == token.user_id else Page(PageRows([]))
-    if not page.rows or not (page.rows[0].published or is_moderator or page.rows[0].owner_id == token.user_id):
+        if query.is_drafts and not is_moderator and query.owner_id != token.user_id:
+            return Reading(Page(PageRows([])), ())
+    elif not page.rows or not (page.rows[0].published or is_moderator or page.rows[0].owner_id == token.user_id):
         return PostNotFound(query.post_id)
-    return page
-
-
-_ALIVE = (
-    select(Session.id, User.id, User.role)
-    .join(User, Session.is_alive())
-    .where(Session.id == bindparam("session_ids", type_=ARRAY(BIGINT)).any_())
-)
-
-
-def _roles_of_the_living(connection: Connection, questions: Sequence[Question]) -> dict[AccessToken, str]:
-    """The role of each token whose session and account are alive."""
-    tokens = {question.token for question in questions}
-    alive = {
-        (session_id, user_id): role
-        for session_id, user_id, role in connection.execute(
-            _ALIVE, {"session_ids": sorted({token.session_id for token in tokens})}
-        )
-    }
-    return {token: alive[key] for token in tokens if (key := (token.session_id, token.user_id)) in alive}
-
-
-_ASKED = (
-    func.unnest(bindparam("user_ids", type_=ARRAY(BIGINT)), bindparam("post_ids", type_=ARRAY(BIGINT)))
-    .table_valued("user_id", "post_id", name="asked")
-    .render_derived()
-)
-_VOTED = select(Vote.user_id, Vote.post_id).join(
-    _ASKED, (Vote.user_id == _ASKED.c.user_id) & (Vote.post_id == _ASKED.c.post_id)
-)
-
-
-def _votes_of(connection: Connection, pairs: set[tuple[int, int]]) -> set[tuple[int, int]]:
-    """Those of the (user, post) pairs for which there is a vote."""
-    if not pairs:
-        return set()
-    user_ids, post_ids = zip(*sorted(pairs), strict=True)
-    rows = connection.execute(_VOTED, {"user_ids": list(user_ids), "post_ids": list(post_ids)})
-    return {(row.user_id, row.post_id) for row in rows}
+    return Reading(page, tuple(token.user_id in row.voters for row in page.rows))
 
 
 def _serialize(row: AnyRow) -> bytes:

@@ -19,10 +19,9 @@ from sqlalchemy import (
     DateTime,
     Double,
     Integer,
-    Row,
-    Select,
     String,
     Subquery,
+    UnaryExpression,
     bindparam,
     cast,
     func,
@@ -41,10 +40,10 @@ from app.errors import MalformedCursor
 from app.models import Post, PostStats, PostStatsHistory, User, Vote
 from app.models.base import Key, possible_key
 from app.pagination import CursorValue
-from app.services.feed import search
-
-AnyRow = Row[*tuple[Any, ...]]
-AnySelect = Select[*tuple[Any, ...]]
+from app.prepared import Statement
+from app.services.feed import readers, search
+from app.services.feed.readers import AnyRow, AnySelect
+from app.tokens import AccessToken
 
 # `voted`: the posts that somebody voted for, newest vote first.
 Order = Literal[Sort, "voted"]
@@ -76,19 +75,31 @@ class PageQuery:
 
 
 class PageRows(NamedTuple):
-    """Rows of posts in order, and the cursors to the pages around them."""
+    """Rows of posts in order, each with its `voters` among the readers, and the cursors to the pages around them."""
 
     rows: Sequence[AnyRow]
     next_cursor: str | None = None
     previous_cursor: str | None = None
 
 
-def read_page(connection: Connection, query: PageQuery) -> PageRows:
-    """One statement, and before it one for a search. The connection must be in AUTOCOMMIT, with a snapshot for each."""
+class Answer(NamedTuple):
+    """A page, and the roles of those of its readers who are alive, by session and user."""
+
+    page: PageRows
+    roles: Mapping[tuple[int, int], str]
+
+
+def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessToken]) -> Answer:
+    """The page for all who ask for it: one statement, and before it one for a search.
+
+    The connection must be in AUTOCOMMIT, with a snapshot for each statement.
+    """
     position = query.position
+    skip = query.skip if position is None else 0
     parameters: dict[str, object] = {
+        **readers.parameters(tokens),
         "rows": query.limit + 1,  # One more tells whether there is another page.
-        "skip": query.skip if query.position is None else 0,
+        "skip": skip,
         "owner_id": query.owner_id,
         "created_after": query.created_after,
         "created_before": query.created_before,
@@ -96,8 +107,6 @@ def read_page(connection: Connection, query: PageQuery) -> PageRows:
     }
     if query.search is not None:
         few = search.find_few(connection, query.search)
-        if few == []:
-            return PageRows([])
         parameters |= search.parameters(query.search) if few is None else {"found": few}
     if position is not None:
         parameters |= {"value": position.value, "post_id": position.post_id, "snapshot": position.snapshot}
@@ -107,9 +116,22 @@ def read_page(connection: Connection, query: PageQuery) -> PageRows:
         is_walk=position is not None,
         is_backward=is_backward,
         is_drafts=query.is_drafts,
+        skips=skip > 0,
         filters=tuple(name for name in _FILTERS if parameters.get(name) is not None),
     )
-    rows = connection.execute(_page_statement(kind), parameters).all()
+    answers = (
+        _prepared_page(kind, query.limit + 1).execute(connection, parameters)
+        if kind.has_one_plan
+        else connection.execute(_page_statement(kind), parameters)
+    ).all()
+    roles = readers.roles_of_the_living(answers)
+    return Answer(_page_of(query, [row for row in answers if row.id is not None]), roles)
+
+
+def _page_of(query: PageQuery, rows: Sequence[AnyRow]) -> PageRows:
+    """Rows as they were found, one more than was asked for where there are more, in the order of the list."""
+    position = query.position
+    is_backward = position is not None and position.is_backward
     has_more = len(rows) > query.limit
     rows = rows[: query.limit]
     if is_backward:
@@ -141,18 +163,36 @@ _SHOWN = (
 )
 
 
-def read_posts(connection: Connection, post_ids: Iterable[int]) -> dict[int, PageRows]:
-    """Each of these posts, draft or not, as a page of its own, in one statement; what does not exist is not there."""
-    keys = [possible_key(post_id) for post_id in post_ids]
-    return {row.id: PageRows([row]) for row in connection.execute(_POSTS, {"post_ids": keys})}
+def read_posts(connection: Connection, asked: Sequence[tuple[AccessToken, int]]) -> dict[int, Answer]:
+    """Each of the posts asked for, draft or not, as a page of its own, in one statement.
+
+    A post that does not exist is an empty page.
+    """
+    rows = _POSTS.execute(
+        connection,
+        {
+            "session_ids": sorted({token.session_id for token, _ in asked}),
+            "user_ids": [token.user_id for token, _ in asked],
+            "asked_post_ids": [possible_key(post_id) for _, post_id in asked],
+            "post_ids": sorted({possible_key(post_id) for _, post_id in asked}),
+        },
+    ).all()
+    roles = readers.roles_of_the_living(rows)
+    found = {row.id: PageRows([row]) for row in rows if row.id is not None}
+    return {post_id: Answer(found.get(post_id, PageRows([])), roles) for _, post_id in asked}
 
 
-_POSTS = (
-    select(*_SHOWN)
-    .join(User, User.id == Post.owner_id)
-    .join(PostStats, PostStats.post_id == Post.id)
-    .where(Post.id == bindparam("post_ids", type_=ARRAY(BIGINT)).any_())
-)
+def _joined(shown: AnySelect) -> AnySelect:
+    return shown.join(User, User.id == Post.owner_id).join(PostStats, PostStats.post_id == Post.id)
+
+
+def _posts_statement() -> AnySelect:
+    wanted = Post.id == bindparam("post_ids", type_=ARRAY(BIGINT)).any_()
+    posts = _joined(select(*_SHOWN)).where(wanted).subquery("post")
+    return readers.with_readers(posts, readers.voters_among_askers(posts), [posts.c.id.asc()])
+
+
+_POSTS = Statement(_posts_statement())
 
 
 def position_of(cursor: str, order: Order) -> Position:
@@ -206,7 +246,13 @@ class _Kind:
     is_walk: bool
     is_backward: bool
     is_drafts: bool
+    skips: bool
     filters: tuple[str, ...]
+
+    @property
+    def has_one_plan(self) -> bool:
+        """Whether the best plan is the same for all values: to read the next rows of an index."""
+        return not (self.skips or self.is_drafts or self.filters or (self.moves and self.is_walk))
 
     @property
     def moves(self) -> bool:
@@ -215,12 +261,25 @@ class _Kind:
 
 
 @lru_cache(maxsize=512)
-def _page_statement(kind: _Kind) -> AnySelect:
+def _prepared_page(kind: _Kind, rows: int) -> Statement:
+    return Statement(_page_statement(kind, rows))
+
+
+@lru_cache(maxsize=512)
+def _page_statement(kind: _Kind, rows: int | None = None) -> AnySelect:
+    """The page, and who reads it; with a `LIMIT` of so many rows in its text, or `:rows`."""
+    page = _window(kind).limit(bindparam("rows", type_=Integer) if rows is None else literal_column(str(rows)))
+    posts = page.subquery("page")
+    order = _ordered(kind, posts.c.sort_value, posts.c.id)
+    return readers.with_readers(posts, readers.voters_among_readers(posts), order)
+
+
+def _window(kind: _Kind) -> AnySelect:
     value, post_id, _ = _SORTED_BY[kind.order]
     if kind.moves and kind.is_walk:
         places = _places_in_the_walk(kind)
         walk = select(*_SHOWN, places.c.sort_value, null().label("snapshot")).join(places, places.c.post_id == Post.id)
-        return _windowed(_joined(walk), kind, places.c.sort_value, places.c.post_id)
+        return _sorted(_joined(walk), kind, places.c.sort_value, places.c.post_id)
     snapshot: ColumnElement[Any] = null()
     if kind.moves:
         snapshot = cast(func.pg_current_snapshot(), String)
@@ -233,7 +292,8 @@ def _page_statement(kind: _Kind) -> AnySelect:
         shown = shown.where(_beyond(kind, value, post_id))
         if kind.order == "voted":
             shown = shown.where(_CAST_BEFORE_THE_WALK)
-    return _windowed(shown, kind, value, post_id).offset(bindparam("skip", type_=Integer))
+    page = _sorted(shown, kind, value, post_id)
+    return page.offset(bindparam("skip", type_=Integer)) if kind.skips else page
 
 
 def _places_in_the_walk(kind: _Kind) -> Subquery:
@@ -253,6 +313,7 @@ def _places_in_the_walk(kind: _Kind) -> Subquery:
     value_then = (
         moved.c.votes_before if kind.order == "top" else func.hot_score(moved.c.votes_before, PostStats.created_at)
     )
+    rows = bindparam("rows", type_=Integer)
     has_moved = select(moved.c.post_id).where(moved.c.post_id == PostStats.post_id).exists()
     unmoved_places = (
         select(PostStats.post_id, value.label("sort_value"))
@@ -266,13 +327,9 @@ def _places_in_the_walk(kind: _Kind) -> Subquery:
         .where(*_conditions(kind), _beyond(kind, value_then, post_id))
     )
     return union_all(
-        _windowed(unmoved_places, kind, value, post_id).subquery().select(),
-        _windowed(moved_places, kind, value_then, post_id).subquery().select(),
+        _sorted(unmoved_places, kind, value, post_id).limit(rows).subquery().select(),
+        _sorted(moved_places, kind, value_then, post_id).limit(rows).subquery().select(),
     ).subquery("place")
-
-
-def _joined(shown: AnySelect) -> AnySelect:
-    return shown.join(User, User.id == Post.owner_id).join(PostStats, PostStats.post_id == Post.id)
 
 
 def _conditions(kind: _Kind) -> list[ColumnElement[bool]]:
@@ -296,10 +353,13 @@ def _beyond(kind: _Kind, value: ColumnElement[Any], post_id: ColumnElement[int])
     return row > position if _is_ascending(kind) else row < position
 
 
-def _windowed(statement: AnySelect, kind: _Kind, value: ColumnElement[Any], post_id: ColumnElement[int]) -> AnySelect:
+def _sorted(statement: AnySelect, kind: _Kind, value: ColumnElement[Any], post_id: ColumnElement[int]) -> AnySelect:
     if "found" in kind.filters:
         # OFFSET 0 keeps the planner from walking the list in order to meet the few that were found.
         few = statement.offset(literal_column("0")).subquery()
         statement, value, post_id = select(few), few.c.sort_value, few.c["post_id" if "post_id" in few.c else "id"]
-    order = (value.asc(), post_id.asc()) if _is_ascending(kind) else (value.desc(), post_id.desc())
-    return statement.order_by(*order).limit(bindparam("rows", type_=Integer))
+    return statement.order_by(*_ordered(kind, value, post_id))
+
+
+def _ordered(kind: _Kind, value: ColumnElement[Any], post_id: ColumnElement[int]) -> list[UnaryExpression[Any]]:
+    return [value.asc(), post_id.asc()] if _is_ascending(kind) else [value.desc(), post_id.desc()]

@@ -1,0 +1,93 @@
+"""Who reads: the same statement that reads posts tells which sessions are alive, and which of the posts they voted for.
+
+A turn asks once for everybody who waits for the same page. What is theirs comes beside the posts: each row with those
+of the readers who voted for it, the first row with the sessions that are alive.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    ScalarSelect,
+    Select,
+    Subquery,
+    UnaryExpression,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
+
+from app.models import Session, User, Vote
+from app.tokens import AccessToken
+
+AnyRow = Row[*tuple[Any, ...]]
+AnySelect = Select[*tuple[Any, ...]]
+
+_USER_IDS = bindparam("user_ids", type_=ARRAY(BIGINT))
+_ALIVE = (
+    select(
+        func.array_agg(Session.id).label("session_ids"),
+        func.array_agg(User.id).label("reader_ids"),
+        func.array_agg(User.role).label("roles"),
+    )
+    .join(User, Session.is_alive())
+    .where(Session.id == bindparam("session_ids", type_=ARRAY(BIGINT)).any_())
+    .subquery("alive")
+)
+_ASKED = (
+    func.unnest(_USER_IDS, bindparam("asked_post_ids", type_=ARRAY(BIGINT)))
+    .table_valued("user_id", "post_id", name="asked")
+    .render_derived()
+)
+
+
+def voters_among_readers(posts: Subquery) -> ScalarSelect[Any]:
+    """Those of the readers who voted for the row's post, all of whom read all of the posts."""
+    return select(Vote.user_id).where(Vote.post_id == posts.c.id, Vote.user_id == _USER_IDS.any_()).scalar_subquery()
+
+
+def voters_among_askers(posts: Subquery) -> ScalarSelect[Any]:
+    """Those who asked for the row's post and voted for it: `user_ids` and `asked_post_ids` are pairs.
+
+    Each pair is looked up by itself: a join might read all votes of a post to find one.
+    """
+    vote = select(Vote.post_id).where(Vote.post_id == _ASKED.c.post_id, Vote.user_id == _ASKED.c.user_id)
+    is_cast = vote.correlate(_ASKED).scalar_subquery().is_not(None)
+    return select(_ASKED.c.user_id).where(_ASKED.c.post_id == posts.c.id, is_cast).scalar_subquery()
+
+
+def with_readers(posts: Subquery, voters: ScalarSelect[Any], order: Sequence[UnaryExpression[Any]]) -> AnySelect:
+    """The posts in this order, with their `voters`; without any, one row of nulls tells of the sessions."""
+    is_first: ColumnElement[bool] = func.row_number().over(order_by=order) == literal_column("1")
+    return (
+        select(
+            *posts.c,
+            func.array(voters).label("voters"),
+            *(case((is_first, column)).label(column.name) for column in _ALIVE.c),
+        )
+        .select_from(_ALIVE.outerjoin(posts, true()))
+        .order_by(*order)
+    )
+
+
+def parameters(tokens: Iterable[AccessToken]) -> dict[str, object]:
+    """What `with_readers` takes, for those who all read the same."""
+    tokens = list(tokens)
+    return {
+        "session_ids": sorted({token.session_id for token in tokens}),
+        "user_ids": sorted({token.user_id for token in tokens}),
+    }
+
+
+def roles_of_the_living(rows: Sequence[AnyRow]) -> Mapping[tuple[int, int], str]:
+    """The role of each (session, user) that is alive."""
+    first = rows[0]
+    if first.session_ids is None:
+        return {}
+    return dict(zip(zip(first.session_ids, first.reader_ids, strict=True), first.roles, strict=True))
