@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     public_emails: bool = Field(False, description="`true` adds `email` to every profile and owner.")
     cors_origins: Origins | None = Field(None, description="Comma-separated origins; any localhost in development.")
     max_body_bytes: int = Field(1_000_000, ge=1024, le=1 << 30, description="Largest request body.")
+    max_batch: int = Field(256, ge=1, le=10_000, description="Hot requests that share a statement, at most.")
     max_waiting: int = Field(1000, ge=1, le=1_000_000, description="Hot requests that may wait, per worker and kind.")
 
     @field_validator("cors_origins", mode="before")

@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if is_controller or config.option.collectonly:
         return
     Settings.model_config["env_file"] = None
-    for name in Settings.model_fields:
+    for name in {*Settings.model_fields} - {"max_batch"}:  # With which the whole suite may be run.
         os.environ.pop(name.upper(), None)
     os.environ |= {
         "DATABASE_URL": _until_the_end.enter_context(_own_database()).render_as_string(hide_password=False),

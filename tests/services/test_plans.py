@@ -51,7 +51,7 @@ class Explained:
 
     @property
     def index_lookup_count(self) -> int:
-        """How many rows were looked for, locked or inserted by an index; a search for several may meet them together."""
+        """How many rows were looked for by an index, locked or inserted; one search may meet several."""
         return sum(
             max(int(node["Actual Loops"]), int(node["Actual Loops"] * node["Actual Rows"]))
             for node in self.nodes
