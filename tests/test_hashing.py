@@ -16,7 +16,3 @@ def test_hashing_gives_way_to_answering() -> None:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     assert asyncio.run(passwords.in_hashing_thread(niceness)) > niceness()
-
-
-def test_worker_processes_share_the_cores_for_hashing() -> None:
-    assert passwords.HASHING_THREAD_COUNT == (os.cpu_count() or 1)  # One worker, in development.
