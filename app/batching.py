@@ -27,6 +27,8 @@ Outcome = TypeVar("Outcome")
 
 # serialization_failure, deadlock_detected: PostgreSQL asks to try again.
 TRY_AGAIN = frozenset({"40001", "40P01"})
+# query_canceled (by `statement_timeout`), lock_not_available: one by one, each would take as long.
+TOOK_TOO_LONG = frozenset({"57014", "55P03"})
 RETRIES = 3
 LONGEST_PAUSE_SECONDS = 0.05
 
@@ -53,7 +55,8 @@ class Batcher(Generic[Item, Outcome]):
     `run(connection, items)` returns for each item, in order, its outcome, or the exception that its caller shall see.
     `connect()` gives the connection for one batch; what leaving it does (a commit) is done before anyone is answered.
     If a whole batch fails, its items run again one by one, so that only the guilty one fails; when the server is lost,
-    all fail at once. What PostgreSQL asks to repeat (SQLSTATE 40001, 40P01) is repeated at most three times.
+    or took too long, all fail at once. Batches of a lane that only `reads` are asked once more when their connection
+    broke. What PostgreSQL asks to repeat (SQLSTATE 40001, 40P01) is repeated at most three times.
 
     Items with the same `order_key` never share a batch and keep their order. At most `max_batch` items run together;
     past `max_waiting` a newcomer gets `Overloaded` at once.
@@ -66,12 +69,14 @@ class Batcher(Generic[Item, Outcome]):
         *,
         max_waiting: int,
         max_batch: int = 256,
+        reads: bool = False,
         order_key: Callable[[Item], Hashable] | None = None,
     ) -> None:
         self._run = run
         self._connect = connect
         self._max_waiting = max_waiting
         self._max_batch = max_batch
+        self._reads = reads
         self._order_key = order_key
         self._lanes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane[Item, Outcome]] = WeakKeyDictionary()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch")  # Begins with the first batch.
@@ -140,6 +145,12 @@ class Batcher(Generic[Item, Outcome]):
     def _outcomes(self, items: Sequence[Item]) -> Sequence[Outcome | Exception]:
         """In the thread: every item's outcome; never raises."""
         try:
+            try:
+                return self._attempt(items)
+            except Exception as error:
+                # Whatever was lost, reading it again does no harm. The pool makes new connections after such an error.
+                if not (self._reads and is_connection_lost(error)):
+                    raise
             return self._attempt(items)
         except BaseException as error:  # Also the panics of Rust extensions: nobody may wait for ever.
             failure = _as_outcome(error)
@@ -177,10 +188,17 @@ def _as_outcome(error: BaseException) -> Exception:
     return failure
 
 
+def is_connection_lost(error: object) -> bool:
+    """Whether the connection broke, at whatever moment, or none could be made."""
+    if isinstance(error, OperationalError) and getattr(error.orig, "pgcode", None) is None:
+        return True
+    if isinstance(error, psycopg2.Error):  # From outside of a statement, perhaps after its commit.
+        return True
+    return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
 def _is_server_lost(outcome: object) -> bool:
-    """Whether asking again, item by item, would only meet the same silent server, or wait for the same full pool."""
-    if isinstance(outcome, OperationalError) and getattr(outcome.orig, "pgcode", None) is None:
+    """Whether asking again, item by item, would only meet the same silent server, full pool or long-held lock."""
+    if isinstance(outcome, DBAPIError) and getattr(outcome.orig, "pgcode", None) in TOOK_TOO_LONG:
         return True
-    if isinstance(outcome, psycopg2.Error):  # From outside of a statement, perhaps after its commit.
-        return True
-    return isinstance(outcome, PoolTimeoutError) or (isinstance(outcome, DBAPIError) and outcome.connection_invalidated)
+    return isinstance(outcome, PoolTimeoutError) or is_connection_lost(outcome)

@@ -48,7 +48,8 @@ class Settings(BaseSettings):
     database_password: SecretStr | None = Field(None, description="Its password, as it is: nothing to escape.")
     database_pool_size: int = Field(8, ge=1, le=1000, description="Connections per worker for ordinary requests.")
     database_connect_timeout_seconds: int = Field(5, ge=1, le=60, description="Longest wait for a new connection.")
-    database_prepared_statements: bool = Field(True, description="`false` behind a pooler in transaction mode.")
+    database_statement_timeout_seconds: int = Field(10, ge=1, le=3600, description="Longest run of one statement.")
+    database_behind_pooler: bool = Field(False, description="`true` behind PgBouncer or the like in transaction mode.")
 
     secret_key: SecretStr | None = Field(None, description="Signs access tokens; at least 32 bytes.")
     algorithm: Literal["HS256"] = Field("HS256", description="Of the access tokens' signature.")
@@ -62,6 +63,7 @@ class Settings(BaseSettings):
     cors_origins: Origins | None = Field(None, description="Comma-separated origins; any localhost in development.")
     max_body_bytes: int = Field(1_000_000, ge=1024, le=1 << 30, description="Largest request body.")
     max_batch: int = Field(256, ge=1, le=10_000, description="Hot requests that share a statement, at most.")
+    max_in_flight: int = Field(2000, ge=1, le=1_000_000, description="Requests that a worker has in hand, at most.")
     max_waiting: int = Field(1000, ge=1, le=1_000_000, description="Hot requests that may wait, per worker and kind.")
 
     @field_validator("cors_origins", mode="before")

@@ -4,7 +4,7 @@ Ordinary requests use `SessionDep`: one request, one transaction, committed befo
 use connections of their own (`at_once`, `writing`), handed to them by a `Batcher`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Annotated, Any
@@ -29,7 +29,7 @@ def get_engine() -> Engine:
 
     Raises `ConfigurationError` where no database is configured.
     """
-    return _engine(get_settings().database_pool_size + OTHER_CONNECTION_COUNT)
+    return _engine(get_settings().database_pool_size + OTHER_CONNECTION_COUNT, {})
 
 
 @lru_cache
@@ -40,20 +40,39 @@ def get_lane_engine() -> Engine:
     when it is returned: psycopg2 may ask the server for that, and where the server has gone, the error comes after
     everything was committed, and takes the place in the pool with it.
     """
-    return _engine(LANE_CONNECTION_COUNT, isolation_level="AUTOCOMMIT", execution_options={MAY_PREPARE: True})
+    # PostgreSQL expects ten elements of every array, takes its generic plan for dearer than one made for those at hand,
+    # and would plan prepared statements anew each time.
+    return _engine(
+        LANE_CONNECTION_COUNT,
+        {"plan_cache_mode": "force_generic_plan"},
+        isolation_level="AUTOCOMMIT",
+        execution_options={MAY_PREPARE: not get_settings().database_behind_pooler},
+    )
 
 
-def _engine(pool_size: int, **options: Any) -> Engine:
+def _engine(pool_size: int, server_settings: Mapping[str, object], **options: Any) -> Engine:
     settings = get_settings()
     if settings.database is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL, or start with: python -m app run")
-    return create_engine(
-        settings.database,
-        pool_size=pool_size,
-        max_overflow=0,
-        connect_args={"connect_timeout": settings.database_connect_timeout_seconds, "application_name": "social-posts"},
-        **options,
-    )
+    connect_args: dict[str, object] = {
+        "connect_timeout": settings.database_connect_timeout_seconds,
+        "application_name": "social-posts",
+        # A server that is gone without a word is noticed by the system, not by who waits.
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+    }
+    if not settings.database_behind_pooler:
+        timeout = f"{settings.database_statement_timeout_seconds}s"
+        server_settings = {
+            "statement_timeout": timeout,
+            "idle_in_transaction_session_timeout": timeout,
+            **server_settings,
+        }
+        ours = [f"-c {name}={value}" for name, value in server_settings.items()]
+        # What the operator's URL asks for comes last, and so holds.
+        connect_args["options"] = " ".join([*ours, str(settings.database.query.get("options", ""))]).strip()
+    return create_engine(settings.database, pool_size=pool_size, max_overflow=0, connect_args=connect_args, **options)
 
 
 def dispose() -> None:

@@ -27,17 +27,19 @@ class VoteRequest:
 @lru_cache
 def readings() -> Batcher[feed.Question, feed.Reading]:
     """Pages and posts."""
-    return Batcher(feed.read, at_once, max_batch=get_settings().max_batch, max_waiting=get_settings().max_waiting)
+    settings = get_settings()
+    return Batcher(feed.read, at_once, reads=True, max_batch=settings.max_batch, max_waiting=settings.max_waiting)
 
 
 @lru_cache
 def votes() -> Batcher[VoteRequest, vote.Cast | idempotency.Answer]:
     """Votes; two of the same user on the same post keep their order."""
+    settings = get_settings()
     return Batcher(
         _cast,
         at_once,
-        max_batch=get_settings().max_batch,
-        max_waiting=get_settings().max_waiting,
+        max_batch=settings.max_batch,
+        max_waiting=settings.max_waiting,
         order_key=lambda request: request.ballot.pair,
     )
 
@@ -45,7 +47,8 @@ def votes() -> Batcher[VoteRequest, vote.Cast | idempotency.Answer]:
 @lru_cache
 def health_checks() -> Batcher[None, health.Health]:
     """Questions whether the database is there and migrated."""
-    return Batcher(health.check, at_once, max_batch=get_settings().max_batch, max_waiting=get_settings().max_waiting)
+    settings = get_settings()
+    return Batcher(health.check, at_once, reads=True, max_batch=settings.max_batch, max_waiting=settings.max_waiting)
 
 
 async def drain() -> None:

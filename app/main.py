@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from app import lanes, problems
 from app.config import Settings, get_settings
 from app.database import dispose, get_engine
+from app.middleware.admission import Admission
 from app.middleware.body_limit import BodyLimit
 from app.middleware.cors import Cors
 from app.middleware.head import Head
@@ -79,8 +80,9 @@ def create_app() -> FastAPI:
             # Outermost first. The context comes before everything that may answer, so that every answer has an id.
             Middleware(RequestContext),
             Middleware(SecurityHeaders, hsts=settings.environment == "production"),
-            # Before the limit and the routes, so that browsers may read refusals too.
+            # Before the limits and the routes, so that browsers may read refusals too.
             Middleware(Cors, **cors(settings)),
+            Middleware(Admission, most=settings.max_in_flight),
             Middleware(LastAnswer),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
             Middleware(Paths),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
+import psycopg2
 from fastapi import Depends
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
@@ -20,8 +21,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app import models, tokens
-from app.batching import LONGEST_PAUSE_SECONDS, RETRIES, TRY_AGAIN
-from app.database import SessionDep
+from app.batching import LONGEST_PAUSE_SECONDS, RETRIES, TRY_AGAIN, is_connection_lost
+from app.database import SessionDep, get_db
 from app.errors import NotAuthenticated, NotAuthorized
 from app.services import auth
 
@@ -79,16 +80,19 @@ class Route(APIRoute):
     """A route that refuses in the contract's order: 401 before 422, even when the body is not JSON at all.
 
     What PostgreSQL breaks off to end a deadlock (two users who swap names) or for a serialization failure was rolled
-    back: the request runs again, at most three times.
+    back: the request runs again, at most three times. A GET whose connection broke is answered once more.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         is_protected = requires_token(self.dependant)
+        uses_session = _uses_session(self.dependant)
 
         async def handle_in_order(request: Request) -> Response:
             try:
-                return await (handle(request) if request.method == "GET" else _repeated(handle, request))
+                if request.method == "GET" and not uses_session:
+                    return await handle(request)
+                return await _repeated(handle, request)
             except (HTTPException, RequestValidationError) as error:
                 # The body is read before the token is; whoever has none is told that, whatever the body is.
                 if is_protected:
@@ -102,15 +106,23 @@ class Route(APIRoute):
         return handle_in_order
 
 
+def _uses_session(dependant: Dependant) -> bool:
+    return any(inner.call is get_db or _uses_session(inner) for inner in dependant.dependencies)
+
+
 async def _repeated(handle: Callable[[Request], Coroutine[Any, Any, Response]], request: Request) -> Response:
+    may_read_again = request.method == "GET"
     for retries_left in reversed(range(RETRIES + 1)):
         try:
             # Each run has a transaction of its own, which ends, and may fail, where FastAPI ends dependencies of
             # scope="function": when this stack closes.
             async with AsyncExitStack() as request.scope["fastapi_function_astack"]:
                 return await handle(request)
-        except DBAPIError as error:
-            if retries_left == 0 or getattr(error.orig, "pgcode", None) not in TRY_AGAIN:
+        except (DBAPIError, psycopg2.Error) as error:
+            if may_read_again and is_connection_lost(error):
+                may_read_again = False
+                continue
+            if retries_left == 0 or getattr(getattr(error, "orig", error), "pgcode", None) not in TRY_AGAIN:
                 raise
         await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311 - jitter, not a secret.
     raise AssertionError("unreachable")

@@ -15,6 +15,7 @@ from passlib.context import CryptContext
 from passlib.exc import PasswordSizeError, UnknownHashError
 
 from app.config import get_settings
+from app.errors import Overloaded
 
 # passlib 1.7.4 asks bcrypt for a version attribute that it no longer has, and logs that it caught the error.
 logging.getLogger("passlib.handlers.bcrypt").setLevel(logging.ERROR)
@@ -22,6 +23,8 @@ logging.getLogger("passlib.handlers.bcrypt").setLevel(logging.ERROR)
 # Hashing is bounded to the cores, shared by the worker processes, and has threads of its own: a rush of logins delays
 # logins, nothing else.
 HASHING_THREAD_COUNT = max(1, (os.cpu_count() or 1) // get_settings().worker_count)
+# A hash takes a quarter of a second: who would wait for longer than half a minute is told at once.
+MOST_WAITING = 128 * HASHING_THREAD_COUNT
 # A thread that hashes gets a third of the time of one that answers, where both want the same core.
 _NICENESS = 5
 
@@ -31,6 +34,7 @@ def _yield_to_others() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
+_waiting_count = 0
 _threads = ThreadPoolExecutor(HASHING_THREAD_COUNT, thread_name_prefix="hashing", initializer=_yield_to_others)
 
 Parameters = ParamSpec("Parameters")
@@ -74,8 +78,18 @@ def verify(password: str, password_hash: str | None) -> tuple[bool, str | None]:
 async def in_hashing_thread(
     call: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
 ) -> Result:
-    """What the call returns, made in one of the few threads that may hash at the same time."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, partial(call, *args, **kwargs))
+    """What the call returns, made in one of the few threads that may hash at the same time.
+
+    Raises `Overloaded` where too many wait already.
+    """
+    global _waiting_count  # noqa: PLW0603 - one number for the process's threads.
+    if _waiting_count >= MOST_WAITING:
+        raise Overloaded
+    _waiting_count += 1
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_threads, partial(call, *args, **kwargs))
+    finally:
+        _waiting_count -= 1
 
 
 def _normalised(password: str) -> str:

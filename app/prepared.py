@@ -5,7 +5,7 @@ connection, `EXECUTE` is all that follows. It halves what PostgreSQL does for a 
 
 A pooler that gives each transaction another server connection (PgBouncer) takes prepared statements away. They are
 named after their text, so no connection can hold another statement under a name; when one is missing, this process
-goes on without. `DATABASE_PREPARED_STATEMENTS=false` spares it the attempt.
+goes on without. `DATABASE_BEHIND_POOLER=true` spares it the attempt.
 """
 
 import hashlib
@@ -18,8 +18,6 @@ from sqlalchemy import BindParameter, Connection, CursorResult, Select, TextClau
 from sqlalchemy.dialects.postgresql import psycopg2
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
-
-from app.config import get_settings
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +45,7 @@ class Statement:
 
     def execute(self, connection: Connection, parameters: Mapping[str, object]) -> CursorResult[Any]:
         """The statement's result. On connections with the option `MAY_PREPARE` it is planned once."""
-        may_prepare = connection.get_execution_options().get(MAY_PREPARE) and Statement._are_kept
-        if not may_prepare or not get_settings().database_prepared_statements:
+        if not (Statement._are_kept and connection.get_execution_options().get(MAY_PREPARE)):
             return connection.execute(self._statement, parameters)
         prepared: set[str] = connection.info.setdefault("prepared", set())
         if self._name not in prepared and len(prepared) >= MOST_PER_CONNECTION:
@@ -61,7 +58,7 @@ class Statement:
         Statement._are_kept = False
         logger.warning(
             "a prepared statement was gone: is there a pooler in transaction mode? Going on without;"
-            " DATABASE_PREPARED_STATEMENTS=false spares the attempt"
+            " DATABASE_BEHIND_POOLER=true spares the attempt"
         )
         return connection.execute(self._statement, parameters)
 
@@ -99,7 +96,7 @@ class Statement:
 
     @cached_property
     def _prepare(self) -> str:
-        return f"SET plan_cache_mode = force_generic_plan; PREPARE {self._name} AS {self._compiled}".replace("%", "%%")
+        return f"PREPARE {self._name} AS {self._compiled}".replace("%", "%%")
 
     @cached_property
     def _execute(self) -> str:

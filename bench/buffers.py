@@ -17,7 +17,7 @@ from bench.scenarios import OURS
 from bench.scouting import Scouted
 
 LOGGED = re.compile(r"^\S+ \S+ \S+ \[\d+\] LOG:  statement: (.*)$")
-COUNTED = ("select", "with", "insert", "update", "delete", "set plan_cache_mode")
+COUNTED = ("select", "with", "insert", "update", "delete", "prepare")
 BLOCKS_OF_TABLES = """
     SELECT sum(heap_blks_hit + heap_blks_read + coalesce(idx_blks_hit + idx_blks_read, 0)
         + coalesce(toast_blks_hit + toast_blks_read, 0) + coalesce(tidx_blks_hit + tidx_blks_read, 0))::bigint

@@ -10,6 +10,7 @@ from sqlalchemy.pool import NullPool
 
 from app import prepared
 from app.config import get_settings
+from app.database import get_lane_engine
 from app.prepared import MAY_PREPARE, MOST_PER_CONNECTION, Statement
 from tests.fixtures import counted_queries
 
@@ -23,7 +24,9 @@ def _as_after_start(monkeypatch: pytest.MonkeyPatch) -> None:
 def lane(database: Engine) -> Iterator[Connection]:
     options = {"isolation_level": "AUTOCOMMIT", MAY_PREPARE: True}
     with create_engine(database.url, poolclass=NullPool).connect() as fresh:
-        yield fresh.execution_options(**options)
+        lane = fresh.execution_options(**options)
+        lane.execute(text("SET plan_cache_mode = force_generic_plan"))
+        yield lane
 
 
 def double(comment: str = "") -> Statement:
@@ -40,7 +43,7 @@ def test_statement_is_prepared_with_its_first_execution_and_only_executed_from_t
     statement = double()
     with counted_queries(lane.engine) as sent:
         assert [statement.execute(lane, {"n": n}).scalar_one() for n in (1, 2, 3)] == [2, 4, 6]
-    assert [one.partition(" ")[0] for one in sent] == ["SET", "EXECUTE", "EXECUTE"]
+    assert [one.partition(" ")[0] for one in sent] == ["PREPARE", "EXECUTE", "EXECUTE"]
     assert len(names(lane)) == 1
 
 
@@ -52,16 +55,28 @@ def test_plan_is_made_once(lane: Connection) -> None:
     assert tuple(plans) == (10, 0)
 
 
-def test_other_connections_and_this_setting_send_the_statement_itself(
-    connection: Connection, lane: Connection, monkeypatch: pytest.MonkeyPatch
+def test_connections_on_which_nothing_may_be_prepared_get_the_statement_itself(connection: Connection) -> None:
+    with counted_queries(connection.engine) as sent:
+        assert double().execute(connection, {"n": 1}).scalar_one() == 2
+    assert sent[0].startswith("SELECT")
+    assert names(connection) == []
+
+
+def test_lanes_prepare_and_plan_once_unless_they_are_behind_a_pooler(
+    database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    statement = double()
-    with counted_queries(lane.engine) as sent, counted_queries(connection.engine) as sent_too:
-        assert statement.execute(connection, {"n": 1}).scalar_one() == 2
-        monkeypatch.setattr(get_settings(), "database_prepared_statements", False)
-        assert statement.execute(lane, {"n": 2}).scalar_one() == 4
-    assert all(one.startswith("SELECT") for one in (*sent, *sent_too))
-    assert names(lane) == []
+    def lane_of(*, behind_pooler: bool) -> tuple[object, str, str]:
+        monkeypatch.setattr(get_settings(), "database_behind_pooler", behind_pooler)
+        engine = get_lane_engine.__wrapped__()
+        with engine.connect() as lane:
+            shown = [str(lane.scalar(text(f"SHOW {name}"))) for name in ("plan_cache_mode", "statement_timeout")]
+            options = lane.get_execution_options()
+        engine.dispose()
+        return options[MAY_PREPARE], *shown
+
+    assert database
+    assert lane_of(behind_pooler=False) == (True, "force_generic_plan", "10s")
+    assert lane_of(behind_pooler=True) == (False, "auto", "0")
 
 
 def test_statement_that_a_pooler_took_away_is_sent_as_it_is_from_then_on(
@@ -74,7 +89,7 @@ def test_statement_that_a_pooler_took_away_is_sent_as_it_is_from_then_on(
         assert statement.execute(lane, {"n": 2}).scalar_one() == 4
         assert other.execute(lane, {"n": 3}).scalar_one() == 6
     assert [one.partition(" ")[0] for one in sent] == ["EXECUTE", "SELECT", "SELECT"]
-    assert "DATABASE_PREPARED_STATEMENTS" in caplog.text
+    assert "DATABASE_BEHIND_POOLER" in caplog.text
 
 
 def test_statement_that_is_there_already_is_taken_for_what_it_is(lane: Connection) -> None:
