@@ -1,0 +1,1 @@
+"""Faults and overload: real server processes, a real PostgreSQL of their own, real signals."""

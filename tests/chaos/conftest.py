@@ -1,0 +1,150 @@
+"""A PostgreSQL that may be stopped, killed and started again, durable as by default; and servers on it."""
+
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg2
+import pytest
+from alembic.config import Config
+from sqlalchemy import URL, Connection, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from alembic import command
+from app import local_postgres, tokens
+from tests.fixtures import Person, Server, _server, free_port
+
+PATIENCE_SECONDS = 60
+
+
+class Postgres:
+    """A server of one's own, always on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._options = {"port": str(free_port())}
+        self._running = ExitStack()
+        self.url: URL
+
+    def start(self) -> None:
+        """Return when it takes connections."""
+        self.url = self._running.enter_context(local_postgres.running(self._folder, options=self._options))
+
+    def stop(self, number: signal.Signals) -> None:
+        """SIGINT: end every connection, in order. SIGQUIT: at once, as in a crash; it has to recover."""
+        pid = int((self._folder.resolve() / "data" / "postmaster.pid").read_text().splitlines()[0])
+        os.kill(pid, number)
+        self._running.close()  # Which waits until its last process has gone.
+
+    def close(self) -> None:
+        self._running.close()
+
+    def connect(self) -> Connection:
+        """A connection in AUTOCOMMIT, which nobody pools."""
+        return create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT").connect()
+
+
+@pytest.fixture(scope="module")
+def _migrated_postgres() -> Iterator[Postgres]:
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    folder.chmod(0o711)
+    postgres = Postgres(folder / "postgres")
+    try:
+        postgres.start()
+        config = Config("alembic.ini")
+        config.attributes |= {"url": postgres.url, "configure_logging": False}
+        command.upgrade(config, "head")
+        yield postgres
+    finally:
+        postgres.close()
+        shutil.rmtree((folder / "postgres").resolve(), ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres(_migrated_postgres: Postgres) -> Postgres:
+    """Running, migrated, without rows, and durable: fsync is on."""
+    with _migrated_postgres.connect() as connection:
+        assert connection.scalar(text("SHOW fsync")) == "on"
+        connection.execute(text("TRUNCATE users, posts, post_stats_history, idempotency_keys CASCADE"))
+    return _migrated_postgres
+
+
+@pytest.fixture
+def people(postgres: Postgres) -> list[Person]:
+    """Some who are signed in."""
+    made = []
+    with postgres.connect() as connection:
+        for _ in range(16):
+            email = f"{secrets.token_hex(6)}@example.com"
+            user_id = connection.scalar(
+                text("INSERT INTO users (email, email_canonical, password_hash) VALUES (:e, :e, 'x') RETURNING id"),
+                {"e": email},
+            )
+            session_id = connection.scalar(
+                text("INSERT INTO sessions (user_id, expires_at) VALUES (:id, now() + interval '1 day') RETURNING id"),
+                {"id": user_id},
+            )
+            token = tokens.issue(int(user_id or 0), int(session_id or 0), timedelta(hours=1))
+            made.append(Person(int(user_id or 0), email, token, int(session_id or 0)))
+    return made
+
+
+@pytest.fixture
+def post_ids(postgres: Postgres, people: list[Person]) -> list[int]:
+    """Some posts of the first one."""
+    with postgres.connect() as connection:
+        return list(
+            connection.scalars(
+                text("""
+                    INSERT INTO posts (owner_id, title, content)
+                    SELECT :owner, 'title ' || n, 'content' FROM generate_series(1, 30) AS n RETURNING id
+                """),
+                {"owner": people[0].id},
+            )
+        )
+
+
+@pytest.fixture
+def start(postgres: Postgres, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts `python -m app serve` on that PostgreSQL: `start(WORKERS="2")`."""
+    with ExitStack() as stack:
+
+        def begin(**environment: str) -> Server:
+            url = postgres.url.render_as_string(hide_password=False)
+            return stack.enter_context(
+                _server(tmp_path, {"DATABASE_URL": url, "RATE_LIMITS_ENABLED": "false", **environment})
+            )
+
+        yield begin
+
+
+def wait_until_it_takes_connections(postgres: Postgres) -> float:
+    """The moment when it did."""
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < give_up_at:
+        try:
+            psycopg2.connect(postgres.url.set(drivername="postgresql").render_as_string(hide_password=False)).close()
+        except psycopg2.OperationalError:
+            time.sleep(0.02)
+        else:
+            return time.monotonic()
+    raise AssertionError("PostgreSQL takes no connections")
+
+
+def miscounted(connection: Connection) -> int:
+    """How many posts have a count that is not the number of their votes."""
+    found = connection.scalar(
+        text("""
+            SELECT count(*) FROM posts LEFT JOIN post_stats ON post_id = id
+            WHERE post_stats.votes IS DISTINCT FROM (SELECT count(*) FROM votes WHERE votes.post_id = posts.id)
+        """)
+    )
+    return int(found or 0)

@@ -1,0 +1,124 @@
+"""A light HTTP client, so that the load costs less than what is under it; and what came back."""
+
+import asyncio
+import json
+import statistics
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+PATIENCE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer: status, headers by lower-case name, body, and how long it took. Status 0: the connection broke."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    began_at: float
+    seconds: float
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Answers:
+    """All that came back."""
+
+    all: list[Answer] = field(default_factory=list)
+
+    @property
+    def statuses(self) -> dict[int, int]:
+        return dict(sorted(Counter(answer.status for answer in self.all).items()))
+
+    def with_status(self, *statuses: int) -> list[Answer]:
+        return [answer for answer in self.all if answer.status in statuses]
+
+    def percentile_milliseconds(self, percent: int) -> float:
+        return 1000 * statistics.quantiles((answer.seconds for answer in self.all), n=100)[percent - 1]
+
+
+class Client:
+    """One connection that is kept, and made anew when the server has closed it."""
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        parts = urlsplit(url)
+        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._headers = f"Host: {parts.netloc}\r\n" + (f"Authorization: Bearer {token}\r\n" if token else "")
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def send(self, method: str, path: str, body: Any = None, headers: str = "") -> Answer:
+        """The answer. A kept connection that turns out to be closed before any of the answer came is made anew."""
+        content = b"" if body is None else json.dumps(body).encode()
+        head = f"{method} {path} HTTP/1.1\r\n{self._headers}{headers}Content-Length: {len(content)}\r\n"
+        request = f"{head}Content-Type: application/json\r\n\r\n".encode() + content
+        began_at = time.monotonic()
+        is_kept = self._streams is not None
+        status, answered, received = await self._attempt(request)
+        if status == 0 and is_kept:
+            status, answered, received = await self._attempt(request)
+        return Answer(status, answered, received, began_at, time.monotonic() - began_at)
+
+    async def _attempt(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                if self._streams is None:
+                    self._streams = await asyncio.open_connection(self._host, self._port)
+                reader, writer = self._streams
+                writer.write(request)
+                await writer.drain()
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:])}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+        except (OSError, EOFError, TimeoutError):
+            await self.close()
+            return 0, {}, b""
+        if headers.get("connection") == "close":
+            await self.close()
+        return int(head[0].split()[1]), headers, body
+
+    async def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].transport.abort()
+            self._streams = None
+            await asyncio.sleep(0)  # In which the loop lets go of the socket.
+
+
+async def press(
+    clients: Sequence[Client], ask: Callable[[Client, int], Awaitable[Answer]], *, until: Callable[[], bool]
+) -> Answers:
+    """Every client asks, waits for its answer, and asks again, until it is over."""
+    answers = Answers()
+
+    async def keep_asking(client: Client, number: int) -> None:
+        while not until():
+            answer = await ask(client, number)
+            answers.all.append(answer)
+            if answer.status == 0:
+                await asyncio.sleep(0.05)
+        await client.close()
+
+    await asyncio.gather(*(keep_asking(client, number) for number, client in enumerate(clients)))
+    return answers
+
+
+async def ask_once(clients: Sequence[Client], *paths: str) -> list[Answer]:
+    """Every client gets one of the paths, all at once; the answers in their order."""
+    sending = (client.send("GET", paths[number % len(paths)]) for number, client in enumerate(clients))
+    answers = await asyncio.gather(*sending)
+    for client in clients:
+        await client.close()
+    return answers
+
+
+def for_seconds(seconds: float) -> Callable[[], bool]:
+    """Over when so much time has passed."""
+    over_at = time.monotonic() + seconds
+    return lambda: time.monotonic() > over_at

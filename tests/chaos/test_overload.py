@@ -1,0 +1,161 @@
+"""Too much at once: what can be answered is, the rest is refused at once, and nobody starves; and stopping in order."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Sequence
+
+import psutil
+import pytest
+from sqlalchemy import text
+
+from tests.chaos.conftest import Postgres
+from tests.chaos.load import Answer, Answers, Client, ask_once, for_seconds, press
+from tests.chaos.test_faults import clients_of, tell
+from tests.fixtures import Person, Server
+
+Start = Callable[..., Server]
+
+
+async def poll_livez(server: Server, until: Callable[[], bool]) -> Answers:
+    async def ask(client: Client, _: int) -> Answer:
+        await asyncio.sleep(0.02)
+        return await client.send("GET", "/livez")
+
+    return await press([Client(server.url)], ask, until=until)
+
+
+def test_slow_requests_do_not_starve_the_pool_nor_livez(
+    start: Start, postgres: Postgres, people: list[Person], post_ids: list[int]
+) -> None:
+    server = start(DATABASE_POOL_SIZE="5")
+    assert post_ids
+
+    async def run() -> tuple[list[Answer], Answers]:
+        clients = [Client(server.url, people[n % len(people)].token) for n in range(200)]
+        sending = asyncio.create_task(ask_once(clients, "/users/me"))
+        living = asyncio.create_task(poll_livez(server, until=for_seconds(3)))
+        await asyncio.sleep(2)
+        await asyncio.to_thread(holder.execute, text("ROLLBACK"))
+        return await sending, await living
+
+    with postgres.connect() as holder:
+        holder.execute(text("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
+        answers, living = asyncio.run(run())
+    tell(f"R10: {Answers(answers).statuses}; /livez p99 {living.percentile_milliseconds(99):.0f} ms")
+    assert Answers(answers).statuses == {200: 200}
+    assert living.statuses.keys() == {200}
+    assert living.percentile_milliseconds(50) < 250, "the promise is 50; a busy machine gets more"
+
+
+def test_requests_past_the_bound_are_refused_at_once_and_livez_is_not(
+    start: Start, postgres: Postgres, people: list[Person]
+) -> None:
+    server = start(MAX_IN_FLIGHT="3")
+
+    async def run() -> tuple[list[Answer], Answer, Answer, list[Answer]]:
+        sending = asyncio.create_task(ask_once(clients_of(server, people[:3]), "/users/me"))
+        await asyncio.sleep(1)
+        (refused,) = await ask_once(clients_of(server, people[:1]), "/users/me")
+        (living,) = await ask_once(clients_of(server, people[:1]), "/livez")
+        await asyncio.to_thread(holder.execute, text("ROLLBACK"))
+        answered = await sending
+        return answered, refused, living, await ask_once(clients_of(server, people[:1]), "/users/me")
+
+    with postgres.connect() as holder:
+        holder.execute(text("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
+        answered, refused, living, later = asyncio.run(run())
+    assert [answer.status for answer in (*answered, *later)] == [200] * 4
+    assert (refused.status, refused.json["code"], refused.headers["retry-after"]) == (503, "overloaded", "1")
+    assert refused.headers["x-request-id"]
+    assert living.status == 200
+
+
+def memory_megabytes(server: Server) -> float:
+    process = psutil.Process(server.process.pid)
+    resident = [int(one.memory_info().rss) for one in (process, *process.children(recursive=True))]
+    return max(resident) / 1e6
+
+
+@pytest.mark.slow
+def test_overload_is_refused_and_over_when_it_is_over(start: Start, people: list[Person], post_ids: list[int]) -> None:
+    server = start(WORKERS="2", MAX_IN_FLIGHT="100", MAX_WAITING="64")
+    assert post_ids
+
+    async def read(client: Client, _: int) -> Answer:
+        return await client.send("GET", "/posts")
+
+    def crowd(count: int) -> Sequence[Client]:
+        return [Client(server.url, people[n % len(people)].token) for n in range(count)]
+
+    def press_for(count: int, seconds: float) -> tuple[Answers, float]:
+        answers = asyncio.run(press(crowd(count), read, until=for_seconds(seconds)))
+        return answers, len(answers.with_status(200)) / seconds
+
+    press_for(64, 3)
+    _, peak = press_for(64, 8)
+    before = memory_megabytes(server)
+    answers, goodput = press_for(640, 30)
+    after = memory_megabytes(server)
+    time.sleep(1)
+    calm, _ = press_for(8, 3)
+    refused = Answers(answers.with_status(503))
+    tell(
+        f"R11: peak {peak:.0f}/s, under tenfold load {goodput:.0f}/s ({goodput / peak:.0%}), {answers.statuses};"
+        f" refusals p50 {refused.percentile_milliseconds(50):.0f} ms, p99 {refused.percentile_milliseconds(99):.0f} ms;"
+        f" memory {before:.0f} -> {after:.0f} MB; then {calm.statuses}, p99 {calm.percentile_milliseconds(99):.0f} ms"
+    )
+    assert set(answers.statuses) <= {200, 503}
+    assert all(answer.headers["retry-after"] and answer.json["code"] == "overloaded" for answer in refused.all)
+    assert after - before < 50
+    assert set(calm.statuses) == {200}
+
+
+def test_requests_in_flight_are_answered_after_sigterm(
+    start: Start, postgres: Postgres, people: list[Person], post_ids: list[int]
+) -> None:
+    server = start()
+    assert post_ids
+
+    async def run() -> list[Answer]:
+        clients = [Client(server.url, people[n % len(people)].token) for n in range(20)]
+        sending = asyncio.create_task(ask_once(clients, "/posts", "/users/me"))
+        await asyncio.sleep(1)
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        (probe,) = await ask_once([Client(server.url)], "/readyz")
+        assert probe.status in {0, 503}, "nobody should be sent here any more"
+        await asyncio.to_thread(holder.execute, text("ROLLBACK"))
+        return await sending
+
+    with postgres.connect() as holder:
+        holder.execute(text("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
+        answers = asyncio.run(run())
+        released_at = time.monotonic()
+    code = server.process.wait(timeout=30)
+    tell(f"R13: {Answers(answers).statuses}, exit {code} after {time.monotonic() - released_at:.1f} s")
+    assert Answers(answers).statuses == {200: 20}
+    assert code == 0
+
+
+@pytest.mark.slow
+def test_rolling_restart_of_two_workers_drops_nothing(start: Start, people: list[Person], post_ids: list[int]) -> None:
+    server = start(WORKERS="2")
+    workers = {child.pid for child in psutil.Process(server.process.pid).children(recursive=True)}
+
+    async def ask(client: Client, index: int) -> Answer:
+        if index % 4 == 0:
+            return await client.send("POST", "/posts", {"title": "title", "content": "content"})
+        return await client.send("GET", f"/posts/{post_ids[index]}" if index % 2 else "/posts")
+
+    async def run() -> Answers:
+        load = asyncio.create_task(press(clients_of(server, people), ask, until=for_seconds(20)))
+        await asyncio.sleep(2)
+        server.process.send_signal(signal.SIGHUP)
+        return await load
+
+    answers = asyncio.run(run())
+    now = {child.pid for child in psutil.Process(server.process.pid).children(recursive=True)}
+    tell(f"R13, rolling restart: {answers.statuses}; workers {sorted(workers)} -> {sorted(now)}")
+    assert set(answers.statuses) <= {200, 201}
+    assert len(workers & now) < len(workers), "no worker was replaced"
