@@ -8,6 +8,7 @@ import threading
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -75,7 +76,8 @@ async def in_hashing_thread(
     call: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
 ) -> Result:
     """What the call returns, made in one of the few threads that may hash at the same time."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, partial(call, *args, **kwargs))
+    in_context = partial(copy_context().run, call, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_threads, in_context)
 
 
 def _normalised(password: str) -> str:
