@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     default_sort: Sort = Field("new", description="`old` for clients that count on ascending ids.")
     public_emails: bool = Field(False, description="`true` adds `email` to every profile and owner.")
     cors_origins: Origins | None = Field(None, description="Comma-separated origins; any localhost in development.")
+    password_blocklist_enabled: bool = Field(True, description="`false` takes the most common passwords, too.")
     max_body_bytes: int = Field(1_000_000, ge=1024, le=1 << 30, description="Largest request body.")
     max_batch: int = Field(256, ge=1, le=10_000, description="Hot requests that share a statement, at most.")
     max_waiting: int = Field(1000, ge=1, le=1_000_000, description="Hot requests that may wait, per worker and kind.")
