@@ -30,7 +30,8 @@ def test_the_right_password_opens_a_session(client: TestClient, person: Person, 
 def test_the_token_carries_the_tutorials_claims_and_ours(client: TestClient, person: Person, rows: Rows) -> None:
     token = client.post("/login", data={"username": person.email, "password": PASSWORD}).json()["access_token"]
 
-    assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT"}
+    header = jwt.get_unverified_header(token)
+    assert header == {"alg": "HS256", "typ": "JWT", "kid": tokens.key_id(get_settings().signing_secret)}
     claims = jwt.get_unverified_claims(token)
     assert set(claims) == {"user_id", "exp", "sub", "sid", "jti", "iat"}
     assert (claims["user_id"], claims["sub"]) == (person.id, str(person.id))
