@@ -60,12 +60,12 @@ class Settings(BaseSettings):
     session_lifetime_days: int = Field(30, ge=1, le=3650, description="Longest life of one sign-in.")
     session_idle_days: int = Field(14, ge=1, le=3650, description="Longest time that a sign-in may go unused.")
     password_min_length: int = Field(8, ge=1, le=128, description="In code points.")
+    password_blocklist_enabled: bool = Field(True, description="`false` takes the most common passwords, too.")
     password_hash_rounds: int = Field(12, ge=4, le=20, description="bcrypt cost: the hash takes 2^rounds steps.")
 
     default_sort: Sort = Field("new", description="`old` for clients that count on ascending ids.")
     public_emails: bool = Field(False, description="`true` adds `email` to every profile and owner.")
     cors_origins: Origins | None = Field(None, description="Comma-separated origins; any localhost in development.")
-    password_blocklist_enabled: bool = Field(True, description="`false` takes the most common passwords, too.")
     max_body_bytes: int = Field(1_000_000, ge=1024, le=1 << 30, description="Largest request body.")
     max_batch: int = Field(256, ge=1, le=10_000, description="Hot requests that share a statement, at most.")
     max_waiting: int = Field(1000, ge=1, le=1_000_000, description="Hot requests that may wait, per worker and kind.")
@@ -79,12 +79,12 @@ class Settings(BaseSettings):
             else value
         )
 
-    @field_validator("cors_origins")
     @field_validator("secret_key_previous", mode="before")
     @classmethod
     def _split_secrets(cls, value: object) -> object:
         return [secret for part in value.split(",") if (secret := part.strip())] if isinstance(value, str) else value
 
+    @field_validator("cors_origins")
     @classmethod
     def _origins_are_origins(cls, origins: list[str] | None) -> list[str] | None:
         for origin in origins or []:
@@ -96,9 +96,9 @@ class Settings(BaseSettings):
     def _can_be_used(self) -> "Settings":
         if self.secret_key is not None and _is_weak(self.secret_key):
             raise ValueError(f"SECRET_KEY is shorter than {MINIMUM_SECRET_BYTES} bytes; {_MAKE_A_SECRET}")
-        if self.environment == "production":
         if any(_is_weak(secret) for secret in self.secret_key_previous or []):
             raise ValueError(f"SECRET_KEY_PREVIOUS has a key shorter than {MINIMUM_SECRET_BYTES} bytes; leave it out")
+        if self.environment == "production":
             if self.secret_key is None:
                 raise ValueError(f"SECRET_KEY is not set; {_MAKE_A_SECRET}")
             if self.password_hash_rounds < MINIMUM_PRODUCTION_HASH_ROUNDS:
@@ -135,11 +135,11 @@ class Settings(BaseSettings):
         return self.secret_key.get_secret_value() if self.secret_key else _development_secret()
 
     @property
-    @property
     def accepted_secrets(self) -> list[str]:
         """What may have signed something that is still good: the `signing_secret` first, then those before it."""
         return [self.signing_secret, *(secret.get_secret_value() for secret in self.secret_key_previous or [])]
 
+    @property
     def worker_count(self) -> int:
         """Server processes: `WORKERS`, else one in development and one per core in production."""
         return self.workers or (1 if self.environment == "development" else os.cpu_count() or 1)
@@ -152,7 +152,6 @@ class Settings(BaseSettings):
     def session_lifetime(self) -> timedelta:
         return timedelta(days=self.session_lifetime_days)
 
-
     @property
     def session_idle_limit(self) -> timedelta:
         return timedelta(days=self.session_idle_days)
@@ -160,6 +159,7 @@ class Settings(BaseSettings):
 
 def _is_weak(secret: SecretStr) -> bool:
     return len(secret.get_secret_value().encode()) < MINIMUM_SECRET_BYTES
+
 
 _MAKE_A_SECRET = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"  # noqa: S105
 

@@ -38,6 +38,14 @@ def unseal(cursor: str) -> list[CursorValue]:
     return values
 
 
+def id_of(cursor: str, made_for: str) -> int:
+    """The id in a cursor of a list that is sorted by id alone. Raises `MalformedCursor`, also for another list's."""
+    match unseal(cursor):
+        case [str() as kind, int() as number] if kind == made_for:
+            return number
+    raise MalformedCursor
+
+
 @lru_cache(maxsize=4096)
 def link_header(path: str, query: bytes, **cursors: str | None) -> str | None:
     """`Link` (RFC 8288) to the same path and parameters with each cursor, by relation; None where there is none.

@@ -4,7 +4,6 @@ import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
@@ -12,8 +11,6 @@ from hashlib import sha256
 from typing import Literal, TypeGuard
 
 from jose import JWTError, jwt
-from jose.backends.base import Key
-from jose.jwk import construct
 
 from app.config import get_settings
 from app.errors import NotAuthenticated
@@ -63,7 +60,7 @@ def issue(user_id: int, session_id: int, lifetime: timedelta, kind: Kind = "acce
         **({} if kind == "access" else {"typ": kind}),
     }
     secret = get_settings().signing_secret
-    return str(jwt.encode(claims, _key(secret), algorithm=ALGORITHM, headers={"kid": key_id(secret)}))
+    return str(jwt.encode(claims, secret, algorithm=ALGORITHM, headers={"kid": key_id(secret)}))
 
 
 def verify(token: str, kind: Kind = "access") -> AccessToken:
@@ -86,8 +83,7 @@ def _decode(token: str, kind: Kind) -> AccessToken:
         raise NotAuthenticated
     try:
         keys = _keys(jwt.get_unverified_header(token))
-        # Any of several keys will do for jose, which its stubs do not know.
-        claims = jwt.decode(token, keys, algorithms=[ALGORITHM], options=_REQUIRED)  # type: ignore[arg-type]
+        claims = jwt.decode(token, keys, algorithms=[ALGORITHM], options=_REQUIRED)
     except (JWTError, OverflowError, RecursionError, TypeError):  # jose lets those of odd times and deep nesting out.
         raise NotAuthenticated from None
     user_id, session_id, expires_at = claims.get("user_id"), claims.get("sid"), claims["exp"]
@@ -98,18 +94,13 @@ def _decode(token: str, kind: Kind) -> AccessToken:
     return AccessToken(user_id, session_id, expires_at=int(expires_at), issued_at=int(claims["iat"]))
 
 
-def _keys(header: dict[str, object]) -> Sequence[Key]:
-    """The key that the header names; all that are accepted where it names none, as older releases did."""
+def _keys(header: dict[str, object]) -> list[str]:
+    """The key that the header names; all that are accepted where it names none, as older releases did.
+
+    In a list also when it is one: a single text that happens to be JSON is a set of keys to jose.
+    """
     accepted = get_settings().accepted_secrets
-    if "kid" in header:
-        accepted = [secret for secret in accepted if key_id(secret) == header["kid"]]
-    return [_key(secret) for secret in accepted]
-
-
-@lru_cache
-def _key(secret: str) -> Key:
-    """As an object of jose's, which would read a text that happens to be JSON as a set of keys."""
-    return construct(secret, ALGORITHM)
+    return [secret for secret in accepted if key_id(secret) == header["kid"]] if "kid" in header else accepted
 
 
 @lru_cache

@@ -1,6 +1,6 @@
 """Sessions. Every credential (access token, cookie, API key) names one, which must be alive at every request."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, LargeBinary, String, and_, func, text
@@ -45,6 +45,11 @@ class Session(Base):
         Index("sessions_refresh_family_key", "refresh_family", unique=True),
         CheckConstraint("kind IN ('login', 'api_key')", name="kind"),
     )
+
+    @classmethod
+    def idle_end(cls, limit: timedelta) -> ColumnElement[datetime]:
+        """The new `expires_at` of a session that is used now."""
+        return func.least(cls.ends_at, func.now() + limit)
 
     @classmethod
     def is_alive(cls) -> ColumnElement[bool]:

@@ -7,6 +7,8 @@ import pytest
 from jose import jwt
 from starlette.testclient import TestClient
 
+from app import tokens
+from app.config import get_settings
 from tests.contract.answers import assert_refused, assert_unauthenticated
 from tests.contract.conftest import Rows
 from tests.fixtures import PASSWORD, Person
@@ -20,6 +22,7 @@ def test_the_right_password_opens_a_session(client: TestClient, person: Person, 
     body = response.json()
     assert body["token_type"] == "bearer"
     assert body["expires_in"] == 30 * 60
+    assert body["refresh_token"].startswith("refresh_")
     assert response.headers["Cache-Control"] == "no-store"
     headers = {"Authorization": f"Bearer {body['access_token']}"}
     assert client.get("/users/me", headers=headers).json()["id"] == person.id
@@ -247,8 +250,6 @@ def test_a_token_that_expires_while_it_is_remembered_is_refused(
 ) -> None:
     import time
     from datetime import timedelta
-
-    from app import tokens
 
     token = tokens.issue(person.id, person.session_id, timedelta(seconds=2))
     headers = {"Authorization": f"Bearer {token}"}

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from app import tokens
 from app.config import get_settings
 from app.main import app
+from app.refresh_tokens import RefreshToken
 from tests.contract.answers import assert_unauthenticated
 from tests.contract.conftest import Rows
 from tests.fixtures import Person
@@ -25,6 +26,7 @@ PUBLIC = {
     ("GET", "/users/{id}"),
     ("POST", "/users"),
     ("POST", "/login"),
+    ("POST", "/token/refresh"),
 }
 OPERATIONS = [(method.upper(), path) for path, item in app.openapi()["paths"].items() for method in item]
 PROTECTED = [operation for operation in OPERATIONS if operation not in PUBLIC]
@@ -68,8 +70,6 @@ def without(claim: str) -> Callable[[Person], str]:
     return lambda person: signed(claims_of(person, **{claim: None}))
 
 
-FORGERIES: dict[str, Callable[[Person], str]] = {
-    "no token": lambda _: "",
 def with_claim(**changes: Any) -> Callable[[Person], str]:
     return lambda person: signed(claims_of(person, **changes))
 
@@ -94,6 +94,8 @@ STRANGE: list[Any] = [
     {},
     [""],
 ]
+FORGERIES: dict[str, Callable[[Person], str]] = {
+    "no token": lambda _: "",
     "garbage": lambda _: "garbage",
     "three dots": lambda _: "...",
     "not base64": lambda _: "é.ü.ß",
@@ -116,8 +118,6 @@ STRANGE: list[Any] = [
     "a flipped bit in the header": lambda person: bit_flipped(person.token, 0),
     "a flipped bit in the claims": lambda person: bit_flipped(person.token, 1),
     "a flipped bit in the signature": lambda person: bit_flipped(person.token, 2),
-    "no signature": lambda person: person.token.rpartition(".")[0] + ".",
-    "a fourth part": lambda person: person.token + ".e30",
     **{f"a kid of {kid!r}": with_header(kid=kid) for kid in STRANGE},
     "a kid that names the secret, and no secret": lambda person: signed(
         claims_of(person), "0" * 64, header={"kid": tokens.key_id(get_settings().signing_secret)}
@@ -135,6 +135,8 @@ STRANGE: list[Any] = [
     "twenty kilobytes of claims": lambda person: signed(claims_of(person, padding="x" * 20_000)),
     "a good token, and then some": lambda person: person.token + "A" * 20_000,
     "as the tutorial made them": lambda person: signed({"user_id": person.id, "exp": int(time.time()) + 600}),
+    "no signature": lambda person: person.token.rpartition(".")[0] + ".",
+    "a fourth part": lambda person: person.token + ".e30",
     "somebody else's claims": lambda person: ".".join(
         [person.token.split(".")[0], part(claims_of(person, user_id=1, sub="1")), person.token.split(".")[2]]
     ),
