@@ -135,8 +135,8 @@ def end(db: Session, user_id: int, session_id: int) -> None:
 
 def end_others(db: Session, user_id: int, session_id: int) -> None:
     """End all of the user's sign-ins but this one."""
-    for ended in _end(db, user_id, models.Session.id != session_id):
-        audit.record(db, Event.SESSION_ENDED, user_id, session_id=ended)
+    if ended := _end(db, user_id, models.Session.id != session_id):
+        audit.record(db, Event.SESSION_ENDED, user_id, session_count=len(ended))
 
 
 def _is_sign_in_of(user_id: int) -> ColumnElement[bool]:
