@@ -23,6 +23,7 @@ MINIMUM_PRODUCTION_HASH_ROUNDS = 10
 Environment = Literal["development", "production"]
 Sort = Literal["new", "old", "top", "hot"]
 Origins = Annotated[list[str], NoDecode]
+Secrets = Annotated[list[SecretStr], NoDecode]
 
 
 class ConfigurationError(Exception):
@@ -52,10 +53,15 @@ class Settings(BaseSettings):
     database_behind_pooler: bool = Field(False, description="`true` behind PgBouncer or the like in transaction mode.")
 
     secret_key: SecretStr | None = Field(None, description="Signs access tokens; at least 32 bytes.")
+    secret_key_previous: Secrets | None = Field(
+        None, description="Comma-separated keys that signed before it, and are still accepted."
+    )
     algorithm: Literal["HS256"] = Field("HS256", description="Of the access tokens' signature.")
     access_token_expire_minutes: int = Field(30, ge=1, le=60 * 24 * 365, description="Life of an access token.")
     session_lifetime_days: int = Field(30, ge=1, le=3650, description="Longest life of one sign-in.")
+    session_idle_days: int = Field(14, ge=1, le=3650, description="Longest time that a sign-in may go unused.")
     password_min_length: int = Field(8, ge=1, le=128, description="In code points.")
+    password_blocklist_enabled: bool = Field(True, description="`false` takes the most common passwords, too.")
     password_hash_rounds: int = Field(12, ge=4, le=20, description="bcrypt cost: the hash takes 2^rounds steps.")
 
     default_sort: Sort = Field("new", description="`old` for clients that count on ascending ids.")
@@ -75,6 +81,11 @@ class Settings(BaseSettings):
             else value
         )
 
+    @field_validator("secret_key_previous", mode="before")
+    @classmethod
+    def _split_secrets(cls, value: object) -> object:
+        return [secret for part in value.split(",") if (secret := part.strip())] if isinstance(value, str) else value
+
     @field_validator("cors_origins")
     @classmethod
     def _origins_are_origins(cls, origins: list[str] | None) -> list[str] | None:
@@ -85,8 +96,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _can_be_used(self) -> "Settings":
-        if self.secret_key is not None and len(self.secret_key.get_secret_value().encode()) < MINIMUM_SECRET_BYTES:
+        if self.secret_key is not None and _is_weak(self.secret_key):
             raise ValueError(f"SECRET_KEY is shorter than {MINIMUM_SECRET_BYTES} bytes; {_MAKE_A_SECRET}")
+        if any(_is_weak(secret) for secret in self.secret_key_previous or []):
+            raise ValueError(f"SECRET_KEY_PREVIOUS has a key shorter than {MINIMUM_SECRET_BYTES} bytes; leave it out")
         if self.environment == "production":
             if self.secret_key is None:
                 raise ValueError(f"SECRET_KEY is not set; {_MAKE_A_SECRET}")
@@ -124,6 +137,11 @@ class Settings(BaseSettings):
         return self.secret_key.get_secret_value() if self.secret_key else _development_secret()
 
     @property
+    def accepted_secrets(self) -> list[str]:
+        """What may have signed something that is still good: the `signing_secret` first, then those before it."""
+        return [self.signing_secret, *(secret.get_secret_value() for secret in self.secret_key_previous or [])]
+
+    @property
     def worker_count(self) -> int:
         """Server processes: `WORKERS`, else one in development and one per core in production."""
         return self.workers or (1 if self.environment == "development" else os.cpu_count() or 1)
@@ -135,6 +153,14 @@ class Settings(BaseSettings):
     @property
     def session_lifetime(self) -> timedelta:
         return timedelta(days=self.session_lifetime_days)
+
+    @property
+    def session_idle_limit(self) -> timedelta:
+        return timedelta(days=self.session_idle_days)
+
+
+def _is_weak(secret: SecretStr) -> bool:
+    return len(secret.get_secret_value().encode()) < MINIMUM_SECRET_BYTES
 
 
 _MAKE_A_SECRET = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"  # noqa: S105

@@ -5,7 +5,8 @@ DomainError
 ├── InvalidCredentials          403   wrong e-mail, username or password at sign-in
 ├── WrongPassword               403   `current_password` is missing or wrong
 ├── NotAuthorized               403   somebody else's
-├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, UserNotFound   404
+├── CrossSiteRequest            403   a cookie came along with what another site's page sent
+├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, UserNotFound, SessionNotFound   404
 ├── EmailTaken, UsernameTaken, AlreadyVoted, IdempotencyInProgress   409
 ├── PreconditionFailed          412   it changed meanwhile
 ├── BodyTooLarge                413
@@ -62,6 +63,13 @@ class NotAuthorized(DomainError):
     code = "not_authorized"
 
 
+class CrossSiteRequest(DomainError):
+    """A cookie signs in pages of this origin only; others send `Authorization: Bearer …`"""
+
+    status = 403
+    code = "cross_site_request"
+
+
 class NotFound(DomainError):
     """Not Found"""
 
@@ -101,6 +109,16 @@ class UserNotFound(DomainError):
 
     def __init__(self, user_id: int) -> None:
         super().__init__(f"User with id: {_shown(user_id)} does not exist")
+
+
+class SessionNotFound(DomainError):
+    """There is no such session of yours"""
+
+    status = 404
+    code = "session_not_found"
+
+    def __init__(self, session_id: int) -> None:
+        super().__init__(f"session with id: {_shown(session_id)} was not found")
 
 
 class EmailTaken(DomainError):

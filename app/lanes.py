@@ -1,10 +1,15 @@
-"""The lanes of the hot requests: who waits for a reading, a vote or a sign of life shares one round trip.
+"""The lanes: who waits for a reading, a vote or a sign of life shares one round trip; so do sessions that were seen.
 
 Here batches meet services; how a batch is made is batching.py's, what is asked of the database the services'.
 """
 
+import asyncio
+import logging
+import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 
 from sqlalchemy import Connection
@@ -13,7 +18,14 @@ from app.batching import Batcher
 from app.config import get_settings
 from app.database import at_once, writing
 from app.errors import DomainError
-from app.services import feed, health, idempotency, vote
+from app.services import feed, health, idempotency, session, vote
+from app.tokens import AccessToken
+
+logger = logging.getLogger("app.lanes")
+
+# How far behind the time in the database may be at which a session was seen last.
+SEEN_PRECISION_SECONDS = 60
+MOST_SEEN_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +63,49 @@ def health_checks() -> Batcher[None, health.Health]:
     return Batcher(health.check, at_once, reads=True, max_batch=settings.max_batch, max_waiting=settings.max_waiting)
 
 
+@lru_cache
+def sightings() -> Batcher[int, None]:
+    """Sessions, by id, that are in use."""
+    return Batcher(
+        lambda connection, session_ids: session.see(connection, session_ids, timedelta(seconds=SEEN_PRECISION_SECONDS)),
+        at_once,
+        max_batch=get_settings().max_batch,
+        max_waiting=get_settings().max_waiting,
+    )
+
+
+# When this process last told of a session (seconds since 1970), the latest last.
+_told: OrderedDict[int, float] = OrderedDict()
+_tellings: set[asyncio.Task[None]] = set()
+
+
+def note_seen(token: AccessToken) -> None:
+    """Have the database told that the session is in use, unless it was within `SEEN_PRECISION_SECONDS`.
+
+    Nobody waits for it, and nothing fails with it: it is told again a minute later.
+    """
+    now = time.time()
+    if now - max(token.issued_at, _told.get(token.session_id, 0)) < SEEN_PRECISION_SECONDS:
+        return
+    _told[token.session_id] = now
+    _told.move_to_end(token.session_id)
+    if len(_told) > MOST_SEEN_REMEMBERED:
+        _told.popitem(last=False)
+    telling = asyncio.get_running_loop().create_task(_tell(token.session_id))
+    _tellings.add(telling)  # The loop itself would let it go.
+    telling.add_done_callback(_tellings.discard)
+
+
+async def _tell(session_id: int) -> None:
+    try:
+        await sightings().submit(session_id)
+    except Exception as error:
+        logger.warning("a session was seen and the database not told: %s", type(error).__name__)
+
+
 async def drain() -> None:
     """Answer everyone who waits."""
-    for lane in (readings(), votes(), health_checks()):
+    for lane in (readings(), votes(), health_checks(), sightings()):
         await lane.drain()
 
 

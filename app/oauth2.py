@@ -15,30 +15,62 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import OAuth2PasswordBearer
+from fastapi.security.utils import get_authorization_scheme_param
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import models, tokens
+from app import lanes, models, tokens
 from app.batching import LONGEST_PAUSE_SECONDS, RETRIES, TRY_AGAIN, is_connection_lost
 from app.database import SessionDep, get_db
-from app.errors import NotAuthenticated, NotAuthorized
+from app.errors import CrossSiteRequest, NotAuthenticated, NotAuthorized
 from app.services import auth
+
+# Browsers keep a cookie of such a name to this host, to https (or localhost), and from other hosts' reach.
+SESSION_COOKIE = "__Host-session"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _DESCRIPTION = "The `access_token` of `POST /login`."
 _bearer = OAuth2PasswordBearer(tokenUrl="login", auto_error=False, description=_DESCRIPTION)
 
 
-class VerifiedBearer(OAuth2PasswordBearer):
-    """The caller's token: ours and not expired. That its session is alive is for the query to find out."""
+class Credential(OAuth2PasswordBearer):
+    """The caller's token: ours and not expired. That its session is alive is for the query to find out.
+
+    A Bearer token is looked at first. A cookie is only taken from pages of this origin where it could change something,
+    because browsers send it along with whatever other sites' pages ask for.
+    """
 
     async def __call__(self, request: Request) -> tokens.AccessToken:  # type: ignore[override]
-        return tokens.verify(await _bearer(request) or "")
+        if (bearer := await _bearer(request)) is not None:
+            token = tokens.verify(bearer)
+        else:
+            token = tokens.verify(request.cookies.get(SESSION_COOKIE, ""), "cookie")
+            if request.method not in SAFE_METHODS and not is_same_origin(request):
+                raise CrossSiteRequest
+        lanes.note_seen(token)
+        return token
 
 
-_verified_bearer = VerifiedBearer(tokenUrl="login", scheme_name=_bearer.scheme_name, description=_DESCRIPTION)
-Token = Annotated[tokens.AccessToken, Depends(_verified_bearer)]
+def uses_cookie(request: Request) -> bool:
+    """Whether it is the cookie that says who is calling."""
+    scheme, _ = get_authorization_scheme_param(request.headers.get("authorization"))
+    return scheme.lower() != "bearer" and SESSION_COOKIE in request.cookies
+
+
+def is_same_origin(request: Request) -> bool | None:
+    """Whether a page of this origin, or the user's own hand, made the request; None where the client says nothing."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site in {"same-origin", "none"}
+    origin = request.headers.get("origin")
+    # The scheme is not compared: it is the proxy that knows it.
+    return None if origin is None else origin.partition("://")[2] == request.headers.get("host")
+
+
+_credential = Credential(tokenUrl="login", scheme_name=_bearer.scheme_name, description=_DESCRIPTION)
+Token = Annotated[tokens.AccessToken, Depends(_credential)]
 
 
 def current_user(token: Token, db: SessionDep) -> models.User:
@@ -49,11 +81,25 @@ def current_user(token: Token, db: SessionDep) -> models.User:
 CurrentUser = Annotated[models.User, Depends(current_user)]
 
 
-def optional_user(bearer: Annotated[str | None, Depends(_bearer)], db: SessionDep) -> models.User | None:
+class OptionalCredential(OAuth2PasswordBearer):
+    """The caller's token; None without one that is good."""
+
+    async def __call__(self, request: Request) -> tokens.AccessToken | None:  # type: ignore[override]
+        try:
+            return await _credential(request)
+        except NotAuthenticated:
+            return None
+
+
+_optional_credential = OptionalCredential(tokenUrl="login", scheme_name=_bearer.scheme_name, description=_DESCRIPTION)
+
+
+def optional_user(
+    token: Annotated[tokens.AccessToken | None, Depends(_optional_credential)], db: SessionDep
+) -> models.User | None:
     """The caller's account; None for somebody who is not, or no longer, signed in. For routes that anyone may call."""
     try:
-        token = tokens.verify(bearer or "")
-        return auth.current_user(db, token.user_id, token.session_id)
+        return None if token is None else auth.current_user(db, token.user_id, token.session_id)
     except NotAuthenticated:
         return None
 
@@ -73,7 +119,7 @@ Admin = Annotated[models.User, Depends(admin)]
 
 def requires_token(dependant: Dependant) -> bool:
     """Whether the route is for those who are signed in."""
-    return any(inner.call is _verified_bearer or requires_token(inner) for inner in dependant.dependencies)
+    return any(inner.call is _credential or requires_token(inner) for inner in dependant.dependencies)
 
 
 class Route(APIRoute):
@@ -96,7 +142,7 @@ class Route(APIRoute):
             except (HTTPException, RequestValidationError) as error:
                 # The body is read before the token is; whoever has none is told that, whatever the body is.
                 if is_protected:
-                    await _verified_bearer(request)
+                    await _credential(request)
                 if not isinstance(error, HTTPException) or error.status_code != 400:
                     raise
                 # FastAPI's word for a body that is not UTF-8, is nested too deeply, or has a number of 5 000 digits.

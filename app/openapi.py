@@ -5,12 +5,22 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from app.errors import CrossSiteRequest
+from app.oauth2 import SAFE_METHODS, SESSION_COOKIE
 from app.problems import PROBLEM_JSON
 
 DESCRIPTION = """\
 Every error has the same shape, `Problem`; `code` stays the same, words may change. Every answer has an `X-Request-ID`.
 Paths work with and without a trailing slash, and below `/v1`.
 """
+# What FastAPI does not know of: everything that takes a Bearer token takes this, too.
+COOKIE = "SessionCookie"
+COOKIE_SCHEME = {
+    "type": "apiKey",
+    "in": "cookie",
+    "name": SESSION_COOKIE,
+    "description": "Set by `POST /login?cookie=true`. With it only pages of the API's own origin change anything.",
+}
 # They ask nothing of the database.
 NEVER_READ = {"get_root", "get_livez"}
 
@@ -36,12 +46,22 @@ def _document(app: FastAPI) -> dict[str, Any]:
         separate_input_output_schemas=app.separate_input_output_schemas,
     )
     for path in document["paths"].values():
-        for operation in path.values():
+        for method, operation in path.items():
+            _describe_credentials(operation, is_safe=method.upper() in SAFE_METHODS)
             _describe_errors(operation)
+    document["components"]["securitySchemes"][COOKIE] = COOKIE_SCHEME
     schemas = document["components"]["schemas"]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     return document
+
+
+def _describe_credentials(operation: dict[str, Any], *, is_safe: bool) -> None:
+    if "security" in operation:
+        operation["security"].append({COOKIE: []})
+        if not is_safe:
+            error = CrossSiteRequest()
+            _declare(operation["responses"], str(error.status), f"`{error.code}`: {error.detail}")
 
 
 def _describe_errors(operation: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ CursorValue = str | int | float | None
 def seal(values: Sequence[CursorValue]) -> str:
     """A cursor: the values as URL-safe text, signed, so that what `unseal` returns is what was sealed here."""
     payload = json.dumps(list(values), separators=(",", ":")).encode()
-    return _encoded(_signature(payload) + payload)
+    return _encoded(_signature(payload, get_settings().signing_secret) + payload)
 
 
 def unseal(cursor: str) -> list[CursorValue]:
@@ -29,11 +29,21 @@ def unseal(cursor: str) -> list[CursorValue]:
     except ValueError:
         raise MalformedCursor from None
     signature, payload = sealed[:SIGNATURE_BYTES], sealed[SIGNATURE_BYTES:]
+    secrets = get_settings().accepted_secrets
+    is_ours = any(hmac.compare_digest(signature, _signature(payload, secret)) for secret in secrets)
     # Decoding ignores what it does not know; a cursor is what `seal` wrote, to the letter.
-    if not hmac.compare_digest(signature, _signature(payload)) or _encoded(sealed) != cursor:
+    if not is_ours or _encoded(sealed) != cursor:
         raise MalformedCursor
     values: list[CursorValue] = json.loads(payload)
     return values
+
+
+def id_of(cursor: str, made_for: str) -> int:
+    """The id in a cursor of a list that is sorted by id alone. Raises `MalformedCursor`, also for another list's."""
+    match unseal(cursor):
+        case [str() as kind, int() as number] if kind == made_for:
+            return number
+    raise MalformedCursor
 
 
 @lru_cache(maxsize=4096)
@@ -56,6 +66,5 @@ def _encoded(sealed: bytes) -> str:
     return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
 
-def _signature(payload: bytes) -> bytes:
-    key = get_settings().signing_secret.encode()
-    return hmac.new(key, b"cursor:" + payload, hashlib.sha256).digest()[:SIGNATURE_BYTES]
+def _signature(payload: bytes, secret: str) -> bytes:
+    return hmac.new(secret.encode(), b"cursor:" + payload, hashlib.sha256).digest()[:SIGNATURE_BYTES]

@@ -106,8 +106,13 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(exception, handler)
 
 
+def refusal(scope: Scope, error: DomainError) -> Response:
+    """The answer to an error that must not be raised, because what was written with it is to be committed."""
+    return problem_response(scope, error.status, error.code, error.detail, error.headers)
+
+
 async def _domain_error(request: Request, error: DomainError) -> Response:
-    return problem_response(request.scope, error.status, error.code, error.detail, error.headers)
+    return refusal(request.scope, error)
 
 
 async def _http_exception(request: Request, error: HTTPException) -> Response:

@@ -1,11 +1,14 @@
-"""Access tokens: the only importer of jose."""
+"""Access tokens, and the cookie that stands for one: the only importer of jose."""
 
 import secrets
 import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeGuard
+from functools import lru_cache
+from hashlib import sha256
+from typing import Literal, TypeGuard
 
 from jose import JWTError, jwt
 
@@ -15,24 +18,37 @@ from app.models.base import LARGEST_KEY
 
 ALGORITHM = "HS256"
 MOST_REMEMBERED = 10_000
+MOST_CHARACTERS = 2_000  # Ours have about 300.
+
+# `access` is sent as a Bearer, `cookie` as a cookie; neither is taken for the other.
+Kind = Literal["access", "cookie"]
 
 _REQUIRED = {"require_exp": True, "require_iat": True, "require_sub": True, "require_jti": True, "verify_aud": False}
-# Verifying a signature costs 0.05 ms; a token that was verified stays so until it expires. Its session and account
-# are looked up at every request all the same.
-_remembered: OrderedDict[str, "AccessToken"] = OrderedDict()
 
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """What a verified token says: who, in which session, until when (seconds since 1970)."""
+    """What a verified credential says: who, in which session, until when (seconds since 1970).
+
+    `issued_at` is when whatever issued it told the database that the session is in use; 0 where nobody did.
+    """
 
     user_id: int
     session_id: int
     expires_at: int
+    issued_at: int = field(default=0, compare=False)
 
 
-def issue(user_id: int, session_id: int, lifetime: timedelta) -> str:
-    """A signed JWT with the tutorial's claims (`user_id`, `exp`) and `sub`, `sid`, `jti`, `iat`."""
+# Verifying a signature costs 0.05 ms; a token that was verified stays so until it expires. Its session and account
+# are looked up at every request all the same.
+_remembered: dict[Kind, OrderedDict[str, AccessToken]] = {"access": OrderedDict(), "cookie": OrderedDict()}
+
+
+def issue(user_id: int, session_id: int, lifetime: timedelta, kind: Kind = "access") -> str:
+    """A signed JWT with the tutorial's claims (`user_id`, `exp`) and `sub`, `sid`, `jti`, `iat`.
+
+    Its header names the key (`kid`). One that is no access token says what it is (`typ`).
+    """
     now = int(time.time())
     claims = {
         "user_id": user_id,
@@ -41,33 +57,65 @@ def issue(user_id: int, session_id: int, lifetime: timedelta) -> str:
         "jti": secrets.token_urlsafe(12),
         "iat": now,
         "exp": now + int(lifetime.total_seconds()),
+        **({} if kind == "access" else {"typ": kind}),
     }
-    return str(jwt.encode(claims, get_settings().signing_secret, algorithm=ALGORITHM))
+    secret = get_settings().signing_secret
+    return str(jwt.encode(claims, secret, algorithm=ALGORITHM, headers={"kid": key_id(secret)}))
 
 
-def verify(token: str) -> AccessToken:
-    """What the token says. Raises `NotAuthenticated` unless we signed it, with every claim, and it has not expired."""
-    verified = _remembered.get(token)
+def verify(token: str, kind: Kind = "access") -> AccessToken:
+    """What the token says. Raises `NotAuthenticated` unless we signed it, as this kind, and it has not expired."""
+    remembered = _remembered[kind]
+    verified = remembered.get(token)
     if verified is None:
-        verified = _decode(token)
-        _remembered[token] = verified
-        if len(_remembered) > MOST_REMEMBERED:
-            _remembered.popitem(last=False)
+        verified = _decode(token, kind)
+        remembered[token] = verified
+        if len(remembered) > MOST_REMEMBERED:
+            remembered.popitem(last=False)
     if verified.expires_at <= time.time():
-        _remembered.pop(token, None)
+        remembered.pop(token, None)
         raise NotAuthenticated
     return verified
 
 
-def _decode(token: str) -> AccessToken:
+def _decode(token: str, kind: Kind) -> AccessToken:
+    if len(token) > MOST_CHARACTERS or not _is_canonical(token.rpartition(".")[2]):
+        raise NotAuthenticated
     try:
-        claims = jwt.decode(token, get_settings().signing_secret, algorithms=[ALGORITHM], options=_REQUIRED)
+        keys = _keys(jwt.get_unverified_header(token))
+        claims = jwt.decode(token, keys, algorithms=[ALGORITHM], options=_REQUIRED)
     except (JWTError, OverflowError, RecursionError, TypeError):  # jose lets those of odd times and deep nesting out.
         raise NotAuthenticated from None
     user_id, session_id, expires_at = claims.get("user_id"), claims.get("sid"), claims["exp"]
-    if not _is_key(user_id) or not _is_key(session_id) or claims["sub"] != str(user_id):
+    if claims.get("typ", "access") != kind or claims["sub"] != str(user_id):
         raise NotAuthenticated
-    return AccessToken(user_id=user_id, session_id=session_id, expires_at=int(expires_at))
+    if not _is_key(user_id) or not _is_key(session_id):
+        raise NotAuthenticated
+    return AccessToken(user_id, session_id, expires_at=int(expires_at), issued_at=int(claims["iat"]))
+
+
+def _keys(header: dict[str, object]) -> list[str]:
+    """The key that the header names; all that are accepted where it names none, as older releases did.
+
+    In a list also when it is one: a single text that happens to be JSON is a set of keys to jose.
+    """
+    accepted = get_settings().accepted_secrets
+    return [secret for secret in accepted if key_id(secret) == header["kid"]] if "kid" in header else accepted
+
+
+@lru_cache
+def key_id(secret: str) -> str:
+    """What `kid` says: the same for the same secret, on every host."""
+    return sha256(b"key id:" + secret.encode()).hexdigest()[:12]
+
+
+def _is_canonical(signature: str) -> bool:
+    """Whether these letters are the only ones for what they encode: the decoder skips some, and some bits."""
+    try:
+        decoded = urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
+    except ValueError:
+        return False
+    return urlsafe_b64encode(decoded).rstrip(b"=").decode() == signature
 
 
 def _is_key(value: object) -> TypeGuard[int]:

@@ -36,6 +36,11 @@ def settings_from(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) 
     [
         ({"SECRET_KEY": "x" * 31}, "SECRET_KEY is shorter than 32 bytes; make one with: python -c"),
         ({"SECRET_KEY": "weak"}, "SECRET_KEY is shorter than 32 bytes; make one with: python -c"),
+        ({"SECRET_KEY_PREVIOUS": "x" * 31}, "SECRET_KEY_PREVIOUS has a key shorter than 32 bytes; leave it out"),
+        (
+            PRODUCTION | {"SECRET_KEY_PREVIOUS": f"{SECRET}, canary,{SECRET}"},
+            "SECRET_KEY_PREVIOUS has a key shorter than 32 bytes; leave it out",
+        ),
         (PRODUCTION | {"SECRET_KEY": ""}, "SECRET_KEY is not set; make one with: python -c"),
         (PRODUCTION | {"SECRET_KEY": "x" * 31}, "SECRET_KEY is shorter than 32 bytes"),
         (PRODUCTION | {"PASSWORD_HASH_ROUNDS": "9"}, "PASSWORD_HASH_ROUNDS is below 10 in production"),
@@ -116,6 +121,16 @@ def test_a_development_server_without_its_database_says_so_in_one_line() -> None
     assert line.startswith("error: ")
     assert "port 1 failed: Connection refused" in line
     assert "canary" not in line
+
+
+def test_previous_secrets_are_accepted_after_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    older = "x" * 40
+    settings = settings_from(monkeypatch, PRODUCTION | {"SECRET_KEY_PREVIOUS": f" {older} ,,{'y' * 32},"})
+
+    assert settings.signing_secret == SECRET
+    assert settings.accepted_secrets == [SECRET, older, "y" * 32]
+    assert older not in repr(settings)
+    assert older not in str(settings.model_dump())
 
 
 def test_a_secret_of_32_bytes_is_enough_whatever_its_characters(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,15 @@ def test_curl_session_answers_as_printed(server: str) -> None:
     assert [without_chance(answer) for answer in answers if answer] == printed
 
 
+def test_curl_session_that_signs_out_answers_as_printed(server: str) -> None:
+    (_, first), *_ = blocks("A first session")
+    (_, script), (_, printed) = blocks("Staying signed in")
+
+    answers = run(["bash", "-eu"], (first + script).replace(ADDRESS, server))
+
+    assert without_chance(answers.partition("}")[2]) == without_chance(printed)
+
+
 def test_fetch_session_answers_as_printed(server: str) -> None:
     node = shutil.which("node")
     if node is None and not os.environ.get("CI"):

@@ -1,27 +1,55 @@
-"""Sign-ins. An access token names its session; the session must be alive at every request."""
+"""Sessions. Every credential (access token, cookie, API key) names one, which must be alive at every request."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Literal
 
-from sqlalchemy import ColumnElement, ForeignKey, Index, String, and_, func
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, LargeBinary, String, and_, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, Now, PrimaryKey
 from app.models.user import User
 
+SessionKind = Literal["login", "api_key"]
+
 
 class Session(Base):
-    """One sign-in of one user on one device. Ending it is deleting it."""
+    """One sign-in of one user on one device, or one API key. Ending it is deleting it.
+
+    `expires_at` is the one end that is checked: the absolute end (`ends_at`), or, where that comes first, the end of
+    the time that a session may go without being used. Being used moves it.
+
+    One refresh token is live at a time; only hashes of it are kept (app/refresh_tokens.py). `refresh_family` is of the
+    part that all tokens of the session have in common, `refresh_hash` of the live one. `refresh_sealed` is the live
+    one, which only its predecessor opens, for a client that did not get the answer of `refreshed_at`.
+    """
 
     __tablename__ = "sessions"
 
     id: Mapped[PrimaryKey]
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    kind: Mapped[SessionKind] = mapped_column(String, server_default="login")
     created_at: Mapped[Now]
+    last_seen_at: Mapped[Now]
     expires_at: Mapped[datetime]
+    # Always given; the default was for the release that did not know the column.
+    ends_at: Mapped[datetime] = mapped_column(server_default=text("now() + '30 days'"))
     user_agent: Mapped[str | None] = mapped_column(String)
     address: Mapped[str | None] = mapped_column(String)
+    refresh_family: Mapped[bytes | None] = mapped_column(LargeBinary)
+    refresh_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
+    refresh_sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
+    refreshed_at: Mapped[datetime | None]
 
-    __table_args__ = (Index("sessions_user_id_idx", "user_id"),)
+    __table_args__ = (
+        Index("sessions_user_id_idx", "user_id"),
+        Index("sessions_refresh_family_key", "refresh_family", unique=True),
+        CheckConstraint("kind IN ('login', 'api_key')", name="kind"),
+    )
+
+    @classmethod
+    def idle_end(cls, limit: timedelta) -> ColumnElement[datetime]:
+        """The new `expires_at` of a session that is used now."""
+        return func.least(cls.ends_at, func.now() + limit)
 
     @classmethod
     def is_alive(cls) -> ColumnElement[bool]:

@@ -32,9 +32,9 @@ async def idempotent_request(request: Request, key: KeyHeader = None) -> idempot
     if key is None:
         return None
     route = request.scope["route"].name
-    secret = get_settings().signing_secret.encode()
-    fingerprint = hmac.new(secret, f"idempotency:{route}:".encode() + await request.body(), hashlib.sha256)
-    return idempotency.Request(key, fingerprint.digest())
+    asked = f"idempotency:{route}:".encode() + await request.body()
+    secrets = get_settings().accepted_secrets
+    return idempotency.Request(key, [hmac.digest(secret.encode(), asked, hashlib.sha256) for secret in secrets])
 
 
 IdempotentRequest = Annotated[idempotency.Request | None, Depends(idempotent_request)]

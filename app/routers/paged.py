@@ -14,7 +14,7 @@ from app import pagination
 from app.services.feed import Reading
 
 # The answer is the caller's own, and may be kept, but asked for again each time.
-PRIVATE = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
+PRIVATE = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Cookie, Accept"}
 LARGEST_VERSION = 2**31 - 1
 
 Parameters = TypeVar("Parameters", bound=BaseModel)

@@ -77,7 +77,7 @@ def list_users(
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[models.User]:
     """List accounts by ascending id (admins)."""
-    after_id = _after(cursor) if cursor else 0
+    after_id = pagination.id_of(cursor, "users") if cursor else 0
     accounts = user.list_all(
         db, after_id=after_id, limit=limit + 1, skip=0 if cursor else skip, email=email, role=role, is_active=is_active
     )
@@ -86,13 +86,6 @@ def list_users(
         following = pagination.seal(["users", accounts[-1].id])
         response.headers["Link"] = link_header(request, next=following) or ""
     return [*accounts]
-
-
-def _after(cursor: str) -> int:
-    made_for, user_id = [*pagination.unseal(cursor), None, None][:2]
-    if made_for != "users" or not isinstance(user_id, int):
-        raise MalformedCursor
-    return user_id
 
 
 @router.get("/me", response_model=Account, responses=responses(NotAuthenticated))

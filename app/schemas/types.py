@@ -9,6 +9,7 @@ from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 from pydantic_core import PydanticCustomError
 
+from app import passwords
 from app.config import get_settings
 
 MOST_PASSWORD_CODE_POINTS = 128
@@ -43,6 +44,12 @@ def _username(text: str) -> str:
             "and not look like `user1`, which is what those are called who chose none",
         )
     return text
+
+
+def _uncommon(password: str) -> str:
+    if get_settings().password_blocklist_enabled and passwords.is_common(password):
+        raise PydanticCustomError("password_common", "This password is one of the most common; choose another")
+    return password
 
 
 _INTEGER = TypeAdapter(int)
@@ -80,11 +87,12 @@ Password = Annotated[
     Field(
         min_length=get_settings().password_min_length,
         max_length=MOST_PASSWORD_CODE_POINTS,
+        description="Anything but the most common passwords.",
         examples=["correct horse battery"],
         json_schema_extra={"format": "password"},
     ),
-    AfterValidator(_storable),
-]
+    AfterValidator(_storable), AfterValidator(_uncommon),
+]  # fmt: skip
 VoteDirection = Annotated[Literal[0, 1], BeforeValidator(_zero_or_one, json_schema_input_type=Literal[0, 1])]
 Limit = Annotated[int, Field(ge=1, le=100)]
 Skip = Annotated[int, Field(ge=0, le=10_000)]

@@ -1,17 +1,21 @@
 """Signing in: from a name and a password to a session."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from app import models, passwords
+from app import audit, limits, models, passwords
+from app.audit import Event
+from app.config import get_settings
 from app.database import transaction
 from app.errors import InvalidCredentials, NotAuthenticated
+from app.refresh_tokens import RefreshToken
 from app.schemas.types import canonical_email
 
 MOST_USER_AGENT_CHARACTERS = 300
+# How often a password is looked at again because its hash was replaced while it was being verified.
+MOST_LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,33 +26,34 @@ class Device:
     address: str | None
 
 
-def sign_in(name: str, password: str, device: Device, lifetime: timedelta) -> models.Session:
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """A session that has begun, and the token to refresh it with; none where a cookie stands for it."""
+
+    user_id: int
+    session_id: int
+    refresh_token: RefreshToken | None
+
+
+def sign_in(name: str, password: str, device: Device, *, refreshes: bool) -> SignIn:
     """Open a session for whoever has this e-mail address or username, and this password.
 
     Takes the time of one password hash whether or not there is such a user, and holds no connection meanwhile: call it
-    through `passwords.in_hashing_thread`. Raises `InvalidCredentials`.
+    through `passwords.in_hashing_thread`. Raises `InvalidCredentials`, `TooManyTries`.
     """
-    with transaction() as db:
-        user = _find(db, name)
-    fits, better_hash = passwords.verify(password, user.password_hash if user else None)
-    if user is None or not fits or not user.is_active:
-        raise InvalidCredentials
-    with transaction() as db:
-        if better_hash is not None:
-            # Only in the place of the hash that was verified: a password changed meanwhile stays changed.
-            db.execute(
-                update(models.User)
-                .where(models.User.id == user.id, models.User.password_hash == user.password_hash)
-                .values(password_hash=better_hash)
-            )
-        session = models.Session(
-            user_id=user.id,
-            expires_at=func.now() + lifetime,
-            user_agent=device.user_agent and device.user_agent.replace("\0", "")[:MOST_USER_AGENT_CHARACTERS],
-            address=device.address,
-        )
-        db.add(session)
-    return session
+    account_key = _lookup_key(name)
+    limits.spend(limits.SIGN_IN_FROM_ADDRESS, device.address or "")
+    limits.spend(limits.SIGN_IN_OF_ACCOUNT, account_key)
+    for _ in range(MOST_LOOKS):
+        user, better_hash = _recognise(name, password)
+        with transaction() as db:
+            if not _is_still_so(db, user, better_hash):
+                continue
+            signed_in = _open(db, user, device, refreshes=refreshes)
+        limits.give_back(limits.SIGN_IN_FROM_ADDRESS, device.address or "")
+        limits.give_back(limits.SIGN_IN_OF_ACCOUNT, account_key)
+        return signed_in
+    raise InvalidCredentials
 
 
 def current_user(db: Session, user_id: int, session_id: int) -> models.User:
@@ -63,10 +68,62 @@ def current_user(db: Session, user_id: int, session_id: int) -> models.User:
     return user
 
 
+def _recognise(name: str, password: str) -> tuple[models.User, str | None]:
+    """Who has this name and this password, and a better hash of it, if theirs is out of date.
+
+    Raises `InvalidCredentials`, for all reasons alike.
+    """
+    with transaction() as db:
+        user = _find(db, name)
+    fits, better_hash = passwords.verify(password, user.password_hash if user else None)
+    if user is None or not fits or not user.is_active:
+        with transaction() as db:
+            audit.record(db, Event.SIGN_IN_FAILED, user.id if user else None)
+        raise InvalidCredentials
+    return user, better_hash
+
+
+def _is_still_so(db: Session, user: models.User, better_hash: str | None) -> bool:
+    """Whether the hash that was verified is still the account's; if so, it stays until the transaction ends.
+
+    Else a password that is changed, or an account that is disabled, at this moment would end all sessions but this one.
+    """
+    of_user = models.User.id == user.id, models.User.password_hash == user.password_hash, models.User.is_active
+    if better_hash is not None:
+        replace = update(models.User).where(*of_user).values(password_hash=better_hash).returning(models.User.id)
+        return db.scalar(replace) is not None
+    return db.scalar(select(models.User.id).where(*of_user).with_for_update(read=True)) is not None
+
+
+def _open(db: Session, user: models.User, device: Device, *, refreshes: bool) -> SignIn:
+    settings = get_settings()
+    refresh_token = RefreshToken.first() if refreshes else None
+    session = models.Session(
+        user_id=user.id,
+        expires_at=func.now() + min(settings.session_lifetime, settings.session_idle_limit),
+        ends_at=func.now() + settings.session_lifetime,
+        user_agent=device.user_agent and device.user_agent.replace("\0", "")[:MOST_USER_AGENT_CHARACTERS],
+        address=device.address,
+        refresh_family=refresh_token and refresh_token.family_hash,
+        refresh_hash=refresh_token and refresh_token.hash,
+    )
+    db.add(session)
+    db.flush()
+    audit.record(db, Event.SIGNED_IN, user.id, session_id=session.id)
+    return SignIn(user.id, session.id, refresh_token)
+
+
+def _lookup_key(name: str) -> str:
+    """One for all spellings of a name."""
+    # A username is ASCII and has no @; an e-mail address has one: no name can mean two people.
+    return canonical_email(name) if "@" in name else name.lower()
+
+
 def _find(db: Session, name: str) -> models.User | None:
     if "\0" in name:
         return None
-    by_email = models.User.email_canonical == canonical_email(name)
-    # A username is ASCII and has no @; an e-mail address has one: no name can mean two people.
-    by_username = func.lower(models.User.username.collate("C")) == name.lower()
-    return db.scalar(select(models.User).where(by_email if "@" in name else by_username))
+    key = _lookup_key(name)
+    is_theirs = (
+        models.User.email_canonical == key if "@" in name else func.lower(models.User.username.collate("C")) == key
+    )
+    return db.scalar(select(models.User).where(is_theirs))

@@ -1,6 +1,6 @@
 """Doing a create once, however often it is sent: the answer is kept in the transaction of the effect."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -16,10 +16,13 @@ KEPT = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client means to happen once: whose key it is (None: the signed-out), and a keyed hash of what it asks."""
+    """What a client means to happen once: whose key it is (None: the signed-out), and keyed hashes of what it asks.
+
+    The first hash is of the secret that is in use; the others are of those before it, as an answer may have kept them.
+    """
 
     key: str
-    fingerprint: bytes
+    fingerprints: Sequence[bytes]
     user_id: int | None = None
 
     def of(self, user_id: int | None) -> "Request":
@@ -57,12 +60,12 @@ def once(db: Session | Connection, request: Request | None, effect: Callable[[],
         )
     ).one_or_none()
     if kept is not None:
-        if kept.fingerprint != request.fingerprint:
+        if kept.fingerprint not in request.fingerprints:
             raise IdempotencyMismatch
         return Answer(kept.status, kept.body, kept.location, is_replay=True)
     answer = effect()
     values = {
-        "fingerprint": request.fingerprint,
+        "fingerprint": request.fingerprints[0],
         "status": answer.status,
         "body": answer.body,
         "location": answer.location,

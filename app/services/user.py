@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, insert, select, true, update
+from sqlalchemy import delete, false, insert, select, true, update
 from sqlalchemy.orm import Session
 
-from app import models, passwords
+from app import audit, models, passwords
+from app.audit import Event
 from app.errors import UserNotFound, WrongPassword
 from app.schemas.types import canonical_email
 from app.schemas.user import UserChange, UserIn
@@ -58,7 +59,8 @@ def list_all(
 def change(db: Session, caller: models.User, session_id: int, user_id: int, wanted: UserChange) -> models.User:
     """Change the caller's own account, or, for admins, anybody's.
 
-    A new password or a disabled account ends the account's sessions, except the one the change was made in.
+    A new password or a disabled account ends the account's sessions and API keys; the session in which somebody changes
+    their own password goes on.
     Hashes passwords: call it through `passwords.in_hashing_thread`. Raises `UserNotFound`, `WrongPassword`.
     """
     needs_password = caller.id == user_id and (wanted.email is not None or wanted.password is not None)
@@ -86,8 +88,12 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
     ).one_or_none()
     if user is None:
         raise WrongPassword if needs_password else UserNotFound(user_id)
+    if wanted.password is not None:
+        audit.record(db, Event.PASSWORD_CHANGED, user_id, by_user_id=caller.id)
     if wanted.password is not None or values.get("is_active") is False:
-        db.execute(delete(models.Session).where(models.Session.user_id == user_id, models.Session.id != session_id))
+        # Sign-ins and API keys alike. Only who changed their own password, and is still welcome, stays signed in.
+        is_spared = models.Session.id == session_id if user.is_active else false()
+        db.execute(delete(models.Session).where(models.Session.user_id == user_id, ~is_spared))
     return user
 
 

@@ -7,6 +7,8 @@ import pytest
 from jose import jwt
 from starlette.testclient import TestClient
 
+from app import tokens
+from app.config import get_settings
 from tests.contract.answers import assert_refused, assert_unauthenticated
 from tests.contract.conftest import Rows
 from tests.fixtures import PASSWORD, Person
@@ -20,6 +22,7 @@ def test_the_right_password_opens_a_session(client: TestClient, person: Person, 
     body = response.json()
     assert body["token_type"] == "bearer"
     assert body["expires_in"] == 30 * 60
+    assert body["refresh_token"].startswith("refresh_")
     assert response.headers["Cache-Control"] == "no-store"
     headers = {"Authorization": f"Bearer {body['access_token']}"}
     assert client.get("/users/me", headers=headers).json()["id"] == person.id
@@ -30,7 +33,8 @@ def test_the_right_password_opens_a_session(client: TestClient, person: Person, 
 def test_the_token_carries_the_tutorials_claims_and_ours(client: TestClient, person: Person, rows: Rows) -> None:
     token = client.post("/login", data={"username": person.email, "password": PASSWORD}).json()["access_token"]
 
-    assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT"}
+    header = jwt.get_unverified_header(token)
+    assert header == {"alg": "HS256", "typ": "JWT", "kid": tokens.key_id(get_settings().signing_secret)}
     claims = jwt.get_unverified_claims(token)
     assert set(claims) == {"user_id", "exp", "sub", "sid", "jti", "iat"}
     assert (claims["user_id"], claims["sub"]) == (person.id, str(person.id))
@@ -246,8 +250,6 @@ def test_a_token_that_expires_while_it_is_remembered_is_refused(
 ) -> None:
     import time
     from datetime import timedelta
-
-    from app import tokens
 
     token = tokens.issue(person.id, person.session_id, timedelta(seconds=2))
     headers = {"Authorization": f"Bearer {token}"}

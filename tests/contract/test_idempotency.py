@@ -6,8 +6,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from pydantic import SecretStr
 from starlette.testclient import TestClient
 
+from app.config import get_settings
 from tests.contract.answers import assert_refused, assert_unauthenticated
 from tests.contract.conftest import Rows
 from tests.fixtures import Person
@@ -202,3 +204,20 @@ def test_no_password_is_kept_with_the_answer(client: TestClient, connection: Any
     (row,) = connection.exec_driver_sql("SELECT body, fingerprint, location FROM idempotency_keys").all()
     assert b"canary" not in bytes(row.body)
     assert len(bytes(row.fingerprint)) == 32
+
+
+def test_an_answer_is_given_again_after_the_secret_has_changed(
+    create: Create, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = create.ask()
+    settings = get_settings()
+    monkeypatch.setattr(settings, "secret_key_previous", [SecretStr(settings.signing_secret)])
+    monkeypatch.setattr(settings, "secret_key", SecretStr("another secret" * 4))
+    effects = rows(EFFECTS)
+
+    again = create.ask()
+
+    assert (again.status_code, again.content) == (first.status_code, first.content)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert rows(EFFECTS) == effects
+    assert_refused(create.ask(create.different_body), 422, "idempotency_mismatch")

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from app import tokens
 from app.config import get_settings
 from app.main import app
+from app.refresh_tokens import RefreshToken
 from tests.contract.answers import assert_unauthenticated
 from tests.contract.conftest import Rows
 from tests.fixtures import Person
@@ -25,6 +26,7 @@ PUBLIC = {
     ("GET", "/users/{id}"),
     ("POST", "/users"),
     ("POST", "/login"),
+    ("POST", "/token/refresh"),
 }
 OPERATIONS = [(method.upper(), path) for path, item in app.openapi()["paths"].items() for method in item]
 PROTECTED = [operation for operation in OPERATIONS if operation not in PUBLIC]
@@ -39,8 +41,10 @@ def claims_of(person: Person, **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in claims.items() if value is not None}
 
 
-def signed(claims: dict[str, Any], secret: str | None = None, algorithm: str = "HS256") -> str:
-    return str(jwt.encode(claims, secret or get_settings().signing_secret, algorithm=algorithm))
+def signed(
+    claims: dict[str, Any], secret: str | None = None, algorithm: str = "HS256", header: dict[str, Any] | None = None
+) -> str:
+    return str(jwt.encode(claims, secret or get_settings().signing_secret, algorithm=algorithm, headers=header))
 
 
 def part(content: object) -> str:
@@ -66,6 +70,30 @@ def without(claim: str) -> Callable[[Person], str]:
     return lambda person: signed(claims_of(person, **{claim: None}))
 
 
+def with_claim(**changes: Any) -> Callable[[Person], str]:
+    return lambda person: signed(claims_of(person, **changes))
+
+
+def with_header(**header: Any) -> Callable[[Person], str]:
+    return lambda person: signed(claims_of(person), header=header)
+
+
+# In the place of a name.
+STRANGE: list[Any] = [
+    "",
+    "0" * 12,
+    "../../dev/null",
+    "/dev/null",
+    "' OR 1=1 --",
+    "\0",
+    "é",
+    None,
+    0,
+    True,
+    [],
+    {},
+    [""],
+]
 FORGERIES: dict[str, Callable[[Person], str]] = {
     "no token": lambda _: "",
     "garbage": lambda _: "garbage",
@@ -90,6 +118,23 @@ FORGERIES: dict[str, Callable[[Person], str]] = {
     "a flipped bit in the header": lambda person: bit_flipped(person.token, 0),
     "a flipped bit in the claims": lambda person: bit_flipped(person.token, 1),
     "a flipped bit in the signature": lambda person: bit_flipped(person.token, 2),
+    **{f"a kid of {kid!r}": with_header(kid=kid) for kid in STRANGE},
+    "a kid that names the secret, and no secret": lambda person: signed(
+        claims_of(person), "0" * 64, header={"kid": tokens.key_id(get_settings().signing_secret)}
+    ),
+    "an empty kid, and an empty secret": lambda person: signed(claims_of(person), "\0", header={"kid": ""}),
+    "a key of its own": lambda person: signed(
+        claims_of(person), "0" * 64, header={"jwk": {"kty": "oct", "k": part(b"0" * 64)}}
+    ),
+    "a key from elsewhere": lambda person: signed(
+        claims_of(person), "0" * 64, header={"jku": "https://evil.example/keys", "x5u": "https://evil.example/x"}
+    ),
+    "a cookie": lambda person: tokens.issue(person.id, person.session_id, timedelta(days=1), "cookie"),
+    **{f"a typ of {typ!r}": with_claim(typ=typ) for typ in ["refresh", "cookie", *STRANGE] if typ is not None},
+    "a refresh token": lambda _: str(RefreshToken.first()),
+    "twenty kilobytes of claims": lambda person: signed(claims_of(person, padding="x" * 20_000)),
+    "a good token, and then some": lambda person: person.token + "A" * 20_000,
+    "as the tutorial made them": lambda person: signed({"user_id": person.id, "exp": int(time.time()) + 600}),
     "no signature": lambda person: person.token.rpartition(".")[0] + ".",
     "a fourth part": lambda person: person.token + ".e30",
     "somebody else's claims": lambda person: ".".join(

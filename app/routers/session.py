@@ -1,0 +1,52 @@
+"""`/sessions`: the devices that one is signed in on."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import pagination
+from app.database import SessionDep
+from app.errors import MalformedCursor, NotAuthenticated, SessionNotFound
+from app.models.base import LARGEST_KEY
+from app.oauth2 import CurrentUser, Route, Token
+from app.problems import responses
+from app.routers.paged import link_header
+from app.schemas.session import SessionOut
+from app.schemas.types import Cursor, Id, Limit
+from app.services import session
+
+router = APIRouter(prefix="/sessions", tags=["signing in"], route_class=Route)
+
+
+@router.get("", response_model=list[SessionOut], responses=responses(NotAuthenticated, MalformedCursor))
+def list_sessions(
+    token: Token,
+    caller: CurrentUser,
+    db: SessionDep,
+    request: Request,
+    response: Response,
+    limit: Annotated[Limit, Query()] = 100,
+    cursor: Annotated[Cursor | None, Query()] = None,
+) -> list[SessionOut]:
+    """List the devices that one is signed in on, the newest sign-in first."""
+    before_id = pagination.id_of(cursor, "sessions") if cursor else LARGEST_KEY
+    found = session.list_own(db, caller.id, before_id=before_id, limit=limit + 1)
+    if len(found) > limit:
+        found = found[:limit]
+        following = pagination.seal(["sessions", found[-1].id])
+        response.headers["Link"] = link_header(request, next=following) or ""
+    return [SessionOut.model_validate(one).model_copy(update={"current": one.id == token.session_id}) for one in found]
+
+
+@router.delete("", status_code=204, responses=responses(NotAuthenticated))
+def end_other_sessions(token: Token, caller: CurrentUser, db: SessionDep) -> None:
+    """Sign out everywhere else."""
+    session.end_others(db, caller.id, token.session_id)
+
+
+@router.delete("/{id}", status_code=204, responses=responses(NotAuthenticated, SessionNotFound))
+def end_session(session_id: Annotated[Id, Path(alias="id")], caller: CurrentUser, db: SessionDep) -> None:
+    """Sign out on one device."""
+    session.end(db, caller.id, session_id)

@@ -1,0 +1,148 @@
+"""Sessions that are there: refreshing them, seeing them used, listing them, ending them. Opening one is auth.py's.
+
+A session's row is the only one that is locked here, so that nobody waits in a circle; whoever refreshes has it locked
+while deciding, so that of two who refresh at once the second sees what the first did.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from hmac import compare_digest
+
+from sqlalchemy import ColumnElement, Connection, Interval, and_, bindparam, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
+from sqlalchemy.orm import Session
+
+from app import audit, models
+from app.audit import Event
+from app.config import get_settings
+from app.errors import NotAuthenticated, SessionNotFound
+from app.refresh_tokens import RefreshToken
+
+# Whoever did not get the answer may ask again with the token that it replaced, and gets the same answer.
+LOST_ANSWER_GRACE = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """Whose session goes on, and with which refresh token."""
+
+    user_id: int
+    session_id: int
+    refresh_token: RefreshToken
+
+
+def refresh(db: Session, token: RefreshToken) -> Refreshed | NotAuthenticated:
+    """Put a new token in the place of the session's live one.
+
+    Its predecessor gets the same new token once more, for as long as `LOST_ANSWER_GRACE`: so the client whose answer
+    was lost goes on, of many who refresh at once all hold the one live token, and nobody gets a second chain. Any other
+    token of the session was used before: somebody has a copy, and nobody can say who; the session ends. That must be
+    committed, so the refusal is returned. Raises `NotAuthenticated` where no live session knows the token.
+    """
+    found = db.execute(
+        select(
+            models.Session.id,
+            models.Session.user_id,
+            models.Session.refresh_hash,
+            models.Session.refresh_sealed,
+            (models.Session.refreshed_at > func.now() - LOST_ANSWER_GRACE).label("is_in_grace"),
+        )
+        .join(models.User, models.Session.is_alive())
+        .where(models.Session.refresh_family == token.family_hash)
+        .with_for_update(of=models.Session)
+    ).one_or_none()
+    if found is None:
+        raise NotAuthenticated
+    if compare_digest(token.hash, found.refresh_hash):
+        return Refreshed(found.user_id, found.id, _replace(db, found.id, token))
+    if found.is_in_grace:
+        successor = token.unseal(found.refresh_sealed)
+        if compare_digest(successor.hash, found.refresh_hash):
+            return Refreshed(found.user_id, found.id, successor)
+    db.execute(delete(models.Session).where(models.Session.id == found.id))
+    audit.record(db, Event.REFRESH_REPLAYED, found.user_id, session_id=found.id)
+    return NotAuthenticated()
+
+
+def _replace(db: Session, session_id: int, token: RefreshToken) -> RefreshToken:
+    successor = token.next()
+    db.execute(
+        update(models.Session)
+        .where(models.Session.id == session_id)
+        .values(
+            refresh_hash=successor.hash,
+            refresh_sealed=token.seal(successor),
+            refreshed_at=func.now(),
+            last_seen_at=func.now(),
+            expires_at=models.Session.idle_end(get_settings().session_idle_limit),
+        )
+    )
+    return successor
+
+
+# Rows that somebody else has locked are being refreshed or ended. Whether a worker has told of the same moment before
+# is for the database to know: each remembers only what it told itself.
+_SEE = text("""
+    WITH seen AS (
+        SELECT id FROM sessions
+        WHERE id = ANY (:session_ids) AND expires_at > now() AND last_seen_at < now() - :precision
+        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE sessions SET last_seen_at = now(),
+        expires_at = CASE kind WHEN 'login' THEN least(ends_at, now() + :idle_limit) ELSE expires_at END
+    FROM seen WHERE sessions.id = seen.id
+""").bindparams(
+    bindparam("session_ids", type_=ARRAY(BIGINT)),
+    bindparam("precision", type_=Interval),
+    bindparam("idle_limit", type_=Interval),
+)
+
+
+def see(connection: Connection, session_ids: Sequence[int], precision: timedelta) -> list[None]:
+    """Note that these sessions are in use now, which also puts off their idle end; that of no session that has ended.
+
+    `last_seen_at` is left as it is where it is no older than `precision`.
+    """
+    values = {"session_ids": list(session_ids), "precision": precision, "idle_limit": get_settings().session_idle_limit}
+    connection.execute(_SEE, values)
+    return [None] * len(session_ids)
+
+
+def list_own(db: Session, user_id: int, *, before_id: int, limit: int) -> Sequence[models.Session]:
+    """The sign-ins that are alive, the newest first."""
+    return db.scalars(
+        select(models.Session)
+        .where(_is_sign_in_of(user_id), models.Session.expires_at > func.now(), models.Session.id < before_id)
+        .order_by(models.Session.id.desc())
+        .limit(limit)
+    ).all()
+
+
+def sign_out(db: Session, user_id: int, session_id: int) -> None:
+    """End the caller's own session. Raises `NotAuthenticated` where another request just has."""
+    if not _end(db, user_id, models.Session.id == session_id):
+        raise NotAuthenticated
+    audit.record(db, Event.SIGNED_OUT, user_id, session_id=session_id)
+
+
+def end(db: Session, user_id: int, session_id: int) -> None:
+    """End one of the user's sign-ins. Raises `SessionNotFound`."""
+    if not _end(db, user_id, models.Session.id == session_id):
+        raise SessionNotFound(session_id)
+    audit.record(db, Event.SESSION_ENDED, user_id, session_id=session_id)
+
+
+def end_others(db: Session, user_id: int, session_id: int) -> None:
+    """End all of the user's sign-ins but this one."""
+    if ended := _end(db, user_id, models.Session.id != session_id):
+        audit.record(db, Event.SESSION_ENDED, user_id, session_count=len(ended))
+
+
+def _is_sign_in_of(user_id: int) -> ColumnElement[bool]:
+    return and_(models.Session.user_id == user_id, models.Session.kind == "login")
+
+
+def _end(db: Session, user_id: int, which: ColumnElement[bool]) -> Sequence[int]:
+    """The ids of the sign-ins that ended."""
+    return db.scalars(delete(models.Session).where(_is_sign_in_of(user_id), which).returning(models.Session.id)).all()
