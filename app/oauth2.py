@@ -22,7 +22,8 @@ from starlette.responses import Response
 
 from app import lanes, models, tokens
 from app.batching import LONGEST_PAUSE_SECONDS, RETRIES, TRY_AGAIN
-from app.database import SessionDep
+from app.config import get_settings
+from app.database import SessionDep, transaction
 from app.errors import CrossSiteRequest, NotAuthenticated, NotAuthorized
 from app.services import auth
 
@@ -77,7 +78,15 @@ def current_user(token: Token, db: SessionDep) -> models.User:
     return auth.current_user(db, token.user_id, token.session_id)
 
 
+def detached_user(token: Token) -> models.User:
+    """The caller's account, in a transaction that is over when the route runs."""
+    with transaction() as db:
+        return auth.current_user(db, token.user_id, token.session_id)
+
+
 CurrentUser = Annotated[models.User, Depends(current_user)]
+# For routes that hash before they write, and hold no connection meanwhile.
+DetachedUser = Annotated[models.User, Depends(detached_user, max_concurrency=get_settings().database_pool_size)]
 
 
 class OptionalCredential(OAuth2PasswordBearer):

@@ -25,8 +25,8 @@ OPERATIONS: dict[str, dict[str, Any]] = {
 }
 PUBLIC = {"GET /", "GET /livez", "GET /readyz", "GET /users/{id}", "POST /users", "POST /login", "POST /token/refresh"}
 VERBS = {
-    "cast", "change", "create", "delete", "end", "get", "list", "login", "logout", "refresh", "remove", "replace",
-    "set", "sign",
+    "cast", "change", "confirm", "create", "delete", "end", "get", "list", "login", "logout", "refresh", "remove",
+    "replace", "set", "sign",
 }  # fmt: skip
 
 

@@ -182,7 +182,9 @@ def test_a_good_token_of_this_making_is_accepted(client: TestClient, person: Per
 
 
 def body_of(method: str) -> dict[str, Any] | None:
-    return {"title": "t", "content": "c", "post_id": 1, "vote_dir": 1} if method in {"POST", "PUT", "PATCH"} else None
+    """A body that every route takes."""
+    body = {"title": "t", "content": "c", "post_id": 1, "vote_dir": 1, "code": "1", "current_password": "p"}
+    return body if method in {"POST", "PUT", "PATCH"} else None
 
 
 @pytest.mark.parametrize(("method", "path"), PROTECTED)
