@@ -6,10 +6,11 @@ DomainError
 ├── OtpRequired                 403   the password is right, and a second factor is due
 ├── WrongPassword               403   `current_password` is missing or wrong
 ├── WrongCode                   403   of the authenticator
+├── InsufficientScope           403   the API key does not go so far
 ├── NotAuthorized               403   somebody else's
 ├── CrossSiteRequest            403   a cookie came along with what another site's page sent
 ├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, UserNotFound   404
-├── SessionNotFound, TotpNotFound   404
+├── SessionNotFound, ApiKeyNotFound, TotpNotFound   404
 ├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
 ├── PreconditionFailed          412   it changed meanwhile
 ├── BodyTooLarge                413
@@ -71,6 +72,14 @@ class WrongCode(DomainError):
 
     status = 403
     code = "wrong_code"
+
+
+class InsufficientScope(DomainError):
+    """The API key does not allow this"""
+
+    status = 403
+    code = "insufficient_scope"
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
 
 
 class NotAuthorized(DomainError):
@@ -136,6 +145,13 @@ class SessionNotFound(DomainError):
 
     def __init__(self, session_id: int) -> None:
         super().__init__(f"session with id: {_shown(session_id)} was not found")
+
+
+class ApiKeyNotFound(DomainError):
+    """There is no such API key of the caller's"""
+
+    status = 404
+    code = "api_key_not_found"
 
 
 class TotpNotFound(DomainError):

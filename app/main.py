@@ -22,7 +22,7 @@ from app.middleware.paths import Paths
 from app.middleware.request_context import RequestContext
 from app.middleware.security_headers import SecurityHeaders
 from app.openapi import describe
-from app.routers import auth, docs, meta, post, session, totp, user, vote
+from app.routers import api_key, auth, docs, meta, post, session, totp, user, vote
 
 LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
 EXPOSED_HEADERS = ["ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", "X-Request-ID"]
@@ -96,6 +96,7 @@ def create_app() -> FastAPI:
         user.router,
         auth.router,
         session.router,
+        api_key.router,
         meta.router,
         docs.router,
     ):
