@@ -17,8 +17,8 @@ from app.config import ConfigurationError, get_settings
 from app.passwords import HASHING_THREAD_COUNT
 from app.prepared import MAY_PREPARE
 
-# The lanes of readings, votes, health checks and sightings.
-LANE_CONNECTION_COUNT = 4
+# The lanes of readings, votes, API keys, health checks and sightings.
+LANE_CONNECTION_COUNT = 5
 # Votes whose answers are kept, and each hashing thread.
 OTHER_CONNECTION_COUNT = 1 + HASHING_THREAD_COUNT
 

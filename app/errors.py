@@ -3,11 +3,15 @@
 DomainError
 ├── NotAuthenticated            401   no valid token, or its session has ended
 ├── InvalidCredentials          403   wrong e-mail, username or password at sign-in
+├── OtpRequired                 403   the password is right, and a second factor is due
 ├── WrongPassword               403   `current_password` is missing or wrong
+├── WrongCode                   403   of the authenticator
+├── InsufficientScope           403   the API key does not go so far
 ├── NotAuthorized               403   somebody else's
 ├── CrossSiteRequest            403   a cookie came along with what another site's page sent
-├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, UserNotFound, SessionNotFound   404
-├── EmailTaken, UsernameTaken, AlreadyVoted, IdempotencyInProgress   409
+├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, UserNotFound   404
+├── SessionNotFound, ApiKeyNotFound, TotpNotFound   404
+├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
 ├── PreconditionFailed          412   it changed meanwhile
 ├── BodyTooLarge                413
 ├── IdempotencyMismatch, MalformedCursor   422
@@ -49,11 +53,33 @@ class InvalidCredentials(DomainError):
     code = "invalid_credentials"
 
 
+class OtpRequired(DomainError):
+    """A code of the second factor is required: send it as `otp`, or a recovery code"""
+
+    status = 403
+    code = "otp_required"
+
+
 class WrongPassword(DomainError):
     """current_password is missing or wrong"""
 
     status = 403
     code = "wrong_password"
+
+
+class WrongCode(DomainError):
+    """The code is wrong, or its time is over"""
+
+    status = 403
+    code = "wrong_code"
+
+
+class InsufficientScope(DomainError):
+    """The API key does not allow this"""
+
+    status = 403
+    code = "insufficient_scope"
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
 
 
 class NotAuthorized(DomainError):
@@ -121,6 +147,20 @@ class SessionNotFound(DomainError):
         super().__init__(f"session with id: {_shown(session_id)} was not found")
 
 
+class ApiKeyNotFound(DomainError):
+    """There is no such API key of the caller's"""
+
+    status = 404
+    code = "api_key_not_found"
+
+
+class TotpNotFound(DomainError):
+    """There is no second factor"""
+
+    status = 404
+    code = "totp_not_found"
+
+
 class EmailTaken(DomainError):
     """A user with this email already exists"""
 
@@ -143,6 +183,13 @@ class AlreadyVoted(DomainError):
 
     def __init__(self, user_id: int, post_id: int) -> None:
         super().__init__(f"user {user_id} has already voted on post {post_id}")
+
+
+class TotpEnabled(DomainError):
+    """The second factor is enabled already; delete it to begin anew"""
+
+    status = 409
+    code = "totp_enabled"
 
 
 class IdempotencyInProgress(DomainError):

@@ -18,7 +18,7 @@ from app.batching import Batcher
 from app.config import get_settings
 from app.database import at_once, writing
 from app.errors import DomainError
-from app.services import feed, health, idempotency, session, vote
+from app.services import api_key, feed, health, idempotency, session, vote
 from app.tokens import AccessToken
 
 logger = logging.getLogger("app.lanes")
@@ -54,6 +54,12 @@ def votes() -> Batcher[VoteRequest, vote.Cast | idempotency.Answer]:
         max_waiting=settings.max_waiting,
         order_key=lambda request: request.ballot.pair,
     )
+
+
+@lru_cache
+def api_keys() -> Batcher[bytes, api_key.Grant]:
+    """Digests of API keys that this process has not met."""
+    return Batcher(api_key.look_up, at_once, max_batch=get_settings().max_batch, max_waiting=get_settings().max_waiting)
 
 
 @lru_cache
@@ -105,7 +111,7 @@ async def _tell(session_id: int) -> None:
 
 async def drain() -> None:
     """Answer everyone who waits."""
-    for lane in (readings(), votes(), health_checks(), sightings()):
+    for lane in (api_keys(), readings(), votes(), health_checks(), sightings()):
         await lane.drain()
 
 

@@ -23,7 +23,7 @@ from app.middleware.paths import Paths
 from app.middleware.request_context import RequestContext
 from app.middleware.security_headers import SecurityHeaders
 from app.openapi import describe
-from app.routers import auth, docs, meta, post, session, user, vote
+from app.routers import api_key, auth, docs, meta, post, session, totp, user, vote
 
 LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
 EXPOSED_HEADERS = ["ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", "X-Request-ID"]
@@ -91,7 +91,17 @@ def create_app() -> FastAPI:
     )
     problems.install(app)
     # Matched in this order: the hot routes come first.
-    for router in (post.router, vote.router, user.router, auth.router, session.router, meta.router, docs.router):
+    for router in (
+        post.router,
+        vote.router,
+        totp.router,
+        user.router,
+        auth.router,
+        session.router,
+        api_key.router,
+        meta.router,
+        docs.router,
+    ):
         app.include_router(router)
     describe(app)
     return app

@@ -1,20 +1,25 @@
-"""Who is calling, as parameter types: `Token`, `CurrentUser`, `OptionalUser`, `Admin`; and how a route is run.
+"""Who is calling, as parameter types; and how a route is run.
+
+Who: `Token`, `CurrentUser` and `Admin` are people who signed in, and nobody else. A route that API keys may call, as
+far as their scopes go, says so: `ScopedToken`, `ScopedUser`. So a new route is closed to keys, and with it everything
+by which a key that was found could be made more of: accounts, passwords, sessions, second factors, other keys.
 
 How: in the contract's order of refusals, and again where PostgreSQL asks to try again.
 """
 
 import asyncio
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import psycopg2
 from fastapi import Depends
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from fastapi.security import OAuth2PasswordBearer
+from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
 from fastapi.security.utils import get_authorization_scheme_param
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
@@ -23,34 +28,83 @@ from starlette.responses import Response
 
 from app import lanes, models, tokens
 from app.batching import LONGEST_PAUSE_SECONDS, RETRIES, TRY_AGAIN, is_connection_lost
-from app.database import SessionDep, get_db
-from app.errors import CrossSiteRequest, NotAuthenticated, NotAuthorized
-from app.services import auth
+from app.config import get_settings
+from app.database import SessionDep, get_db, transaction
+from app.errors import CrossSiteRequest, InsufficientScope, NotAuthenticated, NotAuthorized
+from app.services import api_key, auth
 
 # Browsers keep a cookie of such a name to this host, to https (or localhost), and from other hosts' reach.
 SESSION_COOKIE = "__Host-session"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
+KEY_SCHEME = "ApiKey"
+MOST_REMEMBERED = 10_000
+
 _DESCRIPTION = "The `access_token` of `POST /login`."
+_KEY_DESCRIPTION = "The `key` of `POST /api-keys`; `Authorization: Bearer` takes it, too."
 _bearer = OAuth2PasswordBearer(tokenUrl="login", auto_error=False, description=_DESCRIPTION)
+# What API keys stand for, by their digests. That the key's session is alive is asked at every request all the same.
+_remembered: OrderedDict[bytes, api_key.Grant] = OrderedDict()
 
 
 class Credential(OAuth2PasswordBearer):
-    """The caller's token: ours and not expired. That its session is alive is for the query to find out.
+    """The token of somebody who signed in: ours, not expired. That its session is alive is for the query to find out.
 
     A Bearer token is looked at first. A cookie is only taken from pages of this origin where it could change something,
-    because browsers send it along with whatever other sites' pages ask for.
+    because browsers send it along with whatever other sites' pages ask for. API keys are refused.
     """
 
     async def __call__(self, request: Request) -> tokens.AccessToken:  # type: ignore[override]
-        if (bearer := await _bearer(request)) is not None:
-            token = tokens.verify(bearer)
-        else:
-            token = tokens.verify(request.cookies.get(SESSION_COOKIE, ""), "cookie")
-            if request.method not in SAFE_METHODS and not is_same_origin(request):
-                raise CrossSiteRequest
-        lanes.note_seen(token)
-        return token
+        bearer = await _bearer(request)
+        if (key := _shown_key(request, bearer)) is not None:
+            await _refuse(key)
+        return _signed_in(request, bearer)
+
+
+class ScopedCredential(APIKeyHeader):
+    """The same, or what the caller's API key stands for, where its scopes cover the method."""
+
+    async def __call__(self, request: Request) -> tokens.AccessToken:  # type: ignore[override]
+        bearer = await _bearer(request)
+        if (key := _shown_key(request, bearer)) is None:
+            return _signed_in(request, bearer)
+        digest = api_key.digest(key)
+        grant = _remembered.get(digest) or await _ask_for_grant(digest)
+        if request.method not in SAFE_METHODS and "write" not in grant.scopes:
+            await _refuse(key)
+        lanes.note_seen(grant.token)
+        return grant.token
+
+
+def _signed_in(request: Request, bearer: str | None) -> tokens.AccessToken:
+    if bearer is not None:
+        token = tokens.verify(bearer)
+    else:
+        token = tokens.verify(request.cookies.get(SESSION_COOKIE, ""), "cookie")
+        if request.method not in SAFE_METHODS and not is_same_origin(request):
+            raise CrossSiteRequest
+    lanes.note_seen(token)
+    return token
+
+
+def _shown_key(request: Request, bearer: str | None) -> str | None:
+    """The API key that the caller shows: as Bearer token, or, without one, in a header of its own."""
+    if bearer is None:
+        return request.headers.get("x-api-key")
+    return bearer if bearer.startswith(api_key.PREFIX) else None
+
+
+async def _ask_for_grant(digest: bytes) -> api_key.Grant:
+    grant = _remembered[digest] = await lanes.api_keys().submit(digest)
+    if len(_remembered) > MOST_REMEMBERED:
+        _remembered.popitem(last=False)
+    return grant
+
+
+async def _refuse(key: str) -> NoReturn:
+    """403, but 401 for a key that has died since it was looked up."""
+    await _ask_for_grant(api_key.digest(key))
+    raise InsufficientScope
 
 
 def uses_cookie(request: Request) -> bool:
@@ -70,7 +124,9 @@ def is_same_origin(request: Request) -> bool | None:
 
 
 _credential = Credential(tokenUrl="login", scheme_name=_bearer.scheme_name, description=_DESCRIPTION)
+_scoped_credential = ScopedCredential(name="X-API-Key", scheme_name=KEY_SCHEME, description=_KEY_DESCRIPTION)
 Token = Annotated[tokens.AccessToken, Depends(_credential)]
+ScopedToken = Annotated[tokens.AccessToken, Depends(_scoped_credential)]
 
 
 def current_user(token: Token, db: SessionDep) -> models.User:
@@ -78,7 +134,21 @@ def current_user(token: Token, db: SessionDep) -> models.User:
     return auth.current_user(db, token.user_id, token.session_id)
 
 
+def scoped_user(token: ScopedToken, db: SessionDep) -> models.User:
+    """The same, of whoever's API key it is."""
+    return auth.current_user(db, token.user_id, token.session_id)
+
+
+def detached_user(token: Token) -> models.User:
+    """The caller's account, in a transaction that is over when the route runs."""
+    with transaction() as db:
+        return auth.current_user(db, token.user_id, token.session_id)
+
+
 CurrentUser = Annotated[models.User, Depends(current_user)]
+ScopedUser = Annotated[models.User, Depends(scoped_user)]
+# For routes that hash before they write, and hold no connection meanwhile.
+DetachedUser = Annotated[models.User, Depends(detached_user, max_concurrency=get_settings().database_pool_size)]
 
 
 class OptionalCredential(OAuth2PasswordBearer):
@@ -86,7 +156,7 @@ class OptionalCredential(OAuth2PasswordBearer):
 
     async def __call__(self, request: Request) -> tokens.AccessToken | None:  # type: ignore[override]
         try:
-            return await _credential(request)
+            return await _scoped_credential(request)
         except NotAuthenticated:
             return None
 
@@ -117,9 +187,14 @@ def admin(user: CurrentUser) -> models.User:
 Admin = Annotated[models.User, Depends(admin)]
 
 
-def requires_token(dependant: Dependant) -> bool:
-    """Whether the route is for those who are signed in."""
-    return any(inner.call is _credential or requires_token(inner) for inner in dependant.dependencies)
+def required_credential(dependant: Dependant) -> Credential | ScopedCredential | None:
+    """What the route knows its caller by; None where it is for everybody."""
+    for inner in dependant.dependencies:
+        if isinstance(inner.call, Credential | ScopedCredential):
+            return inner.call
+        if (found := required_credential(inner)) is not None:
+            return found
+    return None
 
 
 class Route(APIRoute):
@@ -131,7 +206,7 @@ class Route(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
-        is_protected = requires_token(self.dependant)
+        credential = required_credential(self.dependant)
         uses_session = _uses_session(self.dependant)
 
         async def handle_in_order(request: Request) -> Response:
@@ -141,8 +216,8 @@ class Route(APIRoute):
                 return await _repeated(handle, request)
             except (HTTPException, RequestValidationError) as error:
                 # The body is read before the token is; whoever has none is told that, whatever the body is.
-                if is_protected:
-                    await _credential(request)
+                if credential is not None:
+                    await credential(request)
                 if not isinstance(error, HTTPException) or error.status_code != 400:
                     raise
                 # FastAPI's word for a body that is not UTF-8, is nested too deeply, or has a number of 5 000 digits.

@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from app.errors import CrossSiteRequest
-from app.oauth2 import SAFE_METHODS, SESSION_COOKIE
+from app.errors import CrossSiteRequest, DomainError, InsufficientScope
+from app.oauth2 import KEY_SCHEME, SAFE_METHODS, SESSION_COOKIE
 from app.problems import PROBLEM_JSON
 
 DESCRIPTION = """\
@@ -57,11 +57,20 @@ def _document(app: FastAPI) -> dict[str, Any]:
 
 
 def _describe_credentials(operation: dict[str, Any], *, is_safe: bool) -> None:
-    if "security" in operation:
-        operation["security"].append({COOKIE: []})
-        if not is_safe:
-            error = CrossSiteRequest()
-            _declare(operation["responses"], str(error.status), f"`{error.code}`: {error.detail}")
+    if "security" not in operation:
+        return
+    takes_keys = {KEY_SCHEME: []} in operation["security"]
+    if takes_keys:
+        operation["security"].insert(0, {"OAuth2PasswordBearer": []})  # Whatever a key may do, people may.
+    operation["security"].append({COOKIE: []})
+    if not is_safe:
+        _declare_error(operation, CrossSiteRequest())
+    if "401" in operation["responses"] and not (takes_keys and is_safe):
+        _declare_error(operation, InsufficientScope())
+
+
+def _declare_error(operation: dict[str, Any], error: DomainError) -> None:
+    _declare(operation["responses"], str(error.status), f"`{error.code}`: {error.detail}")
 
 
 def _describe_errors(operation: dict[str, Any]) -> None:

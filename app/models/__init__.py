@@ -1,13 +1,15 @@
 """The tables. `models.Post` works from anywhere."""
 
+from app.models.api_key import ApiKey, Scope
 from app.models.base import Base
 from app.models.idempotency_key import IdempotencyKey
 from app.models.post import Post, PostStats, PostStatsHistory
 from app.models.session import Session, SessionKind
+from app.models.totp import RecoveryCode, Totp
 from app.models.user import Role, User
 from app.models.vote import Vote
 
 __all__ = [
-    "Base", "IdempotencyKey", "Post", "PostStats", "PostStatsHistory", "Role", "Session",
-    "SessionKind", "User", "Vote",
+    "ApiKey", "Base", "IdempotencyKey", "Post", "PostStats", "PostStatsHistory", "RecoveryCode", "Role", "Scope",
+    "Session", "SessionKind", "Totp", "User", "Vote",
 ]  # fmt: skip

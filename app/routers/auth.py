@@ -1,5 +1,6 @@
 """`/login`, `/token/refresh`, `/logout`: from a name and a password to tokens or a cookie, and back."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Query
@@ -9,12 +10,12 @@ from starlette.responses import Response
 from app import context, passwords, tokens
 from app.config import get_settings
 from app.database import SessionDep
-from app.errors import CrossSiteRequest, InvalidCredentials, NotAuthenticated
+from app.errors import CrossSiteRequest, InvalidCredentials, NotAuthenticated, OtpRequired
 from app.oauth2 import SESSION_COOKIE, CurrentUser, Route, Token, is_same_origin, uses_cookie
 from app.problems import refusal, responses
 from app.refresh_tokens import RefreshToken
 from app.schemas.auth import RefreshIn, SignedIn, SignedInByCookie
-from app.services import auth, session
+from app.services import auth, session, totp
 
 router = APIRouter(tags=["signing in"], route_class=Route)
 
@@ -23,13 +24,16 @@ router = APIRouter(tags=["signing in"], route_class=Route)
 @router.post(
     "/login",
     response_model=SignedIn | SignedInByCookie,
-    responses=responses(InvalidCredentials, CrossSiteRequest),
+    responses=responses(InvalidCredentials, OtpRequired, CrossSiteRequest),
 )
 async def login(
     username: Annotated[str, Form(max_length=320, description="The e-mail address, or the username.")],
     password: Annotated[str, Form(max_length=1000, json_schema_extra={"format": "password"})],
     request: Request,
     response: Response,
+    otp: Annotated[
+        str | None, Form(max_length=64, description="Where a second factor is due: a code, or a recovery code.")
+    ] = None,
     cookie: Annotated[
         bool, Query(description="Set a cookie for pages of this origin, instead of answering tokens.")
     ] = False,
@@ -39,7 +43,10 @@ async def login(
     if cookie and is_same_origin(request) is False:
         raise CrossSiteRequest
     device = auth.Device(request.headers.get("user-agent"), context.client_address.get())
-    signed_in = await passwords.in_hashing_thread(auth.sign_in, username, password, device, refreshes=not cookie)
+    second_factor = partial(totp.demand, otp=otp)
+    signed_in = await passwords.in_hashing_thread(
+        auth.sign_in, username, password, device, second_factor, refreshes=not cookie
+    )
     if signed_in.refresh_token is not None:
         return _pair(signed_in.user_id, signed_in.session_id, signed_in.refresh_token)
     lifetime = get_settings().session_lifetime

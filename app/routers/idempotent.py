@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, Header
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app import encryption
 from app.config import get_settings
 from app.services import idempotency
 
@@ -45,14 +47,24 @@ def respond_once(
     request: idempotency.Request | None,
     user_id: int | None,
     create: Callable[[], tuple[BaseModel, str | None]],
+    *,
+    status: int = 201,
+    is_secret: bool = False,
 ) -> Response:
-    """201 with what `create` made and its location, or the answer kept from the first time."""
+    """What `create` made and its location, or the answer kept from the first time; a secret one is kept encrypted."""
 
     def effect() -> idempotency.Answer:
         created, location = create()
-        return idempotency.Answer(201, created.model_dump_json().encode(), location)
+        body = created.model_dump_json().encode()
+        return idempotency.Answer(status, encryption.encrypt(body) if is_secret else body, location)
 
-    return respond_with(idempotency.once(db, request and request.of(user_id), effect))
+    answer = idempotency.once(db, request and request.of(user_id), effect)
+    if not is_secret:
+        return respond_with(answer)
+    body, _ = encryption.decrypt(answer.body)
+    response = respond_with(replace(answer, body=body))
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 def respond_with(answer: idempotency.Answer) -> Response:

@@ -19,7 +19,7 @@ from app.errors import (
     PostNotFound,
     PreconditionFailed,
 )
-from app.oauth2 import CurrentUser, Route, Token
+from app.oauth2 import Route, ScopedToken, ScopedUser
 from app.problems import responses
 from app.routers.idempotent import IdempotentRequest, respond_once
 from app.routers.paged import (
@@ -55,7 +55,7 @@ IF_NONE_MATCH: dict[str, Any] = {
     responses={304: {"description": "Not changed"}, **responses(NotAuthenticated, MalformedCursor, Overloaded)},
     openapi_extra={"parameters": [*query_parameters(PageParameters), IF_NONE_MATCH]},
 )
-async def list_posts(token: Token, request: Request) -> Response:
+async def list_posts(token: ScopedToken, request: Request) -> Response:
     """List posts with their votes. `Link` leads to the pages before and after."""
     wanted = read_query(PageParameters, request.scope["query_string"])
     is_drafts = wanted.published is False
@@ -79,9 +79,7 @@ async def list_posts(token: Token, request: Request) -> Response:
     response_model=PostOut,
     responses=responses(NotAuthenticated, IdempotencyInProgress, IdempotencyMismatch),
 )
-def create_post(
-    new: PostIn, caller: CurrentUser, db: SessionDep, once: IdempotentRequest, request: Request
-) -> Response:
+def create_post(new: PostIn, caller: ScopedUser, db: SessionDep, once: IdempotentRequest, request: Request) -> Response:
     """Write a post."""
     posts_path = f"{request.scope['root_path']}/posts"
 
@@ -100,7 +98,7 @@ def create_post(
 )
 async def get_post(
     post_id: PostId,
-    token: Token,
+    token: ScopedToken,
     request: Request,
 ) -> Response:
     """Read a post."""
@@ -113,7 +111,7 @@ CHANGE_ERRORS = (NotAuthenticated, NotAuthorized, PostNotFound, PreconditionFail
 
 @router.put("/{id}", response_model=PostOut, responses=responses(*CHANGE_ERRORS))
 def replace_post(
-    post_id: PostId, new: PostIn, caller: CurrentUser, db: SessionDep, response: Response, if_match: IfMatch = None
+    post_id: PostId, new: PostIn, caller: ScopedUser, db: SessionDep, response: Response, if_match: IfMatch = None
 ) -> PostOut:
     """Put a new text in the place of one's own post."""
     return _changed(post.change(db, caller, post_id, new, expected_versions(if_match)), response)
@@ -123,7 +121,7 @@ def replace_post(
 def change_post(
     post_id: PostId,
     wanted: PostChange,
-    caller: CurrentUser,
+    caller: ScopedUser,
     db: SessionDep,
     response: Response,
     if_match: IfMatch = None,
@@ -133,7 +131,7 @@ def change_post(
 
 
 @router.delete("/{id}", status_code=204, responses=responses(*CHANGE_ERRORS))
-def delete_post(post_id: PostId, caller: CurrentUser, db: SessionDep, if_match: IfMatch = None) -> None:
+def delete_post(post_id: PostId, caller: ScopedUser, db: SessionDep, if_match: IfMatch = None) -> None:
     """Delete one's own post, or, for moderators, anybody's."""
     post.remove(db, caller, post_id, expected_versions(if_match))
 

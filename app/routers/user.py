@@ -22,7 +22,7 @@ from app.errors import (
     UserNotFound,
     WrongPassword,
 )
-from app.oauth2 import Admin, CurrentUser, OptionalUser, Route, Token
+from app.oauth2 import Admin, CurrentUser, OptionalUser, Route, ScopedToken, ScopedUser, Token
 from app.problems import responses
 from app.routers.idempotent import IdempotentRequest, respond_once
 from app.routers.paged import link_header, respond_with_page
@@ -89,7 +89,7 @@ def list_users(
 
 
 @router.get("/me", response_model=Account, responses=responses(NotAuthenticated))
-def get_me(caller: CurrentUser) -> models.User:
+def get_me(caller: ScopedUser) -> models.User:
     """Get one's own account."""
     return caller
 
@@ -100,7 +100,7 @@ def get_me(caller: CurrentUser) -> models.User:
     responses={304: {"description": "Not changed"}, **responses(NotAuthenticated, MalformedCursor, Overloaded)},
 )
 async def list_my_votes(
-    token: Token,
+    token: ScopedToken,
     request: Request,
     limit: Annotated[Limit, Query()] = 10,
     skip: Annotated[Skip, Query()] = 0,

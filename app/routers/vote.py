@@ -17,7 +17,7 @@ from app.errors import (
     VotedPostNotFound,
     VoteNotFound,
 )
-from app.oauth2 import Route, Token
+from app.oauth2 import Route, ScopedToken
 from app.problems import responses
 from app.routers.idempotent import IdempotentRequest, respond_with
 from app.schemas.types import Id
@@ -39,7 +39,7 @@ VOTE_ERRORS = (
 
 @router.post("/votes", status_code=201, response_model=VoteCounted, include_in_schema=False)
 @router.post("/vote", status_code=201, response_model=VoteCounted, responses=responses(*VOTE_ERRORS))
-async def cast_vote(wanted: VoteIn, token: Token, once: IdempotentRequest) -> Response:
+async def cast_vote(wanted: VoteIn, token: ScopedToken, once: IdempotentRequest) -> Response:
     """Vote for a post (`vote_dir` 1), or take the vote back (0)."""
     ballot = vote.Ballot(token, wanted.post_id, is_for=wanted.vote_dir == 1)
     outcome = await lanes.votes().submit(lanes.VoteRequest(ballot, once and once.of(token.user_id)))
@@ -54,7 +54,7 @@ PostId = Annotated[Id, Path(alias="id")]
 @router.put(
     "/posts/{id}/vote", response_model=VoteState, responses=responses(NotAuthenticated, PostNotFound, Overloaded)
 )
-async def set_vote(post_id: PostId, token: Token) -> Response:
+async def set_vote(post_id: PostId, token: ScopedToken) -> Response:
     """Have one's vote on the post, whether or not it was there."""
     return await _state(vote.Ballot(token, post_id, is_for=True))
 
@@ -62,7 +62,7 @@ async def set_vote(post_id: PostId, token: Token) -> Response:
 @router.delete(
     "/posts/{id}/vote", response_model=VoteState, responses=responses(NotAuthenticated, PostNotFound, Overloaded)
 )
-async def remove_vote(post_id: PostId, token: Token) -> Response:
+async def remove_vote(post_id: PostId, token: ScopedToken) -> Response:
     """Have no vote on the post, whether or not there was one."""
     return await _state(vote.Ballot(token, post_id, is_for=False))
 

@@ -1,5 +1,6 @@
 """Signing in: from a name and a password to a session."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import func, select, update
@@ -9,7 +10,7 @@ from app import audit, limits, models, passwords
 from app.audit import Event
 from app.config import get_settings
 from app.database import transaction
-from app.errors import InvalidCredentials, NotAuthenticated
+from app.errors import InvalidCredentials, NotAuthenticated, OtpRequired
 from app.refresh_tokens import RefreshToken
 from app.schemas.types import canonical_email
 
@@ -35,25 +36,39 @@ class SignIn:
     refresh_token: RefreshToken | None
 
 
-def sign_in(name: str, password: str, device: Device, *, refreshes: bool) -> SignIn:
-    """Open a session for whoever has this e-mail address or username, and this password.
+# Raises unless the user may sign in; what it returns is done in the transaction that opens the session.
+SecondFactor = Callable[[int], Callable[[Session], None]]
+
+
+def sign_in(name: str, password: str, device: Device, second_factor: SecondFactor, *, refreshes: bool) -> SignIn:
+    """Open a session for whoever has this e-mail address or username, this password, and the second factor.
 
     Takes the time of one password hash whether or not there is such a user, and holds no connection meanwhile: call it
-    through `passwords.in_hashing_thread`. Raises `InvalidCredentials`, `TooManyTries`.
+    through `passwords.in_hashing_thread`. Raises `InvalidCredentials`, `TooManyTries`, and what `second_factor` does.
     """
     account_key = _lookup_key(name)
     limits.spend(limits.SIGN_IN_FROM_ADDRESS, device.address or "")
     limits.spend(limits.SIGN_IN_OF_ACCOUNT, account_key)
     for _ in range(MOST_LOOKS):
         user, better_hash = _recognise(name, password)
+        try:
+            use_second_factor = second_factor(user.id)
+        except OtpRequired:
+            _give_back(device, account_key)  # The password was right.
+            raise
         with transaction() as db:
             if not _is_still_so(db, user, better_hash):
                 continue
+            use_second_factor(db)
             signed_in = _open(db, user, device, refreshes=refreshes)
-        limits.give_back(limits.SIGN_IN_FROM_ADDRESS, device.address or "")
-        limits.give_back(limits.SIGN_IN_OF_ACCOUNT, account_key)
+        _give_back(device, account_key)
         return signed_in
     raise InvalidCredentials
+
+
+def _give_back(device: Device, account_key: str) -> None:
+    limits.give_back(limits.SIGN_IN_FROM_ADDRESS, device.address or "")
+    limits.give_back(limits.SIGN_IN_OF_ACCOUNT, account_key)
 
 
 def current_user(db: Session, user_id: int, session_id: int) -> models.User:

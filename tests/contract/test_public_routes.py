@@ -15,6 +15,7 @@ from app import tokens
 from app.config import get_settings
 from app.main import app
 from app.refresh_tokens import RefreshToken
+from app.services import api_key
 from tests.contract.answers import assert_unauthenticated
 from tests.contract.conftest import Rows
 from tests.fixtures import Person
@@ -160,6 +161,9 @@ FORGERIES: dict[str, Callable[[Person], str]] = {
     "sid of no session": lambda person: signed(claims_of(person, sid=person.session_id + 1_000_000)),
     "sid negative": lambda person: signed(claims_of(person, sid=-person.session_id)),
     "sid past int8": lambda person: signed(claims_of(person, sid=2**64 + person.session_id)),
+    "an API key that was never given out": lambda _: api_key.make_key(),
+    "an API key with a wrong checksum": lambda _: api_key.make_key()[:-6] + "000000",
+    "the beginning of an API key": lambda _: api_key.PREFIX,
     "claims that are a list": lambda _: str(
         __import__("jose.jws").jws.sign(b"[1]", get_settings().signing_secret, algorithm="HS256")
     ),
@@ -182,7 +186,10 @@ def test_a_good_token_of_this_making_is_accepted(client: TestClient, person: Per
 
 
 def body_of(method: str) -> dict[str, Any] | None:
-    return {"title": "t", "content": "c", "post_id": 1, "vote_dir": 1} if method in {"POST", "PUT", "PATCH"} else None
+    """A body that every route takes."""
+    body = {"title": "t", "content": "c", "post_id": 1, "vote_dir": 1, "name": "n", "scopes": ["read"], "code": "1",
+            "current_password": "p"}  # fmt: skip
+    return body if method in {"POST", "PUT", "PATCH"} else None
 
 
 @pytest.mark.parametrize(("method", "path"), PROTECTED)

@@ -7,14 +7,20 @@ from sqlalchemy import URL, Connection, text
 from alembic import command
 from tests.migrations.conftest import config_for, revisions
 
-ALL = ("posts", "users", "votes", "sessions", "idempotency_keys")
-FIRST_REVISION = {"posts": "0001", "users": "0003", "votes": "0006", "sessions": "0012", "idempotency_keys": "0013"}
+ALL = ("posts", "users", "votes", "sessions", "idempotency_keys", "totps", "recovery_codes", "api_keys")
+FIRST_REVISION = {
+    "posts": "0001", "users": "0003", "votes": "0006", "sessions": "0012", "idempotency_keys": "0013",
+    "totps": "0017", "recovery_codes": "0017", "api_keys": "0018",
+}  # fmt: skip
 LABELS = {
     "posts": "SELECT title FROM posts",
     "users": "SELECT email FROM users",
     "votes": "SELECT email||' for '||title FROM votes JOIN users u ON u.id = user_id JOIN posts p ON post_id = p.id",
     "sessions": "SELECT email FROM sessions JOIN users ON users.id = user_id",
     "idempotency_keys": "SELECT key FROM idempotency_keys",
+    "totps": "SELECT convert_from(sealed_secret, 'UTF8') FROM totps",
+    "recovery_codes": "SELECT convert_from(code_hash, 'UTF8') FROM recovery_codes",
+    "api_keys": "SELECT name FROM api_keys",
 }  # fmt: skip
 NOBODY = "nobody@example.com"
 
@@ -43,6 +49,18 @@ def insert_rows(connection: Connection, revision: str, label: str) -> None:
             text("""
                 INSERT INTO idempotency_keys (user_id, key, fingerprint, status, body, expires_at)
                 VALUES (:user, :label, '', 201, '', now())
+            """),
+            values,
+        )
+    if revision >= "0017":
+        as_bytes = "convert_to(:label, 'UTF8')"
+        connection.execute(text(f"INSERT INTO totps (user_id, sealed_secret) VALUES (:user, {as_bytes})"), values)
+        connection.execute(text(f"INSERT INTO recovery_codes (user_id, code_hash) VALUES (:user, {as_bytes})"), values)
+    if revision >= "0018":
+        connection.execute(
+            text("""
+                INSERT INTO api_keys (session_id, name, scopes, key_hash)
+                SELECT id, :label, '{read}', convert_to(:label, 'UTF8') FROM sessions WHERE user_id = :user
             """),
             values,
         )

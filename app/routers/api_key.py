@@ -1,0 +1,71 @@
+"""`/api-keys`: one's own keys for programs."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import pagination
+from app.database import SessionDep
+from app.errors import ApiKeyNotFound, IdempotencyInProgress, IdempotencyMismatch, MalformedCursor, NotAuthenticated
+from app.oauth2 import CurrentUser, Route, Token
+from app.problems import responses
+from app.routers.idempotent import IdempotentRequest, respond_once
+from app.routers.paged import link_header
+from app.schemas.api_key import ApiKeyIn, ApiKeyOut, NewApiKey
+from app.schemas.types import Cursor, Id, Limit
+from app.services import api_key
+
+router = APIRouter(prefix="/api-keys", tags=["API keys"], route_class=Route)
+
+KeyId = Annotated[Id, Path(alias="id")]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=NewApiKey,
+    responses=responses(NotAuthenticated, IdempotencyInProgress, IdempotencyMismatch),
+)
+def create_api_key(
+    new: ApiKeyIn, token: Token, caller: CurrentUser, db: SessionDep, once: IdempotentRequest, request: Request
+) -> Response:
+    """Make a key with which a program acts for one. The key itself is shown this once."""
+    keys_path = f"{request.scope['root_path']}/api-keys"
+
+    def create() -> tuple[NewApiKey, str]:
+        made = api_key.create(db, caller, token.session_id, new)
+        return made, f"{keys_path}/{made.id}"
+
+    return respond_once(db, once, caller.id, create, is_secret=True)
+
+
+@router.get("", response_model=list[ApiKeyOut], responses=responses(NotAuthenticated, MalformedCursor))
+def list_api_keys(
+    caller: CurrentUser,
+    db: SessionDep,
+    request: Request,
+    response: Response,
+    limit: Annotated[Limit, Query()] = 10,
+    cursor: Annotated[Cursor | None, Query()] = None,
+) -> list[ApiKeyOut]:
+    """List one's keys by ascending id, without those that have expired."""
+    after_id = pagination.id_of(cursor, "api_keys") if cursor else 0
+    keys = api_key.list_own(db, caller.id, after_id=after_id, limit=limit + 1)
+    if len(keys) > limit:
+        keys = keys[:limit]
+        response.headers["Link"] = link_header(request, next=pagination.seal(["api_keys", keys[-1].id])) or ""
+    return keys
+
+
+@router.get("/{id}", response_model=ApiKeyOut, responses=responses(NotAuthenticated, ApiKeyNotFound))
+def get_api_key(key_id: KeyId, caller: CurrentUser, db: SessionDep) -> ApiKeyOut:
+    """Get one of one's keys."""
+    return api_key.get(db, caller.id, key_id)
+
+
+@router.delete("/{id}", status_code=204, responses=responses(NotAuthenticated, ApiKeyNotFound))
+def delete_api_key(key_id: KeyId, caller: CurrentUser, db: SessionDep) -> None:
+    """End a key: it is refused from now on."""
+    api_key.remove(db, caller.id, key_id)

@@ -1,0 +1,80 @@
+"""`/users/me/totp`: the second factor of one's own account."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from fastapi import APIRouter
+from sqlalchemy.orm import Session
+from starlette.responses import Response
+
+from app import models, passwords
+from app.database import SessionDep, transaction
+from app.errors import (
+    IdempotencyInProgress,
+    IdempotencyMismatch,
+    NotAuthenticated,
+    TotpEnabled,
+    TotpNotFound,
+    WrongCode,
+    WrongPassword,
+)
+from app.oauth2 import CurrentUser, DetachedUser, Route
+from app.problems import responses
+from app.routers.idempotent import IdempotentRequest, respond_once
+from app.schemas.totp import CodeIn, PasswordProof, RecoveryCodes, TotpSecret, TotpState
+from app.services import totp
+
+router = APIRouter(prefix="/users/me/totp", tags=["signing in"], route_class=Route)
+
+Result = TypeVar("Result")
+
+
+async def _with_password(
+    caller: models.User, proof: PasswordProof, act: Callable[[Session, models.User], Result]
+) -> Result:
+    """What `act` returns, in a transaction, for a caller whose password this is."""
+
+    def commit() -> Result:
+        totp.ask_password(caller, proof.current_password)
+        with transaction() as db:
+            return act(db, caller)
+
+    return await passwords.in_hashing_thread(commit)
+
+
+@router.get("", response_model=TotpState, responses=responses(NotAuthenticated))
+def get_totp(caller: CurrentUser, db: SessionDep) -> TotpState:
+    """Tell whether one's sign-ins need a code."""
+    return totp.state(db, caller.id)
+
+
+@router.post("", response_model=TotpSecret, responses=responses(NotAuthenticated, WrongPassword, TotpEnabled))
+async def create_totp(caller: DetachedUser, proof: PasswordProof, response: Response) -> TotpSecret:
+    """Begin to set up the second factor. Nothing changes until a code confirms that the app has the secret.
+
+    Asked again, it gives a new secret, and the one before is void.
+    """
+    response.headers["Cache-Control"] = "no-store"
+    return await _with_password(caller, proof, totp.begin)
+
+
+@router.post(
+    "/confirm",
+    response_model=RecoveryCodes,
+    responses=responses(
+        NotAuthenticated, WrongCode, TotpNotFound, TotpEnabled, IdempotencyInProgress, IdempotencyMismatch
+    ),
+)
+def confirm_totp(entered: CodeIn, caller: CurrentUser, db: SessionDep, once: IdempotentRequest) -> Response:
+    """Enable the second factor: from now on signing in needs a code. The recovery codes are shown this once."""
+
+    def create() -> tuple[RecoveryCodes, None]:
+        return RecoveryCodes(recovery_codes=totp.confirm(db, caller, entered.code)), None
+
+    return respond_once(db, once, caller.id, create, status=200, is_secret=True)
+
+
+@router.delete("", status_code=204, responses=responses(NotAuthenticated, WrongPassword, TotpNotFound))
+async def delete_totp(caller: DetachedUser, proof: PasswordProof) -> None:
+    """Disable the second factor, and void its recovery codes."""
+    await _with_password(caller, proof, totp.remove)

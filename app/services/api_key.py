@@ -1,0 +1,138 @@
+"""API keys: sessions of programs, which do not end by themselves and do only what their scopes say.
+
+A key is `spk_`, 32 random characters (190 bits), and 6 that are their CRC-32, so that a scanner of leaked secrets is
+sure of what it found, and a key that was cut or mistyped is refused without a question. Its SHA-256 is kept.
+"""
+
+import hashlib
+import re
+import secrets
+import string
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, DateTime, cast, delete, func, insert, literal, select
+from sqlalchemy.orm import Session
+
+from app import audit, models
+from app.audit import Event
+from app.errors import ApiKeyNotFound, NotAuthenticated
+from app.schemas.api_key import ApiKeyIn, ApiKeyOut, NewApiKey
+from app.tokens import AccessToken
+
+PREFIX = "spk_"
+RANDOM_CHARACTERS = 32
+CHECKSUM_CHARACTERS = 6
+_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_SHAPE = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{RANDOM_CHARACTERS + CHECKSUM_CHARACTERS}}}")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a key stands for: its session, and what it may do there."""
+
+    token: AccessToken
+    scopes: frozenset[models.Scope]
+
+
+def make_key() -> str:
+    """A new key, random to 190 bits."""
+    body = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(RANDOM_CHARACTERS))
+    return body + _checksum(body)
+
+
+def digest(key: str) -> bytes:
+    """What is kept of the key. Raises `NotAuthenticated` where its own checksum says that it cannot be one."""
+    if not _SHAPE.fullmatch(key) or _checksum(key[:-CHECKSUM_CHARACTERS]) != key[-CHECKSUM_CHARACTERS:]:
+        raise NotAuthenticated
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _checksum(body: str) -> str:
+    rest, digits = zlib.crc32(body.encode()), ""
+    for _ in range(CHECKSUM_CHARACTERS):
+        rest, digit = divmod(rest, len(_ALPHABET))
+        digits = _ALPHABET[digit] + digits
+    return digits
+
+
+_GRANTS = (
+    select(models.ApiKey.key_hash, models.ApiKey.scopes, models.Session.id, models.Session.user_id,
+           models.Session.expires_at)
+    .join(models.Session, models.Session.id == models.ApiKey.session_id)
+    .join(models.User, models.Session.is_alive())
+)  # fmt: skip
+
+
+def look_up(connection: Connection, digests: Sequence[bytes]) -> list[Grant | Exception]:
+    """What each key stands for, in order; `NotAuthenticated` where it, its session or its account is not alive."""
+    found = {
+        bytes(row.key_hash): Grant(
+            AccessToken(row.user_id, row.id, int(row.expires_at.timestamp())), frozenset(row.scopes)
+        )
+        for row in connection.execute(_GRANTS.where(models.ApiKey.key_hash.in_(set(digests))))
+    }
+    return [found.get(one) or NotAuthenticated() for one in digests]
+
+
+_NEVER = cast("infinity", DateTime(timezone=True))
+_SHOWN = (
+    select(
+        models.Session.id,
+        models.ApiKey.name,
+        models.ApiKey.scopes,
+        models.Session.created_at,
+        func.nullif(models.Session.expires_at, _NEVER).label("expires_at"),
+        func.nullif(models.Session.last_seen_at, models.Session.created_at).label("last_used_at"),
+    )
+    .join(models.ApiKey, models.ApiKey.session_id == models.Session.id)
+    .where(models.Session.expires_at > func.now())
+)
+
+
+def create(db: Session, caller: models.User, session_id: int, new: ApiKeyIn) -> NewApiKey:
+    """Make a key for the caller, who asks for it in this session.
+
+    It waits for a change of password, which ends all keys, and the other way round: so none is left that was made with
+    a session that the change has ended. Raises `NotAuthenticated`.
+    """
+    db.execute(select(models.User.id).where(models.User.id == caller.id).with_for_update(read=True))
+    expires_at = cast(new.expires_at or "infinity", DateTime(timezone=True))
+    # A statement of its own after the lock: it sees what whoever held the row before has done.
+    owner = (
+        select(models.User.id, literal("api_key"), expires_at, expires_at)
+        .join(models.Session, models.Session.is_alive())
+        .where(models.Session.id == session_id, models.User.id == caller.id)
+    )
+    opened = insert(models.Session).from_select(["user_id", "kind", "expires_at", "ends_at"], owner)
+    key_id = db.scalar(opened.returning(models.Session.id))
+    if key_id is None:
+        raise NotAuthenticated
+    key = make_key()
+    db.execute(insert(models.ApiKey).values(session_id=key_id, name=new.name, scopes=new.scopes, key_hash=digest(key)))
+    audit.record(db, Event.API_KEY_CREATED, caller.id, api_key_id=key_id, scopes=" ".join(new.scopes))
+    return NewApiKey(**get(db, caller.id, key_id).model_dump(), key=key)
+
+
+def list_own(db: Session, user_id: int, *, after_id: int, limit: int) -> list[ApiKeyOut]:
+    """The user's keys that have not expired, by ascending id, after one of them."""
+    own = _SHOWN.where(models.Session.user_id == user_id, models.Session.id > after_id)
+    return [ApiKeyOut.model_validate(row) for row in db.execute(own.order_by(models.Session.id).limit(limit))]
+
+
+def get(db: Session, user_id: int, key_id: int) -> ApiKeyOut:
+    """One of the user's keys. Raises `ApiKeyNotFound`."""
+    row = db.execute(_SHOWN.where(models.Session.user_id == user_id, models.Session.id == key_id)).one_or_none()
+    if row is None:
+        raise ApiKeyNotFound
+    return ApiKeyOut.model_validate(row)
+
+
+def remove(db: Session, user_id: int, key_id: int) -> None:
+    """End one of the user's keys: no request is let in with it from now on. Raises `ApiKeyNotFound`."""
+    is_key = models.Session.kind == "api_key"
+    ended = delete(models.Session).where(models.Session.id == key_id, models.Session.user_id == user_id, is_key)
+    if db.scalar(ended.returning(models.Session.id)) is None:
+        raise ApiKeyNotFound
+    audit.record(db, Event.API_KEY_DELETED, user_id, api_key_id=key_id)

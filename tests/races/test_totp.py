@@ -1,0 +1,88 @@
+"""Codes of a second factor that many send at once, to two processes: each is worth one sign-in."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+import httpx2
+import pyotp
+import pytest
+from sqlalchemy import Connection
+
+from tests.fixtures import PASSWORD, Person
+from tests.races.conftest import Call, Crowd, count, statuses
+
+CROWD = 20
+PROOF = {"current_password": PASSWORD}
+Member = Callable[[httpx2.AsyncClient], Awaitable[httpx2.Response]]
+
+
+def code(secret: str, steps: int = 0) -> str:
+    return pyotp.TOTP(secret).at(int(time.time()) + 30 * steps)
+
+
+def signing_in(person: Person, otp: str) -> Member:
+    form = {"username": person.email, "password": PASSWORD, "otp": otp}
+    return lambda client: client.post("/login", data=form)
+
+
+@pytest.fixture
+def secret(crowd: Crowd, person: Person) -> str:
+    """Of a second factor that was begun."""
+    (begun,) = crowd.send([Call("POST", "/users/me/totp", person, PROOF)])
+    return str(begun.json()["secret"])
+
+
+@pytest.fixture
+def recovery_codes(crowd: Crowd, person: Person, secret: str) -> list[str]:
+    """Of a second factor that is enabled."""
+    (confirmed,) = crowd.send([Call("POST", "/users/me/totp/confirm", person, {"code": code(secret)})])
+    codes: list[str] = confirmed.json()["recovery_codes"]
+    return codes
+
+
+@pytest.mark.usefixtures("recovery_codes")
+def test_twenty_sign_ins_with_one_code_open_one_session(
+    crowd: Crowd, connection: Connection, person: Person, secret: str
+) -> None:
+    # Of the next step: that of this one may be the code that confirmed.
+    answers = crowd.run([signing_in(person, code(secret, 1))] * CROWD)
+
+    assert statuses(answers) == {200: 1, 403: CROWD - 1}
+    assert {answer.json()["code"] for answer in answers if answer.status_code == 403} == {"invalid_credentials"}
+    assert count(connection, "sessions WHERE id <> :own", own=person.session_id) == 1
+
+
+def test_twenty_sign_ins_with_one_recovery_code_open_one_session(
+    crowd: Crowd, connection: Connection, person: Person, recovery_codes: list[str]
+) -> None:
+    answers = crowd.run([signing_in(person, recovery_codes[0])] * CROWD)
+
+    assert statuses(answers) == {200: 1, 403: CROWD - 1}
+    assert {answer.json()["code"] for answer in answers if answer.status_code == 403} == {"invalid_credentials"}
+    assert count(connection, "sessions WHERE id <> :own", own=person.session_id) == 1
+    assert count(connection, "recovery_codes") == 9
+
+
+def test_twenty_who_confirm_at_once_enable_it_once(
+    crowd: Crowd, connection: Connection, person: Person, secret: str
+) -> None:
+    answers = crowd.send([Call("POST", "/users/me/totp/confirm", person, {"code": code(secret)})] * CROWD)
+
+    assert statuses(answers) == {200: 1, 409: CROWD - 1}
+    assert count(connection, "recovery_codes") == 10
+    (codes,) = [answer.json()["recovery_codes"] for answer in answers if answer.status_code == 200]
+    assert statuses(crowd.run([signing_in(person, each) for each in codes])) == {200: 10}
+
+
+def test_twenty_who_begin_at_once_leave_one_secret_which_is_somebodys_answer(
+    crowd: Crowd, connection: Connection, person: Person
+) -> None:
+    answers = crowd.send([Call("POST", "/users/me/totp", person, PROOF)] * CROWD)
+
+    assert statuses(answers) == {200: CROWD}
+    assert count(connection, "totps") == 1
+    secrets = {answer.json()["secret"] for answer in answers}
+    assert len(secrets) == CROWD
+    confirmations = [Call("POST", "/users/me/totp/confirm", person, {"code": code(each)}) for each in secrets]
+    # One has the secret that is there. The others are wrong, or come after it.
+    assert statuses(crowd.send(confirmations))[200] == 1
