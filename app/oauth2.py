@@ -19,11 +19,13 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from app import models, tokens
 from app.batching import LONGEST_PAUSE_SECONDS, RETRIES, TRY_AGAIN, is_connection_lost
 from app.database import SessionDep, get_db
 from app.errors import NotAuthenticated, NotAuthorized
+from app.middleware.request_context import header
 from app.services import auth
 
 _DESCRIPTION = "The `access_token` of `POST /login`."
@@ -39,6 +41,17 @@ class VerifiedBearer(OAuth2PasswordBearer):
 
 _verified_bearer = VerifiedBearer(tokenUrl="login", scheme_name=_bearer.scheme_name, description=_DESCRIPTION)
 Token = Annotated[tokens.AccessToken, Depends(_verified_bearer)]
+
+
+def user_of(scope: Scope) -> int | None:
+    """Whose good token the request carries; None without one. Asks no database: the session may have ended."""
+    scheme, _, bearer = header(scope, b"authorization").decode("latin-1").partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    try:
+        return tokens.verify(bearer).user_id
+    except NotAuthenticated:
+        return None
 
 
 def current_user(token: Token, db: SessionDep) -> models.User:

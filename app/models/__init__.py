@@ -1,5 +1,6 @@
 """The tables. `models.Post` works from anywhere."""
 
+from app.models.allowance import Allowance
 from app.models.base import Base
 from app.models.idempotency_key import IdempotencyKey
 from app.models.post import Post, PostStats, PostStatsHistory
@@ -8,5 +9,5 @@ from app.models.user import Role, User
 from app.models.vote import Vote
 
 __all__ = [
-    "Base", "IdempotencyKey", "Post", "PostStats", "PostStatsHistory", "Role", "Session", "User", "Vote",
+    "Allowance", "Base", "IdempotencyKey", "Post", "PostStats", "PostStatsHistory", "Role", "Session", "User", "Vote",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from app import passwords, tokens
 from app.config import get_settings
-from app.errors import InvalidCredentials
+from app.errors import InvalidCredentials, TooManyTries
 from app.oauth2 import Route
 from app.problems import responses
 from app.schemas.auth import SignedIn
@@ -18,7 +18,7 @@ router = APIRouter(tags=["signing in"], route_class=Route)
 
 
 @router.post("/token", response_model=SignedIn, include_in_schema=False)
-@router.post("/login", response_model=SignedIn, responses=responses(InvalidCredentials))
+@router.post("/login", response_model=SignedIn, responses=responses(InvalidCredentials, TooManyTries))
 async def login(
     username: Annotated[str, Form(max_length=320, description="The e-mail address, or the username.")],
     password: Annotated[str, Form(max_length=1000, json_schema_extra={"format": "password"})],

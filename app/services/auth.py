@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from app import models, passwords
+from app import limits, models, passwords
 from app.database import transaction
 from app.errors import InvalidCredentials, NotAuthenticated
 from app.schemas.types import canonical_email
@@ -26,8 +26,9 @@ def sign_in(name: str, password: str, device: Device, lifetime: timedelta) -> mo
     """Open a session for whoever has this e-mail address or username, and this password.
 
     Takes the time of one password hash whether or not there is such a user, and holds no connection meanwhile: call it
-    through `passwords.in_hashing_thread`. Raises `InvalidCredentials`.
+    through `passwords.in_hashing_thread`. Raises `InvalidCredentials`; `TooManyTries` before it looks.
     """
+    guess = limits.spend_sign_in(canonical_email(name))
     with transaction() as db:
         user = _find(db, name)
     fits, better_hash = passwords.verify(password, user.password_hash if user else None)
@@ -48,6 +49,7 @@ def sign_in(name: str, password: str, device: Device, lifetime: timedelta) -> mo
             address=device.address,
         )
         db.add(session)
+    limits.settle_sign_in(guess)
     return session
 
 
