@@ -142,6 +142,20 @@ def test_signing_up_is_limited_by_address_and_taken_addresses_count(
     assert elsewhere.post("/users", json=new | {"email": "b@example.com"}).status_code == 201
 
 
+def test_somebody_with_a_stolen_session_cannot_guess_the_password_at_length(
+    client: TestClient, person: Person, rows: Rows
+) -> None:
+    def change(current: str) -> httpx2.Response:
+        wanted = {"email": "new@example.com", "current_password": current}
+        return client.patch("/users/me", json=wanted, headers=person.headers)
+
+    assert [change(WRONG).status_code for _ in range(11)] == [403] * 10 + [429]
+    assert_too_many(change(PASSWORD), within_seconds=15 * 60)
+
+    assert rows("SELECT email FROM users") == [(person.email,)]
+    assert login(client, person.email, PASSWORD).status_code == 200
+
+
 def test_where_tries_cannot_be_counted_nobody_signs_in_and_everybody_reads(
     client: TestClient, person: Person, database: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
