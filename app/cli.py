@@ -2,22 +2,18 @@
 
 import json
 import logging
-import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from alembic.config import Config
 from sqlalchemy.exc import OperationalError
 
-from alembic import command
 from app import local_postgres, seeding, serving
 from app.config import ConfigurationError, get_settings
-from app.services import health
+from app.migrated import database, migrate, migrated_database
+from app.user_cli import Refused, users
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -32,41 +28,18 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+cli.add_typer(users, name="user")
 
 
 def main() -> None:
     """Run the command line; whatever the user can mend is said in one line."""
     try:
         cli()
-    except (ConfigurationError, local_postgres.LocalPostgresError) as error:
+    except (ConfigurationError, local_postgres.LocalPostgresError, Refused) as error:
         sys.exit(f"error: {error}")
     except OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
         sys.exit(f"error: the database does not answer: {reason}")
-
-
-@contextmanager
-def database(options: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The configured database, or the embedded server for as long as the block runs; yields where it is, in words.
-
-    The embedded server's address goes into the environment, so that worker processes find it too; `options` are its
-    settings, if it is this process that starts it.
-    """
-    configured = get_settings().database
-    if configured is not None:
-        yield f"{configured.host}:{configured.port or 5432}/{configured.database}"
-        return
-    with local_postgres.running(options=options) as url:
-        os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)
-        get_settings.cache_clear()
-        yield f"embedded PostgreSQL on port {url.port}, data in .local/"
-
-
-def migrate() -> None:
-    """Bring the database to the newest migration."""
-    config = Config(health.ALEMBIC_INI)
-    config.attributes["configure_logging"] = False
-    command.upgrade(config, "head")
 
 
 @cli.command()
@@ -128,22 +101,8 @@ def seed(
     is_production = get_settings().environment == "production"
     if is_production and not yes:
         raise ConfigurationError("ENVIRONMENT is production; to fill it with invented people all the same, add --yes")
-    with database(FOR_FILLING) as where:
-        if where.startswith("embedded"):
-            migrate()
-        _require_migrated()
+    with migrated_database(FOR_FILLING):
         _seed(users, posts, votes, seed, password=None if is_production else seeding.PASSWORD)
-
-
-def _require_migrated() -> None:
-    from app.database import writing  # noqa: PLC0415 - it reads the settings, and their errors are this command's to tell.
-
-    with writing() as connection:
-        (found,) = health.check(connection, [None])
-    if isinstance(found, health.Health) and not found.is_migrated:
-        raise ConfigurationError(
-            f"the database is at migration {found.revision}, not {found.head}; run: alembic upgrade head"
-        )
 
 
 def _seed(users: int, posts: int, votes: int, seed: int, password: str | None) -> None:
@@ -197,14 +156,11 @@ def _progress() -> "Progress":
 
 @cli.command()
 def gc() -> None:
-    """Remove ended sessions, kept answers past their time, and history of votes that no walk needs any more.
+    """Remove ended sessions, answers and allowances past their time, and vote history that no walk needs any more.
 
     Safe at any time, also twice at once. Run it every hour or so.
     """
-    with database() as where:
-        if where.startswith("embedded"):
-            migrate()
-        _require_migrated()
+    with migrated_database():
         from app.services import gc as service  # noqa: PLC0415 - it reads the settings, which now name the database.
 
         for table, removed in service.collect():

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,7 @@ MINIMUM_PRODUCTION_HASH_ROUNDS = 10
 
 Environment = Literal["development", "production"]
 Sort = Literal["new", "old", "top", "hot"]
-Origins = Annotated[list[str], NoDecode]
+CommaSeparated = Annotated[list[str], NoDecode]
 Secrets = Annotated[list[SecretStr], NoDecode]
 
 
@@ -66,7 +67,14 @@ class Settings(BaseSettings):
 
     default_sort: Sort = Field("new", description="`old` for clients that count on ascending ids.")
     public_emails: bool = Field(False, description="`true` adds `email` to every profile and owner.")
-    cors_origins: Origins | None = Field(None, description="Comma-separated origins; any localhost in development.")
+    cors_origins: CommaSeparated | None = Field(
+        None, description="Comma-separated origins; any localhost in development."
+    )
+    trusted_proxies: CommaSeparated | None = Field(
+        None, description="Comma-separated addresses and networks of proxies before it."
+    )
+    rate_limits_enabled: bool = Field(True, description="`false` for load tests: nothing is limited.")
+    rate_limit_per_minute: int = Field(600, ge=1, le=10_000_000, description="Requests of one caller, per worker.")
     max_body_bytes: int = Field(1_000_000, ge=1024, le=1 << 30, description="Largest request body.")
     max_batch: int = Field(256, ge=1, le=10_000, description="Hot requests that share a statement, at most.")
     max_in_flight: int = Field(2000, ge=1, le=1_000_000, description="Requests that a worker has in hand, at most.")
@@ -93,6 +101,23 @@ class Settings(BaseSettings):
             if "*" in origin or not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
                 raise ValueError(f"{origin!r} is not an origin such as https://example.com; `*` is never allowed")
         return origins
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split_proxies(cls, value: object) -> object:
+        return [proxy.strip() for proxy in value.split(",") if proxy.strip()] if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, proxies: list[str] | None) -> list[str] | None:
+        for proxy in proxies or []:
+            try:
+                is_everybody = ip_network(proxy).prefixlen == 0
+            except ValueError:
+                raise ValueError(f"{proxy!r} is not an address or network such as 10.0.0.0/8") from None
+            if is_everybody:
+                raise ValueError(f"{proxy!r} would let everybody choose the address that they are limited by")
+        return proxies
 
     @model_validator(mode="after")
     def _can_be_used(self) -> "Settings":

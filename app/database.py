@@ -21,6 +21,9 @@ from app.prepared import MAY_PREPARE
 LANE_CONNECTION_COUNT = 5
 # Votes whose answers are kept, and each hashing thread.
 OTHER_CONNECTION_COUNT = 1 + HASHING_THREAD_COUNT
+# Each counts a try in a millisecond or so; who finds none free waits no longer than for a lock.
+LIMITS_CONNECTION_COUNT = 2
+LONGEST_WAIT_TO_COUNT_SECONDS = 3
 
 
 @lru_cache
@@ -48,6 +51,12 @@ def get_lane_engine() -> Engine:
         isolation_level="AUTOCOMMIT",
         execution_options={MAY_PREPARE: not get_settings().database_behind_pooler},
     )
+
+
+@lru_cache
+def get_limits_engine() -> Engine:
+    """The engine that counts tries: its own, so that a request may hold another connection while it counts one."""
+    return _engine(LIMITS_CONNECTION_COUNT, {}, pool_timeout=LONGEST_WAIT_TO_COUNT_SECONDS)
 
 
 def _engine(pool_size: int, server_settings: Mapping[str, object], **options: Any) -> Engine:
@@ -79,6 +88,7 @@ def dispose() -> None:
     """Close all connections that nobody uses at the moment; new ones are made when they are wanted."""
     get_engine().dispose()
     get_lane_engine().dispose()
+    get_limits_engine().dispose()
 
 
 @contextmanager
@@ -102,6 +112,14 @@ def at_once() -> AbstractContextManager[Connection]:
 def writing() -> AbstractContextManager[Connection]:
     """A connection whose changes are committed when the block ends, and rolled back when it raises."""
     return get_engine().begin()
+
+
+@contextmanager
+def counting() -> Iterator[Connection]:
+    """As `writing`, for counting tries, whatever becomes of the request's own transaction; waits for nothing long."""
+    with get_limits_engine().begin() as connection:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LONGEST_WAIT_TO_COUNT_SECONDS * 1000:.0f}ms'")
+        yield connection
 
 
 # scope="function" ends the transaction before the response is sent: nobody is told of a write that then fails.

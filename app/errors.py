@@ -12,9 +12,12 @@ DomainError
 ├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, UserNotFound   404
 ├── SessionNotFound, ApiKeyNotFound, TotpNotFound   404
 ├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
+├── LastAdmin                   409   nobody could manage accounts any more
 ├── PreconditionFailed          412   it changed meanwhile
 ├── BodyTooLarge                413
 ├── IdempotencyMismatch, MalformedCursor   422
+├── TooManyTries                429   to sign in, to sign up, with a code, for a mail
+├── RateLimited                 429   of any kind
 ├── Overloaded                  503   too many wait already
 ├── Unavailable                 503   the database does not answer
 └── NotReady                    503   stopping, or not migrated
@@ -31,7 +34,7 @@ class DomainError(Exception):
 
     status: ClassVar[int]
     code: ClassVar[str]
-    headers: ClassVar[Mapping[str, str]] = {}
+    headers: Mapping[str, str] = {}
 
     def __init__(self, detail: str | None = None) -> None:
         self.detail = detail or (type(self).__doc__ or "")
@@ -43,7 +46,7 @@ class NotAuthenticated(DomainError):
 
     status = 401
     code = "not_authenticated"
-    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
+    headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
 
 
 class InvalidCredentials(DomainError):
@@ -79,7 +82,7 @@ class InsufficientScope(DomainError):
 
     status = 403
     code = "insufficient_scope"
-    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
+    headers: Mapping[str, str] = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}
 
 
 class NotAuthorized(DomainError):
@@ -197,7 +200,14 @@ class IdempotencyInProgress(DomainError):
 
     status = 409
     code = "idempotency_in_progress"
-    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+    headers: Mapping[str, str] = {"Retry-After": "1"}
+
+
+class LastAdmin(DomainError):
+    """This is the last active admin; appoint another one first"""
+
+    status = 409
+    code = "last_admin"
 
 
 class PreconditionFailed(DomainError):
@@ -228,12 +238,30 @@ class MalformedCursor(DomainError):
     code = "malformed_cursor"
 
 
+class TooManyTries(DomainError):
+    """Too many tries; wait before the next one"""
+
+    status = 429
+    code = "too_many_tries"
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__()
+        self.headers = {"Retry-After": str(seconds)}
+
+
+class RateLimited(DomainError):
+    """Too many requests; wait before the next one"""
+
+    status = 429
+    code = "rate_limited"
+
+
 class Overloaded(DomainError):
     """Too many requests are waiting; try again in a moment"""
 
     status = 503
     code = "overloaded"
-    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+    headers: Mapping[str, str] = {"Retry-After": "1"}
 
 
 class Unavailable(DomainError):
@@ -241,7 +269,7 @@ class Unavailable(DomainError):
 
     status = 503
     code = "unavailable"
-    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+    headers: Mapping[str, str] = {"Retry-After": "1"}
 
 
 class NotReady(DomainError):
@@ -249,7 +277,7 @@ class NotReady(DomainError):
 
     status = 503
     code = "not_ready"
-    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+    headers: Mapping[str, str] = {"Retry-After": "1"}
 
 
 # What it means when PostgreSQL refuses a row. A constraint that is not named here stays a 500: it is our bug.

@@ -20,13 +20,16 @@ from app.middleware.cors import Cors
 from app.middleware.head import Head
 from app.middleware.last_answer import LastAnswer
 from app.middleware.paths import Paths
+from app.middleware.rate_limit import HEADERS, RateLimit
 from app.middleware.request_context import RequestContext
 from app.middleware.security_headers import SecurityHeaders
+from app.middleware.trusted_proxies import TrustedProxies
+from app.oauth2 import user_of
 from app.openapi import describe
 from app.routers import api_key, auth, docs, meta, post, session, totp, user, vote
 
 LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
-EXPOSED_HEADERS = ["ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", "X-Request-ID"]
+EXPOSED_HEADERS = ["ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", "X-Request-ID", *HEADERS]
 
 
 @asynccontextmanager
@@ -63,6 +66,13 @@ def cors(settings: Settings) -> dict[str, Any]:
     }
 
 
+def limited(settings: Settings) -> list[Middleware]:
+    """What limits how much one caller may ask."""
+    if not settings.rate_limits_enabled:
+        return []
+    return [Middleware(RateLimit, per_minute=settings.rate_limit_per_minute, user_of=user_of)]
+
+
 def create_app() -> FastAPI:
     """Build the application from the settings. Raises `ConfigurationError` where they cannot be used."""
     settings = get_settings()
@@ -77,15 +87,18 @@ def create_app() -> FastAPI:
         separate_input_output_schemas=False,
         generate_unique_id_function=operation_id,
         middleware=[
-            # Outermost first. The context comes before everything that may answer, so that every answer has an id.
+            # Outermost first. Who is calling has to be known before anything is said of it.
+            Middleware(TrustedProxies, proxies=settings.trusted_proxies or []),
+            # The context comes before everything that may answer, so that every answer has an id.
             Middleware(RequestContext),
             Middleware(SecurityHeaders, hsts=settings.environment == "production"),
             # Before the limits and the routes, so that browsers may read refusals too.
             Middleware(Cors, **cors(settings)),
             Middleware(Admission, most=settings.max_in_flight),
             Middleware(LastAnswer),
-            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
             Middleware(Paths),
+            *limited(settings),
+            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
             Middleware(Head),
         ],
     )

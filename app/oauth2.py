@@ -25,12 +25,14 @@ from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from app import lanes, models, tokens
 from app.batching import LONGEST_PAUSE_SECONDS, RETRIES, TRY_AGAIN, is_connection_lost
 from app.config import get_settings
 from app.database import SessionDep, get_db, transaction
 from app.errors import CrossSiteRequest, InsufficientScope, NotAuthenticated, NotAuthorized
+from app.middleware.request_context import header
 from app.services import api_key, auth
 
 # Browsers keep a cookie of such a name to this host, to https (or localhost), and from other hosts' reach.
@@ -127,6 +129,17 @@ _credential = Credential(tokenUrl="login", scheme_name=_bearer.scheme_name, desc
 _scoped_credential = ScopedCredential(name="X-API-Key", scheme_name=KEY_SCHEME, description=_KEY_DESCRIPTION)
 Token = Annotated[tokens.AccessToken, Depends(_credential)]
 ScopedToken = Annotated[tokens.AccessToken, Depends(_scoped_credential)]
+
+
+def user_of(scope: Scope) -> int | None:
+    """Whose good token the request carries; None without one. Asks no database: the session may have ended."""
+    scheme, _, bearer = header(scope, b"authorization").decode("latin-1").partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    try:
+        return tokens.verify(bearer).user_id
+    except NotAuthenticated:
+        return None
 
 
 def current_user(token: Token, db: SessionDep) -> models.User:

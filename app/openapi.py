@@ -11,7 +11,8 @@ from app.problems import PROBLEM_JSON
 
 DESCRIPTION = """\
 Every error has the same shape, `Problem`; `code` stays the same, words may change. Every answer has an `X-Request-ID`.
-Paths work with and without a trailing slash, and below `/v1`.
+Paths work with and without a trailing slash, and below `/v1`. `RateLimit` and `RateLimit-Policy` say how many requests
+are left and for how many seconds, and so do `X-RateLimit-Limit`, `-Remaining` and `-Reset` (in seconds since 1970).
 """
 # What FastAPI does not know of: everything that takes a Bearer token takes this, too.
 COOKIE = "SessionCookie"
@@ -23,6 +24,8 @@ COOKIE_SCHEME = {
 }
 # They ask nothing of the database.
 NEVER_READ = {"get_root", "get_livez"}
+NEVER_LIMITED = {"get_livez", "get_readyz"}
+RETRY_AFTER = {"description": "Seconds to wait.", "schema": {"type": "integer"}}
 
 
 def describe(app: FastAPI) -> None:
@@ -77,6 +80,9 @@ def _describe_errors(operation: dict[str, Any]) -> None:
     answers = operation["responses"]
     if operation["operationId"] not in NEVER_READ:
         _declare(answers, "503", "`unavailable`: the database does not answer")
+    if operation["operationId"] not in NEVER_LIMITED:
+        _declare(answers, "429", "`rate_limited`: too many requests")
+        answers["429"]["headers"] = {"Retry-After": RETRY_AFTER}
     if "requestBody" in operation:
         _declare(answers, "413", "`body_too_large`")
     if "requestBody" in operation or "parameters" in operation:

@@ -101,8 +101,8 @@ async def in_hashing_thread(
     if _waiting_count >= MOST_WAITING:
         raise Overloaded
     _waiting_count += 1
+    in_context = partial(copy_context().run, call, *args, **kwargs)
     try:
-        in_context = partial(copy_context().run, call, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(_threads, in_context)
     finally:
         _waiting_count -= 1

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 ROOT = Path(__file__).resolve().parent.parent
 # What cascades from these is not named.
-EMPTIED = ("posts", "users", "post_stats_history", "idempotency_keys")
+EMPTIED = ("posts", "users", "post_stats_history", "idempotency_keys", "allowances")
 _numbers = count(1)
 
 

@@ -73,6 +73,13 @@ def settings_from(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) 
         ({"CORS_ORIGINS": "https://a.example,null"}, "CORS_ORIGINS: 'null' is not an origin"),
         ({"CORS_ORIGINS": "https://*.example"}, "CORS_ORIGINS: 'https://*.example' is not an origin"),
         ({"CORS_ORIGINS": "https://"}, "CORS_ORIGINS: 'https:' is not an origin"),
+        ({"TRUSTED_PROXIES": "*"}, "TRUSTED_PROXIES: '*' is not an address or network such as 10.0.0.0/8"),
+        ({"TRUSTED_PROXIES": "10.0.0.1,proxy"}, "TRUSTED_PROXIES: 'proxy' is not an address or network"),
+        ({"TRUSTED_PROXIES": "10.0.0.1/8"}, "TRUSTED_PROXIES: '10.0.0.1/8' is not an address or network"),
+        ({"TRUSTED_PROXIES": "0.0.0.0/0"}, "TRUSTED_PROXIES: '0.0.0.0/0' would let everybody choose the address"),
+        ({"TRUSTED_PROXIES": "::/0"}, "TRUSTED_PROXIES: '::/0' would let everybody choose the address"),
+        ({"RATE_LIMIT_PER_MINUTE": "0"}, "RATE_LIMIT_PER_MINUTE: Input should be greater than or equal to 1"),
+        ({"RATE_LIMITS_ENABLED": "perhaps"}, "RATE_LIMITS_ENABLED: Input should be a valid boolean"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_in_one_clear_line(
@@ -197,6 +204,12 @@ def test_origins_are_split_and_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"CORS_ORIGINS": " https://a.example/ ,http://localhost:3000,"}
 
     assert settings_from(monkeypatch, environment).cors_origins == ["https://a.example", "http://localhost:3000"]
+
+
+def test_proxies_are_split_and_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"TRUSTED_PROXIES": " 10.0.0.0/8 ,192.0.2.1, 2001:db8::/32,"}
+
+    assert settings_from(monkeypatch, environment).trusted_proxies == ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32"]
 
 
 def _bare_environment() -> dict[str, str]:

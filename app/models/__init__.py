@@ -1,5 +1,6 @@
 """The tables. `models.Post` works from anywhere."""
 
+from app.models.allowance import Allowance
 from app.models.api_key import ApiKey, Scope
 from app.models.base import Base
 from app.models.idempotency_key import IdempotencyKey
@@ -10,6 +11,6 @@ from app.models.user import Role, User
 from app.models.vote import Vote
 
 __all__ = [
-    "ApiKey", "Base", "IdempotencyKey", "Post", "PostStats", "PostStatsHistory", "RecoveryCode", "Role", "Scope",
-    "Session", "SessionKind", "Totp", "User", "Vote",
+    "Allowance", "ApiKey", "Base", "IdempotencyKey", "Post", "PostStats", "PostStatsHistory", "RecoveryCode", "Role",
+    "Scope", "Session", "SessionKind", "Totp", "User", "Vote",
 ]  # fmt: skip

@@ -26,6 +26,8 @@ class User(Base):
 
     __table_args__ = (
         Index("users_username_key", text('lower(username COLLATE "C")'), unique=True),
+        # Moderators and admins are few among many.
+        Index("users_role_idx", "role", postgresql_where=text("role <> 'user'")),
         CheckConstraint("role IN ('user', 'moderator', 'admin')", name="role"),
         CheckConstraint(
             "lower(username COLLATE \"C\") !~ '^user[0-9]+$' OR username = 'user' || id::text", name="username_reserved"

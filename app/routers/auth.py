@@ -10,7 +10,7 @@ from starlette.responses import Response
 from app import context, passwords, tokens
 from app.config import get_settings
 from app.database import SessionDep
-from app.errors import CrossSiteRequest, InvalidCredentials, NotAuthenticated, OtpRequired
+from app.errors import CrossSiteRequest, InvalidCredentials, NotAuthenticated, OtpRequired, TooManyTries
 from app.oauth2 import SESSION_COOKIE, CurrentUser, Route, Token, is_same_origin, uses_cookie
 from app.problems import refusal, responses
 from app.refresh_tokens import RefreshToken
@@ -24,7 +24,7 @@ router = APIRouter(tags=["signing in"], route_class=Route)
 @router.post(
     "/login",
     response_model=SignedIn | SignedInByCookie,
-    responses=responses(InvalidCredentials, OtpRequired, CrossSiteRequest),
+    responses=responses(InvalidCredentials, OtpRequired, CrossSiteRequest, TooManyTries),
 )
 async def login(
     username: Annotated[str, Form(max_length=320, description="The e-mail address, or the username.")],

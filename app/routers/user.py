@@ -7,17 +7,19 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import lanes, models, pagination, passwords
+from app import context, lanes, limits, models, pagination, passwords
 from app.config import get_settings
 from app.database import SessionDep, transaction
 from app.errors import (
     EmailTaken,
     IdempotencyInProgress,
     IdempotencyMismatch,
+    LastAdmin,
     MalformedCursor,
     NotAuthenticated,
     NotAuthorized,
     Overloaded,
+    TooManyTries,
     UsernameTaken,
     UserNotFound,
     WrongPassword,
@@ -46,7 +48,7 @@ def _profile(account: models.User, caller: models.User | None) -> Profile:
     "",
     status_code=201,
     response_model=NewUser,
-    responses=responses(EmailTaken, UsernameTaken, IdempotencyInProgress, IdempotencyMismatch),
+    responses=responses(EmailTaken, UsernameTaken, IdempotencyInProgress, IdempotencyMismatch, TooManyTries),
 )
 async def sign_up(new: UserIn, once: IdempotentRequest, request: Request) -> Response:
     """Sign up. The e-mail address identifies the account, however it is cased."""
@@ -57,6 +59,7 @@ async def sign_up(new: UserIn, once: IdempotentRequest, request: Request) -> Res
         return NewUser.model_validate(account), f"{users_path}/{account.id}"
 
     def commit() -> Response:
+        limits.spend(limits.SIGN_UP_FROM_ADDRESS, context.client_address.get() or "")
         with transaction() as db:
             return respond_once(db, once, None, lambda: create(db))
 
@@ -123,7 +126,9 @@ def get_user(user_id: Annotated[Id, Path(alias="id")], caller: OptionalUser, db:
     return _profile(user.get(db, user_id), caller)
 
 
-CHANGE_ERRORS = (NotAuthenticated, NotAuthorized, WrongPassword, UserNotFound, EmailTaken, UsernameTaken)
+CHANGE_ERRORS = (
+    NotAuthenticated, NotAuthorized, WrongPassword, UserNotFound, EmailTaken, UsernameTaken, LastAdmin, TooManyTries,
+)  # fmt: skip
 
 
 async def _change(token: AccessToken, user_id: int, wanted: UserChange) -> models.User:
@@ -158,13 +163,13 @@ async def change_user(user_id: Annotated[Id, Path(alias="id")], token: Token, wa
     return await _change(token, user_id, wanted)
 
 
-@router.delete("/me", status_code=204, responses=responses(NotAuthenticated))
+@router.delete("/me", status_code=204, responses=responses(NotAuthenticated, LastAdmin))
 def delete_me(caller: CurrentUser, db: SessionDep) -> None:
     """Delete one's own account, with its posts, votes and sessions."""
     user.remove(db, caller.id)
 
 
-@router.delete("/{id}", status_code=204, responses=responses(NotAuthenticated, NotAuthorized, UserNotFound))
+@router.delete("/{id}", status_code=204, responses=responses(NotAuthenticated, NotAuthorized, UserNotFound, LastAdmin))
 def delete_user(user_id: Annotated[Id, Path(alias="id")], caller: CurrentUser, db: SessionDep) -> None:
     """Delete an account with its posts, votes and sessions: one's own, or, for admins, anybody's."""
     _authorize(caller, user_id)

@@ -44,31 +44,25 @@ def sign_in(name: str, password: str, device: Device, second_factor: SecondFacto
     """Open a session for whoever has this e-mail address or username, this password, and the second factor.
 
     Takes the time of one password hash whether or not there is such a user, and holds no connection meanwhile: call it
-    through `passwords.in_hashing_thread`. Raises `InvalidCredentials`, `TooManyTries`, and what `second_factor` does.
+    through `passwords.in_hashing_thread`. Raises `InvalidCredentials`, `TooManyTries` before it looks, and what
+    `second_factor` does.
     """
-    account_key = _lookup_key(name)
-    limits.spend(limits.SIGN_IN_FROM_ADDRESS, device.address or "")
-    limits.spend(limits.SIGN_IN_OF_ACCOUNT, account_key)
+    guess = limits.spend_sign_in(canonical_email(name))
     for _ in range(MOST_LOOKS):
         user, better_hash = _recognise(name, password)
         try:
             use_second_factor = second_factor(user.id)
         except OtpRequired:
-            _give_back(device, account_key)  # The password was right.
+            limits.give_back_sign_in(guess)
             raise
         with transaction() as db:
             if not _is_still_so(db, user, better_hash):
                 continue
             use_second_factor(db)
             signed_in = _open(db, user, device, refreshes=refreshes)
-        _give_back(device, account_key)
+        limits.settle_sign_in(guess)
         return signed_in
     raise InvalidCredentials
-
-
-def _give_back(device: Device, account_key: str) -> None:
-    limits.give_back(limits.SIGN_IN_FROM_ADDRESS, device.address or "")
-    limits.give_back(limits.SIGN_IN_OF_ACCOUNT, account_key)
 
 
 def current_user(db: Session, user_id: int, session_id: int) -> models.User:

@@ -1,4 +1,4 @@
-"""Removing what nobody needs any more: ended sessions, kept answers past their time, old entries of the vote history.
+"""Removing what nobody needs any more: ended sessions, answers and allowances past their time, old vote history.
 
 Batches are bounded and each is a transaction of its own; rows that somebody else has locked are left for the next
 time. So it can run at any moment, and twice at once.
@@ -14,7 +14,7 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, delete, func, select
 
 from app.database import writing
-from app.models import IdempotencyKey, PostStatsHistory, Session
+from app.models import Allowance, IdempotencyKey, PostStatsHistory, Session
 
 HISTORY_KEPT = timedelta(hours=2)
 BATCH_ROWS = 5_000
@@ -24,12 +24,15 @@ def collect(batch_rows: int = BATCH_ROWS) -> Iterator[tuple[str, int]]:
     """Remove all that has expired; yield each table's name and how many of its rows were removed."""
     yield "sessions", _remove(Session, Session.expires_at <= func.now(), batch_rows)
     yield "idempotency_keys", _remove(IdempotencyKey, IdempotencyKey.expires_at <= func.now(), batch_rows)
+    yield "allowances", _remove(Allowance, Allowance.expires_at <= func.now(), batch_rows)
     is_old = PostStatsHistory.changed_at < func.now() - HISTORY_KEPT
     yield "post_stats_history", _remove(PostStatsHistory, is_old, batch_rows)
 
 
 def _remove(
-    table: type[Session | IdempotencyKey | PostStatsHistory], is_expired: ColumnElement[bool], batch_rows: int
+    table: type[Session | IdempotencyKey | Allowance | PostStatsHistory],
+    is_expired: ColumnElement[bool],
+    batch_rows: int,
 ) -> int:
     """Walk along the key, so that no row is looked at twice, whether or not it was removed."""
     removed, last = 0, 0

@@ -1,13 +1,15 @@
 """Accounts: signing up, changing, deleting, looking up."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from sqlalchemy import delete, false, insert, select, true, update
+from sqlalchemy import and_, delete, false, insert, select, true, union_all, update
 from sqlalchemy.orm import Session
 
-from app import audit, models, passwords
+from app import audit, limits, models, passwords
 from app.audit import Event
-from app.errors import UserNotFound, WrongPassword
+from app.errors import LastAdmin, UserNotFound, WrongPassword
 from app.schemas.types import canonical_email
 from app.schemas.user import UserChange, UserIn
 
@@ -61,11 +63,12 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
 
     A new password or a disabled account ends the account's sessions and API keys; the session in which somebody changes
     their own password goes on.
-    Hashes passwords: call it through `passwords.in_hashing_thread`. Raises `UserNotFound`, `WrongPassword`.
+    Hashes passwords: call it through `passwords.in_hashing_thread`.
+    Raises `UserNotFound`, `WrongPassword`, `TooManyTries`, `LastAdmin`.
     """
     needs_password = caller.id == user_id and (wanted.email is not None or wanted.password is not None)
-    if needs_password and not passwords.verify(wanted.current_password or "", caller.password_hash)[0]:
-        raise WrongPassword
+    if needs_password:
+        _require_password(caller, wanted.current_password or "")
     values: dict[str, object] = {}
     if wanted.username is not None:
         values["username"] = wanted.username
@@ -73,10 +76,11 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
         values |= {"email": wanted.email, "email_canonical": canonical_email(wanted.email)}
     if wanted.password is not None:
         values["password_hash"] = passwords.hash_password(wanted.password)
-    if caller.is_admin:
-        values |= wanted.model_dump(include={"role", "is_active"}, exclude_none=True)
+    standing = wanted.model_dump(include={"role", "is_active"}, exclude_none=True) if caller.is_admin else {}
+    values |= standing
     if not values:
         return get(db, user_id)
+    before = _lock(db, user_id, standing) if standing else None
     # The password that was verified must still be the password: of two changes at once, one is refused.
     still = models.User.password_hash == caller.password_hash if needs_password else true()
     user = db.scalars(
@@ -94,17 +98,26 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
         # Sign-ins and API keys alike. Only who changed their own password, and is still welcome, stays signed in.
         is_spared = models.Session.id == session_id if user.is_active else false()
         db.execute(delete(models.Session).where(models.Session.user_id == user_id, ~is_spared))
+    if before is not None:
+        _record_change(db, before, user, by=caller.id)
     return user
 
 
+def _require_password(caller: models.User, password: str) -> None:
+    """Raises `WrongPassword`; `TooManyTries` for somebody with a session that they may not have opened, and no idea."""
+    limits.spend(limits.PASSWORD_OF_ACCOUNT, str(caller.id))
+    if not passwords.verify(password, caller.password_hash)[0]:
+        raise WrongPassword
+    limits.give_back(limits.PASSWORD_OF_ACCOUNT, str(caller.id))
+
+
 def remove(db: Session, user_id: int) -> None:
-    """Delete the account with its posts, votes and sessions. Raises `UserNotFound`.
+    """Delete the account with its posts, votes and sessions. Raises `UserNotFound`, `LastAdmin`.
 
     Rows that voters lock are locked in their order (users, posts, counts; each ascending), so that neither waits for
     the other in a circle.
     """
-    if db.scalar(select(models.User.id).where(models.User.id == user_id).with_for_update()) is None:
-        raise UserNotFound(user_id)
+    _lock(db, user_id, {"is_active": False})
     own_posts = select(models.Post.id).where(models.Post.owner_id == user_id)
     db.execute(own_posts.order_by(models.Post.id).with_for_update())
     voted = select(models.Vote.post_id).where(models.Vote.user_id == user_id)
@@ -115,3 +128,50 @@ def remove(db: Session, user_id: int) -> None:
         .with_for_update(key_share=True)
     )
     db.execute(delete(models.User).where(models.User.id == user_id))
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What an account may do."""
+
+    role: models.Role
+    is_active: bool
+
+    @property
+    def manages(self) -> bool:
+        """Whether it can manage accounts."""
+        return self.role == "admin" and self.is_active
+
+
+def _lock(db: Session, user_id: int, wanted: Mapping[str, Any]) -> _Standing:
+    """Lock the account, and with an admin's those of all active admins; return what it was before the change.
+
+    Whoever else removes an admin meanwhile is waited for, and waits: two who remove each other do not both succeed.
+    Raises `UserNotFound`, and `LastAdmin` where the change would leave nobody to manage accounts.
+    """
+    manages = and_(models.User.role == "admin", models.User.is_active)
+    account = select(models.User.id).where(models.User.id == user_id)
+    admins = select(models.User.id).where(manages, account.where(manages).exists())
+    locked = {
+        row.id: _Standing(row.role, row.is_active)
+        for row in db.execute(
+            select(models.User.id, models.User.role, models.User.is_active)
+            .where(models.User.id.in_(union_all(account, admins)))
+            .order_by(models.User.id)
+            .with_for_update()
+        )
+    }
+    before = locked.pop(user_id, None)
+    if before is None:
+        raise UserNotFound(user_id)
+    if before.manages and not replace(before, **wanted).manages and not any(other.manages for other in locked.values()):
+        raise LastAdmin
+    return before
+
+
+def _record_change(db: Session, before: _Standing, after: models.User, by: int) -> None:
+    if after.role != before.role:
+        audit.record(db, audit.Event.ROLE_CHANGED, after.id, role=after.role, by=by)
+    if after.is_active != before.is_active:
+        event = audit.Event.ACCOUNT_ENABLED if after.is_active else audit.Event.ACCOUNT_DISABLED
+        audit.record(db, event, after.id, by=by)

@@ -10,6 +10,8 @@ from app.main import app
 
 PROBLEM_KEYS = {"detail", "code", "request_id", "type", "title", "status"}
 PATHS: dict[str, Any] = app.openapi()["paths"]
+# Headers that no two answers share.
+OF_EACH_REQUEST = {"x-request-id", "ratelimit", "x-ratelimit-remaining", "x-ratelimit-reset"}
 # The routes outside the document: aliases, the documentation and its assets.
 ALIASES = {"/token": "/login", "/votes": "/vote"}
 

@@ -475,3 +475,50 @@ def test_the_posts_one_voted_for_come_newest_vote_first(
 def _json(body: object) -> bytes:
     """With lone surrogates escaped, as a client in JavaScript sends them."""
     return json.dumps(body).encode()
+
+
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [("PATCH", {"role": "user"}), ("PATCH", {"role": "moderator"}), ("PATCH", {"is_active": False}),
+     ("PUT", {"role": "user", "username": "changed"}), ("DELETE", None)],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/users/me", "/users/{id}"])
+def test_the_last_active_admin_cannot_be_removed(
+    client: TestClient,
+    make_person: Callable[..., Person],
+    rows: Rows,
+    path: str,
+    method: str,
+    change: dict[str, object] | None,
+) -> None:
+    admin, former, _ = make_person(role="admin"), make_person(role="admin"), make_person(role="moderator")
+    rows("UPDATE users SET is_active = false WHERE id = :id RETURNING 1", id=former.id)
+    before = rows("SELECT users::text FROM users ORDER BY id")
+
+    response = client.request(method, path.format(id=admin.id), json=change, headers=admin.headers)
+
+    assert_refused(response, 409, "last_admin", "This is the last active admin; appoint another one first")
+    assert rows("SELECT users::text FROM users ORDER BY id") == before
+    assert client.get("/users", headers=admin.headers).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "change"), [("PATCH", {"role": "user"}), ("DELETE", None)])
+def test_an_admin_can_go_once_there_is_another(
+    client: TestClient,
+    admin: Person,
+    other: Person,
+    rows: Rows,
+    method: str,
+    change: dict[str, object] | None,
+) -> None:
+    appointed = client.patch(f"/users/{other.id}", json={"role": "admin"}, headers=admin.headers)
+    assert (appointed.status_code, appointed.json()["role"]) == (200, "admin")
+
+    assert client.request(method, "/users/me", json=change, headers=admin.headers).is_success
+
+    assert rows("SELECT id FROM users WHERE role = 'admin'") == [(other.id,)]
+
+
+def test_the_last_admin_can_change_what_leaves_them_an_admin(client: TestClient, admin: Person) -> None:
+    change = {"role": "admin", "is_active": True, "username": "root"}
+    assert client.patch("/users/me", json=change, headers=admin.headers).status_code == 200

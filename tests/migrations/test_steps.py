@@ -7,10 +7,10 @@ from sqlalchemy import URL, Connection, text
 from alembic import command
 from tests.migrations.conftest import config_for, revisions
 
-ALL = ("posts", "users", "votes", "sessions", "idempotency_keys", "totps", "recovery_codes", "api_keys")
+ALL = ("posts", "users", "votes", "sessions", "idempotency_keys", "totps", "recovery_codes", "api_keys", "allowances")
 FIRST_REVISION = {
     "posts": "0001", "users": "0003", "votes": "0006", "sessions": "0012", "idempotency_keys": "0013",
-    "totps": "0017", "recovery_codes": "0017", "api_keys": "0018",
+    "totps": "0017", "recovery_codes": "0017", "api_keys": "0018", "allowances": "0019",
 }  # fmt: skip
 LABELS = {
     "posts": "SELECT title FROM posts",
@@ -21,6 +21,7 @@ LABELS = {
     "totps": "SELECT convert_from(sealed_secret, 'UTF8') FROM totps",
     "recovery_codes": "SELECT convert_from(code_hash, 'UTF8') FROM recovery_codes",
     "api_keys": "SELECT name FROM api_keys",
+    "allowances": "SELECT limit_name FROM allowances",
 }  # fmt: skip
 NOBODY = "nobody@example.com"
 
@@ -62,6 +63,11 @@ def insert_rows(connection: Connection, revision: str, label: str) -> None:
                 INSERT INTO api_keys (session_id, name, scopes, key_hash)
                 SELECT id, :label, '{read}', convert_to(:label, 'UTF8') FROM sessions WHERE user_id = :user
             """),
+            values,
+        )
+    if revision >= FIRST_REVISION["allowances"]:
+        connection.execute(
+            text("INSERT INTO allowances (limit_name, key, used_at, expires_at) VALUES (:label, '', '{}', now())"),
             values,
         )
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
+import pytest
 from sqlalchemy import Connection, Engine, text
 
 from tests.fixtures import PASSWORD, Person
 from tests.races.conftest import Call, Crowd, count, statuses
-from tests.races.waiting import in_background, wait_until_blocked
+from tests.races.waiting import in_background, wait_until, wait_until_blocked
 
 
 def cased(word: str, number: int) -> str:
@@ -86,3 +87,28 @@ def test_swap_that_deadlocks_in_the_database_is_refused_with_409_not_503(
     assert statuses(answers()) == {409: 2}
     names = connection.execute(text("SELECT id, username FROM users ORDER BY id")).all()
     assert [tuple(row) for row in names] == [(ada.id, "ada"), (bob.id, "bob")]
+
+
+@pytest.mark.parametrize("change", [{"role": "user"}, {"is_active": False}, None], ids=["demote", "disable", "delete"])
+def test_two_admins_who_remove_each_other_at_once_leave_one(
+    crowd: Crowd,
+    connection: Connection,
+    database: Engine,
+    make_person: Callable[..., Person],
+    change: dict[str, object] | None,
+) -> None:
+    ada, bob = make_person(role="admin"), make_person(role="admin")
+    method = "PATCH" if change else "DELETE"
+    calls = [Call(method, f"/users/{bob.id}", ada, change), Call(method, f"/users/{ada.id}", bob, change)]
+
+    with database.connect() as holding:
+        # Both have read who they are, and that they are admins, when they come to these rows.
+        holding.execute(text("SELECT FROM users ORDER BY id FOR UPDATE"))
+        answers = in_background(lambda: crowd.send(calls))
+        waiting = "pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
+        wait_until(connection, f"SELECT count(*) >= 2 FROM {waiting}")
+        holding.rollback()
+
+    statuses_in_order = sorted(statuses(answers()))
+    assert statuses_in_order == [204 if change is None else 200, 409]
+    assert count(connection, "users WHERE role = 'admin' AND is_active") == 1

@@ -25,6 +25,13 @@ def fill(connection: Connection, person: Person) -> None:
             """),
             {"id": person.id},
         )
+        connection.execute(
+            text(f"""
+                INSERT INTO allowances (limit_name, key, used_at, expires_at)
+                SELECT '{age}', int4send(n), ARRAY[now()], now() + interval '{age}'
+                FROM generate_series(1, {count}) AS n
+            """)
+        )
     for age, count in (("3 hours", 10), ("1 hour", 1)):
         connection.execute(
             text(f"""
@@ -35,17 +42,18 @@ def fill(connection: Connection, person: Person) -> None:
 
 
 def left(connection: Connection) -> list[int | None]:
-    tables = ("sessions", "idempotency_keys", "post_stats_history")
+    tables = ("sessions", "idempotency_keys", "allowances", "post_stats_history")
     return [connection.scalar(text(f"SELECT count(*) FROM {table}")) for table in tables]
 
 
 def test_what_has_expired_is_removed_in_batches_and_counted(connection: Connection, person: Person) -> None:
     fill(connection, person)
 
-    assert dict(gc.collect(batch_rows=3)) == {"sessions": 10, "idempotency_keys": 10, "post_stats_history": 10}
+    tables = ["sessions", "idempotency_keys", "allowances", "post_stats_history"]
+    assert dict(gc.collect(batch_rows=3)) == dict.fromkeys(tables, 10)
 
-    assert left(connection) == [2, 1, 1]
-    assert dict(gc.collect()) == {"sessions": 0, "idempotency_keys": 0, "post_stats_history": 0}
+    assert left(connection) == [2, 1, 1, 1]
+    assert dict(gc.collect()) == dict.fromkeys(tables, 0)
 
 
 def test_rows_that_somebody_has_locked_are_left_without_waiting(

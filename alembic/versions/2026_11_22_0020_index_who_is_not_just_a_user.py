@@ -1,0 +1,22 @@
+"""Index moderators and admins, who are few among many: whoever removes an admin looks for another one.
+
+Revision ID: 0016
+Revises: 0015
+"""
+
+from alembic import op
+
+revision = "0020"
+down_revision = "0019"
+
+
+def upgrade() -> None:
+    with op.get_context().autocommit_block():
+        # A run that was cut off leaves an index that is marked invalid, which IF NOT EXISTS would take for done.
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS users_role_idx")
+        op.execute("CREATE INDEX CONCURRENTLY users_role_idx ON users (role) WHERE role <> 'user'")
+
+
+def downgrade() -> None:
+    with op.get_context().autocommit_block():
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS users_role_idx")

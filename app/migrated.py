@@ -1,0 +1,57 @@
+"""The database that a command works on: the configured one, or the embedded one; and that it is migrated."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from alembic.config import Config
+
+from alembic import command
+from app import local_postgres
+from app.config import ConfigurationError, get_settings
+from app.services import health
+
+
+@contextmanager
+def database(options: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The configured database, or the embedded server for as long as the block runs; yields where it is, in words.
+
+    The embedded server's address goes into the environment, so that worker processes find it too; `options` are its
+    settings, if it is this process that starts it.
+    """
+    configured = get_settings().database
+    if configured is not None:
+        yield f"{configured.host}:{configured.port or 5432}/{configured.database}"
+        return
+    with local_postgres.running(options=options) as url:
+        os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)
+        get_settings.cache_clear()
+        yield f"embedded PostgreSQL on port {url.port}, data in .local/"
+
+
+@contextmanager
+def migrated_database(options: Mapping[str, str] | None = None) -> Iterator[str]:
+    """As `database`; the embedded one is migrated, the configured one has to be. Raises `ConfigurationError`."""
+    with database(options) as where:
+        if where.startswith("embedded"):
+            migrate()
+        _require_migrated()
+        yield where
+
+
+def migrate() -> None:
+    """Bring the database to the newest migration."""
+    config = Config(health.ALEMBIC_INI)
+    config.attributes["configure_logging"] = False
+    command.upgrade(config, "head")
+
+
+def _require_migrated() -> None:
+    from app.database import writing  # noqa: PLC0415 - it reads the settings, and their errors are the command's to tell.
+
+    with writing() as connection:
+        (found,) = health.check(connection, [None])
+    if isinstance(found, health.Health) and not found.is_migrated:
+        raise ConfigurationError(
+            f"the database is at migration {found.revision}, not {found.head}; run: alembic upgrade head"
+        )

@@ -1,0 +1,68 @@
+"""What an operator does about somebody's account from the command line, asked by nobody's token."""
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from app import audit, models
+from app.schemas.types import canonical_email
+
+OPERATOR = "operator"
+
+
+def find(db: Session, name: str) -> models.User | None:
+    """The account with this e-mail address or username, locked until the transaction ends."""
+    by_email = models.User.email_canonical == canonical_email(name)
+    by_username = func.lower(models.User.username.collate("C")) == name.lower()
+    return db.scalar(
+        select(models.User).where(by_email if "@" in name else by_username).with_for_update(key_share=True)
+    )
+
+
+def set_role(db: Session, account: models.User, role: models.Role) -> None:
+    """Give the account this role, also where it takes the last admin away: an operator can appoint another one."""
+    if account.role != role:
+        account.role = role
+        audit.record(db, audit.Event.ROLE_CHANGED, account.id, role=role, by=OPERATOR)
+
+
+def disable(db: Session, account: models.User) -> None:
+    """Keep the account from signing in, and end every session and API key that it has."""
+    if account.is_active:
+        account.is_active = False
+        audit.record(db, audit.Event.ACCOUNT_DISABLED, account.id, by=OPERATOR)
+    end_sessions(db, account)
+
+
+def enable(db: Session, account: models.User) -> None:
+    """Let the account sign in again."""
+    if not account.is_active:
+        account.is_active = True
+        audit.record(db, audit.Event.ACCOUNT_ENABLED, account.id, by=OPERATOR)
+
+
+def set_password(db: Session, account: models.User, password_hash: str) -> None:
+    """Give the account another password, and end every session and API key that it has."""
+    account.password_hash = password_hash
+    audit.record(db, audit.Event.PASSWORD_CHANGED, account.id, by=OPERATOR)
+    end_sessions(db, account)
+
+
+def sessions(db: Session, account: models.User) -> Sequence[models.Session]:
+    """The account's sessions that have not ended, the newest last."""
+    is_alive = models.Session.expires_at > func.now()
+    return db.scalars(
+        select(models.Session).where(models.Session.user_id == account.id, is_alive).order_by(models.Session.id)
+    ).all()
+
+
+def end_sessions(db: Session, account: models.User, ids: Collection[int] | None = None) -> Sequence[int]:
+    """End these sessions of the account, or all; return which."""
+    chosen = models.Session.user_id == account.id
+    if ids is not None:
+        chosen &= models.Session.id.in_(ids)
+    ended = db.scalars(delete(models.Session).where(chosen).returning(models.Session.id)).all()
+    for session_id in ended:
+        audit.record(db, audit.Event.SESSION_ENDED, account.id, session_id=session_id, by=OPERATOR)
+    return sorted(ended)

@@ -1,0 +1,191 @@
+"""Guessing passwords is slow, whatever one writes differently; signing up is, too; and reading never is."""
+
+from collections.abc import Callable
+
+import httpx2
+import pytest
+from sqlalchemy import Engine, text
+from starlette.testclient import TestClient
+
+from app.main import app
+from tests.contract.answers import assert_refused
+from tests.contract.conftest import Rows
+from tests.fixtures import PASSWORD, Person
+
+WRONG = "wrong password"
+
+
+def login(client: TestClient, name: str, password: str, **headers: str) -> httpx2.Response:
+    return client.post("/login", data={"username": name, "password": password}, headers=headers)
+
+
+def assert_too_many(response: httpx2.Response, *, within_seconds: int) -> None:
+    assert_refused(response, 429, "too_many_tries", "Too many tries; wait before the next one")
+    assert 0 < int(response.headers["Retry-After"]) <= within_seconds
+
+
+@pytest.fixture
+def elsewhere(client: TestClient) -> TestClient:  # noqa: ARG001 - on the same empty tables.
+    """A client at another address."""
+    return TestClient(app, client=("198.51.100.66", 50_000), follow_redirects=False)
+
+
+def test_after_ten_failures_even_the_right_password_has_to_wait(
+    client: TestClient, person: Person, make_person: Callable[..., Person], rows: Rows
+) -> None:
+    for _ in range(10):
+        assert_refused(login(client, person.email, WRONG), 403, "invalid_credentials")
+
+    assert_too_many(login(client, person.email, PASSWORD), within_seconds=15 * 60)
+    assert_too_many(login(client, person.email, WRONG), within_seconds=15 * 60)
+
+    assert rows("SELECT id FROM sessions") == [(person.session_id,)]
+    assert login(client, make_person().email, PASSWORD).status_code == 200
+
+
+def test_wait_is_over_fifteen_minutes_after_the_failures(client: TestClient, person: Person, rows: Rows) -> None:
+    for _ in range(11):
+        login(client, person.email, WRONG)
+    rows("UPDATE allowances SET used_at = ARRAY(SELECT used - interval '15 minutes' FROM unnest(used_at) AS used) "
+         "RETURNING 1")  # fmt: skip
+
+    assert login(client, person.email, PASSWORD).status_code == 200
+
+
+def test_unknown_names_are_limited_as_known_ones_are(client: TestClient) -> None:
+    statuses = [login(client, "nobody@example.com", WRONG).status_code for _ in range(12)]
+
+    assert statuses == [403] * 10 + [429] * 2
+
+
+def test_neither_letter_case_nor_unicode_form_nor_blanks_evade_it(
+    client: TestClient, make_person: Callable[..., Person]
+) -> None:
+    make_person(email="Zoë.Straße@example.com")
+    spellings = [
+        "Zoë.Straße@example.com", "ZOË.STRASSE@EXAMPLE.COM", "zoe\u0308.strasse@example.com",
+        "ｚoë.straße@example.com", "zoë.straße@example.com ", " zoë.STRASSE@Example.com",
+    ]  # fmt: skip
+
+    statuses = [login(client, spellings[n % len(spellings)], WRONG).status_code for n in range(18)]
+
+    assert statuses == [403] * 10 + [429] * 8
+    assert_too_many(login(client, "zoë.straße@example.com", PASSWORD), within_seconds=15 * 60)
+
+
+def test_neither_x_forwarded_for_nor_another_path_evades_it(client: TestClient, person: Person) -> None:
+    form = {"username": person.email, "password": WRONG}
+    paths = ["/login", "/login/", "/v1/login", "/token", "/v1/token/"]
+
+    statuses = [
+        client.post(
+            paths[n % 5], data=form, headers={"X-Forwarded-For": f"203.0.113.{n}", "Forwarded": f"for=203.0.113.{n}"}
+        ).status_code
+        for n in range(15)
+    ]
+
+    assert statuses == [403] * 10 + [429] * 5
+
+
+def test_an_address_has_fifty_failures_whatever_names_it_tries(client: TestClient, elsewhere: TestClient) -> None:
+    statuses = [
+        login(client, f"name{n}", WRONG, **{"X-Forwarded-For": f"203.0.113.{n}"}).status_code for n in range(55)
+    ]
+
+    assert statuses == [403] * 50 + [429] * 5
+    assert login(elsewhere, "name51", WRONG).status_code == 403
+
+
+def test_honest_sign_ins_are_not_limited(client: TestClient, person: Person, rows: Rows) -> None:
+    for _ in range(60):
+        assert login(client, person.email, PASSWORD).status_code == 200
+    assert_refused(login(client, person.email, WRONG), 403, "invalid_credentials")
+
+    assert rows("SELECT limit_name, cardinality(used_at) FROM allowances WHERE used_at <> '{}' ORDER BY 1") == [
+        ("sign_in_from_address", 1), ("sign_in_from_known_address", 1),
+    ]  # fmt: skip
+
+
+def test_stranger_who_fails_for_ever_does_not_lock_the_owner_out(
+    client: TestClient, elsewhere: TestClient, person: Person
+) -> None:
+    assert login(client, person.email, PASSWORD).status_code == 200
+    for _ in range(3):
+        statuses = {login(elsewhere, person.email, WRONG).status_code for _ in range(11)}
+        assert 429 in statuses
+        assert login(client, person.email, PASSWORD).status_code == 200
+    assert_too_many(login(elsewhere, person.email, PASSWORD), within_seconds=15 * 60)
+
+
+def test_stranger_who_knows_the_username_uses_up_nothing_of_the_email_address(
+    client: TestClient, elsewhere: TestClient, make_person: Callable[..., Person]
+) -> None:
+    ada = make_person(username="ada")
+    assert [login(elsewhere, "ADA", WRONG).status_code for _ in range(11)][-1] == 429
+
+    assert login(client, ada.email, PASSWORD).status_code == 200
+
+
+def test_signing_up_is_limited_by_address_and_taken_addresses_count(
+    client: TestClient, elsewhere: TestClient, rows: Rows
+) -> None:
+    rows("""
+        INSERT INTO users (email, email_canonical, password_hash) VALUES ('a@example.com', 'a@example.com', '')
+        RETURNING 1
+    """)
+    new = {"email": "a@example.com", "password": PASSWORD}
+    statuses = [client.post("/users", json=new).status_code for _ in range(101)]
+
+    assert statuses == [409] * 100 + [429]
+    assert_too_many(client.post("/users", json=new | {"email": "b@example.com"}), within_seconds=3600)
+    assert rows("SELECT email FROM users") == [("a@example.com",)]
+    assert elsewhere.post("/users", json=new | {"email": "b@example.com"}).status_code == 201
+
+
+def test_somebody_with_a_stolen_session_cannot_guess_the_password_at_length(
+    client: TestClient, person: Person, rows: Rows
+) -> None:
+    def change(current: str) -> httpx2.Response:
+        wanted = {"email": "new@example.com", "current_password": current}
+        return client.patch("/users/me", json=wanted, headers=person.headers)
+
+    assert [change(WRONG).status_code for _ in range(11)] == [403] * 10 + [429]
+    assert_too_many(change(PASSWORD), within_seconds=15 * 60)
+
+    assert rows("SELECT email FROM users") == [(person.email,)]
+    assert login(client, person.email, PASSWORD).status_code == 200
+
+
+def test_where_tries_cannot_be_counted_nobody_signs_in_and_everybody_reads(
+    client: TestClient, person: Person, database: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.database.LONGEST_WAIT_TO_COUNT_SECONDS", 0.2)
+    client.event_hooks["response"], hooks = [], client.event_hooks["response"]
+    try:
+        with database.connect() as other:
+            other.execute(text("LOCK TABLE allowances"))
+            refused = login(client, person.email, PASSWORD)
+            assert_refused(refused, 503, "unavailable")
+            assert refused.headers["Retry-After"]
+            sign_up = client.post("/users", json={"email": "new@example.com", "password": PASSWORD})
+            assert_refused(sign_up, 503, "unavailable")
+            assert client.get("/posts", headers=person.headers).status_code == 200
+            assert client.get(f"/users/{person.id}").status_code == 200
+    finally:
+        client.event_hooks["response"] = hooks
+
+    assert rows("SELECT id FROM sessions") == [(person.session_id,)]
+    assert login(client, person.email, PASSWORD).status_code == 200
+
+
+@pytest.mark.usefixtures("database")
+def test_that_a_limit_was_reached_is_logged_without_the_name_or_the_password(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "app")
+    for _ in range(11):
+        login(client, "canary@example.com", "canary password")
+
+    assert "limit_reached" in caplog.text
+    assert "sign_in_of_account" in caplog.text
+    assert "canary" not in caplog.text

@@ -1,0 +1,164 @@
+"""How many requests one caller may make in a minute, what it is told about that, and who is one caller."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import httpx2
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Message, Scope
+
+from app import oauth2
+from app.config import get_settings
+from app.main import create_app
+from app.middleware import rate_limit
+from app.middleware.rate_limit import RateLimit
+from app.middleware.request_context import RequestContext
+from tests.contract.answers import assert_refused
+from tests.contract.test_public_routes import claims_of, signed
+from tests.fixtures import Person, Server
+
+
+@pytest.fixture
+def three_a_minute(monkeypatch: pytest.MonkeyPatch, database: object) -> Callable[..., TestClient]:  # noqa: ARG001
+    """Makes clients, at an address each, of one application that lets every caller ask three times a minute."""
+    monkeypatch.setattr(get_settings(), "rate_limit_per_minute", 3)
+    app = create_app()
+    return lambda address: TestClient(app, client=(address, 50_000))
+
+
+Clients = Callable[..., TestClient]
+
+
+def test_answers_say_how_many_requests_are_left_and_for_how_long(three_a_minute: Clients) -> None:
+    client = three_a_minute("192.0.2.1")
+    asked_at = time.time()
+
+    answers = [client.get("/") for _ in range(3)]
+
+    assert [answer.headers["RateLimit"] for answer in answers] == [f'"default";r={n};t=60' for n in (2, 1, 0)]
+    assert {answer.headers["RateLimit-Policy"] for answer in answers} == {'"default";q=3;w=60'}
+    assert [answer.headers["X-RateLimit-Remaining"] for answer in answers] == ["2", "1", "0"]
+    assert {answer.headers["X-RateLimit-Limit"] for answer in answers} == {"3"}
+    assert all(59 <= int(answer.headers["X-RateLimit-Reset"]) - asked_at <= 62 for answer in answers)
+
+
+def test_past_the_limit_everything_is_refused_until_the_minute_is_over(
+    three_a_minute: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limit, "WINDOW_SECONDS", 1)
+    client = three_a_minute("192.0.2.1")
+    for path in ("/", "/users/1", "/no-such-route"):
+        assert client.get(path).status_code != 429
+
+    for method, path in (("GET", "/"), ("POST", "/login"), ("GET", "/v1/users/1"), ("GET", "/no-such-route")):
+        refused = client.request(method, path, headers={"Origin": "http://localhost:3000"})
+        assert_refused(refused, 429, "rate_limited", "Too many requests; wait before the next one")
+        assert refused.headers["Retry-After"] == "1"
+        assert refused.headers["RateLimit"] == '"default";r=0;t=1'
+        assert refused.headers["Cache-Control"] == "no-store"
+        assert refused.headers["X-Content-Type-Options"] == "nosniff"
+        assert refused.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+        exposed = refused.headers["Access-Control-Expose-Headers"].split(", ")
+        assert {"RateLimit", "RateLimit-Policy", "X-RateLimit-Remaining", "Retry-After"} <= set(exposed)
+
+    give_up_at = time.monotonic() + 10
+    while client.get("/").status_code == 429:
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/livez/", "/v1/livez"])
+def test_probes_are_never_limited(three_a_minute: Clients, path: str) -> None:
+    client = three_a_minute("192.0.2.1")
+
+    answers = [client.get(path) for _ in range(5)]
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert not [name for answer in answers for name in answer.headers if "ratelimit" in name]
+
+
+def test_every_address_is_a_caller_and_an_ipv6_network_is_one(three_a_minute: Clients) -> None:
+    def statuses(*addresses: str) -> list[int]:
+        return [three_a_minute(address).get("/").status_code for address in addresses]
+
+    assert statuses("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4") == [200] * 4
+    assert statuses("2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4") == [200] * 3 + [429]
+    assert statuses("2001:db8:0:1::1") == [200]
+
+
+def test_user_is_one_caller_wherever_they_are_and_takes_nothing_from_their_address(
+    three_a_minute: Clients, make_person: Callable[..., Person]
+) -> None:
+    ada, bob = make_person(), make_person()
+
+    statuses = [three_a_minute(f"192.0.2.{n}").get("/", headers=ada.headers).status_code for n in range(5)]
+
+    assert statuses == [200] * 3 + [429] * 2
+    here = three_a_minute("192.0.2.0")
+    assert here.get("/", headers=bob.headers).status_code == 200
+    assert [here.get("/").status_code for _ in range(4)] == [200] * 3 + [429]
+
+
+def test_token_that_nobody_verified_opens_no_new_window(three_a_minute: Clients, person: Person) -> None:
+    client = three_a_minute("192.0.2.1")
+    forged = [
+        f"Bearer {signed(claims_of(person), '0' * 64)}",
+        f"Bearer {signed(claims_of(person, exp=int(time.time()) - 1))}",
+        f"Basic {person.token}",
+        "Bearer garbage",
+        "Bearer",
+        "",
+    ]
+
+    statuses = [client.get("/", headers={"Authorization": value}).status_code for value in forged]
+
+    assert statuses == [200] * 3 + [429] * 3
+
+
+def test_callers_that_began_first_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "MOST_CALLERS", 3)
+    limit = RateLimit(PlainTextResponse("hello"), per_minute=1, user_of=lambda _: None)
+
+    def status(address: str) -> int:
+        return TestClient(RequestContext(limit), client=(address, 50_000)).get("/").status_code
+
+    assert [status(f"192.0.2.{n}") for n in (1, 2, 3, 3, 4)] == [200, 200, 200, 429, 200]
+    assert len(limit.windows) == 3
+    assert status("192.0.2.3") == 429
+    assert status("192.0.2.1") == 200
+
+
+def test_servers_that_are_told_so_limit_nothing(
+    start_server: Callable[..., Server], person: Person
+) -> None:  # fmt: skip
+    server = start_server(RATE_LIMITS_ENABLED="false", RATE_LIMIT_PER_MINUTE="1")
+
+    answers = [httpx2.get(f"{server.url}/posts", headers=person.headers) for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert "RateLimit" not in answers[0].headers
+
+
+def test_it_costs_less_than_twenty_microseconds_a_request(person: Person) -> None:
+    async def answer(_scope: Scope, _receive: object, send: Callable[[Message], object]) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[misc]
+
+    async def ignore(_: Message) -> None:
+        pass
+
+    async def seconds(app: ASGIApp, scope: Scope, count: int) -> float:
+        started_at = time.thread_time()  # Whatever else the machine has to do.
+        for _ in range(count):
+            await app(scope, ignore, ignore)  # type: ignore[arg-type]
+        return (time.thread_time() - started_at) / count
+
+    scope = {"type": "http", "path": "/posts", "root_path": "", "method": "GET",
+             "headers": [(b"host", b"x"), (b"authorization", f"Bearer {person.token}".encode())]}  # fmt: skip
+    limited = RateLimit(answer, per_minute=10**7, user_of=oauth2.user_of)
+    costs = [asyncio.run(seconds(limited, scope, 5_000)) - asyncio.run(seconds(answer, scope, 5_000)) for _ in range(5)]
+
+    print(f"the limit costs {min(costs) * 1e6:.1f} µs a request")  # noqa: T201
+    assert min(costs) < 20e-6
