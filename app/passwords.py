@@ -8,6 +8,7 @@ import threading
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -86,8 +87,9 @@ async def in_hashing_thread(
     if _waiting_count >= MOST_WAITING:
         raise Overloaded
     _waiting_count += 1
+    in_context = partial(copy_context().run, call, *args, **kwargs)
     try:
-        return await asyncio.get_running_loop().run_in_executor(_threads, partial(call, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(_threads, in_context)
     finally:
         _waiting_count -= 1
 

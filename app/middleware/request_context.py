@@ -7,6 +7,8 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import context
+
 logger = logging.getLogger("app.access")
 
 ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -35,6 +37,8 @@ class RequestContext:
         request_id = given.decode() if ACCEPTABLE_ID.fullmatch(given) else secrets.token_hex(16)
         # The state of the lifespan is shared by all requests; this one's is its own.
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+        context.request_id.set(request_id)
+        context.client_address.set(scope["client"][0] if scope.get("client") else None)
         status = 0
         started_at = time.perf_counter()
 
