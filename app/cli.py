@@ -197,7 +197,7 @@ def _progress() -> "Progress":
 
 @cli.command()
 def gc() -> None:
-    """Remove ended sessions, kept answers past their time, and history of votes that no walk needs any more.
+    """Remove what has expired: sessions, kept answers, history of votes, security events.
 
     Safe at any time, also twice at once. Run it every hour or so.
     """

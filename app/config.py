@@ -58,6 +58,10 @@ class Settings(BaseSettings):
     password_min_length: int = Field(8, ge=1, le=128, description="In code points.")
     password_hash_rounds: int = Field(12, ge=4, le=20, description="bcrypt cost: the hash takes 2^rounds steps.")
 
+    security_events_kept_days: int = Field(
+        90, ge=1, le=3650, description="How long accounts' security events are kept."
+    )
+
     default_sort: Sort = Field("new", description="`old` for clients that count on ascending ids.")
     public_emails: bool = Field(False, description="`true` adds `email` to every profile and owner.")
     cors_origins: Origins | None = Field(None, description="Comma-separated origins; any localhost in development.")
@@ -135,6 +139,10 @@ class Settings(BaseSettings):
     @property
     def session_lifetime(self) -> timedelta:
         return timedelta(days=self.session_lifetime_days)
+
+    @property
+    def security_events_kept(self) -> timedelta:
+        return timedelta(days=self.security_events_kept_days)
 
 
 _MAKE_A_SECRET = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"  # noqa: S105

@@ -23,7 +23,15 @@ from app.middleware.paths import Paths
 from app.middleware.request_context import RequestContext
 from app.middleware.security_headers import SecurityHeaders
 from app.openapi import describe
-from app.routers import auth, docs, meta, post, user, vote
+from app.routers import (
+    auth,
+    docs,
+    meta,
+    post,
+    security_event,
+    user,
+    vote,
+)
 
 LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
 EXPOSED_HEADERS = ["ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", "X-Request-ID"]
@@ -91,8 +99,9 @@ def create_app() -> FastAPI:
     )
     problems.install(app)
     # Matched in this order: the hot routes come first.
-    for router in (post.router, vote.router, user.router, auth.router, meta.router, docs.router):
-        app.include_router(router)
+    hot = (post, vote)
+    for module in (*hot, user, security_event, auth, meta, docs):
+        app.include_router(module.router)
     describe(app)
     return app
 

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import models, tokens
+from app import audit, models, tokens
 from app.batching import LONGEST_PAUSE_SECONDS, RETRIES, TRY_AGAIN, is_connection_lost
 from app.database import SessionDep, get_db
 from app.errors import NotAuthenticated, NotAuthorized
@@ -93,6 +93,11 @@ class Route(APIRoute):
                 if request.method == "GET" and not uses_session:
                     return await handle(request)
                 return await _repeated(handle, request)
+            except NotAuthorized:
+                caller = await _verified_bearer(request)
+                what = {"method": request.method, "path": request.url.path}
+                audit.record(None, audit.Event.NOT_AUTHORIZED, caller.user_id, **what)
+                raise
             except (HTTPException, RequestValidationError) as error:
                 # The body is read before the token is; whoever has none is told that, whatever the body is.
                 if is_protected:

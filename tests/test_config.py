@@ -61,6 +61,7 @@ def settings_from(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) 
         ({"DEFAULT_SORT": "best"}, "DEFAULT_SORT: Input should be 'new', 'old', 'top' or 'hot'"),
         ({"PUBLIC_EMAILS": "perhaps"}, "PUBLIC_EMAILS: Input should be a valid boolean"),
         ({"MAX_BODY_BYTES": "1MB"}, "MAX_BODY_BYTES: Input should be a valid integer"),
+        ({"SECURITY_EVENTS_KEPT_DAYS": "0"}, "SECURITY_EVENTS_KEPT_DAYS: Input should be greater than or equal to 1"),
         ({"CORS_ORIGINS": "*"}, "CORS_ORIGINS: '*' is not an origin such as https://example.com; `*` is never allowed"),
         ({"CORS_ORIGINS": "https://a.example,*"}, "CORS_ORIGINS: '*' is not an origin"),
         ({"CORS_ORIGINS": "a.example"}, "CORS_ORIGINS: 'a.example' is not an origin"),

@@ -3,10 +3,12 @@
 from app.models.base import Base
 from app.models.idempotency_key import IdempotencyKey
 from app.models.post import Post, PostStats, PostStatsHistory
+from app.models.security_event import SecurityEvent
 from app.models.session import Session
 from app.models.user import Role, User
 from app.models.vote import Vote
 
 __all__ = [
-    "Base", "IdempotencyKey", "Post", "PostStats", "PostStatsHistory", "Role", "Session", "User", "Vote",
+    "Base", "IdempotencyKey", "Post", "PostStats",
+    "PostStatsHistory", "Role", "SecurityEvent", "Session", "User", "Vote",
 ]  # fmt: skip

@@ -1,4 +1,5 @@
-"""Removing what nobody needs any more: ended sessions, kept answers past their time, old entries of the vote history.
+"""Removing what nobody needs any more: ended sessions, kept answers past their time, old entries of the vote history,
+and old security events.
 
 Batches are bounded and each is a transaction of its own; rows that somebody else has locked are left for the next
 time. So it can run at any moment, and twice at once.
@@ -13,8 +14,9 @@ from datetime import timedelta
 
 from sqlalchemy import ColumnElement, delete, func, select
 
+from app.config import get_settings
 from app.database import writing
-from app.models import IdempotencyKey, PostStatsHistory, Session
+from app.models import IdempotencyKey, PostStatsHistory, SecurityEvent, Session
 
 HISTORY_KEPT = timedelta(hours=2)
 BATCH_ROWS = 5_000
@@ -26,11 +28,14 @@ def collect(batch_rows: int = BATCH_ROWS) -> Iterator[tuple[str, int]]:
     yield "idempotency_keys", _remove(IdempotencyKey, IdempotencyKey.expires_at <= func.now(), batch_rows)
     is_old = PostStatsHistory.changed_at < func.now() - HISTORY_KEPT
     yield "post_stats_history", _remove(PostStatsHistory, is_old, batch_rows)
+    is_past = SecurityEvent.created_at < func.now() - get_settings().security_events_kept
+    yield "security_events", _remove(SecurityEvent, is_past, batch_rows)
 
 
-def _remove(
-    table: type[Session | IdempotencyKey | PostStatsHistory], is_expired: ColumnElement[bool], batch_rows: int
-) -> int:
+Expiring = Session | IdempotencyKey | PostStatsHistory | SecurityEvent
+
+
+def _remove(table: type[Expiring], is_expired: ColumnElement[bool], batch_rows: int) -> int:
     """Walk along the key, so that no row is looked at twice, whether or not it was removed."""
     removed, last = 0, 0
     while True:

@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from sqlalchemy import delete, insert, select, true, update
 from sqlalchemy.orm import Session
 
-from app import models, passwords
-from app.errors import UserNotFound, WrongPassword
+from app import audit, models, passwords
+from app.audit import Event
+from app.errors import NotAuthenticated, UserNotFound, WrongPassword
 from app.schemas.types import canonical_email
 from app.schemas.user import UserChange, UserIn
 
 
 def sign_up(db: Session, new: UserIn) -> models.User:
-    """Make the account. The database refuses an e-mail address or username that is taken, whoever asks at once.
+    """Make the account.
 
-    Hashes the password: call it through `passwords.in_hashing_thread`.
+    The database refuses an e-mail address or username that is taken, whoever asks at once. Hashes the password: call it
+    through `passwords.in_hashing_thread`.
     """
     values = {
         "email": new.email,
@@ -23,7 +25,9 @@ def sign_up(db: Session, new: UserIn) -> models.User:
     }
     if new.username is not None:
         values["username"] = new.username
-    return db.scalars(insert(models.User).values(values).returning(models.User)).one()
+    user = db.scalars(insert(models.User).values(values).returning(models.User)).one()
+    audit.record(db, Event.SIGNED_UP, user.id)
+    return user
 
 
 def get(db: Session, user_id: int) -> models.User:
@@ -59,7 +63,8 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
     """Change the caller's own account, or, for admins, anybody's.
 
     A new password or a disabled account ends the account's sessions, except the one the change was made in.
-    Hashes passwords: call it through `passwords.in_hashing_thread`. Raises `UserNotFound`, `WrongPassword`.
+    Hashes passwords: call it through `passwords.in_hashing_thread`. Raises `UserNotFound`, `WrongPassword`,
+    `NotAuthenticated` where the caller's own account is deleted meanwhile.
     """
     needs_password = caller.id == user_id and (wanted.email is not None or wanted.password is not None)
     if needs_password and not passwords.verify(wanted.current_password or "", caller.password_hash)[0]:
@@ -75,6 +80,13 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
         values |= wanted.model_dump(include={"role", "is_active"}, exclude_none=True)
     if not values:
         return get(db, user_id)
+    # Locked, so that of two changes at once each is told by what it took the place of.
+    before = db.execute(
+        select(models.User.email, models.User.email_canonical).where(models.User.id == user_id).with_for_update()
+    ).one_or_none()
+    if before is None:
+        raise NotAuthenticated if caller.id == user_id else UserNotFound(user_id)
+    has_new_email = values.get("email_canonical", before.email_canonical) != before.email_canonical
     # The password that was verified must still be the password: of two changes at once, one is refused.
     still = models.User.password_hash == caller.password_hash if needs_password else true()
     user = db.scalars(
@@ -86,6 +98,8 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
     ).one_or_none()
     if user is None:
         raise WrongPassword if needs_password else UserNotFound(user_id)
+    if has_new_email:
+        audit.record(db, Event.EMAIL_CHANGED, user_id)
     if wanted.password is not None or values.get("is_active") is False:
         db.execute(delete(models.Session).where(models.Session.user_id == user_id, models.Session.id != session_id))
     return user
@@ -109,3 +123,4 @@ def remove(db: Session, user_id: int) -> None:
         .with_for_update(key_share=True)
     )
     db.execute(delete(models.User).where(models.User.id == user_id))
+    audit.record(db, Event.ACCOUNT_DELETED, user_id)

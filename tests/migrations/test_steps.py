@@ -7,14 +7,18 @@ from sqlalchemy import URL, Connection, text
 from alembic import command
 from tests.migrations.conftest import config_for, revisions
 
-ALL = ("posts", "users", "votes", "sessions", "idempotency_keys")
-FIRST_REVISION = {"posts": "0001", "users": "0003", "votes": "0006", "sessions": "0012", "idempotency_keys": "0013"}
+FIRST_REVISION = {
+    "posts": "0001", "users": "0003", "votes": "0006", "sessions": "0012", "idempotency_keys": "0013",
+    "security_events": "0015",
+}  # fmt: skip
+ALL = tuple(FIRST_REVISION)
 LABELS = {
     "posts": "SELECT title FROM posts",
     "users": "SELECT email FROM users",
     "votes": "SELECT email||' for '||title FROM votes JOIN users u ON u.id = user_id JOIN posts p ON post_id = p.id",
     "sessions": "SELECT email FROM sessions JOIN users ON users.id = user_id",
     "idempotency_keys": "SELECT key FROM idempotency_keys",
+    "security_events": "SELECT details->>'label' FROM security_events",
 }  # fmt: skip
 NOBODY = "nobody@example.com"
 
@@ -43,6 +47,14 @@ def insert_rows(connection: Connection, revision: str, label: str) -> None:
             text("""
                 INSERT INTO idempotency_keys (user_id, key, fingerprint, status, body, expires_at)
                 VALUES (:user, :label, '', 201, '', now())
+            """),
+            values,
+        )
+    if revision >= "0015":
+        connection.execute(
+            text("""
+                INSERT INTO security_events (user_id, event, details)
+                VALUES (:user, 'signed_in', jsonb_build_object('label', CAST(:label AS text)))
             """),
             values,
         )

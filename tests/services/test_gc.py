@@ -7,6 +7,8 @@ from sqlalchemy import Connection, Engine, text
 from app.services import gc
 from tests.fixtures import Person
 
+TABLES = ("sessions", "idempotency_keys", "post_stats_history", "security_events")
+
 
 def fill(connection: Connection, person: Person) -> None:
     """Ten of each that have expired, and one of each that has not; with the person's own, two sessions."""
@@ -32,20 +34,27 @@ def fill(connection: Connection, person: Person) -> None:
                 SELECT 1, 0, now() - interval '{age}' FROM generate_series(1, {count})
             """)
         )
+    for days, count in ((91, 10), (89, 1)):
+        connection.execute(
+            text(f"""
+                INSERT INTO security_events (user_id, event, created_at)
+                SELECT :id, 'signed_in', now() - interval '{days} days' FROM generate_series(1, {count})
+            """),
+            {"id": person.id},
+        )
 
 
 def left(connection: Connection) -> list[int | None]:
-    tables = ("sessions", "idempotency_keys", "post_stats_history")
-    return [connection.scalar(text(f"SELECT count(*) FROM {table}")) for table in tables]
+    return [connection.scalar(text(f"SELECT count(*) FROM {table}")) for table in TABLES]
 
 
 def test_what_has_expired_is_removed_in_batches_and_counted(connection: Connection, person: Person) -> None:
     fill(connection, person)
 
-    assert dict(gc.collect(batch_rows=3)) == {"sessions": 10, "idempotency_keys": 10, "post_stats_history": 10}
+    assert dict(gc.collect(batch_rows=3)) == dict.fromkeys(TABLES, 10)
 
-    assert left(connection) == [2, 1, 1]
-    assert dict(gc.collect()) == {"sessions": 0, "idempotency_keys": 0, "post_stats_history": 0}
+    assert left(connection) == [2, 1, 1, 1]
+    assert dict(gc.collect()) == dict.fromkeys(TABLES, 0)
 
 
 def test_rows_that_somebody_has_locked_are_left_without_waiting(
