@@ -197,7 +197,7 @@ def _progress() -> "Progress":
 
 @cli.command()
 def gc() -> None:
-    """Remove what has expired: sessions, kept answers, history of votes, security events.
+    """Remove what has expired: sessions, kept answers, history of votes, mails and their tokens, security events.
 
     Safe at any time, also twice at once. Run it every hour or so.
     """

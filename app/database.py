@@ -19,8 +19,8 @@ from app.prepared import MAY_PREPARE
 
 # The lanes of readings, votes and health checks.
 LANE_CONNECTION_COUNT = 3
-# Votes whose answers are kept, each hashing thread, and events told apart from their requests.
-OTHER_CONNECTION_COUNT = 1 + HASHING_THREAD_COUNT + 1
+# Votes whose answers are kept, each hashing thread, the postman, and events told apart from their requests.
+OTHER_CONNECTION_COUNT = 1 + HASHING_THREAD_COUNT + 1 + 1
 
 
 @lru_cache

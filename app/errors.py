@@ -5,11 +5,13 @@ DomainError
 ├── InvalidCredentials          403   wrong e-mail, username or password at sign-in
 ├── WrongPassword               403   `current_password` is missing or wrong
 ├── NotAuthorized               403   somebody else's
+├── InvalidToken                403   a token from a mail that is wrong, used, replaced or expired
 ├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, UserNotFound   404
 ├── EmailTaken, UsernameTaken, AlreadyVoted, IdempotencyInProgress   409
 ├── PreconditionFailed          412   it changed meanwhile
 ├── BodyTooLarge                413
 ├── IdempotencyMismatch, MalformedCursor   422
+├── TooManyTries                429   a limit on guessing
 ├── Overloaded                  503   too many wait already
 ├── Unavailable                 503   the database does not answer
 └── NotReady                    503   stopping, or not migrated
@@ -60,6 +62,13 @@ class NotAuthorized(DomainError):
 
     status = 403
     code = "not_authorized"
+
+
+class InvalidToken(DomainError):
+    """The token is wrong, was used, was replaced by a newer one, or has expired"""
+
+    status = 403
+    code = "invalid_token"
 
 
 class NotFound(DomainError):
@@ -161,6 +170,13 @@ class MalformedCursor(DomainError):
 
     status = 422
     code = "malformed_cursor"
+
+
+class TooManyTries(DomainError):
+    """Too many tries; wait for as long as Retry-After says"""
+
+    status = 429
+    code = "too_many_tries"
 
 
 class Overloaded(DomainError):

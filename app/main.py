@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
-from app import lanes, problems
+from app import lanes, postman, problems
 from app.config import Settings, get_settings
 from app.database import dispose, get_engine
 from app.middleware.admission import Admission
@@ -26,7 +26,9 @@ from app.openapi import describe
 from app.routers import (
     auth,
     docs,
+    email_verification,
     meta,
+    password_reset,
     post,
     security_event,
     user,
@@ -51,8 +53,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 stop(number, frame)
 
         signal.signal(signal.SIGTERM, begin_to_stop)
-    yield
-    await lanes.drain()
+    with postman.at_work():
+        yield
+        await lanes.drain()
     dispose()
 
 
@@ -100,7 +103,7 @@ def create_app() -> FastAPI:
     problems.install(app)
     # Matched in this order: the hot routes come first.
     hot = (post, vote)
-    for module in (*hot, user, security_event, auth, meta, docs):
+    for module in (*hot, user, security_event, auth, password_reset, email_verification, meta, docs):
         app.include_router(module.router)
     describe(app)
     return app

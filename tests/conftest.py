@@ -41,6 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "DATABASE_URL": _until_the_end.enter_context(_own_database()).render_as_string(hide_password=False),
         "SECRET_KEY": secrets.token_hex(32),
         "PASSWORD_HASH_ROUNDS": "4",
+        # Tests of mails send them themselves, or start servers that do.
+        "MAIL_ENABLED": "false",
     }
 
 

@@ -176,7 +176,7 @@ def test_the_log_has_every_event_however_quiet_it_is_set() -> None:
 def test_a_server_tells_of_hostile_clients_in_one_line_each_and_no_secret(
     start_server: Callable[..., Server], person: Person, tmp_path: Path
 ) -> None:
-    server = start_server(LOG_LEVEL="error")
+    server = start_server(LOG_LEVEL="error", MAIL_ENABLED="true")
     agent = 'Mozilla \x85INFO app.audit {"forged": true}'.encode("latin-1")
     with httpx2.Client(base_url=server.url, headers={b"User-Agent": agent}) as browser:
         wanted = {"password": "canary password 1", "current_password": PASSWORD, "email": "canary@example.com"}

@@ -2,6 +2,8 @@
 
 from app.models.base import Base
 from app.models.idempotency_key import IdempotencyKey
+from app.models.mail_token import MailToken, MailTokenPurpose
+from app.models.outgoing_mail import MailKind, OutgoingMail
 from app.models.post import Post, PostStats, PostStatsHistory
 from app.models.security_event import SecurityEvent
 from app.models.session import Session
@@ -9,6 +11,6 @@ from app.models.user import Role, User
 from app.models.vote import Vote
 
 __all__ = [
-    "Base", "IdempotencyKey", "Post", "PostStats",
+    "Base", "IdempotencyKey", "MailKind", "MailToken", "MailTokenPurpose", "OutgoingMail", "Post", "PostStats",
     "PostStatsHistory", "Role", "SecurityEvent", "Session", "User", "Vote",
 ]  # fmt: skip

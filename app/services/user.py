@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import delete, insert, select, true, update
 from sqlalchemy.orm import Session
 
-from app import audit, models, passwords
+from app import audit, models, outbox, passwords
 from app.audit import Event
 from app.errors import NotAuthenticated, UserNotFound, WrongPassword
 from app.schemas.types import canonical_email
@@ -13,7 +13,7 @@ from app.schemas.user import UserChange, UserIn
 
 
 def sign_up(db: Session, new: UserIn) -> models.User:
-    """Make the account.
+    """Make the account, and have its address verified.
 
     The database refuses an e-mail address or username that is taken, whoever asks at once. Hashes the password: call it
     through `passwords.in_hashing_thread`.
@@ -27,6 +27,7 @@ def sign_up(db: Session, new: UserIn) -> models.User:
         values["username"] = new.username
     user = db.scalars(insert(models.User).values(values).returning(models.User)).one()
     audit.record(db, Event.SIGNED_UP, user.id)
+    outbox.post(db, "email_verification", user.email)
     return user
 
 
@@ -62,7 +63,8 @@ def list_all(
 def change(db: Session, caller: models.User, session_id: int, user_id: int, wanted: UserChange) -> models.User:
     """Change the caller's own account, or, for admins, anybody's.
 
-    A new password or a disabled account ends the account's sessions, except the one the change was made in.
+    A new password or a disabled account ends the account's sessions, except the one the change was made in. Of a new
+    password or e-mail address, the address that the account had is told.
     Hashes passwords: call it through `passwords.in_hashing_thread`. Raises `UserNotFound`, `WrongPassword`,
     `NotAuthenticated` where the caller's own account is deleted meanwhile.
     """
@@ -80,13 +82,15 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
         values |= wanted.model_dump(include={"role", "is_active"}, exclude_none=True)
     if not values:
         return get(db, user_id)
-    # Locked, so that of two changes at once each is told by what it took the place of.
+    # Locked, so that of two changes at once each tells the address that it took the place of.
     before = db.execute(
         select(models.User.email, models.User.email_canonical).where(models.User.id == user_id).with_for_update()
     ).one_or_none()
     if before is None:
         raise NotAuthenticated if caller.id == user_id else UserNotFound(user_id)
     has_new_email = values.get("email_canonical", before.email_canonical) != before.email_canonical
+    if has_new_email:
+        values["email_verified_at"] = None
     # The password that was verified must still be the password: of two changes at once, one is refused.
     still = models.User.password_hash == caller.password_hash if needs_password else true()
     user = db.scalars(
@@ -100,6 +104,10 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
         raise WrongPassword if needs_password else UserNotFound(user_id)
     if has_new_email:
         audit.record(db, Event.EMAIL_CHANGED, user_id)
+        outbox.post(db, "email_changed", before.email)
+        outbox.post(db, "email_verification", user.email)
+    if wanted.password is not None:
+        outbox.post(db, "password_changed", before.email)
     if wanted.password is not None or values.get("is_active") is False:
         db.execute(delete(models.Session).where(models.Session.user_id == user_id, models.Session.id != session_id))
     return user

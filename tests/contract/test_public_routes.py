@@ -25,6 +25,9 @@ PUBLIC = {
     ("GET", "/users/{id}"),
     ("POST", "/users"),
     ("POST", "/login"),
+    ("POST", "/password-reset"),
+    ("POST", "/password-reset/confirm"),
+    ("POST", "/email-verification/confirm"),
 }
 OPERATIONS = [(method.upper(), path) for path, item in app.openapi()["paths"].items() for method in item]
 PROTECTED = [operation for operation in OPERATIONS if operation not in PUBLIC]

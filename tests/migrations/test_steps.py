@@ -9,7 +9,7 @@ from tests.migrations.conftest import config_for, revisions
 
 FIRST_REVISION = {
     "posts": "0001", "users": "0003", "votes": "0006", "sessions": "0012", "idempotency_keys": "0013",
-    "security_events": "0015",
+    "security_events": "0015", "outgoing_mails": "0016", "mail_tokens": "0016",
 }  # fmt: skip
 ALL = tuple(FIRST_REVISION)
 LABELS = {
@@ -19,6 +19,8 @@ LABELS = {
     "sessions": "SELECT email FROM sessions JOIN users ON users.id = user_id",
     "idempotency_keys": "SELECT key FROM idempotency_keys",
     "security_events": "SELECT details->>'label' FROM security_events",
+    "outgoing_mails": "SELECT address FROM outgoing_mails",
+    "mail_tokens": "SELECT email FROM mail_tokens",
 }  # fmt: skip
 NOBODY = "nobody@example.com"
 
@@ -55,6 +57,15 @@ def insert_rows(connection: Connection, revision: str, label: str) -> None:
             text("""
                 INSERT INTO security_events (user_id, event, details)
                 VALUES (:user, 'signed_in', jsonb_build_object('label', CAST(:label AS text)))
+            """),
+            values,
+        )
+    if revision >= "0016":
+        connection.execute(text("INSERT INTO outgoing_mails (kind, address) VALUES ('email_changed', :label)"), values)
+        connection.execute(
+            text("""
+                INSERT INTO mail_tokens (user_id, purpose, token_hash, email, expires_at)
+                VALUES (:user, 'password_reset', CAST(:label AS bytea), :label, now())
             """),
             values,
         )

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine, text
 from app.services import gc
 from tests.fixtures import Person
 
-TABLES = ("sessions", "idempotency_keys", "post_stats_history", "security_events")
+TABLES = ("sessions", "idempotency_keys", "post_stats_history", "mail_tokens", "outgoing_mails", "security_events")
 
 
 def fill(connection: Connection, person: Person) -> None:
@@ -34,6 +34,24 @@ def fill(connection: Connection, person: Person) -> None:
                 SELECT 1, 0, now() - interval '{age}' FROM generate_series(1, {count})
             """)
         )
+    for age, count in (("-1 second", 10), ("1 hour", 1)):
+        connection.execute(
+            text(f"""
+                WITH somebody AS (
+                    INSERT INTO users (email, email_canonical, password_hash)
+                    SELECT '', '{age}' || n, '' FROM generate_series(1, {count}) AS n RETURNING id
+                )
+                INSERT INTO mail_tokens (user_id, purpose, token_hash, email, expires_at)
+                SELECT id, 'password_reset', int8send(id), '', now() + interval '{age}' FROM somebody
+            """)
+        )
+    for days, count in ((8, 10), (6, 1)):
+        connection.execute(
+            text(f"""
+                INSERT INTO outgoing_mails (kind, address, created_at, due_at)
+                SELECT 'email_changed', '', now() - interval '{days} days', 'infinity' FROM generate_series(1, {count})
+            """)
+        )
     for days, count in ((91, 10), (89, 1)):
         connection.execute(
             text(f"""
@@ -53,7 +71,7 @@ def test_what_has_expired_is_removed_in_batches_and_counted(connection: Connecti
 
     assert dict(gc.collect(batch_rows=3)) == dict.fromkeys(TABLES, 10)
 
-    assert left(connection) == [2, 1, 1, 1]
+    assert left(connection) == [2, 1, 1, 1, 1, 1]
     assert dict(gc.collect()) == dict.fromkeys(TABLES, 0)
 
 
