@@ -156,7 +156,7 @@ def _progress() -> "Progress":
 
 @cli.command()
 def gc() -> None:
-    """Remove ended sessions, answers and allowances past their time, and vote history that no walk needs any more.
+    """Remove what has expired: sessions, answers, allowances, history of votes, mails, tokens, security events.
 
     Safe at any time, also twice at once. Run it every hour or so.
     """

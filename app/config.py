@@ -4,6 +4,7 @@ Nothing else reads the environment. A bad value stops the program with one clear
 """
 
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from datetime import timedelta
@@ -21,10 +22,16 @@ LOCAL_FOLDER = Path(__file__).resolve().parent.parent / ".local"
 MINIMUM_SECRET_BYTES = 32
 MINIMUM_PRODUCTION_HASH_ROUNDS = 10
 
+_ADDRESS = r"[^\s<>@,;:\"]+@[^\s<>@,;:\"]+"
+_MAILBOX = re.compile(rf"{_ADDRESS}|[^\r\n<>@,;:\"]+ <{_ADDRESS}>")
+_PAGE = re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?")
+_LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
+
 Environment = Literal["development", "production"]
 Sort = Literal["new", "old", "top", "hot"]
 CommaSeparated = Annotated[list[str], NoDecode]
 Secrets = Annotated[list[SecretStr], NoDecode]
+SmtpTls = Literal["starttls", "tls", "none"]
 
 
 class ConfigurationError(Exception):
@@ -64,6 +71,23 @@ class Settings(BaseSettings):
     password_min_length: int = Field(8, ge=1, le=128, description="In code points.")
     password_blocklist_enabled: bool = Field(True, description="`false` takes the most common passwords, too.")
     password_hash_rounds: int = Field(12, ge=4, le=20, description="bcrypt cost: the hash takes 2^rounds steps.")
+
+    mail_enabled: bool = Field(True, description="`false` sends no mail; what is to be sent waits in the database.")
+    mail_from: str = Field(
+        "no-reply@localhost", description="Sender, as `name@example.com` or `Name <name@example.com>`."
+    )
+    public_url: str | None = Field(None, description="Address of the site that people use; links in mails lead there.")
+    smtp_host: str | None = Field(
+        None, description="Mail server. Without it, development keeps mails in `.local/mail/`."
+    )
+    smtp_port: int = Field(587, ge=1, le=65535, description="Port of the mail server; 465 is usual for `SMTP_TLS=tls`.")
+    smtp_tls: SmtpTls = Field("starttls", description="`starttls`, `tls` from the first byte, or `none`.")
+    smtp_username: str | None = Field(None, description="Name to sign in to the mail server with, if it wants one.")
+    smtp_password: SecretStr | None = Field(None, description="Its password.")
+
+    security_events_kept_days: int = Field(
+        90, ge=1, le=3650, description="How long accounts' security events are kept."
+    )
 
     default_sort: Sort = Field("new", description="`old` for clients that count on ascending ids.")
     public_emails: bool = Field(False, description="`true` adds `email` to every profile and owner.")
@@ -119,6 +143,34 @@ class Settings(BaseSettings):
                 raise ValueError(f"{proxy!r} would let everybody choose the address that they are limited by")
         return proxies
 
+    @field_validator("mail_from")
+    @classmethod
+    def _mail_from_is_an_address(cls, sender: str) -> str:
+        if not _MAILBOX.fullmatch(sender):
+            raise ValueError("must look like name@example.com or Name <name@example.com>")
+        return sender
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url_is_an_address(cls, url: str | None) -> str | None:
+        if url is not None and not _PAGE.fullmatch(url):
+            raise ValueError("must look like https://example.com or https://example.com/path")
+        return url and url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _mail_can_be_sent(self) -> "Settings":
+        if (self.smtp_username is None) != (self.smtp_password is None):
+            raise ValueError("SMTP_USERNAME and SMTP_PASSWORD go together; one of them is not set")
+        if self.environment != "production" or self.smtp_host is None:
+            return self
+        if self.smtp_tls == "none" and not _LOOPBACK.fullmatch(self.smtp_host):
+            raise ValueError("SMTP_TLS=none sends secrets in the clear; in production only to a server on this machine")
+        if self.public_url is None or not self.public_url.startswith("https://"):
+            raise ValueError("PUBLIC_URL must be an https:// address in production, where SMTP_HOST is set")
+        if "mail_from" not in self.model_fields_set:
+            raise ValueError("MAIL_FROM is not set; mails need a sender")
+        return self
+
     @model_validator(mode="after")
     def _can_be_used(self) -> "Settings":
         if self.secret_key is not None and _is_weak(self.secret_key):
@@ -157,6 +209,11 @@ class Settings(BaseSettings):
         )
 
     @property
+    def site(self) -> str:
+        """Where links in mails lead: `PUBLIC_URL`; in development this machine."""
+        return self.public_url or f"http://localhost:{self.port}"
+
+    @property
     def signing_secret(self) -> str:
         """`SECRET_KEY`; in development one that is made once and kept in `.local/secret_key`."""
         return self.secret_key.get_secret_value() if self.secret_key else _development_secret()
@@ -182,6 +239,10 @@ class Settings(BaseSettings):
     @property
     def session_idle_limit(self) -> timedelta:
         return timedelta(days=self.session_idle_days)
+
+    @property
+    def security_events_kept(self) -> timedelta:
+        return timedelta(days=self.security_events_kept_days)
 
 
 def _is_weak(secret: SecretStr) -> bool:

@@ -10,6 +10,8 @@ from ipaddress import IPv6Network, ip_address
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 # Where the request came from, as far as trusted proxies tell.
 client_address: ContextVar[str | None] = ContextVar("client_address", default=None)
+# What the client calls itself.
+user_agent: ContextVar[str | None] = ContextVar("user_agent", default=None)
 
 
 @lru_cache(maxsize=10_000)

@@ -9,6 +9,7 @@ DomainError
 ├── InsufficientScope           403   the API key does not go so far
 ├── NotAuthorized               403   somebody else's
 ├── CrossSiteRequest            403   a cookie came along with what another site's page sent
+├── InvalidToken                403   a token from a mail that is wrong, used, replaced or expired
 ├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, UserNotFound   404
 ├── SessionNotFound, ApiKeyNotFound, TotpNotFound   404
 ├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
@@ -97,6 +98,13 @@ class CrossSiteRequest(DomainError):
 
     status = 403
     code = "cross_site_request"
+
+
+class InvalidToken(DomainError):
+    """The token is wrong, was used, was replaced by a newer one, or has expired"""
+
+    status = 403
+    code = "invalid_token"
 
 
 class NotFound(DomainError):

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
-from app import lanes, problems
+from app import lanes, postman, problems
 from app.config import Settings, get_settings
 from app.database import dispose, get_engine
 from app.middleware.admission import Admission
@@ -26,7 +26,20 @@ from app.middleware.security_headers import SecurityHeaders
 from app.middleware.trusted_proxies import TrustedProxies
 from app.oauth2 import user_of
 from app.openapi import describe
-from app.routers import api_key, auth, docs, meta, post, session, totp, user, vote
+from app.routers import (
+    api_key,
+    auth,
+    docs,
+    email_verification,
+    meta,
+    password_reset,
+    post,
+    security_event,
+    session,
+    totp,
+    user,
+    vote,
+)
 
 LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
 EXPOSED_HEADERS = ["ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", "X-Request-ID", *HEADERS]
@@ -46,8 +59,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 stop(number, frame)
 
         signal.signal(signal.SIGTERM, begin_to_stop)
-    yield
-    await lanes.drain()
+    with postman.at_work():
+        yield
+        await lanes.drain()
     dispose()
 
 
@@ -104,18 +118,10 @@ def create_app() -> FastAPI:
     )
     problems.install(app)
     # Matched in this order: the hot routes come first.
-    for router in (
-        post.router,
-        vote.router,
-        totp.router,
-        user.router,
-        auth.router,
-        session.router,
-        api_key.router,
-        meta.router,
-        docs.router,
-    ):
-        app.include_router(router)
+    hot = (post, vote)
+    accounts = (totp, user, security_event, auth, session, api_key, password_reset, email_verification)
+    for module in (*hot, *accounts, meta, docs):
+        app.include_router(module.router)
     describe(app)
     return app
 

@@ -27,7 +27,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from app import lanes, models, tokens
+from app import audit, lanes, models, tokens
 from app.batching import LONGEST_PAUSE_SECONDS, RETRIES, TRY_AGAIN, is_connection_lost
 from app.config import get_settings
 from app.database import SessionDep, get_db, transaction
@@ -227,6 +227,11 @@ class Route(APIRoute):
                 if request.method == "GET" and not uses_session:
                     return await handle(request)
                 return await _repeated(handle, request)
+            except NotAuthorized:
+                caller = await credential(request) if credential is not None else None
+                what = {"method": request.method, "path": request.url.path}
+                audit.record(None, audit.Event.NOT_AUTHORIZED, caller and caller.user_id, **what)
+                raise
             except (HTTPException, RequestValidationError) as error:
                 # The body is read before the token is; whoever has none is told that, whatever the body is.
                 if credential is not None:

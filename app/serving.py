@@ -120,8 +120,12 @@ def log_config(settings: Settings) -> dict[str, Any]:
         "formatters": {"line": {"format": "%(levelname)s %(name)s %(message)s"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
         "root": {"level": settings.log_level.upper(), "handlers": ["stderr"]},
-        # It names each of its plugins.
-        "loggers": {"alembic": {"level": "WARNING"}},
+        "loggers": {
+            # It names each of its plugins.
+            "alembic": {"level": "WARNING"},
+            # What happened to accounts is not a matter of verbosity.
+            "app.audit": {"level": "INFO"},
+        },
     }
 
 

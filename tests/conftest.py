@@ -43,6 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "PASSWORD_HASH_ROUNDS": "4",
         # In memory, so that no test begins with it empty; its own tests set it lower.
         "RATE_LIMIT_PER_MINUTE": "1000000",
+        # Tests of mails send them themselves, or start servers that do.
+        "MAIL_ENABLED": "false",
     }
 
 

@@ -17,9 +17,11 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 from starlette.testclient import TestClient
 
+from tests.mail_server import MailServer, Received
+
 ROOT = Path(__file__).resolve().parent.parent
 # What cascades from these is not named.
-EMPTIED = ("posts", "users", "post_stats_history", "idempotency_keys", "allowances")
+EMPTIED = ("posts", "users", "post_stats_history", "idempotency_keys", "allowances", "outgoing_mails")
 _numbers = count(1)
 
 
@@ -166,6 +168,28 @@ def counted_queries(engine: Engine) -> Iterator[list[str]]:
     finally:
         for one in engines:
             event.remove(one, "before_cursor_execute", note)
+
+
+@pytest.fixture
+def mail_server() -> Iterator[MailServer]:
+    """A mail server that keeps what it is given."""
+    with MailServer() as server:
+        yield server
+
+
+@pytest.fixture
+def receive(mail_server: MailServer) -> Callable[[], list[Received]]:
+    """Has all mails sent that are due, and returns what arrived in this call."""
+    from app.services import mail
+    from app.smtp import Smtp
+
+    def send_all() -> list[Received]:
+        before = len(mail_server.received)
+        while mail.send_next(Smtp("127.0.0.1", mail_server.port, "none")):
+            pass
+        return mail_server.received[before:]
+
+    return send_all
 
 
 def free_port() -> int:

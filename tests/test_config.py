@@ -15,6 +15,9 @@ from app.config import ConfigurationError, Settings, get_settings
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "0123456789abcdef" * 2
 PRODUCTION = {"ENVIRONMENT": "production", "SECRET_KEY": SECRET, "DATABASE_URL": "postgres://u:p@h/d"}
+MAILING = PRODUCTION | {
+    "SMTP_HOST": "mail.example", "PUBLIC_URL": "https://posts.example", "MAIL_FROM": "Posts <posts@example.com>"
+}  # fmt: skip
 NOT_A_URL = "DATABASE_URL must look like postgresql://user:password@host:5432/name"
 
 
@@ -66,6 +69,21 @@ def settings_from(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) 
         ({"DEFAULT_SORT": "best"}, "DEFAULT_SORT: Input should be 'new', 'old', 'top' or 'hot'"),
         ({"PUBLIC_EMAILS": "perhaps"}, "PUBLIC_EMAILS: Input should be a valid boolean"),
         ({"MAX_BODY_BYTES": "1MB"}, "MAX_BODY_BYTES: Input should be a valid integer"),
+        ({"MAIL_FROM": "nobody"}, "MAIL_FROM: must look like name@example.com"),
+        ({"MAIL_FROM": "a@b.c\r\nBcc: canary@b.c"}, "MAIL_FROM: must look like name@example.com"),
+        ({"MAIL_FROM": "a@b.c, canary@b.c"}, "MAIL_FROM: must look like name@example.com"),
+        ({"PUBLIC_URL": "posts.example"}, "PUBLIC_URL: must look like https://example.com"),
+        ({"PUBLIC_URL": "https://posts.example/?next=canary"}, "PUBLIC_URL: must look like https://example.com"),
+        ({"PUBLIC_URL": "javascript://canary"}, "PUBLIC_URL: must look like https://example.com"),
+        ({"SMTP_TLS": "perhaps"}, "SMTP_TLS: Input should be 'starttls', 'tls' or 'none'"),
+        ({"SMTP_USERNAME": "u"}, "SMTP_USERNAME and SMTP_PASSWORD go together"),
+        ({"SMTP_PASSWORD": "canary"}, "SMTP_USERNAME and SMTP_PASSWORD go together"),
+        (MAILING | {"SMTP_TLS": "none"}, "SMTP_TLS=none sends secrets in the clear"),
+        (MAILING | {"SMTP_TLS": "none", "SMTP_HOST": "127.evil.example"}, "SMTP_TLS=none sends secrets in the clear"),
+        (MAILING | {"PUBLIC_URL": ""}, "PUBLIC_URL must be an https:// address in production"),
+        (MAILING | {"PUBLIC_URL": "http://posts.example"}, "PUBLIC_URL must be an https:// address in production"),
+        (MAILING | {"MAIL_FROM": ""}, "MAIL_FROM is not set"),
+        ({"SECURITY_EVENTS_KEPT_DAYS": "0"}, "SECURITY_EVENTS_KEPT_DAYS: Input should be greater than or equal to 1"),
         ({"CORS_ORIGINS": "*"}, "CORS_ORIGINS: '*' is not an origin such as https://example.com; `*` is never allowed"),
         ({"CORS_ORIGINS": "https://a.example,*"}, "CORS_ORIGINS: '*' is not an origin"),
         ({"CORS_ORIGINS": "a.example"}, "CORS_ORIGINS: 'a.example' is not an origin"),
@@ -144,11 +162,23 @@ def test_a_secret_of_32_bytes_is_enough_whatever_its_characters(monkeypatch: pyt
     assert settings_from(monkeypatch, PRODUCTION | {"SECRET_KEY": "é" * 16}).signing_secret == "é" * 16
 
 
+def test_mail_settings_of_production_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_from(monkeypatch, MAILING | {"PUBLIC_URL": "https://posts.example/app/"})
+
+    assert (settings.site, settings.mail_from) == ("https://posts.example/app", "Posts <posts@example.com>")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])
+def test_mail_needs_no_encryption_on_the_way_to_this_machine(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    assert settings_from(monkeypatch, MAILING | {"SMTP_TLS": "none", "SMTP_HOST": host}).smtp_tls == "none"
+
+
 def test_neither_secret_nor_passwords_show_when_settings_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_from(
         monkeypatch,
-        {"SECRET_KEY": "canary" * 8, "DATABASE_URL": "postgres://u:canary@h/d", "DATABASE_PASSWORD": "canary"},
-    )
+        {"SECRET_KEY": "canary" * 8, "DATABASE_URL": "postgres://u:canary@h/d", "DATABASE_PASSWORD": "canary",
+         "SMTP_USERNAME": "u", "SMTP_PASSWORD": "canary"},
+    )  # fmt: skip
 
     assert "canary" not in repr(settings)
     assert "canary" not in repr(settings.database)

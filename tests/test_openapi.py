@@ -23,10 +23,13 @@ OPERATIONS: dict[str, dict[str, Any]] = {
     for path, item in DOCUMENT["paths"].items()
     for method, operation in item.items()
 }
-PUBLIC = {"GET /", "GET /livez", "GET /readyz", "GET /users/{id}", "POST /users", "POST /login", "POST /token/refresh"}
+PUBLIC = {
+    "GET /", "GET /livez", "GET /readyz", "GET /users/{id}", "POST /users", "POST /login", "POST /token/refresh",
+    "POST /password-reset", "POST /password-reset/confirm", "POST /email-verification/confirm",
+}  # fmt: skip
 VERBS = {
     "cast", "change", "confirm", "create", "delete", "end", "get", "list", "login", "logout", "refresh", "remove",
-    "replace", "set", "sign",
+    "replace", "request", "set", "sign",
 }  # fmt: skip
 
 

@@ -39,6 +39,7 @@ class RequestContext:
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
         context.request_id.set(request_id)
         context.client_address.set(scope["client"][0] if scope.get("client") else None)
+        context.user_agent.set(header(scope, b"user-agent").decode("latin-1") or None)
         status = 0
         started_at = time.perf_counter()
 

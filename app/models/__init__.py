@@ -4,13 +4,17 @@ from app.models.allowance import Allowance
 from app.models.api_key import ApiKey, Scope
 from app.models.base import Base
 from app.models.idempotency_key import IdempotencyKey
+from app.models.mail_token import MailToken, MailTokenPurpose
+from app.models.outgoing_mail import MailKind, OutgoingMail
 from app.models.post import Post, PostStats, PostStatsHistory
+from app.models.security_event import SecurityEvent
 from app.models.session import Session, SessionKind
 from app.models.totp import RecoveryCode, Totp
 from app.models.user import Role, User
 from app.models.vote import Vote
 
 __all__ = [
-    "Allowance", "ApiKey", "Base", "IdempotencyKey", "Post", "PostStats", "PostStatsHistory", "RecoveryCode", "Role",
-    "Scope", "Session", "SessionKind", "Totp", "User", "Vote",
+    "Allowance", "ApiKey", "Base", "IdempotencyKey", "MailKind", "MailToken", "MailTokenPurpose", "OutgoingMail",
+    "Post", "PostStats", "PostStatsHistory", "RecoveryCode", "Role", "Scope", "SecurityEvent", "Session",
+    "SessionKind", "Totp", "User", "Vote",
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """People who can sign in."""
 
+from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import CheckConstraint, Index, String, text
@@ -18,6 +19,7 @@ class User(Base):
     id: Mapped[PrimaryKey]
     email: Mapped[str]
     email_canonical: Mapped[str] = mapped_column(unique=True)
+    email_verified_at: Mapped[datetime | None]
     username: Mapped[str]
     password_hash: Mapped[str]
     role: Mapped[Role] = mapped_column(String, server_default="user")
@@ -33,6 +35,11 @@ class User(Base):
             "lower(username COLLATE \"C\") !~ '^user[0-9]+$' OR username = 'user' || id::text", name="username_reserved"
         ),
     )
+
+    @property
+    def email_verified(self) -> bool:
+        """Whether the owner has shown that they read the mail of `email`."""
+        return self.email_verified_at is not None
 
     @property
     def is_moderator(self) -> bool:

@@ -93,6 +93,9 @@ Password = Annotated[
     ),
     AfterValidator(_storable), AfterValidator(_uncommon),
 ]  # fmt: skip
+MailedToken = Annotated[
+    str, Field(min_length=1, max_length=200, description="From the link in the mail."), AfterValidator(_storable)
+]
 VoteDirection = Annotated[Literal[0, 1], BeforeValidator(_zero_or_one, json_schema_input_type=Literal[0, 1])]
 Limit = Annotated[int, Field(ge=1, le=100)]
 Skip = Annotated[int, Field(ge=0, le=10_000)]

@@ -47,5 +47,6 @@ class NewUser(Profile):
 class Account(NewUser):
     """A user as they see themselves, and as admins see them."""
 
+    email_verified: bool = Field(description="Whether the owner has shown that they read the mail of `email`.")
     role: Role
     is_active: bool

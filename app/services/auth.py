@@ -86,8 +86,7 @@ def _recognise(name: str, password: str) -> tuple[models.User, str | None]:
         user = _find(db, name)
     fits, better_hash = passwords.verify(password, user.password_hash if user else None)
     if user is None or not fits or not user.is_active:
-        with transaction() as db:
-            audit.record(db, Event.SIGN_IN_FAILED, user.id if user else None)
+        audit.record_apart(Event.SIGN_IN_FAILED, user.id if user else None)
         raise InvalidCredentials
     return user, better_hash
 

@@ -1,4 +1,5 @@
-"""Removing what nobody needs any more: ended sessions, answers and allowances past their time, old vote history.
+"""Removing what nobody needs any more: ended sessions, answers and allowances past their time, old vote history,
+mails that were not sent, tokens that have expired, and old security events.
 
 Batches are bounded and each is a transaction of its own; rows that somebody else has locked are left for the next
 time. So it can run at any moment, and twice at once.
@@ -13,10 +14,21 @@ from datetime import timedelta
 
 from sqlalchemy import ColumnElement, delete, func, select
 
+from app.config import get_settings
 from app.database import writing
-from app.models import Allowance, IdempotencyKey, PostStatsHistory, Session
+from app.models import (
+    Allowance,
+    IdempotencyKey,
+    MailToken,
+    OutgoingMail,
+    PostStatsHistory,
+    SecurityEvent,
+    Session,
+)
 
 HISTORY_KEPT = timedelta(hours=2)
+# For an operator to look at what could not be sent, and why.
+UNSENT_MAILS_KEPT = timedelta(days=7)
 BATCH_ROWS = 5_000
 
 
@@ -27,13 +39,17 @@ def collect(batch_rows: int = BATCH_ROWS) -> Iterator[tuple[str, int]]:
     yield "allowances", _remove(Allowance, Allowance.expires_at <= func.now(), batch_rows)
     is_old = PostStatsHistory.changed_at < func.now() - HISTORY_KEPT
     yield "post_stats_history", _remove(PostStatsHistory, is_old, batch_rows)
+    yield "mail_tokens", _remove(MailToken, MailToken.expires_at <= func.now(), batch_rows)
+    is_unsent = OutgoingMail.created_at < func.now() - UNSENT_MAILS_KEPT
+    yield "outgoing_mails", _remove(OutgoingMail, is_unsent, batch_rows)
+    is_past = SecurityEvent.created_at < func.now() - get_settings().security_events_kept
+    yield "security_events", _remove(SecurityEvent, is_past, batch_rows)
 
 
-def _remove(
-    table: type[Session | IdempotencyKey | Allowance | PostStatsHistory],
-    is_expired: ColumnElement[bool],
-    batch_rows: int,
-) -> int:
+Expiring = Session | IdempotencyKey | Allowance | PostStatsHistory | MailToken | OutgoingMail | SecurityEvent
+
+
+def _remove(table: type[Expiring], is_expired: ColumnElement[bool], batch_rows: int) -> int:
     """Walk along the key, so that no row is looked at twice, whether or not it was removed."""
     removed, last = 0, 0
     while True:

@@ -7,17 +7,18 @@ from typing import Any
 from sqlalchemy import and_, delete, false, insert, select, true, union_all, update
 from sqlalchemy.orm import Session
 
-from app import audit, limits, models, passwords
+from app import audit, limits, models, outbox, passwords
 from app.audit import Event
-from app.errors import LastAdmin, UserNotFound, WrongPassword
+from app.errors import LastAdmin, NotAuthenticated, UserNotFound, WrongPassword
 from app.schemas.types import canonical_email
 from app.schemas.user import UserChange, UserIn
 
 
 def sign_up(db: Session, new: UserIn) -> models.User:
-    """Make the account. The database refuses an e-mail address or username that is taken, whoever asks at once.
+    """Make the account, and have its address verified.
 
-    Hashes the password: call it through `passwords.in_hashing_thread`.
+    The database refuses an e-mail address or username that is taken, whoever asks at once. Hashes the password: call it
+    through `passwords.in_hashing_thread`.
     """
     values = {
         "email": new.email,
@@ -26,7 +27,10 @@ def sign_up(db: Session, new: UserIn) -> models.User:
     }
     if new.username is not None:
         values["username"] = new.username
-    return db.scalars(insert(models.User).values(values).returning(models.User)).one()
+    user = db.scalars(insert(models.User).values(values).returning(models.User)).one()
+    audit.record(db, Event.SIGNED_UP, user.id)
+    outbox.post(db, "email_verification", user.email)
+    return user
 
 
 def get(db: Session, user_id: int) -> models.User:
@@ -62,9 +66,9 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
     """Change the caller's own account, or, for admins, anybody's.
 
     A new password or a disabled account ends the account's sessions and API keys; the session in which somebody changes
-    their own password goes on.
-    Hashes passwords: call it through `passwords.in_hashing_thread`.
-    Raises `UserNotFound`, `WrongPassword`, `TooManyTries`, `LastAdmin`.
+    their own password goes on. Of a new password or e-mail address, the address that the account had is told.
+    Hashes passwords: call it through `passwords.in_hashing_thread`. Raises `UserNotFound`, `WrongPassword`,
+    `TooManyTries`, `LastAdmin`, and `NotAuthenticated` where the caller's own account is deleted meanwhile.
     """
     needs_password = caller.id == user_id and (wanted.email is not None or wanted.password is not None)
     if needs_password:
@@ -80,7 +84,13 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
     values |= standing
     if not values:
         return get(db, user_id)
-    before = _lock(db, user_id, standing) if standing else None
+    # Locked, so that of two changes at once each tells the address that it took the place of.
+    before = _lock(db, user_id, standing)
+    if before is None:
+        raise NotAuthenticated if caller.id == user_id else UserNotFound(user_id)
+    has_new_email = values.get("email_canonical", before.email_canonical) != before.email_canonical
+    if has_new_email:
+        values["email_verified_at"] = None
     # The password that was verified must still be the password: of two changes at once, one is refused.
     still = models.User.password_hash == caller.password_hash if needs_password else true()
     user = db.scalars(
@@ -92,14 +102,18 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
     ).one_or_none()
     if user is None:
         raise WrongPassword if needs_password else UserNotFound(user_id)
+    if has_new_email:
+        audit.record(db, Event.EMAIL_CHANGED, user_id)
+        outbox.post(db, "email_changed", before.email)
+        outbox.post(db, "email_verification", user.email)
     if wanted.password is not None:
         audit.record(db, Event.PASSWORD_CHANGED, user_id, by_user_id=caller.id)
+        outbox.post(db, "password_changed", before.email)
     if wanted.password is not None or values.get("is_active") is False:
         # Sign-ins and API keys alike. Only who changed their own password, and is still welcome, stays signed in.
         is_spared = models.Session.id == session_id if user.is_active else false()
         db.execute(delete(models.Session).where(models.Session.user_id == user_id, ~is_spared))
-    if before is not None:
-        _record_change(db, before, user, by=caller.id)
+    _record_change(db, before, user, by=caller.id)
     return user
 
 
@@ -128,14 +142,17 @@ def remove(db: Session, user_id: int) -> None:
         .with_for_update(key_share=True)
     )
     db.execute(delete(models.User).where(models.User.id == user_id))
+    audit.record(db, Event.ACCOUNT_DELETED, user_id)
 
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """What an account may do."""
+    """What an account may do, and where its owner is told."""
 
     role: models.Role
     is_active: bool
+    email: str
+    email_canonical: str
 
     @property
     def manages(self) -> bool:
@@ -143,27 +160,29 @@ class _Standing:
         return self.role == "admin" and self.is_active
 
 
-def _lock(db: Session, user_id: int, wanted: Mapping[str, Any]) -> _Standing:
-    """Lock the account, and with an admin's those of all active admins; return what it was before the change.
+def _lock(db: Session, user_id: int, wanted: Mapping[str, Any]) -> _Standing | None:
+    """Lock the account; return what it was before the change that is wanted to its standing, None if it is not there.
 
-    Whoever else removes an admin meanwhile is waited for, and waits: two who remove each other do not both succeed.
-    Raises `UserNotFound`, and `LastAdmin` where the change would leave nobody to manage accounts.
+    Where an admin's standing is to change, the accounts of all active admins are locked. Whoever else removes an admin
+    meanwhile is waited for, and waits: two who remove each other do not both succeed.
+    Raises `LastAdmin` where the change would leave nobody to manage accounts.
     """
     manages = and_(models.User.role == "admin", models.User.is_active)
     account = select(models.User.id).where(models.User.id == user_id)
     admins = select(models.User.id).where(manages, account.where(manages).exists())
+    columns = (models.User.role, models.User.is_active, models.User.email, models.User.email_canonical)
     locked = {
-        row.id: _Standing(row.role, row.is_active)
+        row.id: _Standing(row.role, row.is_active, row.email, row.email_canonical)
         for row in db.execute(
-            select(models.User.id, models.User.role, models.User.is_active)
-            .where(models.User.id.in_(union_all(account, admins)))
+            select(models.User.id, *columns)
+            .where(models.User.id.in_(union_all(account, admins) if wanted else account))
             .order_by(models.User.id)
             .with_for_update()
         )
     }
     before = locked.pop(user_id, None)
-    if before is None:
-        raise UserNotFound(user_id)
+    if before is None or not wanted:
+        return before
     if before.manages and not replace(before, **wanted).manages and not any(other.manages for other in locked.values()):
         raise LastAdmin
     return before

@@ -28,6 +28,9 @@ PUBLIC = {
     ("POST", "/users"),
     ("POST", "/login"),
     ("POST", "/token/refresh"),
+    ("POST", "/password-reset"),
+    ("POST", "/password-reset/confirm"),
+    ("POST", "/email-verification/confirm"),
 }
 OPERATIONS = [(method.upper(), path) for path, item in app.openapi()["paths"].items() for method in item]
 PROTECTED = [operation for operation in OPERATIONS if operation not in PUBLIC]

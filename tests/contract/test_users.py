@@ -201,7 +201,7 @@ def test_me_is_ones_own_account(client: TestClient, person: Person) -> None:
     response = client.get("/users/me", headers=person.headers)
 
     assert response.status_code == 200
-    assert set(response.json()) == {"id", "email", "username", "created_at", "role", "is_active"}
+    assert set(response.json()) == {"id", "email", "username", "created_at", "role", "is_active", "email_verified"}
     assert response.json()["id"] == person.id
     assert response.json()["email"] == person.email
 

@@ -7,11 +7,12 @@ from sqlalchemy import URL, Connection, text
 from alembic import command
 from tests.migrations.conftest import config_for, revisions
 
-ALL = ("posts", "users", "votes", "sessions", "idempotency_keys", "totps", "recovery_codes", "api_keys", "allowances")
 FIRST_REVISION = {
     "posts": "0001", "users": "0003", "votes": "0006", "sessions": "0012", "idempotency_keys": "0013",
     "totps": "0017", "recovery_codes": "0017", "api_keys": "0018", "allowances": "0019",
+    "security_events": "0021", "outgoing_mails": "0022", "mail_tokens": "0022",
 }  # fmt: skip
+ALL = tuple(FIRST_REVISION)
 LABELS = {
     "posts": "SELECT title FROM posts",
     "users": "SELECT email FROM users",
@@ -22,6 +23,9 @@ LABELS = {
     "recovery_codes": "SELECT convert_from(code_hash, 'UTF8') FROM recovery_codes",
     "api_keys": "SELECT name FROM api_keys",
     "allowances": "SELECT limit_name FROM allowances",
+    "security_events": "SELECT details->>'label' FROM security_events",
+    "outgoing_mails": "SELECT address FROM outgoing_mails",
+    "mail_tokens": "SELECT email FROM mail_tokens",
 }  # fmt: skip
 NOBODY = "nobody@example.com"
 
@@ -68,6 +72,23 @@ def insert_rows(connection: Connection, revision: str, label: str) -> None:
     if revision >= FIRST_REVISION["allowances"]:
         connection.execute(
             text("INSERT INTO allowances (limit_name, key, used_at, expires_at) VALUES (:label, '', '{}', now())"),
+            values,
+        )
+    if revision >= "0021":
+        connection.execute(
+            text("""
+                INSERT INTO security_events (user_id, event, details)
+                VALUES (:user, 'signed_in', jsonb_build_object('label', CAST(:label AS text)))
+            """),
+            values,
+        )
+    if revision >= "0022":
+        connection.execute(text("INSERT INTO outgoing_mails (kind, address) VALUES ('email_changed', :label)"), values)
+        connection.execute(
+            text("""
+                INSERT INTO mail_tokens (user_id, purpose, token_hash, email, expires_at)
+                VALUES (:user, 'password_reset', CAST(:label AS bytea), :label, now())
+            """),
             values,
         )
 

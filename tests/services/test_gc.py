@@ -7,6 +7,11 @@ from sqlalchemy import Connection, Engine, text
 from app.services import gc
 from tests.fixtures import Person
 
+TABLES = (
+    "sessions", "idempotency_keys", "allowances", "post_stats_history", "mail_tokens", "outgoing_mails",
+    "security_events",
+)  # fmt: skip
+
 
 def fill(connection: Connection, person: Person) -> None:
     """Ten of each that have expired, and one of each that has not; with the person's own, two sessions."""
@@ -39,21 +44,45 @@ def fill(connection: Connection, person: Person) -> None:
                 SELECT 1, 0, now() - interval '{age}' FROM generate_series(1, {count})
             """)
         )
+    for age, count in (("-1 second", 10), ("1 hour", 1)):
+        connection.execute(
+            text(f"""
+                WITH somebody AS (
+                    INSERT INTO users (email, email_canonical, password_hash)
+                    SELECT '', '{age}' || n, '' FROM generate_series(1, {count}) AS n RETURNING id
+                )
+                INSERT INTO mail_tokens (user_id, purpose, token_hash, email, expires_at)
+                SELECT id, 'password_reset', int8send(id), '', now() + interval '{age}' FROM somebody
+            """)
+        )
+    for days, count in ((8, 10), (6, 1)):
+        connection.execute(
+            text(f"""
+                INSERT INTO outgoing_mails (kind, address, created_at, due_at)
+                SELECT 'email_changed', '', now() - interval '{days} days', 'infinity' FROM generate_series(1, {count})
+            """)
+        )
+    for days, count in ((91, 10), (89, 1)):
+        connection.execute(
+            text(f"""
+                INSERT INTO security_events (user_id, event, created_at)
+                SELECT :id, 'signed_in', now() - interval '{days} days' FROM generate_series(1, {count})
+            """),
+            {"id": person.id},
+        )
 
 
 def left(connection: Connection) -> list[int | None]:
-    tables = ("sessions", "idempotency_keys", "allowances", "post_stats_history")
-    return [connection.scalar(text(f"SELECT count(*) FROM {table}")) for table in tables]
+    return [connection.scalar(text(f"SELECT count(*) FROM {table}")) for table in TABLES]
 
 
 def test_what_has_expired_is_removed_in_batches_and_counted(connection: Connection, person: Person) -> None:
     fill(connection, person)
 
-    tables = ["sessions", "idempotency_keys", "allowances", "post_stats_history"]
-    assert dict(gc.collect(batch_rows=3)) == dict.fromkeys(tables, 10)
+    assert dict(gc.collect(batch_rows=3)) == dict.fromkeys(TABLES, 10)
 
-    assert left(connection) == [2, 1, 1, 1]
-    assert dict(gc.collect()) == dict.fromkeys(tables, 0)
+    assert left(connection) == [2, 1, 1, 1, 1, 1, 1]
+    assert dict(gc.collect()) == dict.fromkeys(TABLES, 0)
 
 
 def test_rows_that_somebody_has_locked_are_left_without_waiting(

@@ -1,0 +1,33 @@
+"""`/email-verification`: showing that one reads the mail of one's account's address."""
+
+from fastapi import APIRouter
+
+from app import context, limits
+from app.database import SessionDep
+from app.errors import InvalidToken, NotAuthenticated, TooManyTries
+from app.oauth2 import Route, Token
+from app.problems import responses
+from app.schemas.email_verification import EmailVerification, EmailVerificationRequested
+from app.services import auth, email_verification
+
+router = APIRouter(prefix="/email-verification", tags=["signing in"], route_class=Route)
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=EmailVerificationRequested,
+    responses=responses(NotAuthenticated, TooManyTries),
+)
+def request_email_verification(token: Token, db: SessionDep) -> EmailVerificationRequested:
+    """Have a link to verify it mailed to the address of one's account."""
+    # Before the session has a connection: counting takes one of its own.
+    limits.spend(limits.MAIL_FROM_ADDRESS, context.client_address.get() or "")
+    email_verification.request(db, auth.current_user(db, token.user_id, token.session_id))
+    return EmailVerificationRequested()
+
+
+@router.post("/confirm", status_code=204, responses=responses(InvalidToken))
+def confirm_email_verification(wanted: EmailVerification, db: SessionDep) -> None:
+    """Verify an address with the token of the newest mail. A token for an address that was changed since is void."""
+    email_verification.verify(db, wanted.token)

@@ -1,0 +1,30 @@
+"""`/password-reset`: a new password for somebody who has forgotten theirs."""
+
+from fastapi import APIRouter
+
+from app import context, limits, passwords
+from app.database import SessionDep
+from app.errors import InvalidToken, TooManyTries
+from app.oauth2 import Route
+from app.problems import responses
+from app.schemas.password_reset import PasswordReset, PasswordResetRequest, PasswordResetRequested
+from app.services import password_reset
+
+router = APIRouter(prefix="/password-reset", tags=["signing in"], route_class=Route)
+
+
+@router.post("", status_code=202, response_model=PasswordResetRequested, responses=responses(TooManyTries))
+def request_password_reset(wanted: PasswordResetRequest, db: SessionDep) -> PasswordResetRequested:
+    """Have a link to choose a new password mailed to the account with this address.
+
+    The answer is the same whether or not there is one.
+    """
+    limits.spend(limits.MAIL_FROM_ADDRESS, context.client_address.get() or "")
+    password_reset.request(db, wanted.email)
+    return PasswordResetRequested()
+
+
+@router.post("/confirm", status_code=204, responses=responses(InvalidToken))
+async def confirm_password_reset(wanted: PasswordReset) -> None:
+    """Choose a new password with the token of the newest mail. It ends every session and API key of the account."""
+    await passwords.in_hashing_thread(password_reset.reset, wanted.token, wanted.password)

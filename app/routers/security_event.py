@@ -1,0 +1,47 @@
+"""`/users/me/security-events`: what happened to one's account."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import models, pagination
+from app.database import SessionDep
+from app.errors import MalformedCursor, NotAuthenticated
+from app.oauth2 import CurrentUser, Route
+from app.problems import responses
+from app.routers.paged import link_header
+from app.schemas.security_event import SecurityEvent
+from app.schemas.types import Cursor, Limit, Skip
+from app.services import security_event
+
+router = APIRouter(prefix="/users/me/security-events", tags=["users"], route_class=Route)
+
+
+@router.get("", response_model=list[SecurityEvent], responses=responses(NotAuthenticated, MalformedCursor))
+def list_my_security_events(
+    caller: CurrentUser,
+    db: SessionDep,
+    request: Request,
+    response: Response,
+    limit: Annotated[Limit, Query()] = 10,
+    skip: Annotated[Skip, Query()] = 0,
+    cursor: Annotated[Cursor | None, Query()] = None,
+) -> list[models.SecurityEvent]:
+    """List what happened to one's account, the newest first: sign-ins, changes of the password, and the like."""
+    response.headers["Cache-Control"] = "no-store"
+    before_id = _before(cursor) if cursor else None
+    events = security_event.list_own(db, caller.id, before_id=before_id, limit=limit + 1, skip=0 if cursor else skip)
+    if len(events) > limit:
+        events = events[:limit]
+        following = pagination.seal(["security_events", events[-1].id])
+        response.headers["Link"] = link_header(request, next=following) or ""
+    return [*events]
+
+
+def _before(cursor: str) -> int:
+    made_for, event_id = [*pagination.unseal(cursor), None, None][:2]
+    if made_for != "security_events" or not isinstance(event_id, int):
+        raise MalformedCursor
+    return event_id

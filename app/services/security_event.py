@@ -1,0 +1,16 @@
+"""What happened to an account, for its owner."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.models import SecurityEvent
+
+
+def list_own(db: Session, user_id: int, *, before_id: int | None, limit: int, skip: int) -> Sequence[SecurityEvent]:
+    """The account's events, the newest first, from before one of them."""
+    statement = select(SecurityEvent).where(SecurityEvent.user_id == user_id)
+    if before_id is not None:
+        statement = statement.where(SecurityEvent.id < before_id)
+    return db.scalars(statement.order_by(SecurityEvent.id.desc()).limit(limit).offset(skip)).all()

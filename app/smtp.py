@@ -1,0 +1,106 @@
+"""How a mail leaves: by SMTP, or, on a developer's machine, into a folder. The only importer of smtplib."""
+
+import logging
+import os
+import smtplib
+import socket
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Protocol
+
+from app.config import LOCAL_FOLDER, Settings, SmtpTls
+
+logger = logging.getLogger("app.mail")
+
+# For each answer of the mail server, and for the connection.
+TIMEOUT_SECONDS = 10
+
+
+class NotSent(Exception):
+    """The mail was not taken. The message has no address in it, as mail servers' own words often do."""
+
+
+class NeverSent(NotSent):
+    """The mail server will not take mail for this address, however often it is asked."""
+
+
+class Transport(Protocol):
+    """Takes mails. Raises `NotSent` when a mail was not, or perhaps not, taken."""
+
+    def send(self, message: EmailMessage, address: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Smtp:
+    """A mail server. With `starttls` and `tls` it must show a certificate for its name, or gets nothing."""
+
+    host: str
+    port: int
+    tls: SmtpTls = "starttls"
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    timeout_seconds: float = TIMEOUT_SECONDS
+
+    def send(self, message: EmailMessage, address: str) -> None:
+        try:
+            server = self._connect()
+            try:
+                server.send_message(message, to_addrs=[address])
+                with suppress(OSError):  # It was taken, whatever is answered to our good-bye.
+                    server.quit()
+            finally:
+                server.close()
+        except smtplib.SMTPRecipientsRefused as error:
+            (code, _), *_ = error.recipients.values()
+            raise (NeverSent if code >= 500 else NotSent)(f"the address was refused ({code})") from None
+        except smtplib.SMTPResponseException as error:
+            raise NotSent(f"{type(error).__name__} ({error.smtp_code})") from None
+        except (OSError, ValueError) as error:  # ValueError: of an address that no header can hold.
+            raise NotSent(type(error).__name__) from None
+
+    def _connect(self) -> smtplib.SMTP:
+        name = socket.gethostname()  # Else smtplib asks the DNS for it, which may take long.
+        if self.tls == "tls":
+            context = ssl.create_default_context()
+            server: smtplib.SMTP = smtplib.SMTP_SSL(
+                self.host, self.port, name, timeout=self.timeout_seconds, context=context
+            )
+        else:
+            server = smtplib.SMTP(self.host, self.port, name, self.timeout_seconds)
+        try:
+            if self.tls == "starttls":
+                server.starttls(context=ssl.create_default_context())
+            if self.username is not None:
+                server.login(self.username, self.password or "")
+        except BaseException:
+            server.close()
+            raise
+        return server
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """For development: every mail is a file, and is printed."""
+
+    path: Path = LOCAL_FOLDER / "mail"
+
+    def send(self, message: EmailMessage, address: str) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = self.path / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S.%f}.eml"
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as output:
+            output.write(message.as_bytes())
+        logger.info("a mail to %s, kept in %s:\n%s", address, file, message.get_content())
+
+
+def transport(settings: Settings) -> Transport | None:
+    """How mails leave by these settings; None: they stay in the database."""
+    if not settings.mail_enabled:
+        return None
+    if settings.smtp_host is None:
+        return Folder() if settings.environment == "development" else None
+    password = settings.smtp_password.get_secret_value() if settings.smtp_password else None
+    return Smtp(settings.smtp_host, settings.smtp_port, settings.smtp_tls, settings.smtp_username, password)

@@ -1,0 +1,176 @@
+"""`/email-verification`: an address is verified by whoever reads its mail, and by nobody else."""
+
+from collections.abc import Callable
+
+import httpx2
+import pytest
+from starlette.testclient import TestClient
+
+from tests.contract.answers import assert_refused
+from tests.contract.conftest import Rows
+from tests.fixtures import PASSWORD, Person
+from tests.mail_server import Received
+
+Receive = Callable[[], list[Received]]
+
+
+def confirm(client: TestClient, token: str) -> httpx2.Response:
+    return client.post("/email-verification/confirm", json={"token": token})
+
+
+def token_for(client: TestClient, person: Person, receive: Receive) -> str:
+    response = client.post("/email-verification", headers=person.headers)
+    assert response.status_code == 202
+    (mail,) = receive()
+    assert mail.address == person.email
+    return mail.token
+
+
+def is_verified(client: TestClient, person: Person) -> bool:
+    verified = client.get("/users/me", headers=person.headers).json()["email_verified"]
+    assert isinstance(verified, bool)
+    return verified
+
+
+def test_signing_up_mails_a_token_that_verifies_the_address(client: TestClient, receive: Receive, rows: Rows) -> None:
+    client.post("/users", json={"email": "Ada@example.com", "password": PASSWORD})
+    (mail,) = receive()
+    assert mail.address == "Ada@example.com"
+    assert rows("SELECT email_verified_at FROM users") == [(None,)]
+
+    assert confirm(client, mail.token).status_code == 204
+
+    assert rows("SELECT email_verified_at BETWEEN now() - interval '1 minute' AND now() FROM users") == [(True,)]
+    assert rows("SELECT event FROM security_events ORDER BY id") == [("signed_up",), ("email_verified",)]
+
+
+def test_a_sign_up_that_fails_sends_no_mail(client: TestClient, person: Person, rows: Rows) -> None:
+    assert client.post("/users", json={"email": person.email, "password": PASSWORD}).status_code == 409
+
+    assert rows("SELECT 1 FROM outgoing_mails UNION ALL SELECT 1 FROM security_events") == []
+
+
+def test_a_token_can_be_had_again_and_works_once(client: TestClient, person: Person, receive: Receive) -> None:
+    token = token_for(client, person, receive)
+    assert not is_verified(client, person)
+
+    assert confirm(client, token).status_code == 204
+
+    assert is_verified(client, person)
+    assert_refused(confirm(client, token), 403, "invalid_token")
+
+
+def test_only_the_newest_token_verifies(client: TestClient, person: Person, receive: Receive) -> None:
+    first = token_for(client, person, receive)
+    second = token_for(client, person, receive)
+
+    assert_refused(confirm(client, first), 403, "invalid_token")
+    assert confirm(client, second).status_code == 204
+
+
+def test_who_is_verified_already_gets_the_same_answer_and_no_mail(
+    client: TestClient, person: Person, receive: Receive
+) -> None:
+    before = client.post("/email-verification", headers=person.headers)
+    confirm(client, receive()[0].token)
+
+    after = client.post("/email-verification", headers=person.headers)
+
+    assert (after.status_code, after.content) == (before.status_code, before.content)
+    assert receive() == []
+
+
+def test_a_token_for_an_address_that_was_changed_since_is_void(
+    client: TestClient, person: Person, receive: Receive
+) -> None:
+    token = token_for(client, person, receive)
+    wanted = {"email": "new@example.com", "current_password": PASSWORD}
+    client.patch("/users/me", json=wanted, headers=person.headers)
+
+    assert_refused(confirm(client, token), 403, "invalid_token")
+
+    assert not is_verified(client, person)
+
+
+def test_a_mail_that_was_not_yet_sent_when_the_address_changed_is_not_sent(
+    client: TestClient, person: Person, receive: Receive
+) -> None:
+    client.post("/email-verification", headers=person.headers)
+    wanted = {"email": "new@example.com", "current_password": PASSWORD}
+    client.patch("/users/me", json=wanted, headers=person.headers)
+
+    assert [(mail.address, mail.message["Subject"]) for mail in receive()] == [
+        (person.email, "Your e-mail address was changed"), ("new@example.com", "Confirm your e-mail address")
+    ]  # fmt: skip
+
+
+def test_a_new_address_has_to_be_verified_and_the_old_one_is_told(
+    client: TestClient, person: Person, receive: Receive, rows: Rows
+) -> None:
+    confirm(client, token_for(client, person, receive))
+    wanted = {"email": "new@example.com", "current_password": PASSWORD}
+
+    assert client.patch("/users/me", json=wanted, headers=person.headers).json()["email_verified"] is False
+
+    told, asked = receive()
+    assert told.address == person.email
+    assert "new@example.com" not in told.message.as_string()
+    assert asked.address == "new@example.com"
+    assert confirm(client, asked.token).status_code == 204
+    assert is_verified(client, person)
+    assert ("email_changed",) in rows("SELECT event FROM security_events WHERE user_id = :id", id=person.id)
+
+
+@pytest.mark.parametrize("spelling", ["PERSON@example.com", "person@example.com"])
+def test_another_spelling_of_the_address_leaves_it_verified_and_tells_nobody(
+    client: TestClient, make_person: Callable[..., Person], receive: Receive, spelling: str
+) -> None:
+    person = make_person(email="Person@example.com")
+    confirm(client, token_for(client, person, receive))
+
+    client.patch("/users/me", json={"email": spelling, "current_password": PASSWORD}, headers=person.headers)
+
+    assert is_verified(client, person)
+    assert receive() == []
+
+
+def test_a_change_that_is_refused_tells_nobody(client: TestClient, person: Person, other: Person, rows: Rows) -> None:
+    for wanted in ({"email": "new@example.com", "current_password": "wrong"}, {"email": other.email}):
+        response = client.patch("/users/me", json={"current_password": PASSWORD} | wanted, headers=person.headers)
+        assert response.status_code in {403, 409}
+
+    assert rows("SELECT 1 FROM outgoing_mails UNION ALL SELECT 1 FROM security_events") == []
+
+
+@pytest.mark.parametrize("is_by_admin", [True, False])
+def test_a_new_password_is_told_to_its_owner(
+    client: TestClient, person: Person, admin: Person, receive: Receive, *, is_by_admin: bool
+) -> None:
+    wanted = {"password": "a new password", "current_password": PASSWORD}
+    headers = (admin if is_by_admin else person).headers
+
+    assert client.patch(f"/users/{person.id}", json=wanted, headers=headers).status_code == 200
+
+    (mail,) = receive()
+    assert (mail.address, mail.message["Subject"]) == (person.email, "Your password was changed")
+
+
+@pytest.mark.parametrize("token", ["x", "A" * 43, "\N{PILE OF POO}"])
+def test_a_made_up_token_verifies_nothing(client: TestClient, person: Person, receive: Receive, token: str) -> None:
+    token_for(client, person, receive)
+
+    assert_refused(confirm(client, token), 403, "invalid_token")
+    assert not is_verified(client, person)
+
+
+def test_a_reset_token_verifies_nothing(client: TestClient, person: Person, receive: Receive) -> None:
+    client.post("/password-reset", json={"email": person.email})
+    (mail,) = receive()
+
+    assert_refused(confirm(client, mail.token), 403, "invalid_token")
+    assert not is_verified(client, person)
+
+
+@pytest.mark.parametrize("body", [{}, {"token": ""}, {"token": 7}, {"token": "x" * 201}, {"token": "a\0b"}])
+def test_a_malformed_confirmation_is_refused(client: TestClient, body: dict[str, object]) -> None:
+    assert_refused(client.post("/email-verification/confirm", json=body), 422, "validation_failed")

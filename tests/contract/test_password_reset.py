@@ -1,0 +1,224 @@
+"""`/password-reset`: who gets a mail, what its token can do, and that nobody learns who has an account."""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import httpx2
+import pytest
+from starlette.testclient import TestClient
+
+from tests.contract.answers import assert_refused, assert_unauthenticated
+from tests.contract.conftest import Rows
+from tests.fixtures import PASSWORD, Person, Server
+from tests.mail_server import MailServer, Received
+
+Receive = Callable[[], list[Received]]
+NEW_PASSWORD = "a whole new password"
+
+
+def request_reset(client: TestClient, email: str) -> None:
+    assert client.post("/password-reset", json={"email": email}).status_code == 202
+
+
+def confirm(client: TestClient, token: str, password: str = NEW_PASSWORD) -> httpx2.Response:
+    return client.post("/password-reset/confirm", json={"token": token, "password": password})
+
+
+def sign_in(client: TestClient, person: Person, password: str) -> int:
+    return client.post("/login", data={"username": person.email, "password": password}).status_code
+
+
+def reset_token(client: TestClient, person: Person, receive: Receive) -> str:
+    request_reset(client, person.email)
+    (mail,) = receive()
+    return mail.token
+
+
+def test_the_mailed_token_sets_a_new_password_once(
+    client: TestClient, person: Person, receive: Receive, rows: Rows
+) -> None:
+    token = reset_token(client, person, receive)
+
+    response = confirm(client, token)
+
+    assert (response.status_code, response.content) == (204, b"")
+    assert sign_in(client, person, NEW_PASSWORD) == 200
+    assert sign_in(client, person, PASSWORD) == 403
+    assert_refused(confirm(client, token, "another password"), 403, "invalid_token")
+    assert sign_in(client, person, NEW_PASSWORD) == 200
+    assert rows("SELECT 1 FROM mail_tokens") == []
+
+
+def test_a_reset_ends_every_session_of_the_account_and_of_nobody_else(
+    client: TestClient, person: Person, other: Person, receive: Receive, rows: Rows
+) -> None:
+    confirm(client, reset_token(client, person, receive))
+
+    assert_unauthenticated(client.get("/users/me", headers=person.headers))
+    assert_unauthenticated(client.get("/posts", headers=person.headers))
+    assert rows("SELECT user_id FROM sessions") == [(other.id,)]
+
+
+def test_a_reset_voids_every_other_mailed_token(client: TestClient, person: Person, receive: Receive) -> None:
+    client.post("/email-verification", headers=person.headers)
+    (mail,) = receive()
+
+    confirm(client, reset_token(client, person, receive))
+
+    assert_refused(client.post("/email-verification/confirm", json={"token": mail.token}), 403, "invalid_token")
+
+
+def test_a_reset_is_told_by_mail_and_by_its_events(
+    client: TestClient, person: Person, receive: Receive, rows: Rows
+) -> None:
+    confirm(client, reset_token(client, person, receive))
+
+    (mail,) = receive()
+    assert (mail.address, mail.message["Subject"]) == (person.email, "Your password was changed")
+    assert rows("SELECT user_id, event FROM security_events ORDER BY id") == [
+        (person.id, "password_reset_requested"), (person.id, "password_reset")
+    ]  # fmt: skip
+
+
+def test_only_the_newest_token_works(client: TestClient, person: Person, receive: Receive) -> None:
+    first = reset_token(client, person, receive)
+    second = reset_token(client, person, receive)
+
+    assert_refused(confirm(client, first), 403, "invalid_token")
+    assert confirm(client, second).status_code == 204
+
+
+def test_a_token_is_random_and_kept_as_its_hash_only(
+    client: TestClient, person: Person, receive: Receive, rows: Rows
+) -> None:
+    token = reset_token(client, person, receive)
+
+    assert len(token) == 43  # 32 bytes in base64.
+    assert rows(
+        "SELECT token_hash = sha256(CAST(:token AS bytea)), "
+        "expires_at BETWEEN now() + interval '59 minutes' AND now() + interval '1 hour' FROM mail_tokens",
+        token=token,
+    ) == [(True, True)]
+    kept = str([rows(f"SELECT t::text FROM {table} AS t") for table in ("outgoing_mails", "users", "security_events")])
+    assert token not in kept
+
+
+SPOILED = {
+    "expired": "UPDATE mail_tokens SET expires_at = now() RETURNING 1",
+    "for another purpose": "UPDATE mail_tokens SET purpose = 'email_verification' RETURNING 1",
+    "account disabled": "UPDATE users SET is_active = false RETURNING 1",
+    "account deleted": "DELETE FROM users RETURNING 1",
+    "address changed": "UPDATE users SET email = 'new@example.com', email_canonical = 'new@example.com' RETURNING 1",
+}
+
+
+@pytest.mark.parametrize("spoiled", SPOILED)
+def test_a_spoiled_token_changes_nothing(
+    client: TestClient, person: Person, receive: Receive, rows: Rows, spoiled: str
+) -> None:
+    token = reset_token(client, person, receive)
+    assert rows(SPOILED[spoiled]) == [(1,)]
+    before = rows("SELECT users::text FROM users")
+
+    assert_refused(confirm(client, token), 403, "invalid_token")
+
+    assert rows("SELECT users::text FROM users") == before
+
+
+@pytest.mark.parametrize("token", ["x", "\N{PILE OF POO}", "A" * 43, "' OR true --", "%"])
+def test_a_made_up_token_changes_nothing(
+    client: TestClient, person: Person, receive: Receive, rows: Rows, token: str
+) -> None:
+    reset_token(client, person, receive)
+
+    assert_refused(confirm(client, token), 403, "invalid_token")
+
+    assert rows("SELECT count(*) FROM mail_tokens") == [(1,)]
+    assert sign_in(client, person, PASSWORD) == 200
+
+
+@pytest.mark.parametrize("password", ["short", "x" * 129, "nul\0in it", None])
+def test_a_password_against_the_rules_of_signing_up_is_refused_and_the_token_lives_on(
+    client: TestClient, person: Person, receive: Receive, password: str | None
+) -> None:
+    token = reset_token(client, person, receive)
+
+    response = client.post("/password-reset/confirm", json={"token": token, "password": password})
+
+    assert_refused(response, 422, "validation_failed")
+    assert confirm(client, token).status_code == 204
+
+
+@pytest.mark.parametrize("typed", ["ADA@EXAMPLE.COM", "ａda@example.com", "ada@example.com"])
+def test_the_mail_goes_to_the_address_as_it_is_stored(
+    client: TestClient, make_person: Callable[..., Person], receive: Receive, typed: str
+) -> None:
+    make_person(email="Ada@Example.com")
+
+    request_reset(client, typed)
+
+    (mail,) = receive()
+    assert (mail.address, mail.message["To"]) == ("Ada@Example.com", "Ada@Example.com")
+
+
+def test_the_host_that_a_client_names_is_not_in_the_mail(client: TestClient, person: Person, receive: Receive) -> None:
+    headers = {"Host": "evil.example", "X-Forwarded-Host": "evil.example", "Origin": "https://evil.example"}
+
+    client.post("/password-reset", json={"email": person.email}, headers=headers)
+
+    (mail,) = receive()
+    assert "http://localhost:8000/password-reset#token=" in mail.text
+    assert "evil" not in mail.message.as_string()
+
+
+def test_who_has_no_account_or_a_disabled_one_gets_no_mail_and_the_same_answer(
+    client: TestClient, person: Person, other: Person, receive: Receive, rows: Rows
+) -> None:
+    rows("UPDATE users SET is_active = false WHERE id = :id RETURNING 1", id=other.id)
+
+    answers = [
+        client.post("/password-reset", json={"email": email})
+        for email in (person.email, other.email, "nobody@example.com")
+    ]
+
+    for answer in answers:
+        del answer.headers["X-Request-ID"]
+    assert {(answer.status_code, answer.content, str(answer.headers)) for answer in answers} == {
+        (202, answers[0].content, str(answers[0].headers))
+    }
+    assert [mail.address for mail in receive()] == [person.email]
+    assert rows("SELECT 1 FROM outgoing_mails") == []
+    assert rows("SELECT user_id FROM mail_tokens") == [(person.id,)]
+
+
+@pytest.mark.parametrize("body", [{}, {"email": "not an address"}, {"email": None}, {"email": "x" * 321}])
+def test_a_malformed_request_is_refused(client: TestClient, rows: Rows, body: dict[str, object]) -> None:
+    assert_refused(client.post("/password-reset", json=body), 422, "validation_failed")
+    assert rows("SELECT 1 FROM outgoing_mails") == []
+
+
+@pytest.mark.slow
+def test_known_and_unknown_addresses_take_the_same_time_within_five_per_cent(
+    start_server: Callable[..., Server], make_person: Callable[..., Person], mail_server: MailServer
+) -> None:
+    people = [make_person() for _ in range(300)]
+    server = start_server(
+        MAIL_ENABLED="true", SMTP_HOST="127.0.0.1", SMTP_PORT=str(mail_server.port), SMTP_TLS="none",
+        RATE_LIMITS_ENABLED="false", LOG_LEVEL="warning",
+    )  # fmt: skip
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    with httpx2.Client(base_url=server.url) as browser:
+        for n, person in enumerate(people):
+            for is_known in (n % 2 == 0, n % 2 == 1):
+                email = person.email if is_known else f"nobody{n}@example.com"
+                started_at = time.perf_counter()
+                assert browser.post("/password-reset", json={"email": email}).status_code == 202
+                seconds[is_known].append(time.perf_counter() - started_at)
+
+    known, unknown = (statistics.median(seconds[is_known]) for is_known in (True, False))
+    figures = f"known {known * 1000:.3f} ms, unknown {unknown * 1000:.3f} ms, {known / unknown - 1:+.1%}"
+    sys.stdout.write(f"medians of {len(people)}: {figures}\n")
+    assert abs(known / unknown - 1) <= 0.05
+    assert mail_server.received
