@@ -228,9 +228,9 @@ class Route(APIRoute):
                     return await handle(request)
                 return await _repeated(handle, request)
             except NotAuthorized:
-                caller = await credential(request) if credential is not None else None
+                user_id = (await credential(request)).user_id if credential is not None else None
                 what = {"method": request.method, "path": request.url.path}
-                audit.record(None, audit.Event.NOT_AUTHORIZED, caller and caller.user_id, **what)
+                audit.record(None, audit.Event.NOT_AUTHORIZED, user_id, **what)
                 raise
             except (HTTPException, RequestValidationError) as error:
                 # The body is read before the token is; whoever has none is told that, whatever the body is.

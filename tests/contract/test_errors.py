@@ -121,24 +121,8 @@ def test_where_there_is_no_route_nothing_is_found(client: TestClient, path: str)
 
 
 METHODS = {
-    "/": {"GET"},
-    "/users": {"GET", "POST"},
-    "/users/1": {"GET", "PUT", "PATCH", "DELETE"},
-    "/users/me": {"GET", "PUT", "PATCH", "DELETE"},
-    "/users/me/votes": {"GET"},
-    "/login": {"POST"},
-    "/token": {"POST"},
-    "/posts": {"GET", "POST"},
-    "/posts/1": {"GET", "PUT", "PATCH", "DELETE"},
-    "/vote": {"POST"},
-    "/votes": {"POST"},
-    "/posts/1/vote": {"PUT", "DELETE"},
-    "/livez": {"GET"},
-    "/readyz": {"GET"},
-    "/docs": {"GET"},
-    "/redoc": {"GET"},
-    "/openapi.json": {"GET"},
-}
+    path.replace("{id}", "1"): {method.upper() for method in item} for path, item in app.openapi()["paths"].items()
+} | {"/token": {"POST"}, "/votes": {"POST"}, "/docs": {"GET"}, "/redoc": {"GET"}, "/openapi.json": {"GET"}}
 
 
 def allowed(path: str) -> set[str]:
@@ -153,15 +137,6 @@ def test_405_names_every_method_of_the_path(client: TestClient, path: str, prefi
             response = client.request(method, address)
             assert_refused(response, 405, "method_not_allowed", "Method Not Allowed")
             assert set(response.headers["Allow"].split(", ")) == allowed(path)
-
-
-def test_the_list_of_methods_above_is_that_of_the_document() -> None:
-    documented = {
-        path.replace("{id}", "1"): {method.upper() for method in item} for path, item in app.openapi()["paths"].items()
-    }
-
-    outside = {"/token", "/votes", "/docs", "/redoc", "/openapi.json"}
-    assert {path: methods for path, methods in METHODS.items() if path not in outside} == documented
 
 
 @pytest.mark.parametrize("path", METHODS)
