@@ -65,6 +65,22 @@ def test_a_malformed_body_is_refused_and_changes_nothing(
     assert rows(UNTOUCHED) == before
 
 
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize(("method", "path"), TAKES_JSON)
+def test_what_is_not_json_is_refused_even_where_nobody_would_read_it(
+    client: TestClient, person: Person, rows: Rows, method: str, path: str, constant: str
+) -> None:
+    content = '{"title": "t", "content": "c", "post_id": 1, "vote_dir": 1, "email": "a@b.example", "unknown": %s}'
+    before = rows(UNTOUCHED)
+
+    address, headers = path.replace("{id}", str(person.id)), person.headers | {"Content-Type": JSON}
+    response = client.request(method, address, content=content % constant, headers=headers)
+
+    assert_refused(response, 422, "validation_failed")
+    assert [problem["type"] for problem in response.json()["detail"]] == ["json_invalid"]
+    assert rows(UNTOUCHED) == before
+
+
 @pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "multipart/form-data", "garbage", "", None])
 def test_a_body_of_another_type_is_refused(
     client: TestClient, person: Person, rows: Rows, content_type: str | None
