@@ -163,13 +163,29 @@ async def _no_connection(request: Request, _: Exception) -> Response:
     return await _domain_error(request, Unavailable())
 
 
+class Unquoted(Exception):
+    """An error without its words.
+
+    They may be what a client sent: PostgreSQL quotes the row that breaks a constraint, SQLAlchemy the parameters,
+    Pydantic and Python the value that does not fit. Where it happened is in the traceback, and what, in this.
+    """
+
+
+def _kind(error: Exception) -> str:
+    """What went wrong, in words that no client can choose."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    known = [f"{type(cause).__module__}.{type(cause).__qualname__}", getattr(cause, "pgcode", None)]
+    diagnosis = getattr(cause, "diag", None)
+    known += [getattr(diagnosis, name, None) for name in ("table_name", "constraint_name")]
+    return " ".join(filter(None, known))
+
+
 def unexpected(scope: Scope, error: Exception) -> Response:
     """A bug of ours: the log gets the traceback, the client a number to ask about."""
-    # The statement's parameters are what clients sent; the traceback of the driver's own error leaves them out.
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    request_id = scope.get("state", {}).get("request_id")
     logger.error(
-        "unexpected %s", type(error).__name__, exc_info=(type(cause), cause, error.__traceback__),
-        extra={"request_id": scope.get("state", {}).get("request_id")},
+        "unexpected %s", type(error).__name__,
+        exc_info=(Unquoted, Unquoted(_kind(error)), error.__traceback__), extra={"request_id": request_id},
     )  # fmt: skip
     return problem_response(scope, 500, "internal_error", "Internal Server Error")
 
