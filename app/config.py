@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError
 
 LOCAL_FOLDER = Path(__file__).resolve().parent.parent / ".local"
 MINIMUM_SECRET_BYTES = 32
+LEAST_DISTINCT_SECRET_CHARACTERS = 8
 MINIMUM_PRODUCTION_HASH_ROUNDS = 10
 
 _ADDRESS = r"[^\s<>@,;:\"]+@[^\s<>@,;:\"]+"
@@ -180,6 +181,10 @@ class Settings(BaseSettings):
         if self.environment == "production":
             if self.secret_key is None:
                 raise ValueError(f"SECRET_KEY is not set; {_MAKE_A_SECRET}")
+            if len(set(self.secret_key.get_secret_value())) < LEAST_DISTINCT_SECRET_CHARACTERS:
+                raise ValueError(f"SECRET_KEY repeats a few characters, which can be guessed; {_MAKE_A_SECRET}")
+            if self.secret_key.get_secret_value() == _FASTAPI_DOCUMENTATION_SECRET:
+                raise ValueError(f"SECRET_KEY is the one in FastAPI's documentation; {_MAKE_A_SECRET}")
             if self.password_hash_rounds < MINIMUM_PRODUCTION_HASH_ROUNDS:
                 raise ValueError(f"PASSWORD_HASH_ROUNDS is below {MINIMUM_PRODUCTION_HASH_ROUNDS} in production")
             if self.database is None:
@@ -249,6 +254,8 @@ def _is_weak(secret: SecretStr) -> bool:
     return len(secret.get_secret_value().encode()) < MINIMUM_SECRET_BYTES
 
 
+# The tutorial's, and so that of many of its clones.
+_FASTAPI_DOCUMENTATION_SECRET = "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7"  # noqa: S105
 _MAKE_A_SECRET = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"  # noqa: S105
 
 

@@ -16,9 +16,11 @@ DomainError
 ├── LastAdmin                   409   nobody could manage accounts any more
 ├── PreconditionFailed          412   it changed meanwhile
 ├── BodyTooLarge                413
+├── UriTooLong                  414
 ├── IdempotencyMismatch, MalformedCursor   422
 ├── TooManyTries                429   to sign in, to sign up, with a code, for a mail
 ├── RateLimited                 429   of any kind
+├── HeadersTooLarge             431
 ├── Overloaded                  503   too many wait already
 ├── Unavailable                 503   the database does not answer
 └── NotReady                    503   stopping, or not migrated
@@ -232,6 +234,13 @@ class BodyTooLarge(DomainError):
     code = "body_too_large"
 
 
+class UriTooLong(DomainError):
+    """The path and query are too long"""
+
+    status = 414
+    code = "uri_too_long"
+
+
 class IdempotencyMismatch(DomainError):
     """This Idempotency-Key was used for a different request"""
 
@@ -262,6 +271,13 @@ class RateLimited(DomainError):
 
     status = 429
     code = "rate_limited"
+
+
+class HeadersTooLarge(DomainError):
+    """The request's headers are too large"""
+
+    status = 431
+    code = "headers_too_large"
 
 
 class Overloaded(DomainError):

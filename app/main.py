@@ -18,6 +18,7 @@ from app.middleware.admission import Admission
 from app.middleware.body_limit import BodyLimit
 from app.middleware.cors import Cors
 from app.middleware.head import Head
+from app.middleware.head_limit import HeadLimit
 from app.middleware.last_answer import LastAnswer
 from app.middleware.paths import Paths
 from app.middleware.rate_limit import HEADERS, RateLimit
@@ -110,6 +111,7 @@ def create_app() -> FastAPI:
             Middleware(Cors, **cors(settings)),
             Middleware(Admission, most=settings.max_in_flight),
             Middleware(LastAnswer),
+            Middleware(HeadLimit),
             Middleware(Paths),
             *limited(settings),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),

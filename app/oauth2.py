@@ -8,6 +8,7 @@ How: in the contract's order of refusals, and again where PostgreSQL asks to try
 """
 
 import asyncio
+import json
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -210,6 +211,20 @@ def required_credential(dependant: Dependant) -> Credential | ScopedCredential |
     return None
 
 
+class StrictRequest(Request):
+    """A request whose body is JSON to the letter: Python's parser takes NaN and the infinities for numbers."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request.scope, request.receive)
+
+    async def json(self) -> Any:
+        return json.loads(await self.body(), parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 class Route(APIRoute):
     """A route that refuses in the contract's order: 401 before 422, even when the body is not JSON at all.
 
@@ -226,7 +241,7 @@ class Route(APIRoute):
             try:
                 if request.method == "GET" and not uses_session:
                     return await handle(request)
-                return await _repeated(handle, request)
+                return await _repeated(handle, StrictRequest(request))
             except NotAuthorized:
                 user_id = (await credential(request)).user_id if credential is not None else None
                 what = {"method": request.method, "path": request.url.path}

@@ -1,5 +1,6 @@
 """The OpenAPI document: what FastAPI writes, and what is true of every route beside it."""
 
+import re
 from typing import Any
 
 from fastapi import FastAPI
@@ -7,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 
 from app.errors import CrossSiteRequest, DomainError, InsufficientScope
 from app.oauth2 import KEY_SCHEME, SAFE_METHODS, SESSION_COOKIE
-from app.problems import PROBLEM_JSON
+from app.problems import PROBLEM_JSON, RESPONSE_HEADERS, examples, headers
 
 DESCRIPTION = """\
 Every error has the same shape, `Problem`; `code` stays the same, words may change. Every answer has an `X-Request-ID`.
@@ -25,7 +26,6 @@ COOKIE_SCHEME = {
 # They ask nothing of the database.
 NEVER_READ = {"get_root", "get_livez"}
 NEVER_LIMITED = {"get_livez", "get_readyz"}
-RETRY_AFTER = {"description": "Seconds to wait.", "schema": {"type": "integer"}}
 
 
 def describe(app: FastAPI) -> None:
@@ -52,7 +52,9 @@ def _document(app: FastAPI) -> dict[str, Any]:
         for method, operation in path.items():
             _describe_credentials(operation, is_safe=method.upper() in SAFE_METHODS)
             _describe_errors(operation)
+            _describe_links(operation)
     document["components"]["securitySchemes"][COOKIE] = COOKIE_SCHEME
+    document["components"] |= {"headers": RESPONSE_HEADERS, "examples": examples()}
     schemas = document["components"]["schemas"]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
@@ -76,15 +78,23 @@ def _declare_error(operation: dict[str, Any], error: DomainError) -> None:
     _declare(operation["responses"], str(error.status), f"`{error.code}`: {error.detail}")
 
 
+def _describe_links(operation: dict[str, Any]) -> None:
+    """Whatever is walked by cursors says where it goes on."""
+    if any(parameter["name"] == "cursor" for parameter in operation.get("parameters", ())):
+        for status in {"200", "304"} & set(operation["responses"]):
+            operation["responses"][status].setdefault("headers", {}).update(headers("Link")["headers"])
+
+
 def _describe_errors(operation: dict[str, Any]) -> None:
     answers = operation["responses"]
     if operation["operationId"] not in NEVER_READ:
         _declare(answers, "503", "`unavailable`: the database does not answer")
     if operation["operationId"] not in NEVER_LIMITED:
         _declare(answers, "429", "`rate_limited`: too many requests")
-        answers["429"]["headers"] = {"Retry-After": RETRY_AFTER}
     if "requestBody" in operation:
         _declare(answers, "413", "`body_too_large`")
+    _declare(answers, "414", "`uri_too_long`: past 16 KB")
+    _declare(answers, "431", "`headers_too_large`: past 32 KB")
     if "requestBody" in operation or "parameters" in operation:
         own = answers.pop("422", {})
         said = own.get("description", "") if "HTTPValidationError" not in str(own) else ""
@@ -95,7 +105,12 @@ def _describe_errors(operation: dict[str, Any]) -> None:
     for status, answer in answers.items():
         if status >= "400":
             content = answer["content"]
+            codes = re.findall(r"(?:^|; )`([a-z_]+)`", answer["description"])
+            references = {code: {"$ref": f"#/components/examples/{code}"} for code in codes}
+            content["application/json"]["examples"] = references
             content[PROBLEM_JSON] = content["application/json"]
+            if status in {"429", "503"}:
+                answer.update(headers("Retry-After"))
 
 
 def _declare(answers: dict[str, Any], status: str, description: str, schema: str = "Problem") -> None:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -68,15 +68,7 @@ def problem_response(
 ) -> Response:
     """The one shape of an error. `detail` is a sentence, or FastAPI's list of what is wrong with the request."""
     request_id = scope.get("state", {}).get("request_id", "")
-    title = code.replace("_", " ").capitalize()
-    body: dict[str, Any] = {
-        "detail": detail,
-        "code": code,
-        "request_id": request_id,
-        "type": f"urn:social-posts:problem:{code}",
-        "title": title,
-        "status": status,
-    }
+    body = _body(status, code, detail, request_id)
     media_type = "application/json"
     if any(name == b"accept" and PROBLEM_JSON.encode() in value for name, value in scope.get("headers", ())):
         media_type = PROBLEM_JSON
@@ -88,6 +80,17 @@ def problem_response(
         headers={**(headers or {}), "Cache-Control": "no-store"},
         media_type=media_type,
     )
+
+
+def _body(status: int, code: str, detail: str | Sequence[Mapping[str, Any]], request_id: str) -> dict[str, Any]:
+    return {
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+        "type": f"urn:social-posts:problem:{code}",
+        "title": code.replace("_", " ").capitalize(),
+        "status": status,
+    }
 
 
 def install(app: FastAPI) -> None:
@@ -163,13 +166,29 @@ async def _no_connection(request: Request, _: Exception) -> Response:
     return await _domain_error(request, Unavailable())
 
 
+class Unquoted(Exception):
+    """An error without its words.
+
+    They may be what a client sent: PostgreSQL quotes the row that breaks a constraint, SQLAlchemy the parameters,
+    Pydantic and Python the value that does not fit. Where it happened is in the traceback, and what, in this.
+    """
+
+
+def _kind(error: Exception) -> str:
+    """What went wrong, in words that no client can choose."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    known = [f"{type(cause).__module__}.{type(cause).__qualname__}", getattr(cause, "pgcode", None)]
+    diagnosis = getattr(cause, "diag", None)
+    known += [getattr(diagnosis, name, None) for name in ("table_name", "constraint_name")]
+    return " ".join(filter(None, known))
+
+
 def unexpected(scope: Scope, error: Exception) -> Response:
     """A bug of ours: the log gets the traceback, the client a number to ask about."""
-    # The statement's parameters are what clients sent; the traceback of the driver's own error leaves them out.
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    request_id = scope.get("state", {}).get("request_id")
     logger.error(
-        "unexpected %s", type(error).__name__, exc_info=(type(cause), cause, error.__traceback__),
-        extra={"request_id": scope.get("state", {}).get("request_id")},
+        "unexpected %s", type(error).__name__,
+        exc_info=(Unquoted, Unquoted(_kind(error)), error.__traceback__), extra={"request_id": request_id},
     )  # fmt: skip
     return problem_response(scope, 500, "internal_error", "Internal Server Error")
 
@@ -183,6 +202,44 @@ def responses(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
         status: {
             "model": ValidationFailed if status == 422 else Problem,
             "description": "; ".join(f"`{error.code}`: {(error.__doc__ or '').strip()}" for error in kinds),
+            **headers(*(name for error in kinds for name in error.headers)),
         }
         for status, kinds in sorted(by_status.items())
     }
+
+
+# What `headers` can name; OpenAPI's `components.headers`.
+RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
+    name: {"description": description, "schema": {"type": "integer" if name == "Retry-After" else "string"}}
+    for name, description in {
+        "ETag": "What this answer is; for If-None-Match, and, of a post, for If-Match.",
+        "Link": 'The pages before and after, `<…>; rel="prev"` and `rel="next"`; absent where there is none.',
+        "Location": "Where the new thing is.",
+        "Retry-After": "Seconds after which to try again.",
+        "WWW-Authenticate": "`Bearer`.",
+    }.items()
+}
+
+
+def headers(*names: str) -> dict[str, Any]:
+    """OpenAPI's `headers` of a response that may carry these; nothing where there are none."""
+    references = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+    return {"headers": references} if references else {}
+
+
+def examples() -> dict[str, Any]:
+    """OpenAPI's `components.examples`: a body for each code of the catalogue, and for those of the framework."""
+    request_id = "0123456789abcdef0123456789abcdef"
+    bodies = [_body(error.status, error.code, error.__doc__ or "", request_id) for error in _catalogue(DomainError)]
+    missing = [{"type": "missing", "loc": ["body", "title"], "msg": "Field required"}]
+    bodies.append(_body(422, "validation_failed", missing, request_id))
+    bodies.append(_body(500, "internal_error", "Internal Server Error", request_id))
+    return {body["code"]: {"value": body} for body in bodies}
+
+
+def _catalogue(error: type[DomainError]) -> Iterator[type[DomainError]]:
+    for kind in error.__subclasses__():
+        # Those below another keep its code, and give it other words.
+        if "code" in vars(kind):
+            yield kind
+        yield from _catalogue(kind)

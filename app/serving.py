@@ -20,6 +20,7 @@ from uvicorn import Config, Server
 from uvicorn.supervisors import Multiprocess
 
 from app.config import ConfigurationError, Settings, get_settings
+from app.protocol import Protocol
 
 # Called once the server answers: with its address, and with what /readyz says is wrong, if anything.
 Announce = Callable[[str, str | None], None]
@@ -63,6 +64,9 @@ def serve(listener: socket.socket, announce: Announce) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
+        http=Protocol,
+        # There is nothing to upgrade to.
+        ws="none",
         # Who called is what the socket says; a header that anybody can send is not believed.
         proxy_headers=False,
         timeout_graceful_shutdown=30,

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "300"}
 
 _until_the_end = ExitStack()
-pytest_plugins = ["tests.fixtures"]
+pytest_plugins = ["tests.figures", "tests.fixtures"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

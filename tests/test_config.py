@@ -13,6 +13,7 @@ from sqlalchemy import create_engine
 from app.config import ConfigurationError, Settings, get_settings
 
 ROOT = Path(__file__).resolve().parent.parent
+FASTAPI_SECRET = "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7"
 SECRET = "0123456789abcdef" * 2
 PRODUCTION = {"ENVIRONMENT": "production", "SECRET_KEY": SECRET, "DATABASE_URL": "postgres://u:p@h/d"}
 MAILING = PRODUCTION | {
@@ -46,6 +47,9 @@ def settings_from(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) 
         ),
         (PRODUCTION | {"SECRET_KEY": ""}, "SECRET_KEY is not set; make one with: python -c"),
         (PRODUCTION | {"SECRET_KEY": "x" * 31}, "SECRET_KEY is shorter than 32 bytes"),
+        (PRODUCTION | {"SECRET_KEY": "secret" * 6}, "SECRET_KEY repeats a few characters, which can be guessed; make"),
+        (PRODUCTION | {"SECRET_KEY": "x" * 64}, "SECRET_KEY repeats a few characters, which can be guessed; make"),
+        (PRODUCTION | {"SECRET_KEY": FASTAPI_SECRET}, "SECRET_KEY is the one in FastAPI's documentation; make one"),
         (PRODUCTION | {"PASSWORD_HASH_ROUNDS": "9"}, "PASSWORD_HASH_ROUNDS is below 10 in production"),
         (PRODUCTION | {"DATABASE_URL": ""}, "no database is configured; set DATABASE_URL"),
         (PRODUCTION | {"DATABASE_URL": "mysql://u:canary@h/d"}, NOT_A_URL),
@@ -159,7 +163,9 @@ def test_previous_secrets_are_accepted_after_the_current_one(monkeypatch: pytest
 
 
 def test_a_secret_of_32_bytes_is_enough_whatever_its_characters(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert settings_from(monkeypatch, PRODUCTION | {"SECRET_KEY": "é" * 16}).signing_secret == "é" * 16
+    assert (
+        settings_from(monkeypatch, PRODUCTION | {"SECRET_KEY": "àáâãäåæçèéêëìíîï"}).signing_secret == "àáâãäåæçèéêëìíîï"
+    )
 
 
 def test_mail_settings_of_production_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:

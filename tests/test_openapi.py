@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from app.cli import cli
 from app.errors import DomainError
 from app.main import app
+from app.problems import Problem, ValidationFailed
 from app.schemas.post import PostChange, PostIn
 from app.schemas.user import UserChange, UserIn
 from app.schemas.vote import VoteIn
@@ -65,7 +66,7 @@ def test_every_operation_says_what_it_is(name: str) -> None:
 def test_every_operation_declares_the_errors_it_can_give(name: str) -> None:
     operation = OPERATIONS[name]
     statuses = set(operation["responses"])
-    expected = {"500"}
+    expected = {"414", "431", "500"}
     if name not in PUBLIC:
         expected.add("401")
     if "requestBody" in operation:
@@ -91,8 +92,31 @@ def test_every_error_has_the_shape_of_a_problem_and_an_example_of_each_code(name
         assert answer["description"].startswith("`")
         assert set(answer["content"]) == {"application/json", "application/problem+json"}
         schema = "ValidationFailed" if status == "422" else "Problem"
+        codes = set(re.findall(r"(?:^|; )`([a-z_]+)`", answer["description"]))
         for content in answer["content"].values():
             assert content["schema"] == {"$ref": f"#/components/schemas/{schema}"}
+            assert content["examples"] == {code: {"$ref": f"#/components/examples/{code}"} for code in codes}
+        for code in codes:
+            example = DOCUMENT["components"]["examples"][code]["value"]
+            assert (example["code"], example["status"]) == (code, int(status))
+            (ValidationFailed if status == "422" else Problem).model_validate(example)
+
+
+def test_every_answer_names_the_headers_that_clients_need() -> None:
+    named = {
+        name: {status: set(answer.get("headers", ())) for status, answer in operation["responses"].items()}
+        for name, operation in OPERATIONS.items()
+    }
+
+    assert named["GET /posts"]["200"] == named["GET /users/me/votes"]["304"] == {"ETag", "Link"}
+    assert named["GET /users"]["200"] == named["GET /api-keys"]["200"] == {"Link"}
+    assert named["POST /posts"]["201"] == named["POST /users"]["201"] == {"Location"}
+    assert all("ETag" in named[f"{method} /posts/{{id}}"]["200"] for method in ("GET", "PUT", "PATCH"))
+    for answers in named.values():
+        assert "Retry-After" in answers.get("503", {"Retry-After"}) & answers.get("429", {"Retry-After"})
+        assert "WWW-Authenticate" in answers.get("401", {"WWW-Authenticate"})
+    everything = {header for answers in named.values() for names in answers.values() for header in names}
+    assert everything == set(DOCUMENT["components"]["headers"])
 
 
 def test_every_code_of_the_catalogue_is_documented_and_every_documented_one_is_in_it() -> None:
@@ -132,7 +156,8 @@ def test_the_form_of_login_is_where_the_document_says() -> None:
 
 def test_every_reference_leads_to_a_schema_and_every_schema_is_used() -> None:
     schemas = DOCUMENT["components"]["schemas"]
-    references = {reference.rsplit("/", 1)[1] for reference in _references(DOCUMENT)}
+    prefix = "#/components/schemas/"
+    references = {each.removeprefix(prefix) for each in _references(DOCUMENT) if each.startswith(prefix)}
 
     assert references == set(schemas)
 

@@ -10,7 +10,7 @@ from app import pagination
 from app.database import SessionDep
 from app.errors import ApiKeyNotFound, IdempotencyInProgress, IdempotencyMismatch, MalformedCursor, NotAuthenticated
 from app.oauth2 import CurrentUser, Route, Token
-from app.problems import responses
+from app.problems import headers, responses
 from app.routers.idempotent import IdempotentRequest, respond_once
 from app.routers.paged import link_header
 from app.schemas.api_key import ApiKeyIn, ApiKeyOut, NewApiKey
@@ -26,7 +26,7 @@ KeyId = Annotated[Id, Path(alias="id")]
     "",
     status_code=201,
     response_model=NewApiKey,
-    responses=responses(NotAuthenticated, IdempotencyInProgress, IdempotencyMismatch),
+    responses={201: headers("Location"), **responses(NotAuthenticated, IdempotencyInProgress, IdempotencyMismatch)},
 )
 def create_api_key(
     new: ApiKeyIn, token: Token, caller: CurrentUser, db: SessionDep, once: IdempotentRequest, request: Request

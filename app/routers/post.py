@@ -20,7 +20,7 @@ from app.errors import (
     PreconditionFailed,
 )
 from app.oauth2 import Route, ScopedToken, ScopedUser
-from app.problems import responses
+from app.problems import headers, responses
 from app.routers.idempotent import IdempotentRequest, respond_once
 from app.routers.paged import (
     expected_versions,
@@ -52,7 +52,11 @@ IF_NONE_MATCH: dict[str, Any] = {
 @router.get(
     "",
     response_model=list[PostWithVotes],
-    responses={304: {"description": "Not changed"}, **responses(NotAuthenticated, MalformedCursor, Overloaded)},
+    responses={
+        200: headers("ETag"),
+        304: {"description": "Not changed", **headers("ETag")},
+        **responses(NotAuthenticated, MalformedCursor, Overloaded),
+    },
     openapi_extra={"parameters": [*query_parameters(PageParameters), IF_NONE_MATCH]},
 )
 async def list_posts(token: ScopedToken, request: Request) -> Response:
@@ -77,7 +81,7 @@ async def list_posts(token: ScopedToken, request: Request) -> Response:
     "",
     status_code=201,
     response_model=PostOut,
-    responses=responses(NotAuthenticated, IdempotencyInProgress, IdempotencyMismatch),
+    responses={201: headers("Location"), **responses(NotAuthenticated, IdempotencyInProgress, IdempotencyMismatch)},
 )
 def create_post(new: PostIn, caller: ScopedUser, db: SessionDep, once: IdempotentRequest, request: Request) -> Response:
     """Write a post."""
@@ -93,7 +97,11 @@ def create_post(new: PostIn, caller: ScopedUser, db: SessionDep, once: Idempoten
 @router.get(
     "/{id}",
     response_model=PostWithVotes,
-    responses={304: {"description": "Not changed"}, **responses(NotAuthenticated, PostNotFound, Overloaded)},
+    responses={
+        200: headers("ETag"),
+        304: {"description": "Not changed", **headers("ETag")},
+        **responses(NotAuthenticated, PostNotFound, Overloaded),
+    },
     openapi_extra={"parameters": [IF_NONE_MATCH]},
 )
 async def get_post(
@@ -107,9 +115,10 @@ async def get_post(
 
 
 CHANGE_ERRORS = (NotAuthenticated, NotAuthorized, PostNotFound, PreconditionFailed)
+CHANGE_RESPONSES = {200: headers("ETag"), **responses(*CHANGE_ERRORS)}
 
 
-@router.put("/{id}", response_model=PostOut, responses=responses(*CHANGE_ERRORS))
+@router.put("/{id}", response_model=PostOut, responses=CHANGE_RESPONSES)
 def replace_post(
     post_id: PostId, new: PostIn, caller: ScopedUser, db: SessionDep, response: Response, if_match: IfMatch = None
 ) -> PostOut:
@@ -117,7 +126,7 @@ def replace_post(
     return _changed(post.change(db, caller, post_id, new, expected_versions(if_match)), response)
 
 
-@router.patch("/{id}", response_model=PostOut, responses=responses(*CHANGE_ERRORS))
+@router.patch("/{id}", response_model=PostOut, responses=CHANGE_RESPONSES)
 def change_post(
     post_id: PostId,
     wanted: PostChange,

@@ -25,7 +25,7 @@ from app.errors import (
     WrongPassword,
 )
 from app.oauth2 import Admin, CurrentUser, OptionalUser, Route, ScopedToken, ScopedUser, Token
-from app.problems import responses
+from app.problems import headers, responses
 from app.routers.idempotent import IdempotentRequest, respond_once
 from app.routers.paged import link_header, respond_with_page
 from app.schemas.post import PostWithVotes
@@ -48,7 +48,10 @@ def _profile(account: models.User, caller: models.User | None) -> Profile:
     "",
     status_code=201,
     response_model=NewUser,
-    responses=responses(EmailTaken, UsernameTaken, IdempotencyInProgress, IdempotencyMismatch, TooManyTries),
+    responses={
+        201: headers("Location"),
+        **responses(EmailTaken, UsernameTaken, IdempotencyInProgress, IdempotencyMismatch, TooManyTries),
+    },
 )
 async def sign_up(new: UserIn, once: IdempotentRequest, request: Request) -> Response:
     """Sign up. The e-mail address identifies the account, however it is cased."""
@@ -100,7 +103,11 @@ def get_me(caller: ScopedUser) -> models.User:
 @router.get(
     "/me/votes",
     response_model=list[PostWithVotes],
-    responses={304: {"description": "Not changed"}, **responses(NotAuthenticated, MalformedCursor, Overloaded)},
+    responses={
+        200: headers("ETag"),
+        304: {"description": "Not changed", **headers("ETag")},
+        **responses(NotAuthenticated, MalformedCursor, Overloaded),
+    },
 )
 async def list_my_votes(
     token: ScopedToken,

@@ -23,19 +23,20 @@ def change(
 ) -> models.Post:
     """Change the caller's own post; where `versions` is given, only if the post has one of them.
 
+    What changes nothing makes no new version.
     One statement decides and writes, so of two changes to the same version one is refused.
     Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
     """
-    post = db.scalars(
-        update(models.Post)
-        .where(models.Post.id == post_id, models.Post.owner_id == caller.id, _has_version(versions))
-        .values(
-            **wanted.model_dump(exclude_none=True),
-            version=models.Post.version + 1,
-            updated_at=func.now(),
-        )
-        .returning(models.Post)
-    ).one_or_none()
+    changeable = (models.Post.id == post_id, models.Post.owner_id == caller.id, _has_version(versions))
+    if values := wanted.model_dump(exclude_none=True):
+        post = db.scalars(
+            update(models.Post)
+            .where(*changeable)
+            .values(**values, version=models.Post.version + 1, updated_at=func.now())
+            .returning(models.Post)
+        ).one_or_none()
+    else:
+        post = db.scalar(select(models.Post).where(*changeable))
     if post is None:
         raise _reason(db, caller, post_id, is_allowed=lambda owner_id: owner_id == caller.id)
     post.owner = caller

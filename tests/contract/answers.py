@@ -45,6 +45,10 @@ def assert_documented(response: httpx2.Response) -> None:
         assert response.headers["Cache-Control"] == "no-store"
         if request.method != "HEAD":
             assert json.loads(response.read())["status"] == status
+    elif response.headers.get("content-type") == "application/json" and (content := response.read()):
+        body = json.loads(content)
+        if isinstance(body, dict) and any(re.search("token|secret|codes|^key$", name) for name in body):
+            assert response.headers["Cache-Control"] == "no-store", "credentials are not to be kept on the way"
     operation = operation_of(request.method, request.url.path)
     if operation is not None:
         assert str(status) in operation["responses"], f"{request.method} {request.url.path} may not answer {status}"

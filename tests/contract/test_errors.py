@@ -65,6 +65,22 @@ def test_a_malformed_body_is_refused_and_changes_nothing(
     assert rows(UNTOUCHED) == before
 
 
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize(("method", "path"), TAKES_JSON)
+def test_what_is_not_json_is_refused_even_where_nobody_would_read_it(
+    client: TestClient, person: Person, rows: Rows, method: str, path: str, constant: str
+) -> None:
+    content = '{"title": "t", "content": "c", "post_id": 1, "vote_dir": 1, "email": "a@b.example", "unknown": %s}'
+    before = rows(UNTOUCHED)
+
+    address, headers = path.replace("{id}", str(person.id)), person.headers | {"Content-Type": JSON}
+    response = client.request(method, address, content=content % constant, headers=headers)
+
+    assert_refused(response, 422, "validation_failed")
+    assert [problem["type"] for problem in response.json()["detail"]] == ["json_invalid"]
+    assert rows(UNTOUCHED) == before
+
+
 @pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "multipart/form-data", "garbage", "", None])
 def test_a_body_of_another_type_is_refused(
     client: TestClient, person: Person, rows: Rows, content_type: str | None
@@ -220,8 +236,20 @@ def test_a_length_that_is_none_is_refused(client: TestClient, person: Person, le
 
 
 def test_a_long_query_and_many_parameters_break_nothing(client: TestClient, person: Person) -> None:
-    for query in ("search=" + "x" * 64_000, "&".join(f"p{i}=1" for i in range(5_000)), "limit=1&" * 5_000, "%" * 9_000):
+    for query in ("search=" + "x" * 16_000, "&".join(f"p{i}=1" for i in range(1_500)), "limit=1&" * 2_000, "%" * 9_000):
         assert client.get(f"/posts?{query}", headers=person.headers).status_code in {200, 422}
+
+
+@pytest.mark.parametrize("target", ["/posts?search=" + "x" * 64_000, "/" + "x" * 17_000, "/posts?" + "a&" * 9_000])
+def test_a_path_and_query_past_16_kb_are_refused(client: TestClient, person: Person, target: str) -> None:
+    assert_refused(client.get(target, headers=person.headers), 414, "uri_too_long")
+
+
+def test_headers_past_32_kb_are_refused_and_just_below_are_read(client: TestClient, person: Person) -> None:
+    for sent in ({"X-Long": "x" * 33_000}, {f"X-{number}": "x" * 1_000 for number in range(33)}):
+        assert_refused(client.get("/posts", headers=person.headers | sent), 431, "headers_too_large")
+
+    assert client.get("/posts", headers=person.headers | {"X-Long": "x" * 31_000}).status_code == 200
 
 
 # Request ids.

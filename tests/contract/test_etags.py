@@ -1,6 +1,7 @@
 """`ETag`, `If-None-Match` and `If-Match` of single posts: what has not changed is not sent, nothing is overwritten."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -66,6 +67,23 @@ def test_304_is_not_for_those_who_may_not_read(
     rows("DELETE FROM sessions WHERE user_id = :id RETURNING 1", id=person.id)
     response = client.get(f"/posts/{post_id}", headers=person.headers | {"If-None-Match": tag})
     assert_refused(response, 401, "not_authenticated")
+
+
+@pytest.mark.parametrize("body", [{}, {"title": None}, {"id": 7}])
+def test_a_change_of_nothing_makes_no_new_version(
+    client: TestClient, person: Person, other: Person, make_post: Callable[..., int], rows: Rows, body: Any
+) -> None:
+    post_id = make_post(person, title="as it was")
+    before = rows("SELECT posts::text FROM posts")
+
+    response = client.patch(f"/posts/{post_id}", json=body, headers=person.headers)
+    assert (response.status_code, response.headers["ETag"], response.json()["title"]) == (200, '"1"', "as it was")
+
+    for caller, etag, status in ((person, '"2"', 412), (person, '"1"', 200), (other, '"1"', 403)):
+        headers = caller.headers | {"If-Match": etag}
+        assert client.patch(f"/posts/{post_id}", json=body, headers=headers).status_code == status
+    assert client.patch("/posts/0", json=body, headers=person.headers).status_code == 404
+    assert rows("SELECT posts::text FROM posts") == before
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from tests.contract.answers import assert_refused
 from tests.fixtures import Person, Server
 
-SECRET = "s3cr3t-" * 8
+SECRET = "0123456789abcdef" * 3
 EVERYWHERE = ["/", "/livez", "/readyz", "/posts", "/users/me", "/users/0", "/nothing", "/posts/x", "/openapi.json"]
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STACK = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = STACK["services"]
 OURS = ["migrate", "api"]
-REQUIRED = {"SECRET_KEY": "k" * 40, "DATABASE_PASSWORD": "p/@:%$ word"}
+REQUIRED = {"SECRET_KEY": "0123456789abcdef" * 3, "DATABASE_PASSWORD": "p/@:%$ word"}
 
 
 def interpolated(text: str, variables: dict[str, str]) -> str:

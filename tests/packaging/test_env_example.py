@@ -31,12 +31,12 @@ def test_filled_in_it_gives_development_settings(tmp_path: Path) -> None:
     filled = tmp_path / ".env"
     filled.write_text(
         EXAMPLE.read_text()
-        .replace("SECRET_KEY=", f"SECRET_KEY={'k' * 40}")
+        .replace("SECRET_KEY=", f"SECRET_KEY={'0123456789abcdef' * 3}")
         .replace("DATABASE_URL=", "DATABASE_URL=postgres://u:p@localhost/name")
     )
     found = Settings(_env_file=filled)
     assert found.environment == "development"
-    assert found.signing_secret == "k" * 40
+    assert found.signing_secret == "0123456789abcdef" * 3
     assert found.database is not None
     assert found.database.database == "name"
 

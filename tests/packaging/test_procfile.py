@@ -36,7 +36,7 @@ def test_workers_fit_the_dyno_and_not_the_cores_of_its_host(given: dict[str, str
 
 
 def test_web_is_a_production_server_that_the_settings_accept(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = GIVEN | {"SECRET_KEY": "k" * 40, "DATABASE_URL": "postgres://u:p@db:5432/name"}
+    given = GIVEN | {"SECRET_KEY": "0123456789abcdef" * 3, "DATABASE_URL": "postgres://u:p@db:5432/name"}
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     for name, value in environment("web", "python -m app serve", given).items():

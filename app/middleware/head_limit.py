@@ -1,0 +1,33 @@
+"""No request with a head past a limit comes any further: what a proxy would refuse is refused without one, too."""
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.errors import DomainError, HeadersTooLarge, UriTooLong
+from app.problems import problem_response
+
+# A search of 500 characters, percent-encoded, and the longest cursor fit in well.
+MOST_TARGET_BYTES = 16 * 1024
+MOST_HEADER_BYTES = 32 * 1024
+
+
+class HeadLimit:
+    """Refuses a path and query past 16 KB with 414, and headers that take more than 32 KB together with 431."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = _excess(scope) if scope["type"] == "http" else None
+        if error is None:
+            await self.app(scope, receive, send)
+            return
+        response = problem_response(scope, error.status, error.code, error.detail, {"Connection": "close"})
+        await response(scope, receive, send)
+
+
+def _excess(scope: Scope) -> DomainError | None:
+    if len(scope["path"]) + len(scope["query_string"]) > MOST_TARGET_BYTES:
+        return UriTooLong()
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES:
+        return HeadersTooLarge()
+    return None

@@ -1,0 +1,198 @@
+"""Nobody touches what isn't theirs: who may do what to whose things, for every operation of the OpenAPI document."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Boolean, DateTime, Float, Integer
+from starlette.testclient import TestClient
+
+from app.main import app
+from app.models import Base
+from app.models.base import Key
+from tests.contract.conftest import Rows
+from tests.fixtures import Person
+
+DOCUMENT: dict[str, Any] = app.openapi()
+OPERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    operation["operationId"]: (method.upper(), path, operation)
+    for path, item in DOCUMENT["paths"].items()
+    for method, operation in item.items()
+}
+CALLERS = ("owner", "other", "moderator", "admin", "anonymous")
+
+# By whose thing it is and by operation, what is answered to: its owner, somebody else, a moderator, an admin, nobody.
+OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
+    "a post": {
+        "get_post": (200, 200, 200, 200, 401),
+        "replace_post": (200, 403, 403, 403, 401),
+        "change_post": (200, 403, 403, 403, 401),
+        "delete_post": (204, 403, 204, 204, 401),
+        "set_vote": (200, 200, 200, 200, 401),
+        "remove_vote": (200, 200, 200, 200, 401),
+    },
+    "a draft": {
+        "get_post": (200, 404, 200, 200, 401),
+        "replace_post": (200, 404, 403, 403, 401),
+        "change_post": (200, 404, 403, 403, 401),
+        "delete_post": (204, 404, 204, 204, 401),
+        "set_vote": (404, 404, 404, 404, 401),
+        "remove_vote": (404, 404, 404, 404, 401),
+    },
+    "an account": {
+        "get_user": (200, 200, 200, 200, 200),
+        "replace_user": (200, 403, 403, 200, 401),
+        "change_user": (200, 403, 403, 200, 401),
+        "delete_user": (204, 403, 403, 204, 401),
+    },
+}
+# What concerns the caller alone, whoever that is, and what is for some roles only.
+OWN = {
+    "list_posts", "create_post", "cast_vote", "get_me", "replace_me", "change_me", "delete_me", "list_my_votes",
+}  # fmt: skip
+FOR_ROLES = {"list_users": (403, 403, 403, 200, 401)}
+FOR_ANYBODY = {"get_root", "get_livez", "get_readyz", "sign_up", "login"}
+
+# Operations that change nothing here even where they are allowed.
+CHANGES_NOTHING = {"remove_vote"}
+EVERYTHING = " UNION ALL ".join(
+    f"SELECT '{table}', t::text FROM {table} AS t" for table in sorted(Base.metadata.tables) if table != "sessions"
+)
+
+
+def test_every_operation_stands_in_one_of_the_tables() -> None:
+    owned = {operation for operations in OWNED.values() for operation in operations}
+    listed = [*owned, *OWN, *FOR_ROLES, *FOR_ANYBODY]
+
+    missing = set(OPERATIONS) - set(listed)
+    assert not missing, f"say in tests/contract/test_authorization.py who may call {sorted(missing)}, and add them"
+    assert sorted(listed) == sorted(OPERATIONS), "an operation stands there twice, or is gone"
+
+
+@pytest.fixture
+def callers(make_person: Callable[..., Person]) -> dict[str, Person | None]:
+    owner, other = make_person(), make_person()
+    moderator, admin = make_person(role="moderator"), make_person(role="admin")
+    return dict(zip(CALLERS, (owner, other, moderator, admin, None), strict=True))
+
+
+Callers = dict[str, Person | None]
+
+
+def call(client: TestClient, operation_id: str, caller: Person | None, thing_id: int) -> int:
+    """The status that the caller gets for a request in which nothing is wrong but, perhaps, who makes it."""
+    method, path, operation = OPERATIONS[operation_id]
+    bodies = {"PostIn": {"title": "t", "content": "c"}, "PostChange": {"title": "t"}, "UserChange": {"username": "new"}}
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    body = bodies[content["schema"]["$ref"].rsplit("/", 1)[1]] if content else None
+    address = re.sub(r"\{[^}]+\}", str(thing_id), path)
+    return client.request(method, address, json=body, headers=caller.headers if caller else {}).status_code
+
+
+@pytest.mark.parametrize(("thing", "operation_id"), [(thing, each) for thing, table in OWNED.items() for each in table])
+@pytest.mark.parametrize("name", CALLERS)
+def test_who_may_do_what_to_whose_things(
+    client: TestClient,
+    callers: Callers,
+    make_post: Callable[..., int],
+    rows: Rows,
+    thing: str,
+    operation_id: str,
+    name: str,
+) -> None:
+    owner = callers["owner"]
+    assert owner is not None
+    thing_id = owner.id if thing == "an account" else make_post(owner, published=thing != "a draft")
+    before = sorted(rows(EVERYTHING))
+
+    status = call(client, operation_id, callers[name], thing_id)
+
+    assert status == OWNED[thing][operation_id][CALLERS.index(name)]
+    is_allowed = status < 300 and OPERATIONS[operation_id][0] != "GET" and operation_id not in CHANGES_NOTHING
+    assert (sorted(rows(EVERYTHING)) != before) == is_allowed
+
+
+@pytest.mark.parametrize("operation_id", FOR_ROLES)
+@pytest.mark.parametrize("name", CALLERS)
+def test_what_is_for_some_roles_only(client: TestClient, callers: Callers, operation_id: str, name: str) -> None:
+    assert call(client, operation_id, callers[name], 1) == FOR_ROLES[operation_id][CALLERS.index(name)]
+
+
+@pytest.mark.parametrize("operation_id", sorted(set(OWNED["an account"]) - {"get_user"}))
+def test_another_account_cannot_be_reached_through_ones_own(
+    client: TestClient, callers: Callers, rows: Rows, operation_id: str
+) -> None:
+    """What says `me` in the path must mean the caller, whatever ids are sent along."""
+    method, path, _ = OPERATIONS[operation_id]
+    other, owner = callers["other"], callers["owner"]
+    assert other is not None
+    assert owner is not None
+    theirs = "SELECT users::text FROM users WHERE id = :id"
+    before = rows(theirs, id=owner.id)
+
+    own = path.replace("{id}", "me")
+    response = client.request(
+        method, f"{own}?id={owner.id}&user_id={owner.id}", headers=other.headers,
+        json={"id": owner.id, "user_id": owner.id, "username": "taken-over"} if method != "DELETE" else None,
+    )  # fmt: skip
+
+    assert response.status_code in {200, 204}
+    assert rows(theirs, id=owner.id) == before
+
+
+# Read-only fields.
+
+MARKS = {"a number": 987654321, "a time": "2001-02-03T04:05:06Z", "a text": "canary-read-only"}
+MARKS_STORED = ("987654321", "2001-02-03", "canary-read-only")
+
+
+def mark(column: Any) -> object:
+    """A value of the column's kind that can be told from any other, or the one that would give most."""
+    if column.name == "role":
+        return "admin"
+    kinds = {(Integer, Float, Key): MARKS["a number"], (DateTime,): MARKS["a time"], (Boolean,): False}
+    return next((value for kind, value in kinds.items() if isinstance(column.type, kind)), MARKS["a text"])
+
+
+TAKING_BODIES = [
+    name
+    for name, (_, _, each) in OPERATIONS.items()
+    if "application/json" in each.get("requestBody", {}).get("content", {})
+]
+
+
+@pytest.mark.parametrize("operation_id", TAKING_BODIES)
+def test_read_only_fields_are_never_stored(
+    client: TestClient, callers: Callers, make_post: Callable[..., int], rows: Rows, operation_id: str
+) -> None:
+    """Every column of every table is sent along that the operation's body does not have."""
+    method, path, operation = OPERATIONS[operation_id]
+    owner = callers["owner"]
+    assert owner is not None
+    schema = DOCUMENT["components"]["schemas"][
+        operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
+    ]
+    writable = set(schema["properties"])
+    hostile = {
+        column.name: mark(column)
+        for table in Base.metadata.tables.values()
+        for column in table.columns
+        if column.name not in writable
+    }
+    # What only admins may set is in the schema of everyone.
+    hostile |= {name: value for name, value in {"role": "admin", "is_active": False}.items() if name in writable}
+    post_id = make_post(owner)
+    good = {"title": "t", "content": "c", "post_id": post_id, "vote_dir": 1, "email": "new@person.example"}
+    good |= {"password": "correct horse battery", "current_password": "correct horse battery"}
+    body = hostile | {name: value for name, value in good.items() if name in writable}
+
+    address = path.replace("{id}", str(owner.id if "/users" in path else post_id))
+    response = client.request(method, address, json=body, headers=owner.headers)
+
+    assert response.status_code < 300, response.text
+    everything = " ".join(text for _, text in rows(EVERYTHING)) + str(rows("SELECT sessions::text FROM sessions"))
+    assert not [stored for stored in MARKS_STORED if stored in everything]
+    assert rows("SELECT count(*) FROM users WHERE role = 'admin' OR NOT is_active") == [(1,)]
+    assert rows("SELECT count(*) FROM posts WHERE version > 2 OR created_at < :then", then="2020-01-01") == [(0,)]
+    assert str(MARKS["a number"]) not in response.text

@@ -1,0 +1,52 @@
+"""What is true of every answer, whatever was sent."""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import jsonschema_rs
+
+from app.main import app
+from tests.contract.answers import PROBLEM_KEYS, operation_of
+
+DOCUMENT: dict[str, Any] = app.openapi()
+# What is answered where no operation is: no such route or method, or too much to look for one.
+NO_OPERATION = {404, 405, 414, 431}
+
+
+def assert_one_shape(method: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    """It has a request id, and, if it is an error, the keys of all errors and nothing of what was sent."""
+    assert status < 500
+    assert headers["x-request-id"]
+    assert "x-injected" not in headers
+    assert "location" not in headers or status == 201
+    if status >= 400 and method != "HEAD":
+        problem = json.loads(body.decode("utf-8"))
+        assert set(problem) - {"errors"} == PROBLEM_KEYS, problem
+        assert problem["status"] == status
+        assert problem["request_id"] == headers["x-request-id"]
+        assert headers["cache-control"] == "no-store"
+
+
+def assert_declared(method: str, path: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    """The document names the status for this operation, and its schema fits."""
+    operation = operation_of(method, path)
+    if operation is None:
+        assert status in NO_OPERATION
+        return
+    declared = operation["responses"].get(str(status))
+    assert declared is not None, f"{operation['operationId']} may not answer {status}"
+    if "content" not in declared:
+        assert body == b""
+        return
+    media_type = headers["content-type"]
+    _validator(operation["operationId"], str(status), media_type).validate(json.loads(body))
+
+
+@cache
+def _validator(operation_id: str, status: str, media_type: str) -> Any:
+    operations = [each for item in DOCUMENT["paths"].values() for each in item.values()]
+    (operation,) = [each for each in operations if each["operationId"] == operation_id]
+    schema = operation["responses"][status]["content"][media_type]["schema"]
+    return jsonschema_rs.validator_for({**schema, "components": DOCUMENT["components"]})

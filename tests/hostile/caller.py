@@ -1,0 +1,42 @@
+"""Who calls in the hostile tests: account 1, in session 1, with post 1, as the examples of the document have it.
+
+Whatever a case did to them (it may have deleted the account), before the next one they are put back.
+"""
+
+from datetime import timedelta
+
+from sqlalchemy import Engine, text
+
+from app import tokens
+
+ANONYMOUS = "anonymous"
+CALLERS = ("user", "admin", ANONYMOUS)
+PUT_BACK = """
+    WITH caller AS (
+        INSERT INTO users (id, email, email_canonical, password_hash, role) OVERRIDING SYSTEM VALUE
+        VALUES (1, 'caller@hostile.example', 'caller@hostile.example', 'x', %(role)s)
+        ON CONFLICT (id) DO UPDATE SET role = %(role)s, is_active = true
+    ), session AS (
+        INSERT INTO sessions (id, user_id, expires_at) OVERRIDING SYSTEM VALUE
+        VALUES (1, 1, now() + interval '1 day') ON CONFLICT DO NOTHING
+    )
+    INSERT INTO posts (id, owner_id, title, content) OVERRIDING SYSTEM VALUE
+    VALUES (1, 1, 'Top beaches in Florida', 'Check out these awesome beaches')
+    ON CONFLICT (id) DO UPDATE SET owner_id = 1, published = true
+"""
+
+
+def role_of(caller: str) -> str:
+    return "user" if caller == ANONYMOUS else caller
+
+
+def headers_of(caller: str) -> dict[str, str]:
+    """What their client sends."""
+    return {} if caller == ANONYMOUS else {"Authorization": f"Bearer {tokens.issue(1, 1, timedelta(days=1))}"}
+
+
+def leave_room(database: Engine) -> None:
+    """So that no new row gets an id that is put back."""
+    with database.begin() as connection:
+        for table in ("users", "sessions", "posts"):
+            connection.execute(text(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), 1000)"))

@@ -1,0 +1,53 @@
+"""sqlmap on everything that becomes part of a query: it finds no way in."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.figures import Figure
+from tests.fixtures import Person, Server
+
+SQLMAP = shutil.which("sqlmap")
+TARGETS: dict[str, tuple[str, ...]] = {
+    "search": ("/posts?search=moss&limit=3", "-p", "search"),
+    "sort": ("/posts?sort=top&limit=3", "-p", "sort"),
+    "cursor": ("/posts?cursor=abc&limit=3", "-p", "cursor"),
+    "limit and skip": ("/posts?limit=3&skip=1", "-p", "limit,skip"),
+    "owner and times": ("/posts?owner_id=1&created_after=2020-01-01", "-p", "owner_id,created_after"),
+    "path": ("/posts/1*",),
+    "login": ("/login", "--data", "username=ada@example.com&password=moss", "-p", "username,password"),
+}
+OPTIONS = [
+    "--batch", "--level", "2", "--risk", "2", "--dbms", "PostgreSQL", "--flush-session", "--disable-coloring",
+    "--ignore-code", "401,403,422", "--threads", "2", "--technique", "BEUS",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(SQLMAP is None, reason="sqlmap is not installed: apt-get install sqlmap")
+@pytest.mark.parametrize("name", TARGETS)
+def test_sqlmap_finds_no_way_in(
+    server: Server, person: Person, make_post: Callable[..., int], tmp_path: Path, name: str, figure: Figure
+) -> None:
+    for title in ("moss", "mossy", "grey"):
+        make_post(person, title=title)
+    path, *options = TARGETS[name]
+    traffic = tmp_path / "traffic.txt"
+    headers = ["-H", f"Authorization: Bearer {person.token}"]
+
+    done = subprocess.run(
+        [SQLMAP or "", "-u", server.url + path, *options, *headers, *OPTIONS, "--output-dir", tmp_path, "-t", traffic],
+        capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+
+    assert "all tested parameters do not appear to be injectable" in done.stdout, done.stdout[-5000:]
+    assert not re.search("is vulnerable|appears to be .*injectable|identified the following injection", done.stdout)
+    told = traffic.read_text(errors="replace")
+    assert not re.search(r"^HTTP response \[#\d+\] \(5", told, re.MULTILINE)
+    requests = len(re.findall(r"^HTTP request \[#", told, re.MULTILINE))
+    assert requests > 20
+    figure(f"S13: sqlmap on {name}: {requests:,} requests, no way in")

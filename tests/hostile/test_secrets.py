@@ -1,0 +1,189 @@
+"""Secrets stay secret: passwords, tokens and e-mail addresses stand in no line of the log, no error and no header.
+
+The log is a real server's, at its most talkative; the canaries go through every operation, and through failures of
+every kind: refused by us, refused by PostgreSQL, and bugs.
+"""
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from app import problems
+from tests.fixtures import Person, Server
+from tests.hostile.corpus import DOCUMENT, FORM, Operation
+
+PASSWORD = "canary correct horse"
+CANARY = re.compile("canary|Canary")
+PATIENCE_SECONDS = 30
+# PostgreSQL says in a message, its detail and its hint what it was given, as it does where a constraint is broken.
+TELL_TALE = """
+    CREATE FUNCTION tell_tale() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION 'cannot take %', NEW USING DETAIL = 'Failing row contains ' || NEW::text, HINT = NEW::text;
+    END $$
+"""
+TABLES = ("users", "sessions", "posts", "votes")
+
+
+@pytest.fixture
+def listener(start_server: Callable[..., Server]) -> Iterator["Listener"]:
+    with Listener(start_server(LOG_LEVEL="debug", RATE_LIMITS_ENABLED="false")) as listener:
+        yield listener
+
+
+@contextmanager
+def failing(database: Engine, *statements: str, undo: str) -> Iterator[None]:
+    with database.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    try:
+        yield
+    finally:
+        with database.begin() as connection:
+            connection.execute(text(undo))
+
+
+class Listener(httpx2.Client):
+    """A client that looks for canaries in every answer: in errors and headers all, in others the password."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(base_url=server.url, timeout=PATIENCE_SECONDS, event_hooks={"response": [self.look]})
+        self.statuses: set[int] = set()
+
+    def look(self, response: httpx2.Response) -> None:
+        self.statuses.add(response.status_code)
+        assert not CANARY.search(str(response.headers))
+        body = response.read().decode()
+        assert PASSWORD not in body
+        assert response.status_code < 400 or not CANARY.search(body), body
+
+
+def assert_log_is_silent(folder: Path, listener: Listener) -> None:
+    """No canary in the log, which is read to its end: its lines come after the answers."""
+    listener.get("/posts", headers={"X-Request-ID": "the-last-request"})
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    (path,) = folder.glob("server-*.log")
+    while "the-last-request" not in (log := path.read_text()):
+        assert time.monotonic() < give_up_at, log[-2000:]
+        time.sleep(0.05)
+    assert not (found := CANARY.search(log)), log[max(0, found.start() - 1000) : found.end() + 200]
+
+
+def requests(person: Person) -> Iterator[tuple[str, str, dict[str, object]]]:
+    """Every operation of the document, with canaries wherever there is text; first as it likes, then as it refuses."""
+    for template, item in DOCUMENT["paths"].items():
+        for method, described in item.items():
+            operation = Operation(method.upper(), template, described)
+            address = re.sub(r"\{[^}]+\}", str(person.id), template)
+            query = "&".join(f"{name}=canary" for name in operation.parameters("query"))
+            for malformed in (False, True):
+                fields = {
+                    name: ["canary"] if malformed else f"canary.{method}@canary.example" if "email" in name
+                    else "canary-a-text" if isinstance(good, str) else good
+                    for name, good in operation.fields().items()
+                }  # fmt: skip
+                body: dict[str, object] = {}
+                if operation.media_type == FORM:
+                    body = {"data": fields}
+                elif operation.media_type:
+                    body = {"json": fields}
+                yield operation.method, address + ("?" + query if malformed else ""), body
+
+
+def test_no_operation_tells_what_it_was_given(
+    listener: Listener, tmp_path: Path, person: Person, make_person: Callable[..., Person]
+) -> None:
+    for method, address, body in requests(person):
+        caller = make_person(email=f"Canary.{time.monotonic_ns()}@canary.example")
+        for headers in ({}, {"Authorization": "Bearer canary.canary.canary"}, caller.headers):
+            sent = headers | {"X-API-Key": "canary", "Cookie": "__Host-session=canary", "If-Match": '"canary"'}
+            listener.request(method, address, headers=sent, **body)  # type: ignore[arg-type]
+
+    assert {200, 201, 401, 403, 422} <= listener.statuses
+    assert max(listener.statuses) < 500
+    assert_log_is_silent(tmp_path, listener)
+
+
+def test_no_refusal_tells_what_it_was_given(listener: Listener, tmp_path: Path, connection: Connection) -> None:
+    account = {"email": "Canary@canary.example", "password": PASSWORD, "username": "canary"}
+    assert listener.post("/users", json=account).status_code == 201
+    for again in (account, account | {"email": "other@canary.example"}):
+        assert listener.post("/users", json=again).status_code == 409
+    wrong = {"username": "canary@canary.example", "password": PASSWORD + "!"}
+    assert listener.post("/login", data=wrong).status_code == 403
+    signed_in = listener.post("/login", data=wrong | {"password": PASSWORD})
+    token = signed_in.json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    assert listener.get("/users/me", headers=headers).json()["email"] == account["email"]
+    taken = {"email": "canary.2@canary.example", "password": PASSWORD, "current_password": PASSWORD + "!"}
+    assert listener.patch("/users/me", json=taken, headers=headers).status_code == 403
+
+    assert_log_is_silent(tmp_path, listener)
+    (path,) = tmp_path.glob("server-*.log")
+    secrets = [token, token.split(".")[1], connection.scalar(text("SELECT password_hash FROM users"))]
+    assert not [secret for secret in secrets if secret in path.read_text()]
+
+
+def test_no_bug_tells_what_it_was_given(
+    listener: Listener, tmp_path: Path, database: Engine, person: Person, make_post: Callable[..., int]
+) -> None:
+    post_id = make_post(person)
+    account = {"email": "canary@canary.example", "password": PASSWORD, "username": "canary"}
+    post = {"title": "canary", "content": "canary"}
+    login = {"username": person.email, "password": "correct horse battery"}
+
+    def everything_fails() -> None:
+        assert listener.post("/users", json=account).status_code == 500
+        assert listener.post("/posts", json=post, headers=person.headers).status_code == 500
+
+    triggers = [
+        f"CREATE TRIGGER tell_tale BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION tell_tale()"
+        for table in TABLES
+    ]
+    with failing(database, TELL_TALE, *triggers, undo="DROP FUNCTION tell_tale() CASCADE"):
+        everything_fails()
+        assert listener.post("/login", data=login).status_code == 500
+        assert listener.put(f"/posts/{post_id}/vote", headers=person.headers).status_code == 500
+        renamed = listener.patch("/users/me", json={"username": "canary"}, headers=person.headers)
+        assert renamed.status_code == 500
+
+    each = "ALTER TABLE users {0}; ALTER TABLE posts {0}".format
+    with failing(database, each("ADD CONSTRAINT odd CHECK (id < 0) NOT VALID"), undo=each("DROP CONSTRAINT odd")):
+        everything_fails()
+    required = (each("ADD COLUMN odd text NOT NULL DEFAULT ''"), each("ALTER COLUMN odd DROP DEFAULT"))
+    with failing(database, *required, undo=each("DROP COLUMN odd")):
+        everything_fails()
+
+    assert_log_is_silent(tmp_path, listener)
+    (path,) = tmp_path.glob("server-*.log")
+    log = path.read_text()
+    # Yet it says what an operator needs: what kind of error, which constraint, where.
+    assert "psycopg2.errors.RaiseException P0001" in log
+    assert re.search(r"psycopg2\.errors\.CheckViolation 23514 users odd", log)
+    assert "in sign_up" in log
+
+
+def test_a_bug_in_python_tells_where_it_is_and_not_what_it_was_given(caplog: pytest.LogCaptureFixture) -> None:
+    def stumble() -> None:
+        try:
+            json.loads("canary")
+        except ValueError as error:
+            raise KeyError("canary") from error
+
+    with caplog.at_level(logging.DEBUG):
+        try:
+            stumble()
+        except KeyError as error:
+            problems.unexpected({"type": "http"}, error)
+
+    assert "unexpected KeyError" in caplog.text
+    assert "in stumble" in caplog.text
+    assert "canary" not in caplog.text.replace('"canary"', "")  # But for the lines of code above.

@@ -1,0 +1,129 @@
+"""Too much of anything, told to a real server: what comes in through a socket, and in which form it is refused."""
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.contract.answers import PROBLEM_KEYS
+from tests.fixtures import Person, Server
+
+PATIENCE_SECONDS = 30
+# What the two kernels keep between them, and the limit.
+MOST_KEPT_BYTES = 10_000_000
+
+
+@contextmanager
+def connected(server: Server) -> Iterator[socket.socket]:
+    port = int(server.url.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as connection:
+        yield connection
+
+
+def answer(server: Server, *pieces: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of what the server says to these bytes; it may say it before it has read them all."""
+    with connected(server) as connection:
+        try:
+            for piece in pieces:
+                connection.sendall(piece)
+        except OSError:  # It has hung up; what it said before can still be read.
+            pass
+        received = b""
+        try:
+            while chunk := connection.recv(65536):
+                received += chunk
+        except ConnectionResetError:
+            pass
+    head, _, body = received.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return int(first.split(" ")[1]), headers, body
+
+
+def assert_refused(told: tuple[int, dict[str, str], bytes], status: int, code: str) -> None:
+    found, headers, body = told
+    assert (found, headers["content-type"]) == (status, "application/json"), body
+    problem = json.loads(body)
+    assert set(problem) == PROBLEM_KEYS
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert problem["request_id"] == headers["x-request-id"] != ""
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert headers["cache-control"] == "no-store"
+    assert "server" not in headers
+
+
+def post(person: Person, *lines: str) -> bytes:
+    head = [f"Authorization: Bearer {person.token}", "Host: test", "Content-Type: application/json", *lines]
+    return "\r\n".join(["POST /posts HTTP/1.1", *head, "", ""]).encode()
+
+
+def test_whatever_is_too_large_is_refused_in_the_one_shape(server: Server, person: Person) -> None:
+    megabyte = b"x" * 1_000_001
+    assert_refused(answer(server, post(person, "Content-Length: 1000001"), megabyte), 413, "body_too_large")
+
+    chunks = [b"%x\r\n%s\r\n" % (100_000, b"x" * 100_000)] * 11
+    chunked = post(person, "Transfer-Encoding: chunked", "Connection: close")
+    assert_refused(answer(server, chunked, *chunks, b"0\r\n\r\n"), 413, "body_too_large")
+
+    get = "GET /posts HTTP/1.1\r\nHost: test\r\nConnection: close\r\n%s\r\n"
+    assert_refused(answer(server, (get % f"X-Long: {'x' * 33_000}\r\n").encode()), 431, "headers_too_large")
+    many = "".join(f"X-{number}: {'x' * 100}\r\n" for number in range(400))
+    assert_refused(answer(server, (get % many).encode()), 431, "headers_too_large")
+    long = get.replace("/posts", "/posts?search=" + "x" * 17_000)
+    assert_refused(answer(server, (long % "").encode()), 414, "uri_too_long")
+
+
+@pytest.mark.parametrize(
+    ("beginning", "more"),
+    [(b"GET / HTTP/1.1\r\nHost: test\r\nX-Long: ", b"x" * 10_000),
+     (b"GET / HTTP/1.1\r\nHost: test\r\n", b"X-Short: x\r\n" * 1_000),
+     (b"GET /", b"x" * 10_000)],
+    ids=["one header", "many headers", "a path"],
+)  # fmt: skip
+def test_a_head_that_never_ends_is_cut_off(server: Server, beginning: bytes, more: bytes) -> None:
+    """Else a client could fill the memory with what no middleware ever sees."""
+    assert sent_until_cut_off(server, beginning, more) < MOST_KEPT_BYTES
+    assert answer(server, b"GET /livez HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")[0] == 200
+
+
+def test_trailers_that_never_end_are_cut_off(server: Server, person: Person) -> None:
+    beginning = post(person, "Transfer-Encoding: chunked") + b"2\r\n{}\r\n0\r\n"
+
+    assert sent_until_cut_off(server, beginning, b"X-Trailer: x\r\n" * 1_000) < MOST_KEPT_BYTES
+
+
+def sent_until_cut_off(server: Server, beginning: bytes, more: bytes) -> int:
+    """How many bytes could be sent; all that there are to send, if nobody minds."""
+    sent = 0
+    with connected(server) as connection:
+        try:
+            connection.sendall(beginning)
+            while sent < 2 * MOST_KEPT_BYTES:
+                connection.sendall(more)
+                sent += len(more)
+        except OSError:
+            pass
+    return sent
+
+
+def test_a_head_too_long_to_be_kept_is_refused_in_the_one_shape(server: Server) -> None:
+    assert_refused(answer(server, b"GET / HTTP/1.1\r\nX-Long: ", b"x" * 70_000), 431, "headers_too_large")
+
+
+@pytest.mark.parametrize(
+    "nonsense", [b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\0" * 100,
+                 b"GET / HTTP/1.1\r\nHost test\r\n\r\n", b"GET http://[ HTTP/1.1\r\nHost: test\r\n\r\n",
+                 b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"]
+)  # fmt: skip
+def test_what_is_not_http_is_refused_in_the_one_shape(server: Server, nonsense: bytes) -> None:
+    assert_refused(answer(server, nonsense), 400, "bad_request")
+
+
+def test_there_is_nothing_to_upgrade_to(server: Server) -> None:
+    upgrade = "Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA=="
+    told = answer(server, f"GET /posts HTTP/1.1\r\nHost: test\r\n{upgrade}\r\n\r\n".encode())
+
+    assert_refused(told, 401, "not_authenticated")

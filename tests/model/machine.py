@@ -1,0 +1,314 @@
+"""What may happen on the site, in any order: each rule asks the API and the model, and both must say the same."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import httpx2
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+from starlette.testclient import TestClient
+
+from tests.model.site import Account, Post, Site
+
+PASSWORD = "correct horse battery"
+WORDS = st.lists(st.sampled_from(["red", "Green", "grey", "BLUE", "moss", "mossy"]), min_size=1, max_size=4).map(
+    " ".join
+)
+# Few people with few posts, who meet each other's; a site that is empty or deserted has little to say.
+MOST_PEOPLE = 5
+LEAST_LEFT = 2
+SORTS = st.sampled_from(["new", "old", "top"])
+
+
+@dataclass
+class Walk:
+    """A client that follows the links of a list, page by page, while others write and vote."""
+
+    reader: Account
+    following: str | None
+    # What stands there from the beginning, in the order of the beginning, as long as it stands there.
+    standing: list[int]
+    met: list[int] = field(default_factory=list)
+
+
+class Machine(RuleBasedStateMachine):
+    client: ClassVar[TestClient]
+    empty: ClassVar[Callable[[], None]]
+    appoint: ClassVar[Callable[[int], None]]
+    answer_count: ClassVar[int] = 0
+
+    people: Bundle[Account] = Bundle("people")
+    posts: Bundle[int] = Bundle("posts")
+    walks: Bundle[Walk] = Bundle("walks")
+
+    def __init__(self) -> None:
+        super().__init__()
+        type(self).empty()
+        self.site = Site()
+        self.under_way: list[Walk] = []
+        self.names = 0
+
+    def ask(self, caller: Account | None, method: str, path: str, **options: Any) -> httpx2.Response:
+        type(self).answer_count += 1
+        headers = (caller.headers if caller else {}) | options.pop("headers", {})
+        return self.client.request(method, path, headers=headers, **options)
+
+    def is_gone(self, caller: Account, answer: httpx2.Response) -> bool:
+        """Whether the caller's account was deleted, which the answer must say."""
+        gone = caller.id not in self.site.accounts
+        assert gone == (answer.status_code == 401)
+        return gone
+
+    # So that every life, however short, has people in it and something that they see differently.
+
+    @initialize(target=people)
+    def found(self) -> MultipleResults[Account]:
+        return multiple(self.new_account(is_moderator=False), self.new_account(is_moderator=False))
+
+    @initialize(target=posts, author=people, published=st.booleans())
+    def begin(self, author: Account, published: bool) -> int | MultipleResults[int]:
+        return self.write(author, "red moss", "grey", published)
+
+    # People.
+
+    @precondition(lambda self: self.names < MOST_PEOPLE)
+    @rule(target=people, is_moderator=st.sampled_from([False, False, True]))
+    def sign_up(self, is_moderator: bool) -> Account:
+        return self.new_account(is_moderator=is_moderator)
+
+    def new_account(self, *, is_moderator: bool) -> Account:
+        self.names += 1
+        body = {"email": f"Person{self.names}@example.com", "password": PASSWORD, "username": f"person-{self.names}"}
+        made = self.ask(None, "POST", "/users", json=body)
+        assert made.status_code == 201
+        signed_in = self.ask(None, "POST", "/login", data={"username": body["email"].lower(), "password": PASSWORD})
+        assert signed_in.status_code == 200
+        account = Account(
+            made.json()["id"], body["email"], body["username"], is_moderator, signed_in.json()["access_token"]
+        )
+        if is_moderator:
+            type(self).appoint(account.id)
+        self.site.accounts[account.id] = account
+        return account
+
+    @rule(person=people)
+    def sign_up_as_somebody_who_is_there(self, person: Account) -> None:
+        if person.id in self.site.accounts:
+            answer = self.ask(None, "POST", "/users", json={"email": person.email.upper(), "password": PASSWORD})
+            assert (answer.status_code, answer.json()["code"]) == (409, "email_taken")
+
+    @rule(person=people, name=st.sampled_from(["ada", "Ada", "grace"]))
+    def rename(self, person: Account, name: str) -> None:
+        answer = self.ask(person, "PATCH", "/users/me", json={"username": name})
+        if self.is_gone(person, answer):
+            return
+        taken = any(
+            each.username.lower() == name.lower() for each in self.site.accounts.values() if each.id != person.id
+        )
+        assert answer.status_code == (409 if taken else 200)
+        if not taken:
+            person.username = name
+
+    @precondition(lambda self: len(self.site.accounts) > LEAST_LEFT)
+    @rule(person=people)
+    def delete_account(self, person: Account) -> None:
+        answer = self.ask(person, "DELETE", "/users/me")
+        if self.is_gone(person, answer):
+            return
+        assert answer.status_code == 204
+        self.site.forget_account(person.id)
+
+    # Posts.
+
+    @rule(target=posts, person=people, title=WORDS, content=WORDS, published=st.sampled_from([True, True, True, False]))
+    def write(self, person: Account, title: str, content: str, published: bool) -> int | MultipleResults[int]:
+        body = {"title": title, "content": content, "published": published}
+        answer = self.ask(person, "POST", "/posts", json=body)
+        if self.is_gone(person, answer):
+            return multiple()
+        assert answer.status_code == 201
+        post = Post(answer.json()["id"], person.id, title, content, published)
+        self.site.posts[post.id] = post
+        return post.id
+
+    @rule(
+        person=people,
+        post_id=posts,
+        method=st.sampled_from(["PUT", "PATCH"]),
+        change=st.fixed_dictionaries({}, optional={"title": WORDS, "content": WORDS, "published": st.booleans()}),
+        seen=st.sampled_from([None, "now", "before", "*"]),
+    )
+    def change(self, person: Account, post_id: int, method: str, change: dict[str, Any], seen: str | None) -> None:
+        if method == "PUT":
+            change = {"title": "red", "content": "moss", "published": True} | change
+        headers, versions = self.expecting(post_id, seen)
+        answer = self.ask(person, method, f"/posts/{post_id}", json=change, headers=headers)
+        if self.is_gone(person, answer):
+            return
+        post = self.site.posts.get(post_id)
+        is_own = post is not None and post.owner == person.id
+        assert answer.status_code == self.site.answer_to_change(person, post_id, versions, is_allowed=is_own)
+        if answer.status_code == 200 and post is not None:
+            for name, value in change.items():
+                setattr(post, name, value)
+            post.version += 1 if change else 0
+            assert answer.headers["ETag"] == f'"{post.version}"'
+            assert without_times(answer.json()) == self.site.shown(person, post_id)["Post"]
+
+    @precondition(lambda self: len(self.site.posts) > LEAST_LEFT)
+    @rule(person=people, post_id=posts, seen=st.sampled_from([None, None, "now", "before"]))
+    def delete_post(self, person: Account, post_id: int, seen: str | None) -> None:
+        headers, versions = self.expecting(post_id, seen)
+        answer = self.ask(person, "DELETE", f"/posts/{post_id}", headers=headers)
+        if self.is_gone(person, answer):
+            return
+        is_allowed = post_id in self.site.posts and (person.is_moderator or self.site.posts[post_id].owner == person.id)
+        refused = self.site.answer_to_change(person, post_id, versions, is_allowed=is_allowed)
+        assert answer.status_code == (204 if refused == 200 else refused)
+        if answer.status_code == 204:
+            self.site.forget_post(post_id)
+
+    def expecting(self, post_id: int, seen: str | None) -> tuple[dict[str, str], set[int] | None]:
+        """An `If-Match`, and the versions that it allows."""
+        if seen is None or seen == "*":
+            return ({"If-Match": seen} if seen else {}), None
+        version = self.site.posts[post_id].version if post_id in self.site.posts else 1
+        version -= seen == "before"
+        return {"If-Match": f'"{version}"'}, {version}
+
+    # Votes.
+
+    @rule(person=people, post_id=posts, direction=st.sampled_from([1, 1, 0]))
+    def vote(self, person: Account, post_id: int, direction: int) -> None:
+        answer = self.ask(person, "POST", "/vote", json={"post_id": post_id, "vote_dir": direction})
+        if self.is_gone(person, answer):
+            return
+        pair = (post_id, person.id)
+        if not self.is_votable(post_id):
+            assert (answer.status_code, answer.json()["code"]) == (404, "post_not_found")
+        elif (pair in self.site.votes) == (direction == 1):
+            assert (answer.status_code, answer.json()["code"]) == (
+                (409, "already_voted") if direction else (404, "vote_not_found")
+            )
+        else:
+            self.set_in_model(pair, is_there=direction == 1)
+            assert (answer.status_code, answer.json()["votes"]) == (201, self.site.count(post_id))
+
+    @rule(person=people, post_id=posts, method=st.sampled_from(["PUT", "PUT", "DELETE"]))
+    def set_vote(self, person: Account, post_id: int, method: str) -> None:
+        answer = self.ask(person, method, f"/posts/{post_id}/vote")
+        if self.is_gone(person, answer):
+            return
+        if not self.is_votable(post_id):
+            assert answer.status_code == 404
+            return
+        self.set_in_model((post_id, person.id), is_there=method == "PUT")
+        assert answer.status_code == 200
+        assert answer.json() == {"post_id": post_id, "votes": self.site.count(post_id), "voted": method == "PUT"}
+
+    def is_votable(self, post_id: int) -> bool:
+        return post_id in self.site.posts and self.site.posts[post_id].published
+
+    def set_in_model(self, pair: tuple[int, int], *, is_there: bool) -> None:
+        if is_there:
+            self.site.votes.setdefault(pair, None)
+        else:
+            self.site.votes.pop(pair, None)
+
+    # Reading.
+
+    @rule(person=people, post_id=posts)
+    def read(self, person: Account, post_id: int) -> None:
+        answer = self.ask(person, "GET", f"/posts/{post_id}")
+        if self.is_gone(person, answer):
+            return
+        if not self.site.sees(person, post_id):
+            assert answer.status_code == 404
+            return
+        assert shown_in([answer.json()]) == [self.site.shown(person, post_id)]
+        again = self.ask(person, "GET", f"/posts/{post_id}", headers={"If-None-Match": answer.headers["ETag"]})
+        assert again.status_code == 304
+
+    @rule(
+        person=people, sort=SORTS, drafts=st.booleans(), owner=st.none() | people, search=st.just("") | WORDS,
+        limit=st.integers(1, 5), skip=st.integers(0, 3),
+    )  # fmt: skip
+    def list_posts(
+        self, person: Account, sort: str, drafts: bool, owner: Account | None, search: str, limit: int, skip: int
+    ) -> None:
+        drafts = drafts and owner in {None, person}
+        query = {"sort": sort, "limit": limit, "skip": skip, "search": search, "published": not drafts}
+        if owner is not None:
+            query["owner_id"] = owner.id
+        answer = self.ask(person, "GET", "/posts", params=query)
+        if self.is_gone(person, answer):
+            return
+        expected = self.site.page(person, sort, drafts=drafts, owner=owner.id if owner else None, search=search)
+        assert shown_in(answer.json()) == [self.site.shown(person, each) for each in expected[skip : skip + limit]]
+
+    @rule(person=people)
+    def list_votes(self, person: Account) -> None:
+        answer = self.ask(person, "GET", "/users/me/votes", params={"limit": 100})
+        if not self.is_gone(person, answer):
+            expected = self.site.votes_of(person.id)
+            assert shown_in(answer.json()) == [self.site.shown(person, post_id) for post_id in expected]
+
+    # Walking.
+
+    @rule(target=walks, person=people, sort=SORTS, limit=st.integers(1, 3))
+    def begin_to_walk(self, person: Account, sort: str, limit: int) -> Walk | MultipleResults[Walk]:
+        if person.id not in self.site.accounts:
+            return multiple()
+        walk = Walk(person, f"/posts?sort={sort}&limit={limit}", self.site.page(person, sort))
+        self.under_way.append(walk)
+        self.walk_on(walk)
+        return walk
+
+    @rule(walk=walks)
+    def walk_on(self, walk: Walk) -> None:
+        if walk.following is None:
+            return
+        answer = self.ask(walk.reader, "GET", walk.following)
+        if self.is_gone(walk.reader, answer):
+            walk.following = None
+            return
+        page = shown_in(answer.json())
+        ids = [each["Post"]["id"] for each in page]
+        assert page == [self.site.shown(walk.reader, post_id) for post_id in ids]
+        walk.met += ids
+        walk.following = answer.links["next"]["url"] if "next" in answer.links else None
+        assert len(walk.met) == len(set(walk.met)), "a post was met twice"
+        met = [post_id for post_id in walk.met if post_id in walk.standing]
+        assert met == (walk.standing if walk.following is None else walk.standing[: len(met)]), "a post was skipped"
+
+    @invariant()
+    def what_has_left_a_list_need_not_be_met(self) -> None:
+        for walk in self.under_way:
+            walk.standing = [post_id for post_id in walk.standing if self.is_votable(post_id)]
+
+    def teardown(self) -> None:
+        if sys.exc_info()[0] is not None:
+            return  # API and model already differ; what differs after that says nothing.
+        for walk in self.under_way:
+            while walk.following is not None:
+                self.walk_on(walk)
+
+
+def without_times(post: dict[str, Any]) -> dict[str, Any]:
+    owner = {name: value for name, value in post["owner"].items() if name != "created_at"}
+    return {name: value for name, value in post.items() if name not in {"created_at", "updated_at"}} | {"owner": owner}
+
+
+def shown_in(page: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [each | {"Post": without_times(each["Post"])} for each in page]

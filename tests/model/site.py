@@ -1,0 +1,98 @@
+"""The site in plain Python: what the API would be if nobody else were there and nothing ever failed."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(eq=False)
+class Account:
+    id: int
+    email: str
+    username: str
+    is_moderator: bool
+    token: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+@dataclass
+class Post:
+    """Its place in `Site.posts` is its place in time."""
+
+    id: int
+    owner: int
+    title: str
+    content: str
+    published: bool
+    version: int = 1
+
+
+@dataclass
+class Site:
+    accounts: dict[int, Account] = field(default_factory=dict)
+    posts: dict[int, Post] = field(default_factory=dict)
+    # (post, user), in the order in which the votes were cast.
+    votes: dict[tuple[int, int], None] = field(default_factory=dict)
+
+    def count(self, post_id: int) -> int:
+        return sum(voted == post_id for voted, _ in self.votes)
+
+    def sees(self, reader: Account, post_id: int) -> bool:
+        post = self.posts.get(post_id)
+        return post is not None and (post.published or post.owner == reader.id or reader.is_moderator)
+
+    def forget_account(self, user_id: int) -> None:
+        del self.accounts[user_id]
+        self.votes = {pair: None for pair in self.votes if pair[1] != user_id}
+        for post_id in [post.id for post in self.posts.values() if post.owner == user_id]:
+            self.forget_post(post_id)
+
+    def forget_post(self, post_id: int) -> None:
+        del self.posts[post_id]
+        self.votes = {pair: None for pair in self.votes if pair[0] != post_id}
+
+    def answer_to_change(self, caller: Account, post_id: int, versions: set[int] | None, *, is_allowed: bool) -> int:
+        """The status with which a change of the post is refused, or 200."""
+        if not self.sees(caller, post_id):
+            return 404
+        if not is_allowed:
+            return 403
+        return 412 if versions is not None and self.posts[post_id].version not in versions else 200
+
+    def page(
+        self, reader: Account, sort: str = "new", *, drafts: bool = False, owner: int | None = None, search: str = ""
+    ) -> list[int]:
+        """The ids of all posts that are on the list, in order."""
+        if drafts and owner is None:
+            owner = reader.id
+        found = [
+            post.id
+            for post in self.posts.values()
+            if post.published != drafts
+            and owner in {None, post.owner}
+            and (not drafts or post.owner == reader.id or reader.is_moderator)
+            and matches(post, search)
+        ]
+        if sort == "top":
+            found.sort(key=lambda post_id: (self.count(post_id), post_id))
+        return found if sort == "old" else found[::-1]
+
+    def votes_of(self, voter: int) -> list[int]:
+        """The published posts that they voted for, newest vote first."""
+        return [post for post, user in self.votes if user == voter and self.posts[post].published][::-1]
+
+    def shown(self, reader: Account, post_id: int) -> dict[str, object]:
+        """As the API answers it, but for the times."""
+        post = self.posts[post_id]
+        owner = self.accounts[post.owner]
+        flat = {"id": post.id, "title": post.title, "content": post.content, "published": post.published}
+        whose = {"owner_id": owner.id, "owner": {"id": owner.id, "username": owner.username}}
+        return {"Post": flat | whose, "votes": self.count(post_id), "voted": (post_id, reader.id) in self.votes}
+
+
+def matches(post: Post, search: str) -> bool:
+    """That it has all words, of which the last may be unfinished."""
+    words = f"{post.title} {post.content}".lower().split()
+    *whole, last = search.lower().split() or [""]
+    return all(word in words for word in whole) and any(word.startswith(last) for word in words)
