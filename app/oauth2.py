@@ -230,7 +230,7 @@ class Route(APIRoute):
             except NotAuthorized:
                 caller = await credential(request) if credential is not None else None
                 what = {"method": request.method, "path": request.url.path}
-                audit.record(None, audit.Event.NOT_AUTHORIZED, caller and caller.user_id, **what)
+                audit.record(None, audit.Event.NOT_AUTHORIZED, caller.user_id if caller else None, **what)
                 raise
             except (HTTPException, RequestValidationError) as error:
                 # The body is read before the token is; whoever has none is told that, whatever the body is.

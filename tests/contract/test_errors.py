@@ -133,6 +133,19 @@ METHODS = {
     "/vote": {"POST"},
     "/votes": {"POST"},
     "/posts/1/vote": {"PUT", "DELETE"},
+    "/users/me/totp": {"GET", "POST", "DELETE"},
+    "/users/me/totp/confirm": {"POST"},
+    "/users/me/security-events": {"GET"},
+    "/token/refresh": {"POST"},
+    "/logout": {"POST"},
+    "/sessions": {"GET", "DELETE"},
+    "/sessions/1": {"DELETE"},
+    "/api-keys": {"GET", "POST"},
+    "/api-keys/1": {"GET", "DELETE"},
+    "/password-reset": {"POST"},
+    "/password-reset/confirm": {"POST"},
+    "/email-verification": {"POST"},
+    "/email-verification/confirm": {"POST"},
     "/livez": {"GET"},
     "/readyz": {"GET"},
     "/docs": {"GET"},
@@ -181,6 +194,9 @@ def test_head_answers_like_get_without_a_body(
     client: TestClient, admin: Person, make_post: Callable[..., int], path: str
 ) -> None:
     address = path.replace("posts/1", f"posts/{make_post(admin)}").replace("users/1", f"users/{admin.id}")
+    if "api-keys/1" in path:
+        new = {"name": "backup", "scopes": ["read"]}
+        address = client.post("/api-keys", json=new, headers=admin.headers).headers["Location"]
 
     get, head = (client.request(method, address, headers=admin.headers) for method in ("GET", "HEAD"))
 
