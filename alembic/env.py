@@ -1,7 +1,8 @@
 """How migrations run: on the application's database, one run at a time, one transaction each, never waiting long.
 
-A connection may be handed over as `config.attributes["connection"]` (tests do); else the configured database is used,
-and without one the embedded server.
+An address may be handed over as `config.attributes["url"]` (tests do); else the configured database is used, and
+without one the embedded server. `python -m app adopt` hands over `prepare`, which is called on the connection before
+migrations run, under the same lock; and `on_version_apply`, which Alembic calls in the transaction of each.
 """
 
 import time
@@ -65,11 +66,14 @@ def only_run(connection: Connection) -> Iterator[None]:
 def migrate(connection: Connection) -> None:
     """Run what Alembic was asked for on this connection."""
     event.listen(connection, "begin", lambda begun: begun.exec_driver_sql(SET_LOCK_TIMEOUT))
+    if (prepare := config.attributes.get("prepare")) is not None:
+        prepare(connection)
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
         transaction_per_migration=True,
         compare_server_default=True,
+        on_version_apply=config.attributes.get("on_version_apply"),
     )
     with context.begin_transaction():
         context.run_migrations()

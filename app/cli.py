@@ -5,6 +5,7 @@ import logging
 import secrets
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -158,10 +159,96 @@ def _progress() -> "Progress":
 def gc() -> None:
     """Remove what has expired: sessions, answers, allowances, history of votes, mails, tokens, security events.
 
-    Safe at any time, also twice at once. Run it every hour or so.
+    Safe at any time, also twice at once. The servers do it by themselves, every GC_INTERVAL_MINUTES.
     """
     with migrated_database():
         from app.services import gc as service  # noqa: PLC0415 - it reads the settings, which now name the database.
 
         for table, removed in service.collect():
             typer.echo(f"{table}: {removed:,} removed")
+
+
+@cli.command()
+def adopt(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what was found and would be done.")] = False,
+    time_zone: Annotated[str, typer.Option(help="Of times that were kept without one.")] = "UTC",
+) -> None:
+    """Take over a database that the FastAPI tutorial, or a descendant of it, made: in place, and dropping nothing.
+
+    Says what it found and what it does. What cannot be adopted is refused before anything is changed. Stop the old
+    server and make a backup first. Broken off, it can be run again; run again after the end, it changes nothing.
+    """
+    url = get_settings().database
+    if url is None:
+        raise ConfigurationError("no database is configured; set DATABASE_URL")
+    from app import adoption  # noqa: PLC0415 - it reads the settings, and their errors are this command's to tell.
+    from app.database import writing  # noqa: PLC0415
+
+    with writing() as connection:
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        plan = adoption.examine(connection, time_zone)
+    _show("Found", plan.found)
+    _show("Note", plan.notes)
+    _show("Cannot be adopted", plan.refusals)
+    if plan.refusals:
+        raise typer.Exit(1)
+    if dry_run:
+        _show("To do", [*(what for what, _ in plan.steps), "migrate to the newest revision"])
+        return
+    started_at = time.monotonic()
+    typer.echo("Doing")
+    try:
+        adoption.adopt(
+            url,
+            lambda what: typer.echo(f"  {time.monotonic() - started_at:6,.1f} s  {what}"),
+            tokens_live=get_settings().access_token_lifetime,
+            time_zone=time_zone,
+        )
+    except adoption.CannotAdopt as error:
+        raise ConfigurationError(str(error)) from None
+    typer.echo("Adopted: start the server with python -m app serve")
+
+
+def _show(heading: str, lines: Sequence[str]) -> None:
+    if lines:
+        typer.echo("\n".join([heading, *(f"  - {line}" for line in lines)]))
+
+
+@cli.command()
+def recount(
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say what differs; exit code 1 if anything does.")
+    ] = False,
+) -> None:
+    """Compare the counts of votes with the votes, and mend those that differ. Safe at any time, also under load."""
+    with migrated_database():
+        from app.services import recount as service  # noqa: PLC0415 - it reads the settings, which now name the database.
+
+        wrong = mended = 0
+        for batch in service.recount(is_mending=not check):
+            wrong, mended = wrong + len(batch.wrong), mended + batch.mended
+            if batch.wrong:
+                typer.echo(f"wrong counts up to post {batch.last_id}: {', '.join(map(str, batch.wrong))}")
+        typer.echo(f"{wrong:,} wrong, {mended:,} mended")
+    if check and wrong:
+        raise typer.Exit(1)
+
+
+@cli.command()
+def doctor(
+    full: Annotated[bool, typer.Option("--full", help="Compare every count with its votes, not a sample.")] = False,
+) -> None:
+    """Check configuration, database, rights, migrations, indexes, counts and clock, and say how to mend what is wrong.
+
+    Exit code 1 if something must be mended. Changes nothing.
+    """
+    with database():
+        from app import doctor as service  # noqa: PLC0415 - it reads the settings, which now name the database.
+        from app.database import get_engine  # noqa: PLC0415
+
+        failures = 0
+        for finding in service.examine(get_engine(), get_settings(), is_full=full):
+            typer.echo(str(finding))
+            failures += finding.level == "FAIL"
+    if failures:
+        raise typer.Exit(1)

@@ -104,6 +104,9 @@ class Settings(BaseSettings):
     max_batch: int = Field(256, ge=1, le=10_000, description="Hot requests that share a statement, at most.")
     max_in_flight: int = Field(2000, ge=1, le=1_000_000, description="Requests that a worker has in hand, at most.")
     max_waiting: int = Field(1000, ge=1, le=1_000_000, description="Hot requests that may wait, per worker and kind.")
+    gc_interval_minutes: int = Field(
+        60, ge=0, le=1440, description="Between removals of what has expired; 0: never by the server."
+    )
 
     @field_validator("cors_origins", mode="before")
     @classmethod

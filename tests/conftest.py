@@ -45,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "RATE_LIMIT_PER_MINUTE": "1000000",
         # Tests of mails send them themselves, or start servers that do.
         "MAIL_ENABLED": "false",
+        # What tests leave is looked at by them, and not to be removed meanwhile.
+        "GC_INTERVAL_MINUTES": "0",
     }
 
 

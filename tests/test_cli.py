@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from tests.conftest import ROOT, administration
-from tests.fixtures import free_port
+from tests.fixtures import Person, free_port
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 PATIENCE_SECONDS = 60
@@ -103,7 +103,7 @@ def test_help_names_every_command_and_every_option_is_explained() -> None:
     overview = app("--help")
 
     assert overview.returncode == 0
-    for command in ("run", "serve", "seed", "gc", "openapi"):
+    for command in ("run", "serve", "seed", "gc", "openapi", "adopt", "recount", "doctor"):
         assert re.search(rf"^\W*{command}\s+\S", overview.stdout, re.MULTILINE)
         assert app(command, "--help").returncode == 0
     assert "--votes" in app("seed", "--help").stdout
@@ -124,7 +124,7 @@ def test_serve_without_a_database_is_refused_in_one_line() -> None:
     assert "set DATABASE_URL" in refused.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "seed", "gc"])
+@pytest.mark.parametrize("command", ["run", "seed", "gc", "adopt", "recount", "doctor"])
 def test_unreachable_database_is_said_in_one_line(command: str) -> None:
     refused = app(command, DATABASE_URL=NOWHERE, PORT="0")
 
@@ -133,7 +133,7 @@ def test_unreachable_database_is_said_in_one_line(command: str) -> None:
     assert "Traceback" not in refused.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "serve", "seed", "gc"])
+@pytest.mark.parametrize("command", ["run", "serve", "seed", "gc", "adopt", "recount", "doctor"])
 def test_setting_that_cannot_be_used_is_said_in_one_line(command: str) -> None:
     refused = app(command, SECRET_KEY="short")
 
@@ -278,6 +278,22 @@ def test_seed_that_cannot_be_made_is_refused_in_one_line() -> None:
     assert refused.returncode == 1
     assert "error: " in refused.stderr.splitlines()[-1]
     assert "Traceback" not in refused.stderr
+
+
+def test_recount_says_what_differs_and_mends_it(
+    connection: Connection, make_post: Callable[..., int], person: Person
+) -> None:
+    post_id = make_post(person)
+    connection.execute(text("UPDATE post_stats SET votes = 5"))
+
+    checked = app("recount", "--check")
+    mended = app("recount")
+    again = app("recount", "--check")
+
+    assert (checked.returncode, mended.returncode, again.returncode) == (1, 0, 0)
+    assert checked.stdout == f"wrong counts up to post {post_id}: {post_id}\n1 wrong, 0 mended\n"
+    assert mended.stdout.endswith("1 wrong, 1 mended\n")
+    assert again.stdout == "0 wrong, 0 mended\n"
 
 
 def test_gc_says_what_it_removed(connection: Connection) -> None:

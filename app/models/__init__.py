@@ -7,6 +7,7 @@ from app.models.idempotency_key import IdempotencyKey
 from app.models.mail_token import MailToken, MailTokenPurpose
 from app.models.outgoing_mail import MailKind, OutgoingMail
 from app.models.post import Post, PostStats, PostStatsHistory
+from app.models.schedule import Schedule
 from app.models.security_event import SecurityEvent
 from app.models.session import Session, SessionKind
 from app.models.totp import RecoveryCode, Totp
@@ -15,6 +16,6 @@ from app.models.vote import Vote
 
 __all__ = [
     "Allowance", "ApiKey", "Base", "IdempotencyKey", "MailKind", "MailToken", "MailTokenPurpose", "OutgoingMail",
-    "Post", "PostStats", "PostStatsHistory", "RecoveryCode", "Role", "Scope", "SecurityEvent", "Session",
+    "Post", "PostStats", "PostStatsHistory", "RecoveryCode", "Role", "Schedule", "Scope", "SecurityEvent", "Session",
     "SessionKind", "Totp", "User", "Vote",
 ]  # fmt: skip

@@ -11,6 +11,19 @@ from app.models.user import User
 
 SessionKind = Literal["login", "api_key"]
 
+# Above every id that the table will give, and below 2^53, so that JavaScript reads it exactly. Whoever goes through the
+# table in batches goes along its keys, not in steps of numbers.
+_FIRST_ADOPTED = 2**52
+
+
+def adopted_session_id(user_id: int) -> int:
+    """The session that stands for a user's sign-ins from before their database was adopted.
+
+    The tutorial's tokens name no session. They are taken for this one, so they live only where `adopt` made it, not
+    beyond its end, and die as those of any session do: by signing out, by another password, by a disabled account.
+    """
+    return _FIRST_ADOPTED + user_id
+
 
 class Session(Base):
     """One sign-in of one user on one device, or one API key. Ending it is deleting it.

@@ -9,8 +9,9 @@ A cursor into a list sorted by votes keeps to the order of the moment its walk b
 had been there from the start: a post that they moved across its position may be missed or met twice.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 
 from sqlalchemy import ColumnElement, delete, func, select
 
@@ -32,27 +33,33 @@ UNSENT_MAILS_KEPT = timedelta(days=7)
 BATCH_ROWS = 5_000
 
 
-def collect(batch_rows: int = BATCH_ROWS) -> Iterator[tuple[str, int]]:
-    """Remove all that has expired; yield each table's name and how many of its rows were removed."""
-    yield "sessions", _remove(Session, Session.expires_at <= func.now(), batch_rows)
-    yield "idempotency_keys", _remove(IdempotencyKey, IdempotencyKey.expires_at <= func.now(), batch_rows)
-    yield "allowances", _remove(Allowance, Allowance.expires_at <= func.now(), batch_rows)
+def collect(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lambda: False) -> Iterator[tuple[str, int]]:
+    """Remove all that has expired; yield each table's name and how many of its rows were removed.
+
+    Told to stop, it leaves the rest to the next time.
+    """
+    remove = partial(_remove, batch_rows, is_stopping)
+    yield "sessions", remove(Session, Session.expires_at <= func.now())
+    yield "idempotency_keys", remove(IdempotencyKey, IdempotencyKey.expires_at <= func.now())
+    yield "allowances", remove(Allowance, Allowance.expires_at <= func.now())
     is_old = PostStatsHistory.changed_at < func.now() - HISTORY_KEPT
-    yield "post_stats_history", _remove(PostStatsHistory, is_old, batch_rows)
-    yield "mail_tokens", _remove(MailToken, MailToken.expires_at <= func.now(), batch_rows)
+    yield "post_stats_history", remove(PostStatsHistory, is_old)
+    yield "mail_tokens", remove(MailToken, MailToken.expires_at <= func.now())
     is_unsent = OutgoingMail.created_at < func.now() - UNSENT_MAILS_KEPT
-    yield "outgoing_mails", _remove(OutgoingMail, is_unsent, batch_rows)
+    yield "outgoing_mails", remove(OutgoingMail, is_unsent)
     is_past = SecurityEvent.created_at < func.now() - get_settings().security_events_kept
-    yield "security_events", _remove(SecurityEvent, is_past, batch_rows)
+    yield "security_events", remove(SecurityEvent, is_past)
 
 
 Expiring = Session | IdempotencyKey | Allowance | PostStatsHistory | MailToken | OutgoingMail | SecurityEvent
 
 
-def _remove(table: type[Expiring], is_expired: ColumnElement[bool], batch_rows: int) -> int:
+def _remove(
+    batch_rows: int, is_stopping: Callable[[], bool], table: type[Expiring], is_expired: ColumnElement[bool]
+) -> int:
     """Walk along the key, so that no row is looked at twice, whether or not it was removed."""
     removed, last = 0, 0
-    while True:
+    while not is_stopping():
         expired = (
             select(table.id)
             .where(table.id > last, is_expired)
@@ -64,5 +71,6 @@ def _remove(table: type[Expiring], is_expired: ColumnElement[bool], batch_rows: 
         with writing() as connection:
             ids = connection.scalars(delete(table).where(table.id.in_(select(expired.c.id))).returning(table.id)).all()
         if not ids:
-            return removed
+            break
         removed, last = removed + len(ids), max(ids)
+    return removed

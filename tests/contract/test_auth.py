@@ -259,3 +259,10 @@ def test_a_token_that_expires_while_it_is_remembered_is_refused(
     time.sleep(2.1)
 
     assert_unauthenticated(client.get("/posts", headers=headers))
+
+
+def test_a_token_of_the_tutorial_is_nobodys_where_nothing_was_adopted(client: TestClient, person: Person) -> None:
+    claims = {"user_id": person.id, "exp": jwt.get_unverified_claims(person.token)["exp"]}
+    token = jwt.encode(claims, get_settings().signing_secret, algorithm="HS256")
+
+    assert_unauthenticated(client.get("/posts", headers={"Authorization": f"Bearer {token}"}))

@@ -1,0 +1,131 @@
+"""Columns: those that are missing, of another type, empty where they must not be, or in the way of new rows."""
+
+import re
+
+from sqlalchemy import text
+
+from app.adoption.plan import Findings, Plan
+from app.adoption.shape import quoted
+from app.adoption.target import FIELDS, INTEGERS, MISSING_TABLES, TYPES, Field
+
+
+def complete(found: Findings, plan: Plan, time_zone: str) -> None:
+    """Make what is missing, and every column what the tutorial's is."""
+    if "users" not in found.tables:
+        plan.do("create table users", MISSING_TABLES["users"])
+    for table in found.tables:
+        for field in FIELDS[table]:
+            if field.name in found.columns[table]:
+                _convert(found, plan, table, field, time_zone)
+                _fill(found, plan, table, field)
+            elif field.may_be_missing:
+                _add(plan, table, field)
+        _allow_new_rows(found, plan, table)
+    for table in ("users", "posts"):
+        if found.has(table, "id") and found.columns[table]["id"].type in INTEGERS:
+            _number(found, plan, table)
+
+
+def _add(plan: Plan, table: str, field: Field) -> None:
+    column = f"{field.name} {TYPES[field.kind]}"
+    if field.fill is None:  # A post's owner, who is found later.
+        plan.do(f"add column {table}.{field.name}", f"ALTER TABLE {table} ADD {column}")
+        return
+    statements = [f"ALTER TABLE {table} ADD {column} NOT NULL DEFAULT {field.fill}"]
+    if field.default is None:
+        statements.append(f"ALTER TABLE {table} ALTER {field.name} DROP DEFAULT")
+    plan.do(f"add column {table}.{field.name}", *statements)
+
+
+def _convert(found: Findings, plan: Plan, table: str, field: Field, time_zone: str) -> None:
+    column = found.columns[table][field.name]
+    using = _conversion(field, column.type, time_zone)
+    if using is None:
+        wanted = "an integer" if field.kind == "key" else f"a {TYPES[field.kind]}"
+        plan.refuse(f"{table}.{column.name} is {column.type}, and cannot be taken for {wanted}: convert it")
+    elif using:
+        plan.do(
+            f"convert {table}.{field.name} from {column.type} to {TYPES[field.kind]}"
+            + (f", read as {time_zone}" if "ZONE" in using else ""),
+            f"ALTER TABLE {table} ALTER {field.name} DROP DEFAULT,"
+            f" ALTER {field.name} TYPE {TYPES[field.kind]} USING {using}",
+        )
+    if field.kind != "key" and (column.default != field.default or using):
+        default = f"SET DEFAULT {field.default}" if field.default else "DROP DEFAULT"
+        if field.default or column.default:
+            plan.do(f"{default.lower()} on {table}.{field.name}", f"ALTER TABLE {table} ALTER {field.name} {default}")
+
+
+def _conversion(field: Field, found: str, time_zone: str) -> str | None:
+    """SQL that makes the wanted type of the found one; "" where nothing is to be done, None where it cannot be."""
+    if found == TYPES[field.kind] or (field.kind == "key" and found in INTEGERS):
+        return ""
+    if field.kind == "text" and (found in {"text", "citext"} or re.match(r"character( varying)?\(", found)):
+        return f"{field.name}::varchar"
+    if field.kind == "flag" and found in INTEGERS:
+        return f"{field.name} <> 0"
+    if field.kind == "time" and found.startswith("timestamp") and found.endswith("with time zone"):
+        return field.name
+    if field.kind == "time" and (found.startswith("timestamp") or found == "date"):
+        return f"{field.name}::timestamp AT TIME ZONE '{time_zone}'"
+    return None
+
+
+def _fill(found: Findings, plan: Plan, table: str, field: Field) -> None:
+    """No NULL where the tutorial has none. A post without an owner, and a vote without either, come later."""
+    column = found.columns[table][field.name]
+    if column.is_required or field.refers_to is not None:
+        return
+    if empty := found.count(table, f"{quoted(column.name)} IS NULL"):
+        if field.fill is None:
+            plan.refuse(f"{empty:,} rows of {table} have no {column.name}: give them one, or delete them")
+            return
+        plan.do(
+            f"fill {table}.{field.name} of {empty:,} rows with {field.fill}",
+            f"UPDATE {table} SET {field.name} = {field.fill} WHERE {field.name} IS NULL",
+        )
+    plan.do(f"require {table}.{field.name}", f"ALTER TABLE {table} ALTER {field.name} SET NOT NULL")
+
+
+def _allow_new_rows(found: Findings, plan: Plan, table: str) -> None:
+    """Their own columns stay; as nobody fills them any more, they may be empty."""
+    ours = {column.name for column in found.columns[table].values()}
+    theirs = [column for column in found.tables[table].columns.values() if column.name not in ours]
+    if theirs:
+        plan.note(f"{table}: kept as they are: {', '.join(column.name for column in theirs)}")
+    for column in theirs:
+        if column.is_required and column.default is None and not column.is_identity and not column.is_generated:
+            name = found.former.get((table, column.name), column.name)
+            plan.do(
+                f"let {table}.{name} be empty in new rows", f"ALTER TABLE {table} ALTER {quoted(name)} DROP NOT NULL"
+            )
+
+
+def _number(found: Findings, plan: Plan, table: str) -> None:
+    """The ids' numbers come from `{table}_id_seq`, past every id: that is what the next migration looks for."""
+    column = found.columns[table]["id"]
+    sequence = f"{table}_id_seq"
+    own = found.connection.scalar(
+        text("SELECT pg_get_serial_sequence(:table, :column)"), {"table": found.name(table), "column": column.name}
+    )
+    used = own if column.is_identity else column.sequence
+    last, is_called = 1, False
+    if used is not None:
+        last, is_called = found.connection.execute(text(f"SELECT last_value, is_called FROM {used}")).one()
+    highest = found.connection.scalar(text(f"SELECT max({quoted(column.name)}) FROM {found.name(table)}")) or 0
+    is_behind = highest > last or (highest == last and not is_called)
+    if used is None or column.is_identity or own is None:
+        last, is_called = (highest, True) if is_behind else (last, is_called)
+        plan.do(
+            f"take the numbers of {table} from {sequence}",
+            f"ALTER TABLE {table} ALTER id DROP {'IDENTITY' if column.is_identity else 'DEFAULT'}",
+            *([f"ALTER SEQUENCE {own} OWNED BY NONE"] if own and not column.is_identity else []),
+            f"CREATE SEQUENCE {sequence} OWNED BY {table}.id",
+            f"SELECT setval('{sequence}', {last}, {str(is_called).lower()})",
+            f"ALTER TABLE {table} ALTER id SET DEFAULT nextval('{sequence}')",
+        )
+        return
+    if own.split(".")[-1] != sequence:
+        plan.do(f"rename sequence {own} to {sequence}", f"ALTER SEQUENCE {own} RENAME TO {sequence}")
+    if is_behind:
+        plan.do(f"move {sequence} past {highest}", f"SELECT setval('{sequence}', {highest})")

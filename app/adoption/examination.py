@@ -1,0 +1,110 @@
+"""From what is there to a plan. Changes nothing; reads every e-mail address and counts rows, in a transaction."""
+
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from app.adoption import columns, constraints, names, rows, shape
+from app.adoption.plan import Findings, Plan
+from app.adoption.shape import Shape
+from app.adoption.target import ALEMBIC_INI, TUTORIAL_HEAD
+
+OLDEST_SERVER = 150_000
+# The name that migration 0007, the first that is not the tutorial's, gives to the foreign key from votes to posts.
+OURS = "votes_posts_fkey"
+
+
+def examine(connection: Connection, time_zone: str = "UTC") -> Plan:
+    """What there is to do. Times without a time zone are read as being in this one."""
+    plan = Plan()
+    connection.execute(text("SET LOCAL statement_timeout = 0"))  # Reading everything may take longer than a request.
+    here = shape.read(connection)
+    if (connection.scalar(text("SELECT current_setting('server_version_num')::int")) or 0) < OLDEST_SERVER:
+        plan.refuse("this PostgreSQL is older than 15: upgrade the server first")
+        return plan
+    if connection.scalar(text("SELECT 1 FROM pg_timezone_names WHERE name = :name"), {"name": time_zone}) is None:
+        plan.refuse(f"PostgreSQL knows no time zone of the name {time_zone!r}")
+        return plan
+    revisions = _revisions(connection, here)
+    if _is_ours(here, revisions):
+        plan.is_adopted = True
+        plan.found.append(f"tables of this project, at migration {', '.join(revisions)}")
+        return plan
+    if "post_stats_history" in here.tables:
+        plan.refuse(
+            f"this release does not know migration {', '.join(revisions) or 'none'} of its own tables: update it"
+        )
+        return plan
+    found = Findings(connection, here, names.find_tables(here))
+    if "posts" not in found.tables:
+        plan.refuse("there is no table posts; a new database needs only: alembic upgrade head")
+        return plan
+    _describe(found, plan, revisions)
+    _refuse_what_would_break(found, plan)
+    names.match_columns(found, plan)
+    names.rename(found, plan)
+    columns.complete(found, plan, time_zone)
+    if not plan.refusals:  # Rows can be judged only where the columns are what they should be.
+        rows.mend(found, plan)
+        constraints.replace(found, plan)
+    _stamp(plan, here, revisions)
+    return plan
+
+
+def _revisions(connection: Connection, here: Shape) -> list[str]:
+    if "alembic_version" not in here.tables:
+        return []
+    return list(connection.scalars(text("SELECT version_num FROM alembic_version")))
+
+
+def _is_ours(here: Shape, revisions: list[str]) -> bool:
+    """Whether it is past the tutorial's revisions, in our chain: others may have given one the same name as we."""
+    chain = ScriptDirectory.from_config(Config(ALEMBIC_INI)).iterate_revisions("head", TUTORIAL_HEAD)
+    is_in_chain = bool({script.revision for script in chain}.intersection(revisions))
+    votes = here.tables.get("votes")
+    return is_in_chain and votes is not None and any(key.name == OURS for key in votes.constraints)
+
+
+def _describe(found: Findings, plan: Plan, revisions: list[str]) -> None:
+    for name, table in found.tables.items():
+        size = found.count(name, "true") if table.kind == "r" else 0
+        plan.found.append(f"{table.name}: {size:,} rows ({', '.join(table.columns)})")
+    plan.found.append(f"alembic: {', '.join(revisions) or 'no revision'}")
+    known = {table.name for table in found.tables.values()} | {"alembic_version"}
+    if others := sorted(set(found.shape.tables) - known):
+        plan.note(f"not looked at, and kept: {', '.join(others)}")
+    for table in found.tables.values():
+        for other, key in found.shape.references_to(table.name):
+            if other not in known and key.on_delete not in "cnd":
+                plan.note(
+                    f"{other}.{key.columns[0]} refers to {table.name} and is not deleted with it: what it refers to"
+                    " cannot be deleted"
+                )
+
+
+def _refuse_what_would_break(found: Findings, plan: Plan) -> None:
+    for table in found.tables.values():
+        if table.kind != "r":
+            plan.refuse(f"{table.name} is not an ordinary table: make it one")
+        if not table.is_ours_to_alter:
+            plan.refuse(f"{table.name} belongs to another role: connect as its owner")
+        if table.views:
+            plan.refuse(f"views depend on {table.name}: drop {', '.join(table.views)} and create them again afterwards")
+        if table.triggers:
+            plan.refuse(
+                f"{table.name} has triggers, which may interfere: ALTER TABLE {table.name} DISABLE TRIGGER"
+                f" {', '.join(table.triggers)}"
+            )
+
+
+def _stamp(plan: Plan, here: Shape, revisions: list[str]) -> None:
+    if revisions == [TUTORIAL_HEAD]:
+        return
+    make = "CREATE TABLE alembic_version (version_num varchar(32) CONSTRAINT alembic_version_pkc PRIMARY KEY)"
+    plan.do(
+        f"tell Alembic that this is revision {TUTORIAL_HEAD}"
+        + (f", in the place of {', '.join(revisions)}" if revisions else ""),
+        *([] if "alembic_version" in here.tables else [make]),
+        "DELETE FROM alembic_version",
+        f"INSERT INTO alembic_version VALUES ('{TUTORIAL_HEAD}')",
+    )

@@ -1,0 +1,188 @@
+"""Rows that our constraints would refuse: mended where nothing is lost by it, else a reason to refuse."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from sqlalchemy import text
+
+from app.adoption.plan import Findings, Plan
+from app.adoption.shape import quoted
+from app.adoption.target import INTEGERS
+from app.schemas.types import canonical_email
+
+# Nobody can have registered it: `.invalid` is reserved for what does not exist.
+NOBODY = "nobody@adopted.invalid"
+LONGEST_TITLE = 100_000
+MOST_NAMED = 20
+READ_ROWS = 10_000
+# What descendants call a vote's direction: ours are only ever in favour.
+DIRECTIONS = ("dir", "vote_dir", "direction", "value", "vote", "upvote", "is_upvote")
+BCRYPT = r"^\$2[aby]\$[0-9]{2}\$.{53}$"
+
+
+def mend(found: Findings, plan: Plan) -> None:
+    """Look through the rows of the three tables."""
+    if found.has("users", "email") and found.has("users", "id"):
+        _addresses(found, plan)
+    if found.has("posts", "id"):
+        _owners(found, plan)
+    if found.has("votes", "user_id") and found.has("votes", "post_id"):
+        _votes(found, plan)
+    if found.has("users", "password"):
+        column = found.name("users", "password")
+        if odd := found.count("users", f"coalesce({column}, '') !~ '{BCRYPT}'"):
+            plan.note(f"{odd:,} users have no bcrypt password: they cannot sign in until they choose a new one")
+    if found.has("posts", "title"):
+        title = found.name("posts", "title")
+        if too_long := found.count("posts", f"length({title}) > {LONGEST_TITLE}"):
+            plan.refuse(f"{too_long:,} posts have a title of more than {LONGEST_TITLE:,} characters: shorten it")
+
+
+def _addresses(found: Findings, plan: Plan) -> None:
+    """Accounts with one address, but for its case: one with content keeps it; of two with content, who could tell."""
+    contested: dict[str, list[int]] = defaultdict(list)
+    seen: dict[str, int] = {}
+    rows = found.connection.execute(
+        text(f"SELECT {found.name('users', 'id')}, {found.name('users', 'email')} FROM {found.name('users')}"),
+        execution_options={"yield_per": READ_ROWS},
+    )
+    for user_id, email in rows:
+        canonical = canonical_email(email or f"\n{user_id}")
+        first = seen.setdefault(canonical, user_id)
+        if first != user_id:
+            contested[canonical] = contested[canonical] or [first]
+            contested[canonical].append(user_id)
+    if not contested:
+        return
+    busy = _with_content(found, [user_id for ids in contested.values() for user_id in ids])
+    unclear = []
+    moved: list[int] = []
+    for ids in contested.values():
+        with_content = sorted(set(ids) & busy)
+        if len(with_content) > 1:
+            unclear.append(with_content)
+        else:
+            moved += set(ids) - {with_content[0] if with_content else min(ids)}
+    for ids in unclear[:MOST_NAMED]:
+        plan.refuse(
+            f"users {', '.join(map(str, ids))} have the same e-mail address, but for its case, and each has content:"
+            " change the address of all but one, or delete them"
+        )
+    if len(unclear) > MOST_NAMED:
+        plan.refuse(f"… and {len(unclear) - MOST_NAMED:,} more such addresses")
+    if moved:
+        plan.do(
+            f"put `duplicate<id>+` before the address of {len(moved):,} users without content, whose address another"
+            f" has but for its case: {_some(sorted(moved))}",
+            "UPDATE users SET email = 'duplicate' || id || '+' || email"
+            f" WHERE id = ANY ('{{{','.join(map(str, moved))}}}')",
+        )
+
+
+def _some(numbers: Iterable[int]) -> str:
+    listed = list(numbers)
+    return ", ".join(map(str, listed[:MOST_NAMED])) + (", …" if len(listed) > MOST_NAMED else "")
+
+
+def _with_content(found: Findings, ids: list[int]) -> set[int]:
+    """Which of the users another row refers to: a post, a vote, or one of a table that we do not know."""
+    references = {
+        (table, key.columns[0])
+        for table, key in found.shape.references_to(found.tables["users"].name)
+        if len(key.columns) == 1
+    }
+    for table, column in (("posts", "owner_id"), ("votes", "user_id")):
+        if found.has(table, column):
+            references.add((found.tables[table].name, found.columns[table][column].name))
+    used: set[int] = set()
+    for table, column in references:
+        used |= set(
+            found.connection.scalars(
+                text(f"SELECT DISTINCT {quoted(column)} FROM {quoted(table)} WHERE {quoted(column)} = ANY (:ids)"),
+                {"ids": ids},
+            )
+        )
+    return used
+
+
+def _owners(found: Findings, plan: Plan) -> None:
+    """Posts that nobody, or nobody who is there, has written are kept, by an account that nobody can sign in to."""
+    if not found.has("posts", "owner_id"):
+        ownerless = found.count("posts", "true")
+    else:
+        ownerless = found.count("posts", f"NOT {_exists(found, 'users', 'posts', 'owner_id')}")
+    if ownerless:
+        plan.do(
+            f"give {ownerless:,} posts without an owner to {NOBODY}, as whom nobody can sign in",
+            f"""
+                WITH nobody AS (
+                    INSERT INTO users (email, password) VALUES ('{NOBODY}', '')
+                    ON CONFLICT (email) DO UPDATE SET email = excluded.email RETURNING id
+                )
+                UPDATE posts SET owner_id = nobody.id FROM nobody
+                WHERE owner_id IS NULL OR NOT EXISTS (SELECT FROM users WHERE users.id = owner_id)
+            """,
+        )
+    if not found.has("posts", "owner_id") or not found.columns["posts"]["owner_id"].is_required:
+        plan.do("require posts.owner_id", "ALTER TABLE posts ALTER owner_id SET NOT NULL")
+
+
+def _exists(found: Findings, referred: str, table: str, column: str) -> str:
+    """SQL for whether the row of `t` refers to one that is there."""
+    if referred not in found.tables:
+        return "false"
+    return (
+        f"EXISTS (SELECT FROM {found.name(referred)} AS r"
+        f" WHERE r.{found.name(referred, 'id')} = t.{found.name(table, column)})"
+    )
+
+
+def _votes(found: Findings, plan: Plan) -> None:
+    """Votes that cannot be: twice, without a user or post, not in favour. They are moved, so that nothing is lost."""
+    conditions = {
+        "of users or posts that are not there": (
+            f"NOT {_exists(found, 'users', 'votes', 'user_id')} OR NOT {_exists(found, 'posts', 'votes', 'post_id')}",
+            "NOT EXISTS (SELECT FROM users WHERE users.id = user_id)"
+            " OR NOT EXISTS (SELECT FROM posts WHERE posts.id = post_id)",
+        ),
+    }
+    for name, column in found.tables["votes"].columns.items():
+        if name in DIRECTIONS and (column.type in INTEGERS or column.type == "boolean"):
+            zero = "0" if column.type in INTEGERS else "false"
+            against = f"coalesce({quoted(name)} <= {zero}, false)"
+            conditions["that are not in favour"] = (against, against)
+    if not found.has("posts", "id") or not found.has("users", "id"):
+        return
+    keys = tuple(found.columns["votes"][name].name for name in ("user_id", "post_id"))
+    if not any(sorted(key.columns) == sorted(keys) for key in found.tables["votes"].constraints if key.kind in "pu"):
+        conditions["that were cast before"] = (
+            _repeated(found.name("votes"), f"{quoted(keys[0])}, {quoted(keys[1])}"),
+            _repeated("votes", "user_id, post_id"),
+        )
+    _move(found, plan, conditions)
+    for name in ("user_id", "post_id"):
+        if not found.columns["votes"][name].is_required:
+            plan.do(f"require votes.{name}", f"ALTER TABLE votes ALTER {name} SET NOT NULL")
+
+
+def _repeated(table: str, pair: str) -> str:
+    """SQL for the rows of which another has the same pair and comes before."""
+    numbered = f"SELECT ctid, row_number() OVER (PARTITION BY {pair} ORDER BY ctid) AS n FROM {table}"
+    return f"ctid IN (SELECT ctid FROM ({numbered}) AS numbered WHERE n > 1)"
+
+
+def _move(found: Findings, plan: Plan, conditions: dict[str, tuple[str, str]]) -> None:
+    """Move the votes; each condition is there as of the names now, and of those after renaming."""
+    is_moved = False
+    for what, (here, then) in conditions.items():
+        if number := found.count("votes", here):
+            if not is_moved and "former_votes" in found.shape.relations:
+                plan.refuse("there is a table former_votes already: rename it")
+            make = [] if is_moved else ["CREATE TABLE former_votes (LIKE votes)"]
+            is_moved = True
+            plan.do(
+                f"move {number:,} votes {what} to a table former_votes",
+                *make,
+                f"WITH moved AS (DELETE FROM votes WHERE {then} RETURNING *)"
+                " INSERT INTO former_votes SELECT * FROM moved",
+            )

@@ -1,0 +1,136 @@
+"""What the catalogue says of the tables in the current schema."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+from sqlalchemy.dialects.postgresql.base import PGDialect
+
+# Without doubled `%`: SQLAlchemy does that where it is due.
+quoted = PGDialect(paramstyle="named").identifier_preparer.quote  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column; `type` as PostgreSQL writes it."""
+
+    name: str
+    type: str
+    is_required: bool
+    is_identity: bool
+    is_generated: bool
+    default: str | None
+
+    @property
+    def sequence(self) -> str | None:
+        """What its default takes numbers from, quoted where it needs to be."""
+        is_numbered = self.default is not None and self.default.startswith("nextval('")
+        return self.default.split("'")[1] if self.default is not None and is_numbered else None
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A primary key (p), unique (u), foreign key (f) or check (c) constraint. `on_delete` is c for CASCADE."""
+
+    name: str
+    kind: str
+    columns: tuple[str, ...]
+    referred: str | None
+    referred_columns: tuple[str, ...]
+    on_delete: str
+    is_plain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A relation with columns; `kind` as in `pg_class.relkind`. `views` and `triggers` are those that depend on it."""
+
+    name: str
+    kind: str
+    is_ours_to_alter: bool
+    columns: dict[str, Column]
+    constraints: list[Constraint]
+    views: list[str]
+    triggers: list[str]
+
+    def of_kind(self, kind: str) -> list[Constraint]:
+        return [constraint for constraint in self.constraints if constraint.kind == kind]
+
+    @property
+    def primary_key(self) -> Constraint | None:
+        return next(iter(self.of_kind("p")), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The tables by name; and every name that tables, indexes, sequences and views have, with its kind."""
+
+    tables: dict[str, Table]
+    relations: dict[str, str]
+
+    def references_to(self, table: str) -> list[tuple[str, Constraint]]:
+        """The foreign keys to the table, with the tables they are on."""
+        return [
+            (other.name, key) for other in self.tables.values() for key in other.of_kind("f") if key.referred == table
+        ]
+
+
+_RELATIONS = "SELECT relname, relkind FROM pg_class WHERE relnamespace = current_schema()::regnamespace"
+_TABLES = """
+    SELECT relname AS name, relkind AS kind, pg_has_role(relowner, 'USAGE') AS is_ours_to_alter,
+        ARRAY(
+            SELECT DISTINCT view.relname::text FROM pg_depend
+            JOIN pg_rewrite ON pg_rewrite.oid = objid JOIN pg_class AS view ON view.oid = ev_class
+            WHERE classid = 'pg_rewrite'::regclass AND refobjid = pg_class.oid AND view.oid <> pg_class.oid
+        ) AS views,
+        ARRAY(
+            SELECT tgname::text FROM pg_trigger WHERE tgrelid = pg_class.oid AND NOT tgisinternal AND tgenabled <> 'D'
+        ) AS triggers
+    FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'f', 'v', 'm')
+"""
+_COLUMNS = """
+    SELECT relname AS table_name, attname AS name, format_type(atttypid, atttypmod) AS type,
+        attnotnull AS is_required, attidentity <> '' AS is_identity, attgenerated <> '' AS is_generated,
+        pg_get_expr(adbin, adrelid) AS default
+    FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+    LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+    WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'f', 'v', 'm')
+        AND attnum > 0 AND NOT attisdropped
+    ORDER BY attrelid, attnum
+"""
+_CONSTRAINTS = """
+    SELECT own.relname AS table_name, conname AS name, contype AS kind, referred.relname AS referred,
+        ARRAY(
+            SELECT attname::text FROM unnest(conkey) WITH ORDINALITY AS part (attnum, place)
+            JOIN pg_attribute USING (attnum) WHERE attrelid = conrelid ORDER BY place
+        ) AS columns,
+        ARRAY(
+            SELECT attname::text FROM unnest(confkey) WITH ORDINALITY AS part (attnum, place)
+            JOIN pg_attribute USING (attnum) WHERE attrelid = confrelid ORDER BY place
+        ) AS referred_columns,
+        confdeltype AS on_delete, convalidated AND NOT condeferrable AS is_plain
+    FROM pg_constraint JOIN pg_class AS own ON own.oid = conrelid
+    LEFT JOIN pg_class AS referred ON referred.oid = confrelid
+    WHERE own.relnamespace = current_schema()::regnamespace AND contype IN ('p', 'u', 'f', 'c')
+    ORDER BY conname
+"""
+
+
+def read(connection: Connection) -> Shape:
+    """The shape of the current schema."""
+    tables = {
+        row.name: Table(row.name, row.kind, row.is_ours_to_alter, {}, [], row.views, row.triggers)
+        for row in connection.execute(text(_TABLES))
+    }
+    for row in connection.execute(text(_COLUMNS)):
+        tables[row.table_name].columns[row.name] = Column(
+            row.name, row.type, row.is_required, row.is_identity, row.is_generated, row.default
+        )
+    for row in connection.execute(text(_CONSTRAINTS)):
+        tables[row.table_name].constraints.append(
+            Constraint(
+                row.name, row.kind, tuple(row.columns), row.referred, tuple(row.referred_columns), row.on_delete,
+                row.is_plain,
+            )
+        )  # fmt: skip
+    relations: dict[str, str] = {row.relname: row.relkind for row in connection.execute(text(_RELATIONS))}
+    return Shape(tables, relations)

@@ -1,0 +1,277 @@
+"""`python -m app adopt` in real processes: what it says, at what it refuses, and what is left when it is disturbed."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import httpx2
+import pytest
+from jose import jwt
+from sqlalchemy import URL, Connection, Engine, text
+
+from app import adoption
+from app.config import get_settings
+from tests.fixtures import _server
+from tests.migrations import descendants
+from tests.migrations.conftest import ROOT, address, environment, revisions, version
+from tests.races.conftest import wrong_counts
+from tests.races.waiting import in_background, wait_until_blocked
+
+HEAD = revisions()[-1]
+HALF_AN_HOUR = timedelta(minutes=30)
+PATIENCE_SECONDS = 900  # A million rows on a busy machine.
+
+
+def start(url: URL, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "app", "adopt", *arguments],
+        cwd=ROOT,
+        env=environment(DATABASE_URL=address(url)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run(url: URL, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return finish(start(url, *arguments))
+
+
+def test_dry_run_says_what_is_there_and_would_be_done_and_does_nothing(url: URL, looking: Connection) -> None:
+    descendants.make(looking, descendants.WITHOUT_CONSTRAINTS)
+
+    dry = run(url, "--dry-run")
+
+    assert dry.returncode == 0, dry.stderr
+    assert "posts: 2 rows (id, title, content, published, user_id)" in dry.stdout
+    assert "move 2 votes that were cast before to a table former_votes" in dry.stdout
+    assert version(looking) == "0006"
+    assert looking.scalar(text("SELECT count(*) FROM votes")) == 7
+
+
+def test_command_adopts_and_says_every_step(url: URL, looking: Connection) -> None:
+    descendants.make(looking, descendants.BY_ALEMBIC)
+
+    done = run(url)
+    again = run(url)
+
+    assert done.returncode == 0, done.stderr
+    assert "in the place of 5c1d7f0a9be2" in done.stdout
+    assert f"migration {HEAD}: " in done.stdout
+    assert again.returncode == 0
+    assert f"tables of this project, at migration {HEAD}" in again.stdout
+    assert "migration 0" not in again.stdout.split("Doing")[1]
+    assert version(looking) == HEAD
+
+
+def test_refusal_says_the_reason_and_how_to_mend_it_and_no_address(url: URL, looking: Connection) -> None:
+    descendants.make(looking, descendants.BY_ALEMBIC)
+    looking.exec_driver_sql("UPDATE users SET email = 'aDA@example.com' WHERE id = 2")
+
+    refused = run(url)
+
+    assert refused.returncode == 1
+    assert "users 1, 2 have the same e-mail address" in refused.stdout
+    assert "change the address of all but one" in refused.stdout
+    assert "@example.com" not in refused.stdout + refused.stderr
+    assert version(looking) == "5c1d7f0a9be2"
+
+
+def test_without_a_configured_database_it_is_refused_in_one_line() -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", "app", "adopt"],
+        cwd=ROOT, env={**os.environ, "DATABASE_URL": ""}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert refused.returncode == 1
+    assert refused.stderr == "error: no database is configured; set DATABASE_URL\n"
+
+
+def test_two_at_once_both_succeed_and_one_does_it(url: URL, looking: Connection) -> None:
+    descendants.make(looking, descendants.GROWN_ON)
+
+    runs = [finish(process) for process in [start(url), start(url)]]
+
+    assert [done.returncode for done in runs] == [0, 0], [done.stderr for done in runs]
+    assert sum(done.stdout.count("tell Alembic") for done in runs) == 1
+    assert sum(done.stdout.count(f"migration {HEAD}: ") for done in runs) == 1
+    assert wrong_counts(looking) == 0
+    assert looking.scalar(text("SELECT count(*) FROM former_votes")) == 2
+
+
+def test_whoever_uses_the_tables_stops_it_and_nothing_is_changed(url: URL, engine: Engine, looking: Connection) -> None:
+    descendants.make(looking, descendants.BY_ALEMBIC)
+    with engine.begin() as blocker:
+        blocker.execute(text("SELECT FROM posts"))
+        blocked = in_background(lambda: run(url))
+        wait_until_blocked(looking, by=blocker)
+        done = blocked()
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: canceling statement due to lock timeout")
+    assert version(looking) == "5c1d7f0a9be2"
+    assert run(url).returncode == 0
+
+
+def test_nobody_writes_between_the_examination_and_its_end(url: URL, looking: Connection) -> None:
+    descendants.make(looking, descendants.BY_ALEMBIC)
+    held: list[set[str]] = []
+
+    def note(_: str) -> None:
+        locks = "SELECT relation::regclass::text FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted"
+        held.append(set(looking.scalars(text(locks))))
+
+    adoption.adopt(url, note, tokens_live=HALF_AN_HOUR)
+
+    assert held[0] >= {"users", "posts", "votes"}
+
+
+@pytest.mark.parametrize("revision", ["0008", "0010"])
+def test_run_that_was_broken_off_goes_on_where_it_was(url: URL, looking: Connection, revision: str) -> None:
+    descendants.make(looking, descendants.BY_SQLMODEL)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(what: str) -> None:
+        if what.startswith(f"migration {revision}"):  # In its transaction, which is rolled back.
+            raise Killed
+
+    with pytest.raises(Killed):
+        adoption.adopt(url, kill, tokens_live=HALF_AN_HOUR)
+    assert version(looking) == f"{int(revision) - 1:04}"
+
+    adoption.adopt(url, lambda _: None, tokens_live=HALF_AN_HOUR)
+
+    assert version(looking) == HEAD
+    assert looking.scalars(text("SELECT username FROM users WHERE is_active ORDER BY id")).all() == [
+        "ada", "user2", "user4",
+    ]  # fmt: skip
+    assert looking.scalar(text("SELECT count(*) FROM votes WHERE created_at = '2022-05-04 05:06Z'")) == 1
+
+
+@pytest.fixture
+def adopted_client(url: URL, looking: Connection, tmp_path: Path) -> Iterator[httpx2.Client]:
+    """A client of a server on the most different descendant, adopted."""
+    descendants.make(looking, descendants.GROWN_ON)
+    adoption.adopt(url, lambda _: None, tokens_live=HALF_AN_HOUR)
+    with _server(tmp_path, {"DATABASE_URL": address(url)}) as server, httpx2.Client(base_url=server.url) as client:
+        yield client
+
+
+def test_adopted_database_is_served(adopted_client: httpx2.Client) -> None:
+    form = {"username": "ADA@example.com", "password": descendants.PASSWORD}
+    signed_in = adopted_client.post("/login", data=form)
+    assert signed_in.status_code == 200, signed_in.text
+    adopted_client.headers["Authorization"] = f"Bearer {signed_in.json()['access_token']}"
+
+    (first,) = adopted_client.get("/posts").json()
+    assert (first["Post"]["title"], first["Post"]["owner_id"], first["votes"], first["voted"]) == ("first", 1, 1, True)
+    new = adopted_client.post("/posts", json={"title": "new", "content": "one"})
+    assert new.status_code == 201
+    assert new.json()["id"] == 102
+    assert adopted_client.post("/vote", json={"post_id": 102, "vote_dir": 1}).status_code == 201
+    account = {"email": "new@example.com", "password": "a long enough password"}
+    assert adopted_client.post("/users", json=account).status_code == 201
+    assert adopted_client.delete("/posts/102").status_code == 204
+
+
+def tutorial_token(user_id: object = 1, lives_seconds: int = 600, **claims: object) -> dict[str, str]:
+    """The header of somebody whom the tutorial's server signed in."""
+    payload = {"user_id": user_id, "exp": int(time.time()) + lives_seconds, **claims}
+    return {"Authorization": f"Bearer {jwt.encode(payload, get_settings().signing_secret, algorithm='HS256')}"}
+
+
+def test_tokens_of_the_tutorial_are_accepted_until_they_or_their_session_end(
+    adopted_client: httpx2.Client, looking: Connection
+) -> None:
+    def status(headers: dict[str, str]) -> int:
+        return adopted_client.get("/posts", headers=headers).status_code
+
+    ada = tutorial_token(1)
+    assert status(ada) == 200
+    assert adopted_client.get("/users/me", headers=ada).json()["email"] == "ada@example.com"
+    assert adopted_client.post("/vote", json={"post_id": 100, "vote_dir": 0}, headers=ada).status_code == 201
+    assert adopted_client.post("/posts", json={"title": "new", "content": "one"}, headers=ada).status_code == 201
+
+    assert status(tutorial_token(1, -1)) == 401
+    assert status(tutorial_token(99)) == 401
+    assert status(tutorial_token(-1)) == 401
+    assert status(tutorial_token("1")) == 401
+    assert status(tutorial_token(1, role="admin")) == 401
+    assert status(tutorial_token(1, sid=2**52 + 2)) == 401
+    forged = jwt.encode({"user_id": 1, "exp": int(time.time()) + 600}, "x" * 32, algorithm="HS256")
+    assert status({"Authorization": f"Bearer {forged}"}) == 401
+    looking.exec_driver_sql("UPDATE sessions SET expires_at = now() WHERE user_id = 1")
+    assert status(ada) == 401
+    assert status(tutorial_token(1)) == 401
+
+
+def test_tokens_of_the_tutorial_die_with_the_password_the_account_and_whoever_signs_out(
+    adopted_client: httpx2.Client, looking: Connection
+) -> None:
+    ada, bob = tutorial_token(1), tutorial_token(2)
+    signed_in = adopted_client.post(
+        "/login", data={"username": "ada@example.com", "password": descendants.PASSWORD}
+    ).json()
+    now = {"Authorization": f"Bearer {signed_in['access_token']}"}
+    assert [adopted_client.get("/posts", headers=each).status_code for each in (ada, bob, now)] == [200, 200, 200]
+
+    change = {"password": "another long password", "current_password": descendants.PASSWORD}
+    assert adopted_client.patch("/users/me", json=change, headers=now).status_code == 200
+    looking.exec_driver_sql("UPDATE users SET is_active = false WHERE id = 2")
+
+    assert [adopted_client.get("/posts", headers=each).status_code for each in (ada, bob, now)] == [401, 401, 200]
+
+
+def test_sessions_for_old_tokens_end_with_the_longest_of_these(url: URL, looking: Connection) -> None:
+    descendants.make(looking, descendants.BY_ALEMBIC)
+
+    adoption.adopt(url, lambda _: None, tokens_live=HALF_AN_HOUR)
+
+    ends_soon = "expires_at BETWEEN now() + interval '25 min' AND now() + interval '30 min'"
+    sessions = looking.execute(text(f"SELECT id - user_id, {ends_soon} FROM sessions"))
+    assert [tuple(row) for row in sessions] == [(2**52, True)] * 2
+    insert = "INSERT INTO sessions (user_id, expires_at) VALUES (1, now()) RETURNING id"
+    assert looking.scalar(text(insert)) == 1
+
+
+@pytest.mark.slow
+def test_a_million_rows_are_adopted_in_minutes(url: URL, looking: Connection) -> None:
+    descendants.make(looking, descendants.BY_ALEMBIC)
+    for statement in (
+        "DELETE FROM users",
+        "ALTER TABLE votes DROP CONSTRAINT votes_pkey",
+        "INSERT INTO users (email, password) SELECT 'User' || n || '@example.com', ''"
+        " FROM generate_series(1, 100000) AS n",
+        "INSERT INTO posts (title, content, owner_id) SELECT 'title ' || n, repeat(md5(n::text) || ' ', 10),"
+        " (SELECT min(id) FROM users) + n % 100000 FROM generate_series(1, 400000) n",
+        "INSERT INTO votes (post_id, user_id) SELECT (SELECT min(id) FROM posts) + n % 400000,"
+        " (SELECT min(id) FROM users) + n % 99991 FROM generate_series(1, 500000) n",
+        "INSERT INTO votes SELECT * FROM votes LIMIT 1000",
+    ):
+        looking.execute(text(statement))
+
+    started_at = time.monotonic()
+    done = run(url)
+    seconds = time.monotonic() - started_at
+
+    assert done.returncode == 0, done.stderr
+    print(f"adopted 100,000 users, 400,000 posts and 501,000 votes in {seconds:.0f} s")  # noqa: T201 - the figure.
+    print(done.stdout)  # noqa: T201
+    assert wrong_counts(looking) == 0
+    assert looking.scalar(text("SELECT count(*) FROM votes")) == 500_000
+    assert looking.scalar(text("SELECT count(*) FROM former_votes")) == 1_000

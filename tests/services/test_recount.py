@@ -1,0 +1,116 @@
+"""`recount` finds and mends counts that differ from the votes, whatever goes on meanwhile."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from app.services import recount
+from tests.fixtures import Person
+from tests.races.conftest import wrong_counts
+from tests.races.waiting import in_background, wait_until_blocked
+
+MakePost = Callable[..., int]
+
+
+def break_counts(database: Engine, statement: str) -> None:
+    """Change something behind the triggers' back."""
+    with database.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text(statement))
+
+
+def run(*, is_mending: bool, batch_rows: int = 2) -> tuple[list[int], int]:
+    batches = list(recount.recount(is_mending=is_mending, batch_rows=batch_rows))
+    return [post_id for batch in batches for post_id in batch.wrong], sum(batch.mended for batch in batches)
+
+
+@pytest.fixture
+def posts(make_post: MakePost, person: Person, cast_votes: Callable[[int, list[Person]], None]) -> list[int]:
+    """Five posts with a vote each."""
+    made = [make_post(person) for _ in range(5)]
+    for post_id in made:
+        cast_votes(post_id, [person])
+    return made
+
+
+def test_right_counts_are_left_alone(connection: Connection, posts: list[int]) -> None:
+    history = connection.scalar(text("SELECT count(*) FROM post_stats_history"))
+
+    assert run(is_mending=True) == ([], 0)
+
+    assert connection.scalar(text("SELECT count(*) FROM post_stats_history")) == history
+    assert len(posts) == 5
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "UPDATE post_stats SET votes = 7 WHERE post_id IN ({0}, {4})",
+        "DELETE FROM votes WHERE post_id IN ({0}, {4})",
+        "DELETE FROM post_stats WHERE post_id IN ({0}, {4})",
+        "UPDATE posts SET published = false WHERE id IN ({0}, {4})",
+        "UPDATE posts SET created_at = '2020-01-01Z' WHERE id IN ({0}, {4})",
+    ],
+)
+def test_what_differs_is_found_and_then_mended(
+    database: Engine, connection: Connection, posts: list[int], harm: str
+) -> None:
+    break_counts(database, harm.format(*posts))
+    wrong = [posts[0], posts[4]]
+
+    assert run(is_mending=False) == (wrong, 0)
+    assert recount.wrong_in_sample(connection, 100) == 2
+    found, mended = run(is_mending=True)
+
+    assert found == wrong
+    assert mended == 2 or harm.startswith("DELETE FROM post_stats")  # A new row may be right from the start.
+    assert wrong_counts(connection) == 0
+    assert run(is_mending=False) == ([], 0)
+    assert recount.wrong_in_sample(connection, 100) == 0
+
+
+def test_count_that_is_replaced_is_kept_for_those_who_walk(
+    database: Engine, connection: Connection, posts: list[int]
+) -> None:
+    break_counts(database, f"UPDATE post_stats SET votes = 7 WHERE post_id = {posts[0]}")
+    connection.execute(text("DELETE FROM post_stats_history"))
+
+    run(is_mending=True)
+
+    assert connection.execute(text("SELECT post_id, votes_before FROM post_stats_history")).all() == [(posts[0], 7)]
+
+
+def test_vote_under_way_is_waited_for_and_counted(
+    database: Engine, connection: Connection, posts: list[int], make_person: Callable[..., Person]
+) -> None:
+    break_counts(database, f"UPDATE post_stats SET votes = 7 WHERE post_id = {posts[0]}")
+    voter = make_person()
+    with database.begin() as voting:
+        voting.execute(text("INSERT INTO votes (post_id, user_id) VALUES (:p, :u)"), {"p": posts[0], "u": voter.id})
+        mending = in_background(lambda: run(is_mending=True))
+        wait_until_blocked(connection, by=voting)
+
+    assert mending() == ([posts[0]], 1)
+    assert connection.scalar(text("SELECT votes FROM post_stats WHERE post_id = :id"), {"id": posts[0]}) == 2
+
+
+def test_vote_that_waits_for_the_mending_is_counted_on_top(
+    database: Engine, connection: Connection, posts: list[int], make_person: Callable[..., Person]
+) -> None:
+    break_counts(database, f"UPDATE post_stats SET votes = 7 WHERE post_id = {posts[0]}")
+    voter = make_person()
+
+    def vote() -> None:
+        with database.begin() as voting:
+            voting.execute(text("INSERT INTO votes (post_id, user_id) VALUES (:p, :u)"), {"p": posts[0], "u": voter.id})
+
+    with database.begin() as mending:
+        for statement in (recount._LOCK_POSTS, recount._BEGIN, recount._LOCK_COUNTS):
+            mending.execute(statement, {"ids": posts[:1]})
+        voting = in_background(vote)
+        wait_until_blocked(connection, by=mending)
+        mending.execute(recount._MEND, {"ids": posts[:1]})
+    voting()
+
+    assert connection.scalar(text("SELECT votes FROM post_stats WHERE post_id = :id"), {"id": posts[0]}) == 2
