@@ -3,7 +3,7 @@
 import ipaddress
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -332,3 +332,22 @@ def test_in_development_a_mail_is_a_file_and_is_printed(
     message = message_from_bytes(file.read_bytes(), policy=policy.default)
     assert message["To"] == person.email
     assert "/password-reset#token=" in caplog.text
+
+
+def test_the_limit_of_an_account_counts_mails_that_somebody_asked_for(
+    connection: Connection, make_person: Callable[..., Person], mail_server: MailServer
+) -> None:
+    """Three an hour; further ones are dropped without a word, and notices are never."""
+    person = make_person(email="Ada@example.com")
+    for _ in range(3):
+        outbox.post(connection, "password_reset", "ada@EXAMPLE.com")
+    for _ in range(2):
+        outbox.post(connection, "email_verification", "Ada@example.com")
+    outbox.post(connection, "password_changed", "Ada@example.com")
+    while mail.send_next(to(mail_server)):
+        pass
+
+    subjects = [received.message["Subject"] for received in mail_server.received]
+    assert subjects == ["Reset your password"] * 3 + ["Your password was changed"]
+    assert person.email
+    assert connection.scalar(text("SELECT count(*) FROM outgoing_mails")) == 0
