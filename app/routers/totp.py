@@ -13,6 +13,7 @@ from app.errors import (
     IdempotencyInProgress,
     IdempotencyMismatch,
     NotAuthenticated,
+    TooManyTries,
     TotpEnabled,
     TotpNotFound,
     WrongCode,
@@ -43,12 +44,15 @@ async def _with_password(
 
 
 @router.get("", response_model=TotpState, responses=responses(NotAuthenticated))
-def get_totp(caller: CurrentUser, db: SessionDep) -> TotpState:
+def get_totp(caller: CurrentUser, db: SessionDep, response: Response) -> TotpState:
     """Tell whether one's sign-ins need a code."""
+    response.headers["Cache-Control"] = "no-store"
     return totp.state(db, caller.id)
 
 
-@router.post("", response_model=TotpSecret, responses=responses(NotAuthenticated, WrongPassword, TotpEnabled))
+@router.post(
+    "", response_model=TotpSecret, responses=responses(NotAuthenticated, WrongPassword, TotpEnabled, TooManyTries)
+)
 async def create_totp(caller: DetachedUser, proof: PasswordProof, response: Response) -> TotpSecret:
     """Begin to set up the second factor. Nothing changes until a code confirms that the app has the secret.
 
@@ -62,7 +66,13 @@ async def create_totp(caller: DetachedUser, proof: PasswordProof, response: Resp
     "/confirm",
     response_model=RecoveryCodes,
     responses=responses(
-        NotAuthenticated, WrongCode, TotpNotFound, TotpEnabled, IdempotencyInProgress, IdempotencyMismatch
+        NotAuthenticated,
+        WrongCode,
+        TotpNotFound,
+        TotpEnabled,
+        TooManyTries,
+        IdempotencyInProgress,
+        IdempotencyMismatch,
     ),
 )
 def confirm_totp(entered: CodeIn, caller: CurrentUser, db: SessionDep, once: IdempotentRequest) -> Response:
@@ -74,7 +84,7 @@ def confirm_totp(entered: CodeIn, caller: CurrentUser, db: SessionDep, once: Ide
     return respond_once(db, once, caller.id, create, status=200, is_secret=True)
 
 
-@router.delete("", status_code=204, responses=responses(NotAuthenticated, WrongPassword, TotpNotFound))
+@router.delete("", status_code=204, responses=responses(NotAuthenticated, WrongPassword, TotpNotFound, TooManyTries))
 async def delete_totp(caller: DetachedUser, proof: PasswordProof) -> None:
     """Disable the second factor, and void its recovery codes."""
     await _with_password(caller, proof, totp.remove)

@@ -86,7 +86,7 @@ def confirm(db: Session, caller: models.User, code: str) -> list[str]:
         raise TotpEnabled
     step = _spend(totp, _plain(code))
     if step is None:
-        audit.record(None, Event.TOTP_FAILED, caller.id)
+        audit.record_apart(Event.TOTP_FAILED, caller.id)
         raise WrongCode
     db.execute(
         update(models.Totp)
@@ -140,8 +140,7 @@ def demand(user_id: int, otp: str | None) -> Use:
         return partial(_use_recovery_code, user_id=user_id, code_hash=_hash(code))
     step = _spend(totp, code)
     if step is None:
-        with transaction() as db:
-            audit.record(db, Event.TOTP_FAILED, user_id)
+        audit.record_apart(Event.TOTP_FAILED, user_id)
         raise InvalidCredentials
     return partial(_use_step, totp=totp, step=step)
 
@@ -168,7 +167,7 @@ def _use_recovery_code(db: Session, user_id: int, code_hash: bytes) -> None:
 
 def _only_once(used: int | None, user_id: int) -> None:
     if used is None:
-        audit.record(None, Event.TOTP_FAILED, user_id)  # The transaction is about to be rolled back.
+        audit.record_apart(Event.TOTP_FAILED, user_id)  # The transaction is about to be rolled back.
         raise InvalidCredentials
 
 

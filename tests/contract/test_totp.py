@@ -12,12 +12,14 @@ import httpx2
 import pyotp
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import Connection
 from starlette.testclient import TestClient
 
 from app.config import get_settings
 from tests.contract.answers import assert_refused
 from tests.contract.conftest import Rows
 from tests.fixtures import PASSWORD, Person
+from tests.races.waiting import wait_until
 
 PROOF = {"current_password": PASSWORD}
 STEP = "SELECT last_step FROM totps"
@@ -318,7 +320,6 @@ def test_an_otp_that_nobody_asked_for_is_ignored(client: TestClient, person: Per
     assert client.post("/login", data=form).status_code == 200
 
 
-@pytest.mark.xfail(reason="app/limits.py counts nothing yet")
 def test_five_wrong_codes_and_then_none_is_judged_but_a_recovery_code_signs_in(app: Authenticator, rows: Rows) -> None:
     step = rows(STEP)
     for _ in range(5):
@@ -332,7 +333,6 @@ def test_five_wrong_codes_and_then_none_is_judged_but_a_recovery_code_signs_in(a
     assert app.sign_in(app.recovery_codes[0]).status_code == 200
 
 
-@pytest.mark.xfail(reason="app/limits.py counts nothing yet")
 def test_five_wrong_codes_and_then_none_confirms(begun: Authenticator, client: TestClient, rows: Rows) -> None:
     def confirm(code: str) -> httpx2.Response:
         return client.post("/users/me/totp/confirm", json={"code": code}, headers=begun.person.headers)
@@ -342,6 +342,18 @@ def test_five_wrong_codes_and_then_none_confirms(begun: Authenticator, client: T
 
     assert_refused(confirm(begun.code()), 429, "too_many_tries")
     assert rows("SELECT confirmed_at FROM totps") == [(None,)]
+
+
+def test_a_wrong_or_replayed_code_is_told_to_the_owner(
+    app: Authenticator, connection: Connection, person: Person
+) -> None:
+    code = app.code()
+    app.sign_in(app.wrong_code())
+    assert app.sign_in(code).status_code == 200
+    app.sign_in(code)
+
+    told = "SELECT count(*) = 2 FROM security_events WHERE user_id = :id AND event = 'totp_failed'"
+    wait_until(connection, told, id=person.id)
 
 
 def test_right_codes_use_up_no_tries(app: Authenticator) -> None:
