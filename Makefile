@@ -3,7 +3,7 @@
 
 PYTHON_CANDIDATES = $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python
 LOCKS = requirements.lock requirements-local.lock
-DEV_LOCKS = $(LOCKS) requirements-dev.lock
+DEV_LOCKS = $(LOCKS) requirements-tracing.lock requirements-dev.lock
 BENCH_LOCKS = $(LOCKS) requirements-bench.lock
 
 VENV_PYTHON = .venv/bin/python
@@ -70,7 +70,8 @@ lock: .venv/made ## Bring the locks in line with requirements*.txt; ARGS=--upgra
 	@$(VENV_PYTHON) -m uv --version >/dev/null 2>&1 || $(VENV_PYTHON) -m pip install --quiet "$$(grep '^uv' requirements-dev.txt)"
 	@$(UV_COMPILE) $(ARGS) requirements.txt -o requirements.lock
 	@$(UV_COMPILE) $(ARGS) -c requirements.lock requirements-local.txt -o requirements-local.lock
-	@$(UV_COMPILE) $(ARGS) -c requirements.lock -c requirements-local.lock requirements-dev.txt -o requirements-dev.lock
+	@$(UV_COMPILE) $(ARGS) -c requirements.lock requirements-tracing.txt -o requirements-tracing.lock
+	@$(UV_COMPILE) $(ARGS) -c requirements.lock -c requirements-local.lock -c requirements-tracing.lock requirements-dev.txt -o requirements-dev.lock
 	@$(UV_COMPILE) $(ARGS) $(DEV_LOCKS:%=-c %) requirements-bench.txt -o requirements-bench.lock
 
 .PHONY: clean

@@ -19,7 +19,7 @@ from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from app import context
+from app import context, metrics
 from app.database import writing
 from app.models import SecurityEvent, User
 
@@ -70,9 +70,9 @@ def record(db: Session | Connection | None, event: Event, user_id: int | None, *
     if db is not None and user_id is not None:
         db.execute(_row(event, user_id, details))
     if isinstance(db, Session):
-        db.info.setdefault("audit", []).append(line)
+        db.info.setdefault("audit", []).append((event, line))
     else:
-        logger.info("%s", line)
+        _say(event, line)
 
 
 def record_apart(event: Event, user_id: int | None, **details: Detail) -> None:
@@ -143,10 +143,15 @@ def _plain(value: Detail) -> Detail:
     return value.replace("\0", "")[:MOST_CHARACTERS].encode(errors="replace").decode()
 
 
+def _say(event: Event, line: str) -> None:
+    metrics.security_event(event)
+    logger.info("%s", line)
+
+
 @sqlalchemy_event.listens_for(Session, "after_commit")
 def _tell(session: Session) -> None:
-    for line in session.info.pop("audit", ()):
-        logger.info("%s", line)
+    for event, line in session.info.pop("audit", ()):
+        _say(event, line)
 
 
 @sqlalchemy_event.listens_for(Session, "after_rollback")

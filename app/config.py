@@ -33,6 +33,7 @@ Sort = Literal["new", "old", "top", "hot"]
 CommaSeparated = Annotated[list[str], NoDecode]
 Secrets = Annotated[list[SecretStr], NoDecode]
 SmtpTls = Literal["starttls", "tls", "none"]
+LogFormat = Literal["text", "json"]
 
 
 class ConfigurationError(Exception):
@@ -49,6 +50,9 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
     workers: int | None = Field(None, ge=1, le=256, description="Processes; one in development, one per core else.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity logged.")
+    log_format: LogFormat | None = Field(None, description="`text` or `json`; text in development, JSON else.")
+    slow_request_ms: int = Field(1000, ge=1, description="Slower requests are logged with their statements, in ms.")
+    metrics_token: SecretStr | None = Field(None, description="Opens `/metrics` as a Bearer token; at least 32 bytes.")
 
     database_url: SecretStr | None = Field(None, description="`postgres://…` or `postgresql://…`.")
     database_hostname: str | None = Field(None, description="Server, when `DATABASE_URL` is not set.")
@@ -181,6 +185,8 @@ class Settings(BaseSettings):
             raise ValueError(f"SECRET_KEY is shorter than {MINIMUM_SECRET_BYTES} bytes; {_MAKE_A_SECRET}")
         if any(_is_weak(secret) for secret in self.secret_key_previous or []):
             raise ValueError(f"SECRET_KEY_PREVIOUS has a key shorter than {MINIMUM_SECRET_BYTES} bytes; leave it out")
+        if self.metrics_token is not None and _is_weak(self.metrics_token):
+            raise ValueError(f"METRICS_TOKEN is shorter than {MINIMUM_SECRET_BYTES} bytes; {_MAKE_A_SECRET}")
         if self.environment == "production":
             if self.secret_key is None:
                 raise ValueError(f"SECRET_KEY is not set; {_MAKE_A_SECRET}")
@@ -235,6 +241,11 @@ class Settings(BaseSettings):
     def worker_count(self) -> int:
         """Server processes: `WORKERS`, else one in development and one per core in production."""
         return self.workers or (1 if self.environment == "development" else os.cpu_count() or 1)
+
+    @property
+    def line_format(self) -> LogFormat:
+        """`LOG_FORMAT`, else what suits the reader: a person in development, a log collector in production."""
+        return self.log_format or ("text" if self.environment == "development" else "json")
 
     @property
     def access_token_lifetime(self) -> timedelta:

@@ -10,9 +10,10 @@ from functools import lru_cache
 from typing import Annotated, Any
 
 from fastapi import Depends
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.orm import Session
 
+from app import metrics, statements
 from app.config import ConfigurationError, get_settings
 from app.passwords import HASHING_THREAD_COUNT
 from app.prepared import MAY_PREPARE
@@ -32,7 +33,9 @@ def get_engine() -> Engine:
 
     Raises `ConfigurationError` where no database is configured.
     """
-    return _engine(get_settings().database_pool_size + OTHER_CONNECTION_COUNT, {})
+    engine = _engine("requests", get_settings().database_pool_size + OTHER_CONNECTION_COUNT, {})
+    statements.watch(engine, has_comments=True)
+    return engine
 
 
 @lru_cache
@@ -45,21 +48,27 @@ def get_lane_engine() -> Engine:
     """
     # PostgreSQL expects ten elements of every array, takes its generic plan for dearer than one made for those at hand,
     # and would plan prepared statements anew each time.
-    return _engine(
+    engine = _engine(
+        "lanes",
         LANE_CONNECTION_COUNT,
         {"plan_cache_mode": "force_generic_plan"},
         isolation_level="AUTOCOMMIT",
         execution_options={MAY_PREPARE: not get_settings().database_behind_pooler},
     )
+    # A turn's statements are for many requests, and some of them are prepared by their text.
+    statements.watch(engine, has_comments=False)
+    return engine
 
 
 @lru_cache
 def get_limits_engine() -> Engine:
     """The engine that counts tries: its own, so that a request may hold another connection while it counts one."""
-    return _engine(LIMITS_CONNECTION_COUNT, {}, pool_timeout=LONGEST_WAIT_TO_COUNT_SECONDS)
+    engine = _engine("limits", LIMITS_CONNECTION_COUNT, {}, pool_timeout=LONGEST_WAIT_TO_COUNT_SECONDS)
+    statements.watch(engine, has_comments=True)
+    return engine
 
 
-def _engine(pool_size: int, server_settings: Mapping[str, object], **options: Any) -> Engine:
+def _engine(name: str, pool_size: int, server_settings: Mapping[str, object], **options: Any) -> Engine:
     settings = get_settings()
     if settings.database is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL, or start with: python -m app run")
@@ -81,7 +90,11 @@ def _engine(pool_size: int, server_settings: Mapping[str, object], **options: An
         ours = [f"-c {name}={value}" for name, value in server_settings.items()]
         # What the operator's URL asks for comes last, and so holds.
         connect_args["options"] = " ".join([*ours, str(settings.database.query.get("options", ""))]).strip()
-    return create_engine(settings.database, pool_size=pool_size, max_overflow=0, connect_args=connect_args, **options)
+    engine = create_engine(settings.database, pool_size=pool_size, max_overflow=0, connect_args=connect_args, **options)
+    pool = metrics.Pool(name, pool_size)
+    event.listen(engine, "checkout", lambda *_: pool.borrowed())
+    event.listen(engine, "checkin", lambda *_: pool.returned())
+    return engine
 
 
 def dispose() -> None:

@@ -1,20 +1,24 @@
 """The lanes: who waits for a reading, a vote or a sign of life shares one round trip; so do sessions that were seen.
 
-Here batches meet services; how a batch is made is batching.py's, what is asked of the database the services'.
+Here batches meet services, and are measured; how a batch is made is batching.py's, what is asked of the database the
+services'.
 """
 
 import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
+from typing import Generic
 
 from sqlalchemy import Connection
 
-from app.batching import Batcher
+from app import metrics, statements
+from app.batching import Batcher, Item, Outcome
 from app.config import get_settings
 from app.database import at_once, writing
 from app.errors import DomainError
@@ -29,6 +33,60 @@ MOST_SEEN_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked(Generic[Item]):
+    """An item, when it came, and where its request notes what it asked of the database."""
+
+    item: Item
+    asked_at: float
+    notes: statements.Notes | None
+
+
+class Lane(Generic[Item, Outcome]):
+    """A `Batcher` whose turns are counted and timed, and noted for each request that shared them."""
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Connection, Sequence[Item]], Sequence[Outcome | Exception]],
+        connect: Callable[[], AbstractContextManager[Connection]],
+        *,
+        reads: bool = False,
+        order_key: Callable[[Item], Hashable] | None = None,
+    ) -> None:
+        self._name = name
+        self._run = run
+        self._metrics = metrics.Lane(name)
+        self._batcher: Batcher[_Asked[Item], Outcome] = Batcher(
+            self._turn,
+            connect,
+            reads=reads,
+            max_batch=get_settings().max_batch,
+            max_waiting=get_settings().max_waiting,
+            order_key=order_key and (lambda asked: order_key(asked.item)),
+        )
+
+    async def submit(self, item: Item) -> Outcome:
+        """Wait for the item's outcome. Raises what `run` gave or raised for it, or `Overloaded`."""
+        return await self._batcher.submit(_Asked(item, time.perf_counter(), statements.notes()))
+
+    async def drain(self) -> None:
+        """Answer everyone who waits in this event loop; until that is done, newcomers are refused."""
+        await self._batcher.drain()
+
+    def _turn(self, connection: Connection, everyone: Sequence[_Asked[Item]]) -> Sequence[Outcome | Exception]:
+        began_at = time.perf_counter()
+        with statements.noted() as noted:
+            try:
+                return self._run(connection, [asked.item for asked in everyone])
+            finally:
+                waited = [began_at - asked.asked_at for asked in everyone]
+                self._metrics.turn(waited, time.perf_counter() - began_at)
+                for asked, waited_seconds in zip(everyone, waited, strict=True):
+                    if asked.notes is not None:
+                        asked.notes.turns.append(statements.Turn(self._name, len(everyone), waited_seconds, noted))
+
+
+@dataclass(frozen=True, slots=True)
 class VoteRequest:
     """A ballot, and what makes it count once however often it is sent."""
 
@@ -37,47 +95,34 @@ class VoteRequest:
 
 
 @lru_cache
-def readings() -> Batcher[feed.Question, feed.Reading]:
+def readings() -> Lane[feed.Question, feed.Reading]:
     """Pages and posts."""
-    settings = get_settings()
-    return Batcher(feed.read, at_once, reads=True, max_batch=settings.max_batch, max_waiting=settings.max_waiting)
+    return Lane("readings", feed.read, at_once, reads=True)
 
 
 @lru_cache
-def votes() -> Batcher[VoteRequest, vote.Cast | idempotency.Answer]:
+def votes() -> Lane[VoteRequest, vote.Cast | idempotency.Answer]:
     """Votes; two of the same user on the same post keep their order."""
-    settings = get_settings()
-    return Batcher(
-        _cast,
-        at_once,
-        max_batch=settings.max_batch,
-        max_waiting=settings.max_waiting,
-        order_key=lambda request: request.ballot.pair,
-    )
+    return Lane("votes", _cast, at_once, order_key=lambda request: request.ballot.pair)
 
 
 @lru_cache
-def api_keys() -> Batcher[bytes, api_key.Grant]:
+def api_keys() -> Lane[bytes, api_key.Grant]:
     """Digests of API keys that this process has not met."""
-    return Batcher(api_key.look_up, at_once, max_batch=get_settings().max_batch, max_waiting=get_settings().max_waiting)
+    return Lane("api_keys", api_key.look_up, at_once)
 
 
 @lru_cache
-def health_checks() -> Batcher[None, health.Health]:
+def health_checks() -> Lane[None, health.Health]:
     """Questions whether the database is there and migrated."""
-    settings = get_settings()
-    return Batcher(health.check, at_once, reads=True, max_batch=settings.max_batch, max_waiting=settings.max_waiting)
+    return Lane("health_checks", health.check, at_once, reads=True)
 
 
 @lru_cache
-def sightings() -> Batcher[int, None]:
+def sightings() -> Lane[int, None]:
     """Sessions, by id, that are in use."""
-    return Batcher(
-        lambda connection, session_ids: session.see(connection, session_ids, timedelta(seconds=SEEN_PRECISION_SECONDS)),
-        at_once,
-        max_batch=get_settings().max_batch,
-        max_waiting=get_settings().max_waiting,
-    )
+    precision = timedelta(seconds=SEEN_PRECISION_SECONDS)
+    return Lane("sightings", lambda connection, ids: session.see(connection, ids, precision), at_once)
 
 
 # When this process last told of a session (seconds since 1970), the latest last.
@@ -103,6 +148,7 @@ def note_seen(token: AccessToken) -> None:
 
 
 async def _tell(session_id: int) -> None:
+    statements.begin()  # Not the request's, which does not wait for it.
     try:
         await sightings().submit(session_id)
     except Exception as error:

@@ -22,7 +22,7 @@ import psycopg2
 from sqlalchemy import Connection, Interval, bindparam, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import audit, context
+from app import audit, context, metrics
 from app.config import get_settings
 from app.database import counting
 from app.errors import TooManyTries, Unavailable
@@ -170,6 +170,7 @@ def _spend(connection: Connection, limit: Limit, key: str) -> None:
     values = _bound(limit, key)
     if connection.execute(_SPEND, values).first() is None:
         audit.record(None, audit.Event.LIMIT_REACHED, None, limit=limit.name)
+        metrics.limit_reached(limit.name)
         # The row may have gone since, with the last of its tries.
         raise TooManyTries(max(1, connection.scalar(_SECONDS_LEFT, values) or 1))
 

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import FrameType
@@ -23,7 +23,7 @@ from app.middleware.head_limit import HeadLimit
 from app.middleware.last_answer import LastAnswer
 from app.middleware.paths import Paths
 from app.middleware.rate_limit import HEADERS, RateLimit
-from app.middleware.request_context import RequestContext
+from app.middleware.request_context import QUIET_PATHS, RequestContext
 from app.middleware.security_headers import SecurityHeaders
 from app.middleware.trusted_proxies import TrustedProxies
 from app.oauth2 import user_of
@@ -111,11 +111,14 @@ def create_app() -> FastAPI:
         redirect_slashes=False,
         separate_input_output_schemas=False,
         generate_unique_id_function=operation_id,
+        # Does nothing until the environment says where to send traces (docs/observability.md). Its logs would carry the
+        # words of exceptions, which may be what clients sent; ours leave them out.
+        telemetry={"logs": False, "exclude": is_probe},
         middleware=[
             # Outermost first. Who is calling has to be known before anything is said of it.
             Middleware(TrustedProxies, proxies=settings.trusted_proxies or []),
             # The context comes before everything that may answer, so that every answer has an id.
-            Middleware(RequestContext),
+            Middleware(RequestContext, slow_seconds=settings.slow_request_ms / 1000),
             Middleware(SecurityHeaders, hsts=settings.environment == "production"),
             # Before the limits and the routes, so that browsers may read refusals too.
             Middleware(Cors, **cors(settings)),
@@ -136,6 +139,11 @@ def create_app() -> FastAPI:
         app.include_router(module.router)
     describe(app)
     return app
+
+
+def is_probe(scope: MutableMapping[str, Any]) -> bool:
+    """Asked every few seconds by machines; nobody wants to see it among requests."""
+    return scope["path"] in QUIET_PATHS
 
 
 def operation_id(route: APIRoute) -> str:

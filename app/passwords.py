@@ -33,8 +33,7 @@ _NICENESS = 5
 
 def _yield_to_others() -> None:
     if sys.platform == "linux":  # Elsewhere a priority is the whole process's.
-        thread_id = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread_id, os.getpriority(os.PRIO_PROCESS, thread_id) + _NICENESS)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 _waiting_count = 0

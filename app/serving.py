@@ -1,4 +1,4 @@
-"""Serving HTTP: the listening socket, one process or several, how they end, and their logs."""
+"""Serving HTTP: the listening socket, one process or several, and how they end."""
 
 import json
 import logging
@@ -12,15 +12,16 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 from urllib.error import HTTPError
 
 from fastapi import FastAPI
 from uvicorn import Config, Server
 from uvicorn.supervisors import Multiprocess
 
-from app.config import ConfigurationError, Settings, get_settings
+from app import logs
+from app.config import ConfigurationError, get_settings
 from app.protocol import Protocol
+from app.workers import sharing
 
 # Called once the server answers: with its address, and with what /readyz says is wrong, if anything.
 Announce = Callable[[str, str | None], None]
@@ -60,7 +61,7 @@ def serve(listener: socket.socket, announce: Announce) -> None:
         "app.serving:worker",
         factory=True,
         workers=workers,
-        log_config=log_config(settings),
+        log_config=logs.config(settings),
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -75,7 +76,8 @@ def serve(listener: socket.socket, announce: Announce) -> None:
     )
     threading.Thread(target=_announce_when_it_answers, args=(_address(listener), announce), daemon=True).start()
     if workers > 1:
-        _Supervisor(config, [listener]).run()
+        with sharing():
+            _Supervisor(config, [listener]).run()
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     Server(config).run([listener])
@@ -114,23 +116,6 @@ class _Supervisor(Multiprocess):
         super().run()
         if self.is_interrupted:
             raise KeyboardInterrupt
-
-
-def log_config(settings: Settings) -> dict[str, Any]:
-    """Everything in lines on stderr, in every worker."""
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "%(levelname)s %(name)s %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
-        "root": {"level": settings.log_level.upper(), "handlers": ["stderr"]},
-        "loggers": {
-            # It names each of its plugins.
-            "alembic": {"level": "WARNING"},
-            # What happened to accounts is not a matter of verbosity.
-            "app.audit": {"level": "INFO"},
-        },
-    }
 
 
 def _address(listener: socket.socket) -> str:

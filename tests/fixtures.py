@@ -204,6 +204,7 @@ class Server:
 
     url: str
     process: subprocess.Popen[bytes]
+    log: Path
 
 
 READY_WITHIN_SECONDS = 60  # On a machine with much else to do, importing alone has taken 20.
@@ -231,7 +232,7 @@ def _server(folder: Path, environment: dict[str, str]) -> Iterator[Server]:
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_ready(url, process, log)
-        yield Server(url, process)
+        yield Server(url, process, log)
     finally:
         process.terminate()
         try:

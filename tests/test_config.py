@@ -39,6 +39,9 @@ def settings_from(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) 
     ("environment", "line"),
     [
         ({"SECRET_KEY": "x" * 31}, "SECRET_KEY is shorter than 32 bytes; make one with: python -c"),
+        ({"METRICS_TOKEN": "x" * 31}, "METRICS_TOKEN is shorter than 32 bytes; make one with: python -c"),
+        ({"SLOW_REQUEST_MS": "0"}, "SLOW_REQUEST_MS: Input should be greater than or equal to 1"),
+        ({"LOG_FORMAT": "xml"}, "LOG_FORMAT: Input should be 'text' or 'json'"),
         ({"SECRET_KEY": "weak"}, "SECRET_KEY is shorter than 32 bytes; make one with: python -c"),
         ({"SECRET_KEY_PREVIOUS": "x" * 31}, "SECRET_KEY_PREVIOUS has a key shorter than 32 bytes; leave it out"),
         (

@@ -1,18 +1,20 @@
-"""The outermost middleware: a request id, and one line in the log."""
+"""The outermost middleware: a request id; and when the request has ended, what is counted and logged of it."""
 
 import logging
+import math
 import re
 import secrets
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import context
+from app import context, metrics, statements
 
 logger = logging.getLogger("app.access")
+slow_logger = logging.getLogger("app.slow")
 
 ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-QUIET_PATHS = frozenset({"/livez", "/readyz"})
+QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 def header(scope: Scope, name: bytes) -> bytes:
@@ -24,10 +26,14 @@ def header(scope: Scope, name: bytes) -> bytes:
 
 
 class RequestContext:
-    """Gives every request an id (`X-Request-ID`, taken over where it is well-formed), and logs its outcome."""
+    """Gives every request an id (`X-Request-ID`, taken over where it is well-formed), counts it and logs its outcome.
 
-    def __init__(self, app: ASGIApp) -> None:
+    A request that took longer than `slow_seconds` is logged with what it asked of the database.
+    """
+
+    def __init__(self, app: ASGIApp, *, slow_seconds: float = math.inf) -> None:
         self.app = app
+        self.slow_seconds = slow_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,6 +46,7 @@ class RequestContext:
         context.request_id.set(request_id)
         context.client_address.set(scope["client"][0] if scope.get("client") else None)
         context.user_agent.set(header(scope, b"user-agent").decode("latin-1") or None)
+        asked = statements.begin()
         status = 0
         started_at = time.perf_counter()
 
@@ -53,10 +60,48 @@ class RequestContext:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            level = logging.DEBUG if scope["path"] in QUIET_PATHS else logging.INFO
-            if logger.isEnabledFor(level):
-                milliseconds = (time.perf_counter() - started_at) * 1000
-                # The path is quoted: no line break of a client's becomes one of the log's.
-                logger.log(
-                    level, "%s %r %s %.1fms %s", scope["method"], scope["path"], status or "-", milliseconds, request_id
-                )  # fmt: skip
+            seconds = time.perf_counter() - started_at
+            route = getattr(scope.get("route"), "path", None)
+            metrics.request(scope["method"], route, status, seconds)
+            _log(scope, route, status, seconds)
+            if seconds > self.slow_seconds:
+                _log_slow(scope, route, status, seconds, asked)
+
+
+def _log(scope: Scope, route: str | None, status: int, seconds: float) -> None:
+    level = logging.DEBUG if scope["path"] in QUIET_PATHS else logging.INFO
+    if logger.isEnabledFor(level):
+        # The path is quoted: no line break of a client's becomes one of the log's.
+        logger.log(
+            level,
+            "%s %r %s %.1fms",
+            scope["method"],
+            scope["path"],
+            status or "-",
+            seconds * 1000,
+            extra=_facts(scope, route, status, seconds),
+        )
+
+
+def _log_slow(scope: Scope, route: str | None, status: int, seconds: float, asked: statements.Notes) -> None:
+    slow_logger.warning(
+        "slow: %s %r %s %.1fms: %s",
+        scope["method"],
+        scope["path"],
+        status or "-",
+        seconds * 1000,
+        asked,
+        extra=_facts(scope, route, status, seconds),
+    )
+
+
+def _facts(scope: Scope, route: str | None, status: int, seconds: float) -> dict[str, object]:
+    """What a line of JSON says beside its message."""
+    return {
+        "method": scope["method"],
+        "path": scope["path"],
+        "route": route,
+        "status": status,
+        "duration_ms": round(seconds * 1000, 1),
+        "client": context.client_address.get(),
+    }

@@ -1,13 +1,17 @@
-"""The greeting, and whether the server lives and is ready."""
+"""The greeting, whether the server lives and is ready, and what it counted."""
 
+import secrets
+from ipaddress import ip_address
 from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.requests import Request
+from starlette.responses import Response
 
-from app import lanes
-from app.errors import NotReady
+from app import lanes, metrics
+from app.config import get_settings
+from app.errors import NotAuthenticated, NotFound, NotReady
 from app.problems import responses
 
 router = APIRouter(tags=["meta"])
@@ -55,3 +59,34 @@ async def get_readyz(request: Request) -> Status:
     if not health.is_migrated:
         raise NotReady(f"the database is at migration {health.revision}, not {health.head}; run: alembic upgrade head")
     return Status()
+
+
+# For operators, not for clients: it is not in the document.
+@router.get("/metrics", include_in_schema=False)
+def get_metrics(request: Request) -> Response:
+    """Tell Prometheus what all workers of this server counted.
+
+    Asks for `METRICS_TOKEN` as a Bearer token. Without that setting there is no such path, but for callers on the same
+    machine in development.
+    """
+    _admit_to_metrics(request)
+    return Response(metrics.render(), media_type=metrics.CONTENT_TYPE, headers={"Cache-Control": "no-store"})
+
+
+def _admit_to_metrics(request: Request) -> None:
+    settings = get_settings()
+    if settings.metrics_token is None:
+        if settings.environment == "production" or not _is_this_machine(request.client and request.client.host):
+            raise NotFound
+        return
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    expected = settings.metrics_token.get_secret_value()
+    if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), expected.encode()):
+        raise NotAuthenticated
+
+
+def _is_this_machine(address: str | None) -> bool:
+    try:
+        return ip_address(address or "").is_loopback
+    except ValueError:
+        return False
