@@ -18,9 +18,8 @@ from alembic import context
 from app import local_postgres
 from app.config import ConfigurationError, get_settings
 from app.models import Base
+from app.services.health import MIGRATION_LOCK
 
-# Any number that no other program takes a lock on in this database: "posts" in ASCII.
-MIGRATION_LOCK = 0x706F737473
 # A migration that waits for a lock makes everybody else wait behind it; rather fail and run again. It counts inside
 # transactions only: CREATE INDEX CONCURRENTLY waits outside of one, for as long as it takes, with nobody behind it.
 LOCK_TIMEOUT = "1500ms"

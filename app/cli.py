@@ -182,11 +182,9 @@ def adopt(
     if url is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL")
     from app import adoption  # noqa: PLC0415 - it reads the settings, and their errors are this command's to tell.
-    from app.database import writing  # noqa: PLC0415
+    from app.database import get_engine  # noqa: PLC0415
 
-    with writing() as connection:
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        plan = adoption.examine(connection, time_zone)
+    plan = adoption.look(get_engine(), time_zone)
     _show("Found", plan.found)
     _show("Note", plan.notes)
     _show("Cannot be adopted", plan.refusals)

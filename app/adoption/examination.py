@@ -7,7 +7,8 @@ from sqlalchemy import Connection, text
 from app.adoption import columns, constraints, names, rows, shape
 from app.adoption.plan import Findings, Plan
 from app.adoption.shape import Shape
-from app.adoption.target import ALEMBIC_INI, TUTORIAL_HEAD
+from app.adoption.target import TUTORIAL_HEAD
+from app.services.health import ALEMBIC_INI
 
 OLDEST_SERVER = 150_000
 # The name that migration 0007, the first that is not the tutorial's, gives to the foreign key from votes to posts.

@@ -1,22 +1,25 @@
 """Doing what the plan says, then migrating; under the migrations' lock, with a report of each step."""
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from alembic.config import Config
-from sqlalchemy import URL, Connection, text
+from sqlalchemy import URL, Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from alembic import command
 from app.adoption import names, shape
 from app.adoption.examination import examine
-from app.adoption.target import ALEMBIC_INI
+from app.adoption.plan import Plan
 from app.models.session import adopted_session_id
+from app.services.health import ALEMBIC_INI, MIGRATION_LOCK
 
 Report = Callable[[str], None]
 # What a migration adds and a descendant may have had already: (revision, table, column, kinds of type).
+POLL_SECONDS = 0.2
 TIMES = ("timestamp", "date")
 CARRIED = (
     ("0008", "users", "is_active", ("boolean",)),
@@ -41,6 +44,20 @@ KEEP_SIGNED_IN = """
 
 class CannotAdopt(Exception):
     """The database was not adopted. The message is one line."""
+
+
+def look(engine: Engine, time_zone: str = "UTC") -> Plan:
+    """Examine the database, in a transaction that cannot write, when nobody migrates it: the catalogue keeps still.
+
+    As the migrations do, it asks for the lock again and again: who waits for it holds a snapshot, for which
+    CREATE INDEX CONCURRENTLY in the other run would wait.
+    """
+    while True:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+            if connection.scalar(text("SELECT pg_try_advisory_xact_lock_shared(:key)"), {"key": MIGRATION_LOCK}):
+                return examine(connection, time_zone)
+        time.sleep(POLL_SECONDS)
 
 
 def adopt(url: URL, report: Report, *, tokens_live: timedelta, time_zone: str = "UTC") -> None:

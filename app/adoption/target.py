@@ -1,12 +1,10 @@
 """What an adopted database has to look like: the tutorial's last step (0006), and the names that later steps take."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from app.models import Base
 
-ALEMBIC_INI = Path(__file__).resolve().parent.parent.parent / "alembic.ini"
 TUTORIAL_HEAD = "0006"
 
 Kind = Literal["key", "text", "flag", "time"]

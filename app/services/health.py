@@ -7,6 +7,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
+# Held by whoever migrates. Any number that no other program takes a lock on in this database: "posts" in ASCII.
+MIGRATION_LOCK = 0x706F737473
 ALEMBIC_INI = Path(__file__).resolve().parent.parent.parent / "alembic.ini"
 
 

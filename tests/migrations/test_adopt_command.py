@@ -15,11 +15,12 @@ from sqlalchemy import URL, Connection, Engine, text
 
 from app import adoption
 from app.config import get_settings
+from app.services.health import MIGRATION_LOCK
 from tests.fixtures import _server
 from tests.migrations import descendants
 from tests.migrations.conftest import ROOT, address, environment, revisions, version
 from tests.races.conftest import wrong_counts
-from tests.races.waiting import in_background, wait_until_blocked
+from tests.races.waiting import in_background, wait_until, wait_until_blocked
 
 HEAD = revisions()[-1]
 HALF_AN_HOUR = timedelta(minutes=30)
@@ -124,6 +125,18 @@ def test_whoever_uses_the_tables_stops_it_and_nothing_is_changed(url: URL, engin
     assert done.stderr.startswith("error: canceling statement due to lock timeout")
     assert version(looking) == "5c1d7f0a9be2"
     assert run(url).returncode == 0
+
+
+def test_looking_waits_for_who_migrates(engine: Engine, looking: Connection) -> None:
+    descendants.make(looking, descendants.BY_ALEMBIC)
+    looking.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+    look = in_background(lambda: adoption.look(engine))
+    wait_until(looking, "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE '%advisory_xact_lock_shared%'"
+               " AND pid <> pg_backend_pid()")  # fmt: skip
+    descendants.make(looking, "DROP TABLE votes")
+    looking.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
+
+    assert "create table votes" in [what for what, _ in look().steps]
 
 
 def test_nobody_writes_between_the_examination_and_its_end(url: URL, looking: Connection) -> None:
