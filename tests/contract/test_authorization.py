@@ -58,10 +58,13 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
 OWN = {
     "list_posts", "create_post", "cast_vote", "get_me", "replace_me", "change_me", "delete_me", "list_my_votes",
     "create_api_key", "list_api_keys", "list_sessions", "end_other_sessions", "logout",
-    "get_totp", "create_totp", "confirm_totp", "delete_totp",
+    "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
 }  # fmt: skip
 FOR_ROLES = {"list_users": (403, 403, 403, 200, 401)}
-FOR_ANYBODY = {"get_root", "get_livez", "get_readyz", "sign_up", "login", "refresh_token"}
+FOR_ANYBODY = {
+    "get_root", "get_livez", "get_readyz", "sign_up", "login", "refresh_token",
+    "request_password_reset", "confirm_password_reset", "confirm_email_verification",
+}  # fmt: skip
 
 # Operations that change nothing here even where they are allowed.
 CHANGES_NOTHING = {"remove_vote"}
@@ -191,7 +194,9 @@ TAKING_BODIES = [
 
 
 # Their bodies say who one is, and nothing that could be stored; without the right proof they refuse.
-TAKE_PROOFS_ONLY = {"confirm_totp", "delete_totp", "refresh_token"}
+TAKE_PROOFS_ONLY = {
+    "confirm_totp", "delete_totp", "refresh_token", "confirm_password_reset", "confirm_email_verification",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("operation_id", TAKING_BODIES)
@@ -216,7 +221,7 @@ def test_read_only_fields_are_never_stored(
     hostile |= {name: value for name, value in {"role": "admin", "is_active": False}.items() if name in writable}
     post_id = make_post(owner)
     good = {"title": "t", "content": "c", "post_id": post_id, "vote_dir": 1, "email": "new@person.example"}
-    good |= {"name": "key", "scopes": ["read"], "code": "123456", "refresh_token": "x"}
+    good |= {"name": "key", "scopes": ["read"], "code": "123456", "refresh_token": "x", "token": "x"}
     good |= {"password": "correct horse battery", "current_password": "correct horse battery"}
     body = hostile | {name: value for name, value in good.items() if name in writable}
 
