@@ -46,19 +46,47 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "change_user": (200, 403, 403, 200, 401),
         "delete_user": (204, 403, 403, 204, 401),
     },
+    "an API key": {
+        "get_api_key": (200, 404, 404, 404, 401),
+        "delete_api_key": (204, 404, 404, 404, 401),
+    },
+    "a session": {
+        "end_session": (204, 404, 404, 404, 401),
+    },
 }
 # What concerns the caller alone, whoever that is, and what is for some roles only.
 OWN = {
     "list_posts", "create_post", "cast_vote", "get_me", "replace_me", "change_me", "delete_me", "list_my_votes",
+    "create_api_key", "list_api_keys", "list_sessions", "end_other_sessions", "logout",
+    "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
 }  # fmt: skip
 FOR_ROLES = {"list_users": (403, 403, 403, 200, 401)}
-FOR_ANYBODY = {"get_root", "get_livez", "get_readyz", "sign_up", "login"}
+FOR_ANYBODY = {
+    "get_root", "get_livez", "get_readyz", "sign_up", "login", "refresh_token",
+    "request_password_reset", "confirm_password_reset", "confirm_email_verification",
+}  # fmt: skip
 
 # Operations that change nothing here even where they are allowed.
 CHANGES_NOTHING = {"remove_vote"}
+# Of a session, when it was last seen changes with every request.
 EVERYTHING = " UNION ALL ".join(
-    f"SELECT '{table}', t::text FROM {table} AS t" for table in sorted(Base.metadata.tables) if table != "sessions"
+    f"SELECT '{table}', {'t.id' if table == 'sessions' else 't'}::text FROM {table} AS t"
+    for table in sorted(Base.metadata.tables)
 )
+
+
+MADE = {
+    "an account": "SELECT CAST(:id AS bigint)",
+    "a session": "INSERT INTO sessions (user_id, expires_at) VALUES (:id, now() + interval '1 day') RETURNING id",
+    "an API key": """
+        WITH session AS (
+            INSERT INTO sessions (user_id, kind, expires_at) VALUES (:id, 'api_key', now() + interval '1 day')
+            RETURNING id
+        )
+        INSERT INTO api_keys (session_id, name, key_hash, scopes) SELECT id, 'key', 'hash', '{read}' FROM session
+        RETURNING session_id
+    """,
+}
 
 
 def test_every_operation_stands_in_one_of_the_tables() -> None:
@@ -103,7 +131,10 @@ def test_who_may_do_what_to_whose_things(
 ) -> None:
     owner = callers["owner"]
     assert owner is not None
-    thing_id = owner.id if thing == "an account" else make_post(owner, published=thing != "a draft")
+    if thing in {"a post", "a draft"}:
+        thing_id = make_post(owner, published=thing == "a post")
+    else:
+        ((thing_id,),) = rows(MADE[thing], id=owner.id)
     before = sorted(rows(EVERYTHING))
 
     status = call(client, operation_id, callers[name], thing_id)
@@ -162,6 +193,12 @@ TAKING_BODIES = [
 ]
 
 
+# Their bodies say who one is, and nothing that could be stored; without the right proof they refuse.
+TAKE_PROOFS_ONLY = {
+    "confirm_totp", "delete_totp", "refresh_token", "confirm_password_reset", "confirm_email_verification",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("operation_id", TAKING_BODIES)
 def test_read_only_fields_are_never_stored(
     client: TestClient, callers: Callers, make_post: Callable[..., int], rows: Rows, operation_id: str
@@ -184,13 +221,14 @@ def test_read_only_fields_are_never_stored(
     hostile |= {name: value for name, value in {"role": "admin", "is_active": False}.items() if name in writable}
     post_id = make_post(owner)
     good = {"title": "t", "content": "c", "post_id": post_id, "vote_dir": 1, "email": "new@person.example"}
+    good |= {"name": "key", "scopes": ["read"], "code": "123456", "refresh_token": "x", "token": "x"}
     good |= {"password": "correct horse battery", "current_password": "correct horse battery"}
     body = hostile | {name: value for name, value in good.items() if name in writable}
 
     address = path.replace("{id}", str(owner.id if "/users" in path else post_id))
     response = client.request(method, address, json=body, headers=owner.headers)
 
-    assert response.status_code < 300, response.text
+    assert response.status_code < (500 if operation_id in TAKE_PROOFS_ONLY else 300), response.text
     everything = " ".join(text for _, text in rows(EVERYTHING)) + str(rows("SELECT sessions::text FROM sessions"))
     assert not [stored for stored in MARKS_STORED if stored in everything]
     assert rows("SELECT count(*) FROM users WHERE role = 'admin' OR NOT is_active") == [(1,)]
