@@ -186,9 +186,7 @@ def test_every_credential_that_ends_on_one_server_is_dead_on_the_other_within_a_
     sign_in: Callable[..., httpx2.Response],
     end: Callable[[httpx2.Client, Person], httpx2.Response],
 ) -> None:
-    connection.execute(
-        text("UPDATE users SET role = 'admin'")
-    )  # Who may disable themselves, but for the last one.
+    connection.execute(text("UPDATE users SET role = 'admin'"))  # Who may disable themselves, but for the last one.
     make_person(role="admin")
     here, there = (server.url for server in crowd.servers)
     mine, other = sign_in(0).json(), sign_in(0).json()
