@@ -142,7 +142,7 @@ def test_role_that_may_only_read_and_write_is_well_and_one_that_may_not_is_not(o
         assert {each.level for each in found if "durability" not in each.what} == {"ok"}
     with ordinary_role(own, "GRANT SELECT ON ALL TABLES IN SCHEMA public") as engine:
         (trouble,) = troubles(engine)
-        assert trouble.startswith("FAIL  rights: may not delete on idempotency_keys, ")
+        assert trouble.startswith("FAIL  rights: may not delete on allowances, delete on ")
         assert trouble.count(" on ") == 3 * len(Base.metadata.tables)
 
 
