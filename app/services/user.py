@@ -131,7 +131,8 @@ def remove(db: Session, user_id: int) -> None:
     Rows that voters lock are locked in their order (users, posts, counts; each ascending), so that neither waits for
     the other in a circle.
     """
-    _lock(db, user_id, {"is_active": False})
+    if _lock(db, user_id, {"is_active": False}) is None:
+        raise UserNotFound(user_id)
     own_posts = select(models.Post.id).where(models.Post.owner_id == user_id)
     db.execute(own_posts.order_by(models.Post.id).with_for_update())
     voted = select(models.Vote.post_id).where(models.Vote.user_id == user_id)
