@@ -51,12 +51,13 @@ class Explained:
 
     @property
     def index_lookup_count(self) -> int:
-        """How many rows were looked for by an index, locked or inserted; one search may meet several."""
-        return sum(
+        """How many entries of indexes were met or made: a search may meet several; a vote is in two indexes."""
+        found = sum(
             max(int(node["Actual Loops"]), int(node["Actual Loops"] * node["Actual Rows"]))
             for node in self.nodes
-            if "Index" in node["Node Type"] or node["Node Type"] in {"LockRows", "ModifyTable"}
+            if "Index" in node["Node Type"]
         )
+        return found + sum(2 * int(node["Actual Rows"]) for node in self.nodes if node["Node Type"] == "ModifyTable")
 
     @property
     def most_rows(self) -> int:
