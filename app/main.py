@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 from app import lanes, postman, problems, schedule
 from app.config import Settings, get_settings
 from app.database import dispose, get_engine
+from app.hot import HotPath
 from app.middleware.admission import Admission
 from app.middleware.body_limit import BodyLimit
 from app.middleware.cors import Cors
@@ -101,6 +102,7 @@ def limited(settings: Settings) -> list[Middleware]:
 def create_app() -> FastAPI:
     """Build the application from the settings. Raises `ConfigurationError` where they cannot be used."""
     settings = get_settings()
+    hot = (post.hot, vote.hot)
     app = FastAPI(
         title="Social posts API",
         version="0.1.0",
@@ -129,14 +131,13 @@ def create_app() -> FastAPI:
             *limited(settings),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
             Middleware(Head),
+            Middleware(HotPath, routes=[route for router in hot for route in router.routes]),
         ],
     )
     problems.install(app)
-    # Matched in this order: the hot routes come first.
-    hot = (post, vote)
-    accounts = (totp, user, security_event, auth, session, api_key, password_reset, email_verification)
-    for module in (*hot, *accounts, meta, docs):
-        app.include_router(module.router)
+    modules = (post, totp, user, security_event, auth, session, api_key, password_reset, email_verification, meta, docs)
+    for router in (*hot, *(module.router for module in modules)):
+        app.include_router(router)
     describe(app)
     return app
 

@@ -109,6 +109,16 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(exception, handler)
 
 
+async def answer(request: Request, error: Exception) -> Response:
+    """What the application answers to an exception. Raises it where nobody handles its kind."""
+    handlers = request.app.exception_handlers
+    for kind in type(error).__mro__:
+        if kind in handlers:
+            response: Response = await handlers[kind](request, error)
+            return response
+    raise error
+
+
 def refusal(scope: Scope, error: DomainError) -> Response:
     """The answer to an error that must not be raised, because what was written with it is to be committed."""
     return problem_response(scope, error.status, error.code, error.detail, error.headers)

@@ -19,6 +19,7 @@ from app.errors import (
     PostNotFound,
     PreconditionFailed,
 )
+from app.hot import HotRoute
 from app.oauth2 import Route, ScopedToken, ScopedUser
 from app.problems import headers, responses
 from app.routers.idempotent import IdempotentRequest, respond_once
@@ -34,6 +35,7 @@ from app.schemas.types import Id
 from app.services import feed, post
 
 router = APIRouter(prefix="/posts", tags=["posts"], route_class=Route)
+hot = APIRouter(prefix="/posts", tags=["posts"], route_class=HotRoute)
 
 PostId = Annotated[Id, Path(alias="id")]
 IfMatch = Annotated[
@@ -49,7 +51,7 @@ IF_NONE_MATCH: dict[str, Any] = {
 }
 
 
-@router.get(
+@hot.get(
     "",
     response_model=list[PostWithVotes],
     responses={
@@ -94,7 +96,7 @@ def create_post(new: PostIn, caller: ScopedUser, db: SessionDep, once: Idempoten
     return respond_once(db, once, caller.id, create)
 
 
-@router.get(
+@hot.get(
     "/{id}",
     response_model=PostWithVotes,
     responses={

@@ -17,14 +17,15 @@ from app.errors import (
     VotedPostNotFound,
     VoteNotFound,
 )
-from app.oauth2 import Route, ScopedToken
+from app.hot import HotRoute
+from app.oauth2 import ScopedToken
 from app.problems import responses
 from app.routers.idempotent import IdempotentRequest, respond_with
 from app.schemas.types import Id
 from app.schemas.vote import VoteCounted, VoteIn, VoteState
 from app.services import idempotency, vote
 
-router = APIRouter(tags=["votes"], route_class=Route)
+hot = APIRouter(tags=["votes"], route_class=HotRoute)
 
 VOTE_ERRORS = (
     NotAuthenticated,
@@ -37,8 +38,8 @@ VOTE_ERRORS = (
 )
 
 
-@router.post("/votes", status_code=201, response_model=VoteCounted, include_in_schema=False)
-@router.post("/vote", status_code=201, response_model=VoteCounted, responses=responses(*VOTE_ERRORS))
+@hot.post("/votes", status_code=201, response_model=VoteCounted, include_in_schema=False)
+@hot.post("/vote", status_code=201, response_model=VoteCounted, responses=responses(*VOTE_ERRORS))
 async def cast_vote(wanted: VoteIn, token: ScopedToken, once: IdempotentRequest) -> Response:
     """Vote for a post (`vote_dir` 1), or take the vote back (0)."""
     ballot = vote.Ballot(token, wanted.post_id, is_for=wanted.vote_dir == 1)
@@ -51,15 +52,13 @@ async def cast_vote(wanted: VoteIn, token: ScopedToken, once: IdempotentRequest)
 PostId = Annotated[Id, Path(alias="id")]
 
 
-@router.put(
-    "/posts/{id}/vote", response_model=VoteState, responses=responses(NotAuthenticated, PostNotFound, Overloaded)
-)
+@hot.put("/posts/{id}/vote", response_model=VoteState, responses=responses(NotAuthenticated, PostNotFound, Overloaded))
 async def set_vote(post_id: PostId, token: ScopedToken) -> Response:
     """Have one's vote on the post, whether or not it was there."""
     return await _state(vote.Ballot(token, post_id, is_for=True))
 
 
-@router.delete(
+@hot.delete(
     "/posts/{id}/vote", response_model=VoteState, responses=responses(NotAuthenticated, PostNotFound, Overloaded)
 )
 async def remove_vote(post_id: PostId, token: ScopedToken) -> Response:
