@@ -3,8 +3,12 @@
 An address may be handed over as `config.attributes["url"]` (tests do); else the configured database is used, and
 without one the embedded server. `python -m app adopt` hands over `prepare`, which is called on the connection before
 migrations run, under the same lock; and `on_version_apply`, which Alembic calls in the transaction of each.
+
+A migration that cannot get a lock is tried again a few times; `alembic -x tries=100 upgrade head` says how often.
+docs/migrations.md says what a migration may do.
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +24,14 @@ from app.config import ConfigurationError, get_settings
 from app.models import Base
 from app.services.health import MIGRATION_LOCK, Health, check
 
+logger = logging.getLogger("alembic.runtime.migration")
+
 # A migration that waits for a lock makes everybody else wait behind it; rather fail and run again. It counts inside
 # transactions only: CREATE INDEX CONCURRENTLY waits outside of one, for as long as it takes, with nobody behind it.
 LOCK_TIMEOUT = "1500ms"
+TRIES = 5
+# Twice as long as they were held up: whoever queued behind the migration gets through, and what came meanwhile.
+PAUSE_SECONDS = 3
 LONGEST_WAIT_FOR_OTHER_RUN_SECONDS = 900
 POLL_SECONDS = 0.2
 CONNECT_TIMEOUT_SECONDS = 10
@@ -62,11 +71,35 @@ def only_run(connection: Connection) -> Iterator[None]:
         connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
 
 
-def migrate(connection: Connection) -> None:
-    """Run what Alembic was asked for on this connection."""
+def migrate(connection: Connection, guard: Connection) -> None:
+    """Run what Alembic was asked for on the connection; where a lock is not given, again from the step that failed."""
     event.listen(connection, "begin", lambda begun: begun.exec_driver_sql(SET_LOCK_TIMEOUT))
     if (prepare := config.attributes.get("prepare")) is not None:
         prepare(connection)
+    left = tries()
+    while True:
+        left -= 1
+        try:
+            run(connection)
+        except DBAPIError as error:
+            if left <= 0 or not is_lock_refused(error):
+                raise
+            logger.warning("%s%s; %s more tries", first_line(error), oldest_transaction(guard), left)
+        else:
+            return
+        time.sleep(PAUSE_SECONDS)
+
+
+def tries() -> int:
+    """How often a migration may fail for want of a lock: `-x tries=…`."""
+    given = str(context.get_x_argument(as_dictionary=True).get("tries", TRIES))
+    if not given.isdecimal():
+        raise ConfigurationError(f"-x tries takes a number, not {given}")
+    return int(given)
+
+
+def run(connection: Connection) -> None:
+    """Once through all that is to be done."""
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
@@ -76,6 +109,23 @@ def migrate(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def oldest_transaction(guard: Connection) -> str:
+    """Of this database's, as far as the role may see them: most often the one that is in the way."""
+    found = guard.execute(
+        text("""
+            SELECT pid, application_name, date_trunc('second', clock_timestamp() - xact_start)::text AS age
+            FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+            ORDER BY xact_start LIMIT 1
+        """)
+    ).one_or_none()
+    return (
+        f"; the oldest transaction is of process {found.pid} ({found.application_name}), for {found.age}"
+        if found
+        else ""
+    )
 
 
 def run_offline() -> None:
@@ -99,7 +149,7 @@ def run_online() -> None:
             if is_for_an_older_release(guard):
                 config.print_stdout("a newer release has migrated this database; there is nothing to do")
                 return
-            migrate(connection)
+            migrate(connection, guard)
 
 
 def is_for_an_older_release(guard: Connection) -> bool:
@@ -116,7 +166,12 @@ def is_for_an_older_release(guard: Connection) -> bool:
 
 
 def is_lock_refused(error: DBAPIError) -> bool:
-    return getattr(error.orig, "pgcode", None) == "55P03"
+    """Not given in time, or given to the other one of two that waited for each other."""
+    return getattr(error.orig, "pgcode", None) in {"55P03", "40P01"}
+
+
+def first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0]
 
 
 def can_be_mended_by_operator(error: DBAPIError) -> bool:
@@ -135,4 +190,4 @@ except DBAPIError as error:
     if not can_be_mended_by_operator(error):
         raise
     hint = "; nothing of this migration is left: run it again" if is_lock_refused(error) else ""
-    raise SystemExit(f"error: {str(error.orig).strip().splitlines()[0]}{hint}") from None
+    raise SystemExit(f"error: {first_line(error)}{hint}") from None

@@ -72,7 +72,7 @@ def test_blocked_migration_gives_up_soon_changes_nothing_and_succeeds_when_run_a
     add_user_with_post(looking)
     with engine.begin() as blocker:
         blocker.execute(text("SELECT FROM posts"))  # As a backup does for hours.
-        blocked = start_alembic("upgrade", "head", DATABASE_URL=address(url))
+        blocked = start_alembic("-x", "tries=1", "upgrade", "head", DATABASE_URL=address(url))
         wait_until_blocked(looking, by=blocker)
         asked_at = time.monotonic()
         looking.execute(text("SELECT FROM posts"))  # Behind the migration.
@@ -88,6 +88,27 @@ def test_blocked_migration_gives_up_soon_changes_nothing_and_succeeds_when_run_a
     assert again.returncode == 0, again.stderr
     assert version(looking) == HEAD
     assert looking.scalar(text("SELECT count(*) FROM post_stats")) == 1
+
+
+def test_blocked_migration_says_who_may_block_it_and_tries_again_until_it_gets_through(
+    url: URL, engine: Engine, looking: Connection
+) -> None:
+    command.upgrade(config_for(url), "0008")
+    add_user_with_post(looking)
+    with engine.begin() as blocker:
+        pid = blocker.scalar(text("SELECT pg_backend_pid() FROM posts"))
+        upgrade = start_alembic("upgrade", "head", DATABASE_URL=address(url))
+        wait_until_blocked(looking, by=blocker)
+        wait_until(looking, "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+        wait_until_blocked(looking, by=blocker)
+    _, error = upgrade.communicate(timeout=60)
+
+    assert upgrade.returncode == 0, error
+    assert version(looking) == HEAD
+    told = [line for line in error.splitlines() if line.startswith("canceling statement due to lock timeout")]
+    assert told
+    assert f"the oldest transaction is of process {pid} ()" in told[0]
+    assert told[0].endswith("; 4 more tries")
 
 
 def test_vote_cast_while_counts_are_first_made_is_counted(url: URL, engine: Engine, looking: Connection) -> None:
@@ -214,6 +235,12 @@ def test_upgrade_says_in_one_line_why_it_cannot_reach_the_database(database_url:
 
     assert reason in line
     assert "secret" not in line
+
+
+def test_upgrade_says_in_one_line_that_tries_are_a_number(url: URL) -> None:
+    line = error_line(run_alembic("-x", "tries=many", "upgrade", "head", DATABASE_URL=address(url)))
+
+    assert line == "error: -x tries takes a number, not many"
 
 
 def test_upgrade_says_in_one_line_that_the_database_does_not_exist(url: URL) -> None:
