@@ -1,7 +1,9 @@
 """deploy/postgres/roles.sql: the servers' role does everything that servers do, and can do nothing else."""
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from app.config import get_settings
 from tests.fixtures import PASSWORD, _server
 from tests.mail_server import MailServer
 from tests.migrations.conftest import address
-from tests.operations.conftest import Roles, run_alembic, run_app
+from tests.operations.conftest import Roles, _roles, run_alembic, run_app
 
 REFUSED = (
     "CREATE TABLE more (id int)",
@@ -148,6 +150,39 @@ def test_roles_that_may_do_more_are_refused(roles: Roles) -> None:
 
     assert made.returncode != 0
     assert "may do more than it should" in made.stderr
+
+
+@pytest.fixture
+def managed(make_database: Callable[[], URL], programs: Path) -> Iterator[Roles]:
+    """A database whose administrator is no superuser, as with most who rent one out."""
+    database = make_database()
+    name, password = f"admin_{secrets.token_hex(3)}", secrets.token_hex(8)
+    with connected(database).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD '{password}'"))
+        connection.execute(text(f"ALTER DATABASE {database.database} OWNER TO {name}"))
+        try:
+            with _roles(database, programs) as roles:
+                yield replace(roles, admin_url=database.set(username=name, password=password))
+        finally:
+            connection.execute(text(f"ALTER DATABASE {database.database} OWNER TO CURRENT_USER"))
+            connection.execute(text(f"REASSIGN OWNED BY {name} TO CURRENT_USER"))
+            connection.execute(text(f"DROP OWNED BY {name}"))
+            connection.execute(text(f"DROP ROLE {name}"))
+
+
+def test_an_administrator_who_is_no_superuser_hands_over_as_well(managed: Roles) -> None:
+    assert run_alembic(managed.admin_url, "upgrade", "head").returncode == 0
+
+    for _ in range(2):
+        made = managed.make()
+        assert (made.returncode, made.stderr) == (0, "")
+
+    with connected(managed.app_url).begin() as connection:
+        connection.execute(text("INSERT INTO schedules VALUES ('a', now())"))
+        with pytest.raises(DBAPIError, match="permission denied"):
+            connection.execute(text("TRUNCATE schedules"))
+    assert run_alembic(managed.owner_url, "downgrade", "-1").returncode == 0
+    assert run_alembic(managed.owner_url, "upgrade", "head").returncode == 0
 
 
 @pytest.fixture
