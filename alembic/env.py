@@ -9,6 +9,7 @@ docs/migrations.md says what a migration may do.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,11 @@ TRIES = 5
 PAUSE_SECONDS = 3
 LONGEST_WAIT_FOR_OTHER_RUN_SECONDS = 900
 POLL_SECONDS = 0.2
+WATCH_SECONDS = 0.5
+BLOCKER = text("""
+    SELECT pid, application_name, date_trunc('second', clock_timestamp() - xact_start)::text AS age
+    FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids(:pid)) ORDER BY xact_start, pid LIMIT 1
+""")
 CONNECT_TIMEOUT_SECONDS = 10
 SET_LOCK_TIMEOUT = f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
 
@@ -80,11 +86,12 @@ def migrate(connection: Connection, guard: Connection) -> None:
     while True:
         left -= 1
         try:
-            run(connection)
+            with telling_who_is_in_the_way(connection, guard):
+                run(connection)
         except DBAPIError as error:
             if left <= 0 or not is_lock_refused(error):
                 raise
-            logger.warning("%s%s; %s more tries", first_line(error), oldest_transaction(guard), left)
+            logger.warning("%s; %s more tries", first_line(error), left)
         else:
             return
         time.sleep(PAUSE_SECONDS)
@@ -111,21 +118,32 @@ def run(connection: Connection) -> None:
         context.run_migrations()
 
 
-def oldest_transaction(guard: Connection) -> str:
-    """Of this database's, as far as the role may see them: most often the one that is in the way."""
-    found = guard.execute(
-        text("""
-            SELECT pid, application_name, date_trunc('second', clock_timestamp() - xact_start)::text AS age
-            FROM pg_stat_activity
-            WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
-            ORDER BY xact_start LIMIT 1
-        """)
-    ).one_or_none()
-    return (
-        f"; the oldest transaction is of process {found.pid} ({found.application_name}), for {found.age}"
-        if found
-        else ""
-    )
+@contextmanager
+def telling_who_is_in_the_way(connection: Connection, guard: Connection) -> Iterator[None]:
+    """Say for whom it waits, while it waits: for a lock, or, to make an index, for older transactions to end."""
+    waiting = {"pid": connection.connection.driver_connection.info.backend_pid}  # type: ignore[union-attr]
+    is_over = threading.Event()
+
+    def watch() -> None:
+        told = None
+        while not is_over.wait(WATCH_SECONDS):
+            try:
+                found = guard.execute(BLOCKER, waiting).first()
+            except DBAPIError:  # What becomes of the migration is told in its place.
+                return
+            if found is not None and found.pid != told:
+                told = found.pid
+                # A role sees for how long only of its own, or as a member of pg_read_all_stats.
+                since = f", in a transaction for {found.age}" if found.age else ""
+                logger.warning("waiting for process %s (%s)%s", found.pid, found.application_name, since)
+
+    watching = threading.Thread(target=watch, name="blockers", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watching.join()
 
 
 def run_offline() -> None:

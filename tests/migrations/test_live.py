@@ -6,6 +6,7 @@ migration that there is, before which that was the commit without it.
 
 import asyncio
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from app import tokens
 from tests.chaos.load import Answer, Answers, Client, press
 from tests.figures import Figure
 from tests.fixtures import Server, _server
-from tests.migrations.conftest import ROOT, address, config_for, environment, revisions, version
+from tests.migrations.conftest import ROOT, address, config_for, environment, revisions, run_alembic, version
 from tests.migrations.lint import lint
 from tests.races.waiting import in_background, wait_until, wait_until_blocked
 
@@ -230,6 +231,21 @@ def test_the_example_passes_squawk_and_keeps_rows_up_and_down_and_up_again(
 
     assert (done.returncode, done.stdout) == (0, "")
     assert looking.scalar(text("SELECT count(*) FROM posts WHERE word_count > 0")) == POSTS
+
+
+def test_the_command_it_shows_makes_a_migration_in_its_place(tmp_path: Path, url: URL) -> None:
+    command.upgrade(config_for(url), "head")
+    shutil.copy(ROOT / "alembic.ini", tmp_path)
+    shutil.copytree(ROOT / "alembic", tmp_path / "alembic")
+    (shown,) = re.findall(r"^ *alembic (revision .*)$", DOCUMENT, re.MULTILINE)
+
+    run_alembic("-c", str(tmp_path / "alembic.ini"), *shlex.split(shown), DATABASE_URL=address(url))
+
+    (made,) = (tmp_path / "alembic" / "versions").glob("*_0101_add_word_count_to_posts.py")
+    assert re.fullmatch(r"20\d\d_[01]\d_[0-3]\d_0101_add_word_count_to_posts.py", made.name)
+    source = made.read_text()
+    assert 'revision = "0101"' in source.replace("'", '"')
+    assert f'down_revision = "{revisions()[-1]}"' in source.replace("'", '"')
 
 
 # --- The newest migration ---
