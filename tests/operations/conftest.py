@@ -22,13 +22,13 @@ from tests.migrations.conftest import _database, address, environment
 PATIENCE_SECONDS = 120
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> URL:
     """The server that tests use; the role may create databases and roles there."""
     return make_url(os.environ["DATABASE_URL"])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def programs(server: URL) -> Path:
     """The folder of psql, pg_dump and pg_restore of the server's version, or of the next one."""
     with administration(server) as connection:
@@ -48,7 +48,7 @@ def _major(folder: Path) -> int:
     return int(re.findall(r" (\d+)", said)[0])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make_database(server: URL) -> Iterator[Callable[[], URL]]:
     """Makes a database with nothing in it."""
     with ExitStack() as stack:
@@ -95,11 +95,11 @@ def _roles(database: URL, programs: Path) -> Iterator[Roles]:
                     there.execute(text(f"DROP ROLE {role}"))
 
 
-@pytest.fixture
-def roles(make_database: Callable[[], URL], programs: Path) -> Iterator[Roles]:
-    """Roles for an empty database, which are not made yet."""
-    with _roles(make_database(), programs) as roles:
-        yield roles
+@pytest.fixture(scope="module")
+def make_roles(make_database: Callable[[], URL], programs: Path) -> Iterator[Callable[[], Roles]]:
+    """Roles for a new, empty database, which are not made yet."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(_roles(make_database(), programs))
 
 
 def run_app(url: URL, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

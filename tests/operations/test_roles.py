@@ -62,9 +62,10 @@ def connected(url: URL) -> Engine:
     return create_engine(url, poolclass=NullPool)
 
 
-@pytest.fixture
-def migrated(roles: Roles) -> Roles:
+@pytest.fixture(scope="module")
+def migrated(make_roles: Callable[[], Roles]) -> Roles:
     """As an operator begins: the roles, then the migrations, by the one that owns what they make."""
+    roles = make_roles()
     for _ in range(2):  # It can be run again.
         made = roles.make()
         assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
@@ -73,9 +74,10 @@ def migrated(roles: Roles) -> Roles:
     return roles
 
 
-@pytest.fixture
-def handed_over(roles: Roles) -> Roles:
+@pytest.fixture(scope="module")
+def handed_over(make_roles: Callable[[], Roles]) -> Roles:
     """As an operator finds it: one role that made everything, and rows."""
+    roles = make_roles()
     assert run_alembic(roles.admin_url, "upgrade", "head").returncode == 0
     with connected(roles.admin_url).begin() as connection:
         connection.execute(text("INSERT INTO users (email, email_canonical, password_hash) VALUES ('a', 'a', '')"))
@@ -130,6 +132,8 @@ def test_the_next_migrations_tables_are_the_servers_to_write_at_once(migrated: R
         connection.execute(text("UPDATE later SET what = 'changed'"))
         assert connection.scalars(text("SELECT what FROM later")).all() == ["changed"]
         connection.execute(text("DELETE FROM later"))
+    with connected(migrated.owner_url).begin() as connection:
+        connection.execute(text("DROP TABLE later"))
 
 
 @pytest.mark.slow
@@ -142,7 +146,8 @@ def test_migrations_go_down_and_up_again_in_the_owners_hands(migrated: Roles) ->
     assert "must be owner of" in refused.stderr
 
 
-def test_roles_that_may_do_more_are_refused(roles: Roles) -> None:
+def test_roles_that_may_do_more_are_refused(make_roles: Callable[[], Roles]) -> None:
+    roles = make_roles()
     admin = str(roles.admin_url.username)
     mistaken = Roles(roles.admin_url, roles.owner_url.set(username=admin), roles.app_url, roles.programs)
 
