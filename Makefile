@@ -41,11 +41,12 @@ test-all: .venv/dev-installed ## Run all tests
 	@$(VENV_PYTHON) -m pytest -n 2 $(ARGS)
 
 .PHONY: check
-check: .venv/dev-installed ## Lint, check format, types, imports between layers, and the CI workflows
+check: .venv/dev-installed ## Lint, check format, types, imports between layers, migrations, and the CI workflows
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy
 	@$(VENV_PYTHON) .venv/bin/lint-imports
+	@$(VENV_PYTHON) -m tests.migrations.lint
 	@if [ -d .github ]; then .venv/bin/zizmor --offline --quiet .github; fi
 
 .PHONY: bench

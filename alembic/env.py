@@ -3,8 +3,13 @@
 An address may be handed over as `config.attributes["url"]` (tests do); else the configured database is used, and
 without one the embedded server. `python -m app adopt` hands over `prepare`, which is called on the connection before
 migrations run, under the same lock; and `on_version_apply`, which Alembic calls in the transaction of each.
+
+A migration that cannot get a lock is tried again a few times; `alembic -x tries=100 upgrade head` says how often.
+docs/migrations.md says what a migration may do.
 """
 
+import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,17 +19,27 @@ from sqlalchemy import URL, Connection, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from alembic import context
+from alembic import command, context
 from app import local_postgres
 from app.config import ConfigurationError, get_settings
 from app.models import Base
-from app.services.health import MIGRATION_LOCK
+from app.services.health import MIGRATION_LOCK, Health, check
+
+logger = logging.getLogger("alembic.runtime.migration")
 
 # A migration that waits for a lock makes everybody else wait behind it; rather fail and run again. It counts inside
 # transactions only: CREATE INDEX CONCURRENTLY waits outside of one, for as long as it takes, with nobody behind it.
 LOCK_TIMEOUT = "1500ms"
+TRIES = 5
+# Twice as long as they were held up: whoever queued behind the migration gets through, and what came meanwhile.
+PAUSE_SECONDS = 3
 LONGEST_WAIT_FOR_OTHER_RUN_SECONDS = 900
 POLL_SECONDS = 0.2
+WATCH_SECONDS = 0.5
+BLOCKER = text("""
+    SELECT pid, application_name, date_trunc('second', clock_timestamp() - xact_start)::text AS age
+    FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids(:pid)) ORDER BY xact_start, pid LIMIT 1
+""")
 CONNECT_TIMEOUT_SECONDS = 10
 SET_LOCK_TIMEOUT = f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
 
@@ -62,11 +77,36 @@ def only_run(connection: Connection) -> Iterator[None]:
         connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
 
 
-def migrate(connection: Connection) -> None:
-    """Run what Alembic was asked for on this connection."""
+def migrate(connection: Connection, guard: Connection) -> None:
+    """Run what Alembic was asked for on the connection; where a lock is not given, again from the step that failed."""
     event.listen(connection, "begin", lambda begun: begun.exec_driver_sql(SET_LOCK_TIMEOUT))
     if (prepare := config.attributes.get("prepare")) is not None:
         prepare(connection)
+    left = tries()
+    while True:
+        left -= 1
+        try:
+            with telling_who_is_in_the_way(connection, guard):
+                run(connection)
+        except DBAPIError as error:
+            if left <= 0 or not is_lock_refused(error):
+                raise
+            logger.warning("%s; %s more tries", first_line(error), left)
+        else:
+            return
+        time.sleep(PAUSE_SECONDS)
+
+
+def tries() -> int:
+    """How often a migration may fail for want of a lock: `-x tries=…`."""
+    given = str(context.get_x_argument(as_dictionary=True).get("tries", TRIES))
+    if not given.isdecimal():
+        raise ConfigurationError(f"-x tries takes a number, not {given}")
+    return int(given)
+
+
+def run(connection: Connection) -> None:
+    """Once through all that is to be done."""
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
@@ -76,6 +116,34 @@ def migrate(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+@contextmanager
+def telling_who_is_in_the_way(connection: Connection, guard: Connection) -> Iterator[None]:
+    """Say for whom it waits, while it waits: for a lock, or, to make an index, for older transactions to end."""
+    waiting = {"pid": connection.connection.driver_connection.info.backend_pid}  # type: ignore[union-attr]
+    is_over = threading.Event()
+
+    def watch() -> None:
+        told = None
+        while not is_over.wait(WATCH_SECONDS):
+            try:
+                found = guard.execute(BLOCKER, waiting).first()
+            except DBAPIError:  # What becomes of the migration is told in its place.
+                return
+            if found is not None and found.pid != told:
+                told = found.pid
+                # A role sees for how long only of its own, or as a member of pg_read_all_stats.
+                since = f", in a transaction for {found.age}" if found.age else ""
+                logger.warning("waiting for process %s (%s)%s", found.pid, found.application_name, since)
+
+    watching = threading.Thread(target=watch, name="blockers", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watching.join()
 
 
 def run_offline() -> None:
@@ -96,11 +164,32 @@ def run_online() -> None:
             only_run(guard),
             engine.connect() as connection,
         ):
-            migrate(connection)
+            if is_for_an_older_release(guard):
+                config.print_stdout("a newer release has migrated this database; there is nothing to do")
+                return
+            migrate(connection, guard)
+
+
+def is_for_an_older_release(guard: Connection) -> bool:
+    """Whether this is `alembic upgrade head` of a release that was put back in the place of a newer one.
+
+    Alembic has not heard of the newer one's revisions, and would fail; with it the step before the release, and so the
+    rollback. Everything but an upgrade has to fail.
+    """
+    asked_for, *_ = getattr(config.cmd_opts, "cmd", (None,))
+    if asked_for is not command.upgrade or getattr(config.cmd_opts, "revision", None) != "head":
+        return False
+    (found,) = check(guard, [None])
+    return isinstance(found, Health) and found.is_ahead
 
 
 def is_lock_refused(error: DBAPIError) -> bool:
-    return getattr(error.orig, "pgcode", None) == "55P03"
+    """Not given in time, or given to the other one of two that waited for each other."""
+    return getattr(error.orig, "pgcode", None) in {"55P03", "40P01"}
+
+
+def first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0]
 
 
 def can_be_mended_by_operator(error: DBAPIError) -> bool:
@@ -119,4 +208,4 @@ except DBAPIError as error:
     if not can_be_mended_by_operator(error):
         raise
     hint = "; nothing of this migration is left: run it again" if is_lock_refused(error) else ""
-    raise SystemExit(f"error: {str(error.orig).strip().splitlines()[0]}{hint}") from None
+    raise SystemExit(f"error: {first_line(error)}{hint}") from None

@@ -24,6 +24,34 @@ TRIGGERS = (
     "users_name", "posts_stats_begin", "posts_stats_follow",
     "votes_count_insert", "votes_count_delete", "votes_count_update", "votes_count_truncate",
 )  # fmt: skip
+# What a role may do beside reading and writing rows, which is all that a server does. Looking at statistics is no harm.
+_ROLE = text("""
+    SELECT rolname AS name, rolsuper AS is_superuser, array_remove(
+        ARRAY[
+            CASE WHEN rolcreaterole THEN 'make roles' END,
+            CASE WHEN rolcreatedb THEN 'make databases' END,
+            CASE WHEN rolreplication THEN 'replicate' END,
+            CASE WHEN rolbypassrls THEN 'pass by row security' END,
+            CASE WHEN has_database_privilege(current_database(), 'CREATE') THEN 'make schemas' END,
+            CASE WHEN has_database_privilege(current_database(), 'TEMPORARY') THEN 'make temporary tables' END,
+            CASE WHEN has_schema_privilege(current_schema(), 'CREATE') THEN 'make tables' END,
+            CASE WHEN EXISTS (
+                SELECT FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'
+                    AND pg_has_role(relowner, 'USAGE')
+            ) THEN 'change and drop tables' END,
+            CASE WHEN EXISTS (
+                SELECT FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'
+                    AND has_table_privilege(oid, 'TRUNCATE')
+            ) THEN 'empty tables' END,
+            (
+                SELECT 'act as ' || string_agg(rolname, ' and ' ORDER BY rolname) FROM pg_roles
+                WHERE rolname ~ '^pg_' AND rolname !~ '^pg_(monitor|read_all_s|stat_scan|database_owner)'
+                    AND pg_has_role(oid, 'MEMBER')
+            )
+        ], NULL
+    ) AS rights
+    FROM pg_roles WHERE rolname = current_user
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +107,17 @@ def _server(connection: Connection) -> Iterator[Finding]:
 
 
 def _role(connection: Connection, settings: Settings) -> Finding:
-    name, is_superuser = connection.execute(
-        text("SELECT rolname, rolsuper FROM pg_roles WHERE rolname = current_user")
-    ).one()
-    if not is_superuser:
-        return Finding("ok", f"role {name}: no superuser")
+    role = connection.execute(_ROLE).one()
+    mend = "connect as a role that deploy/postgres/roles.sql makes"
+    if role.is_superuser:
+        level: Level = "FAIL" if settings.environment == "production" else "warn"
+        return Finding(level, f"role {role.name}: a superuser, who may do anything on the server", mend)
+    if not role.rights:
+        return Finding("ok", f"role {role.name}: may read and write rows only")
     return Finding(
-        "FAIL" if settings.environment == "production" else "warn",
-        f"role {name}: a superuser, who may do anything on the server",
-        "connect as a role that owns nothing and may read and write the tables",
+        "warn" if settings.environment == "production" else "ok",
+        f"role {role.name}: may also {', '.join(role.rights)}",
+        mend,
     )
 
 
@@ -146,6 +176,9 @@ def _migrations(connection: Connection) -> Finding:
     (found,) = health.check(connection, [None])
     if isinstance(found, Exception):
         raise found
+    if found.is_ahead:
+        what = f"migrations: at {found.revision}, newer than {found.head}, which this code was written for"
+        return Finding("warn", what, "deploy the newer release, if it is not on its way")
     if found.is_migrated:
         return Finding("ok", f"migrations: at {found.revision}, the newest")
     mend = "run: alembic upgrade head (or, for a database of the tutorial: python -m app adopt)"

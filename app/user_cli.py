@@ -101,6 +101,20 @@ def reset_password(name: Name, generate: Generate = False) -> None:
 
 
 @users.command()
+def disable_totp(name: Name) -> None:
+    """Take away the second factor of somebody who lost it, with its recovery codes. Make sure first who asks for that.
+
+    From then on the password alone signs in, until they set up another one.
+    """
+    with _account(name) as (db, account):
+        from app.services import administration
+
+        if not administration.disable_totp(db, account):
+            raise Refused(f"{account.username} has no second factor")
+    typer.echo(f"{account.username} signs in with the password alone")
+
+
+@users.command()
 def sessions(
     name: Name,
     end: Annotated[list[int] | None, typer.Option(metavar="ID", help="End this one; may be given again.")] = None,

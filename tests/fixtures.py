@@ -218,13 +218,14 @@ def start_server(database: Engine, tmp_path: Path) -> Iterator[Callable[..., Ser
 
 
 @contextmanager
-def _server(folder: Path, environment: dict[str, str]) -> Iterator[Server]:
+def _server(folder: Path, environment: dict[str, str], root: Path = ROOT) -> Iterator[Server]:
+    """A server of the release that is in `root`, with its log in `folder`."""
     port = free_port()
     log = folder / f"server-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "app", "serve"],
-            cwd=ROOT,
+            cwd=root,
             env={**os.environ, "PORT": str(port), **environment},
             stdout=output,
             stderr=subprocess.STDOUT,

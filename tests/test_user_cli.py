@@ -1,6 +1,8 @@
 """`python -m app user …`: what changes, what is said, and what is refused."""
 
 import io
+import json
+import logging
 import os
 import re
 import subprocess
@@ -8,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pyotp
 import pytest
 from sqlalchemy import Connection, text
 from starlette.testclient import TestClient
@@ -70,7 +73,7 @@ def test_help_names_every_command_and_no_option_takes_a_password(user: User) -> 
     overview = user("--help")
 
     assert overview.returncode == 0
-    for command in ("create", "promote", "disable", "enable", "reset-password", "sessions"):
+    for command in ("create", "promote", "disable", "enable", "reset-password", "disable-totp", "sessions"):
         assert re.search(rf"^\W*{command}\s+\S", overview.stdout, re.MULTILINE)
         own = user(command, "--help")
         assert own.returncode == 0
@@ -174,6 +177,45 @@ def test_password_is_reset_and_every_session_ended(
     assert login(client, "ada", NEW_PASSWORD) == 200
 
 
+def test_lost_second_factor_is_taken_away_which_is_told_and_nothing_else_changes(
+    user: User,
+    client: TestClient,
+    connection: Connection,
+    make_person: Callable[..., Person],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ada, bob = make_person(username="ada"), make_person(username="bob")
+    for person in (ada, bob):
+        begun = client.post("/users/me/totp", json={"current_password": PASSWORD}, headers=person.headers)
+        code = pyotp.TOTP(begun.json()["secret"]).now()
+        assert client.post("/users/me/totp/confirm", json={"code": code}, headers=person.headers).status_code == 200
+    assert login(client, "ada", PASSWORD) == 403
+    caplog.set_level(logging.INFO, logger="app.audit")
+
+    done = user("disable-totp", "ada")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ada signs in with the password alone\n", "")
+    assert login(client, "ada", PASSWORD) == 200
+    assert login(client, "bob", PASSWORD) == 403
+    assert connection.scalars(text("SELECT DISTINCT user_id FROM recovery_codes")).all() == [bob.id]
+    assert client.get("/posts", headers=ada.headers).status_code == 200
+    told = [json.loads(record.message) for record in caplog.records if '"totp_disabled"' in record.message]
+    assert [(event["user_id"], event["by"]) for event in told] == [(ada.id, "operator")]
+    (shown,) = [
+        event
+        for event in client.get("/users/me/security-events", headers=ada.headers).json()
+        if event["event"] == "totp_disabled"
+    ]
+    assert shown["details"] == {"by": "operator"}
+    assert_refused(user("disable-totp", "ada"), "ada has no second factor")
+
+
+def test_second_factor_that_was_never_confirmed_is_none(user: User, client: TestClient, person: Person) -> None:
+    client.post("/users/me/totp", json={"current_password": PASSWORD}, headers=person.headers)
+
+    assert_refused(user("disable-totp", person.email), f"user{person.id} has no second factor")
+
+
 def test_sessions_are_listed_without_what_a_terminal_would_obey_and_ended(
     user: User, client: TestClient, connection: Connection, make_person: Callable[..., Person]
 ) -> None:
@@ -203,7 +245,7 @@ def test_sessions_are_listed_without_what_a_terminal_would_obey_and_ended(
 
 
 @pytest.mark.usefixtures("database")
-@pytest.mark.parametrize("command", ["promote", "disable", "enable", "reset-password", "sessions"])
+@pytest.mark.parametrize("command", ["promote", "disable", "enable", "reset-password", "disable-totp", "sessions"])
 def test_nobody_of_that_name_is_said_in_one_line(user: User, command: str) -> None:
     role = ["admin"] if command == "promote" else []
 

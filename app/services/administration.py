@@ -49,6 +49,15 @@ def set_password(db: Session, account: models.User, password_hash: str) -> None:
     end_sessions(db, account)
 
 
+def disable_totp(db: Session, account: models.User) -> bool:
+    """Let the account sign in with its password alone; whether it needed more. The recovery codes go along."""
+    is_enabled = models.Totp.user_id == account.id, models.Totp.confirmed_at.is_not(None)
+    if db.scalar(delete(models.Totp).where(*is_enabled).returning(models.Totp.user_id)) is None:
+        return False
+    audit.record(db, audit.Event.TOTP_DISABLED, account.id, by=OPERATOR)
+    return True
+
+
 def sessions(db: Session, account: models.User) -> Sequence[models.Session]:
     """The account's sessions that have not ended, the newest last."""
     is_alive = models.Session.expires_at > func.now()

@@ -1,5 +1,6 @@
 """`alembic upgrade head` beside a live system: two at once, blocked, interrupted, misconfigured."""
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +47,25 @@ def test_two_upgrades_at_once_both_succeed(url: URL, looking: Connection) -> Non
     assert sum(error.count("Running upgrade") for error in errors) == len(revisions())
 
 
+def test_release_that_was_put_back_finds_nothing_to_migrate_and_can_do_nothing_else(
+    url: URL, looking: Connection
+) -> None:
+    command.upgrade(config_for(url), "head")
+    looking.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    upgraded = run_alembic("upgrade", "head", DATABASE_URL=address(url))
+    others = [run_alembic(*what, DATABASE_URL=address(url)) for what in (("downgrade", "-1"), ("upgrade", "0001"))]
+
+    assert (upgraded.returncode, upgraded.stdout) == (
+        0, "a newer release has migrated this database; there is nothing to do\n",
+    )  # fmt: skip
+    assert [other.returncode != 0 for other in others] == [True, True]
+    assert version(looking) == "9999"
+
+    looking.execute(text("UPDATE alembic_version SET version_num = 'f4b0c2d1e3a5'"))
+    assert run_alembic("upgrade", "head", DATABASE_URL=address(url)).returncode != 0
+
+
 def test_blocked_migration_gives_up_soon_changes_nothing_and_succeeds_when_run_again(
     url: URL, engine: Engine, looking: Connection
 ) -> None:
@@ -53,7 +73,7 @@ def test_blocked_migration_gives_up_soon_changes_nothing_and_succeeds_when_run_a
     add_user_with_post(looking)
     with engine.begin() as blocker:
         blocker.execute(text("SELECT FROM posts"))  # As a backup does for hours.
-        blocked = start_alembic("upgrade", "head", DATABASE_URL=address(url))
+        blocked = start_alembic("-x", "tries=1", "upgrade", "head", DATABASE_URL=address(url))
         wait_until_blocked(looking, by=blocker)
         asked_at = time.monotonic()
         looking.execute(text("SELECT FROM posts"))  # Behind the migration.
@@ -69,6 +89,25 @@ def test_blocked_migration_gives_up_soon_changes_nothing_and_succeeds_when_run_a
     assert again.returncode == 0, again.stderr
     assert version(looking) == HEAD
     assert looking.scalar(text("SELECT count(*) FROM post_stats")) == 1
+
+
+def test_blocked_migration_says_who_is_in_the_way_and_tries_again_until_it_gets_through(
+    url: URL, engine: Engine, looking: Connection
+) -> None:
+    command.upgrade(config_for(url), "0008")
+    add_user_with_post(looking)
+    with engine.begin() as blocker:
+        pid = blocker.scalar(text("SELECT pg_backend_pid() FROM posts"))
+        upgrade = start_alembic("upgrade", "head", DATABASE_URL=address(url))
+        wait_until_blocked(looking, by=blocker)
+        wait_until(looking, "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+        wait_until_blocked(looking, by=blocker)
+    _, error = upgrade.communicate(timeout=60)
+
+    assert upgrade.returncode == 0, error
+    assert version(looking) == HEAD
+    assert re.search(rf"^waiting for process {pid} \(\), in a transaction for 00:00:0\d$", error, re.MULTILINE)
+    assert "canceling statement due to lock timeout; 4 more tries\n" in error
 
 
 def test_vote_cast_while_counts_are_first_made_is_counted(url: URL, engine: Engine, looking: Connection) -> None:
@@ -102,6 +141,7 @@ def test_index_waits_for_a_long_transaction_and_nobody_waits_for_it(
 
     assert upgrade.returncode == 0, error
     assert version(looking) == HEAD
+    assert len(re.findall(r"^waiting for process \d+ \(\), in a transaction for ", error, re.MULTILINE)) == 1
 
 
 def test_interrupted_index_is_made_whole_by_running_again(url: URL, engine: Engine, looking: Connection) -> None:
@@ -195,6 +235,12 @@ def test_upgrade_says_in_one_line_why_it_cannot_reach_the_database(database_url:
 
     assert reason in line
     assert "secret" not in line
+
+
+def test_upgrade_says_in_one_line_that_tries_are_a_number(url: URL) -> None:
+    line = error_line(run_alembic("-x", "tries=many", "upgrade", "head", DATABASE_URL=address(url)))
+
+    assert line == "error: -x tries takes a number, not many"
 
 
 def test_upgrade_says_in_one_line_that_the_database_does_not_exist(url: URL) -> None:

@@ -56,6 +56,20 @@ def test_every_foreign_key_has_an_index_that_begins_with_its_columns(connection:
     assert [key.conname for key in keys if not key.is_indexed] == []
 
 
+def test_whatever_names_rows_by_number_is_a_bigint(connection: Connection) -> None:
+    keys = connection.execute(
+        text("""
+            SELECT conrelid::regclass || '.' || attname AS name, atttypid::regtype::text AS type
+            FROM pg_constraint CROSS JOIN LATERAL unnest(conkey) AS part (attnum)
+            JOIN pg_attribute ON attrelid = conrelid AND pg_attribute.attnum = part.attnum
+            WHERE contype IN ('p', 'f') AND connamespace = 'public'::regnamespace AND atttypid::regtype::text ~ 'int'
+        """)
+    ).all()
+
+    assert len(keys) >= 10
+    assert [key.name for key in keys if key.type != "bigint"] == []
+
+
 def test_every_constraint_is_named_by_the_convention(connection: Connection) -> None:
     constraints = connection.execute(
         text("""
@@ -112,3 +126,7 @@ def test_revisions_are_one_line_whose_files_are_named_by_date_and_in_its_order()
     assert in_order == chain
     befores = [re.findall(r'^down_revision = (?:"(\w+)"|None)', sources[name], re.MULTILINE)[0] for name in files]
     assert list(zip(befores[1:], in_order[1:], strict=True)) == list(pairwise(chain))
+
+
+def test_revisions_are_numbers_so_that_a_server_knows_a_later_one_it_has_never_heard_of() -> None:
+    assert revisions() == [f"{number:04}" for number in range(1, len(revisions()) + 1)]
