@@ -182,6 +182,7 @@ def test_every_worker_tells_the_sum_of_all(start_server: StartServer, person: Pe
         }
 
 
+@pytest.mark.slow
 def test_a_killed_worker_takes_no_count_with_it_and_leaves_nothing_in_use(
     start_server: StartServer, person: Person
 ) -> None:

@@ -62,6 +62,7 @@ def test_a_server_sends_what_a_request_caused_and_forgets_it(
     assert confirmed.status_code == 204
 
 
+@pytest.mark.slow
 def test_many_workers_send_each_mail_once(
     start_server: Callable[..., Server], connection: Connection, mail_server: MailServer
 ) -> None:

@@ -23,7 +23,10 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def collector() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
-    """A server that takes whatever is sent to it: its address, and the paths and bodies that came."""
+    """A server that takes whatever is sent to it: its address, and the paths and bodies that came.
+
+    Asked for before the server that sends: that one waits at its end until the last spans were taken.
+    """
     came: list[tuple[str, bytes]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -42,7 +45,7 @@ def collector() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
 
 
 def test_requests_are_traced_and_their_lines_name_the_trace(
-    start_server: StartServer, collector: tuple[str, list[tuple[str, bytes]]], person: Person
+    collector: tuple[str, list[tuple[str, bytes]]], start_server: StartServer, person: Person
 ) -> None:
     address, came = collector
     server = start_server(
@@ -72,7 +75,7 @@ def test_requests_are_traced_and_their_lines_name_the_trace(
 
 
 def test_nothing_is_sent_to_nobody(
-    start_server: StartServer, collector: tuple[str, list[tuple[str, bytes]]], person: Person
+    collector: tuple[str, list[tuple[str, bytes]]], start_server: StartServer, person: Person
 ) -> None:
     address, came = collector
     server = start_server(LOG_FORMAT="json", OTEL_EXPORTER_OTLP_ENDPOINT=address, OTEL_BSP_SCHEDULE_DELAY="100")
