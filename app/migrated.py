@@ -4,9 +4,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from alembic.config import Config
-
-from alembic import command
 from app import local_postgres
 from app.config import ConfigurationError, get_settings
 from app.services import health
@@ -41,6 +38,10 @@ def migrated_database(options: Mapping[str, str] | None = None) -> Iterator[str]
 
 def migrate() -> None:
     """Bring the database to the newest migration."""
+    from alembic.config import Config  # noqa: PLC0415 - a server, which does not migrate, is not to wait for it.
+
+    from alembic import command  # noqa: PLC0415
+
     config = Config(health.ALEMBIC_INI)
     config.attributes["configure_logging"] = False
     command.upgrade(config, "head")

@@ -1,4 +1,7 @@
-"""Serving HTTP: the listening socket, one process or several, and how they end."""
+"""Serving HTTP: the listening socket, one process or several, and how they end.
+
+The process that starts the others imports little: they cannot begin before it has.
+"""
 
 import json
 import logging
@@ -12,16 +15,18 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 
-from fastapi import FastAPI
 from uvicorn import Config, Server
 from uvicorn.supervisors import Multiprocess
 
 from app import logs
 from app.config import ConfigurationError, get_settings
-from app.protocol import Protocol
 from app.workers import sharing
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 # Called once the server answers: with its address, and with what /readyz says is wrong, if anything.
 Announce = Callable[[str, str | None], None]
@@ -65,7 +70,7 @@ def serve(listener: socket.socket, announce: Announce) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
-        http=Protocol,
+        http="app.protocol:Protocol",
         # There is nothing to upgrade to.
         ws="none",
         # Who called is what the socket says; a header that anybody can send is not believed.
@@ -83,7 +88,7 @@ def serve(listener: socket.socket, announce: Announce) -> None:
     Server(config).run([listener])
 
 
-def worker() -> FastAPI:
+def worker() -> "FastAPI":
     """The application, for uvicorn; in a process that ends when the one that started it has gone, however it went."""
     from app.main import app  # noqa: PLC0415 - the application is built in the process that serves it.
 

@@ -16,10 +16,12 @@ from sqlalchemy.exc import IntegrityError
 
 from app.errors import BROKEN_CONSTRAINTS, DomainError
 from app.migrated import migrated_database
-from app.models import Role, User
+from app.roles import Role
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
+
+    from app.models import User
 
 users = typer.Typer(
     help="Look after accounts: make them, give them roles, keep them out, end their sessions.", no_args_is_help=True
@@ -157,7 +159,7 @@ def _transaction() -> Iterator["Session"]:
 
 
 @contextmanager
-def _account(name: str) -> Iterator[tuple["Session", User]]:
+def _account(name: str) -> Iterator[tuple["Session", "User"]]:
     """The account of that name, in a transaction."""
     with _transaction() as db:
         from app.services import administration

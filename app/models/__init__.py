@@ -11,8 +11,9 @@ from app.models.schedule import Schedule
 from app.models.security_event import SecurityEvent
 from app.models.session import Session, SessionKind
 from app.models.totp import RecoveryCode, Totp
-from app.models.user import Role, User
+from app.models.user import User
 from app.models.vote import Vote
+from app.roles import Role
 
 __all__ = [
     "Allowance", "ApiKey", "Base", "IdempotencyKey", "MailKind", "MailToken", "MailTokenPurpose", "OutgoingMail",

@@ -1,14 +1,12 @@
 """People who can sign in."""
 
 from datetime import datetime
-from typing import Literal
 
 from sqlalchemy import CheckConstraint, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, Now, PrimaryKey
-
-Role = Literal["user", "moderator", "admin"]
+from app.roles import Role
 
 
 class User(Base):

@@ -1,0 +1,5 @@
+"""What an account may be. By itself, because the command line knows it before anything else is imported."""
+
+from typing import Literal
+
+Role = Literal["user", "moderator", "admin"]
