@@ -79,14 +79,15 @@ def _walk(server: Server, token: str) -> tuple[str, int]:
     path: str | None = "/posts?limit=100"
     pages = 0.0
     deepest = (PAGE_PATH, 1)
-    while path is not None and pages < DEEP_PAGE - 1:
+    while path is not None and pages < DEEP_PAGE:
         limit = 100 if pages + 10 <= DEEP_PAGE - 1 else 10
-        path = path.replace("limit=100", f"limit={limit}")
-        _, headers, body = _get(server, path, token)
-        pages += len(json.loads(body)) / 10
+        _, headers, body = _get(server, path.replace("limit=100", f"limit={limit}"), token)
+        count = len(json.loads(body))
+        if count == limit:  # A page of a few posts costs less than a full one, at whatever depth.
+            deepest = (path.replace("limit=100", "limit=10"), int(pages) + 1)
+        pages += count / 10
         path = _next_path(headers.get("link", ""))
-        if path is not None and len(json.loads(body)) == limit:
-            deepest = (path.replace(f"limit={limit}", "limit=10"), int(pages) + 1)
+        path = path and path.replace(f"limit={limit}", "limit=100")
     return deepest
 
 
