@@ -1,8 +1,9 @@
 """How migrations run: on the application's database, one run at a time, one transaction each, never waiting long.
 
-An address may be handed over as `config.attributes["url"]` (tests do); else the configured database is used, and
-without one the embedded server. `python -m app adopt` hands over `prepare`, which is called on the connection before
-migrations run, under the same lock; and `on_version_apply`, which Alembic calls in the transaction of each.
+An address may be handed over as `config.attributes["url"]` (tests do); else the configured database is used, past any
+pooler, as a session holds the lock; and without one the embedded server. `python -m app adopt` hands over `prepare`,
+which is called on the connection before migrations run, under the same lock; and `on_version_apply`, which Alembic
+calls in the transaction of each.
 
 A migration that cannot get a lock is tried again a few times; `alembic -x tries=100 upgrade head` says how often.
 docs/migrations.md says what a migration may do.
@@ -51,7 +52,7 @@ if config.config_file_name is not None and config.attributes.get("configure_logg
 @contextmanager
 def database_url() -> Iterator[URL]:
     """The configured database; without one the embedded server, for as long as the block runs."""
-    configured = config.attributes.get("url") or get_settings().database
+    configured = config.attributes.get("url") or get_settings().direct_database
     if configured is not None:
         yield configured
         return

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from app import local_postgres, seeding, serving
 from app.config import ConfigurationError, get_settings
-from app.migrated import database, migrate, migrated_database
+from app.migrated import database, go_past_the_pooler, migrate, migrated_database
 from app.user_cli import Refused, users
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def seed(
     is_production = get_settings().environment == "production"
     if is_production and not yes:
         raise ConfigurationError("ENVIRONMENT is production; to fill it with invented people all the same, add --yes")
+    go_past_the_pooler()
     with migrated_database(FOR_FILLING):
         _seed(users, posts, votes, seed, password=None if is_production else seeding.PASSWORD)
 
@@ -178,6 +179,7 @@ def adopt(
     Says what it found and what it does. What cannot be adopted is refused before anything is changed. Stop the old
     server and make a backup first. Broken off, it can be run again; run again after the end, it changes nothing.
     """
+    go_past_the_pooler()
     url = get_settings().database
     if url is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL")

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     database_connect_timeout_seconds: int = Field(5, ge=1, le=60, description="Longest wait for a new connection.")
     database_statement_timeout_seconds: int = Field(10, ge=1, le=3600, description="Longest run of one statement.")
     database_behind_pooler: bool = Field(False, description="`true` behind PgBouncer or the like in transaction mode.")
+    database_direct_url: SecretStr | None = Field(None, description="The same database past the pooler: migrations.")
+    database_replica_url: SecretStr | None = Field(None, description="A streaming replica of it, which answers reads.")
 
     secret_key: SecretStr | None = Field(None, description="Signs access tokens; at least 32 bytes.")
     secret_key_previous: Secrets | None = Field(
@@ -198,8 +200,11 @@ class Settings(BaseSettings):
                 raise ValueError(f"PASSWORD_HASH_ROUNDS is below {MINIMUM_PRODUCTION_HASH_ROUNDS} in production")
             if self.database is None:
                 raise ValueError("no database is configured; set DATABASE_URL")
-        elif self.database_url is not None:
-            _parse_database_url(self.database_url.get_secret_value())
+        for name in ("database_url", "database_direct_url", "database_replica_url"):
+            if (url := getattr(self, name)) is not None:
+                _parse_database_url(url, name.upper())
+        if self.database is None and (self.database_direct_url or self.database_replica_url):
+            raise ValueError("no database is configured; set DATABASE_URL beside the direct one and the replica")
         return self
 
     @property
@@ -209,7 +214,7 @@ class Settings(BaseSettings):
         `postgres://` (Heroku) and `postgresql://` (which SQLAlchemy 2.1 reads as psycopg 3) both mean psycopg2.
         """
         if self.database_url is not None:
-            return _parse_database_url(self.database_url.get_secret_value())
+            return _parse_database_url(self.database_url)
         if self.database_hostname is None:
             return None
         password = self.database_password.get_secret_value() if self.database_password else None
@@ -221,6 +226,20 @@ class Settings(BaseSettings):
             port=self.database_port,
             database=self.database_name,
         )
+
+    @property
+    def direct_database(self) -> URL | None:
+        """Where sessions of one's own are had, as migrations need them. Raises `ConfigurationError`."""
+        if self.database_direct_url is not None:
+            return _parse_database_url(self.database_direct_url)
+        if self.database_behind_pooler:
+            raise ConfigurationError("this cannot be done through a pooler; set DATABASE_DIRECT_URL to a way past it")
+        return self.database
+
+    @property
+    def replica_database(self) -> URL | None:
+        """The streaming replica, if there is one."""
+        return None if self.database_replica_url is None else _parse_database_url(self.database_replica_url)
 
     @property
     def site(self) -> str:
@@ -288,14 +307,23 @@ def _first_problem(problem: Mapping[str, Any]) -> str:
     return f"{name}: {message}" if name else message
 
 
-def _parse_database_url(text: str) -> URL:
-    scheme, separator, rest = text.partition("://")
-    if not separator or scheme not in {"postgres", "postgresql", "postgresql+psycopg2"}:
-        raise ValueError("DATABASE_URL must look like postgresql://user:password@host:5432/name")
+def _parse_database_url(setting: SecretStr, name: str = "DATABASE_URL") -> URL:
+    """The URL as SQLAlchemy has it, which takes several hosts as parameters, and not where libpq's URLs have them."""
+    scheme, _, rest = setting.get_secret_value().partition("://")
+    authority, slash, path = rest.partition("/")
+    account, at, hosts = authority.rpartition("@")
     try:
-        return make_url(f"postgresql+psycopg2://{rest}")
+        if scheme not in {"postgres", "postgresql", "postgresql+psycopg2"} or not rest:
+            raise ValueError  # noqa: TRY301 - all of them are told the same.
+        if "," in hosts:
+            url = make_url(f"postgresql+psycopg2://{account}{at}{slash}{path}")
+            url = url.update_query_pairs([("host", host) for host in hosts.split(",")])
+        else:
+            url = make_url(f"postgresql+psycopg2://{rest}")
+        url.get_dialect()().create_connect_args(url)
     except (ArgumentError, ValueError):
-        raise ValueError("DATABASE_URL must look like postgresql://user:password@host:5432/name") from None
+        raise ValueError(f"{name} must look like postgresql://user:password@host:5432/name") from None
+    return url
 
 
 def _development_secret() -> str:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Annotated, Any
 
 from fastapi import Depends
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.orm import Session
 
 from app import metrics, statements
@@ -25,6 +25,8 @@ OTHER_CONNECTION_COUNT = 1 + HASHING_THREAD_COUNT + 1 + 1
 # Each counts a try in a millisecond or so; who finds none free waits no longer than for a lock.
 LIMITS_CONNECTION_COUNT = 2
 LONGEST_WAIT_TO_COUNT_SECONDS = 3
+# What takes a replica longer is asked of the primary, which may take `DATABASE_STATEMENT_TIMEOUT_SECONDS`.
+LONGEST_ON_REPLICA_SECONDS = 1
 
 
 @lru_cache
@@ -46,12 +48,25 @@ def get_lane_engine() -> Engine:
     when it is returned: psycopg2 may ask the server for that, and where the server has gone, the error comes after
     everything was committed, and takes the place in the pool with it.
     """
-    # PostgreSQL expects ten elements of every array, takes its generic plan for dearer than one made for those at hand,
-    # and would plan prepared statements anew each time.
+    return _lane_engine("lanes", LANE_CONNECTION_COUNT, {})
+
+
+@lru_cache
+def get_replica_engine() -> Engine | None:
+    """The engine of readings from the replica; None where there is none. Its one connection is app/replica.py's."""
+    url = get_settings().replica_database
+    limit = {"statement_timeout": f"{LONGEST_ON_REPLICA_SECONDS * 1000:.0f}ms"}
+    return None if url is None else _lane_engine("replica", 1, limit, url=url)
+
+
+def _lane_engine(name: str, pool_size: int, server_settings: Mapping[str, object], url: URL | None = None) -> Engine:
     engine = _engine(
-        "lanes",
-        LANE_CONNECTION_COUNT,
-        {"plan_cache_mode": "force_generic_plan"},
+        name,
+        pool_size,
+        # PostgreSQL expects ten elements of every array, takes its generic plan for dearer than one made for those at
+        # hand, and would plan prepared statements anew each time.
+        {"plan_cache_mode": "force_generic_plan", **server_settings},
+        url=url,
         isolation_level="AUTOCOMMIT",
         execution_options={MAY_PREPARE: not get_settings().database_behind_pooler},
     )
@@ -68,9 +83,12 @@ def get_limits_engine() -> Engine:
     return engine
 
 
-def _engine(name: str, pool_size: int, server_settings: Mapping[str, object], **options: Any) -> Engine:
+def _engine(
+    name: str, pool_size: int, server_settings: Mapping[str, object], url: URL | None = None, **options: Any
+) -> Engine:
     settings = get_settings()
-    if settings.database is None:
+    url = url or settings.database
+    if url is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL, or start with: python -m app run")
     connect_args: dict[str, object] = {
         "connect_timeout": settings.database_connect_timeout_seconds,
@@ -79,6 +97,7 @@ def _engine(name: str, pool_size: int, server_settings: Mapping[str, object], **
         "keepalives_idle": 30,
         "keepalives_interval": 10,
         "keepalives_count": 3,
+        "tcp_user_timeout": 60_000,
     }
     if not settings.database_behind_pooler:
         timeout = f"{settings.database_statement_timeout_seconds}s"
@@ -89,8 +108,8 @@ def _engine(name: str, pool_size: int, server_settings: Mapping[str, object], **
         }
         ours = [f"-c {name}={value}" for name, value in server_settings.items()]
         # What the operator's URL asks for comes last, and so holds.
-        connect_args["options"] = " ".join([*ours, str(settings.database.query.get("options", ""))]).strip()
-    engine = create_engine(settings.database, pool_size=pool_size, max_overflow=0, connect_args=connect_args, **options)
+        connect_args["options"] = " ".join([*ours, str(url.query.get("options", ""))]).strip()
+    engine = create_engine(url, pool_size=pool_size, max_overflow=0, connect_args=connect_args, **options)
     pool = metrics.Pool(name, pool_size)
     event.listen(engine, "checkout", lambda *_: pool.borrowed())
     event.listen(engine, "checkin", lambda *_: pool.returned())

@@ -2,11 +2,24 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Connection, Engine, Index, PrimaryKeyConstraint, UniqueConstraint, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Index,
+    PrimaryKeyConstraint,
+    UniqueConstraint,
+    create_engine,
+    text,
+)
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
 
+from app import replica
 from app.config import Settings
 from app.database import LANE_CONNECTION_COUNT, OTHER_CONNECTION_COUNT
 from app.models import Base
@@ -74,6 +87,8 @@ def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Fi
         yield _role(connection, settings)
         yield _clock(connection)
         yield _connections(connection, settings)
+        yield _limits(connection, settings)
+        yield from _ways(connection, settings)
         migrations = _migrations(connection)
         yield migrations
         if migrations.level == "FAIL":
@@ -170,6 +185,82 @@ def _connections(connection: Connection, settings: Settings) -> Finding:
         return Finding("ok", what)
     mend = "lower DATABASE_POOL_SIZE or WORKERS, raise max_connections, or put PgBouncer in between"
     return Finding("FAIL" if wanted > allowed else "warn", what, mend)
+
+
+def _limits(connection: Connection, settings: Settings) -> Finding:
+    missing = connection.scalars(
+        text("""
+            SELECT name FROM pg_settings
+            WHERE name IN ('idle_in_transaction_session_timeout', 'statement_timeout') AND setting = '0' ORDER BY name
+        """)
+    ).all()
+    if not missing:
+        return Finding("ok", "limits: slow statements and idle transactions are cut off")
+    role = connection.scalar(text("SELECT quote_ident(current_user)"))
+    seconds = settings.database_statement_timeout_seconds
+    # At connect, a pooler takes none from us.
+    mend = "; ".join(f"ALTER ROLE {role} SET {name} = '{seconds}s'" for name in missing)
+    return Finding("warn", f"limits: no {', no '.join(missing)}", f"run: {mend}; then have the pooler connect anew")
+
+
+def _ways(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    """The other ways to the data: past a pooler, and to a replica."""
+    if settings.database_direct_url is not None:
+        yield _direct(connection, settings)
+    elif settings.database_behind_pooler:
+        yield Finding("warn", "migrations: none can run through a pooler", "set DATABASE_DIRECT_URL where they are run")
+    if settings.replica_database is not None:
+        yield from _replica(connection, settings)
+
+
+def _direct(connection: Connection, settings: Settings) -> Finding:
+    try:
+        with _connected(settings.direct_database, settings) as direct:
+            if direct.execute(replica.WHOSE).one() == connection.execute(replica.WHOSE).one():
+                return Finding("ok", "direct database: the same, past the pooler")
+    except OperationalError as error:
+        return Finding("FAIL", f"direct database: {_words(error)}", "correct DATABASE_DIRECT_URL")
+    return Finding("FAIL", "direct database: another one", "correct DATABASE_DIRECT_URL")
+
+
+def _replica(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    try:
+        with _connected(settings.replica_database, settings) as there:
+            state = replica.look(connection, there, WORRYING_SECONDS)
+            clock = _clock(there)
+    except OperationalError as error:
+        mend = "start it (with hot_standby on), or correct DATABASE_REPLICA_URL"
+        yield Finding("warn", f"replica: the primary answers reads alone: {_words(error)}", mend)
+        return
+    if state == "replica":
+        yield Finding("ok", "replica: it follows, and answers reads")
+    elif state == "behind":
+        mend = "look for replay that is paused, or a machine that is too slow"
+        yield Finding("warn", f"replica: more than {WORRYING_SECONDS:.0f} s behind, so the primary answers reads", mend)
+    else:
+        mend = "correct DATABASE_REPLICA_URL; after a failover, run CHECKPOINT there once it follows the new primary"
+        yield Finding("FAIL", "replica: it does not follow this primary", mend)
+    yield Finding(clock.level, f"replica: {clock.what}", clock.mend)
+    if connection.scalar(text("SELECT current_setting('synchronous_commit') = 'off'")):
+        mend = "turn it on, or do without the replica"
+        yield Finding("warn", "replica: with synchronous_commit off, what was just written is not there", mend)
+
+
+@contextmanager
+def _connected(url: URL | None, settings: Settings) -> Iterator[Connection]:
+    assert url is not None  # noqa: S101 - it was looked at before.
+    engine = create_engine(
+        url,
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+        connect_args={"connect_timeout": settings.database_connect_timeout_seconds},
+    )
+    with engine.connect() as connection:
+        yield connection
+
+
+def _words(error: OperationalError) -> str:
+    return str(error.orig).strip().partition("\n")[0]
 
 
 def _migrations(connection: Connection) -> Finding:

@@ -22,6 +22,7 @@ from app.batching import Batcher, Item, Outcome
 from app.config import get_settings
 from app.database import at_once, writing
 from app.errors import DomainError
+from app.replica import get_replica
 from app.services import api_key, feed, health, idempotency, session, vote
 from app.tokens import AccessToken
 
@@ -96,8 +97,9 @@ class VoteRequest:
 
 @lru_cache
 def readings() -> Lane[feed.Question, feed.Reading]:
-    """Pages and posts."""
-    return Lane("readings", feed.read, at_once, reads=True)
+    """Pages and posts; from the replica, if there is one."""
+    replica = get_replica()
+    return Lane("readings", replica.first(feed.read) if replica else feed.read, at_once, reads=True)
 
 
 @lru_cache

@@ -32,7 +32,7 @@ from types import FrameType
 from typing import NoReturn, TypedDict
 
 import psycopg2
-from psycopg2.errors import DuplicateDatabase
+from psycopg2.errors import DuplicateDatabase, ReadOnlySqlTransaction
 from sqlalchemy.engine import URL
 
 from app.config import LOCAL_FOLDER
@@ -245,7 +245,8 @@ class _Server:
             return None
         try:
             connection.autocommit = True
-            with connection.cursor() as cursor, suppress(DuplicateDatabase):
+            # A replica is told by its primary which databases there are.
+            with connection.cursor() as cursor, suppress(DuplicateDatabase, ReadOnlySqlTransaction):
                 cursor.execute(f"CREATE DATABASE {DATABASE}")
         finally:
             connection.close()

@@ -29,6 +29,7 @@ from app.middleware.security_headers import SecurityHeaders
 from app.middleware.trusted_proxies import TrustedProxies
 from app.oauth2 import user_of
 from app.openapi import describe
+from app.replica import KEPT_EVERY, get_replica
 from app.routers import (
     api_key,
     auth,
@@ -66,15 +67,19 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     with postman.at_work(), schedule.running(*tasks(get_settings())):
         yield
         await lanes.drain()
+    if replica := get_replica():
+        replica.close()
     dispose()
 
 
 def tasks(settings: Settings) -> list[schedule.Task]:
     """What is done beside the requests."""
-    interval = timedelta(minutes=settings.gc_interval_minutes)
-    if not interval:
-        return []
-    return [schedule.Task("gc", lambda is_stopping: dict(gc.collect(is_stopping=is_stopping)), interval)]
+    found = []
+    if interval := timedelta(minutes=settings.gc_interval_minutes):
+        found.append(schedule.Task("gc", lambda is_stopping: dict(gc.collect(is_stopping=is_stopping)), interval))
+    if replica := get_replica():
+        found.append(schedule.Task("replica", lambda _: replica.keep(), KEPT_EVERY, is_shared=False))
+    return found
 
 
 def cors(settings: Settings) -> dict[str, Any]:

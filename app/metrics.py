@@ -61,6 +61,12 @@ _pool_size = Gauge(
 _security_events = Counter(
     "security_events", "Sign-ins, failures and the like; app/audit.py has the list.", ["event"], registry=_registry
 )
+_replica_turns = Counter(
+    "replica_turns",
+    "Turns of readings, by what became of the replica.",
+    ["outcome"],
+    registry=_registry,
+)
 _limits_reached = Counter("limits_reached", "Tries refused by a limit on guessing.", ["limit"], registry=_registry)
 
 
@@ -106,6 +112,11 @@ class Pool:
 
     def returned(self) -> None:
         self._in_use.dec()
+
+
+def replica_turn(outcome: str) -> None:
+    """Count a turn of readings; `outcome` is one of app/replica.py's."""
+    _replica_turns.labels(outcome).inc()
 
 
 def security_event(event: str) -> None:

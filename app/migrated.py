@@ -3,10 +3,24 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import cycle
+
+from sqlalchemy.engine import URL
 
 from app import local_postgres
 from app.config import ConfigurationError, get_settings
 from app.services import health
+
+
+def go_past_the_pooler() -> None:
+    """From here on this process uses the direct database: for what sets up its session, as with temporary tables.
+
+    Raises `ConfigurationError` where there is only the way through the pooler.
+    """
+    if (direct := get_settings().direct_database) is not None:
+        os.environ["DATABASE_URL"] = direct.render_as_string(hide_password=False)
+        os.environ["DATABASE_BEHIND_POOLER"] = "false"
+        get_settings.cache_clear()
 
 
 @contextmanager
@@ -18,7 +32,7 @@ def database(options: Mapping[str, str] | None = None) -> Iterator[str]:
     """
     configured = get_settings().database
     if configured is not None:
-        yield f"{configured.host}:{configured.port or 5432}/{configured.database}"
+        yield _place(configured)
         return
     with local_postgres.running(options=options) as url:
         os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)
@@ -34,6 +48,12 @@ def migrated_database(options: Mapping[str, str] | None = None) -> Iterator[str]
             migrate()
         _require_migrated()
         yield where
+
+
+def _place(url: URL) -> str:
+    _, found = url.get_dialect()().create_connect_args(url)
+    hosts = zip(str(found.get("host")).split(","), cycle(str(found.get("port") or 5432).split(",")), strict=False)
+    return ",".join(f"{host}:{port or 5432}" for host, port in hosts) + f"/{url.database}"
 
 
 def migrate() -> None:

@@ -61,6 +61,10 @@ def settings_from(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) 
         ({"DATABASE_URL": "canary"}, NOT_A_URL),
         ({"DATABASE_URL": "postgres://u:canary@h:port/d"}, NOT_A_URL),
         ({"DATABASE_URL": "postgresql:/u:canary@h/d"}, NOT_A_URL),
+        ({"DATABASE_URL": "postgres://u:canary@h:1,i:port/d"}, NOT_A_URL),
+        ({"DATABASE_DIRECT_URL": "canary"}, NOT_A_URL.replace("_URL", "_DIRECT_URL")),
+        ({"DATABASE_REPLICA_URL": "canary"}, NOT_A_URL.replace("_URL", "_REPLICA_URL")),
+        ({"DATABASE_REPLICA_URL": "postgres://u:canary@h/d"}, "no database is configured; set DATABASE_URL beside"),
         ({"DATABASE_PORT": "0"}, "DATABASE_PORT: Input should be greater than or equal to 1"),
         ({"ENVIRONMENT": "staging"}, "ENVIRONMENT: Input should be 'development' or 'production'"),
         ({"PORT": "http"}, "PORT: Input should be a valid integer"),
@@ -186,6 +190,7 @@ def test_neither_secret_nor_passwords_show_when_settings_are_printed(monkeypatch
     settings = settings_from(
         monkeypatch,
         {"SECRET_KEY": "canary" * 8, "DATABASE_URL": "postgres://u:canary@h/d", "DATABASE_PASSWORD": "canary",
+         "DATABASE_DIRECT_URL": "postgres://u:canary@h/d", "DATABASE_REPLICA_URL": "postgres://u:canary@h/d",
          "SMTP_USERNAME": "u", "SMTP_PASSWORD": "canary"},
     )  # fmt: skip
 
@@ -223,6 +228,37 @@ def test_a_password_of_any_characters_reaches_the_driver_as_it_is(
     assert url is not None
     _, arguments = create_engine(url).dialect.create_connect_args(url)
     assert arguments == {"host": "h", "port": 5432, "dbname": "fastapi", "user": "u", "password": STRANGE_PASSWORD}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://u:p%40,@one:1,two:2/d?target_session_attrs=read-write",
+        "postgresql+psycopg2://u:p%40,@/d?host=one:1&host=two:2&target_session_attrs=read-write",
+        "postgres://u:p%40,@/d?host=one,two&port=1,2&target_session_attrs=read-write",
+    ],
+    ids=["as libpq has it", "as SQLAlchemy has it", "as parameters"],
+)
+def test_several_hosts_reach_the_driver_however_they_are_written(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    found = settings_from(monkeypatch, {"DATABASE_URL": url}).database
+
+    assert found is not None
+    _, arguments = create_engine(found).dialect.create_connect_args(found)
+    expected = {"host": "one,two", "port": "1,2", "dbname": "d", "user": "u", "password": "p@,"}
+    assert arguments == {**expected, "target_session_attrs": "read-write"}
+
+
+def test_a_way_past_the_pooler_is_the_direct_url_or_that_there_is_no_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = settings_from(monkeypatch, {"DATABASE_URL": "postgres://u:p@pooler/d"})
+    assert one.direct_database == one.database
+
+    behind = settings_from(monkeypatch, {"DATABASE_BEHIND_POOLER": "true"})
+    with pytest.raises(ConfigurationError, match="set DATABASE_DIRECT_URL"):
+        _ = behind.direct_database
+
+    both = settings_from(monkeypatch, {"DATABASE_DIRECT_URL": "postgres://u:p@direct/d"})
+    assert both.direct_database is not None
+    assert both.direct_database.host == "direct"
 
 
 def test_the_url_goes_before_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:

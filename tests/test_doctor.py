@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from pydantic import SecretStr
+from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from app import doctor
@@ -16,6 +17,10 @@ from app.models import Base
 from tests.conftest import _own_database, administration
 from tests.test_cli import app
 
+# As the application itself asks for, and durable.
+LIMITS = {
+    "options": "-c statement_timeout=10s -c idle_in_transaction_session_timeout=10s -c synchronous_commit=on",
+}
 SUPERUSER = "a superuser, who may do anything on the server"
 
 
@@ -23,7 +28,7 @@ SUPERUSER = "a superuser, who may do anything on the server"
 def own() -> Iterator[Engine]:
     """A migrated database that may be harmed."""
     with _own_database() as url:
-        engine = create_engine(url, poolclass=NullPool)
+        engine = create_engine(url, poolclass=NullPool, connect_args=LIMITS)
         with engine.begin() as connection:
             connection.execute(text("INSERT INTO users (email, email_canonical, password_hash) VALUES ('', '', '')"))
             connection.execute(text("INSERT INTO posts (title, content, owner_id) VALUES ('', '', 1)"))
@@ -40,7 +45,7 @@ def ordinary_role(engine: Engine, grants: str) -> Iterator[Engine]:
         for grant in filter(None, grants.split(";")):
             connection.execute(text(f"{grant} TO {name}"))
     try:
-        yield create_engine(engine.url.set(username=name, password=password), poolclass=NullPool)
+        yield create_engine(engine.url.set(username=name, password=password), poolclass=NullPool, connect_args=LIMITS)
     finally:
         with administration(engine.url) as connection:
             connection.execute(text(f"DROP OWNED BY {name}; DROP ROLE {name}"))
@@ -156,7 +161,7 @@ def test_role_that_may_only_read_and_write_is_well_and_one_that_may_not_is_not(o
 
 
 def test_more_connections_than_there_are_is_a_failure_but_for_a_pooler_to_mend(own: Engine) -> None:
-    wanted = {"database_pool_size": 1000, "workers": 3}
+    wanted = {"database_pool_size": 1000, "workers": 3, "database_direct_url": secret(own.url)}
     (found,) = troubles(own, get_settings().model_copy(update=wanted))
     assert troubles(own, get_settings().model_copy(update={**wanted, "database_behind_pooler": True})) == []
 
@@ -169,3 +174,45 @@ def test_clocks_that_differ_are_found(own: Engine, monkeypatch: pytest.MonkeyPat
     for seconds, level in ((1.0, []), (5.0, ["warn"]), (-5.0, ["warn"]), (60.0, ["FAIL"])):
         monkeypatch.setattr(time, "time", lambda seconds=seconds: now() + seconds)
         assert [found[:4] for found in troubles(own)] == level
+
+
+def test_missing_limits_are_said_with_what_sets_them_for_good(own: Engine) -> None:
+    (found,) = troubles(create_engine(own.url, poolclass=NullPool))
+    assert found.startswith(
+        "warn  limits: no idle_in_transaction_session_timeout, no statement_timeout; run: ALTER ROLE "
+    )
+
+    with ordinary_role(own, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public") as engine:
+        name = str(engine.url.username)
+        with administration(own.url) as connection:
+            statements = found.partition("run: ")[2].partition("; then")[0]
+            connection.execute(text(statements.replace(statements.split()[2], name)))
+        assert troubles(create_engine(engine.url, poolclass=NullPool)) == []
+
+
+def test_direct_database_is_wanted_behind_a_pooler_and_has_to_be_the_same(own: Engine) -> None:
+    def trouble(**settings: object) -> list[str]:
+        return troubles(own, get_settings().model_copy(update={"database_behind_pooler": True, **settings}))
+
+    (found,) = trouble()
+    assert found == "warn  migrations: none can run through a pooler; set DATABASE_DIRECT_URL where they are run"
+
+    assert trouble(database_direct_url=secret(own.url)) == []
+    (found,) = trouble(database_direct_url=secret(own.url.set(database="postgres")))
+    assert found == "FAIL  direct database: another one; correct DATABASE_DIRECT_URL"
+    (found,) = trouble(database_direct_url=secret(own.url.set(host="127.0.0.1", port=1)))
+    assert found.startswith("FAIL  direct database: connection to server")
+
+
+def test_replica_has_to_answer_and_to_be_one(own: Engine) -> None:
+    def trouble(url: URL) -> list[str]:
+        return troubles(own, get_settings().model_copy(update={"database_replica_url": secret(url)}))
+
+    (found,) = trouble(own.url.set(host="127.0.0.1", port=1))
+    assert found.startswith("warn  replica: the primary answers reads alone: connection to server")
+    (found,) = trouble(own.url)
+    assert found.startswith("FAIL  replica: it does not follow this primary; correct DATABASE_REPLICA_URL")
+
+
+def secret(url: URL) -> SecretStr:
+    return SecretStr(url.set(drivername="postgresql").render_as_string(hide_password=False))
