@@ -164,6 +164,8 @@ def people(primary: Replicated) -> list[Person]:
                 {"id": number, "email": email},
             )
             made.append(sign_in(connection, number, email))
+        for table in ("users", "posts"):
+            connection.execute(text(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), 100)"))
     return made
 
 
