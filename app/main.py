@@ -4,7 +4,6 @@ import signal
 import threading
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -12,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
-from app import lanes, postman, problems, schedule
+from app import chores, lanes, problems
 from app.config import Settings, get_settings
 from app.database import dispose, get_engine
 from app.middleware.admission import Admission
@@ -42,7 +41,6 @@ from app.routers import (
     user,
     vote,
 )
-from app.services import gc
 
 LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
 EXPOSED_HEADERS = ["ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", "X-Request-ID", *HEADERS]
@@ -62,18 +60,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 stop(number, frame)
 
         signal.signal(signal.SIGTERM, begin_to_stop)
-    with postman.at_work(), schedule.running(*tasks(get_settings())):
+    with chores.being_done():
         yield
         await lanes.drain()
     dispose()
-
-
-def tasks(settings: Settings) -> list[schedule.Task]:
-    """What is done beside the requests."""
-    interval = timedelta(minutes=settings.gc_interval_minutes)
-    if not interval:
-        return []
-    return [schedule.Task("gc", lambda is_stopping: dict(gc.collect(is_stopping=is_stopping)), interval)]
 
 
 def cors(settings: Settings) -> dict[str, Any]:
