@@ -14,11 +14,11 @@ from sqlalchemy import URL, Connection, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from alembic import context
+from alembic import command, context
 from app import local_postgres
 from app.config import ConfigurationError, get_settings
 from app.models import Base
-from app.services.health import MIGRATION_LOCK
+from app.services.health import MIGRATION_LOCK, Health, check
 
 # A migration that waits for a lock makes everybody else wait behind it; rather fail and run again. It counts inside
 # transactions only: CREATE INDEX CONCURRENTLY waits outside of one, for as long as it takes, with nobody behind it.
@@ -96,7 +96,23 @@ def run_online() -> None:
             only_run(guard),
             engine.connect() as connection,
         ):
+            if is_for_an_older_release(guard):
+                config.print_stdout("a newer release has migrated this database; there is nothing to do")
+                return
             migrate(connection)
+
+
+def is_for_an_older_release(guard: Connection) -> bool:
+    """Whether this is `alembic upgrade head` of a release that was put back in the place of a newer one.
+
+    Alembic has not heard of the newer one's revisions, and would fail; with it the step before the release, and so the
+    rollback. Everything but an upgrade has to fail.
+    """
+    asked_for, *_ = getattr(config.cmd_opts, "cmd", (None,))
+    if asked_for is not command.upgrade or getattr(config.cmd_opts, "revision", None) != "head":
+        return False
+    (found,) = check(guard, [None])
+    return isinstance(found, Health) and found.is_ahead
 
 
 def is_lock_refused(error: DBAPIError) -> bool:

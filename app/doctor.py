@@ -146,6 +146,9 @@ def _migrations(connection: Connection) -> Finding:
     (found,) = health.check(connection, [None])
     if isinstance(found, Exception):
         raise found
+    if found.is_ahead:
+        what = f"migrations: at {found.revision}, newer than {found.head}, which this code was written for"
+        return Finding("warn", what, "deploy the newer release, if it is not on its way")
     if found.is_migrated:
         return Finding("ok", f"migrations: at {found.revision}, the newest")
     mend = "run: alembic upgrade head (or, for a database of the tutorial: python -m app adopt)"

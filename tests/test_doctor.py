@@ -127,6 +127,15 @@ def test_database_that_is_not_migrated_is_told_how_and_nothing_else(own: Engine,
     assert "alembic upgrade head" in found
 
 
+def test_release_older_than_the_database_is_told_so(own: Engine) -> None:
+    with own.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    (found,) = troubles(own)
+
+    assert found.startswith("warn  migrations: at 9999, newer than ")
+
+
 def test_superuser_is_a_warning_in_development_and_a_failure_in_production(own: Engine) -> None:
     settings = get_settings()
     for environment, level in (("development", "warn"), ("production", "FAIL")):

@@ -1,5 +1,6 @@
 """Whether the database is reachable and migrated to what this code was written for."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,6 +10,7 @@ from sqlalchemy import Connection, text
 
 # Held by whoever migrates. Any number that no other program takes a lock on in this database: "posts" in ASCII.
 MIGRATION_LOCK = 0x706F737473
+_NUMBERED = re.compile(r"[0-9]{4}")
 ALEMBIC_INI = Path(__file__).resolve().parent.parent.parent / "alembic.ini"
 
 
@@ -20,8 +22,17 @@ class Health:
     head: str | None
 
     @property
+    def is_ahead(self) -> bool:
+        """Whether a newer release has migrated it. Our revisions are numbered; those of anybody else are not."""
+        return bool(self.head and self.revision and _NUMBERED.fullmatch(self.revision) and self.revision > self.head)
+
+    @property
     def is_migrated(self) -> bool:
-        return self.revision == self.head
+        """Whether this code can use it: also while the next release takes over from it, and after a rollback.
+
+        What the next release's migrations do, the release before it can live with (docs/migrations.md).
+        """
+        return self.revision == self.head or self.is_ahead
 
 
 @lru_cache

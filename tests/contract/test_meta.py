@@ -54,6 +54,24 @@ def test_a_server_on_a_database_that_is_not_migrated_is_not_ready(client: TestCl
     assert alive.status_code == 200
 
 
+@pytest.mark.parametrize(("revision", "status"), [("9999", 200), ("f4b0c2d1e3a5", 503), ("99999", 503)])
+def test_a_server_whose_successor_has_migrated_stays_ready_but_not_on_a_strangers_database(
+    client: TestClient, connection: Connection, revision: str, status: int
+) -> None:
+    from tests.contract.answers import assert_documented
+
+    client.event_hooks["response"].remove(assert_documented)
+    (head,) = connection.exec_driver_sql("SELECT version_num FROM alembic_version").one()
+    connection.exec_driver_sql("UPDATE alembic_version SET version_num = %s", (revision,))
+    try:
+        response = client.get("/readyz")
+    finally:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = %s", (head,))
+        client.event_hooks["response"].append(assert_documented)
+
+    assert response.status_code == status
+
+
 @pytest.mark.parametrize("path", EVERYWHERE)
 def test_every_answer_tells_browsers_to_be_careful(client: TestClient, path: str) -> None:
     headers = client.get(path).headers

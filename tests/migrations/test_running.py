@@ -46,6 +46,25 @@ def test_two_upgrades_at_once_both_succeed(url: URL, looking: Connection) -> Non
     assert sum(error.count("Running upgrade") for error in errors) == len(revisions())
 
 
+def test_release_that_was_put_back_finds_nothing_to_migrate_and_can_do_nothing_else(
+    url: URL, looking: Connection
+) -> None:
+    command.upgrade(config_for(url), "head")
+    looking.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    upgraded = run_alembic("upgrade", "head", DATABASE_URL=address(url))
+    others = [run_alembic(*what, DATABASE_URL=address(url)) for what in (("downgrade", "-1"), ("upgrade", "0001"))]
+
+    assert (upgraded.returncode, upgraded.stdout) == (
+        0, "a newer release has migrated this database; there is nothing to do\n",
+    )  # fmt: skip
+    assert [other.returncode != 0 for other in others] == [True, True]
+    assert version(looking) == "9999"
+
+    looking.execute(text("UPDATE alembic_version SET version_num = 'f4b0c2d1e3a5'"))
+    assert run_alembic("upgrade", "head", DATABASE_URL=address(url)).returncode != 0
+
+
 def test_blocked_migration_gives_up_soon_changes_nothing_and_succeeds_when_run_again(
     url: URL, engine: Engine, looking: Connection
 ) -> None:
