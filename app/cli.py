@@ -2,6 +2,7 @@
 
 import json
 import logging
+import logging.config
 import secrets
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from sqlalchemy.exc import OperationalError
 
-from app import local_postgres, seeding, serving
+from app import local_postgres, logs, seeding, serving
 from app.config import ConfigurationError, get_settings
 from app.migrated import database, go_past_the_pooler, migrate, migrated_database
 from app.user_cli import Refused, users
@@ -77,6 +78,22 @@ def serve() -> None:
 
     with serving.listening() as listener:
         serving.serve(listener, announce)
+
+
+@cli.command()
+def worker() -> None:
+    """Send mails and remove what has expired, without serving. The database must be configured and migrated.
+
+    For servers that leave it to others: they have MAIL_ENABLED=false and GC_INTERVAL_MINUTES=0. Any number may run.
+    SIGTERM ends it gracefully.
+    """
+    settings = get_settings()
+    if settings.database is None:
+        raise ConfigurationError("no database is configured; set DATABASE_URL")
+    from app import chores  # noqa: PLC0415 - it reads the settings, and their errors are this command's to tell.
+
+    logging.config.dictConfig(logs.config(settings))
+    chores.do_until_told_to_stop()
 
 
 @cli.command()

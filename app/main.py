@@ -4,7 +4,6 @@ import signal
 import threading
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -12,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
-from app import lanes, postman, problems, schedule
+from app import chores, lanes, problems, schedule
 from app.config import Settings, get_settings
 from app.database import dispose, get_engine
 from app.hot import HotPath
@@ -44,7 +43,6 @@ from app.routers import (
     user,
     vote,
 )
-from app.services import gc
 
 LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
 EXPOSED_HEADERS = ["ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", "X-Request-ID", *HEADERS]
@@ -64,22 +62,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 stop(number, frame)
 
         signal.signal(signal.SIGTERM, begin_to_stop)
-    with postman.at_work(), schedule.running(*tasks(get_settings())):
+    replica = get_replica()
+    care = [schedule.Task("replica", lambda _: replica.keep(), KEPT_EVERY, is_shared=False)] if replica else []
+    with chores.being_done(), schedule.running(*care):
         yield
         await lanes.drain()
-    if replica := get_replica():
+    if replica:
         replica.close()
     dispose()
-
-
-def tasks(settings: Settings) -> list[schedule.Task]:
-    """What is done beside the requests."""
-    found = []
-    if interval := timedelta(minutes=settings.gc_interval_minutes):
-        found.append(schedule.Task("gc", lambda is_stopping: dict(gc.collect(is_stopping=is_stopping)), interval))
-    if replica := get_replica():
-        found.append(schedule.Task("replica", lambda _: replica.keep(), KEPT_EVERY, is_shared=False))
-    return found
 
 
 def cors(settings: Settings) -> dict[str, Any]:

@@ -75,6 +75,8 @@ def serve(listener: socket.socket, announce: Announce) -> None:
         ws="none",
         # Who called is what the socket says; a header that anybody can send is not believed.
         proxy_headers=False,
+        # Longer than proxies keep an idle connection (60 s is usual): who closes first loses no request on its way.
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=30,
         # A worker that is silent for so long hangs; uvicorn's five seconds are too few to start on a busy machine.
         timeout_worker_healthcheck=30,

@@ -15,8 +15,11 @@ import httpx2
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from app import outbox
 from tests.conftest import ROOT, administration
 from tests.fixtures import Person, free_port
+from tests.mail_server import MailServer
+from tests.races.waiting import wait_until
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 PATIENCE_SECONDS = 60
@@ -103,7 +106,7 @@ def test_help_names_every_command_and_every_option_is_explained() -> None:
     overview = app("--help")
 
     assert overview.returncode == 0
-    for command in ("run", "serve", "seed", "gc", "openapi", "adopt", "recount", "doctor"):
+    for command in ("run", "serve", "worker", "seed", "gc", "openapi", "adopt", "recount", "doctor"):
         assert re.search(rf"^\W*{command}\s+\S", overview.stdout, re.MULTILINE)
         assert app(command, "--help").returncode == 0
     assert "--votes" in app("seed", "--help").stdout
@@ -222,6 +225,57 @@ def test_server_whose_database_is_away_starts_and_says_so(start: Start) -> None:
 
     server.wait_for("(WARNING app not ready: )")
     assert server.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.slow
+def test_worker_does_what_a_server_leaves_to_it_and_ends_with_what_is_under_way(
+    start: Start, connection: Connection, person: Person, mail_server: MailServer
+) -> None:
+    connection.execute(
+        text("""
+            INSERT INTO idempotency_keys (key, fingerprint, status, body, expires_at) VALUES ('key', '', 201, '', now())
+        """)
+    )
+    server = start("serve", MAIL_ENABLED="false", GC_INTERVAL_MINUTES="0")
+    address = server.wait_for(r"serving on (http://\S+)")
+    assert httpx2.post(f"{address}/password-reset", json={"email": person.email}).status_code == 202
+    time.sleep(3)  # More than a postman's pause.
+    left = "(SELECT count(*) FROM outgoing_mails) + (SELECT count(*) FROM idempotency_keys)"
+    assert connection.scalar(text(f"SELECT {left}")) == 2
+
+    smtp = {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(mail_server.port), "SMTP_TLS": "none"}
+    # Its first run comes within a fifth of the interval.
+    worker = start("worker", MAIL_ENABLED="true", GC_INTERVAL_MINUTES="1", **smtp)
+    wait_until(connection, f"SELECT {left} = 0")
+    assert [mail.address for mail in mail_server.received] == [person.email]
+    for n in range(200):
+        outbox.post(connection, "email_changed", f"person{n}@example.com")
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    while len(mail_server.received) < 2:
+        assert time.monotonic() < give_up_at
+        time.sleep(0.01)
+
+    assert worker.end(signal.SIGTERM) == 0
+
+    assert connection.scalar(text("SELECT count(*) FROM outgoing_mails")) == 201 - len(mail_server.received)
+    assert connection.scalar(text("SELECT count(*) FROM outgoing_mails WHERE attempt_count > 0")) == 0
+    assert "Traceback" not in worker.said
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"MAIL_ENABLED": "false", "GC_INTERVAL_MINUTES": "0"}, "a worker has nothing to do"),
+        ({"MAIL_ENABLED": "true", "DATABASE_URL": ""}, "no database is configured"),
+    ],
+)
+def test_worker_that_could_do_nothing_says_so_in_one_line(settings: dict[str, str], reason: str) -> None:
+    refused = app("worker", **settings)
+
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: ")
+    assert reason in refused.stderr
+    assert refused.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -11,8 +11,8 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 PROJECT = Path(__file__).resolve().parent.parent
 NAMES = ["requirements", "requirements-local", "requirements-dev"]
-# Tests run without what only the benchmark and tracing need: of these locks they see what the files themselves tell.
-ALL_NAMES = [*NAMES, "requirements-tracing", "requirements-bench"]
+# Tests run without what only the benchmark, tracing and the audit need: of these locks they see what the files tell.
+ALL_NAMES = [*NAMES, "requirements-tracing", "requirements-bench", "requirements-audit"]
 
 
 def requirements(path: Path) -> Iterator[Requirement]:

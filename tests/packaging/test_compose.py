@@ -1,6 +1,7 @@
 """The Compose stack, as far as its file tells: CI starts the real one."""
 
 import re
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from app.config import Settings
 ROOT = Path(__file__).resolve().parents[2]
 STACK = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = STACK["services"]
-OURS = ["migrate", "api"]
+OURS = ["migrate", "api", "worker"]
+LASTING = ["postgres", "api", "worker", "nginx"]
 REQUIRED = {"SECRET_KEY": "0123456789abcdef" * 3, "DATABASE_PASSWORD": "p/@:%$ word"}
 
 
@@ -86,17 +88,75 @@ def test_migrations_are_a_step_of_their_own_before_the_api() -> None:
     assert "command" not in SERVICES["api"], "the image's own command serves"
 
 
-@pytest.mark.parametrize("service", OURS)
+def test_one_worker_does_what_the_api_leaves_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    api, worker = (settings(name, REQUIRED, monkeypatch) for name in ("api", "worker"))
+    assert (api.mail_enabled, api.gc_interval_minutes) == (False, 0)
+    assert (worker.mail_enabled, worker.gc_interval_minutes) == (True, 60)
+    assert SERVICES["worker"]["command"] == ["python", "-m", "app", "worker"]
+    assert SERVICES["worker"]["depends_on"] == SERVICES["api"]["depends_on"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
 def test_a_service_can_write_nothing_and_gain_nothing(service: str) -> None:
     assert SERVICES[service]["read_only"] is True
     assert SERVICES[service]["cap_drop"] == ["ALL"]
-    assert "no-new-privileges:true" in SERVICES[service]["security_opt"]
-    assert not {"privileged", "cap_add", "user", "volumes"} & set(SERVICES[service])
+    assert SERVICES[service]["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in SERVICES[service]
+    assert all("noexec" in mount and "size=" in mount for mount in SERVICES[service]["tmpfs"])
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_ours_need_no_right_at_all(service: str) -> None:
+    assert not {"cap_add", "user", "volumes"} & set(SERVICES[service]), "the image says who it runs as"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_is_bounded_and_so_is_its_log(service: str) -> None:
+    assert {"mem_limit", "cpus", "pids_limit"} <= set(SERVICES[service])
+    assert set(SERVICES[service]["logging"]["options"]) == {"max-size", "max-file"}
+
+
+@pytest.mark.parametrize("service", LASTING)
+def test_a_service_that_ends_is_started_again_and_has_time_to_end(service: str) -> None:
+    assert SERVICES[service]["restart"] == "unless-stopped"
+    assert SERVICES[service]["stop_grace_period"]
+    assert "healthcheck" in SERVICES[service]
+
+
+def test_the_api_trusts_the_proxy_and_nobody_else() -> None:
+    members = {
+        name: service["networks"]["front"] for name, service in SERVICES.items() if "front" in service["networks"]
+    }
+    assert set(members) == {"api", "nginx"}
+    assert SERVICES["api"]["environment"]["TRUSTED_PROXIES"] == members["nginx"]["ipv4_address"]
+    (network,) = STACK["networks"]["front"]["ipam"]["config"]
+    assert all(ip_address(member["ipv4_address"]) in ip_network(network["subnet"]) for member in members.values())
+
+
+def test_neither_the_api_nor_the_database_reaches_the_internet() -> None:
+    inside = {name for name, network in STACK["networks"].items() if network and network.get("internal")}
+    assert set(SERVICES["api"]["networks"]) <= inside
+    assert set(SERVICES["postgres"]["networks"]) <= inside
+
+
+def test_nginx_runs_the_tested_files_as_nobody_of_importance() -> None:
+    nginx = SERVICES["nginx"]
+    assert nginx["user"] == "101:101"
+    for volume in nginx["volumes"]:
+        source, target, mode = interpolated(volume, {}).split(":")
+        assert (ROOT / source).exists(), source
+        assert target.startswith("/etc/nginx/")
+        assert mode == "ro"
+    upstream, local = ((ROOT / f"deploy/nginx/{name}.conf").read_text() for name in ("upstream.compose", "upstream"))
+    for wanted in ("upstream api {", "keepalive 64;", "keepalive_timeout 60s;"):
+        assert wanted in upstream
+        assert wanted in local
+    assert "server api:8000;" in upstream
 
 
 def test_the_api_is_healthy_only_when_it_is_ready() -> None:
     assert "/readyz" in SERVICES["api"]["healthcheck"]["test"][-1]
-    assert SERVICES["api"]["restart"] == "unless-stopped"
+    assert SERVICES["nginx"]["depends_on"] == {"api": {"condition": "service_healthy"}}
 
 
 def test_data_outlive_the_container() -> None:
@@ -106,8 +166,8 @@ def test_data_outlive_the_container() -> None:
     assert "postgres-data" in STACK["volumes"]
 
 
-def test_only_the_api_is_published_and_only_to_this_machine() -> None:
+def test_only_nginx_is_published_and_only_to_this_machine() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert {name: [interpolated(port, {}) for port in ports] for name, ports in published.items()} == {
-        "api": ["127.0.0.1:8000:8000"]
+        "nginx": ["127.0.0.1:8000:8080"]
     }

@@ -49,3 +49,7 @@ def test_web_is_a_production_server_that_the_settings_accept(monkeypatch: pytest
 
 def test_release_migrates_before_the_new_code_serves() -> None:
     assert environment("release", "alembic upgrade head", GIVEN)["ENVIRONMENT"] == "production"
+
+
+def test_worker_is_there_for_who_wants_one_and_says_what_it_is() -> None:
+    assert environment("worker", "python -m app worker", GIVEN)["ENVIRONMENT"] == "production"

@@ -16,6 +16,8 @@ TEXT = (GITHUB / "workflows" / "ci.yml").read_text()
 WORKFLOW = yaml.safe_load(TEXT)
 JOBS = WORKFLOW["jobs"]
 DEPLOY = JOBS["deploy"]
+ROLLBACK_TEXT = (GITHUB / "workflows" / "rollback.yml").read_text()
+ROLLBACK = yaml.safe_load(ROLLBACK_TEXT)
 Step = dict[str, object]
 
 
@@ -24,21 +26,26 @@ def steps(using: str) -> list[Step]:
     return [step for step in every if str(step.get("uses", "")).startswith(using)]
 
 
-def test_there_is_one_workflow_and_it_runs_on_pushes_and_pull_requests() -> None:
-    assert [path.name for path in (GITHUB / "workflows").iterdir()] == ["ci.yml"]
+def test_one_workflow_runs_on_pushes_and_pull_requests_and_the_other_by_hand() -> None:
+    assert sorted(path.name for path in (GITHUB / "workflows").iterdir()) == ["ci.yml", "rollback.yml"]
+    assert set(ROLLBACK[True]) == {"workflow_dispatch"}
     assert set(WORKFLOW[True]) == {"push", "pull_request"}, "above all not pull_request_target"
 
 
 def test_every_action_is_pinned_to_a_commit_and_says_its_version() -> None:
-    lines = re.findall(r"uses: (.*)$", TEXT, re.MULTILINE)
+    lines = re.findall(r"uses: (.*)$", TEXT + ROLLBACK_TEXT, re.MULTILINE)
     assert lines
     assert not [line for line in lines if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)]
 
 
-def test_every_job_has_a_time_limit_and_may_only_read() -> None:
-    assert WORKFLOW["permissions"] == {}
-    assert {str(job["permissions"]) for job in JOBS.values()} == {"{'contents': 'read'}"}
-    assert all(job["timeout-minutes"] <= 60 for job in JOBS.values())
+def test_every_job_has_a_time_limit_and_may_only_read_but_the_one_that_publishes() -> None:
+    assert WORKFLOW["permissions"] == ROLLBACK["permissions"] == {}
+    jobs = JOBS | ROLLBACK["jobs"]
+    assert jobs["publish"]["permissions"] == {
+        "contents": "read", "packages": "write", "id-token": "write", "attestations": "write",
+    }  # fmt: skip
+    assert {str(job["permissions"]) for name, job in jobs.items() if name != "publish"} == {"{'contents': 'read'}"}
+    assert all(job["timeout-minutes"] <= 60 for job in jobs.values())
 
 
 def test_no_checkout_leaves_its_token_behind() -> None:
@@ -59,8 +66,33 @@ def test_the_suite_runs_on_the_oldest_and_the_newest_postgresql() -> None:
     assert "env" not in JOBS["embedded"], "the embedded server is what runs when nothing is configured"
 
 
-def test_deployment_waits_for_every_other_job() -> None:
-    assert set(DEPLOY["needs"]) == set(JOBS) - {"deploy"}
+def test_deployment_and_the_image_wait_for_every_check() -> None:
+    assert set(DEPLOY["needs"]) == set(JOBS["publish"]["needs"]) == set(JOBS) - {"deploy", "publish"}
+
+
+def test_only_a_push_to_main_publishes_the_image_with_what_was_built_and_of_what() -> None:
+    assert JOBS["publish"]["if"] == DEPLOY["if"]
+    provenance, materials = [cast("Step", step["with"]) for step in steps("actions/attest")]
+    assert "sbom-path" not in provenance
+    assert materials["sbom-path"] == "sbom.cdx.json"
+    assert provenance["subject-digest"] == materials["subject-digest"] == "${{ steps.image.outputs.digest }}"
+
+
+def test_vulnerabilities_are_looked_up_for_everything_that_is_deployed_but_for_one_exception() -> None:
+    (audit,) = [str(step["run"]) for step in JOBS["audit"]["steps"] if "pip-audit " in str(step.get("run", ""))]
+    assert "--strict" in audit, "what could not be looked up is a failure"
+    assert "--requirement requirements.lock" in audit
+    assert re.findall(r"--ignore-vuln (\S+)", audit) == ["CVE-2024-23342"]
+    assert "# CVE-2024-23342: " in TEXT
+
+
+def test_a_rollback_goes_through_the_gate_and_never_runs_beside_a_deployment() -> None:
+    (job,) = ROLLBACK["jobs"].values()
+    assert job["if"] == "github.ref == 'refs/heads/main'"
+    assert job["environment"] == DEPLOY["environment"]
+    assert ROLLBACK["concurrency"] == DEPLOY["concurrency"]
+    assert "inputs." not in "".join(str(step.get("run", "")) for step in job["steps"]), "inputs are no code"
+    assert ROLLBACK[True]["workflow_dispatch"]["inputs"]["migrations_are_compatible"]["default"] is False
 
 
 def test_only_a_push_to_main_is_deployed_through_the_gate_one_at_a_time() -> None:

@@ -1,0 +1,45 @@
+#!/usr/bin/env python3
+"""Writes the bill of materials (CycloneDX) of a hashed lock, and fails unless it has all of it: `sbom.py LOCK OUTPUT`.
+
+Needs requirements-audit.lock to be installed. The same lock gives the same bytes.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def locked(lock: Path) -> dict[str, str]:
+    """The version of each package that the lock names."""
+    return dict(re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)", lock.read_text(), re.MULTILINE))
+
+
+def missing(sbom: dict[str, Any], wanted: dict[str, str]) -> list[str]:
+    """What of the lock is not in the document with its version and a SHA-256."""
+    found = {
+        (component["name"], component["version"])
+        for component in sbom["components"]
+        if any(
+            checksum["alg"] == "SHA-256"
+            for reference in component.get("externalReferences", ())
+            for checksum in reference.get("hashes", ())
+        )
+    }
+    return sorted(f"{name}=={version}" for name, version in wanted.items() if (name, version) not in found)
+
+
+def main() -> None:
+    lock, output = Path(sys.argv[1]), Path(sys.argv[2])
+    command = [sys.executable, "-m", "cyclonedx_py", "requirements", "--pyproject", "pyproject.toml"]
+    subprocess.run([*command, "--output-reproducible", "-o", str(output), str(lock)], check=True)  # noqa: S603 - ours.
+    wanted = locked(lock)
+    if not wanted or (absent := missing(json.loads(output.read_text()), wanted)):
+        sys.exit(f"error: the bill of materials lacks {', '.join(absent) if wanted else 'everything'}")
+    print(f"{output}: all {len(wanted)} packages of {lock}, with hashes")  # noqa: T201 - what it is for.
+
+
+if __name__ == "__main__":
+    main()

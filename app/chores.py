@@ -1,0 +1,50 @@
+"""What is done beside the requests: mails are sent, and what has expired is removed.
+
+Server processes do it by themselves; `python -m app worker` does nothing else. Whoever finds work due takes it, by
+statements that let one of all processes have it: so any number of either may run, on any number of machines.
+"""
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from app import postman, schedule
+from app.config import ConfigurationError, Settings, get_settings
+from app.database import dispose
+from app.services import gc
+
+logger = logging.getLogger("app")
+
+
+def tasks(settings: Settings) -> list[schedule.Task]:
+    """What is done again and again."""
+    interval = timedelta(minutes=settings.gc_interval_minutes)
+    if not interval:
+        return []
+    return [schedule.Task("gc", lambda is_stopping: dict(gc.collect(is_stopping=is_stopping)), interval)]
+
+
+@contextmanager
+def being_done() -> Iterator[None]:
+    """Do them while the block runs, as far as the settings say that this process does."""
+    with postman.at_work(), schedule.running(*tasks(get_settings())):
+        yield
+
+
+def do_until_told_to_stop() -> None:
+    """Do them until SIGTERM, and return when what was under way is done, or was given up.
+
+    Raises `ConfigurationError` where the settings leave nothing to do.
+    """
+    settings = get_settings()
+    if not settings.mail_enabled and not settings.gc_interval_minutes:
+        raise ConfigurationError("MAIL_ENABLED is false and GC_INTERVAL_MINUTES is 0, so a worker has nothing to do")
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    with being_done():
+        logger.info("working: mails and whatever is due, but no requests")
+        stop.wait()
+    dispose()

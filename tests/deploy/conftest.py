@@ -1,0 +1,199 @@
+"""Real nginx and real HAProxy on this machine, with the files of deploy/: only their ports and paths are changed."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import text
+
+from tests.conftest import ROOT
+from tests.fixtures import EMPTIED, Server, _server, free_port
+
+DEPLOY = ROOT / "deploy"
+# Debian keeps them where only root's PATH leads.
+PATHS = f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin"
+NGINX, HAPROXY = shutil.which("nginx", path=PATHS), shutil.which("haproxy", path=PATHS)
+OPENSSL = shutil.which("openssl", path=PATHS)
+PROXIES = ["nginx", "haproxy"]
+METRICS_TOKEN = "a token of these tests, with 32 bytes and more"
+# Slow clients come from 127.0.0.1, as their tool has no choice; the others from here, so that one sees the two apart.
+HONEST_ADDRESS = "127.0.0.2"
+PATIENCE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A proxy in a process of its own."""
+
+    name: str
+    url: str
+    port: int
+    folder: Path
+
+    def client(self, address: str = HONEST_ADDRESS, **options: Any) -> httpx2.Client:
+        """A client of that address, which does not mind who signed the certificate."""
+        transport = httpx2.HTTPTransport(verify=False, local_address=address)
+        return httpx2.Client(base_url=self.url, transport=transport, timeout=45, **options)
+
+    @property
+    def log(self) -> str:
+        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
+
+
+def certificate(folder: Path) -> None:
+    """What the two files expect: for nginx the chain and the key, for HAProxy both in one file."""
+    (folder / "tls").mkdir()
+    (folder / "haproxy-tls").mkdir()
+    chain, key = folder / "tls" / "fullchain.pem", folder / "tls" / "privkey.pem"
+    subprocess.run(
+        [
+            OPENSSL or "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+            "-days", "2", "-subj", "/CN=localhost", "-keyout", key, "-out", chain,
+        ],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    (folder / "haproxy-tls" / "site.pem").write_bytes(chain.read_bytes() + key.read_bytes())
+
+
+def replaced(text: str, *pairs: tuple[str, str]) -> str:
+    """The file's text with what belongs to this machine in the place of what belongs to a server."""
+    for pattern, replacement in pairs:
+        assert re.search(pattern, text, re.MULTILINE), pattern
+        text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
+    return text
+
+
+def write_nginx(folder: Path, port: int, upstream_port: int, listen: str = "plain") -> list[str]:
+    """Its command, with the files in place."""
+    source = DEPLOY / "nginx"
+    (folder / "temporary").mkdir(exist_ok=True)
+    main = replaced(
+        (source / "nginx.conf").read_text(),
+        ("/run/nginx.pid", f"{folder}/nginx.pid"),
+        ("/var/log/nginx/", f"{folder}/"),
+        ("/var/lib/nginx/", f"{folder}/temporary/"),
+    )
+    (folder / "nginx.conf").write_text(main)
+    upstream = replaced((source / "upstream.conf").read_text(), (r"127\.0\.0\.1:8000", f"127.0.0.1:{upstream_port}"))
+    (folder / "upstream.conf").write_text(upstream)
+    if listen == "plain":
+        text = replaced((source / "plain.conf").read_text(), ("listen 8080", f"listen 127.0.0.1:{port}"))
+    else:
+        text = replaced(
+            (source / "tls.conf").read_text(),
+            ("listen 443", f"listen 127.0.0.1:{port}"),
+            (r"listen \[::\]:443", f"listen [::1]:{port}"),
+            ("/etc/nginx/tls/", f"{folder}/tls/"),
+        )
+    (folder / "listen.conf").write_text(text)
+    return [NGINX or "nginx", "-c", f"{folder}/nginx.conf", "-e", "stderr"]
+
+
+def write_haproxy(folder: Path, port: int, upstream_port: int) -> list[str]:
+    """Its command, with the file in place."""
+    pairs = [
+        ("bind :::443 v4v6", f"bind 127.0.0.1:{port}"),
+        ("/etc/haproxy/tls/", f"{folder}/haproxy-tls/"),
+        ("/dev/log local0", "stdout format raw local0"),
+        (r"127\.0\.0\.1:8000", f"127.0.0.1:{upstream_port}"),
+    ]
+    if os.geteuid() != 0:
+        pairs.append((r"^    (user|group) haproxy\n", ""))  # There is nobody to become.
+    text = replaced((DEPLOY / "haproxy" / "haproxy.cfg").read_text(), *pairs)
+    (folder / "haproxy.cfg").write_text(text)
+    return [HAPROXY or "haproxy", "-f", f"{folder}/haproxy.cfg"]
+
+
+@contextmanager
+def folder_for_proxy() -> Iterator[Path]:
+    """Where also the account that the proxy becomes may go."""
+    folder = Path(tempfile.mkdtemp(prefix="proxy-"))
+    folder.chmod(0o711)
+    try:
+        certificate(folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def proxy_before(name: str, upstream_port: int, *, listen: str = "plain") -> Iterator[Proxy]:
+    """The proxy, as soon as it listens."""
+    skip_without(name)
+    port = free_port()
+    with folder_for_proxy() as folder, (folder / "output.log").open("wb") as output:
+        if name == "nginx":
+            command = [*write_nginx(folder, port, upstream_port, listen), "-g", "daemon off;"]
+        else:
+            command = [*write_haproxy(folder, port, upstream_port), "-db"]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        scheme = "http" if (name, listen) == ("nginx", "plain") else "https"
+        proxy = Proxy(name, f"{scheme}://127.0.0.1:{port}", port, folder)
+        try:
+            _wait_until_it_listens(proxy, process)
+            yield proxy
+        finally:
+            process.terminate()
+            process.wait(timeout=PATIENCE_SECONDS)
+            sys.stdout.write(proxy.log[-5000:])
+
+
+def _wait_until_it_listens(proxy: Proxy, process: subprocess.Popen[bytes]) -> None:
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < give_up_at and process.poll() is None:
+        try:
+            with proxy.client() as client:
+                client.get("/livez")
+        except httpx2.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"{proxy.name} does not answer: {proxy.log}")
+
+
+def skip_without(name: str) -> None:
+    if not (NGINX if name == "nginx" else HAPROXY):
+        pytest.skip(f"{name} is not installed")
+    if OPENSSL is None:
+        pytest.skip("openssl is not installed")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A production server behind a proxy on this machine, for all tests of a module; on empty tables at first."""
+    from app.database import get_engine
+
+    with get_engine().begin() as connection:
+        for table in EMPTIED:
+            connection.execute(text(f"DELETE FROM {table}"))
+    settings = {
+        "ENVIRONMENT": "production", "PASSWORD_HASH_ROUNDS": "10", "WORKERS": "1", "TRUSTED_PROXIES": "127.0.0.1",
+        "METRICS_TOKEN": METRICS_TOKEN, "RATE_LIMIT_PER_MINUTE": "100000", "LOG_FORMAT": "json",
+    }  # fmt: skip
+    with _server(tmp_path_factory.mktemp("server"), settings) as started:
+        yield started
+
+
+@pytest.fixture(scope="module", params=PROXIES)
+def proxy(server: Server, request: pytest.FixtureRequest) -> Iterator[Proxy]:
+    """Each of the proxies, before that server."""
+    with proxy_before(request.param, int(server.url.rpartition(":")[2])) as started:
+        yield started
+
+
+@pytest.fixture
+def start_proxy() -> Iterator[Callable[..., Proxy]]:
+    """Starts a proxy of the test's own: `start_proxy("nginx", 8000, listen="tls")`."""
+    with ExitStack() as stack:
+        yield lambda name, port, **options: stack.enter_context(proxy_before(name, port, **options))

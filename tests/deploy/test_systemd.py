@@ -1,0 +1,86 @@
+"""The systemd units: systemd itself finds nothing wrong with them, and little that could be taken away from them."""
+
+import configparser
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from app.config import Settings
+from tests.conftest import ROOT
+
+UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
+ANALYZE = shutil.which("systemd-analyze")
+# Of 10 for whoever may do anything; systemd calls what is below 2 fine.
+MOST_EXPOSURE = 1.5
+
+needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not installed")
+
+
+def unit(name: str) -> configparser.RawConfigParser:
+    parser = configparser.RawConfigParser(strict=False)
+    parser.read(ROOT / "deploy" / "systemd" / f"{name}.service")
+    return parser
+
+
+def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([ANALYZE or "", *arguments], capture_output=True, text=True, check=False)
+
+
+@needs_systemd
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
+    for path in UNITS:
+        # Their programs are not on this machine; others stand in.
+        text = re.sub(r"/opt/social-posts/\.venv/bin/\w+", "/bin/true", path.read_text())
+        (tmp_path / path.name).write_text(text)
+
+    verified = analyze("verify", "--man=no", *(tmp_path / path.name for path in UNITS))
+
+    assert [line for line in verified.stderr.splitlines() if "social-posts" in line] == []
+    assert len(UNITS) == 3
+
+
+@needs_systemd
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
+def test_a_unit_may_do_little(path: Path) -> None:
+    found = analyze("security", "--offline=true", f"--threshold={MOST_EXPOSURE * 10:.0f}", path)
+
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "Overall exposure level" in found.stdout
+
+
+@needs_systemd
+def test_the_threshold_is_one(tmp_path: Path) -> None:
+    (tmp_path / "open.service").write_text("[Service]\nExecStart=/bin/true\n")
+
+    assert analyze(
+        "security", "--offline=true", f"--threshold={MOST_EXPOSURE * 10:.0f}", tmp_path / "open.service"
+    ).returncode
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
+def test_a_unit_is_nobody_of_importance_and_holds_no_secret(path: Path) -> None:
+    service = unit(path.stem)["Service"]
+
+    assert (service["User"], service["Group"]) == ("social-posts", "social-posts")
+    assert service["EnvironmentFile"] == "/etc/social-posts/environment"
+    assert not re.search(r"SECRET|PASSWORD|TOKEN|DATABASE_URL", path.read_text().replace("secrets", ""))
+
+
+def test_migrations_come_before_everything_else() -> None:
+    for name in ("social-posts", "social-posts-worker"):
+        assert unit(name)["Unit"]["Requires"] == "social-posts-migrate.service"
+        assert "social-posts-migrate.service" in unit(name)["Unit"]["After"]
+    assert unit("social-posts-migrate")["Service"]["Type"] == "oneshot"
+    assert unit("social-posts-migrate")["Service"]["ExecStart"].endswith("/alembic upgrade head")
+
+
+def test_the_api_leaves_to_the_worker_what_the_settings_know() -> None:
+    text = (ROOT / "deploy" / "systemd" / "social-posts.service").read_text()
+    names = re.findall(r"\b([A-Z_]+)=", "".join(re.findall(r"^Environment=(ENVIRONMENT.*)$", text, re.MULTILINE)))
+
+    assert {"MAIL_ENABLED", "GC_INTERVAL_MINUTES"} <= set(names)
+    assert {name.lower() for name in names} <= set(Settings.model_fields)
+    assert unit("social-posts-worker")["Service"]["ExecStart"].endswith("-m app worker")
