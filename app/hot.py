@@ -1,6 +1,6 @@
 """The short way to the hot routes, past FastAPI's router, exit stacks and solver.
 
-Those cost more than all else that is done for a page (docs/decisions/0014). A hot route is an ordinary route all the
+Those cost more than all else that is done for a page (docs/decisions/0012). A hot route is an ordinary route all the
 same: it stands in the document, and whatever is out of the ordinary about a request (an id that is no number, a body
 that is not as declared, an `Idempotency-Key`, tracing) is left to FastAPI, before anything was done.
 """
