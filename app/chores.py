@@ -28,9 +28,9 @@ def tasks(settings: Settings) -> list[schedule.Task]:
 
 
 @contextmanager
-def being_done() -> Iterator[None]:
-    """Do them while the block runs, as far as the settings say that this process does."""
-    with postman.at_work(), schedule.running(*tasks(get_settings())):
+def being_done(*own: schedule.Task) -> Iterator[None]:
+    """Do them while the block runs, as far as the settings leave them to this process, and what is its own."""
+    with postman.at_work(), schedule.running(*tasks(get_settings()), *own):
         yield
 
 

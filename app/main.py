@@ -64,7 +64,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         signal.signal(signal.SIGTERM, begin_to_stop)
     replica = get_replica()
     care = [schedule.Task("replica", lambda _: replica.keep(), KEPT_EVERY, is_shared=False)] if replica else []
-    with chores.being_done(), schedule.running(*care):
+    with chores.being_done(*care):
         yield
         await lanes.drain()
     if replica:
