@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Event, Thread
 
 import pytest
@@ -217,7 +217,7 @@ def test_slow_statements_are_cut_after_one_timeout_and_leave_no_transaction_open
         await client.close()
         return answer
 
-    async def run() -> list[Answer]:
+    async def run() -> Sequence[Answer]:
         first, second, third, fourth, fifth = clients_of(server, people[:5])
         return await asyncio.gather(
             ask(first, "GET", "/posts"),
