@@ -8,12 +8,13 @@ from contextlib import nullcontext
 
 import httpx2
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from tests.figures import Figure
 from tests.fixtures import Person
 from tests.races.conftest import Call, Crowd, count, statuses, wrong_counts
 from tests.races.killing import backends_killed
+from tests.races.waiting import in_background, wait_until_blocked
 
 
 def vote(caller: Person, post_id: int, direction: int = 1) -> Call:
@@ -71,6 +72,21 @@ def test_votes_of_many_on_one_post_are_all_counted(
     assert statuses(answers) == {201: 60}
     assert max(answer.json()["votes"] for answer in answers) == 60
     assert count(connection, "votes") == 60
+    assert wrong_counts(connection) == 0
+
+
+def test_answer_counts_a_vote_that_was_under_way_when_it_was_asked_for(
+    crowd: Crowd, connection: Connection, database: Engine, make_person: Callable[..., Person],
+    make_post: Callable[..., int],
+) -> None:  # fmt: skip
+    owner, other = make_person(), make_person()
+    post_id = make_post(owner)
+    with database.begin() as under_way:
+        under_way.execute(text("INSERT INTO votes (post_id, user_id) VALUES (:p, :u)"), {"p": post_id, "u": owner.id})
+        answers = in_background(lambda: crowd.send([vote(other, post_id)]))
+        wait_until_blocked(connection, by=under_way)
+
+    assert answers()[0].json()["votes"] == 2
     assert wrong_counts(connection) == 0
 
 
