@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, TypeGuard, TypeVar
 from weakref import WeakKeyDictionary
 
 import psycopg2
@@ -31,6 +31,8 @@ TRY_AGAIN = frozenset({"40001", "40P01"})
 TOOK_TOO_LONG = frozenset({"57014", "55P03"})
 RETRIES = 3
 LONGEST_PAUSE_SECONDS = 0.05
+# Whoever has waited for longer behind a batch that a silent server or a long-held lock ended fails with it.
+PATIENCE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class _Waiter(Generic[Item, Outcome]):
     item: Item
     order_key: Hashable
     outcome: asyncio.Future[Outcome]
+    since: float
 
 
 @dataclass(slots=True)
@@ -55,8 +58,9 @@ class Batcher(Generic[Item, Outcome]):
     `run(connection, items)` returns for each item, in order, its outcome, or the exception that its caller shall see.
     `connect()` gives the connection for one batch; what leaving it does (a commit) is done before anyone is answered.
     If a whole batch fails, its items run again one by one, so that only the guilty one fails; when the server is lost,
-    or took too long, all fail at once. Batches of a lane that only `reads` are asked once more when their connection
-    broke. What PostgreSQL asks to repeat (SQLSTATE 40001, 40P01) is repeated at most three times.
+    or took too long, all fail at once, and with them those who have waited for `PATIENCE_SECONDS`. So nobody waits
+    longer for a failure than that and one batch. Batches of a lane that only `reads` are asked once more when their
+    connection broke. What PostgreSQL asks to repeat (SQLSTATE 40001, 40P01) is repeated at most three times.
 
     Items with the same `order_key` never share a batch and keep their order. At most `max_batch` items run together;
     past `max_waiting` a newcomer gets `Overloaded` at once.
@@ -91,7 +95,7 @@ class Batcher(Generic[Item, Outcome]):
         # Without an order, everyone is their own kind.
         order_key = self._order_key(item) if self._order_key else object()
         outcome: asyncio.Future[Outcome] = loop.create_future()
-        lane.waiting.append(_Waiter(item, order_key, outcome))
+        lane.waiting.append(_Waiter(item, order_key, outcome, time.monotonic()))
         if lane.task is None:
             lane.task = loop.create_task(self._serve(lane))
         return await outcome
@@ -113,6 +117,7 @@ class Batcher(Generic[Item, Outcome]):
         batch: list[_Waiter[Item, Outcome]] = []
         try:
             while batch := self._next_batch(lane.waiting):
+                began_at = time.monotonic()
                 outcomes = await loop.run_in_executor(self._thread, self._outcomes, [waiter.item for waiter in batch])
                 for waiter, outcome in zip(batch, outcomes, strict=True):
                     if waiter.outcome.done():  # Its client went away.
@@ -121,6 +126,8 @@ class Batcher(Generic[Item, Outcome]):
                         waiter.outcome.set_exception(outcome)
                     else:
                         waiter.outcome.set_result(outcome)
+                if _is_server_lost(failure := outcomes[-1]):
+                    _fail_the_patient(lane.waiting, began_at, failure)
         finally:
             lane.task = None
             # Where this task was stopped, because its loop ends, nobody is left waiting for what will not come.
@@ -179,6 +186,19 @@ class Batcher(Generic[Item, Outcome]):
         raise AssertionError("unreachable")
 
 
+def _fail_the_patient(waiting: deque[_Waiter[Item, Outcome]], began_at: float, failure: Exception) -> None:
+    """Whoever waited long behind a batch that met a silent server or a long-held lock is spared meeting it again.
+
+    Nothing of theirs has begun, and they came first: what has the same order key and came later keeps its order.
+    A batch that failed quickly costs the next one nothing.
+    """
+    earlier = time.monotonic() - PATIENCE_SECONDS
+    while began_at < earlier and waiting and waiting[0].since < earlier:
+        waiter = waiting.popleft()
+        if not waiter.outcome.done():
+            waiter.outcome.set_exception(failure)
+
+
 def _as_outcome(error: BaseException) -> Exception:
     """The error as one that a future can carry to whoever waits."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
@@ -197,7 +217,7 @@ def is_connection_lost(error: object) -> bool:
     return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
-def _is_server_lost(outcome: object) -> bool:
+def _is_server_lost(outcome: object) -> TypeGuard[Exception]:
     """Whether asking again, item by item, would only meet the same silent server, full pool or long-held lock."""
     if isinstance(outcome, DBAPIError) and getattr(outcome.orig, "pgcode", None) in TOOK_TOO_LONG:
         return True

@@ -299,6 +299,8 @@ def get_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise ConfigurationError(_first_problem(error.errors(include_input=False)[0])) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f".env is not UTF-8: byte {error.start + 1} cannot be read") from None
 
 
 def _first_problem(problem: Mapping[str, Any]) -> str:

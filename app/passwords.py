@@ -27,13 +27,15 @@ logging.getLogger("passlib.handlers.bcrypt").setLevel(logging.ERROR)
 HASHING_THREAD_COUNT = max(1, (os.cpu_count() or 1) // get_settings().worker_count)
 # A hash takes a quarter of a second: who would wait for longer than half a minute is told at once.
 MOST_WAITING = 128 * HASHING_THREAD_COUNT
-# A thread that hashes gets a third of the time of one that answers, where both want the same core.
+# A thread that hashes gets a third of the time of one that answers, where both want the same core. It is added to what
+# the process was started with: less than that only root may take.
 _NICENESS = 5
 
 
 def _yield_to_others() -> None:
     if sys.platform == "linux":  # Elsewhere a priority is the whole process's.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)
 
 
 _waiting_count = 0

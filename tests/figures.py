@@ -1,5 +1,6 @@
 """What long runs measured, told at the end: also of xdist's workers, whose own output nobody sees."""
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,12 @@ Figure = Callable[[str], None]
 @pytest.fixture
 def figure(record_property: Callable[[str, object], None]) -> Figure:
     """Tells a figure that the test proved: `figure("20,000 cases, none answered 5xx")`."""
-    return lambda words: record_property("figure", words)
+
+    def tell(words: str) -> None:
+        record_property("figure", words)
+        sys.stdout.write(f"{words}\n")  # Where it is not the end yet, and in what a failure shows.
+
+    return tell
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from app.batching import Batcher
+from app.batching import PATIENCE_SECONDS, Batcher
 from app.database import at_once, writing
 from app.errors import Overloaded
 from tests.fixtures import free_port
@@ -775,3 +775,62 @@ def test_server_lost_while_items_run_one_by_one_fails_the_rest_at_once(connectio
     finish(scenario())
     assert runs == [[1, 2, 3, 4, 5], [1], [2]]
     assert kept(connection) == [1]
+
+
+# The server is there, and takes too long.
+
+
+class Blocked(Recorder):
+    """As a `Recorder`, on a connection whose statements are cut after `LIMIT_SECONDS`."""
+
+    LIMIT_SECONDS = 1.0
+
+    def __call__(self, connection: Connection, items: Sequence[Any]) -> list[Any]:
+        connection.execute(text(f"SET statement_timeout = '{self.LIMIT_SECONDS}s'"))
+        try:
+            return super().__call__(connection, items)
+        finally:
+            connection.execute(text("RESET statement_timeout"))
+
+
+def test_who_waited_long_behind_a_batch_that_took_too_long_fails_with_it_and_the_others_run(closed_gate: Gate) -> None:
+    async def scenario() -> None:
+        run = Blocked()
+        lane = batcher(run)
+        with closed_gate():
+            first = start(lane.submit("first"))
+            await happens(run.started)
+            waited = [start(lane.submit(f"waited {number}")) for number in range(3)]
+            await asyncio.sleep(0)
+            waited[1].cancel()
+            await asyncio.sleep(Blocked.LIMIT_SECONDS - 0.1)
+            late = start(lane.submit("late"))
+            await asyncio.wait([first, waited[0], waited[2]])
+        for task in (first, waited[0], waited[2]):
+            assert isinstance(failure := task.exception(), OperationalError)
+            assert getattr(failure.orig, "pgcode", None) == "57014"
+        assert waited[1].cancelled()
+        assert await late == ("answer", "late")
+        assert run.batches == [["first"], ["late"]]
+
+    finish(scenario())
+
+
+def test_who_waited_long_behind_a_batch_that_failed_of_itself_runs(closed_gate: Gate) -> None:
+    def run(connection: Connection, items: Sequence[str]) -> list[tuple[str, str]]:
+        answers = gate(connection, items)
+        return [] if "first" in items else answers
+
+    gate = Recorder()
+
+    async def scenario() -> None:
+        lane = batcher(run)
+        with closed_gate():
+            first = start(lane.submit("first"))
+            await happens(gate.started)
+            waited = start(lane.submit("waited"))
+            await asyncio.sleep(PATIENCE_SECONDS + 0.1)
+        assert await waited == ("answer", "waited")
+        assert isinstance((await asyncio.gather(first, return_exceptions=True))[0], AssertionError)
+
+    finish(scenario())

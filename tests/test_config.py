@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
+from pydantic.fields import FieldInfo
 from sqlalchemy import create_engine
 
 from app.config import ConfigurationError, Settings, get_settings
@@ -33,6 +35,11 @@ def settings_from(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) 
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     return get_settings.__wrapped__()
+
+
+def is_choice(field: FieldInfo) -> bool:
+    """Whether the setting takes one of a few words."""
+    return any(get_origin(kind) is Literal for kind in (field.annotation, *get_args(field.annotation)))
 
 
 @pytest.mark.parametrize(
@@ -122,6 +129,32 @@ def test_a_value_that_cannot_be_used_is_refused_in_one_clear_line(
     assert "\n" not in message
     assert "canary" not in message
     assert environment.get("SECRET_KEY", "") == "" or environment["SECRET_KEY"] not in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name, field in Settings.model_fields.items() if field.annotation in {int, bool} or is_choice(field)],
+)
+def test_nonsense_is_refused_by_every_setting_that_takes_no_words(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        settings_from(monkeypatch, {name.upper(): "canary\nnonsense"})
+
+    assert str(refusal.value).startswith(f"{name.upper()}: Input should be ")
+    assert "\n" not in str(refusal.value)
+    assert "canary" not in str(refusal.value)
+
+
+def test_file_of_settings_that_cannot_be_read_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(b"PORT=\xff\xfe")
+    monkeypatch.setitem(Settings.model_config, "env_file", file)
+
+    with pytest.raises(ConfigurationError) as refusal:
+        settings_from(monkeypatch, {})
+
+    assert str(refusal.value) == ".env is not UTF-8: byte 6 cannot be read"
 
 
 @pytest.mark.parametrize("command", [["app", "serve"], ["alembic", "upgrade", "head"]])

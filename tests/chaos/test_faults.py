@@ -2,9 +2,8 @@
 
 import asyncio
 import signal
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Event, Thread
 
 import pytest
@@ -12,14 +11,10 @@ from sqlalchemy import text
 
 from tests.chaos.conftest import Postgres, miscounted, wait_until_it_takes_connections
 from tests.chaos.load import Answer, Answers, Client, ask_once, for_seconds, press
+from tests.figures import Figure
 from tests.fixtures import Person, Server
 
 Start = Callable[..., Server]
-
-
-def tell(line: str) -> None:
-    """For who runs it with -s, and in what a failure shows."""
-    sys.stdout.write(f"\n{line}\n")
 
 
 class Writers:
@@ -85,7 +80,7 @@ def assert_survived(answers: Answers) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_restart_of_postgres_is_survived_and_over_within_two_seconds(
-    start: Start, postgres: Postgres, people: list[Person], post_ids: list[int], number: signal.Signals
+    start: Start, postgres: Postgres, people: list[Person], post_ids: list[int], number: signal.Signals, figure: Figure
 ) -> None:
     server = start(WORKERS="2")
     accepting_at = 0.0
@@ -110,14 +105,14 @@ def test_restart_of_postgres_is_survived_and_over_within_two_seconds(
     first = min(
         answer.began_at + answer.seconds for answer in answers.with_status(200) if answer.began_at > accepting_at
     )
-    tell(f"R7 {number.name}: {answers.statuses}, first 200 after {first - accepting_at:.2f} s")
+    figure(f"R7 {number.name}: {answers.statuses}, first 200 after {first - accepting_at:.2f} s")
     assert first - accepting_at < 2
     assert server.process.poll() is None
 
 
 @pytest.mark.slow
 def test_no_acknowledged_write_is_lost_when_servers_and_postgres_crash(
-    start: Start, postgres: Postgres, people: list[Person], post_ids: list[int]
+    start: Start, postgres: Postgres, people: list[Person], post_ids: list[int], figure: Figure
 ) -> None:
     writers = Writers(people, post_ids)
     crashes = 0
@@ -136,7 +131,7 @@ def test_no_acknowledged_write_is_lost_when_servers_and_postgres_crash(
         crashes += 2
         assert set(answers.statuses) <= {0, 200, 201, 503}, answers.statuses
     lost = writers.lost(postgres)
-    tell(f"R6: {lost} of {writers.acknowledged_count} acknowledged writes lost in {crashes} crashes")
+    figure(f"R6: {lost} of {writers.acknowledged_count} acknowledged writes lost in {crashes} crashes")
     assert lost == 0
 
 
@@ -179,7 +174,7 @@ def kill_backends(postgres: Postgres, is_over: Event) -> None:
 
 @pytest.mark.slow
 def test_connections_killed_for_half_a_minute(
-    start: Start, postgres: Postgres, people: list[Person], post_ids: list[int]
+    start: Start, postgres: Postgres, people: list[Person], post_ids: list[int], figure: Figure
 ) -> None:
     server = start(WORKERS="2")
     writers = Writers(people[:8], post_ids)
@@ -203,22 +198,39 @@ def test_connections_killed_for_half_a_minute(
         is_over.set()
         thread.join()
     failed = len(reads.with_status(503)) / len(reads.all)
-    tell(f"R8: reads {reads.statuses} ({failed:.3%} refused), writes {writes.statuses}")
+    figure(f"R8: reads {reads.statuses} ({failed:.3%} refused), writes {writes.statuses}")
     assert_survived(reads)
     assert_survived(writes)
     assert writers.lost(postgres) == 0
     assert failed <= 0.001
 
 
-def test_slow_statement_is_cut_and_leaves_no_transaction_open(
-    start: Start, postgres: Postgres, people: list[Person], post_ids: list[int]
+def test_slow_statements_are_cut_after_one_timeout_and_leave_no_transaction_open(
+    start: Start, postgres: Postgres, people: list[Person], post_ids: list[int], figure: Figure
 ) -> None:
-    server = start(DATABASE_STATEMENT_TIMEOUT_SECONDS="1")
+    server = start(DATABASE_STATEMENT_TIMEOUT_SECONDS="3")
+    post = f"/posts/{post_ids[0]}"
+
+    async def ask(client: Client, method: str, path: str, wait_seconds: float = 0) -> Answer:
+        await asyncio.sleep(wait_seconds)
+        answer = await client.send(method, path)
+        await client.close()
+        return answer
+
+    async def run() -> Sequence[Answer]:
+        first, second, third, fourth, fifth = clients_of(server, people[:5])
+        return await asyncio.gather(
+            ask(first, "GET", "/posts"),
+            ask(second, "PUT", f"{post}/vote"),
+            ask(third, "GET", "/users/me"),
+            # Behind the first reading and the first vote.
+            ask(fourth, "GET", post, 0.5),
+            ask(fifth, "PUT", f"{post}/vote", 0.5),
+        )
 
     with postgres.connect() as holder:
         holder.execute(text("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
-        clients = clients_of(server, people[:4])
-        answers = asyncio.run(ask_once(clients, "/posts", f"/posts/{post_ids[0]}", "/users/me", "/users/me"))
+        answers = asyncio.run(run())
         idle = holder.scalar(
             text("""
                 SELECT count(*) FROM pg_stat_activity
@@ -226,8 +238,9 @@ def test_slow_statement_is_cut_and_leaves_no_transaction_open(
             """)
         )
         holder.execute(text("ROLLBACK"))
-    tell(f"R12: {[(answer.status, round(answer.seconds, 2)) for answer in answers]}")
-    assert [answer.status for answer in answers] == [503] * 4
+    took = [round(answer.seconds, 2) for answer in answers]
+    figure(f"R12: statements cut after 3 s: 503 after {took} s, no transaction left idle")
+    assert [answer.status for answer in answers] == [503] * 5
     assert all(answer.headers["retry-after"] for answer in answers)
     assert idle == 0
-    assert all(answer.seconds < 5 for answer in answers), "the promise is 1.5; a busy machine gets more"
+    assert max(took) < 5.5, "the promise is 3.5; a busy machine gets more, but not a second timeout"

@@ -11,7 +11,8 @@ from sqlalchemy import text
 
 from tests.chaos.conftest import Postgres
 from tests.chaos.load import Answer, Answers, Client, ask_once, for_seconds, press
-from tests.chaos.test_faults import clients_of, tell
+from tests.chaos.test_faults import clients_of
+from tests.figures import Figure
 from tests.fixtures import Person, Server
 
 Start = Callable[..., Server]
@@ -26,7 +27,7 @@ async def poll_livez(server: Server, until: Callable[[], bool]) -> Answers:
 
 
 def test_slow_requests_do_not_starve_the_pool_nor_livez(
-    start: Start, postgres: Postgres, people: list[Person], post_ids: list[int]
+    start: Start, postgres: Postgres, people: list[Person], post_ids: list[int], figure: Figure
 ) -> None:
     server = start(DATABASE_POOL_SIZE="5")
     assert post_ids
@@ -42,7 +43,7 @@ def test_slow_requests_do_not_starve_the_pool_nor_livez(
     with postgres.connect() as holder:
         holder.execute(text("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
         answers, living = asyncio.run(run())
-    tell(f"R10: {Answers(answers).statuses}; /livez p99 {living.percentile_milliseconds(99):.0f} ms")
+    figure(f"R10: {Answers(answers).statuses}; /livez p99 {living.percentile_milliseconds(99):.0f} ms")
     assert Answers(answers).statuses == {200: 200}
     assert living.statuses.keys() == {200}
     assert living.percentile_milliseconds(50) < 250, "the promise is 50; a busy machine gets more"
@@ -78,12 +79,26 @@ def memory_megabytes(server: Server) -> float:
 
 
 @pytest.mark.slow
-def test_overload_is_refused_and_over_when_it_is_over(start: Start, people: list[Person], post_ids: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("waits", "least_goodput"),
+    [
+        pytest.param(
+            True, 0.5, id="from clients that wait as they are told"
+        ),  # The promise is 0.8, on a quiet machine.
+        pytest.param(False, 0.1, id="from clients that try again at once"),  # Then it is refusals that take the time.
+    ],
+)
+def test_overload_is_refused_and_over_when_it_is_over(
+    start: Start, people: list[Person], post_ids: list[int], figure: Figure, waits: bool, least_goodput: float
+) -> None:
     server = start(WORKERS="2", MAX_IN_FLIGHT="100", MAX_WAITING="64")
     assert post_ids
 
     async def read(client: Client, _: int) -> Answer:
-        return await client.send("GET", "/posts")
+        answer = await client.send("GET", "/posts")
+        if waits and answer.status == 503:
+            await asyncio.sleep(float(answer.headers["retry-after"]))
+        return answer
 
     def crowd(count: int) -> Sequence[Client]:
         return [Client(server.url, people[n % len(people)].token) for n in range(count)]
@@ -100,19 +115,22 @@ def test_overload_is_refused_and_over_when_it_is_over(start: Start, people: list
     time.sleep(1)
     calm, _ = press_for(8, 3)
     refused = Answers(answers.with_status(503))
-    tell(
-        f"R11: peak {peak:.0f}/s, under tenfold load {goodput:.0f}/s ({goodput / peak:.0%}), {answers.statuses};"
-        f" refusals p50 {refused.percentile_milliseconds(50):.0f} ms, p99 {refused.percentile_milliseconds(99):.0f} ms;"
-        f" memory {before:.0f} -> {after:.0f} MB; then {calm.statuses}, p99 {calm.percentile_milliseconds(99):.0f} ms"
+    figure(
+        f"R11{'' if waits else ', nobody waits'}: {peak:.0f}/s to 64 clients, {goodput:.0f}/s to 640"
+        f" ({goodput / peak:.0%}), {answers.statuses}; refusals p50 {refused.percentile_milliseconds(50):.0f} ms,"
+        f" p99 {refused.percentile_milliseconds(99):.0f} ms; memory {before:.0f} -> {after:.0f} MB;"
+        f" a second later p99 {calm.percentile_milliseconds(99):.0f} ms"
     )
-    assert set(answers.statuses) <= {200, 503}
+    assert set(answers.statuses) == {200, 503}
     assert all(answer.headers["retry-after"] and answer.json["code"] == "overloaded" for answer in refused.all)
+    assert goodput >= least_goodput * peak
     assert after - before < 50
     assert set(calm.statuses) == {200}
+    assert calm.percentile_milliseconds(50) < 500
 
 
 def test_requests_in_flight_are_answered_after_sigterm(
-    start: Start, postgres: Postgres, people: list[Person], post_ids: list[int]
+    start: Start, postgres: Postgres, people: list[Person], post_ids: list[int], figure: Figure
 ) -> None:
     server = start()
     assert post_ids
@@ -121,10 +139,13 @@ def test_requests_in_flight_are_answered_after_sigterm(
         clients = [Client(server.url, people[n % len(people)].token) for n in range(20)]
         sending = asyncio.create_task(ask_once(clients, "/posts", "/users/me"))
         await asyncio.sleep(1)
+        assert (await ask_once([Client(server.url)], "/readyz"))[0].status == 200
         server.process.send_signal(signal.SIGTERM)
-        await asyncio.sleep(0.5)
-        (probe,) = await ask_once([Client(server.url)], "/readyz")
-        assert probe.status in {0, 503}, "nobody should be sent here any more"
+        await asyncio.sleep(0.02)
+        # While it listens it says so, and soon it listens no more.
+        probes = [(await ask_once([Client(server.url)], "/readyz"))[0].status for _ in range(20)]
+        assert set(probes) <= {0, 503}, "nobody should be sent here any more"
+        await asyncio.sleep(2)  # Whoever waits has time.
         await asyncio.to_thread(holder.execute, text("ROLLBACK"))
         return await sending
 
@@ -133,13 +154,15 @@ def test_requests_in_flight_are_answered_after_sigterm(
         answers = asyncio.run(run())
         released_at = time.monotonic()
     code = server.process.wait(timeout=30)
-    tell(f"R13: {Answers(answers).statuses}, exit {code} after {time.monotonic() - released_at:.1f} s")
+    figure(f"R13: {Answers(answers).statuses}, exit {code} after {time.monotonic() - released_at:.1f} s")
     assert Answers(answers).statuses == {200: 20}
     assert code == 0
 
 
 @pytest.mark.slow
-def test_rolling_restart_of_two_workers_drops_nothing(start: Start, people: list[Person], post_ids: list[int]) -> None:
+def test_rolling_restart_of_two_workers_drops_nothing(
+    start: Start, people: list[Person], post_ids: list[int], figure: Figure
+) -> None:
     server = start(WORKERS="2")
     workers = {child.pid for child in psutil.Process(server.process.pid).children(recursive=True)}
 
@@ -156,6 +179,6 @@ def test_rolling_restart_of_two_workers_drops_nothing(start: Start, people: list
 
     answers = asyncio.run(run())
     now = {child.pid for child in psutil.Process(server.process.pid).children(recursive=True)}
-    tell(f"R13, rolling restart: {answers.statuses}; workers {sorted(workers)} -> {sorted(now)}")
+    figure(f"R13, rolling restart: {answers.statuses}; workers {sorted(workers)} -> {sorted(now)}")
     assert set(answers.statuses) <= {200, 201}
     assert len(workers & now) < len(workers), "no worker was replaced"

@@ -4,16 +4,14 @@ import random
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Event
 
 import httpx2
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from app.database import dispose
 from tests.fixtures import Person
 from tests.races.conftest import Call, Crowd, count, deadlocks, statuses, wrong_counts
+from tests.races.killing import backends_killed
 from tests.races.waiting import in_background, wait_until_blocked
 
 
@@ -163,25 +161,8 @@ def test_post_and_its_voter_deleted_at_once_do_not_wait_for_each_other(
     assert deadlocks(connection) == before
 
 
-def kill_backends(database: Engine, is_over: Event) -> int:
-    """Every 0.1 seconds, all backends of the servers. How many."""
-    killed = 0
-    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        while not is_over.wait(0.1):
-            killed += len(
-                connection.execute(
-                    text("""
-                        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                        WHERE application_name = 'social-posts' AND datname = current_database()
-                            AND pid <> pg_backend_pid()
-                    """)
-                ).all()
-            )
-    return killed
-
-
 def check_killing(
-    crowd: Crowd, database: Engine, make_person: Callable[..., Person], make_post: Callable[..., int],
+    crowd: Crowd, connection: Connection, make_person: Callable[..., Person], make_post: Callable[..., int],
     *, people_count: int, votes_each: int,
 ) -> None:  # fmt: skip
     people = [make_person() for _ in range(people_count)]
@@ -212,37 +193,26 @@ def check_killing(
 
         return act
 
-    dispose()  # So that no backend of this process is taken for one of a server.
-    is_over = Event()
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        killing = thread.submit(kill_backends, database, is_over)
-        try:
-            crowd.run([voter(person, seed) for seed, person in enumerate(people)])
-        finally:
-            is_over.set()
-        killed = killing.result()
-    # The servers are those of other tests too: let them find out now which of their pooled connections are dead.
-    while 503 in statuses(crowd.send([Call("GET", path) for path in ("/users/0", "/readyz") for _ in range(40)])):
-        pass
+    with backends_killed(connection, crowd) as killed:
+        crowd.run([voter(person, seed) for seed, person in enumerate(people)])
 
     found = {status: seen.count(status) for status in sorted(set(seen))}
-    sys.stdout.write(f"killing: {found}, {killed} backends killed\n")
+    sys.stdout.write(f"killing: {found}, {len(killed)} backends killed\n")
     assert set(found) == {201, 404, 409, 503}
-    with database.connect() as connection:
-        rows = {(row.post_id, row.user_id) for row in connection.execute(text("SELECT post_id, user_id FROM votes"))}
-        assert there - unknown - rows == set(), "acknowledged votes are lost"
-        assert rows - unknown - there == set(), "votes that were taken back are there"
-        assert wrong_counts(connection) == 0
+    rows = {(row.post_id, row.user_id) for row in connection.execute(text("SELECT post_id, user_id FROM votes"))}
+    assert there - unknown - rows == set(), "acknowledged votes are lost"
+    assert rows - unknown - there == set(), "votes that were taken back are there"
+    assert wrong_counts(connection) == 0
 
 
 def test_killed_backends_cost_answers_but_no_acknowledged_vote(
-    crowd: Crowd, database: Engine, make_person: Callable[..., Person], make_post: Callable[..., int]
+    crowd: Crowd, connection: Connection, make_person: Callable[..., Person], make_post: Callable[..., int]
 ) -> None:
-    check_killing(crowd, database, make_person, make_post, people_count=20, votes_each=25)
+    check_killing(crowd, connection, make_person, make_post, people_count=20, votes_each=25)
 
 
 @pytest.mark.slow
 def test_backends_killed_for_long_cost_no_acknowledged_vote(
-    crowd: Crowd, database: Engine, make_person: Callable[..., Person], make_post: Callable[..., int]
+    crowd: Crowd, connection: Connection, make_person: Callable[..., Person], make_post: Callable[..., int]
 ) -> None:
-    check_killing(crowd, database, make_person, make_post, people_count=50, votes_each=200)
+    check_killing(crowd, connection, make_person, make_post, people_count=50, votes_each=200)

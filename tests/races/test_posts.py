@@ -6,13 +6,14 @@ import httpx2
 import pytest
 from sqlalchemy import Connection, text
 
+from tests.figures import Figure
 from tests.fixtures import Person
 from tests.races.conftest import Crowd
 
 
 def check_writers(
     crowd: Crowd, connection: Connection, person: Person, post_id: int, *, writer_count: int, changes_each: int
-) -> None:
+) -> str:
     path = f"/posts/{post_id}"
 
     def writer(number: int) -> Callable[[httpx2.AsyncClient], Awaitable[list[tuple[int, str, str]]]]:
@@ -42,6 +43,7 @@ def check_writers(
     version, content = connection.execute(text("SELECT version, content FROM posts")).one()
     assert version == 1 + len(written)
     assert written[f'"{version}"'] == content
+    return f"{len(written)} changes made {version - 1} versions, {len(lost)} were refused"
 
 
 def test_of_many_changes_to_one_version_exactly_one_succeeds(
@@ -52,6 +54,10 @@ def test_of_many_changes_to_one_version_exactly_one_succeeds(
 
 @pytest.mark.slow
 def test_no_update_is_lost_among_32_writers_with_100_changes_each(
-    crowd: Crowd, connection: Connection, person: Person, make_post: Callable[..., int]
+    crowd: Crowd,
+    connection: Connection,
+    person: Person,
+    make_post: Callable[..., int],
+    figure: Figure,
 ) -> None:
-    check_writers(crowd, connection, person, make_post(person), writer_count=32, changes_each=100)
+    figure("R3: " + check_writers(crowd, connection, person, make_post(person), writer_count=32, changes_each=100))
