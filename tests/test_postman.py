@@ -157,7 +157,7 @@ def test_the_postman_goes_on_after_the_database_was_away(
         for n in range(5):
             connection.execute(
                 text("""
-                    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                    SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
                     WHERE datname = current_database() AND pid <> pg_backend_pid()
                 """)
             )
