@@ -102,6 +102,7 @@ def _engine(
     if not settings.database_behind_pooler:
         timeout = f"{settings.database_statement_timeout_seconds}s"
         server_settings = {
+            "timezone": "UTC",  # In which answers tell times, whatever the server's is.
             "statement_timeout": timeout,
             "idle_in_transaction_session_timeout": timeout,
             **server_settings,
@@ -110,10 +111,19 @@ def _engine(
         # What the operator's URL asks for comes last, and so holds.
         connect_args["options"] = " ".join([*ours, str(url.query.get("options", ""))]).strip()
     engine = create_engine(url, pool_size=pool_size, max_overflow=0, connect_args=connect_args, **options)
+    if settings.database_behind_pooler:
+        event.listen(engine, "connect", _tell_times_in_utc)
     pool = metrics.Pool(name, pool_size)
     event.listen(engine, "checkout", lambda *_: pool.borrowed())
     event.listen(engine, "checkin", lambda *_: pool.returned())
     return engine
+
+
+def _tell_times_in_utc(connection: Any, _: Any) -> None:
+    """PgBouncer takes no settings at connect, but keeps this one for each of its clients."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET TIME ZONE 'UTC'")
+    connection.commit()
 
 
 def dispose() -> None:

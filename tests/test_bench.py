@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from bench import report, scenarios
+from bench import report, scenarios, table
 from bench.measured import Run, parse_pgbench, parse_wrk
 from bench.scenarios import Entry
 
@@ -75,3 +75,11 @@ def test_peers_say_what_they_are_and_how_they_could_be_improved() -> None:
     for path in (Path(__file__).resolve().parent.parent / "bench" / "peers").glob("[a-z]*.py"):
         if path.stem in {"tutorial", "orm_sync", "asyncpg_raw"}:
             assert re.search(r'^""".*How it could be improved.*?"""', path.read_text(), re.DOTALL), path.name
+
+
+def test_documents_show_the_result_that_is_kept() -> None:
+    shown = table.markdown(table.kept())
+
+    for path in table.DOCUMENTS:
+        assert table.in_place(path.read_text(), shown) == path.read_text(), "run: python -m bench.table"
+        assert shown in path.read_text()

@@ -62,7 +62,7 @@ def respond_with_page(request: Request, reading: Reading) -> Response:
         headers["Link"] = link
     if _has(request, reading.etag):
         return Response(status_code=304, headers=headers)
-    return Response(b"[" + b",".join(reading.items) + b"]", headers=headers, media_type="application/json")
+    return Response(b"[" + reading.posts + b"]", headers=headers, media_type="application/json")
 
 
 def respond_with_post(request: Request, reading: Reading) -> Response:
@@ -71,8 +71,7 @@ def respond_with_post(request: Request, reading: Reading) -> Response:
     headers = {**PRIVATE, "ETag": f'"{etag}"'}
     if _has(request, etag):
         return Response(status_code=304, headers=headers)
-    (body,) = reading.items
-    return Response(body, headers=headers, media_type="application/json")
+    return Response(reading.posts, headers=headers, media_type="application/json")
 
 
 def _has(request: Request, etag: str) -> bool:

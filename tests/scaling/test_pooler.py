@@ -72,6 +72,8 @@ def test_everything_works_through_it_and_nothing_is_left_on_its_connections(
                 SELECT n::text, '', 201, '', now() FROM generate_series(1, 100) AS n
             """)
         )
+        # Which is told on connections that take no settings at connect, too.
+        connection.execute(text(f"ALTER DATABASE {primary.url.database} SET timezone = 'Asia/Kolkata'"))
         servers = [
             start(
                 DATABASE_URL=dsn(pooler),
@@ -101,6 +103,7 @@ def test_everything_works_through_it_and_nothing_is_left_on_its_connections(
         wait_until(connection, "SELECT count(*) = 0 FROM idempotency_keys WHERE expires_at <= now()")
         wait_until(connection, "SELECT count(*) = 0 FROM outgoing_mails")
         assert [mail.address for mail in mails.received] == ["new@example.com"]
+        connection.execute(text(f"ALTER DATABASE {primary.url.database} RESET timezone"))
     assert left_behind(pooler) == NOTHING
 
 
@@ -121,6 +124,7 @@ def assert_a_person_can_do_everything(servers: list[Server]) -> None:
         assert one.post("/vote", json={"post_id": ids[0], "vote_dir": 1}, headers=headers).status_code == 409
         first = one.get("/posts", params={"limit": 7, "search": "title"}, headers=headers)
         second = other.get(first.links["next"]["url"], headers=headers)
+        assert all(row["Post"]["created_at"].endswith("Z") for row in first.json() + second.json())
         assert [row["Post"]["id"] for row in first.json() + second.json()] == sorted(ids, reverse=True)
 
         path = f"/posts/{ids[0]}"
