@@ -3,6 +3,7 @@
 The process that starts the others imports little: they cannot begin before it has.
 """
 
+import gc
 import json
 import logging
 import multiprocessing
@@ -92,8 +93,10 @@ def serve(listener: socket.socket, announce: Announce) -> None:
 
 def worker() -> "FastAPI":
     """The application, for uvicorn; in a process that ends when the one that started it has gone, however it went."""
+    gc.disable()  # As in __main__.py.
     from app.main import app  # noqa: PLC0415 - the application is built in the process that serves it.
 
+    gc.enable()
     if (parent := multiprocessing.parent_process()) is not None:
 
         def end_with_parent() -> None:

@@ -14,8 +14,10 @@ from pathlib import Path
 import httpx2
 import pytest
 from sqlalchemy import Connection, Engine, text
+from typer.testing import CliRunner
 
 from app import outbox
+from app.cli import cli
 from tests.conftest import ROOT, administration
 from tests.fixtures import Person, free_port
 from tests.mail_server import MailServer
@@ -108,8 +110,9 @@ def test_help_names_every_command_and_every_option_is_explained() -> None:
     assert overview.returncode == 0
     for command in ("run", "serve", "worker", "seed", "gc", "openapi", "adopt", "recount", "doctor"):
         assert re.search(rf"^\W*{command}\s+\S", overview.stdout, re.MULTILINE)
-        assert app(command, "--help").returncode == 0
-    assert "--votes" in app("seed", "--help").stdout
+        help_ = CliRunner().invoke(cli, [command, "--help"])  # In this process, as each start takes a second.
+        assert help_.exit_code == 0
+        assert command != "seed" or "--votes" in help_.stdout
 
 
 def test_unknown_command_is_refused_without_a_traceback() -> None:

@@ -145,7 +145,10 @@ def test_a_request_has_one_id_in_both_logs(proxy: Proxy, server: Server, given: 
 
     assert (found == given) is is_kept
     assert lines_of(server, logger="app.access", request_id=found)
-    assert f'"request_id":"{found}"' in proxy.log
+    give_up_at = time.monotonic() + 10
+    while f'"request_id":"{found}"' not in proxy.log:  # Which it writes after it has answered.
+        assert time.monotonic() < give_up_at, proxy.log
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/problem+json"])
