@@ -6,6 +6,7 @@ that is not as declared, an `Idempotency-Key`, tracing) is left to FastAPI, befo
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from inspect import signature
 from typing import Any
 
 from fastapi._compat import ModelField
@@ -63,7 +64,7 @@ class HotPath:
             await self.app(scope, receive, send)
             return
         scope.update(route=route, endpoint=route.endpoint, path_params=values)
-        request = StrictRequest(Request(scope, receive))
+        request = StrictRequest(scope, receive)
         try:
             arguments = await route.arguments(request)
         # Nobody is asked twice who is calling, and what was read of a body that is too large cannot be read again.
@@ -118,10 +119,16 @@ def _readers(dependant: Dependant) -> dict[str, Reader]:
         readers[field.name] = _from_json(field)
     if dependant.request_param_name is not None:
         readers[dependant.request_param_name] = _itself
-    others = (dependant.query_params, dependant.header_params, dependant.cookie_params, dependant.response_param_name)
-    if any(others) or len(dependant.body_params) > 1:
-        raise TypeError(f"{dependant.call} cannot be called without FastAPI")
+    _require_all(dependant, readers)
     return readers
+
+
+def _require_all(dependant: Dependant, names: Iterable[str]) -> Callable[..., Any]:
+    """The dependant's function. Raises `TypeError` unless these are all its parameters."""
+    call = dependant.call
+    if call is None or {*signature(call).parameters} != {*names}:
+        raise TypeError(f"{call} cannot be called without FastAPI")
+    return call
 
 
 def _is_credential(dependant: Dependant) -> bool:
@@ -136,8 +143,9 @@ def _without_headers(dependant: Dependant) -> Reader:
     """What the dependency is worth to a request without the headers that it looks at."""
     names = {field.alias.lower().encode() for field in dependant.header_params}
     defaults = {field.name: field.default for field in dependant.header_params}
-    call, request_name = dependant.call, dependant.request_param_name
-    if call is None or dependant.dependencies or not names:
+    request_name = dependant.request_param_name
+    call = _require_all(dependant, [*defaults, *([request_name] if request_name else [])])
+    if not names:  # It does something for every request, and may have something to end.
         raise TypeError(f"{call} cannot be called without FastAPI")
 
     async def read(request: Request) -> Any:

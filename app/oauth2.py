@@ -214,9 +214,6 @@ def required_credential(dependant: Dependant) -> Credential | ScopedCredential |
 class StrictRequest(Request):
     """A request whose body is JSON to the letter: Python's parser takes NaN and the infinities for numbers."""
 
-    def __init__(self, request: Request) -> None:
-        super().__init__(request.scope, request.receive)
-
     async def json(self) -> Any:
         return json.loads(await self.body(), parse_constant=_refuse_constant)
 
@@ -241,7 +238,7 @@ class Route(APIRoute):
             try:
                 if request.method == "GET" and not uses_session:
                     return await handle(request)
-                return await _repeated(handle, StrictRequest(request))
+                return await _repeated(handle, StrictRequest(request.scope, request.receive))
             except NotAuthorized:
                 user_id = (await credential(request)).user_id if credential is not None else None
                 what = {"method": request.method, "path": request.url.path}

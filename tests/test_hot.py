@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, BackgroundTasks, Query
 from sqlalchemy import Engine
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -148,10 +148,13 @@ def test_a_route_that_needs_fastapi_is_refused_as_a_hot_one() -> None:
     async def with_session(db: SessionDep) -> Response:
         return Response(str(db))
 
+    async def with_tasks(tasks: BackgroundTasks) -> Response:
+        return Response(str(tasks))
+
     async def with_request(request: Request) -> Response:
         return Response(str(request))
 
-    for endpoint in (with_query, with_session):
+    for endpoint in (with_query, with_session, with_tasks):
         with pytest.raises(TypeError, match="cannot be called without FastAPI"):
             router.get("/")(endpoint)
     router.get("/")(with_request)
