@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 
 from alembic import command
 
-POSTS, USERS, BATCH, WRITERS, ROUNDS, SECONDS = 200_000, 20_000, 32, 2, 5, 4.0
+POSTS, USERS, BATCH, WRITERS, ROUNDS, SECONDS = 200_000, 200_000, 32, 2, 5, 4.0
 VOTES = 1_000_000
 
 IN_POSTS = """
