@@ -1,15 +1,86 @@
-"""HTTP as uvicorn reads it, but for two things that happen before there is a request which middleware could refuse."""
+"""HTTP as uvicorn speaks it, but for what happens before there is a request which middleware could refuse, and for how
+whole answers are sent.
+"""
 
 import secrets
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.middleware.security_headers import HEADERS
 from app.problems import problem_response
 
 # Twice what `HeadLimit` lets pass, so that whoever is a little above it gets that answer, with all its headers.
 MOST_UNFINISHED_BYTES = 64 * 1024
+
+
+# No header may hold one of these. Line breaks are counted instead: each header has its own, and no other.
+_CONTROLS = bytes({*range(32), 127} - {*b"\t\r\n"})
+_BODILESS = frozenset({204, 304})
+
+
+class Cycle(RequestResponseCycle):
+    """Sends a whole answer in one piece: uvicorn sends its head by itself, a system call and a packet more.
+
+    The head waits for the first part of the body. Whatever is not quite ordinary is then left to uvicorn.
+    """
+
+    head: ASGISendEvent | None = None
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.start" and not self.response_started:
+            self.head = message
+            return
+        head, self.head = self.head, None
+        if head is not None:
+            if self._send_whole(head, message):
+                return
+            await super().send(head)
+        await super().send(message)
+
+    def _send_whole(self, head: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
+        """Send the answer, if it is whole, of a declared length, and nothing is to happen to the connection."""
+        if (
+            message["type"] != "http.response.body"
+            or message.get("more_body", False)
+            or self.scope["method"] == "HEAD"
+            or not self.keep_alive
+            or self.disconnected
+            or self.flow.write_paused
+        ):
+            return False
+        status, headers = head["status"], [*self.default_headers, *head.get("headers", ())]
+        body = message.get("body", b"")
+        if (b"content-length", b"%d" % len(body)) not in headers and (body or status not in _BODILESS):
+            return False
+        lines = [STATUS_LINE[status]]
+        for name, value in headers:
+            lines += (name, b": ", value, b"\r\n")
+        lines.append(b"\r\n")
+        text = b"".join(lines)
+        breaks = len(headers) + 2
+        if (
+            text.count(b"\r") != breaks
+            or text.count(b"\n") != breaks
+            or len(text.translate(None, _CONTROLS)) != len(text)
+            or b"\r\nconnection:" in text
+            or b"\r\ntransfer-encoding:" in text
+        ):
+            return False
+        self.response_started = self.response_complete = True
+        self.waiting_for_100_continue = False
+        self.transport.write(text + body)
+        self.message_event.set()
+        self.on_response()
+        return True
+
+
+# Protocols make their cycles by this name.
+httptools_impl.RequestResponseCycle = Cycle  # type: ignore[misc]
 
 
 class Protocol(HttpToolsProtocol):

@@ -1,0 +1,138 @@
+"""How answers are sent: whole ones in one piece, all others as uvicorn sends them."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from uvicorn import Config
+from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from app.protocol import Cycle, Protocol
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+
+class Transport:
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.is_closed = False
+
+    def get_extra_info(self, name: str) -> object:
+        return ("127.0.0.1", 1) if name.endswith("name") else None
+
+    def write(self, data: bytes) -> None:
+        if data:
+            self.written.append(data)
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+def answer(status: int, headers: Headers, *parts: bytes) -> Callable[[Send], Awaitable[None]]:
+    async def send_all(send: Send) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        for place, part in enumerate(parts):
+            await send({"type": "http.response.body", "body": part, "more_body": place < len(parts) - 1})
+
+    return send_all
+
+
+def exchange(
+    protocol_class: type[HttpToolsProtocol], request: bytes, app: Callable[[Send], Awaitable[None]]
+) -> Transport:
+    """What a connection that sends `request` gets from a server of `app`."""
+
+    async def run() -> Transport:
+        async def asgi(_scope: object, _receive: object, send: Send) -> None:
+            await app(send)
+
+        config = Config(asgi, http=protocol_class, log_config=None, lifespan="off")
+        transport, state = Transport(), ServerState()
+        state.default_headers = [(b"date", b"now")]
+        protocol = protocol_class(config, state, {}, asyncio.get_running_loop())
+        protocol.connection_made(transport)  # type: ignore[arg-type]
+        protocol.data_received(request)
+        while state.tasks:
+            await asyncio.wait(state.tasks)
+        protocol.connection_lost(None)
+        return transport
+
+    return asyncio.run(run())
+
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+LENGTH = (b"content-length", b"5")
+ORDINARY = {
+    "whole": (GET, answer(200, [LENGTH, (b"etag", b'"1"')], b"whole")),
+    "empty": (GET, answer(200, [(b"content-length", b"0")], b"")),
+    "without a body": (GET, answer(304, [(b"etag", b'"1"')], b"")),
+    "deleted": (b"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n", answer(204, [], b"")),
+    "expected": (
+        b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+        answer(200, [LENGTH], b"whole"),
+    ),
+    "two requests": (GET + GET, answer(200, [LENGTH], b"whole")),
+}
+OTHER = {
+    "HEAD": (b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", answer(200, [LENGTH], b"whole")),
+    "HTTP/1.0": (b"GET / HTTP/1.0\r\n\r\n", answer(200, [LENGTH], b"whole")),
+    "in parts": (GET, answer(200, [LENGTH], b"who", b"le")),
+    "of no declared length": (GET, answer(200, [], b"who", b"le")),
+    "whole, of no declared length": (GET, answer(200, [], b"whole")),
+    "closing": (GET, answer(413, [LENGTH, (b"connection", b"close")], b"whole")),
+    "chunked by itself": (GET, answer(200, [(b"transfer-encoding", b"chunked")], b"whole")),
+    "longer than declared": (GET, answer(200, [LENGTH], b"longer")),
+    "shorter than declared": (GET, answer(200, [LENGTH], b"less")),
+    "with a line break in a header": (GET, answer(200, [LENGTH, (b"a", b"1\r\nset-cookie: b=c")], b"whole")),
+    "with half a line break": (GET, answer(200, [LENGTH, (b"a", b"1\nset-cookie: b=c")], b"whole")),
+    "with a control character": (GET, answer(200, [LENGTH, (b"a", b"\0")], b"whole")),
+    "without a body to its head": (GET, answer(200, [LENGTH])),
+    "without anything": (GET, lambda _: asyncio.sleep(0)),
+}
+
+
+@pytest.fixture
+def uvicorns(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Transport]:
+    """The same exchange with uvicorn's own protocol."""
+
+    def with_uvicorn(request: bytes, app: Callable[[Send], Awaitable[None]]) -> Transport:
+        with monkeypatch.context() as patch:
+            patch.setattr(httptools_impl, "RequestResponseCycle", Cycle.__base__)
+            return exchange(HttpToolsProtocol, request, app)
+
+    return with_uvicorn
+
+
+def test_uvicorn_makes_its_cycles_by_the_name_that_is_ours() -> None:
+    assert httptools_impl.RequestResponseCycle is Cycle
+
+
+@pytest.mark.parametrize("name", [*ORDINARY, *OTHER])
+def test_what_is_sent_is_what_uvicorn_sends(name: str, uvicorns: Callable[..., Transport]) -> None:
+    request, app = (ORDINARY | OTHER)[name]
+    ours, theirs = exchange(Protocol, request, app), uvicorns(request, app)
+    if name == "without a body to its head":  # Nothing has gone out yet, so it can still be told.
+        assert ours.written[0].startswith(b"HTTP/1.1 500 ")
+        return
+    assert b"".join(ours.written) == b"".join(theirs.written)
+    assert ours.is_closed == theirs.is_closed
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_whole_answers_are_sent_in_one_piece(name: str) -> None:
+    written = exchange(Protocol, *ORDINARY[name]).written
+    assert len(written) == len(re.findall(rb"HTTP/1\.1 ", b"".join(written)))
