@@ -9,6 +9,7 @@ from sqlalchemy import URL, Column, Connection, Integer, MetaData, text
 
 from alembic import command
 from app.models import Base
+from app.services import health
 from tests.migrations.conftest import ROOT, address, config_for, revisions, run_alembic
 
 
@@ -26,6 +27,10 @@ def test_alembic_check_fails_on_a_database_that_differs_from_the_models(url: URL
 
     assert check.returncode != 0
     assert "add_column" in check.stdout
+
+
+def test_servers_know_the_newest_migration_without_alembic() -> None:
+    assert health.head() == revisions()[-1]
 
 
 def test_column_added_to_the_models_is_found_as_drift(connection: Connection) -> None:

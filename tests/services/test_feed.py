@@ -1,7 +1,9 @@
 """Lists: their order, bounds, filters and search; ETags; links and cursors."""
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +15,7 @@ from starlette.testclient import TestClient
 
 from app import lanes, pagination, tokens
 from app.config import get_settings
+from app.database import at_once
 from app.routers.paged import respond_with_page
 from app.services import feed
 from tests.fixtures import Person
@@ -237,6 +240,23 @@ def test_search_survives_a_walk(client: TestClient, person: Person, make_post: M
 
 
 # What is personal
+
+
+def test_what_was_read_goes_without_the_collector(make_post: MakePost, make_person: MakePerson) -> None:
+    person = make_person()
+    make_post(person)
+    question = feed.Question(tokens.verify(person.token), feed.PageQuery("old", 10))
+    gc.disable()
+    try:
+        with at_once() as connection:
+            (reading,) = feed.read(connection, [question])
+        assert isinstance(reading, feed.Reading)
+        assert reading.posts
+        page = weakref.ref(reading.page)
+        del reading
+        assert page() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.skipif(get_settings().max_batch < 6, reason="MAX_BATCH is set too low")

@@ -48,7 +48,6 @@ class Page:
 
     def __init__(self, page_rows: PageRows) -> None:
         self.rows, self.next_cursor, self.previous_cursor = page_rows
-        self._readings: dict[tuple[bool, ...], Reading] = {}
 
     @cached_property
     def digest(self) -> bytes:
@@ -70,16 +69,11 @@ class Page:
         """Those of the readers who voted for any of the posts."""
         return frozenset(voter_id for row in self.rows for voter_id in row.voters)
 
-    def read_by(self, user_id: int) -> "Reading":
-        """The page for one reader; the same for all whose votes are the same, as most have none."""
-        if user_id in self.voter_ids:
-            voted = tuple(user_id in row.voters for row in self.rows)
-        else:
-            voted = (False,) * len(self.rows)
-        reading = self._readings.get(voted)
-        if reading is None:
-            reading = self._readings[voted] = Reading(self, voted)
-        return reading
+    def voted(self, user_id: int) -> tuple[bool, ...]:
+        """For which of its posts the reader voted."""
+        if user_id not in self.voter_ids:
+            return (False,) * len(self.rows)
+        return tuple(user_id in row.voters for row in self.rows)
 
 
 class Reading:
@@ -119,10 +113,20 @@ def read(connection: Connection, questions: Sequence[Question]) -> list[Reading 
     if asked:
         answers |= {PostQuery(post_id): answer for post_id, answer in read_posts(connection, asked).items()}
     pages = {query: Page(answer.page) for query, answer in answers.items()}
-    return [_reading(question, answers[question.query].roles, pages[question.query]) for question in questions]
+    readings: _Readings = {}
+    return [
+        _reading(question, answers[question.query].roles, pages[question.query], readings) for question in questions
+    ]
 
 
-def _reading(question: Question, roles: Mapping[tuple[int, int], str], page: Page) -> Reading | Exception:
+# One for all readers of a page who voted for the same of its posts, as most did for none. Kept outside of the pages:
+# two that know each other are rubbish that only the collector finds, with all their rows.
+_Readings = dict[tuple[Page, tuple[bool, ...]], Reading]
+
+
+def _reading(
+    question: Question, roles: Mapping[tuple[int, int], str], page: Page, readings: _Readings
+) -> Reading | Exception:
     """What this reader may see of what was read for all; without a role, nothing."""
     token, query = question.token, question.query
     role = roles.get((token.session_id, token.user_id))
@@ -131,10 +135,13 @@ def _reading(question: Question, roles: Mapping[tuple[int, int], str], page: Pag
     is_moderator = role in {"moderator", "admin"}
     if isinstance(query, PageQuery):
         if query.is_drafts and not is_moderator and query.owner_id != token.user_id:
-            return Page(PageRows([])).read_by(token.user_id)
+            page = Page(PageRows([]))
     elif not page.rows or not (page.rows[0].published or is_moderator or page.rows[0].owner_id == token.user_id):
         return PostNotFound(query.post_id)
-    return page.read_by(token.user_id)
+    place = (page, page.voted(token.user_id))
+    if (reading := readings.get(place)) is None:
+        reading = readings[place] = Reading(*place)
+    return reading
 
 
 def _serialize(row: AnyRow) -> bytes:
