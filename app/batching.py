@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Generic, TypeGuard, TypeVar
+from typing import Generic, NamedTuple, TypeGuard, TypeVar
 from weakref import WeakKeyDictionary
 
 import psycopg2
@@ -35,8 +35,7 @@ LONGEST_PAUSE_SECONDS = 0.05
 PATIENCE_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiter(Generic[Item, Outcome]):
+class _Waiter(NamedTuple, Generic[Item, Outcome]):
     item: Item
     order_key: Hashable
     outcome: asyncio.Future[Outcome]

@@ -46,6 +46,14 @@ class HotRoute(Route):
         return {name: await read(request) for name, read in self.readers.items()}
 
 
+class Json(Response):
+    """JSON that is written already, and headers as ASGI has them: Starlette's would be encoded for each request."""
+
+    def __init__(self, body: bytes, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self.status_code, self.body, self.background = status, body, None
+        self.raw_headers = [*headers, (b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+
+
 class HotPath:
     """Serves the hot routes, as plain ASGI; all else, and all that is out of the ordinary, goes on to `app`."""
 

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import Generic
+from typing import Generic, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -33,8 +33,7 @@ SEEN_PRECISION_SECONDS = 60
 MOST_SEEN_REMEMBERED = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked(Generic[Item]):
+class _Asked(NamedTuple, Generic[Item]):
     """An item, when it came, and where its request notes what it asked of the database."""
 
     item: Item

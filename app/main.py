@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import chores, lanes, problems, schedule
 from app.config import Settings, get_settings
@@ -94,11 +95,37 @@ def limited(settings: Settings) -> list[Middleware]:
     return [Middleware(RateLimit, per_minute=settings.rate_limit_per_minute, user_of=user_of)]
 
 
+class Application(FastAPI):
+    """FastAPI, whose requests begin with our own middleware, unless they are traced.
+
+    What FastAPI puts around it has nothing to do here: `LastAnswer` answers what nobody handled, `BodyLimit` limits.
+    """
+
+    _begin: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        if self._begin is None:  # Not before a request comes, as starting may set tracing up.
+            self._begin = self._first_of_ours()
+        scope["app"] = self
+        await self._begin(scope, receive, send)
+
+    def _first_of_ours(self) -> ASGIApp:
+        if self._native_telemetry.enabled():
+            return super().__call__
+        layer = self.middleware_stack = self.middleware_stack or self.build_middleware_stack()
+        while not isinstance(layer, TrustedProxies):
+            layer = layer.app  # type: ignore[attr-defined]
+        return layer
+
+
 def create_app() -> FastAPI:
     """Build the application from the settings. Raises `ConfigurationError` where they cannot be used."""
     settings = get_settings()
     hot = (post.hot, vote.hot)
-    app = FastAPI(
+    app = Application(
         title="Social posts API",
         version="0.1.0",
         summary="Sign up, log in, write posts, vote on them.",

@@ -4,6 +4,8 @@ Labels have few values, none of which a client can choose: a path without a rout
 route has. docs/observability.md lists every metric; a test compares.
 """
 
+import collections
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 
@@ -95,8 +97,14 @@ class Lane:
         """Count a turn that those who waited so long shared."""
         self._size.observe(len(waited_seconds))
         self._seconds.observe(seconds)
-        for waited in waited_seconds:
-            self._wait.observe(waited)
+        _observe_all(self._wait, waited_seconds)
+
+
+def _observe_all(histogram: Histogram, seconds: Sequence[float]) -> None:
+    """As `observe` of each, which writes two numbers each time."""
+    for place, count in collections.Counter(bisect_left(_SECONDS, value) for value in seconds).items():
+        histogram._buckets[place].inc(count)
+    histogram._sum.inc(sum(seconds))
 
 
 class Pool:

@@ -21,7 +21,6 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
-from fastapi.security.utils import get_authorization_scheme_param
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -45,7 +44,7 @@ MOST_REMEMBERED = 10_000
 
 _DESCRIPTION = "The `access_token` of `POST /login`."
 _KEY_DESCRIPTION = "The `key` of `POST /api-keys`; `Authorization: Bearer` takes it, too."
-_bearer = OAuth2PasswordBearer(tokenUrl="login", auto_error=False, description=_DESCRIPTION)
+_SCHEME = OAuth2PasswordBearer.__name__
 # What API keys stand for, by their digests. That the key's session is alive is asked at every request all the same.
 _remembered: OrderedDict[bytes, api_key.Grant] = OrderedDict()
 
@@ -58,7 +57,7 @@ class Credential(OAuth2PasswordBearer):
     """
 
     async def __call__(self, request: Request) -> tokens.AccessToken:  # type: ignore[override]
-        bearer = await _bearer(request)
+        bearer = _bearer(request.scope)
         if (key := _shown_key(request, bearer)) is not None:
             await _refuse(key)
         return _signed_in(request, bearer)
@@ -68,7 +67,7 @@ class ScopedCredential(APIKeyHeader):
     """The same, or what the caller's API key stands for, where its scopes cover the method."""
 
     async def __call__(self, request: Request) -> tokens.AccessToken:  # type: ignore[override]
-        bearer = await _bearer(request)
+        bearer = _bearer(request.scope)
         if (key := _shown_key(request, bearer)) is None:
             return _signed_in(request, bearer)
         digest = api_key.digest(key)
@@ -77,6 +76,12 @@ class ScopedCredential(APIKeyHeader):
             await _refuse(key)
         lanes.note_seen(grant.token)
         return grant.token
+
+
+def _bearer(scope: Scope) -> str | None:
+    """The Bearer token that the request carries, if any."""
+    scheme, _, token = header(scope, b"authorization").decode("latin-1").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _signed_in(request: Request, bearer: str | None) -> tokens.AccessToken:
@@ -112,8 +117,7 @@ async def _refuse(key: str) -> NoReturn:
 
 def uses_cookie(request: Request) -> bool:
     """Whether it is the cookie that says who is calling."""
-    scheme, _ = get_authorization_scheme_param(request.headers.get("authorization"))
-    return scheme.lower() != "bearer" and SESSION_COOKIE in request.cookies
+    return _bearer(request.scope) is None and SESSION_COOKIE in request.cookies
 
 
 def is_same_origin(request: Request) -> bool | None:
@@ -126,7 +130,7 @@ def is_same_origin(request: Request) -> bool | None:
     return None if origin is None else origin.partition("://")[2] == request.headers.get("host")
 
 
-_credential = Credential(tokenUrl="login", scheme_name=_bearer.scheme_name, description=_DESCRIPTION)
+_credential = Credential(tokenUrl="login", scheme_name=_SCHEME, description=_DESCRIPTION)
 _scoped_credential = ScopedCredential(name="X-API-Key", scheme_name=KEY_SCHEME, description=_KEY_DESCRIPTION)
 Token = Annotated[tokens.AccessToken, Depends(_credential)]
 ScopedToken = Annotated[tokens.AccessToken, Depends(_scoped_credential)]
@@ -134,11 +138,9 @@ ScopedToken = Annotated[tokens.AccessToken, Depends(_scoped_credential)]
 
 def user_of(scope: Scope) -> int | None:
     """Whose good token the request carries; None without one. Asks no database: the session may have ended."""
-    scheme, _, bearer = header(scope, b"authorization").decode("latin-1").partition(" ")
-    if scheme.lower() != "bearer":
-        return None
+    bearer = _bearer(scope)
     try:
-        return tokens.verify(bearer).user_id
+        return None if bearer is None else tokens.verify(bearer).user_id
     except NotAuthenticated:
         return None
 
@@ -175,7 +177,7 @@ class OptionalCredential(OAuth2PasswordBearer):
             return None
 
 
-_optional_credential = OptionalCredential(tokenUrl="login", scheme_name=_bearer.scheme_name, description=_DESCRIPTION)
+_optional_credential = OptionalCredential(tokenUrl="login", scheme_name=_SCHEME, description=_DESCRIPTION)
 
 
 def optional_user(

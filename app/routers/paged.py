@@ -1,6 +1,7 @@
 """Pages over HTTP: cursors in Link headers, ETags, 304; and for single posts If-Match."""
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -11,10 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app import pagination
+from app.hot import Json
+from app.middleware.request_context import header
 from app.services.feed import Reading
 
 # The answer is the caller's own, and may be kept, but asked for again each time.
-PRIVATE = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Cookie, Accept"}
+PRIVATE = ((b"cache-control", b"private, no-cache"), (b"vary", b"Authorization, Cookie, Accept"))
 LARGEST_VERSION = 2**31 - 1
 
 Parameters = TypeVar("Parameters", bound=BaseModel)
@@ -56,28 +59,27 @@ def link_header(request: Request, **cursors: str | None) -> str | None:
 
 def respond_with_page(request: Request, reading: Reading) -> Response:
     """200 with a bare array, or 304 where the client has it."""
-    headers = {**PRIVATE, "ETag": f'"{reading.etag}"'}
     link = link_header(request, next=reading.page.next_cursor, prev=reading.page.previous_cursor)
-    if link is not None:
-        headers["Link"] = link
-    if _has(request, reading.etag):
-        return Response(status_code=304, headers=headers)
-    return Response(b"[" + reading.posts + b"]", headers=headers, media_type="application/json")
+    links = () if link is None else ((b"link", link.encode()),)
+    return _respond(request, reading.etag, lambda: b"[" + reading.posts + b"]", *links)
 
 
 def respond_with_post(request: Request, reading: Reading) -> Response:
     """200 with the one post, or 304 where the client has it."""
-    etag = f"{reading.page.rows[0].version}-{reading.etag}"
-    headers = {**PRIVATE, "ETag": f'"{etag}"'}
-    if _has(request, etag):
-        return Response(status_code=304, headers=headers)
-    return Response(reading.posts, headers=headers, media_type="application/json")
+    return _respond(request, f"{reading.page.rows[0].version}-{reading.etag}", lambda: reading.posts)
+
+
+def _respond(request: Request, etag: str, body: Callable[[], bytes], *more: tuple[bytes, bytes]) -> Response:
+    headers = [*PRIVATE, (b"etag", b'"%s"' % etag.encode()), *more]
+    if not _has(request, etag):
+        return Json(body(), headers=headers)
+    response = Response(status_code=304)
+    response.raw_headers += headers
+    return response
 
 
 def _has(request: Request, etag: str) -> bool:
-    wanted = request.headers.get("if-none-match")
-    if wanted is None:
-        return False
+    wanted = header(request.scope, b"if-none-match").decode("latin-1")
     return wanted.strip() == "*" or etag in (tag for _, tag in _ETAG.findall(wanted))
 
 

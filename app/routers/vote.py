@@ -17,7 +17,7 @@ from app.errors import (
     VotedPostNotFound,
     VoteNotFound,
 )
-from app.hot import HotRoute
+from app.hot import HotRoute, Json
 from app.oauth2 import ScopedToken
 from app.problems import responses
 from app.routers.idempotent import IdempotentRequest, respond_with
@@ -74,4 +74,4 @@ async def _state(ballot: vote.Ballot) -> Response:
 
 def _json(answer: BaseModel, status: int) -> Response:
     """The answer as it is: FastAPI would validate once more what was validated here."""
-    return Response(answer.model_dump_json(), status_code=status, media_type="application/json")
+    return Json(answer.model_dump_json().encode(), status)

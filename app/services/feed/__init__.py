@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
@@ -35,8 +36,7 @@ class PostQuery:
     post_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """One request: who asks (which the turn verifies), and for what."""
 
     token: AccessToken
