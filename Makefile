@@ -10,6 +10,8 @@ VENV_PYTHON = .venv/bin/python
 PIP_INSTALL = $(VENV_PYTHON) -m pip install -qq --require-hashes
 UV_COMPILE = $(VENV_PYTHON) -m uv pip compile --quiet --system-certs --universal --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --custom-compile-command "make lock"
+# Where PYTHONDONTWRITEBYTECODE is set, each of the many servers that tests start would compile everything anew.
+COMPILE = $(VENV_PYTHON) -m compileall -q app alembic tests
 IS_RECENT = import sys; sys.exit(sys.version_info < (3, 11))
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -34,10 +36,12 @@ run: .venv/installed ## Serve the API; without a configured database, on an embe
 
 .PHONY: test
 test: .venv/dev-installed ## Run the tests, but for the slow ones
+	@$(COMPILE)
 	@$(VENV_PYTHON) -m pytest -n 2 -m "not slow" $(ARGS)
 
 .PHONY: test-all
 test-all: .venv/dev-installed ## Run all tests
+	@$(COMPILE)
 	@$(VENV_PYTHON) -m pytest -n 2 $(ARGS)
 
 .PHONY: check

@@ -4,6 +4,7 @@ Ordinary requests use `SessionDep`: one request, one transaction, committed befo
 use connections of their own (`at_once`, `writing`), handed to them by a `Batcher`.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
@@ -15,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from app import metrics, statements
 from app.config import ConfigurationError, get_settings
+from app.errors import Overloaded
 from app.passwords import HASHING_THREAD_COUNT
 from app.prepared import MAY_PREPARE
 
@@ -141,7 +143,15 @@ def transaction() -> Iterator[Session]:
 
 
 def get_db() -> Iterator[Session]:
-    """One transaction for one request."""
+    """One transaction for one request.
+
+    Raises `Overloaded` where its turn comes after longer than a statement may take: so that behind many who each wait
+    for the same lock, nobody waits longer than two of them.
+    """
+    request = statements.notes()
+    timeout_seconds = get_settings().database_statement_timeout_seconds
+    if request is not None and time.perf_counter() - request.began_at > timeout_seconds:
+        raise Overloaded
     with transaction() as session:
         yield session
 

@@ -1,32 +1,68 @@
 """No more requests in hand than a worker can answer soon: the others are refused at once, not left to wait."""
 
+import asyncio
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import Overloaded
-from app.problems import problem_response
+from app.problems import refusal
 
 # They cost next to nothing, and say how things are when things are bad.
 ALWAYS_ADMITTED = frozenset({"/livez", "/readyz", "/metrics"})
+RETRY_AFTER_SECONDS = float(Overloaded.headers["Retry-After"])
+# Each takes some 10 KB.
+MOST_HELD = 1_000
+
+# Its address and port: a connection. Of those behind a trusted proxy only the address is known.
+_Client = tuple[str, int]
 
 
 class Admission:
-    """Refuses with 503 and `Retry-After` while `most` requests are in hand."""
+    """Refuses with 503 and `Retry-After` while `most` requests are in hand.
+
+    A client that comes again before the time it was told is held for the rest of that time, and then admitted if there
+    is room: refusing clients that never wait would take all the time that the others could be answered in.
+    """
 
     def __init__(self, app: ASGIApp, *, most: int) -> None:
         self.app = app
         self.most = most
         self.in_hand_count = 0
+        self.held_count = 0
+        self.return_times: dict[_Client | None, float] = {}  # The soonest first.
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in ALWAYS_ADMITTED:
             await self.app(scope, receive, send)
             return
-        if self.in_hand_count >= self.most:
-            error = Overloaded()
-            await problem_response(scope, error.status, error.code, error.detail, error.headers)(scope, receive, send)
+        if self.in_hand_count >= self.most and not await self._gets_room(scope.get("client")):
+            await refusal(scope, Overloaded())(scope, receive, send)
             return
         self.in_hand_count += 1
         try:
             await self.app(scope, receive, send)
         finally:
             self.in_hand_count -= 1
+
+    async def _gets_room(self, client: _Client | None) -> bool:
+        """Whether there is room at the time the client was told to come again, if it is early; if not, it is told."""
+        clock = asyncio.get_running_loop().time
+        self._forget_until(clock())
+        early_seconds = self.return_times.pop(client, 0) - clock()
+        if early_seconds > 0 and self.held_count < MOST_HELD:
+            self.held_count += 1
+            try:
+                await asyncio.sleep(early_seconds)
+            finally:
+                self.held_count -= 1
+            if self.in_hand_count < self.most:
+                return True
+        self.return_times[client] = clock() + RETRY_AFTER_SECONDS
+        return False
+
+    def _forget_until(self, now: float) -> None:
+        while self.return_times:
+            client, return_time = next(iter(self.return_times.items()))
+            if return_time > now:
+                break
+            del self.return_times[client]

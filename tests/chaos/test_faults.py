@@ -244,3 +244,19 @@ def test_slow_statements_are_cut_after_one_timeout_and_leave_no_transaction_open
     assert all(answer.headers["retry-after"] for answer in answers)
     assert idle == 0
     assert max(took) < 5.5, "the promise is 3.5; a busy machine gets more, but not a second timeout"
+
+
+def test_nobody_waits_for_several_timeouts_behind_others_who_wait_for_one_lock(
+    start: Start, postgres: Postgres, people: list[Person], figure: Figure
+) -> None:
+    server = start(DATABASE_STATEMENT_TIMEOUT_SECONDS="2", DATABASE_POOL_SIZE="2")
+    with postgres.connect() as holder:
+        holder.execute(text("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
+        clients = [Client(server.url, people[0].token) for _ in range(20)]
+        answers = asyncio.run(ask_once(clients, "/users/me"))
+        holder.execute(text("ROLLBACK"))
+    took = sorted(answer.seconds for answer in answers)
+    figure(f"R12, 20 requests on 2 connections, statements cut after 2 s: 503 after {took[0]:.2f} to {took[-1]:.2f} s")
+    assert {answer.status for answer in answers} == {503}
+    assert all(answer.headers["retry-after"] for answer in answers)
+    assert took[-1] < 5.5, "two timeouts; a busy machine gets more, but not the ten that it would be"

@@ -46,7 +46,8 @@ def test_slow_requests_do_not_starve_the_pool_nor_livez(
     figure(f"R10: {Answers(answers).statuses}; /livez p99 {living.percentile_milliseconds(99):.0f} ms")
     assert Answers(answers).statuses == {200: 200}
     assert living.statuses.keys() == {200}
-    assert living.percentile_milliseconds(50) < 250, "the promise is 50; a busy machine gets more"
+    # The promise is 50 for nearly all, on a quiet machine.
+    assert living.percentile_milliseconds(50) < 50
 
 
 def test_requests_past_the_bound_are_refused_at_once_and_livez_is_not(
@@ -80,16 +81,14 @@ def memory_megabytes(server: Server) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("waits", "least_goodput"),
+    "waits",
     [
-        pytest.param(
-            True, 0.5, id="from clients that wait as they are told"
-        ),  # The promise is 0.8, on a quiet machine.
-        pytest.param(False, 0.1, id="from clients that try again at once"),  # Then it is refusals that take the time.
+        pytest.param(True, id="from clients that wait as they are told"),
+        pytest.param(False, id="from clients that try again at once"),  # These are held for as long.
     ],
 )
 def test_overload_is_refused_and_over_when_it_is_over(
-    start: Start, people: list[Person], post_ids: list[int], figure: Figure, waits: bool, least_goodput: float
+    start: Start, people: list[Person], post_ids: list[int], figure: Figure, waits: bool
 ) -> None:
     server = start(WORKERS="2", MAX_IN_FLIGHT="100", MAX_WAITING="64")
     assert post_ids
@@ -108,25 +107,28 @@ def test_overload_is_refused_and_over_when_it_is_over(
         return answers, len(answers.with_status(200)) / seconds
 
     press_for(64, 3)
-    _, peak = press_for(64, 8)
+    _, peak_before = press_for(64, 5)
     before = memory_megabytes(server)
     answers, goodput = press_for(640, 30)
     after = memory_megabytes(server)
     time.sleep(1)
     calm, _ = press_for(8, 3)
+    _, peak_after = press_for(64, 5)
     refused = Answers(answers.with_status(503))
     figure(
-        f"R11{'' if waits else ', nobody waits'}: {peak:.0f}/s to 64 clients, {goodput:.0f}/s to 640"
-        f" ({goodput / peak:.0%}), {answers.statuses}; refusals p50 {refused.percentile_milliseconds(50):.0f} ms,"
-        f" p99 {refused.percentile_milliseconds(99):.0f} ms; memory {before:.0f} -> {after:.0f} MB;"
-        f" a second later p99 {calm.percentile_milliseconds(99):.0f} ms"
+        f"R11{'' if waits else ', nobody waits'}: {peak_before:.0f} and {peak_after:.0f}/s to 64 clients before and"
+        f" after, {goodput:.0f}/s to 640, {answers.statuses};"
+        f" refusals p50 {refused.percentile_milliseconds(50):.0f} ms, p99 {refused.percentile_milliseconds(99):.0f} ms;"
+        f" memory {before:.0f} -> {after:.0f} MB; a second later p99 {calm.percentile_milliseconds(99):.0f} ms"
     )
     assert set(answers.statuses) == {200, 503}
     assert all(answer.headers["retry-after"] and answer.json["code"] == "overloaded" for answer in refused.all)
-    assert goodput >= least_goodput * peak
+    assert goodput >= 0.8 * min(peak_before, peak_after)
+    if waits:  # The promise is 50 for nearly all, with clients on other cores.
+        assert refused.percentile_milliseconds(50) < 50
     assert after - before < 50
     assert set(calm.statuses) == {200}
-    assert calm.percentile_milliseconds(50) < 500
+    assert calm.percentile_milliseconds(99) < 500
 
 
 def test_requests_in_flight_are_answered_after_sigterm(
