@@ -142,16 +142,26 @@ def transaction() -> Iterator[Session]:
         yield session
 
 
-def get_db() -> Iterator[Session]:
-    """One transaction for one request.
+async def _now() -> float:
+    return time.monotonic()
 
-    Raises `Overloaded` where its turn comes after longer than a statement may take: so that behind many who each wait
-    for the same lock, nobody waits longer than two of them.
+
+# When the request had been read, and its wait for a connection began.
+AskedAt = Annotated[float, Depends(_now)]
+
+
+def refuse_late(asked_at: float) -> None:
+    """Raise `Overloaded` where a request's turn comes later than a statement may take.
+
+    So that behind many who each wait for the same lock, nobody waits longer than two of them.
     """
-    request = statements.notes()
-    timeout_seconds = get_settings().database_statement_timeout_seconds
-    if request is not None and time.perf_counter() - request.began_at > timeout_seconds:
+    if time.monotonic() - asked_at > get_settings().database_statement_timeout_seconds:
         raise Overloaded
+
+
+def get_db(asked_at: AskedAt) -> Iterator[Session]:
+    """One transaction for one request, whose turn has come in time."""
+    refuse_late(asked_at)
     with transaction() as session:
         yield session
 

@@ -30,7 +30,7 @@ from starlette.types import Scope
 from app import audit, lanes, models, tokens
 from app.batching import LONGEST_PAUSE_SECONDS, RETRIES, TRY_AGAIN, is_connection_lost
 from app.config import get_settings
-from app.database import SessionDep, get_db, transaction
+from app.database import AskedAt, SessionDep, get_db, refuse_late, transaction
 from app.errors import CrossSiteRequest, InsufficientScope, NotAuthenticated, NotAuthorized
 from app.middleware.request_context import header
 from app.services import api_key, auth
@@ -155,8 +155,9 @@ def scoped_user(token: ScopedToken, db: SessionDep) -> models.User:
     return auth.current_user(db, token.user_id, token.session_id)
 
 
-def detached_user(token: Token) -> models.User:
+def detached_user(token: Token, asked_at: AskedAt) -> models.User:
     """The caller's account, in a transaction that is over when the route runs."""
+    refuse_late(asked_at)
     with transaction() as db:
         return auth.current_user(db, token.user_id, token.session_id)
 

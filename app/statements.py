@@ -47,11 +47,10 @@ class Turn:
 
 @dataclass(slots=True)
 class Notes:
-    """What was asked on behalf of one request or one turn, and when that began (`time.perf_counter`)."""
+    """What was asked on behalf of one request or one turn."""
 
     statements: list[Statement] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
-    began_at: float = field(default_factory=time.perf_counter)
 
     def __str__(self) -> str:
         return "; ".join(map(str, (*self.turns, *self.statements))) or "no statements"

@@ -10,7 +10,7 @@ from app.problems import refusal
 # They cost next to nothing, and say how things are when things are bad.
 ALWAYS_ADMITTED = frozenset({"/livez", "/readyz", "/metrics"})
 RETRY_AFTER_SECONDS = float(Overloaded.headers["Retry-After"])
-# Each takes some 10 KB.
+# Each takes some 15 KB.
 MOST_HELD = 1_000
 
 # Its address and port: a connection. Of those behind a trusted proxy only the address is known.

@@ -48,6 +48,7 @@ class RequestContext:
         context.user_agent.set(header(scope, b"user-agent").decode("latin-1") or None)
         asked = statements.begin()
         status = 0
+        started_at = time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -59,7 +60,7 @@ class RequestContext:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            seconds = time.perf_counter() - asked.began_at
+            seconds = time.perf_counter() - started_at
             route = getattr(scope.get("route"), "path", None)
             metrics.request(scope["method"], route, status, seconds)
             _log(scope, route, status, seconds)
