@@ -24,12 +24,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TypedDict
+from typing import Any, NoReturn, TypedDict
 
 import psycopg2
 from psycopg2.errors import DuplicateDatabase, ReadOnlySqlTransaction
@@ -424,16 +424,17 @@ def _signals_as_exceptions() -> Iterator[None]:
     def end(number: int, _frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
 
-    numbers = [signal.SIGTERM, signal.SIGHUP] if threading.current_thread() is threading.main_thread() else []
-    numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, end)
+    def replace(old: object, new: Callable[[int, FrameType | None], Any] | signal.Handlers) -> None:
+        if threading.current_thread() is threading.main_thread():  # No other may.
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is old:
+                    signal.signal(number, new)
+
+    replace(signal.SIG_DFL, end)
     try:
         yield
     finally:
-        for number in numbers:
-            if signal.getsignal(number) is end:
-                signal.signal(number, signal.SIG_DFL)
+        replace(end, signal.SIG_DFL)
 
 
 def _free_port() -> int:

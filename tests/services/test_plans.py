@@ -51,13 +51,16 @@ class Explained:
 
     @property
     def index_lookup_count(self) -> int:
-        """How many entries of indexes were met or made: a search may meet several; a vote is in two indexes."""
+        """How many entries of indexes were met or made: a search may meet several.
+
+        A vote is in two indexes, and for `ON CONFLICT` one of them is first looked into.
+        """
         found = sum(
             max(int(node["Actual Loops"]), int(node["Actual Loops"] * node["Actual Rows"]))
             for node in self.nodes
             if "Index" in node["Node Type"]
         )
-        return found + sum(2 * int(node["Actual Rows"]) for node in self.nodes if node["Node Type"] == "ModifyTable")
+        return found + sum(3 * int(node["Actual Rows"]) for node in self.nodes if node["Node Type"] == "ModifyTable")
 
     @property
     def most_rows(self) -> int:
