@@ -8,6 +8,7 @@ Savepoints cannot isolate these tests, because hot requests read on connections 
 import hashlib
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -34,6 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
     is_controller = not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", None)
     if is_controller or config.option.collectonly:
         return
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As where a script runs `make test &`. Programs that tests start would ignore Ctrl-C, too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     Settings.model_config["env_file"] = None
     for name in {*Settings.model_fields} - {"max_batch"}:  # With which the whole suite may be run.
         os.environ.pop(name.upper(), None)

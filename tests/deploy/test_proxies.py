@@ -224,7 +224,7 @@ def test_one_address_has_so_many_connections_and_others_are_served_meanwhile(pro
                 connection = stack.enter_context(unverified().wrap_socket(connection))
             connection.sendall(head)
         stack.callback(time.sleep, 0.2)  # Until the proxy has seen them go, for who comes next.
-        time.sleep(0.5)  # Until it has read all heads.
+        time.sleep(1)  # Until it has read all heads.
 
         with proxy.client() as client:
             assert client.get("/livez").status_code == 200
