@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Sequence
+from http.client import HTTPConnection
 from threading import Event, Thread
 
 import pytest
@@ -260,3 +261,18 @@ def test_nobody_waits_for_several_timeouts_behind_others_who_wait_for_one_lock(
     assert {answer.status for answer in answers} == {503}
     assert all(answer.headers["retry-after"] for answer in answers)
     assert took[-1] < 5.5, "two timeouts; a busy machine gets more, but not the ten that it would be"
+
+
+def test_a_slow_upload_is_not_taken_for_a_long_wait(start: Start, people: list[Person]) -> None:
+    server = start(DATABASE_STATEMENT_TIMEOUT_SECONDS="1")
+    body = b'{"title": "title", "content": "content"}'
+    connection = HTTPConnection(server.url.removeprefix("http://"), timeout=30)
+    connection.putrequest("POST", "/posts")
+    for name, value in (people[0].headers | {"Content-Type": "application/json"}).items():
+        connection.putheader(name, value)
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body[:10])
+    time.sleep(1.5)
+    connection.send(body[10:])
+    assert connection.getresponse().status == 201
+    connection.close()
