@@ -37,7 +37,7 @@ run: .venv/installed ## Serve the API; without a configured database, on an embe
 .PHONY: test
 test: .venv/dev-installed ## Run the tests, but for the slow ones
 	@$(COMPILE)
-	@$(VENV_PYTHON) -m pytest -n 2 -m "not slow" $(ARGS)
+	@$(VENV_PYTHON) -m pytest -n 3 -m "not slow" $(ARGS)
 
 .PHONY: test-all
 test-all: .venv/dev-installed ## Run all tests
