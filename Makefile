@@ -44,6 +44,10 @@ test-all: .venv/dev-installed ## Run all tests
 	@$(COMPILE)
 	@$(VENV_PYTHON) -m pytest -n 2 $(ARGS)
 
+.PHONY: mutants
+mutants: .venv/dev-installed ## Take each defence out in turn, and see its tests fail (about an hour, on an idle machine)
+	@$(VENV_PYTHON) -m tests.mutants $(ARGS)
+
 .PHONY: check
 check: .venv/dev-installed ## Lint, check format, types, imports between layers, migrations, and the CI workflows
 	@$(VENV_PYTHON) -m ruff check .

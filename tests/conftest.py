@@ -35,9 +35,10 @@ def pytest_configure(config: pytest.Config) -> None:
     is_controller = not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", None)
     if is_controller or config.option.collectonly:
         return
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # As where a script runs `make test &`. Programs that tests start would ignore Ctrl-C, too.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # As where a script runs `nohup make test &`. Programs that tests start would ignore them, too.
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     Settings.model_config["env_file"] = None
     for name in {*Settings.model_fields} - {"max_batch"}:  # With which the whole suite may be run.
         os.environ.pop(name.upper(), None)

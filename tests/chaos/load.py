@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import os
 import statistics
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -107,6 +108,23 @@ async def press(
 
     await asyncio.gather(*(keep_asking(client, number) for number, client in enumerate(clients)))
     return answers
+
+
+def read_pages(url: str, tokens: Sequence[str], count: int, seconds: float, *, waits: bool, niceness: int) -> Answers:
+    """So many clients who read the newest posts, in this process, which gives way to others as far as it is nice.
+
+    Who `waits` is away for as long as a refusal says. What is in pages is left out.
+    """
+    os.nice(niceness - os.nice(0))
+
+    async def read(client: Client, _: int) -> Answer:
+        answer = await client.send("GET", "/posts")
+        if waits and answer.status == 503:
+            await asyncio.sleep(float(answer.headers["retry-after"]))
+        return replace(answer, headers={}, body=b"") if answer.status == 200 else answer
+
+    clients = [Client(url, tokens[number % len(tokens)]) for number in range(count)]
+    return asyncio.run(press(clients, read, until=for_seconds(seconds)))
 
 
 async def ask_once(clients: Sequence[Client], *paths: str) -> list[Answer]:

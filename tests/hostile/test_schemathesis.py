@@ -39,10 +39,11 @@ def run(server: Server, database: Engine, caller: str, folder: Path, *options: s
         cwd=folder, env=environment, capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
 
-    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
-    found = re.search(r"([\d,]+) generated", done.stdout)
-    assert found, done.stdout
-    return int(found[1].replace(",", ""))
+    found = "; ".join(sorted(set(re.findall(r"^- (.+)$", done.stdout, re.MULTILINE))))
+    assert done.returncode == 0, f"{found}\n{done.stdout[-20_000:]}{done.stderr}"
+    generated = re.search(r"([\d,]+) generated", done.stdout)
+    assert generated, done.stdout
+    return int(generated[1].replace(",", ""))
 
 
 def test_a_few_cases_of_every_operation_are_answered_as_declared(

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -101,9 +102,12 @@ def sent_until_cut_off(server: Server, beginning: bytes, more: bytes) -> int:
     with connected(server) as connection:
         try:
             connection.sendall(beginning)
+            time.sleep(0.2)  # So that what may be handled before the end of it is.
             while sent < 2 * MOST_KEPT_BYTES:
                 connection.sendall(more)
                 sent += len(more)
+        except TimeoutError:
+            raise AssertionError(f"neither read on nor cut off after {sent} bytes") from None
         except OSError:
             pass
     return sent

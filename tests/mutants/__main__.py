@@ -1,0 +1,148 @@
+"""`python -m tests.mutants`: take each defence out in turn, and see the tests that are about it fail."""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.mutants import watching
+from tests.mutants.mutant import LIST, ROOT, Mutant, function_of, load
+
+RECORD = ROOT / "docs" / "seen-to-fail.md"
+RECORD_HEAD = """# Seen to fail
+
+A test that cannot fail proves nothing. Each of these defences was taken out, one at a time, in a copy of the project,
+and the tests that are about it were run: what each then said is beside it. `make mutants ARGS=--record` does it again
+and writes this page; `make mutants ARGS="deadlock --jobs 2"` does a part of it. The list of mutants is
+`tests/mutants/mutants.toml`; a new test of what docs/reliability.md promises must stand in it, or `make test` fails.
+
+| without | this test fails | saying |
+|---|---|---|
+"""
+LONGEST_SECONDS = 1200
+MOST_REASON_CHARACTERS = 150
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Why each test failed, and those that did not."""
+
+    failures: dict[str, str]
+    survived: Sequence[str]
+    seconds: float
+    output: str
+
+
+def copy(root: Path) -> None:
+    """The project as it stands here, without what git ignores."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607 - the user's own.
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, root / name)
+
+
+def run(mutant: Mutant) -> Outcome:
+    """Run its tests in a copy of the project with the mutant in it."""
+    began_at = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutant-", ignore_cleanup_errors=True) as folder:
+        root, report = Path(folder, "project"), Path(folder, "report.json")
+        copy(root)
+        mutant.apply(root)
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", watching.__name__]
+        with subprocess.Popen(
+            [*command, *mutant.tests], cwd=root, env=os.environ | {watching.REPORT: str(report)},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        ) as process:  # fmt: skip
+            try:
+                output, _ = process.communicate(timeout=LONGEST_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                output = f"no end after {LONGEST_SECONDS} s"
+        failures = json.loads(report.read_text()) if report.exists() else {}
+    survived = [name for name in mutant.tests if function_of(name) not in failures]
+    return Outcome(failures, survived, time.monotonic() - began_at, output)
+
+
+def record(mutants: Sequence[Mutant], outcomes: Sequence[Outcome]) -> None:
+    """Write the page of what was seen."""
+    rows = [
+        f"| {mutant.without} | `{name.removeprefix('tests/')}` | {told(outcome.failures[name])} |"
+        for mutant, outcome in zip(mutants, outcomes, strict=True)
+        for name in dict.fromkeys(map(function_of, mutant.tests))
+    ]
+    RECORD.write_text(RECORD_HEAD + "\n".join(rows) + "\n")
+
+
+def told(words: str) -> str:
+    """As a cell of a table."""
+    return f"`{reason(words).replace('`', chr(39)).replace('|', '¦')}`"
+
+
+def reason(words: str) -> str:
+    """Its beginning in one line, short enough to be read beside others."""
+    line = " ".join(words.split())
+    return line if len(line) <= MOST_REASON_CHARACTERS else line[: MOST_REASON_CHARACTERS - 1] + "…"
+
+
+def say(*lines: str) -> None:
+    """At once, also where a file takes it."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Run those asked for and print what failed. 1 if a test survived, 2 if there is no such mutant."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("words", nargs="*", help="only mutants in whose description or tests one of these occurs")
+    parser.add_argument("--jobs", type=int, default=1, help="so many at once (default: 1, as some measure times)")
+    parser.add_argument("--list", action="store_true", help="say which there are, and run none")
+    parser.add_argument("--record", action="store_true", help=f"write {RECORD.relative_to(ROOT)}, if all are asked for")
+    parser.add_argument("--from", dest="path", type=Path, default=LIST, help="another list of mutants")
+    asked = parser.parse_args()
+    mutants = [
+        mutant
+        for mutant in load(asked.path)
+        if not asked.words or any(word in f"{mutant.without} {mutant.fails}" for word in asked.words)
+    ]
+    if not mutants:
+        parser.error("no mutant has these words")
+    if asked.record and asked.words:
+        parser.error("--record takes no words: the page is of all mutants")
+    if asked.list:
+        say(*(mutant.without for mutant in mutants))
+        return 0
+    survivor_count = 0
+    with ThreadPoolExecutor(max_workers=asked.jobs) as threads:
+        outcomes = []
+        for number, (mutant, outcome) in enumerate(zip(mutants, threads.map(run, mutants), strict=True), 1):
+            outcomes.append(outcome)
+            say(
+                f"[{number}/{len(mutants)}] without {mutant.without} ({outcome.seconds:.0f} s)",
+                *(f"    {name}: {reason(words)}" for name, words in sorted(outcome.failures.items())),
+                *(f"    SURVIVED {name}" for name in outcome.survived),
+                *([outcome.output[-3000:]] if outcome.survived else []),
+            )
+            survivor_count += len(outcome.survived)
+    if asked.record and not survivor_count:
+        record(mutants, outcomes)
+    test_count = len({name for mutant in mutants for name in mutant.tests})
+    say(f"{len(mutants)} defences taken out, {test_count} tests asked, {survivor_count} times one did not notice")
+    return 1 if survivor_count else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
