@@ -15,7 +15,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.orm import Session
 
 from app import metrics, statements
-from app.config import ConfigurationError, get_settings
+from app.config import ConfigurationError, Settings, get_settings
 from app.errors import Overloaded
 from app.passwords import HASHING_THREAD_COUNT
 from app.prepared import MAY_PREPARE
@@ -29,6 +29,11 @@ LIMITS_CONNECTION_COUNT = 2
 LONGEST_WAIT_TO_COUNT_SECONDS = 3
 # What takes a replica longer is asked of the primary, which may take `DATABASE_STATEMENT_TIMEOUT_SECONDS`.
 LONGEST_ON_REPLICA_SECONDS = 1
+
+
+def most_connections(settings: Settings) -> int:
+    """How many connections to the primary one worker may open."""
+    return settings.database_pool_size + OTHER_CONNECTION_COUNT + LANE_CONNECTION_COUNT + LIMITS_CONNECTION_COUNT
 
 
 @lru_cache

@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from app import replica
 from app.config import Settings
-from app.database import LANE_CONNECTION_COUNT, OTHER_CONNECTION_COUNT
+from app.database import most_connections
 from app.models import Base
 from app.services import health, recount
 
@@ -163,7 +163,7 @@ def _clock(connection: Connection) -> Finding:
 
 
 def _connections(connection: Connection, settings: Settings) -> Finding:
-    each = settings.database_pool_size + OTHER_CONNECTION_COUNT + LANE_CONNECTION_COUNT
+    each = most_connections(settings)
     wanted = each * settings.worker_count
     allowed, others = connection.execute(
         text("""

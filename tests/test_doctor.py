@@ -13,6 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from app import doctor
 from app.config import Settings, get_settings
+from app.database import get_engine, get_lane_engine, get_limits_engine, most_connections
 from app.models import Base
 from tests.conftest import _own_database, administration
 from tests.test_cli import app
@@ -167,6 +168,12 @@ def test_more_connections_than_there_are_is_a_failure_but_for_a_pooler_to_mend(o
 
     assert found.startswith("FAIL  connections: 3 workers may open 30")
     assert "lower DATABASE_POOL_SIZE or WORKERS" in found
+
+
+def test_every_pool_of_a_worker_is_counted() -> None:
+    pools = [engine().pool for engine in (get_engine, get_lane_engine, get_limits_engine)]
+
+    assert most_connections(get_settings()) == sum(pool.size() for pool in pools)  # type: ignore[attr-defined]
 
 
 def test_clocks_that_differ_are_found(own: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
