@@ -60,6 +60,16 @@ class Event(StrEnum):
     NOT_AUTHORIZED = "not_authorized"
 
 
+def hold(db: Session, user_id: int) -> bool:
+    """Whether the account is there, which stays so until the transaction ends.
+
+    To be called before other rows of an account are locked of which `record` will then tell: its row refers to the
+    account, and who deletes or changes that has it locked, and waits for those rows.
+    """
+    account = select(User.id).where(User.id == user_id).with_for_update(read=True, key_share=True)
+    return db.scalar(account) is not None
+
+
 def record(db: Session | Connection | None, event: Event, user_id: int | None, **details: Detail) -> None:
     """Tell of an event, with the request's id, address and user agent (`app.context`), and details without secrets.
 

@@ -131,6 +131,7 @@ def get(db: Session, user_id: int, key_id: int) -> ApiKeyOut:
 
 def remove(db: Session, user_id: int, key_id: int) -> None:
     """End one of the user's keys: no request is let in with it from now on. Raises `ApiKeyNotFound`."""
+    audit.hold(db, user_id)
     is_key = models.Session.kind == "api_key"
     ended = delete(models.Session).where(models.Session.id == key_id, models.Session.user_id == user_id, is_key)
     if db.scalar(ended.returning(models.Session.id)) is None:

@@ -1,7 +1,7 @@
 """Sessions that are there: refreshing them, seeing them used, listing them, ending them. Opening one is auth.py's.
 
-A session's row is the only one that is locked here, so that nobody waits in a circle; whoever refreshes has it locked
-while deciding, so that of two who refresh at once the second sees what the first did.
+Whoever refreshes has the session's row locked while deciding, so that of two who refresh at once the second sees what
+the first did. Whoever ends sessions has locked their account before.
 """
 
 from collections.abc import Sequence
@@ -145,4 +145,5 @@ def _is_sign_in_of(user_id: int) -> ColumnElement[bool]:
 
 def _end(db: Session, user_id: int, which: ColumnElement[bool]) -> Sequence[int]:
     """The ids of the sign-ins that ended."""
+    audit.hold(db, user_id)
     return db.scalars(delete(models.Session).where(_is_sign_in_of(user_id), which).returning(models.Session.id)).all()

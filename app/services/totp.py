@@ -23,7 +23,15 @@ from sqlalchemy.orm import Session
 from app import audit, encryption, limits, models, passwords
 from app.audit import Event
 from app.database import transaction
-from app.errors import InvalidCredentials, OtpRequired, TotpEnabled, TotpNotFound, WrongCode, WrongPassword
+from app.errors import (
+    InvalidCredentials,
+    NotAuthenticated,
+    OtpRequired,
+    TotpEnabled,
+    TotpNotFound,
+    WrongCode,
+    WrongPassword,
+)
 from app.schemas.totp import TotpSecret, TotpState
 
 logger = logging.getLogger("app.totp")
@@ -77,8 +85,11 @@ def begin(db: Session, caller: models.User) -> TotpSecret:
 def confirm(db: Session, caller: models.User, code: str) -> list[str]:
     """From now on signing in needs a code; returns the recovery codes, of which only hashes are kept.
 
-    Raises `TotpNotFound`, `TotpEnabled`, `WrongCode`; `TooManyTries`, which are counted whatever becomes of `db`.
+    Raises `TotpNotFound`, `TotpEnabled`, `WrongCode`; `TooManyTries`, which are counted whatever becomes of `db`;
+    `NotAuthenticated` where the account is deleted meanwhile.
     """
+    if not audit.hold(db, caller.id):
+        raise NotAuthenticated
     totp = db.scalar(select(models.Totp).where(models.Totp.user_id == caller.id).with_for_update())
     if totp is None:
         raise TotpNotFound

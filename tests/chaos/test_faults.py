@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from http.client import HTTPConnection
 from threading import Event, Thread
 
+import psutil
 import pytest
 from sqlalchemy import text
 
@@ -63,6 +64,11 @@ def clients_of(server: Server, people: list[Person]) -> list[Client]:
     return [Client(server.url, person.token) for person in people]
 
 
+def processes_of(server: Server) -> set[int]:
+    """The workers, and what looks after them."""
+    return {child.pid for child in psutil.Process(server.process.pid).children(recursive=True)}
+
+
 async def while_something_happens(answers: asyncio.Task[Answers], *steps: Callable[[], object]) -> Answers:
     """Run the steps in threads, one after the other, a second apart, while the load goes on; then await its end."""
     for step in steps:
@@ -84,6 +90,7 @@ def test_restart_of_postgres_is_survived_and_over_within_two_seconds(
     start: Start, postgres: Postgres, people: list[Person], post_ids: list[int], number: signal.Signals, figure: Figure
 ) -> None:
     server = start(WORKERS="2")
+    processes = processes_of(server)
     accepting_at = 0.0
 
     def restart() -> None:
@@ -109,6 +116,7 @@ def test_restart_of_postgres_is_survived_and_over_within_two_seconds(
     figure(f"R7 {number.name}: {answers.statuses}, first 200 after {first - accepting_at:.2f} s")
     assert first - accepting_at < 2
     assert server.process.poll() is None
+    assert processes_of(server) == processes, "a process was started anew"
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from tests.chaos.conftest import Postgres
 from tests.chaos.load import Answer, Answers, Client, ask_once, for_seconds, press, read_pages
-from tests.chaos.test_faults import clients_of
+from tests.chaos.test_faults import clients_of, processes_of
 from tests.figures import Figure
 from tests.fixtures import Person, Server
 
@@ -181,7 +181,7 @@ def test_rolling_restart_of_two_workers_drops_nothing(
     start: Start, people: list[Person], post_ids: list[int], figure: Figure
 ) -> None:
     server = start(WORKERS="2")
-    workers = {child.pid for child in psutil.Process(server.process.pid).children(recursive=True)}
+    workers = processes_of(server)
 
     async def ask(client: Client, index: int) -> Answer:
         if index % 4 == 0:
@@ -195,7 +195,7 @@ def test_rolling_restart_of_two_workers_drops_nothing(
         return await load
 
     answers = asyncio.run(run())
-    now = {child.pid for child in psutil.Process(server.process.pid).children(recursive=True)}
+    now = processes_of(server)
     figure(f"R13, rolling restart: {answers.statuses}; workers {sorted(workers)} -> {sorted(now)}")
     assert set(answers.statuses) <= {200, 201}
     assert len(workers & now) < len(workers), "no worker was replaced"

@@ -41,7 +41,7 @@ def test_sqlmap_finds_no_way_in(
 
     done = subprocess.run(
         [SQLMAP or "", "-u", address, *options, *headers, *OPTIONS, "--output-dir", tmp_path, "-t", traffic],
-        capture_output=True, text=True, timeout=900, check=False,
+        capture_output=True, text=True, timeout=800, check=False,
     )  # fmt: skip
 
     found = re.findall(

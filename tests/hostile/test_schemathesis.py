@@ -36,7 +36,7 @@ def run(server: Server, database: Engine, caller: str, folder: Path, *options: s
     headers = [option for name, value in headers_of(caller).items() for option in ("--header", f"{name}: {value}")]
     done = subprocess.run(
         [*COMMAND, *headers, *options, f"{server.url}/openapi.json"],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=1200, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=800, check=False,
     )  # fmt: skip
 
     found = "; ".join(sorted(set(re.findall(r"^- (.+)$", done.stdout, re.MULTILINE))))

@@ -3,13 +3,14 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,13 @@ RECORD_HEAD = """# Seen to fail
 
 A test that cannot fail proves nothing. Each of these defences was taken out, one at a time, in a copy of the project,
 and the tests that are about it were run: what each then said is beside it. `make mutants ARGS=--record` does it again
-and writes this page; `make mutants ARGS="deadlock --jobs 2"` does a part of it. The list of mutants is
+and writes this page; `make mutants ARGS="deadlock --record"` does a part of it. The list of mutants is
 `tests/mutants/mutants.toml`; a new test of what docs/reliability.md promises must stand in it, or `make test` fails.
 
 | without | this test fails | saying |
 |---|---|---|
 """
+_ROW = re.compile(r"^(\| .+? \| `.+?` \|) (.*) \|$", re.MULTILINE)
 LONGEST_SECONDS = 1200
 MOST_REASON_CHARACTERS = 150
 
@@ -77,13 +79,15 @@ def run(mutant: Mutant) -> Outcome:
     return Outcome(failures, survived, time.monotonic() - began_at, output)
 
 
-def record(mutants: Sequence[Mutant], outcomes: Sequence[Outcome]) -> None:
-    """Write the page of what was seen."""
-    rows = [
-        f"| {mutant.without} | `{name.removeprefix('tests/')}` | {told(outcome.failures[name])} |"
-        for mutant, outcome in zip(mutants, outcomes, strict=True)
-        for name in dict.fromkeys(map(function_of, mutant.tests))
-    ]
+def record(outcomes: Mapping[Mutant, Outcome]) -> None:
+    """Write down what was seen, beside what stands there of mutants that were not asked for."""
+    kept = dict(_ROW.findall(RECORD.read_text() if RECORD.exists() else ""))
+    rows = []
+    for mutant in load():
+        for name in dict.fromkeys(map(function_of, mutant.fails)):
+            seen = outcomes[mutant].failures.get(f"tests/{name}") if mutant in outcomes else None
+            what = f"| {mutant.without} | `{name}` |"
+            rows.append(f"{what} {told(seen) if seen else kept.get(what, 'not yet')} |")
     RECORD.write_text(RECORD_HEAD + "\n".join(rows) + "\n")
 
 
@@ -106,11 +110,11 @@ def say(*lines: str) -> None:
 
 def main() -> int:
     """Run those asked for and print what failed. 1 if a test survived, 2 if there is no such mutant."""
-    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.partition(": ")[2])
     parser.add_argument("words", nargs="*", help="only mutants in whose description or tests one of these occurs")
     parser.add_argument("--jobs", type=int, default=1, help="so many at once (default: 1, as some measure times)")
     parser.add_argument("--list", action="store_true", help="say which there are, and run none")
-    parser.add_argument("--record", action="store_true", help=f"write {RECORD.relative_to(ROOT)}, if all are asked for")
+    parser.add_argument("--record", action="store_true", help=f"write it into {RECORD.relative_to(ROOT)}")
     parser.add_argument("--from", dest="path", type=Path, default=LIST, help="another list of mutants")
     asked = parser.parse_args()
     mutants = [
@@ -120,16 +124,14 @@ def main() -> int:
     ]
     if not mutants:
         parser.error("no mutant has these words")
-    if asked.record and asked.words:
-        parser.error("--record takes no words: the page is of all mutants")
     if asked.list:
         say(*(mutant.without for mutant in mutants))
         return 0
     survivor_count = 0
     with ThreadPoolExecutor(max_workers=asked.jobs) as threads:
-        outcomes = []
+        outcomes = {}
         for number, (mutant, outcome) in enumerate(zip(mutants, threads.map(run, mutants), strict=True), 1):
-            outcomes.append(outcome)
+            outcomes[mutant] = outcome
             say(
                 f"[{number}/{len(mutants)}] without {mutant.without} ({outcome.seconds:.0f} s)",
                 *(f"    {name}: {reason(words)}" for name, words in sorted(outcome.failures.items())),
@@ -137,12 +139,15 @@ def main() -> int:
                 *([outcome.output[-3000:]] if outcome.survived else []),
             )
             survivor_count += len(outcome.survived)
-    if asked.record and not survivor_count:
-        record(mutants, outcomes)
+    if asked.record:
+        record(outcomes)
     test_count = len({name for mutant in mutants for name in mutant.tests})
     say(f"{len(mutants)} defences taken out, {test_count} tests asked, {survivor_count} times one did not notice")
     return 1 if survivor_count else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ValueError as error:  # The code has changed since the mutant was written.
+        sys.exit(f"error: {error}")

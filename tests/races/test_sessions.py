@@ -13,7 +13,7 @@ from app import passwords
 from app.errors import InvalidCredentials
 from app.services import auth, totp
 from tests.fixtures import PASSWORD, Person
-from tests.races.conftest import Call, Crowd, count, statuses
+from tests.races.conftest import Call, Crowd, count, deadlocks, statuses
 from tests.races.waiting import in_background, wait_until, wait_until_blocked
 
 Credentials = dict[str, Any]
@@ -104,6 +104,35 @@ def test_whoever_signs_out_while_their_session_is_refreshed_is_signed_out(
         if answer.status_code == 200:  # It was refreshed before it ended.
             headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
             assert httpx2.get(f"{crowd.servers[1].url}/posts", headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize("what", ["this session", "one session", "other sessions", "an API key"])
+def test_ending_sessions_and_deleting_their_account_at_once_do_not_wait_for_each_other(
+    crowd: Crowd, connection: Connection, database: Engine, make_person: Callable[..., Person], what: str
+) -> None:
+    person, admin = make_person(), make_person(role="admin")
+    (made,) = crowd.send([Call("POST", "/api-keys", person, {"name": "a program", "scopes": ["read"]})])
+    other = connection.scalar(
+        text("INSERT INTO sessions (user_id, expires_at) VALUES (:id, now() + interval '1 day') RETURNING id"),
+        {"id": person.id},
+    )
+    ending = {
+        "this session": Call("POST", "/logout", person),
+        "one session": Call("DELETE", f"/sessions/{other}", person),
+        "other sessions": Call("DELETE", "/sessions", person),
+        "an API key": Call("DELETE", f"/api-keys/{made.json()['id']}", person),
+    }[what]
+    before = deadlocks(connection)
+    with database.begin() as third:
+        third.execute(text("SELECT FROM sessions WHERE user_id = :id FOR UPDATE"), {"id": person.id})
+        ended = in_background(lambda: crowd.send([ending]))
+        wait_until_blocked(connection, by=third)
+        deleted = in_background(lambda: crowd.send([Call("DELETE", f"/users/{person.id}", admin)]))
+        time.sleep(0.3)  # The second waits behind the first, or for the third.
+
+    assert statuses([*ended(), *deleted()]) == {204: 2}
+    time.sleep(1.2)  # PostgreSQL counts a deadlock a second after it at most.
+    assert deadlocks(connection) == before
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 import httpx2
 import pyotp
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, text
 
 from tests.fixtures import PASSWORD, Person
-from tests.races.conftest import Call, Crowd, count, statuses
+from tests.races.conftest import Call, Crowd, count, deadlocks, statuses
+from tests.races.waiting import in_background, wait_until_blocked
 
 CROWD = 20
 PROOF = {"current_password": PASSWORD}
@@ -86,3 +87,23 @@ def test_twenty_who_begin_at_once_leave_one_secret_which_is_somebodys_answer(
     confirmations = [Call("POST", "/users/me/totp/confirm", person, {"code": code(each)}) for each in secrets]
     # One has the secret that is there. The others are wrong, or come after it.
     assert statuses(crowd.send(confirmations))[200] == 1
+
+
+def test_confirming_and_deleting_the_account_at_once_do_not_wait_for_each_other(
+    crowd: Crowd, connection: Connection, database: Engine, person: Person, secret: str
+) -> None:
+    before = deadlocks(connection)
+    with database.begin() as third:
+        third.execute(text("SELECT FROM totps FOR UPDATE"))
+        confirmation = in_background(
+            lambda: crowd.send([Call("POST", "/users/me/totp/confirm", person, {"code": code(secret)})])
+        )
+        wait_until_blocked(connection, by=third)
+        deletion = in_background(lambda: crowd.send([Call("DELETE", "/users/me", person)]))
+        time.sleep(0.3)  # The second waits behind the first, or for the third.
+
+    assert statuses(confirmation()) == {200: 1}
+    assert statuses(deletion()) == {204: 1}
+    assert count(connection, "totps") == count(connection, "recovery_codes") == 0
+    time.sleep(1.2)  # PostgreSQL counts a deadlock a second after it at most.
+    assert deadlocks(connection) == before
