@@ -18,6 +18,9 @@ from app.problems import problem_response
 MOST_UNFINISHED_BYTES = 64 * 1024
 
 
+# For a request that a client sent before it could know that the server stops.
+LAST_REQUEST_SECONDS = 0.5
+
 # No header may hold one of these. Line breaks are counted instead: each header has its own, and no other.
 _CONTROLS = bytes({*range(32), 127} - {*b"\t\r\n"})
 _BODILESS = frozenset({204, 304})
@@ -84,12 +87,30 @@ httptools_impl.RequestResponseCycle = Cycle  # type: ignore[misc]
 
 
 class Protocol(HttpToolsProtocol):
-    """Keeps no head (or trailer, or chunk extension) past a limit, and refuses what is not HTTP in our one shape.
+    """Keeps no head (or trailer, or chunk extension) past a limit, refuses what is not HTTP in our one shape, and loses
+    no request that is on its way when the server stops.
 
-    uvicorn keeps a head until it is complete, however long that takes, and answers what it cannot read in plain text.
+    uvicorn keeps a head until it is complete, however long that takes, answers what it cannot read in plain text, and
+    closes idle connections at once when it stops, however soon after their last answer that is.
     """
 
     unfinished_bytes = 0
+    is_stopping = False
+
+    def shutdown(self) -> None:
+        """Called when the server stops: what comes soon is answered, as the last on this connection."""
+        self.is_stopping = True
+        if self._is_idle():
+            self.loop.call_later(LAST_REQUEST_SECONDS, self._close_if_idle)
+        else:
+            super().shutdown()
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or bool(self.cycle.response_complete)
+
+    def _close_if_idle(self) -> None:
+        if self._is_idle() and not self.transport.is_closing():
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         self.unfinished_bytes += len(data)
@@ -103,6 +124,8 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.unfinished_bytes = 0
         super().on_headers_complete()
+        if self.is_stopping and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self.unfinished_bytes = 0
@@ -114,7 +137,7 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
         # A request before this one may still be answered; then half of an answer must not follow another's.
-        if self.cycle is None or self.cycle.response_complete:
+        if self._is_idle():
             request_id = secrets.token_hex(16)
             scope = {"type": "http", "state": {"request_id": request_id}}
             response = problem_response(

@@ -51,20 +51,29 @@ def answer(status: int, headers: Headers, *parts: bytes) -> Callable[[Send], Awa
     return send_all
 
 
+def connect(
+    protocol_class: type[HttpToolsProtocol], app: Callable[[Send], Awaitable[None]]
+) -> tuple[HttpToolsProtocol, Transport, ServerState]:
+    """A connection to a server of `app`."""
+
+    async def asgi(_scope: object, _receive: object, send: Send) -> None:
+        await app(send)
+
+    config = Config(asgi, http=protocol_class, log_config=None, lifespan="off")
+    transport, state = Transport(), ServerState()
+    state.default_headers = [(b"date", b"now")]
+    protocol = protocol_class(config, state, {}, asyncio.get_running_loop())
+    protocol.connection_made(transport)  # type: ignore[arg-type]
+    return protocol, transport, state
+
+
 def exchange(
     protocol_class: type[HttpToolsProtocol], request: bytes, app: Callable[[Send], Awaitable[None]]
 ) -> Transport:
     """What a connection that sends `request` gets from a server of `app`."""
 
     async def run() -> Transport:
-        async def asgi(_scope: object, _receive: object, send: Send) -> None:
-            await app(send)
-
-        config = Config(asgi, http=protocol_class, log_config=None, lifespan="off")
-        transport, state = Transport(), ServerState()
-        state.default_headers = [(b"date", b"now")]
-        protocol = protocol_class(config, state, {}, asyncio.get_running_loop())
-        protocol.connection_made(transport)  # type: ignore[arg-type]
+        protocol, transport, state = connect(protocol_class, app)
         protocol.data_received(request)
         while state.tasks:
             await asyncio.wait(state.tasks)
@@ -136,3 +145,34 @@ def test_what_is_sent_is_what_uvicorn_sends(name: str, uvicorns: Callable[..., T
 def test_whole_answers_are_sent_in_one_piece(name: str) -> None:
     written = exchange(Protocol, *ORDINARY[name]).written
     assert len(written) == len(re.findall(rb"HTTP/1\.1 ", b"".join(written)))
+
+
+@pytest.mark.parametrize("before", [b"", GET], ids=["new connection", "kept connection"])
+@pytest.mark.parametrize("after", [b"", b"GET / HT", GET], ids=["nothing comes", "half a request", "a request"])
+def test_idle_connection_of_a_stopping_server_is_closed_after_a_last_request_that_was_on_its_way(
+    before: bytes, after: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.protocol.LAST_REQUEST_SECONDS", 0.2)
+
+    async def run() -> None:
+        protocol, transport, state = connect(Protocol, answer(200, [LENGTH], b"whole"))
+
+        async def send(data: bytes) -> None:
+            protocol.data_received(data)
+            while state.tasks:
+                await asyncio.wait(state.tasks)
+
+        await send(before)
+        protocol.shutdown()
+        assert not transport.is_closed
+        await send(after)
+        assert transport.is_closed == (after == GET)
+        await asyncio.sleep(0.3)
+        assert transport.is_closed
+        answers = b"".join(transport.written).split(b"HTTP/1.1 ")[1:]
+        assert [b"\r\nconnection: close\r\n" in each for each in answers] == [False] * bool(before) + [True] * (
+            after == GET
+        )
+        protocol.connection_lost(None)
+
+    asyncio.run(run())

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import statistics
 import time
 from collections import Counter
@@ -16,13 +15,17 @@ PATIENCE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer: status, headers by lower-case name, body, and how long it took. Status 0: the connection broke."""
+    """One answer: status, headers by lower-case name, body, and how long it took. Status 0: the connection broke.
+
+    It is `to_another` where a kept connection broke after the request was sent, and it was sent again on a new one.
+    """
 
     status: int
     headers: dict[str, str]
     body: bytes
     began_at: float
     seconds: float
+    to_another: bool = False
 
     @property
     def json(self) -> Any:
@@ -56,16 +59,21 @@ class Client:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, method: str, path: str, body: Any = None, headers: str = "") -> Answer:
-        """The answer. A kept connection that turns out to be closed before any of the answer came is made anew."""
+        """The answer. A kept connection that turns out to be closed before any of the answer came is made anew.
+
+        Where that was known before, nobody would say that a request was lost.
+        """
         content = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\n{self._headers}{headers}Content-Length: {len(content)}\r\n"
         request = f"{head}Content-Type: application/json\r\n\r\n".encode() + content
         began_at = time.monotonic()
+        if self._streams is not None and self._streams[0].at_eof():
+            await self.close()
         is_kept = self._streams is not None
         status, answered, received = await self._attempt(request)
-        if status == 0 and is_kept:
+        if to_another := status == 0 and is_kept:
             status, answered, received = await self._attempt(request)
-        return Answer(status, answered, received, began_at, time.monotonic() - began_at)
+        return Answer(status, answered, received, began_at, time.monotonic() - began_at, to_another)
 
     async def _attempt(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
         try:
@@ -110,12 +118,11 @@ async def press(
     return answers
 
 
-def read_pages(url: str, tokens: Sequence[str], count: int, seconds: float, *, waits: bool, niceness: int) -> Answers:
-    """So many clients who read the newest posts, in this process, which gives way to others as far as it is nice.
+def read_pages(url: str, tokens: Sequence[str], count: int, seconds: float, *, waits: bool) -> Answers:
+    """So many clients who read the newest posts. Who `waits` is away for as long as a refusal says.
 
-    Who `waits` is away for as long as a refusal says. What is in pages is left out.
+    What is in pages is left out.
     """
-    os.nice(niceness - os.nice(0))
 
     async def read(client: Client, _: int) -> Answer:
         answer = await client.send("GET", "/posts")

@@ -110,7 +110,7 @@ def test_overload_is_refused_and_over_when_it_is_over(
 
     def press_for(count: int, seconds: float) -> tuple[Answers, Answers, float]:
         """What the crowd was answered, and newcomers meanwhile; and how many pages a second the crowd got."""
-        crowd = elsewhere.submit(read_pages, server.url, tokens, count, seconds, waits=waits, niceness=10)
+        crowd = elsewhere.submit(read_pages, server.url, tokens, count, seconds, waits=waits)
         newcomers = asyncio.run(come_anew(server, tokens[0], until=crowd.done))
         return crowd.result(), newcomers, len(crowd.result().with_status(200)) / seconds
 
@@ -196,6 +196,11 @@ def test_rolling_restart_of_two_workers_drops_nothing(
 
     answers = asyncio.run(run())
     now = processes_of(server)
-    figure(f"R13, rolling restart: {answers.statuses}; workers {sorted(workers)} -> {sorted(now)}")
+    again = Answers([answer for answer in answers.all if answer.to_another])
+    figure(
+        f"R13, rolling restart: {answers.statuses}, {len(again.all)} lost with their connections;"
+        f" workers {sorted(workers)} -> {sorted(now)}"
+    )
     assert set(answers.statuses) <= {200, 201}
+    assert again.all == []
     assert len(workers & now) < len(workers), "no worker was replaced"
