@@ -30,6 +30,8 @@ and writes this page; `make mutants ARGS="deadlock --record"` does a part of it.
 |---|---|---|
 """
 _ROW = re.compile(r"^(\| .+? \| `.+?` \|) (.*) \|$", re.MULTILINE)
+# Where the project, and its copies, are on this machine is nobody's business.
+_PLACES = re.compile(rf"{re.escape(str(ROOT))}|{re.escape(tempfile.gettempdir())}/mutant-[^/]+/project")
 LONGEST_SECONDS = 1200
 MOST_REASON_CHARACTERS = 150
 
@@ -98,7 +100,7 @@ def told(words: str) -> str:
 
 def reason(words: str) -> str:
     """Its beginning in one line, short enough to be read beside others."""
-    line = " ".join(words.split())
+    line = " ".join(_PLACES.sub(".", words).split()).partition(" + where ")[0]
     return line if len(line) <= MOST_REASON_CHARACTERS else line[: MOST_REASON_CHARACTERS - 1] + "…"
 
 
