@@ -228,14 +228,25 @@ def test_one_address_has_so_many_connections_and_others_are_served_meanwhile(pro
 
         with proxy.client() as client:
             assert client.get("/livez").status_code == 200
-        with proxy.client("127.0.0.1") as client:
-            if proxy.name == "nginx":
+        if proxy.name == "nginx":
+            with proxy.client("127.0.0.1") as client:
                 refused = client.get("/livez")
-                assert_problem(refused, 429, "too_many_connections")
-                assert int(refused.headers["Retry-After"]) > 0
-            else:
-                with pytest.raises(httpx2.TransportError):
-                    client.get("/livez")
+            assert_problem(refused, 429, "too_many_connections")
+            assert int(refused.headers["Retry-After"]) > 0
+        else:
+            assert is_hung_up_on(proxy)
+
+
+def is_hung_up_on(proxy: Proxy) -> bool:
+    """Whether a new connection ends at once, where one that is taken would wait for the client's greeting.
+
+    Without TLS: Python leaves a socket open that ends before its handshake, and says so.
+    """
+    try:
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as connection:
+            return connection.recv(1) == b""
+    except ConnectionError:
+        return True
 
 
 @pytest.mark.parametrize(("name", "status", "code"), [("nginx", 502, "bad_gateway"), ("haproxy", 503, "unavailable")])
