@@ -45,7 +45,7 @@ test-all: .venv/dev-installed ## Run all tests
 	@$(VENV_PYTHON) -m pytest -n 2 $(ARGS)
 
 .PHONY: mutants
-mutants: .venv/dev-installed ## Take each defence out in turn, and see its tests fail (about an hour, on an idle machine)
+mutants: .venv/dev-installed ## Take each defence out in turn, and see its tests fail (13 minutes with ARGS="--jobs 2")
 	@$(VENV_PYTHON) -m tests.mutants $(ARGS)
 
 .PHONY: check

@@ -17,7 +17,6 @@ from app.problems import problem_response
 # Twice what `HeadLimit` lets pass, so that whoever is a little above it gets that answer, with all its headers.
 MOST_UNFINISHED_BYTES = 64 * 1024
 
-
 # For a request that a client sent before it could know that the server stops.
 LAST_REQUEST_SECONDS = 0.5
 
