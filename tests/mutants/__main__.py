@@ -1,4 +1,7 @@
-"""`python -m tests.mutants`: take each defence out in turn, and see the tests that are about it fail."""
+"""`python -m tests.mutants`: take each defence out in turn, and see the tests that are about it fail.
+
+A mutant quotes the code that it changes, so rewording that code makes it stale: it is named, and not run.
+"""
 
 import argparse
 import json
@@ -10,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +21,6 @@ from pathlib import Path
 from tests.mutants import watching
 from tests.mutants.mutant import LIST, ROOT, Mutant, function_of, load
 
-RECORD = ROOT / "docs" / "seen-to-fail.md"
-RECORD_HEAD = """# Seen to fail
-
-A test that cannot fail proves nothing. Each of these defences was taken out, one at a time, in a copy of the project,
-and the tests that are about it were run: what each then said is beside it. `make mutants ARGS=--record` does it again
-and writes this page; `make mutants ARGS="deadlock --record"` does a part of it. The list of mutants is
-`tests/mutants/mutants.toml`; a new test of what docs/reliability.md promises must stand in it, or `make test` fails.
-
-| without | this test fails | saying |
-|---|---|---|
-"""
-_ROW = re.compile(r"^(\| .+? \| `.+?` \|) (.*) \|$", re.MULTILINE)
 # Where the project, and its copies, are on this machine is nobody's business.
 _PLACES = re.compile(rf"{re.escape(str(ROOT))}|{re.escape(tempfile.gettempdir())}/mutant-[^/]+/project")
 LONGEST_SECONDS = 1200
@@ -81,25 +72,8 @@ def run(mutant: Mutant) -> Outcome:
     return Outcome(failures, survived, time.monotonic() - began_at, output)
 
 
-def record(outcomes: Mapping[Mutant, Outcome]) -> None:
-    """Write down what was seen, beside what stands there of mutants that were not asked for."""
-    kept = dict(_ROW.findall(RECORD.read_text() if RECORD.exists() else ""))
-    rows = []
-    for mutant in load():
-        for name in dict.fromkeys(map(function_of, mutant.fails)):
-            seen = outcomes[mutant].failures.get(f"tests/{name}") if mutant in outcomes else None
-            what = f"| {mutant.without} | `{name}` |"
-            rows.append(f"{what} {told(seen) if seen else kept.get(what, 'not yet')} |")
-    RECORD.write_text(RECORD_HEAD + "\n".join(rows) + "\n")
-
-
-def told(words: str) -> str:
-    """As a cell of a table."""
-    return f"`{reason(words).replace('`', chr(39)).replace('|', '¦')}`"
-
-
 def reason(words: str) -> str:
-    """Its beginning in one line, short enough to be read beside others."""
+    """Return the beginning of the message in one line."""
     line = " ".join(_PLACES.sub(".", words).split()).partition(" + where ")[0]
     return line if len(line) <= MOST_REASON_CHARACTERS else line[: MOST_REASON_CHARACTERS - 1] + "…"
 
@@ -111,12 +85,11 @@ def say(*lines: str) -> None:
 
 
 def main() -> int:
-    """Run those asked for and print what failed. 1 if a test survived, 2 if there is no such mutant."""
+    """Run the mutants asked for. Returns 1 if a test survived or a mutant is stale, 2 if there is no such mutant."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.partition(": ")[2])
     parser.add_argument("words", nargs="*", help="only mutants in whose description or tests one of these occurs")
     parser.add_argument("--jobs", type=int, default=1, help="so many at once (default: 1, as some measure times)")
     parser.add_argument("--list", action="store_true", help="say which there are, and run none")
-    parser.add_argument("--record", action="store_true", help=f"write it into {RECORD.relative_to(ROOT)}")
     parser.add_argument("--from", dest="path", type=Path, default=LIST, help="another list of mutants")
     asked = parser.parse_args()
     mutants = [
@@ -129,11 +102,12 @@ def main() -> int:
     if asked.list:
         say(*(mutant.without for mutant in mutants))
         return 0
+    stale = {mutant: why for mutant in mutants if (why := mutant.staleness())}
+    say(*(f"NO LONGER APPLIES: {mutant.without} ({why})" for mutant, why in stale.items()))
+    mutants = [mutant for mutant in mutants if mutant not in stale]
     survivor_count = 0
     with ThreadPoolExecutor(max_workers=asked.jobs) as threads:
-        outcomes = {}
         for number, (mutant, outcome) in enumerate(zip(mutants, threads.map(run, mutants), strict=True), 1):
-            outcomes[mutant] = outcome
             say(
                 f"[{number}/{len(mutants)}] without {mutant.without} ({outcome.seconds:.0f} s)",
                 *(f"    {name}: {reason(words)}" for name, words in sorted(outcome.failures.items())),
@@ -141,11 +115,10 @@ def main() -> int:
                 *([outcome.output[-3000:]] if outcome.survived else []),
             )
             survivor_count += len(outcome.survived)
-    if asked.record:
-        record(outcomes)
     test_count = len({name for mutant in mutants for name in mutant.tests})
-    say(f"{len(mutants)} defences taken out, {test_count} tests asked, {survivor_count} times one did not notice")
-    return 1 if survivor_count else 0
+    summary = f"{len(mutants)} mutants run, {test_count} tests asked, {survivor_count} survived"
+    say(f"{summary}; {len(stale)} no longer apply")
+    return 1 if survivor_count or stale else 0
 
 
 if __name__ == "__main__":
