@@ -22,6 +22,7 @@ BCRYPT = r"^\$2[aby]\$[0-9]{2}\$.{53}$"
 
 def mend(found: Findings, plan: Plan) -> None:
     """Look through the rows of the three tables."""
+    _ids(found, plan)
     if found.has("users", "email") and found.has("users", "id"):
         _addresses(found, plan)
     if found.has("posts", "id"):
@@ -36,6 +37,20 @@ def mend(found: Findings, plan: Plan) -> None:
         title = found.name("posts", "title")
         if too_long := found.count("posts", f"length({title}) > {LONGEST_TITLE}"):
             plan.refuse(f"{too_long:,} posts have a title of more than {LONGEST_TITLE:,} characters: shorten it")
+
+
+def _ids(found: Findings, plan: Plan) -> None:
+    """Refuse ids below 1: the API answers 404 for them, so what they name could never be read, changed or deleted."""
+    for table in ("users", "posts"):
+        if not found.has(table, "id"):
+            continue
+        name, key = found.name(table), found.name(table, "id")
+        if count := found.count(table, f"{key} < 1"):
+            statement = text(f"SELECT {key} FROM {name} WHERE {key} < 1 ORDER BY {key} DESC LIMIT {MOST_NAMED + 1}")
+            plan.refuse(
+                f"{count:,} {table} have an id below 1, which the API cannot serve:"
+                f" {_some(found.connection.scalars(statement))}: give each a free id above 0, also in what refers to it"
+            )
 
 
 def _addresses(found: Findings, plan: Plan) -> None:

@@ -10,9 +10,12 @@ from sqlalchemy.types import TypeDecorator
 LARGEST_KEY = 2**63 - 1
 
 
-def possible_key(number: int) -> int:
-    """The number, or 0, which no row has, where a bigint identity cannot hold it."""
-    return number if 0 < number <= LARGEST_KEY else 0
+def possible_key(number: int) -> int | None:
+    """The number if a row can have it as its key, else None, which compares equal to no row.
+
+    Keys begin at 1. An out-of-range number is never replaced by another one: an adopted database may have a row 0.
+    """
+    return number if 0 < number <= LARGEST_KEY else None
 
 
 class Key(TypeDecorator[int]):

@@ -51,7 +51,7 @@ def list_api_keys(
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[ApiKeyOut]:
     """List one's keys by ascending id, without those that have expired."""
-    after_id = pagination.id_of(cursor, "api_keys") if cursor else 0
+    after_id = pagination.id_of(cursor, "api_keys") if cursor else None
     keys = api_key.list_own(db, caller.id, after_id=after_id, limit=limit + 1)
     if len(keys) > limit:
         keys = keys[:limit]

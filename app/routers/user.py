@@ -83,7 +83,7 @@ def list_users(
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[models.User]:
     """List accounts by ascending id (admins)."""
-    after_id = pagination.id_of(cursor, "users") if cursor else 0
+    after_id = pagination.id_of(cursor, "users") if cursor else None
     accounts = user.list_all(
         db, after_id=after_id, limit=limit + 1, skip=0 if cursor else skip, email=email, role=role, is_active=is_active
     )

@@ -115,9 +115,11 @@ def create(db: Session, caller: models.User, session_id: int, new: ApiKeyIn) -> 
     return NewApiKey(**get(db, caller.id, key_id).model_dump(), key=key)
 
 
-def list_own(db: Session, user_id: int, *, after_id: int, limit: int) -> list[ApiKeyOut]:
-    """The user's keys that have not expired, by ascending id, after one of them."""
-    own = _SHOWN.where(models.Session.user_id == user_id, models.Session.id > after_id)
+def list_own(db: Session, user_id: int, *, after_id: int | None, limit: int) -> list[ApiKeyOut]:
+    """The user's keys that have not expired, by ascending id; those after one of them, if it is given."""
+    own = _SHOWN.where(models.Session.user_id == user_id)
+    if after_id is not None:
+        own = own.where(models.Session.id > after_id)
     return [ApiKeyOut.model_validate(row) for row in db.execute(own.order_by(models.Session.id).limit(limit))]
 
 

@@ -44,15 +44,17 @@ def get(db: Session, user_id: int) -> models.User:
 def list_all(
     db: Session,
     *,
-    after_id: int,
+    after_id: int | None,
     limit: int,
     skip: int,
     email: str | None,
     role: models.Role | None,
     is_active: bool | None,
 ) -> Sequence[models.User]:
-    """Accounts by ascending id, after one of them, that fit every filter given."""
-    statement = select(models.User).where(models.User.id > after_id)
+    """Accounts by ascending id that fit every filter given; those after one of them, if it is given."""
+    statement = select(models.User)
+    if after_id is not None:
+        statement = statement.where(models.User.id > after_id)
     if email is not None:
         statement = statement.where(models.User.email_canonical == canonical_email(email))
     if role is not None:

@@ -280,6 +280,10 @@ REFUSED = {
     "column posts.version is in the way, and so is former_version": "ALTER TABLE posts ADD version int,"
     " ADD former_version int",
     "there is no table posts": "DROP TABLE votes; DROP TABLE posts",
+    "2 posts have an id below 1, which the API cannot serve: 0, -7:": "INSERT INTO posts (id, title, content, owner_id)"
+    " VALUES (0, '', '', 1), (-7, '', '', 1)",
+    "1 users have an id below 1, which the API cannot serve: -1:": "INSERT INTO users (id, email, password)"
+    " VALUES (-1, 'minus@example.com', '')",
 }
 
 

@@ -174,7 +174,7 @@ def read_posts(connection: Connection, asked: Sequence[tuple[AccessToken, int]])
             "session_ids": sorted({token.session_id for token, _ in asked}),
             "user_ids": [token.user_id for token, _ in asked],
             "asked_post_ids": [possible_key(post_id) for _, post_id in asked],
-            "post_ids": sorted({possible_key(post_id) for _, post_id in asked}),
+            "post_ids": sorted({key for _, post_id in asked if (key := possible_key(post_id)) is not None}),
         },
     ).all()
     roles = readers.roles_of_the_living(rows)
