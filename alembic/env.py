@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool
 from alembic import command, context
 from app import local_postgres
 from app.config import ConfigurationError, get_settings
+from app.migrated import require_utf8
 from app.models import Base
 from app.services.health import MIGRATION_LOCK, Health, check
 
@@ -159,7 +160,9 @@ def run_offline() -> None:
 
 def run_online() -> None:
     with database_url() as url:
-        engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS})
+        require_utf8(url)
+        connect_args = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "client_encoding": "utf8"}
+        engine = create_engine(url, poolclass=NullPool, connect_args=connect_args)
         with (
             engine.connect().execution_options(isolation_level="AUTOCOMMIT") as guard,
             only_run(guard),

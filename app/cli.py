@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from app import local_postgres, logs, seeding, serving
 from app.config import ConfigurationError, get_settings
-from app.migrated import database, go_past_the_pooler, migrate, migrated_database
+from app.migrated import database, go_past_the_pooler, migrate, migrated_database, require_utf8
 from app.user_cli import Refused, users
 
 if TYPE_CHECKING:
@@ -67,8 +67,9 @@ def serve() -> None:
 
     It starts also while the database cannot be used, and GET /readyz then says why. SIGTERM ends it gracefully.
     """
-    if get_settings().database is None:
+    if (configured := get_settings().database) is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL, or use: python -m app run")
+    require_utf8(configured)
 
     def announce(address: str, problem: str | None) -> None:
         logger = logging.getLogger("app")
@@ -90,6 +91,7 @@ def worker() -> None:
     settings = get_settings()
     if settings.database is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL")
+    require_utf8(settings.database)
     from app import chores  # noqa: PLC0415 - it reads the settings, and their errors are this command's to tell.
 
     logging.config.dictConfig(logs.config(settings))
@@ -200,6 +202,7 @@ def adopt(
     url = get_settings().database
     if url is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL")
+    require_utf8(url)
     from app import adoption  # noqa: PLC0415 - it reads the settings, and their errors are this command's to tell.
     from app.database import get_engine  # noqa: PLC0415
 

@@ -29,6 +29,7 @@ Level = Literal["ok", "warn", "FAIL"]
 
 OLDEST_SERVER = 150_000
 SAMPLED_POSTS = 2_000
+MAX_NAMED_ROWS = 10
 # Tokens end by this machine's clock, sessions by the database's.
 WORRYING_SECONDS = 2.0
 WRONG_SECONDS = 30.0
@@ -97,6 +98,7 @@ def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Fi
         yield from _indexes(connection)
         yield _triggers(connection)
         yield _counts(connection, is_full=is_full)
+        yield from _odd_rows(engine, is_full=is_full)
 
 
 def _configuration(settings: Settings) -> Iterator[Finding]:
@@ -253,7 +255,7 @@ def _connected(url: URL | None, settings: Settings) -> Iterator[Connection]:
         url,
         poolclass=NullPool,
         isolation_level="AUTOCOMMIT",
-        connect_args={"connect_timeout": settings.database_connect_timeout_seconds},
+        connect_args={"connect_timeout": settings.database_connect_timeout_seconds, "client_encoding": "utf8"},
     )
     with engine.connect() as connection:
         yield connection
@@ -320,3 +322,42 @@ def _counts(connection: Connection, *, is_full: bool) -> Finding:
     if wrong:
         return Finding("FAIL", f"counts: {wrong:,} of {looked} differ from their votes", "run: python -m app recount")
     return Finding("ok", f"counts: those of {looked} equal their votes")
+
+
+# What `passwords.can_be_verified` takes, for PostgreSQL: bcrypt of a bearable cost, alone or of a SHA-256.
+VERIFIABLE_HASH = (
+    "^([$]2[aby]?[$](0[4-9]|1[0-6])[$][./A-Za-z0-9]{53}"
+    "|[$]bcrypt-sha256[$]v=2,t=2[aby],r=([4-9]|1[0-6])[$][./A-Za-z0-9]{22}[$][./A-Za-z0-9]{31})$"
+)
+# Rows that other software may have left, by table: what is odd, the condition, and the remedy. Keys have an index; the
+# other conditions read the whole table.
+_ODD_KEYS = ("with an id below 1, which the API answers 404 for", "id < 1", "give each a free id above 0")
+_ODD_TIMES = (
+    "with a time outside the years 1 to 9999, shown as the nearest",
+    "NOT (created_at >= '0001-01-01' AND created_at < '10000-01-01')",
+    "UPDATE their created_at",
+)
+_ODD_HASHES = (
+    "with a password hash that cannot be verified: they cannot sign in",
+    # Empty is that of an account which is not meant to sign in, such as the owner of adopted posts without one.
+    f"password_hash <> '' AND password_hash !~ '{VERIFIABLE_HASH}'",
+    "have them reset the password, or run: python -m app user reset-password",
+)
+
+
+def _odd_rows(engine: Engine, *, is_full: bool) -> Iterator[Finding]:
+    """Name the rows that other software left and the API cannot serve, or only in part."""
+    looked_for = [("users", _ODD_KEYS), ("posts", _ODD_KEYS)]
+    if is_full:
+        looked_for += [("users", _ODD_TIMES), ("posts", _ODD_TIMES), ("users", _ODD_HASHES)]
+    is_odd = False
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        for table, (what, condition, mend) in looked_for:
+            statement = f"SELECT id FROM {table} WHERE {condition} ORDER BY id LIMIT {MAX_NAMED_ROWS + 1}"
+            if ids := connection.scalars(text(statement)).all():
+                is_odd = True
+                named = ", ".join(map(str, ids[:MAX_NAMED_ROWS])) + (", …" if len(ids) > MAX_NAMED_ROWS else "")
+                yield Finding("warn", f"rows: {table} {named} {what}", mend)
+    if not is_odd:
+        yield Finding("ok", "rows: ids, times and password hashes" if is_full else "rows: ids", "")

@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import cycle
 
+import psycopg2
 from sqlalchemy.engine import URL
 
 from app import local_postgres
@@ -32,6 +33,7 @@ def database(options: Mapping[str, str] | None = None) -> Iterator[str]:
     """
     configured = get_settings().database
     if configured is not None:
+        require_utf8(configured)
         yield _place(configured)
         return
     with local_postgres.running(options=options) as url:
@@ -48,6 +50,27 @@ def migrated_database(options: Mapping[str, str] | None = None) -> Iterator[str]
             migrate()
         _require_migrated()
         yield where
+
+
+def require_utf8(url: URL) -> None:
+    """Raise `ConfigurationError` where the database answers and its encoding is not UTF8.
+
+    Another encoding cannot hold every text: a post with an emoji would be refused, or stored as bytes of no encoding.
+    A database that does not answer is not refused: servers start without it.
+    """
+    arguments, options = url.get_dialect()().create_connect_args(url)
+    timeout = get_settings().database_connect_timeout_seconds
+    try:
+        connection = psycopg2.connect(*arguments, **{**options, "connect_timeout": timeout, "client_encoding": "utf8"})
+    except psycopg2.OperationalError:
+        return
+    with closing(connection):
+        encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in {None, "UTF8"}:  # A pooler need not say.
+        raise ConfigurationError(
+            f"the encoding of database {url.database} is {encoding}, not UTF8; dump it, make one with"
+            f" CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and restore it there"
+        )
 
 
 def _place(url: URL) -> str:

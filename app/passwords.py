@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from passlib.context import CryptContext
-from passlib.exc import PasswordSizeError, UnknownHashError
+from passlib.exc import PasswordSizeError
 
 from app.config import get_settings
 from app.errors import Overloaded
@@ -40,6 +40,9 @@ def _yield_to_others() -> None:
 
 _waiting_count = 0
 _threads = ThreadPoolExecutor(HASHING_THREAD_COUNT, thread_name_prefix="hashing", initializer=_yield_to_others)
+
+# The highest bcrypt cost of a stored hash that is verified: four seconds of a core, sixteen times the default.
+MAX_STORED_ROUNDS = max(16, get_settings().password_hash_rounds)
 
 # The 30 000 most common ones, of zxcvbn 4.5.0 (PyPI), under the licence (MIT) that lies beside them; NFKC, case folded.
 _COMMON_PASSWORDS = Path(__file__).parent / "common_passwords" / "passwords.txt"
@@ -67,19 +70,31 @@ def verify(password: str, password_hash: str | None) -> tuple[bool, str | None]:
 
     Without a hash (nobody has that name) it takes the same time, and does not fit.
     """
-    if password_hash is None or "\0" in password:
+    if password_hash is None or "\0" in password or not can_be_verified(password_hash):
         _context.dummy_verify()
         return False, None
     # The tutorial hashed what was typed, as it was typed.
     secret = _normalised(password) if password_hash.startswith("$bcrypt-sha256$") else password
     try:
         fits = bool(_context.verify(secret, password_hash))
-    # A character can become eighteen when it is normalised; and a database may hold hashes that somebody else made.
-    except (PasswordSizeError, UnknownHashError):
+    except PasswordSizeError:  # A character can become eighteen when it is normalised.
         _context.dummy_verify()
         return False, None
     replace = fits and _context.needs_update(password_hash)
     return fits, hash_password(password) if replace else None
+
+
+def can_be_verified(password_hash: str) -> bool:
+    """Return whether the hash is well-formed and no dearer than `MAX_STORED_ROUNDS`.
+
+    A database may hold whatever other software wrote: passlib raises `ValueError` for a damaged hash, and a cost of 31
+    would keep a hashing thread busy for days.
+    """
+    try:
+        handler = _context.identify(password_hash, resolve=True)
+        return handler is not None and handler.from_string(password_hash).rounds <= MAX_STORED_ROUNDS
+    except ValueError:
+        return False
 
 
 def is_common(password: str) -> bool:

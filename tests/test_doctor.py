@@ -11,11 +11,12 @@ from pydantic import SecretStr
 from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from app import doctor
+from app import doctor, passwords
 from app.config import Settings, get_settings
 from app.database import get_engine, get_lane_engine, get_limits_engine, most_connections
 from app.models import Base
 from tests.conftest import _own_database, administration
+from tests.contract.test_odd_rows import DAMAGED_HASHES
 from tests.test_cli import app
 
 # As the application itself asks for, and durable.
@@ -223,3 +224,38 @@ def test_replica_has_to_answer_and_to_be_one(own: Engine) -> None:
 
 def secret(url: URL) -> SecretStr:
     return SecretStr(url.set(drivername="postgresql").render_as_string(hide_password=False))
+
+
+def test_rows_that_other_software_left_are_named_with_a_remedy(own: Engine) -> None:
+    with own.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO users (id, email, email_canonical, password_hash, created_at) OVERRIDING SYSTEM VALUE VALUES
+                    (0, 'a', 'a', '$2b$04$' || repeat('a', 53), now()), (7, 'b', 'b', '$2b$04$cut', now()),
+                    (8, 'c', 'c', '$2b$31$' || repeat('a', 53), '10000-01-01'),
+                    (9, 'd', 'd', '$2b$04$' || repeat('a', 53), '0044-03-15 BC')
+            """)
+        )
+        connection.execute(text("UPDATE users SET password_hash = '$2a$12$' || repeat('.', 53) WHERE id = 1"))
+        connection.execute(
+            text("INSERT INTO posts (id, title, content, owner_id) OVERRIDING SYSTEM VALUE VALUES (-3, '', '', 1)")
+        )
+
+    quick = [trouble for trouble in troubles(own) if "rows:" in trouble]
+    full = [trouble for trouble in troubles(own, is_full=True) if "rows:" in trouble]
+
+    assert [trouble.partition(" with")[0] for trouble in quick] == ["warn  rows: users 0", "warn  rows: posts -3"]
+    assert [trouble.partition(" with")[0] for trouble in full] == [
+        "warn  rows: users 0", "warn  rows: posts -3", "warn  rows: users 8, 9", "warn  rows: users 7, 8",
+    ]  # fmt: skip
+    assert all(";" in trouble for trouble in full)
+
+
+@pytest.mark.parametrize("password_hash", [passwords.hash_password("x"), *filter(None, DAMAGED_HASHES.values())])
+def test_doctor_and_sign_in_agree_on_which_hashes_can_be_verified(own: Engine, password_hash: str) -> None:
+    with own.begin() as connection:
+        connection.execute(text("UPDATE users SET password_hash = :hash"), {"hash": password_hash})
+
+    named = [trouble for trouble in troubles(own, is_full=True) if "password hash" in trouble]
+
+    assert bool(named) is not passwords.can_be_verified(password_hash)

@@ -1,0 +1,96 @@
+"""Rows that other software may have left: no row that can exist makes a list or a sign-in a 500."""
+
+from collections.abc import Callable
+
+import bcrypt
+import pytest
+from sqlalchemy import Connection, text
+from starlette.testclient import TestClient
+
+from tests.fixtures import PASSWORD, Person
+
+BCRYPT = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+SHA256 = "$bcrypt-sha256$v=2,t=2b,r=4$d629GzOXNmWBUT12kV3ixO$4yX4TyHXjjYl4EWNoHdo3UmykvFN/Dy"
+DAMAGED_HASHES = {
+    "empty": "",
+    "plain text": PASSWORD,
+    "a prefix alone": "$2b$",
+    "no salt": "$2b$04$",
+    "a short salt": "$2b$04$" + "." * 10,
+    "cut": BCRYPT[:-1],
+    "too long": BCRYPT + "x",
+    "a cost above bcrypt's": "$2b$99$" + BCRYPT[7:],
+    "a cost of days": "$2b$31$" + BCRYPT[7:],
+    "a cost below bcrypt's": "$2b$03$" + BCRYPT[7:],
+    "a cost that is no number": "$2b$xx$" + BCRYPT[7:],
+    "a variant with a bug": "$2x$04$" + BCRYPT[7:],
+    "a letter beyond ASCII": BCRYPT[:10] + "é" + BCRYPT[11:],
+    "a line break": BCRYPT + "\n",
+    "bcrypt-sha256 alone": "$bcrypt-sha256$",
+    "bcrypt-sha256 cut": SHA256[:-1],
+    "bcrypt-sha256 of an unknown version": SHA256.replace("v=2", "v=9"),
+    "bcrypt-sha256 with a cost of days": SHA256.replace("r=4", "r=31"),
+    "another scheme": "$argon2id$v=19$m=65536,t=3,p=4$abc$def",
+    "surrogate-like text": "\ufffd" * 200,
+}
+YEARS = {
+    "4713-01-01 00:00:00+00 BC": "0001-01-01T00:00:00Z",
+    "0044-03-15 00:00:00+00 BC": "0001-01-01T00:00:00Z",
+    "10000-01-01 00:00:00+00": "9999-12-31T23:59:59.999999Z",
+    "294276-12-31 00:00:00+00": "9999-12-31T23:59:59.999999Z",
+    "infinity": "9999-12-31T23:59:59.999999Z",
+    "-infinity": "0001-01-01T00:00:00Z",
+}
+
+
+@pytest.mark.parametrize("damaged", DAMAGED_HASHES.values(), ids=DAMAGED_HASHES)
+def test_a_damaged_password_hash_is_a_wrong_password_wherever_one_is_asked_for(
+    client: TestClient, person: Person, connection: Connection, damaged: str
+) -> None:
+    connection.execute(
+        text("UPDATE users SET password_hash = :hash WHERE id = :id"), {"hash": damaged, "id": person.id}
+    )
+
+    signed_in = client.post("/login", data={"username": person.email, "password": PASSWORD})
+    changed = client.patch(
+        "/users/me", json={"password": "another one", "current_password": PASSWORD}, headers=person.headers
+    )
+    second_factor = client.post("/users/me/totp", json={"current_password": PASSWORD}, headers=person.headers)
+
+    assert signed_in.status_code == 403, signed_in.text
+    assert signed_in.json()["code"] == "invalid_credentials"
+    assert (changed.status_code, second_factor.status_code) == (403, 403), changed.text + second_factor.text
+    assert connection.scalar(text("SELECT password_hash FROM users WHERE id = :id"), {"id": person.id}) == damaged
+
+
+@pytest.mark.parametrize("stored", YEARS)
+def test_a_time_that_python_cannot_hold_is_answered_as_the_nearest_that_it_can(
+    client: TestClient,
+    make_person: Callable[..., Person],
+    make_post: Callable[..., int],
+    connection: Connection,
+    stored: str,
+) -> None:
+    admin = make_person(role="admin")
+    post_id = make_post(admin)
+    client.put(f"/posts/{post_id}/vote", headers=admin.headers)
+    for statement in (
+        "UPDATE posts SET created_at = :time, updated_at = :time",
+        "UPDATE users SET created_at = :time",
+        "UPDATE sessions SET created_at = :time, last_seen_at = :time, ends_at = :time",
+        "UPDATE votes SET created_at = :time",
+    ):
+        connection.execute(text(statement), {"time": stored})
+
+    answers = {
+        path: client.get(path, headers=admin.headers)
+        for path in (
+            "/posts", "/posts?sort=old", "/posts?sort=top", "/posts?sort=hot", f"/posts/{post_id}", "/users",
+            "/users/me", "/users/me/votes", "/sessions", "/users/me/security-events",
+        )
+    }  # fmt: skip
+
+    assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(answers, 200)
+    post = answers["/posts"].json()[0]["Post"]
+    assert (post["created_at"], post["owner"]["created_at"]) == (YEARS[stored], YEARS[stored])
+    assert answers["/sessions"].json()[0]["created_at"] == YEARS[stored]
