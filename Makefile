@@ -16,6 +16,8 @@ IS_RECENT = import sys; sys.exit(sys.version_info < (3, 11))
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
+# What a user's environment or pip.conf may say, and an environment of our own refuses.
+export PIP_USER = 0
 
 # An environment whose Python was removed or is too old is made again.
 ifeq ($(shell $(VENV_PYTHON) -c '$(IS_RECENT)' 2>/dev/null && echo usable),)

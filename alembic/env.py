@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.config import fileConfig
 
-from sqlalchemy import URL, Connection, create_engine, event, text
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, create_engine, event, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -168,10 +169,31 @@ def run_online() -> None:
             only_run(guard),
             engine.connect() as connection,
         ):
+            refuse_tables_of_others(guard)
             if is_for_an_older_release(guard):
                 config.print_stdout("a newer release has migrated this database; there is nothing to do")
                 return
             migrate(connection, guard)
+
+
+def refuse_tables_of_others(guard: Connection) -> None:
+    """Raise `ConfigurationError` where other software, such as the tutorial, made the tables. `adopt` takes them over.
+
+    Ours are known by `post_stats`, or by a revision of our chain; before the sixth revision there is no `post_stats`.
+    """
+    asked_for, *_ = getattr(config.cmd_opts, "cmd", (command.upgrade,))
+    if asked_for is not command.upgrade or config.attributes.get("prepare") is not None:
+        return
+    tables = set(inspect(guard).get_table_names())
+    if "post_stats" in tables or not tables & {"posts", "users", "votes", "post", "user"}:
+        return
+    found = guard.scalars(text("SELECT version_num FROM alembic_version")).all() if "alembic_version" in tables else []
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if not found or not known.issuperset(found):
+        raise ConfigurationError(
+            "other software made the tables of this database; to take them over with what is in them, run:"
+            " python -m app adopt"
+        )
 
 
 def is_for_an_older_release(guard: Connection) -> bool:
@@ -197,8 +219,25 @@ def first_line(error: DBAPIError) -> str:
 
 
 def can_be_mended_by_operator(error: DBAPIError) -> bool:
-    """Whether the connection failed (no SQLSTATE: the server is unreachable, the URL odd), or a lock was not given."""
-    return getattr(error.orig, "pgcode", None) is None or is_lock_refused(error)
+    """Whether the connection failed (no SQLSTATE: unreachable server, odd URL), or a lock or a right is missing."""
+    return getattr(error.orig, "pgcode", None) is None or is_lock_refused(error) or is_right_missing(error)
+
+
+def is_right_missing(error: DBAPIError) -> bool:
+    """Whether the role may not do it (SQLSTATE 42501, insufficient_privilege)."""
+    return getattr(error.orig, "pgcode", None) == "42501"
+
+
+def remedy(error: DBAPIError) -> str:
+    """What the operator can do; empty where the error says it."""
+    if is_lock_refused(error):
+        return "; nothing of this migration is left: run it again"
+    if is_right_missing(error):
+        return (
+            "; migrations need the role that owns the tables: connect as it, or, in a new database, run as its owner:"
+            " GRANT CREATE ON SCHEMA public TO <role>"
+        )
+    return ""
 
 
 try:
@@ -211,5 +250,4 @@ except (ConfigurationError, local_postgres.LocalPostgresError, TimeoutError) as 
 except DBAPIError as error:
     if not can_be_mended_by_operator(error):
         raise
-    hint = "; nothing of this migration is left: run it again" if is_lock_refused(error) else ""
-    raise SystemExit(f"error: {first_line(error)}{hint}") from None
+    raise SystemExit(f"error: {first_line(error)}{remedy(error)}") from None

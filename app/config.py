@@ -13,8 +13,12 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+import psycopg2
+from dotenv import dotenv_values
+from psycopg2.extensions import make_dsn
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -38,6 +42,24 @@ LogFormat = Literal["text", "json"]
 
 class ConfigurationError(Exception):
     """The configuration cannot be used. The message is one line and says how to mend it."""
+
+
+class _DotEnvFile(PydanticBaseSettingsSource):
+    """The lines of `.env`, taken literally: pydantic-settings' own source replaces `${…}`, also within a password."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        return self._lines().get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        lines = self._lines()
+        return {name: value for name in self.settings_cls.model_fields if (value := lines.get(name))}
+
+    def _lines(self) -> Mapping[str, str | None]:
+        path = self.config.get("env_file")
+        if not isinstance(path, str | Path):
+            return {}
+        lines = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
+        return {name.lower(): value for name, value in lines.items()}
 
 
 class Settings(BaseSettings):
@@ -113,6 +135,31 @@ class Settings(BaseSettings):
     gc_interval_minutes: int = Field(
         60, ge=0, le=1440, description="Between removals of what has expired; 0: never by the server."
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _DotEnvFile(settings_cls)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _has_no_line_break_at_its_end(cls, value: object) -> object:
+        if isinstance(value, str) and value.endswith(("\n", "\r")):
+            raise ValueError("ends with a line break, which a file that it was read from may have; leave it out")
+        return value
+
+    @field_validator("environment", "log_level", "log_format", "smtp_tls", "algorithm", "default_sort", mode="before")
+    @classmethod
+    def _choices_in_any_case(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            return value
+        return value.upper() if info.field_name == "algorithm" else value.lower()
 
     @field_validator("cors_origins", mode="before")
     @classmethod
@@ -322,10 +369,32 @@ def _parse_database_url(setting: SecretStr, name: str = "DATABASE_URL") -> URL:
             url = url.update_query_pairs([("host", host) for host in hosts.split(",")])
         else:
             url = make_url(f"postgresql+psycopg2://{rest}")
-        url.get_dialect()().create_connect_args(url)
+        _, arguments = url.get_dialect()().create_connect_args(url)
     except (ArgumentError, ValueError):
         raise ValueError(f"{name} must look like postgresql://user:password@host:5432/name") from None
+    _require_known_parameters(url, arguments, name)
     return url
+
+
+# What other programs' URLs have, and what it is here.
+_PARAMETERS_ELSEWHERE = {
+    "pgbouncer": "set DATABASE_BEHIND_POOLER=true in its place",
+    "schema": "write ?options=-csearch_path%3D<schema> in its place",
+    "connection_limit": "set DATABASE_POOL_SIZE in its place",
+    "pool_timeout": "set DATABASE_CONNECT_TIMEOUT_SECONDS in its place",
+    "statement_timeout": "set DATABASE_STATEMENT_TIMEOUT_SECONDS in its place",
+    "ssl": "write ?sslmode=require in its place",
+}
+
+
+def _require_known_parameters(url: URL, arguments: Mapping[str, Any], name: str) -> None:
+    """Raise `ValueError` for a parameter that libpq does not know; it would fail at each connection."""
+    for parameter in url.query:
+        try:
+            make_dsn(**{parameter: arguments[parameter]})
+        except psycopg2.ProgrammingError:
+            remedy = _PARAMETERS_ELSEWHERE.get(parameter.lower(), "remove it")
+            raise ValueError(f"{name} has a parameter {parameter!r} that PostgreSQL does not know; {remedy}") from None
 
 
 def _development_secret() -> str:

@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 
@@ -55,9 +55,12 @@ def _bound(host: str, port: int) -> socket.socket:
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {host}:{port} ({error.strerror}); choose another with HOST and PORT, as in PORT=8001"
-        ) from None
+        remedy = "choose another with HOST and PORT, as in PORT=8001"
+        if isinstance(error, socket.gaierror):
+            remedy = (
+                "HOST has no such address; conda sets it to the name of a compiler: unset HOST, or set HOST=127.0.0.1"
+            )
+        raise ConfigurationError(f"cannot listen on {host}:{port} ({error.strerror}); {remedy}") from None
     return listener
 
 
@@ -86,11 +89,25 @@ def serve(listener: socket.socket, announce: Announce) -> None:
     )
     threading.Thread(target=_announce_when_it_answers, args=(_address(listener), announce), daemon=True).start()
     if workers > 1:
-        with sharing():
+        with _folder_of_workers():
             _Supervisor(config, [listener]).run()
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     Server(config).run([listener])
+
+
+@contextmanager
+def _folder_of_workers() -> Iterator[None]:
+    """The folder in which workers count together. Raises `ConfigurationError` where no temporary file can be made."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(sharing())
+        except OSError as error:
+            raise ConfigurationError(
+                f"several workers need a folder for temporary files ({error.strerror}): mount one at /tmp, name one in"
+                " TMPDIR, or set WORKERS=1"
+            ) from None
+        yield
 
 
 def worker() -> "FastAPI":

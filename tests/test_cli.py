@@ -160,6 +160,28 @@ def test_port_that_is_taken_is_said_in_one_line_before_anything_starts(start: St
     assert refused.stderr.count("\n") == 1
 
 
+def test_a_host_that_conda_set_is_refused_with_what_to_do() -> None:
+    refused = app("serve", HOST="x86_64-conda-linux-gnu", PORT="0")
+
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("error: cannot listen on x86_64-conda-linux-gnu:0")
+    assert "unset HOST" in line
+
+
+def test_several_workers_without_a_folder_for_temporary_files_are_refused_with_what_to_do() -> None:
+    without_a_folder = "import tempfile; tempfile.tempdir = '/nowhere'; from app.cli import main; main()"
+    refused = subprocess.run(
+        [sys.executable, "-c", without_a_folder, "serve"], cwd=ROOT, env=os.environ | {"WORKERS": "2", "PORT": "0"},
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
+    )  # fmt: skip
+
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("error: several workers need a folder for temporary files")
+    assert "TMPDIR" in line
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_signal_ends_the_server_without_a_traceback(start: Start, workers: str, number: int, code: int) -> None:

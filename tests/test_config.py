@@ -47,6 +47,23 @@ def is_choice(field: FieldInfo) -> bool:
     [
         ({"SECRET_KEY": "x" * 31}, "SECRET_KEY is shorter than 32 bytes; make one with: python -c"),
         ({"METRICS_TOKEN": "x" * 31}, "METRICS_TOKEN is shorter than 32 bytes; make one with: python -c"),
+        (
+            {"SECRET_KEY": SECRET + "\n"},
+            "SECRET_KEY: ends with a line break, which a file that it was read from",
+        ),
+        ({"DATABASE_PASSWORD": "canary\r\n"}, "DATABASE_PASSWORD: ends with a line break"),
+        (
+            {"DATABASE_URL": "postgres://u:p@h/d?pgbouncer=true"},
+            "DATABASE_URL has a parameter 'pgbouncer' that PostgreSQL does not know; set DATABASE_BEHIND_POOLER=true",
+        ),
+        (
+            {"DATABASE_URL": "postgres://u:p@h/d?sslmode=require&schema=public"},
+            "DATABASE_URL has a parameter 'schema' that PostgreSQL does not know; write ?options=-csearch_path",
+        ),
+        (
+            PRODUCTION | {"DATABASE_DIRECT_URL": "postgres://u:p@h/d?colour=1"},
+            "DATABASE_DIRECT_URL has a parameter 'colour' that PostgreSQL does not know; remove it",
+        ),
         ({"SLOW_REQUEST_MS": "0"}, "SLOW_REQUEST_MS: Input should be greater than or equal to 1"),
         ({"LOG_FORMAT": "xml"}, "LOG_FORMAT: Input should be 'text' or 'json'"),
         ({"SECRET_KEY": "weak"}, "SECRET_KEY is shorter than 32 bytes; make one with: python -c"),
@@ -155,6 +172,34 @@ def test_file_of_settings_that_cannot_be_read_is_refused_in_one_line(
         settings_from(monkeypatch, {})
 
     assert str(refusal.value) == ".env is not UTF-8: byte 6 cannot be read"
+
+
+def test_lines_of_the_env_file_are_taken_literally_and_the_environment_goes_before_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / ".env"
+    file.write_text(
+        "\ufeffdatabase_hostname=db\nDATABASE_PASSWORD='p${HOME}$x'\nDATABASE_NAME=\nPORT=8001\n# HOST=0.0.0.0\n"
+        "SECRET_KEY_PREVIOUS=" + SECRET + "," + SECRET[::-1] + "\nUNKNOWN=1\n"
+    )
+    monkeypatch.setitem(Settings.model_config, "env_file", file)
+
+    settings = settings_from(monkeypatch, {"PORT": "8002"})
+
+    assert settings.database is not None
+    assert settings.database.password == "p${HOME}$x"
+    assert (settings.database.host, settings.database.database) == ("db", "fastapi")
+    assert (settings.port, settings.host) == (8002, "127.0.0.1")
+    assert [secret.get_secret_value() for secret in settings.secret_key_previous or []] == [SECRET, SECRET[::-1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [("LOG_LEVEL", "INFO", "info"), ("LOG_FORMAT", "Json", "json"), ("ENVIRONMENT", "Development", "development"),
+     ("SMTP_TLS", "STARTTLS", "starttls"), ("ALGORITHM", "hs256", "HS256"), ("DEFAULT_SORT", "Old", "old")],
+)  # fmt: skip
+def test_choices_are_taken_in_any_case(monkeypatch: pytest.MonkeyPatch, name: str, value: str, meant: str) -> None:
+    assert getattr(settings_from(monkeypatch, {name: value}), name.lower()) == meant
 
 
 @pytest.mark.parametrize("command", [["app", "serve"], ["alembic", "upgrade", "head"]])

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from urllib.parse import quote
 
 import pytest
-from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy import URL, Connection, Engine, create_engine, inspect, text
 from sqlalchemy.pool import NullPool
 
 from alembic import command
 from tests.conftest import administration
 from tests.fixtures import free_port
+from tests.migrations import descendants
 from tests.migrations.conftest import (
     address,
     config_for,
@@ -24,6 +25,7 @@ from tests.migrations.conftest import (
     version,
 )  # fmt: skip
 from tests.races.waiting import in_background, wait_until, wait_until_blocked
+from tests.test_cli import app
 
 HEAD = revisions()[-1]
 LONGEST_WAIT_OF_READERS_SECONDS = 2
@@ -247,3 +249,43 @@ def test_upgrade_says_in_one_line_that_the_database_does_not_exist(url: URL) -> 
     line = error_line(run_alembic("upgrade", "head", DATABASE_URL=address(url.set(database="no_such_database"))))
 
     assert "no_such_database" in line
+
+
+@pytest.mark.parametrize("shape", [descendants.BY_ALEMBIC, descendants.BY_CREATE_ALL, descendants.BY_HAND])
+def test_tables_of_other_software_are_not_migrated_and_adopt_is_named_in_one_line(
+    url: URL, looking: Connection, shape: str
+) -> None:
+    descendants.make(looking, shape)
+    before = inspect(looking).get_table_names()
+
+    runs = [
+        run_alembic("upgrade", "head", DATABASE_URL=address(url)),
+        app("run", DATABASE_URL=address(url), PORT="0"),
+    ]
+
+    for run in runs:
+        assert run.returncode == 1
+        (line,) = run.stderr.splitlines()
+        assert line.startswith("error: other software made the tables of this database")
+        assert line.endswith("run: python -m app adopt")
+    assert inspect(looking).get_table_names() == before
+
+
+def test_a_role_that_may_not_create_tables_is_told_so_in_one_line(url: URL, looking: Connection) -> None:
+    role, password = f"reader_{secrets.token_hex(4)}", secrets.token_hex(8)
+    looking.exec_driver_sql(f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
+    try:
+        theirs = address(url.set(username=role, password=password))
+        runs = [run_alembic("upgrade", "head", DATABASE_URL=theirs), app("run", DATABASE_URL=theirs, PORT="0")]
+        looking.exec_driver_sql(f"GRANT CREATE ON SCHEMA public TO {role}")
+        mended = run_alembic("upgrade", "head", DATABASE_URL=theirs)
+    finally:
+        looking.exec_driver_sql(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+    for run in runs:
+        assert run.returncode == 1
+        line = run.stderr.splitlines()[-1]
+        assert "Traceback" not in run.stdout + run.stderr
+        assert line.startswith("error: permission denied for schema public")
+        assert "GRANT CREATE ON SCHEMA public TO <role>" in line
+    assert mended.returncode == 0, mended.stderr
