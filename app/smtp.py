@@ -12,6 +12,8 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Protocol
 
+import idna
+
 from app.config import LOCAL_FOLDER, Settings, SmtpTls
 
 logger = logging.getLogger("app.mail")
@@ -47,6 +49,8 @@ class Smtp:
 
     def send(self, message: EmailMessage, address: str) -> None:
         try:
+            address = _for_every_server(address)
+            message.replace_header("To", address)
             server = self._connect()
             try:
                 server.send_message(message, to_addrs=[address])
@@ -80,6 +84,15 @@ class Smtp:
             server.close()
             raise
         return server
+
+
+def _for_every_server(address: str) -> str:
+    """Return the address with its domain in punycode: only a local part beyond ASCII needs a server with SMTPUTF8.
+
+    Raises `UnicodeError` for a domain that IDNA 2008 does not allow.
+    """
+    local, _, domain = address.rpartition("@")
+    return address if domain.isascii() else f"{local}@{idna.encode(domain, uts46=True).decode()}"
 
 
 @dataclass(frozen=True, slots=True)

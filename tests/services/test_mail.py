@@ -231,6 +231,28 @@ def test_an_address_never_adds_a_header_or_a_recipient(
     assert len(mail_server.received) <= 1
 
 
+@pytest.mark.parametrize(
+    ("address", "sent_to"),
+    [
+        ("ada@bücher.example", "ada@xn--bcher-kva.example"),
+        ("ada@BÜCHER.Example", "ada@xn--bcher-kva.example"),
+        ("ada@faß.example", "ada@xn--fa-hia.example"),
+        ("ada@例え.テスト", "ada@xn--r8jz45g.xn--zckzah"),
+    ],
+)
+def test_an_internationalised_domain_needs_no_extension_of_the_mail_server(
+    connection: Connection, mail_server: MailServer, address: str, sent_to: str
+) -> None:
+    outbox.post(connection, "email_changed", address)
+
+    assert mail.send_next(to(mail_server))
+
+    (received,) = mail_server.received
+    assert received.address == sent_to
+    assert received.message["To"] == sent_to
+    assert connection.scalar(text("SELECT count(*) FROM outgoing_mails")) == 0
+
+
 # What a mail server must show.
 
 
