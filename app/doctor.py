@@ -23,13 +23,14 @@ from app import replica
 from app.config import Settings
 from app.database import most_connections
 from app.models import Base
+from app.schemas.types import canonical_email
 from app.services import health, recount
 
 Level = Literal["ok", "warn", "FAIL"]
 
 OLDEST_SERVER = 150_000
 SAMPLED_POSTS = 2_000
-MAX_NAMED_ROWS = 10
+MAX_NAMED_ROWS = 20
 # Tokens end by this machine's clock, sessions by the database's.
 WORRYING_SECONDS = 2.0
 WRONG_SECONDS = 30.0
@@ -68,6 +69,12 @@ _ROLE = text("""
 """)
 
 
+_BEYOND_ASCII = text(r"""
+    SELECT id, email, email_canonical FROM users
+    WHERE id > :last AND email !~ '^[\x01-\x7f]*$' ORDER BY id LIMIT 1000
+""")
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What was looked at, how it is, and, where it is not well, how to mend it."""
@@ -97,6 +104,7 @@ def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Fi
         yield _rights(connection)
         yield from _indexes(connection)
         yield _triggers(connection)
+        yield _addresses(connection)
         yield _counts(connection, is_full=is_full)
         yield from _odd_rows(engine, is_full=is_full)
 
@@ -311,6 +319,23 @@ def _triggers(connection: Connection) -> Finding:
         mend = "ALTER TABLE … ENABLE TRIGGER …, then run: python -m app recount"
         return Finding("FAIL", f"triggers: {', '.join(missing)} missing or disabled", mend)
     return Finding("ok", f"triggers: all {len(TRIGGERS)} are active")
+
+
+def _addresses(connection: Connection) -> Finding:
+    """Only addresses beyond ASCII can have the canonical form of an earlier release (migration 0025)."""
+    ids: list[int] = []
+    last = 0
+    while rows := connection.execute(_BEYOND_ASCII, {"last": last}).all():
+        last = rows[-1].id
+        ids += [row.id for row in rows if canonical_email(row.email) != row.email_canonical]
+    if not ids:
+        return Finding("ok", "addresses: every account is found by its e-mail address")
+    named = ", ".join(map(str, ids[:MAX_NAMED_ROWS])) + (", …" if ids[MAX_NAMED_ROWS:] else "")
+    return Finding(
+        "warn",
+        f"addresses: {len(ids):,} accounts are not found by their e-mail address (ids {named})",
+        "they sign in with their username; save the address again (PATCH /users/{id}), or another one if it is taken",
+    )
 
 
 def _counts(connection: Connection, *, is_full: bool) -> Finding:

@@ -72,7 +72,7 @@ def test_command_says_every_line_and_succeeds(own: Engine) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     for what in ("configuration", "PostgreSQL", "role", "clock", "connections", "migrations", "rights", "indexes",
-                 "triggers", "counts"):  # fmt: skip
+                 "triggers", "addresses", "counts"):  # fmt: skip
         assert what in done.stdout
     assert {line[:6] for line in done.stdout.splitlines()} <= {"ok    ", "warn  "}
 
@@ -97,6 +97,8 @@ def test_command_fails_where_something_must_be_mended(own: Engine) -> None:
          "FAIL  indexes: posts_search_idx invalid; run: REINDEX"),
         ("ALTER TABLE votes DISABLE TRIGGER votes_count_insert", "FAIL  triggers: votes_count_insert missing"),
         ("DROP TRIGGER users_name ON users", "FAIL  triggers: users_name missing or disabled"),
+        ("UPDATE users SET email = 'a@bücher.example', email_canonical = 'a@bücher.example'",
+         "warn  addresses: 1 accounts are not found by their e-mail address (ids 1)"),
         ("UPDATE post_stats SET votes = 5", "FAIL  counts: 1 of a sample of at most 2,000 posts differ"),
     ],
 )  # fmt: skip

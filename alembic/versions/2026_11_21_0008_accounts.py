@@ -6,6 +6,7 @@ Revises: 0007
 
 import unicodedata
 
+import idna
 import sqlalchemy as sa
 from alembic.util import CommandError
 
@@ -18,8 +19,18 @@ BATCH_ROWS = 10_000
 
 
 def canonical(email: str) -> str:
-    """As app/schemas/types.py has it today; a migration keeps its own copy, so that it never changes."""
-    return unicodedata.normalize("NFKC", email.strip()).casefold()
+    """As app/schemas/types.py has it today; a migration keeps its own copy, so that it never changes.
+
+    Databases that passed here before 0025 have a form of theirs, which 0025 brings in line. The form of today is made
+    here at once, because under the former one some addresses of different mailboxes were one.
+    """
+    email = email.strip()
+    local, at, domain = email.rpartition("@")
+    try:
+        domain = domain.lower() if domain.isascii() else idna.encode(domain, uts46=True, transitional=False).decode()
+    except UnicodeError:
+        return unicodedata.normalize("NFKC", email).casefold()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", local).lower()) + at + domain
 
 
 def upgrade() -> None:
@@ -57,7 +68,7 @@ def upgrade() -> None:
 
 
 def backfill(connection: sa.Connection) -> None:
-    """Fill in the new columns in batches; case folding is Python's, which PostgreSQL does not have."""
+    """Fill in the new columns in batches; the canonical form is Python's, which PostgreSQL does not have."""
     last = 0
     while rows := connection.execute(
         sa.text("SELECT id, email FROM users WHERE id > :last ORDER BY id LIMIT :rows"),

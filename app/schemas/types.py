@@ -5,6 +5,7 @@ import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
+import idna
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 from pydantic_core import PydanticCustomError
@@ -25,15 +26,35 @@ def _storable(text: str) -> str:
 def _email(text: str) -> str:
     try:
         validate_email(text, check_deliverability=False, test_environment=True)
-    except EmailNotValidError:
+        _ascii_domain(text.rpartition("@")[2])
+    except (EmailNotValidError, UnicodeError):
         # The library's own message quotes parts of the address.
         raise PydanticCustomError("email", "value is not a valid email address") from None
     return text
 
 
 def canonical_email(email: str) -> str:
-    """The form in which two spellings of one address are equal: NFKC, case folded."""
-    return unicodedata.normalize("NFKC", email.strip()).casefold()
+    """Return the form in which all spellings of one address are equal; `users.email_canonical` holds it.
+
+    The domain is compared as DNS does it: in ASCII, encoded by IDNA 2008. The local part is NFC in lower case. It is
+    not case-folded, because folding joins the mailboxes `straße` and `strasse`, and not NFKC, which joins `ﬁ` and `fi`
+    (docs/decisions/0019). An address with a domain that cannot be encoded passes no sign-up. Databases that were
+    adopted may hold one: it keeps the form of earlier releases, so that its owner can still sign in.
+    """
+    email = email.strip()
+    local, at, domain = email.rpartition("@")
+    try:
+        domain = _ascii_domain(domain)
+    except UnicodeError:
+        return unicodedata.normalize("NFKC", email).casefold()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", local).lower()) + at + domain
+
+
+def _ascii_domain(domain: str) -> str:
+    """Return the domain in lower-case ASCII. Raises `UnicodeError` if IDNA 2008 does not allow it."""
+    if domain.isascii():  # Unlike `idna`, keep what only DNS decides, such as `_` in the domains of intranets.
+        return domain.lower()
+    return idna.encode(domain, uts46=True, transitional=False).decode()
 
 
 def _username(text: str) -> str:

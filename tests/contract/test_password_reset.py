@@ -151,7 +151,7 @@ def test_a_password_against_the_rules_of_signing_up_is_refused_and_the_token_liv
     assert confirm(client, token).status_code == 204
 
 
-@pytest.mark.parametrize("typed", ["ADA@EXAMPLE.COM", "ａda@example.com", "ada@example.com"])
+@pytest.mark.parametrize("typed", ["ADA@EXAMPLE.COM", "ada@ｅxample.com", "ada@example.com"])
 def test_the_mail_goes_to_the_address_as_it_is_stored(
     client: TestClient, make_person: Callable[..., Person], receive: Receive, typed: str
 ) -> None:

@@ -57,7 +57,7 @@ def test_a_chosen_username_is_kept_as_it_is_cased(client: TestClient, rows: Rows
     assert rows("SELECT username FROM users") == [("Ada_L",)]
 
 
-@pytest.mark.parametrize("again", ["Ada@Example.com", "ada@example.com", "ADA@EXAMPLE.COM", "ａda@example.com"])
+@pytest.mark.parametrize("again", ["Ada@Example.com", "ada@example.com", "ADA@EXAMPLE.COM", "ada@ｅxample.com"])
 def test_an_email_address_that_is_taken_is_refused_however_cased(client: TestClient, rows: Rows, again: str) -> None:
     client.post("/users", json=NEW)
 
@@ -66,6 +66,63 @@ def test_an_email_address_that_is_taken_is_refused_however_cased(client: TestCli
     assert_refused(response, 409, "email_taken")
     assert "example" not in response.text.lower()
     assert rows("SELECT email FROM users") == [("Ada@Example.com",)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("straße@example.com", "strasse@example.com"),
+        ("ada@faß.de", "ada@fass.de"),
+        ("ﬁ@example.com", "fi@example.com"),
+        ("ａda@example.com", "ada@example.com"),
+        ("ıda@example.com", "ida@example.com"),
+    ],
+)
+def test_addresses_of_two_mailboxes_make_two_accounts(
+    client: TestClient, rows: Rows, first: str, second: str
+) -> None:  # fmt: skip
+    passwords = {first: "password number one", second: "password number two"}
+    for email, password in passwords.items():
+        assert client.post("/users", json={"email": email, "password": password}).status_code == 201
+
+    for email, other in ((first, second), (second, first)):
+        assert sign_in(client, email, passwords[email]) == 200
+        assert sign_in(client, email, passwords[other]) == 403
+    assert rows("SELECT email FROM users ORDER BY id") == [(first,), (second,)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "canonical"),
+    [
+        ("user@bücher.example", "user@xn--bcher-kva.example", "user@xn--bcher-kva.example"),
+        ("user@XN--BCHER-KVA.example", "USER@BÜCHER.EXAMPLE", "user@xn--bcher-kva.example"),
+        ("user@faß.de", "user@faẞ.de", "user@xn--fa-hia.de"),
+        ("user@a.example", "user@a。example", "user@a.example"),
+        ("zoë@example.com", "ZOE\u0308@example.com", "zoë@example.com"),
+        ("straße@example.com", "STRAẞE@example.com", "straße@example.com"),
+        ("οδός@example.com", "ΟΔΌΣ@example.com", "οδός@example.com"),
+    ],
+)
+def test_spellings_of_one_address_are_one_account(
+    client: TestClient, rows: Rows, first: str, second: str, canonical: str
+) -> None:
+    assert client.post("/users", json=NEW | {"email": first}).status_code == 201
+
+    assert_refused(client.post("/users", json=NEW | {"email": second}), 409, "email_taken")
+
+    assert sign_in(client, second, NEW["password"]) == 200
+    assert rows("SELECT email, email_canonical FROM users") == [(first, canonical)]
+
+
+@pytest.mark.parametrize(
+    "email", ["ada@☃.example", "ada@xn--zzzz.example", "ada@\u05d0a.example", "ada@a\u200db.example"]
+)
+def test_domain_that_idna_does_not_allow_is_refused_and_not_found(client: TestClient, rows: Rows, email: str) -> None:
+    assert_refused(client.post("/users", json=NEW | {"email": email}), 422, "validation_failed")
+
+    assert sign_in(client, email, NEW["password"]) == 403
+    assert client.post("/password-reset", json={"email": email}).status_code == 422
+    assert rows("SELECT 1 FROM users") == []
 
 
 def test_a_username_that_is_taken_is_refused_however_cased(client: TestClient, rows: Rows) -> None:
