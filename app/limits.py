@@ -26,6 +26,7 @@ from app import audit, context, metrics
 from app.config import get_settings
 from app.database import counting
 from app.errors import TooManyTries, Unavailable
+from app.models import MailKind
 
 logger = logging.getLogger("app.limits")
 
@@ -48,7 +49,25 @@ SIGN_UP_FROM_ADDRESS = Limit("sign_up_from_address", 100, timedelta(hours=1))
 # Of whoever is signed in, and says the password again for what matters most.
 PASSWORD_OF_ACCOUNT = Limit("password_of_account", 10, timedelta(minutes=15))
 CODE_OF_ACCOUNT = Limit("code_of_account", 5, timedelta(minutes=15))
-MAIL_TO_ACCOUNT = Limit("mail_to_account", 3, timedelta(hours=1))
+# Each change asks whether the new address has an account, as a sign-up does, and mails it.
+EMAIL_CHANGE_OF_ACCOUNT = Limit("email_change_of_account", 5, timedelta(hours=1))
+EMAIL_CHANGE_FROM_ADDRESS = Limit("email_change_from_address", 20, timedelta(hours=1))
+# Per recipient, and a limit for each kind, so that mails of one kind do not suppress those of another. No window is
+# longer than a mailed token lives: where a mail is dropped, the mailbox has a link that works.
+MAIL_TO_ADDRESS: dict[MailKind, Limit] = {
+    "password_reset": Limit("mail_to_address_password_reset", 3, timedelta(hours=1)),
+    "email_verification": Limit("mail_to_address_email_verification", 3, timedelta(hours=1)),
+    "password_changed": Limit("mail_to_address_password_changed", 5, timedelta(hours=1)),
+    "email_changed": Limit("mail_to_address_email_changed", 5, timedelta(hours=1)),
+}
+# To all addresses of one mailbox that were never verified, for each kind: `ada+1@` and `ada+2@` are `ada@` (RFC 5233).
+MAIL_TO_UNVERIFIED_MAILBOX = Limit("mail_to_unverified_mailbox", 10, timedelta(hours=1))
+# Per account that the mail is about, wherever it goes: whose address changes again and again mails many recipients.
+MAIL_OF_ACCOUNT: dict[MailKind, Limit] = {
+    "email_verification": Limit("mail_of_account_email_verification", 5, timedelta(hours=1)),
+    "password_changed": Limit("mail_of_account_password_changed", 5, timedelta(hours=1)),
+    "email_changed": Limit("mail_of_account_email_changed", 5, timedelta(hours=1)),
+}
 MAIL_FROM_ADDRESS = Limit("mail_from_address", 20, timedelta(hours=1))
 
 ADDRESS_KNOWN = timedelta(days=90)
@@ -74,6 +93,15 @@ def spend(limit: Limit, key: str) -> None:
     if get_settings().rate_limits_enabled:
         with _counting() as connection:
             _spend(connection, limit, key)
+
+
+def is_within(limit: Limit, key: str) -> bool:
+    """Count one try as `spend` does; False past the limit. Raises `Unavailable`."""
+    try:
+        spend(limit, key)
+    except TooManyTries:
+        return False
+    return True
 
 
 def give_back(limit: Limit, key: str) -> None:

@@ -83,13 +83,16 @@ def make_person(database: Engine) -> Callable[..., Person]:
     from app import passwords, tokens
     from app.schemas.types import canonical_email
 
-    def make(*, email: str | None = None, role: str = "user", username: str | None = None) -> Person:
+    def make(
+        *, email: str | None = None, role: str = "user", username: str | None = None, is_verified: bool = False
+    ) -> Person:
         email = email or f"person{next(_numbers)}@example.com"
         with database.begin() as connection:
             user_id = connection.scalar(
                 text("""
-                    INSERT INTO users (email, email_canonical, username, role, password_hash)
-                    VALUES (:email, :canonical, :username, :role, :hash) RETURNING id
+                    INSERT INTO users (email, email_canonical, username, role, password_hash, email_verified_at)
+                    VALUES (:email, :canonical, :username, :role, :hash, CASE WHEN :is_verified THEN now() END)
+                    RETURNING id
                 """),
                 {
                     "email": email,
@@ -97,6 +100,7 @@ def make_person(database: Engine) -> Callable[..., Person]:
                     "username": username,
                     "role": role,
                     "hash": passwords.hash_password(PASSWORD),
+                    "is_verified": is_verified,
                 },
             )
             session_id = connection.scalar(

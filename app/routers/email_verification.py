@@ -23,6 +23,7 @@ def request_email_verification(token: Token, db: SessionDep) -> EmailVerificatio
     """Have a link to verify it mailed to the address of one's account."""
     # Before the session has a connection: counting takes one of its own.
     limits.spend(limits.MAIL_FROM_ADDRESS, context.client_address.get() or "")
+    limits.spend(limits.MAIL_OF_ACCOUNT["email_verification"], str(token.user_id))
     email_verification.request(db, auth.current_user(db, token.user_id, token.session_id))
     return EmailVerificationRequested()
 

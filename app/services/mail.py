@@ -19,7 +19,6 @@ from app import audit, context, limits, mail_tokens
 from app.audit import Event
 from app.config import get_settings
 from app.database import transaction
-from app.errors import TooManyTries
 from app.models import MailKind, MailTokenPurpose, OutgoingMail, User
 from app.schemas.types import canonical_email
 from app.smtp import NeverSent, NotSent, Transport
@@ -119,23 +118,16 @@ def _write(mail: OutgoingMail) -> EmailMessage | None:
     """The mail as it is sent, or None where there is no longer anybody to send it to. Raises `NeverSent`."""
     if mail.attempt_count > MOST_ATTEMPTS:
         raise NeverSent("whoever tried crashed")
+    # Counted here, where no client waits, and before the account is looked for: what is dropped tells nothing.
+    address = canonical_email(mail.address)
+    if mail.attempt_count == 1 and not limits.is_within(limits.MAIL_TO_ADDRESS[mail.kind], address):
+        return None
     match mail.kind:
         case "password_changed" | "email_changed":
             return _message(mail.kind, mail.address)
         case "password_reset" | "email_verification":
-            # Counted here, where no client waits: nobody learns whether there is an account by who gets no more mail.
-            if mail.attempt_count == 1 and not _is_within_limit(mail.address):
-                return None
             with _caused_by(mail), transaction() as db:
                 return _with_token(db, mail, mail.kind)
-
-
-def _is_within_limit(address: str) -> bool:
-    try:
-        limits.spend(limits.MAIL_TO_ACCOUNT, canonical_email(address))
-    except TooManyTries:
-        return False
-    return True
 
 
 def _with_token(db: Session, mail: OutgoingMail, purpose: MailTokenPurpose) -> EmailMessage | None:
@@ -147,9 +139,22 @@ def _with_token(db: Session, mail: OutgoingMail, purpose: MailTokenPurpose) -> E
     )
     if user is None or (purpose == "email_verification" and user.email_verified):
         return None
+    # Not for verified addresses: else strangers could use up the limit of an account's owner.
+    if (
+        mail.attempt_count == 1
+        and not user.email_verified
+        and not limits.is_within(limits.MAIL_TO_UNVERIFIED_MAILBOX, f"{purpose} {_mailbox(user.email_canonical)}")
+    ):
+        return None
     if purpose == "password_reset" and mail.attempt_count == 1:
         audit.record(db, Event.PASSWORD_RESET_REQUESTED, user.id)
     return _message(purpose, user.email, mail_tokens.issue(db, user, purpose))
+
+
+def _mailbox(address: str) -> str:
+    """The address without what is behind a `+`, which most mail servers deliver to the same mailbox."""
+    local, at, domain = address.rpartition("@")
+    return local.partition("+")[0] + at + domain
 
 
 def _message(kind: MailKind, address: str, token: str = "") -> EmailMessage:

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 from sqlalchemy import and_, delete, false, insert, select, true, union_all, update
 from sqlalchemy.orm import Session
 
-from app import audit, limits, models, outbox, passwords
+from app import audit, context, limits, models, outbox, passwords
 from app.audit import Event
-from app.errors import LastAdmin, NotAuthenticated, UserNotFound, WrongPassword
+from app.errors import LastAdmin, UserNotFound, WrongPassword
 from app.schemas.types import canonical_email
 from app.schemas.user import UserChange, UserIn
 
@@ -68,13 +69,18 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
     """Change the caller's own account, or, for admins, anybody's.
 
     A new password or a disabled account ends the account's sessions and API keys; the session in which somebody changes
-    their own password goes on. Of a new password or e-mail address, the address that the account had is told.
+    their own password goes on. A new e-mail address has to be verified. Of both, the address that the account had is
+    told, if it was verified.
     Hashes passwords: call it through `passwords.in_hashing_thread`. Raises `UserNotFound`, `WrongPassword`,
-    `TooManyTries`, `LastAdmin`, and `NotAuthenticated` where the caller's own account is deleted meanwhile.
+    `TooManyTries`, `LastAdmin`.
     """
     needs_password = caller.id == user_id and (wanted.email is not None or wanted.password is not None)
     if needs_password:
         _require_password(caller, wanted.current_password or "")
+    if caller.id == user_id and wanted.email not in {None, caller.email}:
+        # The answer tells whether the address has an account. Admins can list all accounts.
+        limits.spend(limits.EMAIL_CHANGE_OF_ACCOUNT, str(caller.id))
+        limits.spend(limits.EMAIL_CHANGE_FROM_ADDRESS, context.client_address.get() or "")
     values: dict[str, object] = {}
     if wanted.username is not None:
         values["username"] = wanted.username
@@ -88,9 +94,7 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
         return get(db, user_id)
     # Locked, so that of two changes at once each tells the address that it took the place of.
     before = _lock(db, user_id, standing)
-    if before is None:
-        raise NotAuthenticated if caller.id == user_id else UserNotFound(user_id)
-    has_new_email = values.get("email_canonical", before.email_canonical) != before.email_canonical
+    has_new_email = wanted.email not in {None, before.email}
     if has_new_email:
         values["email_verified_at"] = None
     # The password that was verified must still be the password: of two changes at once, one is refused.
@@ -106,17 +110,24 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
         raise WrongPassword if needs_password else UserNotFound(user_id)
     if has_new_email:
         audit.record(db, Event.EMAIL_CHANGED, user_id)
-        outbox.post(db, "email_changed", before.email)
-        outbox.post(db, "email_verification", user.email)
+        _tell(db, "email_changed", before, user_id)
+        if limits.is_within(limits.MAIL_OF_ACCOUNT["email_verification"], str(user_id)):
+            outbox.post(db, "email_verification", user.email)
     if wanted.password is not None:
         audit.record(db, Event.PASSWORD_CHANGED, user_id, by_user_id=caller.id)
-        outbox.post(db, "password_changed", before.email)
+        _tell(db, "password_changed", before, user_id)
     if wanted.password is not None or values.get("is_active") is False:
         # Sign-ins and API keys alike. Only who changed their own password, and is still welcome, stays signed in.
         is_spared = models.Session.id == session_id if user.is_active else false()
         db.execute(delete(models.Session).where(models.Session.user_id == user_id, ~is_spared))
     _record_change(db, before, user, by=caller.id)
     return user
+
+
+def _tell(db: Session, kind: Literal["email_changed", "password_changed"], before: "_Standing", user_id: int) -> None:
+    """Mail the address that the account had, if it was verified: else it may be a stranger's."""
+    if before.email_verified_at is not None and limits.is_within(limits.MAIL_OF_ACCOUNT[kind], str(user_id)):
+        outbox.post(db, kind, before.email)
 
 
 def _require_password(caller: models.User, password: str) -> None:
@@ -133,8 +144,7 @@ def remove(db: Session, user_id: int) -> None:
     Rows that voters lock are locked in their order (users, posts, counts; each ascending), so that neither waits for
     the other in a circle.
     """
-    if _lock(db, user_id, {"is_active": False}) is None:
-        raise UserNotFound(user_id)
+    _lock(db, user_id, {"is_active": False})
     own_posts = select(models.Post.id).where(models.Post.owner_id == user_id)
     db.execute(own_posts.order_by(models.Post.id).with_for_update())
     voted = select(models.Vote.post_id).where(models.Vote.user_id == user_id)
@@ -155,7 +165,7 @@ class _Standing:
     role: models.Role
     is_active: bool
     email: str
-    email_canonical: str
+    email_verified_at: datetime | None
 
     @property
     def manages(self) -> bool:
@@ -163,29 +173,31 @@ class _Standing:
         return self.role == "admin" and self.is_active
 
 
-def _lock(db: Session, user_id: int, wanted: Mapping[str, Any]) -> _Standing | None:
-    """Lock the account; return what it was before the change that is wanted to its standing, None if it is not there.
+_STANDING = (models.User.role, models.User.is_active, models.User.email, models.User.email_verified_at)
+
+
+def _lock(db: Session, user_id: int, wanted: Mapping[str, Any]) -> _Standing:
+    """Lock the account; return what it was before the change that is wanted to its standing.
 
     Where an admin's standing is to change, the accounts of all active admins are locked. Whoever else removes an admin
     meanwhile is waited for, and waits: two who remove each other do not both succeed.
-    Raises `LastAdmin` where the change would leave nobody to manage accounts.
+    Raises `UserNotFound`; `LastAdmin` where the change would leave nobody to manage accounts.
     """
     manages = and_(models.User.role == "admin", models.User.is_active)
     account = select(models.User.id).where(models.User.id == user_id)
     admins = select(models.User.id).where(manages, account.where(manages).exists())
-    columns = (models.User.role, models.User.is_active, models.User.email, models.User.email_canonical)
     locked = {
-        row.id: _Standing(row.role, row.is_active, row.email, row.email_canonical)
+        row.id: _Standing(*row[1:])
         for row in db.execute(
-            select(models.User.id, *columns)
+            select(models.User.id, *_STANDING)
             .where(models.User.id.in_(union_all(account, admins) if wanted else account))
             .order_by(models.User.id)
             .with_for_update()
         )
     }
     before = locked.pop(user_id, None)
-    if before is None or not wanted:
-        return before
+    if before is None:
+        raise UserNotFound(user_id)
     if before.manages and not replace(before, **wanted).manages and not any(other.manages for other in locked.values()):
         raise LastAdmin
     return before

@@ -100,8 +100,8 @@ def test_a_mail_that_was_not_yet_sent_when_the_address_changed_is_not_sent(
     client.patch("/users/me", json=wanted, headers=person.headers)
 
     assert [(mail.address, mail.message["Subject"]) for mail in receive()] == [
-        (person.email, "Your e-mail address was changed"), ("new@example.com", "Confirm your e-mail address")
-    ]  # fmt: skip
+        ("new@example.com", "Confirm your e-mail address")
+    ]
 
 
 def test_a_new_address_has_to_be_verified_and_the_old_one_is_told(
@@ -121,17 +121,134 @@ def test_a_new_address_has_to_be_verified_and_the_old_one_is_told(
     assert ("email_changed",) in rows("SELECT event FROM security_events WHERE user_id = :id", id=person.id)
 
 
-@pytest.mark.parametrize("spelling", ["PERSON@example.com", "person@example.com"])
-def test_another_spelling_of_the_address_leaves_it_verified_and_tells_nobody(
-    client: TestClient, make_person: Callable[..., Person], receive: Receive, spelling: str
+@pytest.mark.parametrize("spelling", ["PERSON@example.com", "person@example.com", "Person@EXAMPLE.com"])
+def test_another_spelling_of_the_address_has_to_be_verified_and_the_old_one_is_told(
+    client: TestClient, make_person: Callable[..., Person], receive: Receive, rows: Rows, spelling: str
 ) -> None:
-    person = make_person(email="Person@example.com")
-    confirm(client, token_for(client, person, receive))
+    person = make_person(email="Person@example.com", is_verified=True)
 
     client.patch("/users/me", json={"email": spelling, "current_password": PASSWORD}, headers=person.headers)
 
+    assert not is_verified(client, person)
+    assert [(mail.address, mail.message["Subject"]) for mail in receive()] == [
+        ("Person@example.com", "Your e-mail address was changed"), (spelling, "Confirm your e-mail address")
+    ]  # fmt: skip
+    assert rows("SELECT event FROM security_events") == [("email_changed",)]
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_saving_the_same_address_again_changes_and_tells_nothing(
+    client: TestClient, make_person: Callable[..., Person], rows: Rows, method: str
+) -> None:
+    person = make_person(email="Person@example.com", is_verified=True)
+    wanted = {"email": "Person@example.com", "current_password": PASSWORD}
+
+    for _ in range(12):
+        assert client.request(method, "/users/me", json=wanted, headers=person.headers).status_code == 200
+
     assert is_verified(client, person)
-    assert receive() == []
+    assert rows("SELECT 1 FROM outgoing_mails UNION ALL SELECT 1 FROM security_events") == []
+
+
+def test_address_that_was_never_verified_is_not_told_of_changes(
+    client: TestClient, person: Person, admin: Person, receive: Receive, rows: Rows
+) -> None:
+    password = PASSWORD
+    for number in range(4):
+        wanted = {"password": f"{PASSWORD} {number}", "current_password": password}
+        assert client.patch("/users/me", json=wanted, headers=person.headers).status_code == 200
+        password = wanted["password"]
+    wanted = {"email": "stranger@example.com", "current_password": password}
+    assert client.patch("/users/me", json=wanted, headers=person.headers).status_code == 200
+    for change in ({"password": PASSWORD}, {"email": "another@example.com"}):
+        assert client.patch(f"/users/{person.id}", json=change, headers=admin.headers).status_code == 200
+
+    # The verification for stranger@ is dropped when it is sent: the account has another address by then.
+    assert [(mail.address, mail.message["Subject"]) for mail in receive()] == [
+        ("another@example.com", "Confirm your e-mail address")
+    ]
+    assert len(rows("SELECT 1 FROM security_events WHERE event = 'password_changed'")) == 5
+
+
+def test_account_that_changes_its_address_again_and_again_mails_five_strangers_an_hour(
+    client: TestClient, make_person: Callable[..., Person], receive: Receive, rows: Rows
+) -> None:
+    person = make_person(is_verified=True)
+    answers, mails = [], []
+    for number in range(8):
+        wanted = {"email": f"stranger{number}@example.com", "current_password": PASSWORD}
+        answers.append(client.patch("/users/me", json=wanted, headers=person.headers))
+        mails += receive()
+
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 3
+    assert_refused(answers[-1], 429, "too_many_tries")
+    assert [mail.address for mail in mails] == [person.email] + [f"stranger{number}@example.com" for number in range(5)]
+    assert rows("SELECT email FROM users") == [("stranger4@example.com",)]
+
+
+def test_address_that_is_changed_back_and_forth_gets_three_mails_an_hour(
+    client: TestClient, make_person: Callable[..., Person], receive: Receive
+) -> None:
+    """The mails of two accounts, each within its own limit, to one stranger."""
+    mails = []
+    for person in (make_person(), make_person()):
+        for email in ("stranger@example.com", person.email, "stranger@example.com", f"away.{person.email}"):
+            wanted = {"email": email, "current_password": PASSWORD}
+            assert client.patch("/users/me", json=wanted, headers=person.headers).status_code == 200
+            mails += receive()
+
+    assert [mail.address for mail in mails].count("stranger@example.com") == 3
+
+
+def test_many_accounts_aimed_at_one_mailbox_mail_it_ten_times_an_hour(
+    client: TestClient, receive: Receive, rows: Rows
+) -> None:
+    for number in range(15):
+        new = {"email": f"Stranger+{number}@example.com", "password": PASSWORD}
+        assert client.post("/users", json=new).status_code == 201
+    assert len(receive()) == 10
+
+    # A mail of another kind, and the mailbox of an account that is verified, have limits of their own.
+    rows("UPDATE users SET email_verified_at = now() WHERE email = 'Stranger+14@example.com' RETURNING 1")
+    for number in range(15):
+        assert client.post("/password-reset", json={"email": f"stranger+{number}@example.com"}).status_code == 202
+    assert [mail.address for mail in receive()] == [f"Stranger+{number}@example.com" for number in (*range(10), 14)]
+
+
+def test_resets_do_not_suppress_the_verification_of_the_same_address(
+    client: TestClient, person: Person, receive: Receive
+) -> None:
+    for _ in range(5):
+        client.post("/password-reset", json={"email": person.email})
+    client.post("/email-verification", headers=person.headers)
+
+    subjects = [mail.message["Subject"] for mail in receive()]
+
+    assert subjects == ["Reset your password"] * 3 + ["Confirm your e-mail address"]
+
+
+def test_verification_can_be_asked_for_five_times_an_hour(
+    client: TestClient, person: Person, other: Person, rows: Rows
+) -> None:
+    statuses = [client.post("/email-verification", headers=person.headers).status_code for _ in range(7)]
+
+    assert statuses == [202] * 5 + [429] * 2
+    assert client.post("/email-verification", headers=other.headers).status_code == 202
+    assert rows("SELECT address, count(*) FROM outgoing_mails GROUP BY address ORDER BY 2") == [
+        (other.email, 1), (person.email, 5)
+    ]  # fmt: skip
+
+
+def test_mails_that_a_limit_drops_are_dropped_whether_or_not_there_is_an_account(
+    client: TestClient, person: Person, receive: Receive, rows: Rows
+) -> None:
+    for email in (person.email, "nobody@example.com"):
+        assert [client.post("/password-reset", json={"email": email}).status_code for _ in range(5)] == [202] * 5
+
+    assert [mail.address for mail in receive()] == [person.email] * 3
+    assert rows("SELECT 1 FROM outgoing_mails") == []
+    counted = "SELECT cardinality(used_at) FROM allowances WHERE limit_name = 'mail_to_address_password_reset'"
+    assert rows(counted) == [(3,), (3,)]
 
 
 def test_a_change_that_is_refused_tells_nobody(client: TestClient, person: Person, other: Person, rows: Rows) -> None:
@@ -144,8 +261,9 @@ def test_a_change_that_is_refused_tells_nobody(client: TestClient, person: Perso
 
 @pytest.mark.parametrize("is_by_admin", [True, False])
 def test_a_new_password_is_told_to_its_owner(
-    client: TestClient, person: Person, admin: Person, receive: Receive, *, is_by_admin: bool
+    client: TestClient, make_person: Callable[..., Person], admin: Person, receive: Receive, *, is_by_admin: bool
 ) -> None:
+    person = make_person(is_verified=True)
     wanted = {"password": "a new password", "current_password": PASSWORD}
     headers = (admin if is_by_admin else person).headers
 
@@ -153,6 +271,18 @@ def test_a_new_password_is_told_to_its_owner(
 
     (mail,) = receive()
     assert (mail.address, mail.message["Subject"]) == (person.email, "Your password was changed")
+
+
+def test_owner_is_told_of_five_new_passwords_an_hour(
+    client: TestClient, make_person: Callable[..., Person], admin: Person, receive: Receive
+) -> None:
+    person, other = make_person(is_verified=True), make_person(is_verified=True)
+    for number in range(7):
+        change = {"password": f"{PASSWORD} {number}"}
+        assert client.patch(f"/users/{person.id}", json=change, headers=admin.headers).status_code == 200
+    client.patch(f"/users/{other.id}", json={"password": "another password"}, headers=admin.headers)
+
+    assert [mail.address for mail in receive()] == [person.email] * 5 + [other.email]
 
 
 @pytest.mark.parametrize("token", ["x", "A" * 43, "\N{PILE OF POO}"])

@@ -156,6 +156,54 @@ def test_somebody_with_a_stolen_session_cannot_guess_the_password_at_length(
     assert login(client, person.email, PASSWORD).status_code == 200
 
 
+def test_whether_an_address_has_an_account_can_be_asked_five_times_an_hour_by_changing_ones_own(
+    client: TestClient, person: Person, make_person: Callable[..., Person], rows: Rows
+) -> None:
+    taken = make_person()
+    wanted = {"email": taken.email, "current_password": PASSWORD}
+
+    answers = [client.patch("/users/me", json=wanted, headers=person.headers) for _ in range(7)]
+
+    assert [answer.status_code for answer in answers] == [409] * 5 + [429] * 2
+    assert_too_many(answers[-1], within_seconds=3600)
+    free = wanted | {"email": "free@example.com"}
+    assert_too_many(client.patch("/users/me", json=free, headers=person.headers), within_seconds=3600)
+    assert rows("SELECT id, email FROM users ORDER BY id") == [(person.id, person.email), (taken.id, taken.email)]
+    # What tells nothing of addresses goes on.
+    assert client.patch("/users/me", json={"username": "renamed"}, headers=person.headers).status_code == 200
+
+
+def test_an_address_asks_twenty_times_an_hour_whatever_accounts_it_has(
+    client: TestClient, elsewhere: TestClient, make_person: Callable[..., Person]
+) -> None:
+    people = [make_person() for _ in range(6)]
+
+    def ask(browser: TestClient, person: Person) -> int:
+        wanted = {"email": people[0].email.upper(), "current_password": PASSWORD}
+        return browser.patch(f"/users/{person.id}", json=wanted, headers=person.headers).status_code
+
+    statuses = [ask(client, person) for person in people[1:5] for _ in range(5)]
+
+    assert statuses == [409] * 20
+    assert ask(client, people[5]) == 429
+    assert ask(elsewhere, people[5]) == 409
+
+
+def test_admin_changes_the_addresses_of_others_without_that_limit(
+    client: TestClient, make_person: Callable[..., Person], rows: Rows
+) -> None:
+    admin, person = make_person(role="admin"), make_person()
+
+    statuses = [
+        client.patch(f"/users/{person.id}", json={"email": f"n{n}@example.com"}, headers=admin.headers).status_code
+        for n in range(25)
+    ]
+
+    assert statuses == [200] * 25
+    assert rows("SELECT email FROM users WHERE id = :id", id=person.id) == [("n24@example.com",)]
+    assert rows("SELECT count(*) FROM outgoing_mails WHERE kind = 'email_verification'") == [(5,)]
+
+
 def test_where_tries_cannot_be_counted_nobody_signs_in_and_everybody_reads(
     client: TestClient, person: Person, database: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:

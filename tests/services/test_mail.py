@@ -356,20 +356,41 @@ def test_in_development_a_mail_is_a_file_and_is_printed(
     assert "/password-reset#token=" in caplog.text
 
 
-def test_the_limit_of_an_account_counts_mails_that_somebody_asked_for(
+def test_each_kind_of_mail_has_a_limit_of_its_own_for_each_recipient(
     connection: Connection, make_person: Callable[..., Person], mail_server: MailServer
 ) -> None:
-    """Three an hour; further ones are dropped without a word, and notices are never."""
     person = make_person(email="Ada@example.com")
-    for _ in range(3):
-        outbox.post(connection, "password_reset", "ada@EXAMPLE.com")
-    for _ in range(2):
-        outbox.post(connection, "email_verification", "Ada@example.com")
-    outbox.post(connection, "password_changed", "Ada@example.com")
+    kinds: tuple[MailKind, ...] = ("password_reset", "email_verification", "password_changed", "email_changed")
+    for _ in range(7):
+        for kind in kinds:
+            outbox.post(connection, kind, "ada@EXAMPLE.com")
+    outbox.post(connection, "password_changed", "bob@example.com")
     while mail.send_next(to(mail_server)):
         pass
 
-    subjects = [received.message["Subject"] for received in mail_server.received]
-    assert subjects == ["Reset your password"] * 3 + ["Your password was changed"]
+    to_ada = [received.message["Subject"] for received in mail_server.received if received.address != "bob@example.com"]
+    assert {subject: to_ada.count(subject) for subject in to_ada} == {
+        mail.WORDS["password_reset"][0]: 3,
+        mail.WORDS["email_verification"][0]: 3,
+        mail.WORDS["password_changed"][0]: 5,
+        mail.WORDS["email_changed"][0]: 5,
+    }
+    assert len(mail_server.received) == 17
     assert person.email
     assert connection.scalar(text("SELECT count(*) FROM outgoing_mails")) == 0
+
+
+def test_mail_that_is_tried_again_counts_once(connection: Connection, mail_server: MailServer) -> None:
+    for _ in range(2):
+        outbox.post(connection, "email_changed", CANARY)
+    with MailServer("busy") as server:
+        for _ in range(4):
+            mail.send_next(to(server))
+            mail.send_next(to(server))
+            make_due(connection)
+
+    while mail.send_next(to(mail_server)):
+        pass
+
+    assert len(mail_server.received) == 2
+    assert connection.scalar(text("SELECT sum(cardinality(used_at)) FROM allowances")) == 2
