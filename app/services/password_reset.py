@@ -1,6 +1,6 @@
 """A new password for somebody who has forgotten theirs, and reads the mail of their account's address."""
 
-from sqlalchemy import delete, update
+from sqlalchemy import delete, func, update
 from sqlalchemy.orm import Session
 
 from app import audit, limits, mail_tokens, models, outbox, passwords
@@ -19,16 +19,32 @@ def request(db: Session, email: str) -> None:
 def reset(token: str, password: str) -> None:
     """Set the password, and end every session, API key and mailed token of the account. Raises `InvalidToken`.
 
-    Hashes the password, and holds no connection meanwhile: call it through `passwords.in_hashing_thread`.
+    The token came by mail, so the address is verified from now on. If it was not before, whoever signed up may have
+    given a stranger's address: the second factor that was set up goes too, or the owner of the mailbox could never sign
+    in. Hashes the password, and holds no connection meanwhile: call it through `passwords.in_hashing_thread`.
     """
     with transaction() as db:
         mail_tokens.check(db, "password_reset", token)  # Nobody makes us hash for a token that they made up.
     password_hash = passwords.hash_password(password)
     with transaction() as db:
         user = mail_tokens.use(db, "password_reset", token)
-        db.execute(update(models.User).where(models.User.id == user.id).values(password_hash=password_hash))
+        values: dict[str, object] = {"password_hash": password_hash}
+        if not user.email_verified:
+            values["email_verified_at"] = func.now()
+            _drop_second_factor(db, user.id)
+            audit.record(db, Event.EMAIL_VERIFIED, user.id)
+        db.execute(update(models.User).where(models.User.id == user.id).values(values))
         db.execute(delete(models.Session).where(models.Session.user_id == user.id))
         mail_tokens.end_all(db, user.id)
         audit.record(db, Event.PASSWORD_RESET, user.id)
-        outbox.post(db, "password_changed", user.email)
+        if limits.is_within(limits.MAIL_OF_ACCOUNT["password_changed"], str(user.id)):
+            outbox.post(db, "password_changed", user.email)
     limits.know_address(user.email_canonical)
+
+
+def _drop_second_factor(db: Session, user_id: int) -> None:
+    """Delete it with its recovery codes, confirmed or only begun."""
+    dropped = delete(models.Totp).where(models.Totp.user_id == user_id).returning(models.Totp.confirmed_at)
+    confirmed_at = db.scalar(dropped)
+    if confirmed_at is not None:
+        audit.record(db, Event.TOTP_DISABLED, user_id)

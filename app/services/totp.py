@@ -67,7 +67,7 @@ def begin(db: Session, caller: models.User) -> TotpSecret:
 
     Call it after `ask_password`: a password changed meanwhile is `WrongPassword`.
     """
-    _hold(db, caller)
+    _hold_verified(db, caller)
     secret = pyotp.random_base32()
     values = {"sealed_secret": encryption.encrypt(secret.encode()), "last_step": 0, "created_at": func.now()}
     begun = (
@@ -86,9 +86,10 @@ def confirm(db: Session, caller: models.User, code: str) -> list[str]:
     """From now on signing in needs a code; returns the recovery codes, of which only hashes are kept.
 
     Raises `TotpNotFound`, `TotpEnabled`, `WrongCode`; `TooManyTries`, which are counted whatever becomes of `db`;
-    `NotAuthenticated` where the account is deleted meanwhile.
+    `NotAuthenticated` where the account is deleted or disabled, or its password changed or reset, meanwhile: that ended
+    the caller's session or others, and none of those may lock the owner out.
     """
-    if not audit.hold(db, caller.id):
+    if not _hold(db, caller):
         raise NotAuthenticated
     totp = db.scalar(select(models.Totp).where(models.Totp.user_id == caller.id).with_for_update())
     if totp is None:
@@ -121,7 +122,7 @@ def state(db: Session, user_id: int) -> TotpState:
 
 def remove(db: Session, caller: models.User) -> None:
     """Sign the caller in without a code again. Raises `TotpNotFound`; after `ask_password`, as `begin`."""
-    _hold(db, caller)
+    _hold_verified(db, caller)
     removed = db.execute(
         delete(models.Totp).where(models.Totp.user_id == caller.id).returning(models.Totp.confirmed_at)
     ).one_or_none()
@@ -182,13 +183,18 @@ def _only_once(used: int | None, user_id: int) -> None:
         raise InvalidCredentials
 
 
-def _hold(db: Session, caller: models.User) -> None:
-    """Keep the password that was verified from being changed until the transaction ends."""
+def _hold_verified(db: Session, caller: models.User) -> None:
+    """As `_hold`, for a caller whose password was just verified. Raises `WrongPassword`."""
+    if not _hold(db, caller):
+        raise WrongPassword
+
+
+def _hold(db: Session, caller: models.User) -> bool:
+    """Keep the password from being changed until the transaction ends; False if it has been since it was read."""
     same = select(models.User.id).where(
         models.User.id == caller.id, models.User.password_hash == caller.password_hash, models.User.is_active
     )
-    if db.scalar(same.with_for_update(read=True)) is None:
-        raise WrongPassword
+    return db.scalar(same.with_for_update(read=True)) is not None
 
 
 def _spend(totp: models.Totp, code: str) -> int | None:

@@ -4,8 +4,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import httpx2
+import pyotp
 import pytest
 from starlette.testclient import TestClient
 
@@ -61,6 +63,77 @@ def test_a_reset_ends_every_session_of_the_account_and_of_nobody_else(
     assert rows("SELECT user_id FROM sessions") == [(other.id,)]
 
 
+def enable_totp(client: TestClient, person: Person) -> str:
+    """Enable the second factor; return its secret."""
+    begun = client.post("/users/me/totp", json={"current_password": PASSWORD}, headers=person.headers)
+    secret: str = begun.json()["secret"]
+    confirmed = client.post("/users/me/totp/confirm", json={"code": pyotp.TOTP(secret).now()}, headers=person.headers)
+    assert confirmed.status_code == 200
+    return secret
+
+
+def test_a_reset_of_an_address_that_was_never_verified_drops_what_was_set_up_before(
+    client: TestClient, make_person: Callable[..., Person], make_post: Callable[..., int], receive: Receive, rows: Rows
+) -> None:
+    """Somebody has signed up with a stranger's address. The stranger takes the account over and signs in."""
+    person = make_person(username="squatter")
+    enable_totp(client, person)
+    key = client.post("/api-keys", json={"name": "n", "scopes": ["read"]}, headers=person.headers).json()["key"]
+    post_id = make_post(person)
+
+    assert confirm(client, reset_token(client, person, receive)).status_code == 204
+
+    assert sign_in(client, person, NEW_PASSWORD) == 200, "no code is asked for"
+    assert_unauthenticated(client.get("/users/me", headers=person.headers))
+    assert_unauthenticated(client.get("/users/me", headers={"X-API-Key": key}))
+    for table in ("totps", "recovery_codes", "api_keys"):
+        assert rows(f"SELECT 1 FROM {table}") == []
+    assert rows("SELECT username, email_verified_at IS NOT NULL FROM users") == [("squatter", True)]
+    assert rows("SELECT id FROM posts") == [(post_id,)]
+    events = [event for (event,) in rows("SELECT event FROM security_events ORDER BY id")]
+    assert events[-4:] == ["totp_disabled", "email_verified", "password_reset", "signed_in"]
+
+
+def test_a_reset_of_a_verified_address_keeps_the_second_factor(
+    client: TestClient, make_person: Callable[..., Person], receive: Receive, rows: Rows
+) -> None:
+    person = make_person(is_verified=True)
+    enable_totp(client, person)
+    verified_at = rows("SELECT email_verified_at FROM users")
+
+    assert confirm(client, reset_token(client, person, receive)).status_code == 204
+
+    form = {"username": person.email, "password": NEW_PASSWORD}
+    assert_refused(client.post("/login", data=form), 403, "otp_required")
+    assert rows("SELECT confirmed_at IS NOT NULL FROM totps") == [(True,)]
+    assert rows("SELECT count(*) FROM recovery_codes") == [(10,)]
+    assert rows("SELECT email_verified_at FROM users") == verified_at
+
+
+def test_the_second_factor_that_is_set_up_after_a_reset_outlives_the_next_one(
+    client: TestClient, person: Person, receive: Receive, rows: Rows
+) -> None:
+    confirm(client, reset_token(client, person, receive), PASSWORD)
+    receive()
+    token = client.post("/login", data={"username": person.email, "password": PASSWORD}).json()["access_token"]
+    enable_totp(client, replace(person, token=token))
+
+    assert confirm(client, reset_token(client, person, receive)).status_code == 204
+
+    assert rows("SELECT confirmed_at IS NOT NULL FROM totps") == [(True,)]
+
+
+def test_a_second_factor_that_was_only_begun_goes_with_a_reset_too(
+    client: TestClient, person: Person, receive: Receive, rows: Rows
+) -> None:
+    client.post("/users/me/totp", json={"current_password": PASSWORD}, headers=person.headers)
+
+    confirm(client, reset_token(client, person, receive))
+
+    assert rows("SELECT 1 FROM totps") == []
+    assert rows("SELECT 1 FROM security_events WHERE event = 'totp_disabled'") == []
+
+
 def test_a_reset_voids_every_other_mailed_token(client: TestClient, person: Person, receive: Receive) -> None:
     client.post("/email-verification", headers=person.headers)
     (mail,) = receive()
@@ -78,7 +151,7 @@ def test_a_reset_is_told_by_mail_and_by_its_events(
     (mail,) = receive()
     assert (mail.address, mail.message["Subject"]) == (person.email, "Your password was changed")
     assert rows("SELECT user_id, event FROM security_events ORDER BY id") == [
-        (person.id, "password_reset_requested"), (person.id, "password_reset")
+        (person.id, "password_reset_requested"), (person.id, "email_verified"), (person.id, "password_reset")
     ]  # fmt: skip
 
 

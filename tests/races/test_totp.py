@@ -8,12 +8,18 @@ import pyotp
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from app import mail_tokens, models
+from app.database import transaction
 from tests.fixtures import PASSWORD, Person
 from tests.races.conftest import Call, Crowd, count, deadlocks, statuses
-from tests.races.waiting import in_background, wait_until_blocked
+from tests.races.waiting import in_background, wait_until, wait_until_blocked
 
 CROWD = 20
 PROOF = {"current_password": PASSWORD}
+BLOCKED_COUNT = """
+    SELECT count(*) >= :n FROM pg_stat_activity
+    WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0
+"""
 Member = Callable[[httpx2.AsyncClient], Awaitable[httpx2.Response]]
 
 
@@ -107,3 +113,60 @@ def test_confirming_and_deleting_the_account_at_once_do_not_wait_for_each_other(
     assert count(connection, "totps") == count(connection, "recovery_codes") == 0
     time.sleep(1.2)  # PostgreSQL counts a deadlock a second after it at most.
     assert deadlocks(connection) == before
+
+
+def reset_token(person: Person) -> str:
+    with transaction() as db:
+        user = db.get(models.User, person.id)
+        assert user is not None
+        return mail_tokens.issue(db, user, "password_reset")
+
+
+@pytest.mark.parametrize("is_verified", [False, True])
+def test_second_factor_that_is_confirmed_while_the_password_is_reset_is_refused(
+    crowd: Crowd,
+    connection: Connection,
+    database: Engine,
+    make_person: Callable[..., Person],
+    *,
+    is_verified: bool,
+) -> None:
+    person = make_person(is_verified=is_verified)
+    (begun,) = crowd.send([Call("POST", "/users/me/totp", person, PROOF)])
+    reset = {"token": reset_token(person), "password": "a new password"}
+
+    with database.begin() as third:
+        third.execute(text("SELECT FROM mail_tokens FOR UPDATE"))
+        resetting = in_background(lambda: crowd.send([Call("POST", "/password-reset/confirm", json=reset)]))
+        wait_until_blocked(connection, by=third)  # The reset has locked the account.
+        confirmation = Call("POST", "/users/me/totp/confirm", person, {"code": code(begun.json()["secret"])})
+        confirming = in_background(lambda: crowd.send([confirmation]))
+        wait_until(connection, BLOCKED_COUNT, n=2)
+
+    assert statuses(resetting()) == {204: 1}
+    assert statuses(confirming()) == {401: 1}
+    assert count(connection, "totps WHERE confirmed_at IS NOT NULL") == count(connection, "recovery_codes") == 0
+    (signed_in,) = crowd.run([lambda client: client.post("/login", data=form_of(person))])
+    assert signed_in.status_code == 200
+
+
+def test_second_factor_that_is_confirmed_just_before_the_reset_of_an_unverified_address_is_dropped(
+    crowd: Crowd, connection: Connection, database: Engine, person: Person, secret: str
+) -> None:
+    reset = {"token": reset_token(person), "password": "a new password"}
+
+    with database.begin() as third:
+        third.execute(text("SELECT FROM totps FOR UPDATE"))
+        confirmation = Call("POST", "/users/me/totp/confirm", person, {"code": code(secret)})
+        confirming = in_background(lambda: crowd.send([confirmation]))
+        wait_until_blocked(connection, by=third)
+        resetting = in_background(lambda: crowd.send([Call("POST", "/password-reset/confirm", json=reset)]))
+        wait_until(connection, BLOCKED_COUNT, n=2)
+
+    assert statuses(confirming()) == {200: 1}
+    assert statuses(resetting()) == {204: 1}
+    assert count(connection, "totps") == count(connection, "recovery_codes") == 0
+
+
+def form_of(person: Person) -> dict[str, str]:
+    return {"username": person.email, "password": "a new password"}
