@@ -3,3 +3,6 @@
 from typing import Literal
 
 Role = Literal["user", "moderator", "admin"]
+
+# They see drafts of others and delete posts of others.
+MODERATING: frozenset[Role] = frozenset({"moderator", "admin"})

@@ -66,14 +66,19 @@ def sign_in(name: str, password: str, device: Device, second_factor: SecondFacto
 
 
 def current_user(db: Session, user_id: int, session_id: int) -> models.User:
-    """The account whose session this is. Raises `NotAuthenticated` unless both are alive."""
-    user = db.scalar(
-        select(models.User)
+    """The account whose session this is. Raises `NotAuthenticated` unless both are alive.
+
+    Through the session of an API key, the account is no moderator's and no admin's.
+    """
+    found = db.execute(
+        select(models.User, models.Session.kind)
         .join(models.Session, models.Session.is_alive())
         .where(models.Session.id == session_id, models.User.id == user_id)
-    )
-    if user is None:
+    ).one_or_none()
+    if found is None:
         raise NotAuthenticated
+    user, kind = found
+    user.acts_through_key = kind != "login"
     return user
 
 

@@ -12,6 +12,8 @@ from sqlalchemy import Connection, Engine
 from starlette.testclient import TestClient
 
 from app import oauth2, tokens
+from app.database import at_once
+from app.errors import PostNotFound
 from app.services import api_key
 from tests.contract.answers import assert_refused, assert_unauthenticated
 from tests.contract.conftest import Rows
@@ -260,10 +262,74 @@ def test_a_key_that_may_write_is_refused_nothing_else(
     assert response.status_code in {200, 201, 204}, response.text
 
 
-def test_a_post_is_deleted_by_a_moderators_key(
-    client: TestClient, make_key: MakeKey, make_post: Callable[..., int], moderator: Person, other: Person
+@pytest.mark.parametrize("role", ["moderator", "admin"])
+@pytest.mark.parametrize("scopes", [["read"], ["read", "write"]])
+def test_a_key_reads_no_address_and_no_draft_of_others_whatever_its_owner_may(
+    client: TestClient, make_key: MakeKey, make_post: Callable[..., int], make_person: Callable[..., Person],
+    other: Person, role: str, scopes: list[str],
+) -> None:  # fmt: skip
+    owner = make_person(role=role)
+    draft, own_draft = make_post(other, published=False), make_post(owner, published=False)
+    post_id = make_post(other)
+    key = bearer(make_key(owner, *scopes))
+    answers = [
+        client.get(path, headers=key)
+        for path in (
+            "/posts", "/posts?sort=top", f"/posts?owner_id={other.id}", f"/posts?owner_id={other.id}&published=false",
+            "/posts?published=false", f"/posts/{post_id}", f"/posts/{own_draft}", f"/users/{other.id}", "/users/me",
+            "/users/me/votes",
+        )
+    ]  # fmt: skip
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert [answer.request.url.path for answer in answers if other.email in answer.text] == []
+    assert client.get(f"/posts?owner_id={other.id}&published=false", headers=key).json() == []
+    assert [item["Post"]["id"] for item in client.get("/posts?published=false", headers=key).json()] == [own_draft]
+    assert_refused(client.get(f"/posts/{draft}", headers=key), 404, "post_not_found")
+    # What the person may do, and what the key says of its owner, stays.
+    assert client.get(f"/posts/{draft}", headers=owner.headers).status_code == 200
+    me = client.get("/users/me", headers=key).json()
+    assert (me["id"], me["email"], me["role"]) == (owner.id, owner.email, role)
+
+
+def test_a_page_that_a_key_and_its_owner_ask_for_at_once_shows_each_their_own(
+    make_key: MakeKey, make_post: Callable[..., int], moderator: Person, other: Person
 ) -> None:
-    assert client.delete(f"/posts/{make_post(other)}", headers=bearer(make_key(moderator))).status_code == 204
+    """One turn of the lane answers both: what the moderator may see is not laid over the key's copy."""
+    from app.services import feed
+
+    draft = make_post(other, published=False)
+    digest = api_key.digest(make_key(moderator))
+    questions = [feed.PageQuery("new", 10, owner_id=other.id, is_drafts=True), feed.PostQuery(draft)]
+    with at_once() as lane:
+        (grant,) = api_key.look_up(lane, [digest])
+        assert isinstance(grant, api_key.Grant)
+        asked = [feed.Question(token, query) for query in questions
+                 for token in (grant.token, tokens.verify(moderator.token))]  # fmt: skip
+        by_key, by_person, post_by_key, post_by_person = feed.read(lane, asked)
+
+    assert isinstance(by_key, feed.Reading)
+    assert isinstance(by_person, feed.Reading)
+    assert ([row.id for row in by_key.page.rows], [row.id for row in by_person.page.rows]) == ([], [draft])
+    assert isinstance(post_by_key, PostNotFound)
+    assert isinstance(post_by_person, feed.Reading)
+
+
+@pytest.mark.parametrize("role", ["moderator", "admin"])
+def test_a_key_deletes_no_post_of_others_and_its_owner_does(
+    client: TestClient, make_key: MakeKey, make_post: Callable[..., int], make_person: Callable[..., Person],
+    other: Person, rows: Rows, role: str,
+) -> None:  # fmt: skip
+    owner = make_person(role=role)
+    theirs, draft, own = make_post(other), make_post(other, published=False), make_post(owner)
+    key = bearer(make_key(owner))
+
+    assert_refused(client.delete(f"/posts/{theirs}", headers=key), 403, "not_authorized")
+    assert_refused(client.delete(f"/posts/{draft}", headers=key), 404, "post_not_found")
+    assert client.delete(f"/posts/{own}", headers=key).status_code == 204
+
+    assert rows("SELECT id FROM posts ORDER BY id") == [(theirs,), (draft,)]
+    assert client.delete(f"/posts/{theirs}", headers=owner.headers).status_code == 204
 
 
 ENDINGS = {

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from app.config import get_settings
 from app.errors import NotAuthenticated, PostNotFound
+from app.roles import MODERATING
 from app.schemas.post import PostOut, PostWithVotes
 from app.schemas.user import Profile
 from app.services.feed.pages import Answer, PageQuery, PageRows, position_of, read_page, read_posts
@@ -132,7 +133,7 @@ def _reading(
     role = roles.get((token.session_id, token.user_id))
     if role is None:
         return NotAuthenticated()
-    is_moderator = role in {"moderator", "admin"}
+    is_moderator = role in MODERATING
     if isinstance(query, PageQuery):
         if query.is_drafts and not is_moderator and query.owner_id != token.user_id:
             page = Page(PageRows([]))

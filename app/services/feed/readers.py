@@ -34,7 +34,10 @@ _ALIVE = (
     select(
         func.array_agg(Session.id).label("session_ids"),
         func.array_agg(User.id).label("reader_ids"),
-        func.array_agg(User.role).label("roles"),
+        # An API key gives no access to what only moderators see.
+        func.array_agg(
+            case((Session.kind == literal_column("'login'"), User.role), else_=literal_column("'user'"))
+        ).label("roles"),
     )
     .join(User, Session.is_alive())
     .where(Session.id == bindparam("session_ids", type_=ARRAY(BIGINT)).any_())
