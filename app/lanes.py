@@ -6,6 +6,7 @@ services'.
 
 import asyncio
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -126,7 +127,7 @@ def sightings() -> Lane[int, None]:
     return Lane("sightings", lambda connection, ids: session.see(connection, ids, precision), at_once)
 
 
-# When this process last told of a session (seconds since 1970), the latest last.
+# When this process last told of a session, by the monotonic clock; the latest last.
 _told: OrderedDict[int, float] = OrderedDict()
 _tellings: set[asyncio.Task[None]] = set()
 
@@ -134,10 +135,12 @@ _tellings: set[asyncio.Task[None]] = set()
 def note_seen(token: AccessToken) -> None:
     """Have the database told that the session is in use, unless it was within `SEEN_PRECISION_SECONDS`.
 
-    Nobody waits for it, and nothing fails with it: it is told again a minute later.
+    Nobody waits for it, and nothing fails with it: it is told again a minute later. A time of issue in the future says
+    nothing, because a clock jumped back.
     """
-    now = time.time()
-    if now - max(token.issued_at, _told.get(token.session_id, 0)) < SEEN_PRECISION_SECONDS:
+    now = time.monotonic()
+    is_fresh = 0 <= time.time() - token.issued_at < SEEN_PRECISION_SECONDS
+    if is_fresh or now - _told.get(token.session_id, -math.inf) < SEEN_PRECISION_SECONDS:
         return
     _told[token.session_id] = now
     _told.move_to_end(token.session_id)

@@ -20,6 +20,8 @@ from app.models.session import adopted_session_id
 ALGORITHM = "HS256"
 MOST_REMEMBERED = 10_000
 MOST_CHARACTERS = 2_000  # Ours have about 300.
+# How far the clocks of two servers may differ: a token that was issued later than that is refused.
+MAX_SKEW_SECONDS = 60
 
 # `access` is sent as a Bearer, `cookie` as a cookie; neither is taken for the other.
 Kind = Literal["access", "cookie"]
@@ -68,7 +70,7 @@ def issue(user_id: int, session_id: int, lifetime: timedelta, kind: Kind = "acce
 
 
 def verify(token: str, kind: Kind = "access") -> AccessToken:
-    """What the token says. Raises `NotAuthenticated` unless we signed it, as this kind, and it has not expired.
+    """What the token says. Raises `NotAuthenticated` unless we signed it, as this kind, and it is within its time.
 
     A token of the tutorial is taken for one of the session that `adopt` made for its user.
     """
@@ -79,7 +81,8 @@ def verify(token: str, kind: Kind = "access") -> AccessToken:
         remembered[token] = verified
         if len(remembered) > MOST_REMEMBERED:
             remembered.popitem(last=False)
-    if verified.expires_at <= time.time():
+    now = time.time()
+    if verified.expires_at <= now or verified.issued_at > now + MAX_SKEW_SECONDS:
         remembered.pop(token, None)
         raise NotAuthenticated
     return verified

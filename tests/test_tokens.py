@@ -1,5 +1,6 @@
 """Access tokens as such: every bit counts, and keys can be changed without signing anybody out."""
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
@@ -77,6 +78,37 @@ def test_a_token_of_one_kind_is_none_of_the_other_also_when_remembered() -> None
     for _ in range(2):
         assert (is_accepted(access), is_accepted(cookie, "cookie")) == (True, True)
         assert (is_accepted(access, "cookie"), is_accepted(cookie)) == (False, False)
+
+
+@pytest.mark.parametrize("kind", ["access", "cookie"])
+@pytest.mark.parametrize(("seconds", "is_good"), [(-60, True), (55, True), (65, False), (3600, False), (10**12, False)])
+def test_a_token_from_the_future_is_refused_past_what_clocks_may_differ(
+    monkeypatch: pytest.MonkeyPatch, kind: tokens.Kind, seconds: int, *, is_good: bool
+) -> None:
+    class Later:
+        @staticmethod
+        def time() -> float:
+            return time.time() + seconds
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tokens, "time", Later)
+        token = tokens.issue(7, 9, LIFETIME, kind)
+        if seconds < 10**12:
+            assert is_accepted(token, kind), "it is remembered where it is made"
+
+    assert is_accepted(token, kind) == is_good
+    _forget()
+    assert is_accepted(token, kind) == is_good
+
+
+def test_a_token_from_the_future_signs_nobody_in(client: TestClient, person: Person) -> None:
+    claims = jwt.get_unverified_claims(person.token)
+    secret = get_settings().signing_secret
+    for seconds, status in ((30, 200), (120, 401)):
+        moved = claims | {"iat": claims["iat"] + seconds}
+        headers = {"Authorization": f"Bearer {jwt.encode(moved, secret, algorithm='HS256')}"}
+        for path in ("/posts", "/users/me"):
+            assert client.get(path, headers=headers).status_code == status
 
 
 def test_tokens_of_the_key_before_are_accepted_until_it_is_taken_out(keys: Keys) -> None:

@@ -173,11 +173,11 @@ async def change_user(user_id: Annotated[Id, Path(alias="id")], token: Token, wa
 @router.delete("/me", status_code=204, responses=responses(NotAuthenticated, LastAdmin))
 def delete_me(caller: CurrentUser, db: SessionDep) -> None:
     """Delete one's own account, with its posts, votes and sessions."""
-    user.remove(db, caller.id)
+    user.remove(db, caller, caller.id)
 
 
 @router.delete("/{id}", status_code=204, responses=responses(NotAuthenticated, NotAuthorized, UserNotFound, LastAdmin))
 def delete_user(user_id: Annotated[Id, Path(alias="id")], caller: CurrentUser, db: SessionDep) -> None:
     """Delete an account with its posts, votes and sessions: one's own, or, for admins, anybody's."""
     _authorize(caller, user_id)
-    user.remove(db, user_id)
+    user.remove(db, caller, user_id)

@@ -6,7 +6,8 @@ from sqlalchemy import ColumnElement, delete, func, insert, select, true, update
 from sqlalchemy.orm import Session
 
 from app import models
-from app.errors import DomainError, NotAuthorized, PostNotFound, PreconditionFailed
+from app.errors import DomainError, NotAuthenticated, NotAuthorized, PostNotFound, PreconditionFailed
+from app.roles import MODERATING
 from app.schemas.post import PostChange, PostIn
 
 
@@ -51,12 +52,32 @@ def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[i
     """
     is_allowed = true() if caller.is_moderator else models.Post.owner_id == caller.id
     removable = (
-        select(models.Post.id).where(models.Post.id == post_id, is_allowed, _has_version(versions)).with_for_update()
+        select(models.Post.owner_id)
+        .where(models.Post.id == post_id, is_allowed, _has_version(versions))
+        .with_for_update()
     )
-    if db.scalar(removable) is None:
+    owner_id = db.scalar(removable)
+    if owner_id is None:
         raise _reason(db, caller, post_id, is_allowed=lambda owner_id: caller.is_moderator or owner_id == caller.id)
+    if owner_id != caller.id:
+        _hold_moderator(db, caller.id)
     db.execute(select(models.PostStats.post_id).where(models.PostStats.post_id == post_id).with_for_update())
     db.execute(delete(models.Post).where(models.Post.id == post_id))
+
+
+def _hold_moderator(db: Session, user_id: int) -> None:
+    """Keep the account a moderator's until the transaction ends.
+
+    Locked after the post, so that a request that waits for a post does not hold up the demotion of its caller. No
+    transaction that has an account locked waits for a post of another account, so there is no circle.
+    Raises `NotAuthenticated` if it is disabled or deleted by now, `NotAuthorized` if it lost its role.
+    """
+    active = select(models.User.role).where(models.User.id == user_id, models.User.is_active)
+    role = db.scalar(active.with_for_update(read=True))
+    if role is None:
+        raise NotAuthenticated
+    if role not in MODERATING:
+        raise NotAuthorized
 
 
 def _has_version(versions: frozenset[int] | None) -> ColumnElement[bool]:

@@ -86,7 +86,8 @@ def _replace(db: Session, session_id: int, token: RefreshToken) -> RefreshToken:
 _SEE = text("""
     WITH seen AS (
         SELECT id FROM sessions
-        WHERE id = ANY (:session_ids) AND expires_at > now() AND last_seen_at < now() - :precision
+        WHERE id = ANY (:session_ids) AND expires_at > now()
+            AND last_seen_at NOT BETWEEN now() - :precision AND now()
         ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE sessions SET last_seen_at = now(),
@@ -102,7 +103,8 @@ _SEE = text("""
 def see(connection: Connection, session_ids: Sequence[int], precision: timedelta) -> list[None]:
     """Note that these sessions are in use now, which also puts off their idle end; that of no session that has ended.
 
-    `last_seen_at` is left as it is where it is no older than `precision`.
+    `last_seen_at` is left as it is where it is no older than `precision`. A time in the future, from before the
+    database's clock jumped back, is replaced.
     """
     values = {"session_ids": list(session_ids), "precision": precision, "idle_limit": get_settings().session_idle_limit}
     connection.execute(_SEE, values)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app import audit, context, limits, models, outbox, passwords
 from app.audit import Event
-from app.errors import LastAdmin, UserNotFound, WrongPassword
+from app.errors import LastAdmin, NotAuthenticated, NotAuthorized, UserNotFound, WrongPassword
 from app.schemas.types import canonical_email
 from app.schemas.user import UserChange, UserIn
 
@@ -72,7 +72,8 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
     their own password goes on. A new e-mail address has to be verified. Of both, the address that the account had is
     told, if it was verified.
     Hashes passwords: call it through `passwords.in_hashing_thread`. Raises `UserNotFound`, `WrongPassword`,
-    `TooManyTries`, `LastAdmin`.
+    `TooManyTries`, `LastAdmin`; `NotAuthenticated` where the caller's own account is disabled or deleted meanwhile, and
+    `NotAuthorized` where the caller is no admin any more.
     """
     needs_password = caller.id == user_id and (wanted.email is not None or wanted.password is not None)
     if needs_password:
@@ -93,7 +94,7 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
     if not values:
         return get(db, user_id)
     # Locked, so that of two changes at once each tells the address that it took the place of.
-    before = _lock(db, user_id, standing)
+    before = _lock(db, caller, user_id, standing, needs_admin=caller.id != user_id or bool(standing))
     has_new_email = wanted.email not in {None, before.email}
     if has_new_email:
         values["email_verified_at"] = None
@@ -138,13 +139,15 @@ def _require_password(caller: models.User, password: str) -> None:
     limits.give_back(limits.PASSWORD_OF_ACCOUNT, str(caller.id))
 
 
-def remove(db: Session, user_id: int) -> None:
-    """Delete the account with its posts, votes and sessions. Raises `UserNotFound`, `LastAdmin`.
+def remove(db: Session, caller: models.User, user_id: int) -> None:
+    """Delete the account with its posts, votes and sessions: the caller's own, or, for admins, anybody's.
+
+    Raises `UserNotFound`, `LastAdmin`; `NotAuthenticated` and `NotAuthorized` as `change` does.
 
     Rows that voters lock are locked in their order (users, posts, counts; each ascending), so that neither waits for
     the other in a circle.
     """
-    _lock(db, user_id, {"is_active": False})
+    _lock(db, caller, user_id, {"is_active": False}, needs_admin=caller.id != user_id)
     own_posts = select(models.Post.id).where(models.Post.owner_id == user_id)
     db.execute(own_posts.order_by(models.Post.id).with_for_update())
     voted = select(models.Vote.post_id).where(models.Vote.user_id == user_id)
@@ -176,12 +179,13 @@ class _Standing:
 _STANDING = (models.User.role, models.User.is_active, models.User.email, models.User.email_verified_at)
 
 
-def _lock(db: Session, user_id: int, wanted: Mapping[str, Any]) -> _Standing:
+def _lock(db: Session, caller: models.User, user_id: int, wanted: Mapping[str, Any], *, needs_admin: bool) -> _Standing:
     """Lock the account; return what it was before the change that is wanted to its standing.
 
     Where an admin's standing is to change, the accounts of all active admins are locked. Whoever else removes an admin
     meanwhile is waited for, and waits: two who remove each other do not both succeed.
-    Raises `UserNotFound`; `LastAdmin` where the change would leave nobody to manage accounts.
+    Raises `UserNotFound`; `LastAdmin` where the change would leave nobody to manage accounts. The caller's account is
+    read again: `NotAuthenticated` if it is disabled or deleted by now, `NotAuthorized` if it needs to be an admin's.
     """
     manages = and_(models.User.role == "admin", models.User.is_active)
     account = select(models.User.id).where(models.User.id == user_id)
@@ -196,11 +200,29 @@ def _lock(db: Session, user_id: int, wanted: Mapping[str, Any]) -> _Standing:
         )
     }
     before = locked.pop(user_id, None)
+    _check_caller(before if caller.id == user_id else _hold(db, caller.id), needs_admin=needs_admin)
     if before is None:
         raise UserNotFound(user_id)
     if before.manages and not replace(before, **wanted).manages and not any(other.manages for other in locked.values()):
         raise LastAdmin
     return before
+
+
+def _hold(db: Session, user_id: int) -> _Standing | None:
+    """Keep the account as it is until the transaction ends.
+
+    Locked last, in no order with the account that is changed: two admins who change each other may deadlock, which runs
+    one of the requests again. In order, a request that waits for its target would hold up the demotion of its caller.
+    """
+    row = db.execute(select(*_STANDING).where(models.User.id == user_id).with_for_update(read=True)).one_or_none()
+    return None if row is None else _Standing(*row)
+
+
+def _check_caller(now: _Standing | None, *, needs_admin: bool) -> None:
+    if now is None or not now.is_active:
+        raise NotAuthenticated
+    if needs_admin and not now.manages:
+        raise NotAuthorized
 
 
 def _record_change(db: Session, before: _Standing, after: models.User, by: int) -> None:

@@ -72,6 +72,45 @@ def test_whoever_has_just_signed_in_or_refreshed_is_not_told_of_again(
     assert updates(statements) == 0
 
 
+class JumpedBack:
+    """The wall clock, two hours behind what it told before; the monotonic one goes on."""
+
+    monotonic = staticmethod(time.monotonic)
+    perf_counter = staticmethod(time.perf_counter)
+
+    @staticmethod
+    def time() -> float:
+        return time.time() - 7200
+
+
+def test_clock_that_jumped_back_does_not_stop_it(
+    client: TestClient, connection: Connection, person: Person, unseen: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.get("/posts", headers=unseen)
+    wait_until(connection, RECENT, id=person.session_id)
+
+    monkeypatch.setattr(lanes, "time", JumpedBack)
+    lanes._told[person.session_id] -= 61
+    connection.execute(text("UPDATE sessions SET last_seen_at = now() - interval '61 seconds'"))
+    client.get("/posts", headers=unseen)
+
+    wait_until(connection, RECENT, id=person.session_id)
+
+
+def test_session_whose_token_was_issued_in_the_future_is_told_of_once(
+    client: TestClient, connection: Connection, database: Engine, person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection.execute(text("UPDATE sessions SET last_seen_at = now() - interval '1 hour'"))
+    monkeypatch.setattr(lanes, "time", JumpedBack)
+
+    with counted_queries(database) as statements:
+        for _ in range(3):
+            assert client.get("/posts", headers=person.headers).status_code == 200
+        wait_until(connection, RECENT, id=person.session_id)
+
+    assert updates(statements) == 1
+
+
 @pytest.mark.skipif(get_settings().max_batch < 20, reason="MAX_BATCH is set too low")
 def test_a_crowd_is_told_of_in_one_statement(
     database: Engine, connection: Connection, make_person: Callable[..., Person]
@@ -117,6 +156,16 @@ def test_being_seen_revives_nothing_and_never_goes_past_the_absolute_end(
     see(person.session_id)
     assert connection.scalar(text("SELECT expires_at = 'infinity' FROM sessions"))
     assert connection.scalar(text(RECENT), {"id": person.session_id})
+
+
+def test_time_in_the_future_from_before_the_clock_of_the_database_jumped_back_is_replaced(
+    connection: Connection, person: Person, see: Callable[..., None]
+) -> None:
+    connection.execute(text("UPDATE sessions SET last_seen_at = now() + interval '1 hour'"))
+
+    see(person.session_id)
+
+    assert connection.scalar(text("SELECT last_seen_at <= now() FROM sessions"))
 
 
 def test_of_two_workers_that_tell_of_one_moment_the_second_writes_nothing(
