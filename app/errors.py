@@ -272,6 +272,10 @@ class RateLimited(DomainError):
     status = 429
     code = "rate_limited"
 
+    def __init__(self, seconds: int) -> None:
+        super().__init__()
+        self.headers = {"Retry-After": str(seconds)}
+
 
 class HeadersTooLarge(DomainError):
     """The request's headers are too large"""

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NoReturn
 
 import psycopg2
 from sqlalchemy import Connection, Interval, bindparam, text
@@ -46,6 +47,12 @@ SIGN_IN_FROM_ADDRESS = Limit("sign_in_from_address", 50, timedelta(minutes=15))
 # Each tells whether an e-mail address has an account, and takes the time of a hash. A class room or a company shares
 # one address.
 SIGN_UP_FROM_ADDRESS = Limit("sign_up_from_address", 100, timedelta(hours=1))
+# Right passwords of an account from one address: each costs a hash, too. They are counted after the hash, so a stranger
+# without the password uses up nothing. A script uses up nothing of its owner's at another address.
+# 100 hashes are 25 s of one core, and enough for a test suite that signs in before each test.
+RIGHT_PASSWORD_OF_ACCOUNT = Limit("right_password_of_account", 100, timedelta(minutes=15))
+# Those of all accounts, because one person may have many: 250 s of one core. A school or a company shares one address.
+RIGHT_PASSWORD_FROM_ADDRESS = Limit("right_password_from_address", 1_000, timedelta(minutes=15))
 # Of whoever is signed in, and says the password again for what matters most.
 PASSWORD_OF_ACCOUNT = Limit("password_of_account", 10, timedelta(minutes=15))
 CODE_OF_ACCOUNT = Limit("code_of_account", 5, timedelta(minutes=15))
@@ -77,21 +84,27 @@ ADDRESS_KNOWN = timedelta(days=90)
 class SignInTry:
     """A try to sign in that was counted: what it used.
 
-    Rows are locked in this order: that of the known address, of the account, of the address.
+    `user_id` is the account that has this name, if there is one. Rows are locked in this order: that of the known
+    address, of the account, of the address; then those of right passwords, of the account and of the address.
     """
 
     name: str
+    user_id: int | None
     used: tuple[tuple[Limit, str], ...]
 
 
-def spend(limit: Limit, key: str) -> None:
+def spend(limit: Limit, key: str, *, password_of: int | None = None) -> None:
     """Count one try before it is made, at once and for good, whatever becomes of the request's transaction.
 
     Tries are counted before they are judged, so that a thousand at once are not judged before the first is counted.
-    Raises `TooManyTries` (429 with `Retry-After`) past the limit; `Unavailable` where it cannot be counted.
+    `password_of` is the account whose password is tried, if it is one.
+    Raises `TooManyTries` (429 with `Retry-After`) past the limit, and past that of right passwords; `Unavailable` where
+    it cannot be counted.
     """
     if get_settings().rate_limits_enabled:
         with _counting() as connection:
+            if password_of is not None:
+                _require_room_for_right_password(connection, password_of)
             _spend(connection, limit, key)
 
 
@@ -104,20 +117,29 @@ def is_within(limit: Limit, key: str) -> bool:
     return True
 
 
-def give_back(limit: Limit, key: str) -> None:
-    """Take back a try that turned out to be no guess: the password was right."""
-    _after_success([(limit, key)])
+def give_back(limit: Limit, key: str, *, password_of: int | None = None) -> None:
+    """Take back a try that turned out to be no guess: the password was right, and is counted as such."""
+    _after_success([(limit, key)], password_of=password_of)
 
 
-def spend_sign_in(name: str) -> SignInTry:
+def spend_right_password(user_id: int) -> None:
+    """Count a hash for the account that takes no password of its own. Raises as `spend` does."""
+    if get_settings().rate_limits_enabled:
+        with _counting() as connection:
+            for limit, key in _right_password(user_id):
+                _spend(connection, limit, key)
+
+
+def spend_sign_in(name: str, user_id: int | None = None) -> SignInTry:
     """Count one try to sign in with this name (canonical), of the account and of the request's address, or neither.
 
-    Raises as `spend` does.
+    `user_id` is the account that has this name, if there is one. Raises as `spend` does.
     """
     if not get_settings().rate_limits_enabled:
-        return SignInTry(name, ())
+        return SignInTry(name, user_id, ())
     address = context.client_address.get()
     with _counting() as connection:
+        _require_room_for_right_password(connection, user_id)
         used = [(SIGN_IN_OF_ACCOUNT, name)]
         if address is not None:
             here = _here(name, address)
@@ -126,17 +148,17 @@ def spend_sign_in(name: str) -> SignInTry:
             used.append((SIGN_IN_FROM_ADDRESS, address))
         for limit, key in used:
             _spend(connection, limit, key)
-    return SignInTry(name, tuple(used))
+    return SignInTry(name, user_id, tuple(used))
 
 
 def settle_sign_in(made: SignInTry) -> None:
     """Whoever made the try has signed in: it is taken back, and the address is known from now on."""
-    _after_success(made.used, name=made.name)
+    _after_success(made.used, name=made.name, password_of=made.user_id)
 
 
 def give_back_sign_in(made: SignInTry) -> None:
     """Take back a try to sign in whose password was right, but not enough: a code is due."""
-    _after_success(made.used)
+    _after_success(made.used, password_of=made.user_id)
 
 
 def know_address(name: str) -> None:
@@ -147,7 +169,7 @@ def know_address(name: str) -> None:
     _after_success((), name=name)
 
 
-def _after_success(used: Sequence[tuple[Limit, str]], name: str | None = None) -> None:
+def _after_success(used: Sequence[tuple[Limit, str]], name: str | None = None, password_of: int | None = None) -> None:
     address = context.client_address.get()
     known = (SIGN_IN_FROM_KNOWN_ADDRESS, _here(name, address)) if name is not None and address is not None else None
     if not get_settings().rate_limits_enabled or not (used or known):
@@ -158,6 +180,10 @@ def _after_success(used: Sequence[tuple[Limit, str]], name: str | None = None) -
                 connection.execute(_KNOW, {**_bound(*known), "known": ADDRESS_KNOWN})
             for limit, key in used:
                 connection.execute(_GIVE_BACK, _bound(limit, key))
+            if password_of is not None:
+                for limit, key in _right_password(password_of):
+                    # Of those that are verified at this moment, one may be past the limit: it was right all the same.
+                    connection.execute(_SPEND, _bound(limit, key))
     except Unavailable:
         # The try counts until its time is over, which is no reason to refuse who got it right.
         logger.warning("a try could not be given back")
@@ -174,10 +200,12 @@ _SPEND = text("""
     RETURNING held.id
 """).bindparams(bindparam("per", type_=Interval))
 
+# None while there is room.
 _SECONDS_LEFT = text("""
     SELECT CAST(ceil(extract(epoch FROM min(used) + :per - now())) AS integer)
     FROM allowances, unnest(used_at) AS used
     WHERE limit_name = :name AND key = :key AND used > now() - :per
+    HAVING count(*) >= :most
 """).bindparams(bindparam("per", type_=Interval))
 
 # The latest try goes, which may be another's, made in the meantime: how many are left is the same.
@@ -197,10 +225,28 @@ _KNOW = text("""
 def _spend(connection: Connection, limit: Limit, key: str) -> None:
     values = _bound(limit, key)
     if connection.execute(_SPEND, values).first() is None:
-        audit.record(None, audit.Event.LIMIT_REACHED, None, limit=limit.name)
-        metrics.limit_reached(limit.name)
-        # The row may have gone since, with the last of its tries.
-        raise TooManyTries(max(1, connection.scalar(_SECONDS_LEFT, values) or 1))
+        # There may be room since, or the row may have gone with the last of its tries.
+        _refuse(limit, connection.scalar(_SECONDS_LEFT, values) or 1)
+
+
+def _right_password(user_id: int | None) -> Iterator[tuple[Limit, str]]:
+    """What a right password uses up. As much is looked up without an account, so that the time does not tell."""
+    address = context.client_address.get()
+    yield RIGHT_PASSWORD_OF_ACCOUNT, _here(str(user_id), address or "")
+    if address is not None:
+        yield RIGHT_PASSWORD_FROM_ADDRESS, address
+
+
+def _require_room_for_right_password(connection: Connection, user_id: int | None) -> None:
+    for limit, key in _right_password(user_id):
+        if (seconds := connection.scalar(_SECONDS_LEFT, _bound(limit, key))) is not None:
+            _refuse(limit, seconds)
+
+
+def _refuse(limit: Limit, seconds: int) -> NoReturn:
+    audit.record(None, audit.Event.LIMIT_REACHED, None, limit=limit.name)
+    metrics.limit_reached(limit.name)
+    raise TooManyTries(max(1, seconds))
 
 
 def _is_held(connection: Connection, limit: Limit, key: str) -> bool:

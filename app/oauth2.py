@@ -11,9 +11,9 @@ import asyncio
 import json
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, ClassVar, NoReturn
 
 import psycopg2
 from fastapi import Depends
@@ -31,13 +31,17 @@ from app import audit, lanes, models, tokens
 from app.batching import LONGEST_PAUSE_SECONDS, RETRIES, TRY_AGAIN, is_connection_lost
 from app.config import get_settings
 from app.database import AskedAt, SessionDep, get_db, refuse_late, transaction
-from app.errors import CrossSiteRequest, InsufficientScope, NotAuthenticated, NotAuthorized
+from app.errors import BodyTooLarge, CrossSiteRequest, InsufficientScope, NotAuthenticated, NotAuthorized
 from app.middleware.request_context import header
 from app.services import api_key, auth
 
 # Browsers keep a cookie of such a name to this host, to https (or localhost), and from other hosts' reach.
 SESSION_COOKIE = "__Host-session"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+# Past the longest e-mail address, password and code, however they are encoded. JSON of so many bytes becomes at most
+# 0.4 MB of Python objects, which a request keeps while it waits to hash.
+MAX_CREDENTIALS_BYTES = 16_384
 
 KEY_SCHEME = "ApiKey"
 MOST_REMEMBERED = 10_000
@@ -215,7 +219,22 @@ def required_credential(dependant: Dependant) -> Credential | ScopedCredential |
 
 
 class StrictRequest(Request):
-    """A request whose body is JSON to the letter: Python's parser takes NaN and the infinities for numbers."""
+    """A request whose body is JSON to the letter: Python's parser takes NaN and the infinities for numbers.
+
+    A body past `max_body_bytes` is read to its end, which `BodyLimit` bounds, and refused.
+    """
+
+    max_body_bytes: int | None = None
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        received_bytes = 0
+        async for chunk in super().stream():
+            received_bytes += len(chunk)
+            if self.max_body_bytes is None or received_bytes <= self.max_body_bytes:
+                yield chunk
+        if self.max_body_bytes is not None and received_bytes > self.max_body_bytes:
+            # While FastAPI reads a body, it lets only HTTPExceptions through.
+            raise HTTPException(BodyTooLarge.status, f"The request body is larger than {self.max_body_bytes} bytes")
 
     async def json(self) -> Any:
         return json.loads(await self.body(), parse_constant=_refuse_constant)
@@ -232,6 +251,8 @@ class Route(APIRoute):
     back: the request runs again, at most three times. A GET whose connection broke is answered once more.
     """
 
+    max_body_bytes: ClassVar[int | None] = None
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         credential = required_credential(self.dependant)
@@ -241,7 +262,9 @@ class Route(APIRoute):
             try:
                 if request.method == "GET" and not uses_session:
                     return await handle(request)
-                return await _repeated(handle, StrictRequest(request.scope, request.receive))
+                strict_request = StrictRequest(request.scope, request.receive)
+                strict_request.max_body_bytes = self.max_body_bytes
+                return await _repeated(handle, strict_request)
             except NotAuthorized:
                 user_id = (await credential(request)).user_id if credential is not None else None
                 what = {"method": request.method, "path": request.url.path}
@@ -258,6 +281,12 @@ class Route(APIRoute):
                 raise RequestValidationError([problem]) from None
 
         return handle_in_order
+
+
+class CredentialsRoute(Route):
+    """A route that takes passwords. Its requests may wait to hash, so their bodies are small."""
+
+    max_body_bytes = MAX_CREDENTIALS_BYTES
 
 
 def _uses_session(dependant: Dependant) -> bool:

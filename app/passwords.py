@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import lru_cache, partial
@@ -15,9 +15,11 @@ from typing import ParamSpec, TypeVar
 
 from passlib.context import CryptContext
 from passlib.exc import PasswordSizeError
+from starlette.types import Receive
 
+from app import context
 from app.config import get_settings
-from app.errors import Overloaded
+from app.fair_queue import FairQueue
 
 # passlib 1.7.4 asks bcrypt for a version attribute that it no longer has, and logs that it caught the error.
 logging.getLogger("passlib.handlers.bcrypt").setLevel(logging.ERROR)
@@ -25,8 +27,12 @@ logging.getLogger("passlib.handlers.bcrypt").setLevel(logging.ERROR)
 # Hashing is bounded to the cores, shared by the worker processes, and has threads of its own: a rush of logins delays
 # logins, nothing else.
 HASHING_THREAD_COUNT = max(1, (os.cpu_count() or 1) // get_settings().worker_count)
-# A hash takes a quarter of a second: who would wait for longer than half a minute is told at once.
-MOST_WAITING = 128 * HASHING_THREAD_COUNT
+# A hash takes a quarter of a second: the last of so many waits for half a minute.
+MAX_WAITING_HASHES = 128 * HASHING_THREAD_COUNT
+# One person needs one or two at once. An address has no maximum of its own: 100 people of a class sign in at once.
+MAX_WAITING_HASHES_OF_ACCOUNT = 8
+# Below the 30 s after which the proxies of deploy/ give up.
+MAX_WAIT_SECONDS = 28.0
 # A thread that hashes gets a third of the time of one that answers, where both want the same core. It is added to what
 # the process was started with: less than that only root may take.
 _NICENESS = 5
@@ -38,7 +44,7 @@ def _yield_to_others() -> None:
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)
 
 
-_waiting_count = 0
+_queue = FairQueue(slots=HASHING_THREAD_COUNT, max_waiting=MAX_WAITING_HASHES, max_wait_seconds=MAX_WAIT_SECONDS)
 _threads = ThreadPoolExecutor(HASHING_THREAD_COUNT, thread_name_prefix="hashing", initializer=_yield_to_others)
 
 # The highest bcrypt cost of a stored hash that is verified: four seconds of a core, sixteen times the default.
@@ -108,21 +114,34 @@ def _common_passwords() -> frozenset[str]:
 
 
 async def in_hashing_thread(
-    call: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+    user_id: int | None,
+    receive: Receive | None,
+    call: Callable[Parameters, Result],
+    *args: Parameters.args,
+    **kwargs: Parameters.kwargs,
 ) -> Result:
-    """What the call returns, made in one of the few threads that may hash at the same time.
+    """Run the call in one of the few threads that hash, when it is the turn of its caller, and return its result.
 
-    Raises `Overloaded` where too many wait already.
+    The caller is the signed-in account, and without one (`user_id` is None) the network of the client's address.
+    If `receive`, which has no body left, reports that the client has disconnected while the call waits, the call is
+    dropped. Raises `RateLimited` if the account has too many calls waiting, and `Overloaded` if there are too many in
+    all.
     """
-    global _waiting_count  # noqa: PLW0603 - one number for the process's threads.
-    if _waiting_count >= MOST_WAITING:
-        raise Overloaded
-    _waiting_count += 1
+    caller: Hashable = user_id
+    if user_id is None:
+        caller = context.network_of(context.client_address.get() or "")
     in_context = partial(copy_context().run, call, *args, **kwargs)
-    try:
+    async with _queue.turn(
+        caller,
+        max_waiting_of_caller=None if user_id is None else MAX_WAITING_HASHES_OF_ACCOUNT,
+        until_gone=receive and partial(_until_disconnected, receive),
+    ):
         return await asyncio.get_running_loop().run_in_executor(_threads, in_context)
-    finally:
-        _waiting_count -= 1
+
+
+async def _until_disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _normalised(password: str) -> str:

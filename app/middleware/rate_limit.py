@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import context
 from app.errors import RateLimited
-from app.problems import problem_response
+from app.problems import refusal
 
 WINDOW_SECONDS = 60
 MOST_CALLERS = 20_000
@@ -56,12 +56,9 @@ class RateLimit:
         window = self._window(self._caller(scope), now)
         seconds_left = math.ceil(window.ends_at - now)
         if window.left == 0:
-            error = RateLimited()
-            refusal = problem_response(
-                scope, error.status, error.code, error.detail, {"Retry-After": str(seconds_left)}
-            )
-            refusal.raw_headers += self._headers(0, seconds_left)
-            await refusal(scope, receive, send)
+            response = refusal(scope, RateLimited(seconds_left))
+            response.raw_headers += self._headers(0, seconds_left)
+            await response(scope, receive, send)
             return
         window.left -= 1
         headers = self._headers(window.left, seconds_left)

@@ -11,13 +11,13 @@ from app import context, passwords, tokens
 from app.config import get_settings
 from app.database import SessionDep
 from app.errors import CrossSiteRequest, InvalidCredentials, NotAuthenticated, OtpRequired, TooManyTries
-from app.oauth2 import SESSION_COOKIE, CurrentUser, Route, Token, is_same_origin, uses_cookie
+from app.oauth2 import SESSION_COOKIE, CredentialsRoute, CurrentUser, Token, is_same_origin, uses_cookie
 from app.problems import refusal, responses
 from app.refresh_tokens import RefreshToken
 from app.schemas.auth import RefreshIn, SignedIn, SignedInByCookie
 from app.services import auth, session, totp
 
-router = APIRouter(tags=["signing in"], route_class=Route)
+router = APIRouter(tags=["signing in"], route_class=CredentialsRoute)
 
 
 @router.post("/token", response_model=SignedIn | SignedInByCookie, include_in_schema=False)
@@ -45,7 +45,7 @@ async def login(
     device = auth.Device(request.headers.get("user-agent"), context.client_address.get())
     second_factor = partial(totp.demand, otp=otp)
     signed_in = await passwords.in_hashing_thread(
-        auth.sign_in, username, password, device, second_factor, refreshes=not cookie
+        None, request.receive, auth.sign_in, username, password, device, second_factor, refreshes=not cookie
     )
     if signed_in.refresh_token is not None:
         return _pair(signed_in.user_id, signed_in.session_id, signed_in.refresh_token)

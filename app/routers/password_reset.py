@@ -1,16 +1,17 @@
 """`/password-reset`: a new password for somebody who has forgotten theirs."""
 
 from fastapi import APIRouter
+from starlette.requests import Request
 
 from app import context, limits, passwords
 from app.database import SessionDep
 from app.errors import InvalidToken, TooManyTries
-from app.oauth2 import Route
+from app.oauth2 import CredentialsRoute
 from app.problems import responses
 from app.schemas.password_reset import PasswordReset, PasswordResetRequest, PasswordResetRequested
 from app.services import password_reset
 
-router = APIRouter(prefix="/password-reset", tags=["signing in"], route_class=Route)
+router = APIRouter(prefix="/password-reset", tags=["signing in"], route_class=CredentialsRoute)
 
 
 @router.post("", status_code=202, response_model=PasswordResetRequested, responses=responses(TooManyTries))
@@ -25,6 +26,6 @@ def request_password_reset(wanted: PasswordResetRequest, db: SessionDep) -> Pass
 
 
 @router.post("/confirm", status_code=204, responses=responses(InvalidToken))
-async def confirm_password_reset(wanted: PasswordReset) -> None:
+async def confirm_password_reset(wanted: PasswordReset, request: Request) -> None:
     """Choose a new password with the token of the newest mail. It ends every session and API key of the account."""
-    await passwords.in_hashing_thread(password_reset.reset, wanted.token, wanted.password)
+    await passwords.in_hashing_thread(None, request.receive, password_reset.reset, wanted.token, wanted.password)

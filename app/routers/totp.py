@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from fastapi import APIRouter
 from sqlalchemy.orm import Session
+from starlette.requests import Request
 from starlette.responses import Response
 
 from app import models, passwords
@@ -19,19 +20,19 @@ from app.errors import (
     WrongCode,
     WrongPassword,
 )
-from app.oauth2 import CurrentUser, DetachedUser, Route
+from app.oauth2 import CredentialsRoute, CurrentUser, DetachedUser
 from app.problems import responses
 from app.routers.idempotent import IdempotentRequest, respond_once
 from app.schemas.totp import CodeIn, PasswordProof, RecoveryCodes, TotpSecret, TotpState
 from app.services import totp
 
-router = APIRouter(prefix="/users/me/totp", tags=["signing in"], route_class=Route)
+router = APIRouter(prefix="/users/me/totp", tags=["signing in"], route_class=CredentialsRoute)
 
 Result = TypeVar("Result")
 
 
 async def _with_password(
-    caller: models.User, proof: PasswordProof, act: Callable[[Session, models.User], Result]
+    request: Request, caller: models.User, proof: PasswordProof, act: Callable[[Session, models.User], Result]
 ) -> Result:
     """What `act` returns, in a transaction, for a caller whose password this is."""
 
@@ -40,7 +41,7 @@ async def _with_password(
         with transaction() as db:
             return act(db, caller)
 
-    return await passwords.in_hashing_thread(commit)
+    return await passwords.in_hashing_thread(caller.id, request.receive, commit)
 
 
 @router.get("", response_model=TotpState, responses=responses(NotAuthenticated))
@@ -53,13 +54,13 @@ def get_totp(caller: CurrentUser, db: SessionDep, response: Response) -> TotpSta
 @router.post(
     "", response_model=TotpSecret, responses=responses(NotAuthenticated, WrongPassword, TotpEnabled, TooManyTries)
 )
-async def create_totp(caller: DetachedUser, proof: PasswordProof, response: Response) -> TotpSecret:
+async def create_totp(caller: DetachedUser, proof: PasswordProof, request: Request, response: Response) -> TotpSecret:
     """Begin to set up the second factor. Nothing changes until a code confirms that the app has the secret.
 
     Asked again, it gives a new secret, and the one before is void.
     """
     response.headers["Cache-Control"] = "no-store"
-    return await _with_password(caller, proof, totp.begin)
+    return await _with_password(request, caller, proof, totp.begin)
 
 
 @router.post(
@@ -85,6 +86,6 @@ def confirm_totp(entered: CodeIn, caller: CurrentUser, db: SessionDep, once: Ide
 
 
 @router.delete("", status_code=204, responses=responses(NotAuthenticated, WrongPassword, TotpNotFound, TooManyTries))
-async def delete_totp(caller: DetachedUser, proof: PasswordProof) -> None:
+async def delete_totp(caller: DetachedUser, proof: PasswordProof, request: Request) -> None:
     """Disable the second factor, and void its recovery codes."""
-    await _with_password(caller, proof, totp.remove)
+    await _with_password(request, caller, proof, totp.remove)

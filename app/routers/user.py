@@ -24,7 +24,7 @@ from app.errors import (
     UserNotFound,
     WrongPassword,
 )
-from app.oauth2 import Admin, CurrentUser, OptionalUser, Route, ScopedToken, ScopedUser, Token
+from app.oauth2 import Admin, CredentialsRoute, CurrentUser, OptionalUser, ScopedToken, ScopedUser, Token
 from app.problems import headers, responses
 from app.routers.idempotent import IdempotentRequest, respond_once
 from app.routers.paged import link_header, respond_with_page
@@ -34,7 +34,7 @@ from app.schemas.user import Account, NewUser, Profile, UserChange, UserIn
 from app.services import auth, feed, user
 from app.tokens import AccessToken
 
-router = APIRouter(prefix="/users", tags=["users"], route_class=Route)
+router = APIRouter(prefix="/users", tags=["users"], route_class=CredentialsRoute)
 
 
 def _profile(account: models.User, caller: models.User | None) -> Profile:
@@ -66,7 +66,7 @@ async def sign_up(new: UserIn, once: IdempotentRequest, request: Request) -> Res
         with transaction() as db:
             return respond_once(db, once, None, lambda: create(db))
 
-    return await passwords.in_hashing_thread(commit)
+    return await passwords.in_hashing_thread(None, request.receive, commit)
 
 
 @router.get("", response_model=list[Account], responses=responses(NotAuthenticated, NotAuthorized, MalformedCursor))
@@ -138,14 +138,14 @@ CHANGE_ERRORS = (
 )  # fmt: skip
 
 
-async def _change(token: AccessToken, user_id: int, wanted: UserChange) -> models.User:
+async def _change(request: Request, token: AccessToken, user_id: int, wanted: UserChange) -> models.User:
     def commit() -> models.User:
         with transaction() as db:
             caller = auth.current_user(db, token.user_id, token.session_id)
             _authorize(caller, user_id)
             return user.change(db, caller, token.session_id, user_id, wanted)
 
-    return await passwords.in_hashing_thread(commit)
+    return await passwords.in_hashing_thread(token.user_id, request.receive, commit)
 
 
 def _authorize(caller: models.User, user_id: int) -> None:
@@ -155,19 +155,21 @@ def _authorize(caller: models.User, user_id: int) -> None:
 
 @router.put("/me", response_model=Account, responses=responses(*CHANGE_ERRORS), name="replace_me")
 @router.patch("/me", response_model=Account, responses=responses(*CHANGE_ERRORS))
-async def change_me(token: Token, wanted: UserChange) -> models.User:
+async def change_me(token: Token, wanted: UserChange, request: Request) -> models.User:
     """Change one's own account. A new e-mail address or password needs `current_password`.
 
     A new password ends one's other sessions.
     """
-    return await _change(token, token.user_id, wanted)
+    return await _change(request, token, token.user_id, wanted)
 
 
 @router.put("/{id}", response_model=Account, responses=responses(*CHANGE_ERRORS), name="replace_user")
 @router.patch("/{id}", response_model=Account, responses=responses(*CHANGE_ERRORS))
-async def change_user(user_id: Annotated[Id, Path(alias="id")], token: Token, wanted: UserChange) -> models.User:
+async def change_user(
+    user_id: Annotated[Id, Path(alias="id")], token: Token, wanted: UserChange, request: Request
+) -> models.User:
     """Change an account: one's own, or, for admins, anybody's."""
-    return await _change(token, user_id, wanted)
+    return await _change(request, token, user_id, wanted)
 
 
 @router.delete("/me", status_code=204, responses=responses(NotAuthenticated, LastAdmin))

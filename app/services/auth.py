@@ -47,7 +47,9 @@ def sign_in(name: str, password: str, device: Device, second_factor: SecondFacto
     through `passwords.in_hashing_thread`. Raises `InvalidCredentials`, `TooManyTries` before it looks, and what
     `second_factor` does.
     """
-    guess = limits.spend_sign_in(canonical_email(name))
+    with transaction() as db:
+        named = _find(db, name)
+    guess = limits.spend_sign_in(canonical_email(name), named and named.id)
     for _ in range(MOST_LOOKS):
         user, better_hash = _recognise(name, password)
         try:

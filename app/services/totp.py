@@ -56,10 +56,10 @@ def ask_password(caller: models.User, password: str) -> None:
     Takes the time of one hash: call it through `passwords.in_hashing_thread`, holding no connection.
     """
     tries = f"password:{caller.id}"
-    limits.spend(limits.CODE_OF_ACCOUNT, tries)
+    limits.spend(limits.CODE_OF_ACCOUNT, tries, password_of=caller.id)
     if not passwords.verify(password, caller.password_hash)[0]:
         raise WrongPassword
-    limits.give_back(limits.CODE_OF_ACCOUNT, tries)
+    limits.give_back(limits.CODE_OF_ACCOUNT, tries, password_of=caller.id)
 
 
 def begin(db: Session, caller: models.User) -> TotpSecret:

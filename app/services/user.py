@@ -75,13 +75,7 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
     `TooManyTries`, `LastAdmin`; `NotAuthenticated` where the caller's own account is disabled or deleted meanwhile, and
     `NotAuthorized` where the caller is no admin any more.
     """
-    needs_password = caller.id == user_id and (wanted.email is not None or wanted.password is not None)
-    if needs_password:
-        _require_password(caller, wanted.current_password or "")
-    if caller.id == user_id and wanted.email not in {None, caller.email}:
-        # The answer tells whether the address has an account. Admins can list all accounts.
-        limits.spend(limits.EMAIL_CHANGE_OF_ACCOUNT, str(caller.id))
-        limits.spend(limits.EMAIL_CHANGE_FROM_ADDRESS, context.client_address.get() or "")
+    needs_password = _spend_attempts(caller, user_id, wanted)
     values: dict[str, object] = {}
     if wanted.username is not None:
         values["username"] = wanted.username
@@ -125,6 +119,24 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
     return user
 
 
+def _spend_attempts(caller: models.User, user_id: int, wanted: UserChange) -> bool:
+    """Count what the change tells or costs, and return whether it needed the caller's password, which was right.
+
+    Raises `WrongPassword`, `TooManyTries`.
+    """
+    is_own = caller.id == user_id
+    needs_password = is_own and (wanted.email is not None or wanted.password is not None)
+    if needs_password:
+        _require_password(caller, wanted.current_password or "")
+    elif wanted.password is not None:  # An admin sets the password of another account.
+        limits.spend_right_password(caller.id)
+    if is_own and wanted.email not in {None, caller.email}:
+        # The answer tells whether the address has an account. Admins can list all accounts.
+        limits.spend(limits.EMAIL_CHANGE_OF_ACCOUNT, str(caller.id))
+        limits.spend(limits.EMAIL_CHANGE_FROM_ADDRESS, context.client_address.get() or "")
+    return needs_password
+
+
 def _tell(db: Session, kind: Literal["email_changed", "password_changed"], before: "_Standing", user_id: int) -> None:
     """Mail the address that the account had, if it was verified: else it may be a stranger's."""
     if before.email_verified_at is not None and limits.is_within(limits.MAIL_OF_ACCOUNT[kind], str(user_id)):
@@ -133,10 +145,10 @@ def _tell(db: Session, kind: Literal["email_changed", "password_changed"], befor
 
 def _require_password(caller: models.User, password: str) -> None:
     """Raises `WrongPassword`; `TooManyTries` for somebody with a session that they may not have opened, and no idea."""
-    limits.spend(limits.PASSWORD_OF_ACCOUNT, str(caller.id))
+    limits.spend(limits.PASSWORD_OF_ACCOUNT, str(caller.id), password_of=caller.id)
     if not passwords.verify(password, caller.password_hash)[0]:
         raise WrongPassword
-    limits.give_back(limits.PASSWORD_OF_ACCOUNT, str(caller.id))
+    limits.give_back(limits.PASSWORD_OF_ACCOUNT, str(caller.id), password_of=caller.id)
 
 
 def remove(db: Session, caller: models.User, user_id: int) -> None:

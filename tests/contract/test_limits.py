@@ -1,12 +1,14 @@
 """Guessing passwords is slow, whatever one writes differently; signing up is, too; and reading never is."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import httpx2
 import pytest
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
+from app import limits
 from app.main import app
 from tests.contract.answers import assert_refused
 from tests.contract.conftest import Rows
@@ -96,14 +98,112 @@ def test_an_address_has_fifty_failures_whatever_names_it_tries(client: TestClien
     assert login(elsewhere, "name51", WRONG).status_code == 403
 
 
-def test_honest_sign_ins_are_not_limited(client: TestClient, person: Person, rows: Rows) -> None:
+def test_honest_sign_ins_use_up_nothing_of_the_guesses(client: TestClient, person: Person, rows: Rows) -> None:
     for _ in range(60):
         assert login(client, person.email, PASSWORD).status_code == 200
     assert_refused(login(client, person.email, WRONG), 403, "invalid_credentials")
 
     assert rows("SELECT limit_name, cardinality(used_at) FROM allowances WHERE used_at <> '{}' ORDER BY 1") == [
-        ("sign_in_from_address", 1), ("sign_in_from_known_address", 1),
+        ("right_password_from_address", 60), ("right_password_of_account", 60), ("sign_in_from_address", 1),
+        ("sign_in_from_known_address", 1),
     ]  # fmt: skip
+
+
+@pytest.fixture
+def three_right_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An account has three right passwords in fifteen minutes, and an address five."""
+    for name, most in (("RIGHT_PASSWORD_OF_ACCOUNT", 3), ("RIGHT_PASSWORD_FROM_ADDRESS", 5)):
+        monkeypatch.setattr(limits, name, replace(getattr(limits, name), most=most))
+
+
+def change_email(client: TestClient, person: Person, current: str) -> httpx2.Response:
+    wanted = {"email": person.email, "current_password": current}
+    return client.patch("/users/me", json=wanted, headers=person.headers)
+
+
+def change_password(client: TestClient, person: Person, current: str) -> httpx2.Response:
+    wanted = {"password": PASSWORD, "current_password": current}
+    return client.patch("/users/me", json=wanted, headers=person.headers)
+
+
+def begin_totp(client: TestClient, person: Person, current: str) -> httpx2.Response:
+    return client.post("/users/me/totp", json={"current_password": current}, headers=person.headers)
+
+
+def end_totp(client: TestClient, person: Person, current: str) -> httpx2.Response:
+    wanted = {"current_password": current}
+    return client.request("DELETE", "/users/me/totp", json=wanted, headers=person.headers)
+
+
+def sign_in(client: TestClient, person: Person, current: str) -> httpx2.Response:
+    return login(client, person.email, current)
+
+
+VERIFYING = [sign_in, change_email, change_password, begin_totp, end_totp]
+
+
+@pytest.mark.usefixtures("three_right_passwords")
+@pytest.mark.parametrize("verify", VERIFYING)
+def test_right_passwords_are_counted_wherever_they_are_verified(
+    client: TestClient,
+    elsewhere: TestClient,
+    person: Person,
+    make_person: Callable[..., Person],
+    rows: Rows,
+    verify: Callable[[TestClient, Person, str], httpx2.Response],
+) -> None:
+    statuses = [verify(client, person, PASSWORD).status_code for _ in range(4)]
+
+    assert set(statuses[:3]) <= {200, 404}, "404: there is no second factor to remove"
+    assert statuses[3] == 429
+    for other in VERIFYING:
+        assert_too_many(other(client, person, PASSWORD), within_seconds=15 * 60)
+    assert sign_in(client, make_person(), PASSWORD).status_code == 200
+    used = "SELECT DISTINCT limit_name, cardinality(used_at) FROM allowances WHERE limit_name LIKE 'right%' ORDER BY 2"
+    assert ("right_password_of_account", 3) in rows(used)
+    names = "'sign_in_of_account', 'password_of_account', 'code_of_account'"
+    assert rows(f"SELECT 1 FROM allowances WHERE used_at <> '{{}}' AND limit_name IN ({names})") == []
+    assert sign_in(elsewhere, person, PASSWORD).status_code == 200
+
+
+@pytest.mark.usefixtures("three_right_passwords")
+def test_right_password_without_the_code_that_is_due_is_counted_too(
+    client: TestClient, person: Person, rows: Rows
+) -> None:
+    rows(f"INSERT INTO totps (user_id, sealed_secret, confirmed_at) VALUES ({person.id}, '', now()) RETURNING 1")
+
+    assert [sign_in(client, person, PASSWORD).status_code for _ in range(4)] == [403] * 3 + [429]
+
+
+@pytest.mark.usefixtures("three_right_passwords")
+def test_admin_who_sets_passwords_of_others_is_counted_too(
+    client: TestClient, person: Person, make_person: Callable[..., Person]
+) -> None:
+    admin, new = make_person(role="admin"), {"password": "another good password"}
+
+    statuses = [client.patch(f"/users/{person.id}", json=new, headers=admin.headers).status_code for _ in range(4)]
+
+    assert statuses == [200] * 3 + [429]
+
+
+@pytest.mark.usefixtures("three_right_passwords")
+def test_address_with_many_accounts_has_right_passwords_for_all_of_them_together(
+    client: TestClient, elsewhere: TestClient, make_person: Callable[..., Person]
+) -> None:
+    people = [make_person() for _ in range(7)]
+
+    assert [sign_in(client, each, PASSWORD).status_code for each in people] == [200] * 5 + [429] * 2
+    assert sign_in(elsewhere, people[6], PASSWORD).status_code == 200
+
+
+@pytest.mark.usefixtures("three_right_passwords")
+def test_stranger_without_the_password_uses_up_nothing_of_the_right_ones(
+    client: TestClient, elsewhere: TestClient, person: Person
+) -> None:
+    assert [sign_in(elsewhere, person, WRONG).status_code for _ in range(11)] == [403] * 10 + [429]
+    assert [begin_totp(elsewhere, person, WRONG).status_code for _ in range(6)] == [403] * 5 + [429]
+
+    assert [change_password(client, person, PASSWORD).status_code for _ in range(3)] == [200] * 3
 
 
 def test_stranger_who_fails_for_ever_does_not_lock_the_owner_out(
