@@ -132,6 +132,11 @@ class Settings(BaseSettings):
     max_batch: int = Field(256, ge=1, le=10_000, description="Hot requests that share a statement, at most.")
     max_in_flight: int = Field(2000, ge=1, le=1_000_000, description="Requests that a worker has in hand, at most.")
     max_waiting: int = Field(1000, ge=1, le=1_000_000, description="Hot requests that may wait, per worker and kind.")
+    max_api_keys: int = Field(100, ge=1, le=1_000_000, description="API keys of one account; past it 409.")
+    max_sessions: int = Field(
+        100, ge=1, le=1_000_000, description="Sign-ins of one account; past it the least recently used one ends."
+    )
+    max_drafts: int = Field(1000, ge=1, le=1_000_000, description="Drafts of one account; past it 409.")
     gc_interval_minutes: int = Field(
         60, ge=0, le=1440, description="Between removals of what has expired; 0: never by the server."
     )

@@ -13,6 +13,7 @@ DomainError
 ├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, UserNotFound   404
 ├── SessionNotFound, ApiKeyNotFound, TotpNotFound   404
 ├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
+├── QuotaExceeded               409   the account has the maximum number of API keys or drafts
 ├── LastAdmin                   409   nobody could manage accounts any more
 ├── PreconditionFailed          412   it changed meanwhile
 ├── BodyTooLarge                413
@@ -203,6 +204,16 @@ class TotpEnabled(DomainError):
 
     status = 409
     code = "totp_enabled"
+
+
+class QuotaExceeded(DomainError):
+    """The account has the maximum number of these; delete one first"""
+
+    status = 409
+    code = "quota_exceeded"
+
+    def __init__(self, maximum: int, things: str) -> None:
+        super().__init__(f"Your account has the maximum of {maximum} {things}; delete one first")
 
 
 class IdempotencyInProgress(DomainError):

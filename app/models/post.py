@@ -51,6 +51,8 @@ class Post(Base):
     __table_args__ = (
         Index("posts_created_at_id_idx", "created_at", "id", postgresql_where=text("published")),
         Index("posts_owner_id_created_at_id_idx", "owner_id", "created_at", "id"),
+        # Drafts are few among many.
+        Index("posts_owner_id_idx", "owner_id", postgresql_where=text("NOT published")),
         Index("posts_search_idx", "search", postgresql_using="gin"),
     )
 

@@ -8,7 +8,14 @@ from starlette.responses import Response
 
 from app import pagination
 from app.database import SessionDep
-from app.errors import ApiKeyNotFound, IdempotencyInProgress, IdempotencyMismatch, MalformedCursor, NotAuthenticated
+from app.errors import (
+    ApiKeyNotFound,
+    IdempotencyInProgress,
+    IdempotencyMismatch,
+    MalformedCursor,
+    NotAuthenticated,
+    QuotaExceeded,
+)
 from app.oauth2 import CurrentUser, Route, Token
 from app.problems import headers, responses
 from app.routers.idempotent import IdempotentRequest, respond_once
@@ -26,7 +33,10 @@ KeyId = Annotated[Id, Path(alias="id")]
     "",
     status_code=201,
     response_model=NewApiKey,
-    responses={201: headers("Location"), **responses(NotAuthenticated, IdempotencyInProgress, IdempotencyMismatch)},
+    responses={
+        201: headers("Location"),
+        **responses(NotAuthenticated, QuotaExceeded, IdempotencyInProgress, IdempotencyMismatch),
+    },
 )
 def create_api_key(
     new: ApiKeyIn, token: Token, caller: CurrentUser, db: SessionDep, once: IdempotentRequest, request: Request

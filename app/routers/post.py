@@ -18,6 +18,7 @@ from app.errors import (
     Overloaded,
     PostNotFound,
     PreconditionFailed,
+    QuotaExceeded,
 )
 from app.hot import HotRoute
 from app.oauth2 import Route, ScopedToken, ScopedUser
@@ -83,7 +84,10 @@ async def list_posts(token: ScopedToken, request: Request) -> Response:
     "",
     status_code=201,
     response_model=PostOut,
-    responses={201: headers("Location"), **responses(NotAuthenticated, IdempotencyInProgress, IdempotencyMismatch)},
+    responses={
+        201: headers("Location"),
+        **responses(NotAuthenticated, QuotaExceeded, IdempotencyInProgress, IdempotencyMismatch),
+    },
 )
 def create_post(new: PostIn, caller: ScopedUser, db: SessionDep, once: IdempotentRequest, request: Request) -> Response:
     """Write a post."""
@@ -117,7 +121,7 @@ async def get_post(
 
 
 CHANGE_ERRORS = (NotAuthenticated, NotAuthorized, PostNotFound, PreconditionFailed)
-CHANGE_RESPONSES = {200: headers("ETag"), **responses(*CHANGE_ERRORS)}
+CHANGE_RESPONSES = {200: headers("ETag"), **responses(*CHANGE_ERRORS, QuotaExceeded)}
 
 
 @router.put("/{id}", response_model=PostOut, responses=CHANGE_RESPONSES)

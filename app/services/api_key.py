@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 
 from app import audit, models
 from app.audit import Event
-from app.errors import ApiKeyNotFound, NotAuthenticated
+from app.config import get_settings
+from app.errors import ApiKeyNotFound, NotAuthenticated, QuotaExceeded
 from app.schemas.api_key import ApiKeyIn, ApiKeyOut, NewApiKey
 from app.tokens import AccessToken
 
@@ -95,9 +96,15 @@ def create(db: Session, caller: models.User, session_id: int, new: ApiKeyIn) -> 
     """Make a key for the caller, who asks for it in this session.
 
     It waits for a change of password, which ends all keys, and the other way round: so none is left that was made with
-    a session that the change has ended. Raises `NotAuthenticated`.
+    a session that the change has ended. Raises `NotAuthenticated`, and `QuotaExceeded` if the caller has `MAX_API_KEYS`
+    that have not expired.
     """
-    db.execute(select(models.User.id).where(models.User.id == caller.id).with_for_update(read=True))
+    # It also waits for other keys that are being made, so that each sees how many there are.
+    db.execute(select(models.User.id).where(models.User.id == caller.id).with_for_update(key_share=True))
+    maximum = get_settings().max_api_keys
+    alive = _SHOWN.where(models.Session.user_id == caller.id).limit(maximum).subquery()
+    if db.scalar(select(func.count()).select_from(alive)) == maximum:
+        raise QuotaExceeded(maximum, "API keys")
     expires_at = cast(new.expires_at or "infinity", DateTime(timezone=True))
     # A statement of its own after the lock: it sees what whoever held the row before has done.
     owner = (

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app import audit, limits, models, passwords
@@ -107,7 +107,8 @@ def _is_still_so(db: Session, user: models.User, better_hash: str | None) -> boo
     if better_hash is not None:
         replace = update(models.User).where(*of_user).values(password_hash=better_hash).returning(models.User.id)
         return db.scalar(replace) is not None
-    return db.scalar(select(models.User.id).where(*of_user).with_for_update(read=True)) is not None
+    # Sign-ins of one account wait for each other, so that each sees how many sessions there are.
+    return db.scalar(select(models.User.id).where(*of_user).with_for_update(key_share=True)) is not None
 
 
 def _open(db: Session, user: models.User, device: Device, *, refreshes: bool) -> SignIn:
@@ -125,7 +126,32 @@ def _open(db: Session, user: models.User, device: Device, *, refreshes: bool) ->
     db.add(session)
     db.flush()
     audit.record(db, Event.SIGNED_IN, user.id, session_id=session.id)
+    _end_least_recently_used(db, session)
     return SignIn(user.id, session.id, refresh_token)
+
+
+def _end_least_recently_used(db: Session, opened: models.Session) -> None:
+    """End the session of the account that is past `MAX_SESSIONS` with the one that was just opened.
+
+    Expired ones go first. Then those of the same client program: a script that signs in at each run ends its own, and
+    not the one in its owner's browser. It is one at a time: an account that has more keeps as many as it has.
+    """
+    first = (
+        select(models.Session.id, func.count().over().label("others"))
+        .where(models.Session.user_id == opened.user_id, models.Session.kind == "login", models.Session.id != opened.id)
+        .order_by(
+            models.Session.expires_at > func.now(),
+            models.Session.user_agent.is_distinct_from(opened.user_agent),
+            models.Session.last_seen_at,
+            models.Session.id,
+        )
+        .limit(1)
+        .subquery()
+    )
+    past = select(first.c.id).where(first.c.others >= get_settings().max_sessions)
+    ended = db.scalar(delete(models.Session).where(models.Session.id.in_(past)).returning(models.Session.id))
+    if ended is not None:
+        audit.record(db, Event.SESSION_ENDED, opened.user_id, session_id=ended, reason="max_sessions")
 
 
 def _lookup_key(name: str) -> str:

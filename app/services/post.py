@@ -3,16 +3,19 @@
 from collections.abc import Callable
 
 from sqlalchemy import ColumnElement, delete, func, insert, select, true, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from app import models
-from app.errors import DomainError, NotAuthenticated, NotAuthorized, PostNotFound, PreconditionFailed
+from app.config import get_settings
+from app.errors import DomainError, NotAuthenticated, NotAuthorized, PostNotFound, PreconditionFailed, QuotaExceeded
 from app.roles import MODERATING
 from app.schemas.post import PostChange, PostIn
 
 
 def write(db: Session, owner: models.User, new: PostIn) -> models.Post:
-    """Keep a new post."""
+    """Keep a new post. Raises `QuotaExceeded` for a draft past `MAX_DRAFTS`."""
+    if not new.published:
+        _require_room_for_draft(db, owner.id)
     values = {**new.model_dump(), "owner_id": owner.id}
     post = db.scalars(insert(models.Post).values(values).returning(models.Post)).one()
     post.owner = owner
@@ -26,9 +29,13 @@ def change(
 
     What changes nothing makes no new version.
     One statement decides and writes, so of two changes to the same version one is refused.
-    Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
+    Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`, and `QuotaExceeded` for a published post that becomes
+    a draft past `MAX_DRAFTS`.
     """
     changeable = (models.Post.id == post_id, models.Post.owner_id == caller.id, _has_version(versions))
+    if wanted.published is False:
+        adds = select(models.Post.id).where(*changeable, models.Post.published).exists()
+        _require_room_for_draft(db, caller.id, adds)
     if values := wanted.model_dump(exclude_none=True):
         post = db.scalars(
             update(models.Post)
@@ -78,6 +85,20 @@ def _hold_moderator(db: Session, user_id: int) -> None:
         raise NotAuthenticated
     if role not in MODERATING:
         raise NotAuthorized
+
+
+def _require_room_for_draft(db: Session, owner_id: int, adds: ColumnElement[bool] | None = None) -> None:
+    """Raise `QuotaExceeded` if the account has `MAX_DRAFTS` and the write adds one: `adds`, or always without it.
+
+    The account stays locked until the transaction ends, so that of two drafts at once the second counts the first.
+    Publishing a draft takes no lock: it leaves fewer drafts than were counted.
+    """
+    db.execute(select(models.User.id).where(models.User.id == owner_id).with_for_update(key_share=True))
+    maximum = get_settings().max_drafts
+    draft = aliased(models.Post)
+    drafts = select(draft.id).where(draft.owner_id == owner_id, ~draft.published, true() if adds is None else adds)
+    if db.scalar(select(func.count()).select_from(drafts.limit(maximum).subquery())) == maximum:
+        raise QuotaExceeded(maximum, "drafts")
 
 
 def _has_version(versions: frozenset[int] | None) -> ColumnElement[bool]:

@@ -1,0 +1,21 @@
+"""Index drafts by their owner, so that those of an account can be counted.
+
+Revision ID: 0026
+Revises: 0023
+"""
+
+from alembic import op
+
+revision = "0026"
+down_revision = "0023"
+
+
+def upgrade() -> None:
+    with op.get_context().autocommit_block():
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS posts_owner_id_idx")
+        op.execute("CREATE INDEX CONCURRENTLY posts_owner_id_idx ON posts (owner_id) WHERE NOT published")
+
+
+def downgrade() -> None:
+    with op.get_context().autocommit_block():
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS posts_owner_id_idx")
