@@ -2,6 +2,7 @@
 
 DomainError
 ├── NotAuthenticated            401   no valid token, or its session has ended
+│   └── CredentialMissing       401   no credential at all
 ├── InvalidCredentials          403   wrong e-mail, username or password at sign-in
 ├── OtpRequired                 403   the password is right, and a second factor is due
 ├── WrongPassword               403   `current_password` is missing or wrong
@@ -51,6 +52,10 @@ class NotAuthenticated(DomainError):
     status = 401
     code = "not_authenticated"
     headers: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
+
+
+class CredentialMissing(NotAuthenticated):
+    """Not authenticated"""
 
 
 class InvalidCredentials(DomainError):

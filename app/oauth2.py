@@ -31,7 +31,14 @@ from app import audit, lanes, models, tokens
 from app.batching import LONGEST_PAUSE_SECONDS, RETRIES, TRY_AGAIN, is_connection_lost
 from app.config import get_settings
 from app.database import AskedAt, SessionDep, get_db, refuse_late, transaction
-from app.errors import BodyTooLarge, CrossSiteRequest, InsufficientScope, NotAuthenticated, NotAuthorized
+from app.errors import (
+    BodyTooLarge,
+    CredentialMissing,
+    CrossSiteRequest,
+    InsufficientScope,
+    NotAuthenticated,
+    NotAuthorized,
+)
 from app.middleware.request_context import header
 from app.services import api_key, auth
 
@@ -92,7 +99,9 @@ def _signed_in(request: Request, bearer: str | None) -> tokens.AccessToken:
     if bearer is not None:
         token = tokens.verify(bearer)
     else:
-        token = tokens.verify(request.cookies.get(SESSION_COOKIE, ""), "cookie")
+        if not (cookie := request.cookies.get(SESSION_COOKIE)):
+            raise CredentialMissing
+        token = tokens.verify(cookie, "cookie")
         if request.method not in SAFE_METHODS and not is_same_origin(request):
             raise CrossSiteRequest
     lanes.note_seen(token)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from app import lanes, metrics
 from app.config import get_settings
-from app.errors import NotAuthenticated, NotFound, NotReady
+from app.errors import CredentialMissing, NotAuthenticated, NotFound, NotReady
 from app.problems import responses
 
 router = APIRouter(tags=["meta"])
@@ -81,7 +81,9 @@ def _admit_to_metrics(request: Request) -> None:
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     expected = settings.metrics_token.get_secret_value()
-    if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), expected.encode()):
+    if scheme.lower() != "bearer":
+        raise CredentialMissing
+    if not secrets.compare_digest(given.encode(), expected.encode()):
         raise NotAuthenticated
 
 

@@ -31,8 +31,17 @@ def assert_refused(response: httpx2.Response, status: int, code: str, detail: st
 
 
 def assert_unauthenticated(response: httpx2.Response) -> None:
-    assert_refused(response, 401, "not_authenticated", "Could not validate credentials")
+    """It is 401, and says whether a credential was missing or one was refused."""
+    detail = "Could not validate credentials" if _has_credential(response.request) else "Not authenticated"
+    assert_refused(response, 401, "not_authenticated", detail)
     assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+def _has_credential(request: httpx2.Request) -> bool:
+    scheme = request.headers.get("authorization", "").partition(" ")[0]
+    has_cookie = "__Host-session=" in request.headers.get("cookie", "")
+    is_refresh = request.url.path.endswith("/token/refresh")  # The credential is the body.
+    return scheme.lower() == "bearer" or "x-api-key" in request.headers or has_cookie or is_refresh
 
 
 def assert_documented(response: httpx2.Response) -> None:
