@@ -67,13 +67,20 @@ def serve() -> None:
 
     It starts also while the database cannot be used, and GET /readyz then says why. SIGTERM ends it gracefully.
     """
-    if (configured := get_settings().database) is None:
+    settings = get_settings()
+    if settings.database is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL, or use: python -m app run")
-    require_utf8(configured)
+    require_utf8(settings.database)
 
     def announce(address: str, problem: str | None) -> None:
         logger = logging.getLogger("app")
         logger.info("serving on %s", address)
+        if settings.environment == "production" and settings.tutorial_defaults:
+            # Allowed, because the operator chose it. Logged, because a .env of a test may end up in production.
+            logger.warning(
+                "TUTORIAL_DEFAULTS=true in production: the defaults accept short and common passwords, and show e-mail"
+                " addresses to everyone"
+            )
         if problem is not None:
             logger.warning("not ready: %s", problem)
 

@@ -34,6 +34,13 @@ _LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
 
 Environment = Literal["development", "production"]
 Sort = Literal["new", "old", "top", "hot"]
+# What `TUTORIAL_DEFAULTS` makes the default of these settings.
+TUTORIAL_DEFAULTS: dict[str, object] = {
+    "password_min_length": 1,
+    "password_blocklist_enabled": False,
+    "public_emails": True,
+    "default_sort": "old",
+}
 CommaSeparated = Annotated[list[str], NoDecode]
 Secrets = Annotated[list[SecretStr], NoDecode]
 SmtpTls = Literal["starttls", "tls", "none"]
@@ -98,7 +105,9 @@ class Settings(BaseSettings):
     session_lifetime_days: int = Field(30, ge=1, le=3650, description="Longest life of one sign-in.")
     session_idle_days: int = Field(14, ge=1, le=3650, description="Longest time that a sign-in may go unused.")
     password_min_length: int = Field(8, ge=1, le=128, description="In code points.")
-    password_blocklist_enabled: bool = Field(True, description="`false` takes the most common passwords, too.")
+    password_blocklist_enabled: bool | None = Field(
+        None, description="`true` refuses the most common passwords; on in production, off in development."
+    )
     password_hash_rounds: int = Field(12, ge=4, le=20, description="bcrypt cost: the hash takes 2^rounds steps.")
 
     mail_enabled: bool = Field(True, description="`false` sends no mail; what is to be sent waits in the database.")
@@ -118,6 +127,11 @@ class Settings(BaseSettings):
         90, ge=1, le=3650, description="How long accounts' security events are kept."
     )
 
+    tutorial_defaults: bool = Field(
+        False,
+        description="`true` changes four defaults to what the tutorial does: `PASSWORD_MIN_LENGTH=1`, "
+        "`PASSWORD_BLOCKLIST_ENABLED=false`, `PUBLIC_EMAILS=true`, `DEFAULT_SORT=old`.",
+    )
     default_sort: Sort = Field("new", description="`old` for clients that count on ascending ids.")
     public_emails: bool = Field(False, description="`true` adds `email` to every profile and owner.")
     cors_origins: CommaSeparated | None = Field(
@@ -218,6 +232,17 @@ class Settings(BaseSettings):
         if url is not None and not _PAGE.fullmatch(url):
             raise ValueError("must look like https://example.com or https://example.com/path")
         return url and url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _fill_in_defaults(self) -> "Settings":
+        """Set the defaults that depend on other settings. A setting that is set itself keeps its value."""
+        defaults: dict[str, object] = {"password_blocklist_enabled": self.environment == "production"}
+        if self.tutorial_defaults:
+            defaults |= TUTORIAL_DEFAULTS
+        for name, value in defaults.items():
+            if name not in self.model_fields_set:
+                setattr(self, name, value)
+        return self
 
     @model_validator(mode="after")
     def _mail_can_be_sent(self) -> "Settings":

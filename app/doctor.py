@@ -115,6 +115,9 @@ def _configuration(settings: Settings) -> Iterator[Finding]:
         yield Finding("warn", "secret: made for development, and kept in .local/", "set SECRET_KEY to deploy")
     if settings.environment == "production" and settings.cors_origins is None:
         yield Finding("warn", "browsers: no page may call the API", "set CORS_ORIGINS, if one is to")
+    if settings.environment == "production" and settings.tutorial_defaults:
+        what = "tutorial defaults: short and common passwords are accepted, and e-mail addresses are public"
+        yield Finding("warn", what, "unset TUTORIAL_DEFAULTS, or set the four settings one by one")
 
 
 def _server(connection: Connection) -> Iterator[Finding]:

@@ -222,6 +222,16 @@ def test_every_request_is_logged_in_one_line(start: Start, workers: str) -> None
     server.wait_for(r"(?m)^(INFO app.access GET '/posts' 401 \S+ms the-request-of-this-test)$")
 
 
+def test_production_with_the_defaults_of_the_tutorial_starts_and_logs_one_warning(start: Start) -> None:
+    production = {"ENVIRONMENT": "production", "PASSWORD_HASH_ROUNDS": "10", "LOG_FORMAT": "text", "WORKERS": "2"}
+
+    warned = start("serve", TUTORIAL_DEFAULTS="true", **production)
+    warned.wait_for(r"(WARNING app TUTORIAL_DEFAULTS=true in production: )")
+
+    assert warned.end(signal.SIGTERM) == 0
+    assert warned.said.count("TUTORIAL_DEFAULTS") == 1
+
+
 def test_server_on_a_database_that_is_not_migrated_says_how_to_mend_it(start: Start, database: Engine) -> None:
     name = f"empty_{os.getpid()}"
     with administration(database.url) as connection:

@@ -150,7 +150,11 @@ def test_a_value_that_cannot_be_used_is_refused_in_one_clear_line(
 
 @pytest.mark.parametrize(
     "name",
-    [name for name, field in Settings.model_fields.items() if field.annotation in {int, bool} or is_choice(field)],
+    [
+        name
+        for name, field in Settings.model_fields.items()
+        if {int, bool} & {field.annotation, *get_args(field.annotation)} or is_choice(field)
+    ],
 )
 def test_nonsense_is_refused_by_every_setting_that_takes_no_words(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     with pytest.raises(ConfigurationError) as refusal:
@@ -363,6 +367,58 @@ def test_proxies_are_split_and_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"TRUSTED_PROXIES": " 10.0.0.0/8 ,192.0.2.1, 2001:db8::/32,"}
 
     assert settings_from(monkeypatch, environment).trusted_proxies == ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32"]
+
+
+def passwords_emails_and_order(settings: Settings) -> tuple[int, bool | None, bool, str]:
+    """The four settings whose defaults `TUTORIAL_DEFAULTS` changes."""
+    return (
+        settings.password_min_length,
+        settings.password_blocklist_enabled,
+        settings.public_emails,
+        settings.default_sort,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, (8, False, False, "new")),
+        (PRODUCTION, (8, True, False, "new")),
+        ({"TUTORIAL_DEFAULTS": "true"}, (1, False, True, "old")),
+        (PRODUCTION | {"TUTORIAL_DEFAULTS": "true"}, (1, False, True, "old")),
+    ],
+    ids=["development", "production", "tutorial", "tutorial in production"],
+)
+def test_one_setting_changes_four_defaults_to_those_of_the_tutorial(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: tuple[object, ...]
+) -> None:
+    assert passwords_emails_and_order(settings_from(monkeypatch, environment)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("PASSWORD_MIN_LENGTH", "8", (8, False, True, "old")),
+        ("PASSWORD_BLOCKLIST_ENABLED", "true", (1, True, True, "old")),
+        ("PUBLIC_EMAILS", "false", (1, False, False, "old")),
+        ("DEFAULT_SORT", "new", (1, False, True, "new")),
+    ],
+)
+def test_a_setting_that_is_set_itself_wins_over_the_defaults_of_the_tutorial(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: tuple[object, ...]
+) -> None:
+    settings = settings_from(monkeypatch, {"TUTORIAL_DEFAULTS": "true", name: value})
+
+    assert passwords_emails_and_order(settings) == expected
+
+
+@pytest.mark.parametrize(("environment", "value"), [({}, True), (PRODUCTION, False)])
+def test_the_blocklist_of_passwords_can_be_chosen_in_development_and_production(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], *, value: bool
+) -> None:
+    settings = settings_from(monkeypatch, environment | {"PASSWORD_BLOCKLIST_ENABLED": str(value).lower()})
+
+    assert settings.password_blocklist_enabled is value
 
 
 def _bare_environment() -> dict[str, str]:

@@ -153,6 +153,14 @@ def test_superuser_is_a_warning_in_development_and_a_failure_in_production(own: 
         assert found.startswith(f"{level}  role ")
 
 
+def test_defaults_of_the_tutorial_are_a_warning_in_production_only(own: Engine) -> None:
+    settings = get_settings().model_copy(update={"tutorial_defaults": True, "cors_origins": []})
+    for environment, count in (("development", 0), ("production", 1)):
+        there = settings.model_copy(update={"environment": environment})
+        found = [each for each in doctor.examine(own, there, is_full=False) if "tutorial defaults" in each.what]
+        assert [each.level for each in found] == ["warn"] * count
+
+
 def test_role_that_may_only_read_and_write_is_well_and_one_that_may_not_is_not(own: Engine) -> None:
     everything = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public"
     with ordinary_role(own, everything) as engine:

@@ -88,7 +88,10 @@ def test_the_list_of_common_passwords_is_long_enough_and_ready_to_compare_with()
 @pytest.mark.parametrize(
     "password", ["password", "PassWord123", "12345678", "ｐａｓｓｗｏｒｄ", "trustno1", "QWERTYUIOP"]
 )
-def test_common_passwords_are_refused_however_cased_and_composed(password: str) -> None:
+def test_common_passwords_are_refused_however_cased_and_composed(
+    password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(get_settings(), "password_blocklist_enabled", True)
     with pytest.raises(ValidationError) as refused:
         PASSWORDS.validate_python(password)
 
@@ -107,7 +110,8 @@ def test_they_are_taken_where_the_operator_says_so(password: str, monkeypatch: p
 @pytest.mark.parametrize(
     "password", ["        ", "aaaaaaaab", "zürich am see", "пароль пароль", "correct horse battery", "😀" * 8]
 )
-def test_nothing_else_is_demanded_of_a_password(password: str) -> None:
+def test_nothing_else_is_demanded_of_a_password(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(get_settings(), "password_blocklist_enabled", True)
     assert PASSWORDS.validate_python(password) == password
 
 

@@ -16,12 +16,6 @@ from tests.contract.conftest import Rows
 EMAIL, PASSWORD_TYPED = "sanjeev@example.com", "password123"
 
 
-@pytest.fixture(autouse=True)
-def _common_passwords_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the README advises those who come from the tutorial, whose tests sign up with one."""
-    monkeypatch.setattr(get_settings(), "password_blocklist_enabled", False)
-
-
 @pytest.fixture
 def test_user(client: TestClient) -> dict[str, Any]:
     """Signs up, as the tutorial's fixture does, and remembers the password."""

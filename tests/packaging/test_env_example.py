@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from app.config import Settings
+from app.config import TUTORIAL_DEFAULTS, Settings
 
 EXAMPLE = Path(__file__).resolve().parents[2] / ".env.example"
 NAMES = re.findall(r"^([A-Z0-9_]+)=", EXAMPLE.read_text(), re.MULTILINE)
@@ -25,6 +25,15 @@ def test_it_names_every_setting_once_and_no_other() -> None:
 
 def test_copied_unchanged_it_changes_nothing() -> None:
     assert Settings(_env_file=EXAMPLE) == Settings(_env_file=None)
+
+
+def test_the_tutorials_defaults_can_be_chosen_in_a_copy(tmp_path: Path) -> None:
+    copied = tmp_path / ".env"
+    copied.write_text(EXAMPLE.read_text().replace("TUTORIAL_DEFAULTS=false", "TUTORIAL_DEFAULTS=true"))
+
+    found = Settings(_env_file=copied)
+
+    assert {name: getattr(found, name) for name in TUTORIAL_DEFAULTS} == TUTORIAL_DEFAULTS
 
 
 def test_filled_in_it_gives_development_settings(tmp_path: Path) -> None:
