@@ -133,7 +133,9 @@ class Settings(BaseSettings):
         "`PASSWORD_BLOCKLIST_ENABLED=false`, `PUBLIC_EMAILS=true`, `DEFAULT_SORT=old`.",
     )
     default_sort: Sort = Field("new", description="`old` for clients that count on ascending ids.")
-    public_emails: bool = Field(False, description="`true` adds `email` to every profile and owner.")
+    public_emails: bool = Field(
+        False, description="`true` shows real addresses in every profile and owner, not placeholders."
+    )
     cors_origins: CommaSeparated | None = Field(
         None, description="Comma-separated origins; any localhost in development."
     )

@@ -154,6 +154,15 @@ def test_the_form_of_login_is_where_the_document_says() -> None:
     assert "application/x-www-form-urlencoded" in OPERATIONS["POST /login"]["requestBody"]["content"]
 
 
+@pytest.mark.parametrize("schema", ["Profile", "NewUser", "Account"])
+def test_an_email_address_is_always_there_and_typed_as_one(schema: str) -> None:
+    described = DOCUMENT["components"]["schemas"][schema]
+
+    assert "email" in described["required"]
+    assert described["properties"]["email"]["type"] == "string"
+    assert described["properties"]["email"]["format"] == "email"
+
+
 def test_every_reference_leads_to_a_schema_and_every_schema_is_used() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     prefix = "#/components/schemas/"

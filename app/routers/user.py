@@ -29,7 +29,7 @@ from app.problems import headers, responses
 from app.routers.idempotent import IdempotentRequest, respond_once
 from app.routers.paged import link_header, respond_with_page
 from app.schemas.post import PostWithVotes
-from app.schemas.types import Cursor, Id, Limit, Skip, Text
+from app.schemas.types import Cursor, Id, Limit, Skip, Text, placeholder_email
 from app.schemas.user import Account, NewUser, Profile, UserChange, UserIn
 from app.services import auth, feed, user
 from app.tokens import AccessToken
@@ -38,10 +38,11 @@ router = APIRouter(prefix="/users", tags=["users"], route_class=CredentialsRoute
 
 
 def _profile(account: models.User, caller: models.User | None) -> Profile:
-    """As the caller may see it: with the e-mail address for oneself, for admins, or where addresses are public."""
+    """The profile, with the real e-mail address for oneself, for admins, or where addresses are public."""
     may_see_email = get_settings().public_emails or (caller and (caller.is_admin or caller.id == account.id))
     profile = Profile.model_validate(account)
-    return profile if may_see_email else profile.model_copy(update={"email": None})
+    placeholder = placeholder_email(account.id, account.username)
+    return profile if may_see_email else profile.model_copy(update={"email": placeholder})
 
 
 @router.post(

@@ -3,7 +3,9 @@
 import re
 import unicodedata
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import idna
 from email_validator import EmailNotValidError, validate_email
@@ -14,6 +16,8 @@ from app import passwords
 from app.config import get_settings
 
 MOST_PASSWORD_CODE_POINTS = 128
+# Has no mailboxes, and never will (RFC 2606).
+FALLBACK_HOST = "example.com"
 USERNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 
@@ -55,6 +59,51 @@ def _ascii_domain(domain: str) -> str:
     if domain.isascii():  # Unlike `idna`, keep what only DNS decides, such as `_` in the domains of intranets.
         return domain.lower()
     return idna.encode(domain, uts46=True, transitional=False).decode()
+
+
+def noreply_domain() -> str:
+    """Domain of the placeholders for hidden e-mail addresses: `users.noreply.` and the host of `PUBLIC_URL`."""
+    return _noreply_domain(get_settings().public_url)
+
+
+@lru_cache(maxsize=8)
+def _noreply_domain(public_url: str | None) -> str:
+    try:
+        host = urlsplit(public_url or "").hostname or FALLBACK_HOST
+        # With the longest local part there is. `localhost`, IP addresses and names such as `.local` are refused here.
+        checked = validate_email(f"{'a' * 64}@users.noreply.{host}", check_deliverability=False)
+    except ValueError:
+        return f"users.noreply.{FALLBACK_HOST}"
+    return str(checked.ascii_domain)
+
+
+def placeholder_email(user_id: int, username: str) -> str:
+    """What stands in place of an e-mail address that the caller may not see: valid for `EmailStr`, no mailbox."""
+    # A username may have `..`, which an e-mail address may not. `user<id>` belongs to this account alone.
+    local_part = username if _DOT_ATOM.fullmatch(username) else f"user{user_id}"
+    return f"{local_part}@{noreply_domain()}"
+
+
+_DOT_ATOM = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+
+
+def is_placeholder_email(text: str) -> bool:
+    """Whether the address is in the domain of the placeholders, in any spelling of it."""
+    try:
+        domain = validate_email(text, check_deliverability=False, test_environment=True).ascii_domain
+    except EmailNotValidError:
+        domain = canonical_email(text).rpartition("@")[2]
+    return domain == noreply_domain()
+
+
+def _no_placeholder(text: str) -> str:
+    if is_placeholder_email(text):
+        raise PydanticCustomError(
+            "email_placeholder",
+            "addresses at {domain} are placeholders, which receive no mail; use your own address",
+            {"domain": noreply_domain()},
+        )
+    return text
 
 
 def _username(text: str) -> str:
@@ -102,6 +151,8 @@ Email = Annotated[
     str, Field(max_length=320, examples=["ada@example.com"], json_schema_extra={"format": "email"}),
     AfterValidator(_storable), AfterValidator(_email),
 ]  # fmt: skip
+# For accounts. Where an address is only looked up, a placeholder is one that does not exist.
+OwnEmail = Annotated[Email, AfterValidator(_no_placeholder)]
 Username = Annotated[str, Field(min_length=3, max_length=30, examples=["ada"]), AfterValidator(_username)]
 Password = Annotated[
     str,

@@ -12,7 +12,7 @@ from app.config import get_settings
 from app.database import transaction
 from app.errors import InvalidCredentials, NotAuthenticated, OtpRequired
 from app.refresh_tokens import RefreshToken
-from app.schemas.types import canonical_email
+from app.schemas.types import canonical_email, is_placeholder_email
 
 MOST_USER_AGENT_CHARACTERS = 300
 # How often a password is looked at again because its hash was replaced while it was being verified.
@@ -161,7 +161,7 @@ def _lookup_key(name: str) -> str:
 
 
 def _find(db: Session, name: str) -> models.User | None:
-    if "\0" in name:
+    if "\0" in name or is_placeholder_email(name):
         return None
     key = _lookup_key(name)
     is_theirs = (

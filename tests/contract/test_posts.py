@@ -32,7 +32,7 @@ def test_a_post_is_written_and_answered_flat(client: TestClient, person: Person,
     assert response.status_code == 201
     body = response.json()
     assert set(body) == FLAT
-    assert set(body["owner"]) == {"id", "username", "created_at"}
+    assert set(body["owner"]) == {"id", "username", "created_at", "email"}
     assert (body["title"], body["content"], body["published"]) == ("Top beaches", "Check these out", True)
     assert body["owner_id"] == body["owner"]["id"] == person.id
     assert datetime.fromisoformat(body["created_at"]).utcoffset() == timedelta(0)
@@ -151,7 +151,7 @@ def test_a_post_is_read_with_its_votes_and_whether_one_voted(
 
     assert set(mine) == {"Post", "votes", "voted"}
     assert set(mine["Post"]) == FLAT
-    assert set(mine["Post"]["owner"]) == {"id", "username", "created_at"}
+    assert set(mine["Post"]["owner"]) == {"id", "username", "created_at", "email"}
     assert (mine["votes"], mine["voted"]) == (1, False)
     assert (theirs["votes"], theirs["voted"]) == (1, True)
 

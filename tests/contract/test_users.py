@@ -214,12 +214,25 @@ def test_a_missing_field_is_named(client: TestClient) -> None:
 # Profiles.
 
 
-def test_a_profile_shows_no_email_address_to_anyone(client: TestClient, person: Person) -> None:
+def placeholder(person: Person) -> str:
+    """What stands in place of the address of a person who chose no username."""
+    return f"user{person.id}@users.noreply.example.com"
+
+
+def test_a_profile_shows_a_placeholder_in_place_of_the_email_address(client: TestClient, person: Person) -> None:
     response = client.get(f"/users/{person.id}")
 
     assert response.status_code == 200
-    assert set(response.json()) == {"id", "username", "created_at"}
+    assert list(response.json()) == ["id", "username", "created_at", "email"]
     assert response.json()["username"] == f"user{person.id}"
+    assert response.json()["email"] == placeholder(person)
+
+
+def test_the_placeholder_follows_the_username(client: TestClient, make_person: Callable[..., Person]) -> None:
+    ada, twice = make_person(username="Ada_L"), make_person(username="a..b")
+
+    assert client.get(f"/users/{ada.id}").json()["email"] == "Ada_L@users.noreply.example.com"
+    assert client.get(f"/users/{twice.id}").json()["email"] == placeholder(twice)
 
 
 @pytest.mark.parametrize(("role", "is_shown"), [("user", False), ("moderator", False), ("admin", True)])
@@ -228,7 +241,7 @@ def test_the_email_address_of_others_is_for_admins(
 ) -> None:
     profile = client.get(f"/users/{person.id}", headers=make_person(role=role).headers).json()
 
-    assert profile.get("email") == (person.email if is_shown else None)
+    assert profile["email"] == (person.email if is_shown else placeholder(person))
 
 
 def test_ones_own_profile_shows_the_email_address(client: TestClient, person: Person) -> None:
@@ -238,7 +251,102 @@ def test_ones_own_profile_shows_the_email_address(client: TestClient, person: Pe
 def test_a_token_that_has_died_sees_what_anyone_sees(client: TestClient, person: Person, rows: Rows) -> None:
     rows("DELETE FROM sessions WHERE id = :id RETURNING 1", id=person.session_id)
 
-    assert "email" not in client.get(f"/users/{person.id}", headers=person.headers).json()
+    assert client.get(f"/users/{person.id}", headers=person.headers).json()["email"] == placeholder(person)
+
+
+@pytest.mark.parametrize("spelling", ["{}", "x@users.noreply.example.com", "x@USERS.noreply.Example.COM"])
+def test_a_placeholder_neither_signs_up_nor_becomes_the_address_of_an_account(
+    client: TestClient, person: Person, rows: Rows, spelling: str
+) -> None:
+    address = spelling.format(placeholder(person))
+    before = rows("SELECT users::text FROM users")
+    message = "addresses at users.noreply.example.com are placeholders, which receive no mail; use your own address"
+
+    for response in (
+        client.post("/users", json=NEW | {"email": address}),
+        client.patch("/users/me", json={"email": address, "current_password": PASSWORD}, headers=person.headers),
+    ):
+        assert_refused(response, 422, "validation_failed")
+        assert response.json()["detail"] == [{"type": "email_placeholder", "loc": ["body", "email"], "msg": message}]
+    assert rows("SELECT users::text FROM users") == before
+
+
+def test_a_placeholder_never_signs_in_even_where_it_is_the_address_of_an_old_account(
+    client: TestClient, make_person: Callable[..., Person]
+) -> None:
+    person = make_person(email="old@users.noreply.example.com", username="ada")
+
+    assert sign_in(client, "ada@users.noreply.example.com", PASSWORD) == 403
+    assert sign_in(client, person.email, PASSWORD) == 403
+    assert sign_in(client, "ada", PASSWORD) == 200
+
+
+def owners(client: TestClient, reader: Person, *paths: str) -> list[str]:
+    """The address of the owner of each post that the reader sees there."""
+    answers = [client.get(path, headers=reader.headers).json() for path in paths]
+    items = [item for answer in answers for item in (answer if isinstance(answer, list) else [answer])]
+    return [item["Post"]["owner"]["email"] for item in items]
+
+
+def test_every_owner_of_a_post_has_the_placeholder_for_all_but_the_owner(
+    client: TestClient, person: Person, other: Person, admin: Person, make_post: Callable[..., int]
+) -> None:
+    post_id = make_post(person)
+    paths = ("/posts", f"/posts/{post_id}", "/posts?sort=top", f"/posts?owner_id={person.id}")
+
+    assert owners(client, other, *paths) == [placeholder(person)] * 4
+    assert owners(client, admin, *paths) == [placeholder(person)] * 4
+    assert owners(client, person, *paths) == [person.email] * 4
+    body = {"title": "t", "content": "c"}
+    for response in (
+        client.post("/posts", json=body, headers=person.headers),
+        client.put(f"/posts/{post_id}", json=body, headers=person.headers),
+        client.patch(f"/posts/{post_id}", json=body, headers=person.headers),
+    ):
+        assert list(response.json()["owner"]) == ["id", "username", "created_at", "email"]
+        assert response.json()["owner"]["email"] == person.email
+
+
+def test_a_page_of_several_owners_shows_each_reader_their_own_address_only(
+    client: TestClient, person: Person, other: Person, make_post: Callable[..., int]
+) -> None:
+    for owner in (person, other, person):
+        make_post(owner)
+    client.post("/vote", json={"post_id": make_post(other), "vote_dir": 1}, headers=person.headers)
+
+    assert owners(client, person, "/posts?sort=old") == [
+        person.email, placeholder(other), person.email, placeholder(other)
+    ]  # fmt: skip
+    assert owners(client, other, "/posts?sort=old") == [
+        placeholder(person), other.email, placeholder(person), other.email
+    ]  # fmt: skip
+    assert owners(client, person, "/users/me/votes") == [placeholder(other)]
+
+
+def test_the_etag_of_a_page_changes_with_ones_own_address_and_for_no_other_reader(
+    client: TestClient, person: Person, other: Person, make_post: Callable[..., int], rows: Rows
+) -> None:
+    make_post(person)
+    before = [client.get("/posts", headers=reader.headers).headers["ETag"] for reader in (person, other)]
+    rows("UPDATE users SET email = 'new@example.com' WHERE id = :id RETURNING 1", id=person.id)
+
+    after = [client.get("/posts", headers=reader.headers | {"If-None-Match": tag}).status_code
+             for reader, tag in zip((person, other), before, strict=True)]  # fmt: skip
+
+    assert before[0] != before[1]
+    assert after == [200, 304]
+
+
+def test_the_placeholder_has_the_host_of_the_public_url(
+    start_server: Callable[..., Server], person: Person, other: Person, make_post: Callable[..., int]
+) -> None:
+    make_post(person)
+    server = start_server(PUBLIC_URL="https://posts.example/app")
+    with httpx2.Client(base_url=server.url, headers=other.headers) as browser:
+        address = browser.get("/posts").json()[0]["Post"]["owner"]["email"]
+
+        assert address == f"user{person.id}@users.noreply.posts.example"
+        assert browser.get(f"/users/{person.id}").json()["email"] == address
 
 
 def test_email_addresses_are_in_every_profile_and_owner_where_the_operator_says_so(

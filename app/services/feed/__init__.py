@@ -1,7 +1,7 @@
 """Reading posts: one turn answers who is calling, the page or post they ask for, and their own votes on it.
 
 A turn serves everybody who waits: one statement for each distinct page, and one for all posts by id. Pages are shared
-between users; what is personal (`voted`) is laid over each one's copy.
+between users; what is personal (`voted`, and the e-mail address in one's own posts) is laid over each one's copy.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from app.config import get_settings
 from app.errors import NotAuthenticated, PostNotFound
 from app.roles import MODERATING
 from app.schemas.post import PostOut, PostWithVotes
+from app.schemas.types import noreply_domain, placeholder_email
 from app.schemas.user import Profile
 from app.services.feed.pages import Answer, PageQuery, PageRows, position_of, read_page, read_posts
 from app.services.feed.readers import AnyRow
@@ -58,12 +59,18 @@ class Page:
             for row in self.rows
         ]
         links = (self.next_cursor is not None, self.previous_cursor is not None)
-        return hashlib.blake2b(repr((shown, links)).encode(errors="surrogatepass"), digest_size=8).digest()
+        seen = repr((shown, links, noreply_domain()))
+        return hashlib.blake2b(seen.encode(errors="surrogatepass"), digest_size=8).digest()
 
     @cached_property
     def parts(self) -> Sequence[bytes]:
         """Each post as JSON, up to the value of its last key, `voted`."""
-        return [_serialize(row).removesuffix(b"false}") for row in self.rows]
+        return [_part(row, row.email if get_settings().public_emails else None) for row in self.rows]
+
+    @cached_property
+    def owner_ids(self) -> frozenset[int]:
+        """Those who see their own e-mail address on it; none where the page shows every address."""
+        return frozenset() if get_settings().public_emails else frozenset(row.owner_id for row in self.rows)
 
     @cached_property
     def voter_ids(self) -> frozenset[int]:
@@ -78,21 +85,34 @@ class Page:
 
 
 class Reading:
-    """A page for readers who voted for the same of its posts: shared rows, and which those are."""
+    """A page for readers who voted for the same of its posts: shared rows, and which those are.
 
-    def __init__(self, page: Page, voted: tuple[bool, ...]) -> None:
-        self.page, self.voted = page, voted
+    A reader who owns some of the posts (`owner_id`) has a reading of their own.
+    """
+
+    def __init__(self, page: Page, voted: tuple[bool, ...], owner_id: int | None = None) -> None:
+        self.page, self.voted, self.owner_id = page, voted, owner_id
 
     @cached_property
     def etag(self) -> str:
-        """The page's digest and the reader's votes; for a single post, begun by its version (see `If-Match`)."""
-        return hashlib.blake2b(self.page.digest + bytes(self.voted), digest_size=8).hexdigest()
+        """The page's digest and what is personal; for a single post, begun by its version (see `If-Match`)."""
+        personal = bytes(self.voted)
+        if self.owner_id is not None:
+            own_email = next(row.email for row in self.page.rows if row.owner_id == self.owner_id)
+            personal += own_email.encode(errors="surrogatepass")
+        return hashlib.blake2b(self.page.digest + personal, digest_size=8).hexdigest()
 
     @cached_property
     def posts(self) -> bytes:
         """The posts as JSON, with commas between them."""
+        parts = self.page.parts
+        if self.owner_id is not None:
+            parts = [
+                _part(row, row.email) if row.owner_id == self.owner_id else part
+                for row, part in zip(self.page.rows, parts, strict=True)
+            ]
         return b",".join(
-            part + (b"true}" if voted else b"false}") for part, voted in zip(self.page.parts, self.voted, strict=True)
+            part + (b"true}" if voted else b"false}") for part, voted in zip(parts, self.voted, strict=True)
         )
 
 
@@ -120,9 +140,9 @@ def read(connection: Connection, questions: Sequence[Question]) -> list[Reading 
     ]
 
 
-# One for all readers of a page who voted for the same of its posts, as most did for none. Kept outside of the pages:
-# two that know each other are rubbish that only the collector finds, with all their rows.
-_Readings = dict[tuple[Page, tuple[bool, ...]], Reading]
+# One for all readers of a page who voted for the same of its posts, as most did for none; one for each owner of a post.
+# Kept outside of the pages: two that know each other are rubbish that only the collector finds, with all their rows.
+_Readings = dict[tuple[Page, tuple[bool, ...], int | None], Reading]
 
 
 def _reading(
@@ -139,18 +159,18 @@ def _reading(
             page = Page(PageRows([]))
     elif not page.rows or not (page.rows[0].published or is_moderator or page.rows[0].owner_id == token.user_id):
         return PostNotFound(query.post_id)
-    place = (page, page.voted(token.user_id))
+    place = (page, page.voted(token.user_id), token.user_id if token.user_id in page.owner_ids else None)
     if (reading := readings.get(place)) is None:
         reading = readings[place] = Reading(*place)
     return reading
 
 
-def _serialize(row: AnyRow) -> bytes:
-    """The row as `PostWithVotes`, with `voted` false."""
-    email = row.email if get_settings().public_emails else None
+def _part(row: AnyRow, email: str | None) -> bytes:
+    """The row as `PostWithVotes`, up to the value of its last key, `voted`. `email` None: the placeholder."""
     owner = (row.owner_id, row.username, row.owner_created_at, email)
     post = (row.id, row.title, row.content, row.published, row.created_at, row.updated_at, row.votes)
-    return (_remembered if len(row.content) <= MOST_REMEMBERED_CHARACTERS else _serialized)(*owner, *post)
+    serialize = _remembered if len(row.content) <= MOST_REMEMBERED_CHARACTERS else _serialized
+    return serialize(*owner, *post).removesuffix(b"false}")
 
 
 def _serialized(
@@ -166,7 +186,8 @@ def _serialized(
     updated_at: datetime,
     votes: int,
 ) -> bytes:
-    owner = Profile.model_construct(id=owner_id, username=username, created_at=owner_created_at, email=email)
+    shown_email = placeholder_email(owner_id, username) if email is None else email
+    owner = Profile.model_construct(id=owner_id, username=username, created_at=owner_created_at, email=shown_email)
     post = PostOut.model_construct(
         id=post_id,
         title=title,
