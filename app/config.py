@@ -30,6 +30,10 @@ MINIMUM_PRODUCTION_HASH_ROUNDS = 10
 _ADDRESS = r"[^\s<>@,;:\"]+@[^\s<>@,;:\"]+"
 _MAILBOX = re.compile(rf"{_ADDRESS}|[^\r\n<>@,;:\"]+ <{_ADDRESS}>")
 _PAGE = re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?")
+# Of web pages, of applications in a web view (Capacitor, Ionic, Tauri), and of browser extensions.
+_ORIGIN = re.compile(
+    r"(?:https?|capacitor|ionic|tauri|chrome-extension|moz-extension|safari-web-extension)://[^\s*/?#@]+"
+)
 _LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
 
 Environment = Literal["development", "production"]
@@ -200,7 +204,10 @@ class Settings(BaseSettings):
     @classmethod
     def _origins_are_origins(cls, origins: list[str] | None) -> list[str] | None:
         for origin in origins or []:
-            if "*" in origin or not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
+            if origin == "null":
+                # Any site can send it, from a sandboxed frame.
+                raise ValueError("'null' is not allowed: every sandboxed page and local file sends it")
+            if not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"{origin!r} is not an origin such as https://example.com; `*` is never allowed")
         return origins
 

@@ -139,8 +139,11 @@ def is_same_origin(request: Request) -> bool | None:
     if site is not None:
         return site in {"same-origin", "none"}
     origin = request.headers.get("origin")
-    # The scheme is not compared: it is the proxy that knows it.
-    return None if origin is None else origin.partition("://")[2] == request.headers.get("host")
+    if origin is None:
+        return None
+    scheme, _, host = origin.partition("://")
+    # Only the proxy knows which of the two it is. Applications have origins such as capacitor://localhost.
+    return scheme in {"http", "https"} and host == request.headers.get("host")
 
 
 _credential = Credential(tokenUrl="login", scheme_name=_SCHEME, description=_DESCRIPTION)

@@ -14,6 +14,7 @@ DESCRIPTION = """\
 Every error has the same shape, `Problem`; `code` stays the same, words may change. Every answer has an `X-Request-ID`.
 Paths work with and without a trailing slash, and below `/v1`. `RateLimit` and `RateLimit-Policy` say how many requests
 are left and for how many seconds, and so do `X-RateLimit-Limit`, `-Remaining` and `-Reset` (in seconds since 1970).
+Unknown query parameters, and unknown fields of a body, are ignored.
 """
 # What FastAPI does not know of: everything that takes a Bearer token takes this, too.
 COOKIE = "SessionCookie"

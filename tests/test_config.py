@@ -123,7 +123,13 @@ def is_choice(field: FieldInfo) -> bool:
         ({"CORS_ORIGINS": "https://a.example,*"}, "CORS_ORIGINS: '*' is not an origin"),
         ({"CORS_ORIGINS": "a.example"}, "CORS_ORIGINS: 'a.example' is not an origin"),
         ({"CORS_ORIGINS": "https://a.example/path"}, "CORS_ORIGINS: 'https://a.example/path' is not an origin"),
-        ({"CORS_ORIGINS": "https://a.example,null"}, "CORS_ORIGINS: 'null' is not an origin"),
+        ({"CORS_ORIGINS": "https://a.example,null"}, "CORS_ORIGINS: 'null' is not allowed: every sandboxed page"),
+        ({"CORS_ORIGINS": "capacitor://*"}, "CORS_ORIGINS: 'capacitor://*' is not an origin"),
+        ({"CORS_ORIGINS": "capacitor://"}, "CORS_ORIGINS: 'capacitor:' is not an origin"),
+        ({"CORS_ORIGINS": "chrome-extension://id/page"}, "CORS_ORIGINS: 'chrome-extension://id/page' is not an origin"),
+        ({"CORS_ORIGINS": "file://"}, "CORS_ORIGINS: 'file:' is not an origin"),
+        ({"CORS_ORIGINS": "ftp://a.example"}, "CORS_ORIGINS: 'ftp://a.example' is not an origin"),
+        ({"CORS_ORIGINS": "https://u@a.example"}, "CORS_ORIGINS: 'https://u@a.example' is not an origin"),
         ({"CORS_ORIGINS": "https://*.example"}, "CORS_ORIGINS: 'https://*.example' is not an origin"),
         ({"CORS_ORIGINS": "https://"}, "CORS_ORIGINS: 'https:' is not an origin"),
         ({"TRUSTED_PROXIES": "*"}, "TRUSTED_PROXIES: '*' is not an address or network such as 10.0.0.0/8"),
@@ -361,6 +367,15 @@ def test_origins_are_split_and_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"CORS_ORIGINS": " https://a.example/ ,http://localhost:3000,"}
 
     assert settings_from(monkeypatch, environment).cors_origins == ["https://a.example", "http://localhost:3000"]
+
+
+def test_origins_of_applications_and_extensions_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    origins = [
+        "capacitor://localhost", "ionic://localhost", "tauri://localhost", "chrome-extension://abcdefghijklmnop",
+        "moz-extension://0f3b9c5e-6a8e-4c3f-9a53-2f2a5b1a7c11", "safari-web-extension://0F3B9C5E", "http://[::1]:3000",
+    ]  # fmt: skip
+
+    assert settings_from(monkeypatch, {"CORS_ORIGINS": "/,".join(origins)}).cors_origins == origins
 
 
 def test_proxies_are_split_and_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,9 @@ class TransactionId(UserDefinedType[str]):
 ischema_names["xid8"] = TransactionId
 
 
+FIRST_VERSION = 1
+
+
 class Post(Base):
     """What somebody wrote. `version` grows with every change: the post's part of its ETag."""
 
@@ -37,7 +40,7 @@ class Post(Base):
     created_at: Mapped[Now]
     updated_at: Mapped[Now]
     owner_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
-    version: Mapped[int] = mapped_column(Integer, server_default=text("1"))
+    version: Mapped[int] = mapped_column(Integer, server_default=text(str(FIRST_VERSION)))
     # 'simple' knows no stop words and no language: every word can be found, as it was written.
     search: Mapped[str] = mapped_column(
         TSVECTOR,

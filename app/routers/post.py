@@ -20,6 +20,7 @@ from app.errors import (
     QuotaExceeded,
 )
 from app.hot import HotRoute
+from app.models.post import FIRST_VERSION
 from app.oauth2 import Route, ScopedToken, ScopedUser
 from app.problems import headers, responses
 from app.routers.idempotent import IdempotentRequest, respond_once
@@ -84,7 +85,7 @@ async def list_posts(token: ScopedToken, request: Request) -> Response:
     status_code=201,
     response_model=PostOut,
     responses={
-        201: headers("Location"),
+        201: headers("ETag", "Location"),
         **responses(NotAuthenticated, QuotaExceeded, IdempotencyInProgress, IdempotencyMismatch),
     },
 )
@@ -96,7 +97,9 @@ def create_post(new: PostIn, caller: ScopedUser, db: SessionDep, once: Idempoten
         written = post.write(db, caller, new)
         return _flat(written), f"{posts_path}/{written.id}"
 
-    return respond_once(db, once, caller.id, create)
+    response = respond_once(db, once, caller.id, create)
+    response.headers["ETag"] = f'"{FIRST_VERSION}"'  # Also of an answer that was kept: it is of that version.
+    return response
 
 
 @hot.get(

@@ -16,6 +16,7 @@ from app import passwords
 from app.config import get_settings
 
 MOST_PASSWORD_CODE_POINTS = 128
+MAX_PAGE_SIZE = 100
 # Has no mailboxes, and never will (RFC 2606).
 FALLBACK_HOST = "example.com"
 USERNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
@@ -169,7 +170,10 @@ MailedToken = Annotated[
     str, Field(min_length=1, max_length=200, description="From the link in the mail."), AfterValidator(_storable)
 ]
 VoteDirection = Annotated[Literal[0, 1], BeforeValidator(_zero_or_one, json_schema_input_type=Literal[0, 1])]
-Limit = Annotated[int, Field(ge=1, le=100)]
+Limit = Annotated[
+    int, Field(ge=1, description=f"More than {MAX_PAGE_SIZE} counts as {MAX_PAGE_SIZE}."),
+    AfterValidator(lambda limit: min(limit, MAX_PAGE_SIZE)),
+]  # fmt: skip
 Skip = Annotated[int, Field(ge=0, le=10_000)]
 Cursor = Annotated[
     str, Field(max_length=4000, description="From the `Link` header of another page; takes the place of `skip`.")

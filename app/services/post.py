@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, true, update
+from sqlalchemy import ColumnElement, case, delete, func, insert, or_, select, true, update
 from sqlalchemy.orm import Session, aliased
 
 from app import models
@@ -27,7 +27,7 @@ def change(
 ) -> models.Post:
     """Change the caller's own post; where `versions` is given, only if the post has one of them.
 
-    What changes nothing makes no new version.
+    What changes nothing leaves `version` and `updated_at`.
     One statement decides and writes, so of two changes to the same version one is refused.
     Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`, and `QuotaExceeded` for a published post that becomes
     a draft past `MAX_DRAFTS`.
@@ -37,11 +37,14 @@ def change(
         adds = select(models.Post.id).where(*changeable, models.Post.published).exists()
         _require_room_for_draft(db, caller.id, adds)
     if values := wanted.model_dump(exclude_none=True):
+        # Decided in the statement: a row that another request changes meanwhile is compared as that left it.
+        is_changed = or_(*(getattr(models.Post, name) != value for name, value in values.items()))
+        stamps = {
+            "version": models.Post.version + case((is_changed, 1), else_=0),
+            "updated_at": case((is_changed, func.now()), else_=models.Post.updated_at),
+        }
         post = db.scalars(
-            update(models.Post)
-            .where(*changeable)
-            .values(**values, version=models.Post.version + 1, updated_at=func.now())
-            .returning(models.Post)
+            update(models.Post).where(*changeable).values(values | stamps).returning(models.Post)
         ).one_or_none()
     else:
         post = db.scalar(select(models.Post).where(*changeable))

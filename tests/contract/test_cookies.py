@@ -21,6 +21,7 @@ FROM_ELSEWHERE: dict[str, dict[str, str]] = {
     "an old browser, from a host whose name begins like ours": {"Origin": "http://testserver.evil.example"},
     "an old browser, from another port": {"Origin": "http://testserver:81"},
     "an old browser, from a sandbox": {"Origin": "null"},
+    "an application whose host is named like ours": {"Origin": "capacitor://testserver"},
     "an old browser, from nowhere": {"Origin": ""},
     "somebody who says nothing": {},
 }

@@ -144,8 +144,66 @@ def test_the_etag_of_a_change_allows_the_next_one_and_no_other(
     first = client.patch(f"/posts/{post_id}", json=CHANGE, headers=person.headers).headers["ETag"]
     again = {"If-Match": first}
 
-    assert client.patch(f"/posts/{post_id}", json=CHANGE, headers=person.headers | again).status_code == 200
-    assert client.patch(f"/posts/{post_id}", json=CHANGE, headers=person.headers | again).status_code == 412
+    def change(title: str) -> int:
+        return client.patch(f"/posts/{post_id}", json={"title": title}, headers=person.headers | again).status_code
+
+    assert [change("again"), change("and again")] == [200, 412]
+
+
+def test_the_etag_of_a_new_post_allows_the_first_change_also_where_its_answer_is_replayed(
+    client: TestClient, person: Person, rows: Rows
+) -> None:
+    body, headers = {"title": "as it was", "content": "text"}, person.headers | {"Idempotency-Key": "once"}
+    written, replayed = (client.post("/posts", json=body, headers=headers) for _ in range(2))
+
+    assert [answer.headers["ETag"] for answer in (written, replayed)] == ['"1"', '"1"']
+    again = person.headers | {"If-Match": written.headers["ETag"]}
+    assert [
+        client.patch(f"/posts/{written.json()['id']}", json={"title": title}, headers=again).status_code
+        for title in ("changed", "changed again")
+    ] == [200, 412]
+    assert rows("SELECT title, version FROM posts") == [("changed", 2)]
+
+
+@pytest.mark.parametrize("if_match", [None, '"1"'])
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        ("PATCH", {"title": "as it was"}),
+        ("PATCH", {"title": "as it was", "content": "text", "published": True}),
+        ("PUT", {"title": "as it was", "content": "text"}),
+    ],
+)
+def test_a_change_to_what_stands_there_leaves_the_version_and_the_time(
+    client: TestClient,
+    person: Person,
+    make_post: Callable[..., int],
+    rows: Rows,
+    method: str,
+    body: Any,
+    if_match: str | None,
+) -> None:
+    post_id = make_post(person, title="as it was", content="text")
+    before, tag = rows("SELECT posts::text FROM posts"), etag(client, post_id, person)
+    headers = person.headers | ({"If-Match": if_match} if if_match else {})
+
+    response = client.request(method, f"/posts/{post_id}", json=body, headers=headers)
+
+    assert (response.status_code, response.headers["ETag"]) == (200, '"1"')
+    assert response.json()["updated_at"] == response.json()["created_at"]
+    assert rows("SELECT posts::text FROM posts") == before
+    assert etag(client, post_id, person) == tag
+
+
+@pytest.mark.parametrize("change", [{"title": "As it was"}, {"content": "text "}, {"published": False}])
+def test_a_change_of_one_letter_or_of_the_draft_makes_a_version(
+    client: TestClient, person: Person, make_post: Callable[..., int], rows: Rows, change: dict[str, Any]
+) -> None:
+    post_id = make_post(person, title="as it was", content="text")
+    body = {"title": "as it was", "content": "text", "published": True} | change
+
+    assert client.patch(f"/posts/{post_id}", json=body, headers=person.headers).headers["ETag"] == '"2"'
+    assert rows("SELECT version, updated_at > created_at FROM posts") == [(2, True)]
 
 
 def _body(method: str) -> dict[str, str] | None:

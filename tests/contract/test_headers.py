@@ -14,6 +14,15 @@ from app.main import app, create_app
 from tests.fixtures import Person
 
 ORIGIN = "https://app.example"
+# Of a web view on a phone or desktop, and of browser extensions.
+APPLICATIONS = [
+    "capacitor://localhost",
+    "ionic://localhost",
+    "tauri://localhost",
+    "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+    "moz-extension://0f3b9c5e-6a8e-4c3f-9a53-2f2a5b1a7c11",
+    "safari-web-extension://0f3b9c5e-6a8e-4c3f-9a53-2f2a5b1a7c11",
+]
 JSON = {"Content-Type": "application/json"}
 OPERATIONS = [(method.upper(), path) for path, item in app.openapi()["paths"].items() for method in item]
 Ask = Callable[[TestClient, dict[str, str]], httpx2.Response]
@@ -109,6 +118,23 @@ def test_a_page_of_the_list_may_read_every_answer_and_no_other_page_any(
     assert response.status_code == int(name[:3])
     assert response.headers.get("Access-Control-Allow-Origin") == (origin if is_let_in else None)
     assert response.headers.get("Access-Control-Allow-Origin") != "*"
+
+
+@pytest.mark.parametrize("origin", APPLICATIONS)
+def test_an_application_in_the_list_may_call_and_a_stranger_of_its_kind_may_not(
+    person: Person, monkeypatch: pytest.MonkeyPatch, origin: str
+) -> None:
+    monkeypatch.setattr(get_settings(), "cors_origins", APPLICATIONS)
+    # Not entered: leaving would dispose of everybody's engine.
+    client = TestClient(create_app())
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+
+    for caller, is_let_in in ((origin, True), (f"{origin}.evil", False), (origin.partition("://")[0] + "://x", False)):
+        answer = client.get("/posts", headers=person.headers | {"Origin": caller})
+        preflight = client.options("/posts", headers=asked | {"Origin": caller})
+
+        assert answer.headers.get("Access-Control-Allow-Origin") == (caller if is_let_in else None)
+        assert preflight.status_code == (200 if is_let_in else 400)
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)

@@ -71,7 +71,7 @@ def test_skip_passes_over_the_newest(client: TestClient, person: Person, events:
     assert [event["id"] for event in response.json()] == events[2:4]
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "skip=-1", "limit=x"])
+@pytest.mark.parametrize("query", ["limit=0", "skip=-1", "limit=x"])
 def test_parameters_out_of_range_are_malformed(client: TestClient, person: Person, query: str) -> None:
     assert_refused(client.get(f"{PATH}?{query}", headers=person.headers), 422, "validation_failed")
 

@@ -615,7 +615,7 @@ def test_an_admin_filters_accounts(client: TestClient, admin: Person, make_perso
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=101", "skip=-1", "skip=10001", "role=king", "is_active=7", "email=%00", "cursor=x"]
+    "query", ["limit=0", "skip=-1", "skip=10001", "role=king", "is_active=7", "email=%00", "cursor=x"]
 )
 def test_parameters_out_of_range_are_refused(client: TestClient, admin: Person, query: str) -> None:
     assert client.get(f"/users?{query}", headers=admin.headers).status_code == 422

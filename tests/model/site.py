@@ -87,7 +87,8 @@ class Site:
         post = self.posts[post_id]
         owner = self.accounts[post.owner]
         flat = {"id": post.id, "title": post.title, "content": post.content, "published": post.published}
-        whose = {"owner_id": owner.id, "owner": {"id": owner.id, "username": owner.username}}
+        email = owner.email if owner.id == reader.id else f"{owner.username}@users.noreply.example.com"
+        whose = {"owner_id": owner.id, "owner": {"id": owner.id, "username": owner.username, "email": email}}
         return {"Post": flat | whose, "votes": self.count(post_id), "voted": (post_id, reader.id) in self.votes}
 
 

@@ -1,0 +1,73 @@
+"""`limit` on every list: what is above the largest page counts as the largest page; what is no size is refused."""
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Connection, text
+from starlette.testclient import TestClient
+
+from tests.contract.answers import assert_refused
+from tests.fixtures import Person
+
+LARGEST = 100
+LISTS = ["/posts", "/users", "/users/me/votes", "/users/me/security-events", "/sessions", "/api-keys"]
+# A hundred and one of everything, and all of it the admin's.
+FILL = (
+    "INSERT INTO posts (title, content, owner_id) SELECT 't', 'c', :id FROM generate_series(1, 101)",
+    "INSERT INTO votes (post_id, user_id) SELECT id, :id FROM posts",
+    "INSERT INTO users (email, email_canonical, password_hash) SELECT n, n, 'x' FROM generate_series(1, 101) AS n",
+    "INSERT INTO security_events (user_id, event) SELECT :id, 'signed_in' FROM generate_series(1, 101)",
+    "INSERT INTO sessions (user_id, expires_at) SELECT :id, now() + interval '1 day' FROM generate_series(1, 101)",
+    """WITH opened AS (
+        INSERT INTO sessions (user_id, kind, expires_at, ends_at)
+        SELECT :id, 'api_key', 'infinity', 'infinity' FROM generate_series(1, 101) RETURNING id
+    ) INSERT INTO api_keys (session_id, name, scopes, key_hash)
+    SELECT id, 'n', ARRAY['read'], sha256(id::text::bytea) FROM opened""",
+)
+
+
+@pytest.fixture
+def admin(make_person: Callable[..., Person], connection: Connection) -> Person:
+    """An admin with more of everything than a page holds."""
+    person = make_person(role="admin")
+    for statement in FILL:
+        connection.execute(text(statement), {"id": person.id} if ":id" in statement else {})
+    return person
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_a_limit_above_the_largest_page_counts_as_the_largest_page(
+    client: TestClient, admin: Person, path: str
+) -> None:
+    largest = client.get(f"{path}?limit={LARGEST}", headers=admin.headers)
+    assert len(largest.json()) == LARGEST
+
+    for limit in ("101", "1000", "99999999999999999999"):
+        response = client.get(f"{path}?limit={limit}", headers=admin.headers)
+        assert (response.status_code, response.json()) == (200, largest.json())
+        following = client.get(response.links["next"]["url"], headers=admin.headers)
+        assert following.status_code == 200
+        assert 1 <= len(following.json()) <= LARGEST
+        assert following.json()[0] not in largest.json()
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "1.5", ""])
+@pytest.mark.parametrize("path", LISTS)
+def test_what_is_no_size_of_a_page_is_refused(
+    client: TestClient, make_person: Callable[..., Person], path: str, limit: str
+) -> None:
+    response = client.get(f"{path}?limit={limit}", headers=make_person(role="admin").headers)
+
+    assert_refused(response, 422, "validation_failed")
+
+
+def test_the_lists_are_all_of_those_that_take_a_limit() -> None:
+    from tests.contract.answers import PATHS
+
+    paged = {
+        path
+        for path, operations in PATHS.items()
+        if any(parameter["name"] == "limit" for parameter in operations.get("get", {}).get("parameters", []))
+    }
+
+    assert paged == {*LISTS}
