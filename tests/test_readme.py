@@ -9,7 +9,9 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Connection, text
 
-from app.config import Settings
+from app.config import MINIMUM_SECRET_BYTES, TUTORIAL_DEFAULTS, Settings
+from app.schemas.post import PageParameters, PostIn
+from app.schemas.types import MAX_PAGE_SIZE, MOST_PASSWORD_CODE_POINTS
 from tests.conftest import ROOT
 from tests.fixtures import Server
 
@@ -83,6 +85,40 @@ def test_configuration_table_has_every_setting_with_its_default_and_meaning() ->
     assert table == [
         (name.upper(), shown(field.default), field.description) for name, field in Settings.model_fields.items()
     ]
+
+
+def differences() -> str:
+    return README.split("What differs:")[1].split("## Configuration")[0]
+
+
+def test_table_of_differences_has_the_bounds_of_the_code() -> None:
+    fields = PostIn.model_json_schema()["properties"]
+    skip = PageParameters.model_json_schema()["properties"]["skip"]
+    title, content = (f"{fields[name]['minLength']}–{fields[name]['maxLength']:_}" for name in ("title", "content"))
+
+    for bounds in (
+        f"a password has {Settings.model_fields['password_min_length'].default}–{MOST_PASSWORD_CODE_POINTS} characters",
+        f"`limit` above {MAX_PAGE_SIZE} counts as {MAX_PAGE_SIZE}",
+        f"`skip` above {skip['maximum']:_} is 422".replace("_", " "),
+        f"a title has {title} characters and a content {content}".replace("_", " "),
+        f"`SECRET_KEY` has at least {MINIMUM_SECRET_BYTES} bytes",
+    ):
+        assert bounds in differences()
+
+
+def test_table_of_differences_begins_with_what_one_setting_undoes() -> None:
+    named = re.findall(r"^\| .* \| `([A-Z_]+)=([a-z0-9]+)`", differences(), re.MULTILINE)
+
+    assert dict(named[: len(TUTORIAL_DEFAULTS)]) == {
+        name.upper(): str(value).lower() for name, value in TUTORIAL_DEFAULTS.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "words", ["users.noreply", "drafts", "Link", "search", "dir: -1", "CORS_ORIGINS", "429", "Unknown query parameters"]
+)
+def test_table_of_differences_names_what_clients_of_the_tutorial_meet(words: str) -> None:
+    assert words in differences()
 
 
 def test_every_variable_it_names_is_a_setting() -> None:
