@@ -49,7 +49,7 @@ def sign_in(name: str, password: str, device: Device, second_factor: SecondFacto
     """
     with transaction() as db:
         named = _find(db, name)
-    guess = limits.spend_sign_in(canonical_email(name), named and named.id)
+    guess = limits.spend_sign_in(canonical_email(name), named.id if named else None)
     for _ in range(MOST_LOOKS):
         user, better_hash = _recognise(name, password)
         try:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx2
 import pytest
@@ -18,7 +19,7 @@ from tests.races.conftest import statuses
 
 # The default: in other tests hashes are cheaper.
 ROUNDS = 12
-ATTACKS = {
+ATTACKS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "second factor": ("POST", "/users/me/totp", {"json": {"current_password": PASSWORD}}),
     "password": ("PATCH", "/users/me", {"json": {"password": PASSWORD, "current_password": PASSWORD}}),
     "sign-in": ("POST", "/login", {}),
@@ -121,16 +122,27 @@ def test_class_of_a_hundred_behind_one_address_signs_in_at_once(
 ) -> None:
     people = [make_person() for _ in range(100)]
     hash_at_full_cost(connection)
+    refused: list[int] = []
+
+    async def sign_in_as_told(client: httpx2.AsyncClient, person: Person) -> httpx2.Response:
+        """Where a hash takes more than 0.5 s, the last of the class wait too long, and come again."""
+        for _ in range(20):
+            answer = await client.post("/login", data={"username": person.email, "password": PASSWORD})
+            if answer.status_code != 503:
+                break
+            refused.append(answer.status_code)
+            await asyncio.sleep(int(answer.headers["Retry-After"]))
+        return answer
 
     async def sign_all_in() -> list[httpx2.Response]:
         headers = {"X-Forwarded-For": "192.0.2.1"}
         limits = httpx2.Limits(max_connections=None)
         async with httpx2.AsyncClient(base_url=server.url, headers=headers, limits=limits, timeout=600) as client:
-            forms = [{"username": person.email, "password": PASSWORD} for person in people]
-            return await asyncio.gather(*(client.post("/login", data=form) for form in forms))
+            return await asyncio.gather(*(sign_in_as_told(client, person) for person in people))
 
     started_at = time.perf_counter()
     answers = asyncio.run(sign_all_in())
-    print(f"100 sign-ins at once from one address: {time.perf_counter() - started_at:.1f} s")  # noqa: T201
+    seconds = time.perf_counter() - started_at
+    print(f"100 sign-ins at once from one address: {seconds:.1f} s, {len(refused)} times 503")  # noqa: T201
 
     assert statuses(answers) == {200: 100}

@@ -1,5 +1,6 @@
 """Quotas under concurrency: of many requests for the last place, on two servers, one gets it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -51,7 +52,7 @@ def test_of_twenty_drafts_at_once_one_takes_the_last_place(
     maximum = get_settings().max_drafts
     add(connection, ADD_POSTS, person, maximum - 1, published=False)
     published = [row.id for row in add(connection, ADD_POSTS, person, 20, published=True)]
-    ways = {
+    ways: dict[str, Callable[[int], Call]] = {
         "POST": lambda _: Call("POST", "/posts", person, DRAFT),
         "PUT": lambda number: Call("PUT", f"/posts/{published[number]}", person, DRAFT),
         "PATCH": lambda number: Call("PATCH", f"/posts/{published[number]}", person, {"published": False}),
