@@ -1,6 +1,7 @@
 """The catalogue of everything that can go wrong by design, and what a broken constraint means; imports nothing of ours.
 
 DomainError
+├── InvalidHost                 400   no `Host`, or two
 ├── NotAuthenticated            401   no valid token, or its session has ended
 │   └── CredentialMissing       401   no credential at all
 ├── InvalidCredentials          403   wrong e-mail, username or password at sign-in
@@ -19,6 +20,7 @@ DomainError
 ├── PreconditionFailed          412   it changed meanwhile
 ├── BodyTooLarge                413
 ├── UriTooLong                  414
+├── UnsupportedEncoding         415   a compressed body
 ├── IdempotencyMismatch, MalformedCursor   422
 ├── TooManyTries                429   to sign in, to sign up, with a code, for a mail
 ├── RateLimited                 429   of any kind
@@ -44,6 +46,13 @@ class DomainError(Exception):
     def __init__(self, detail: str | None = None) -> None:
         self.detail = detail or (type(self).__doc__ or "")
         super().__init__(self.detail)
+
+
+class InvalidHost(DomainError):
+    """A request has exactly one Host header"""
+
+    status = 400
+    code = "invalid_host"
 
 
 class NotAuthenticated(DomainError):
@@ -255,6 +264,14 @@ class UriTooLong(DomainError):
 
     status = 414
     code = "uri_too_long"
+
+
+class UnsupportedEncoding(DomainError):
+    """The request body is compressed; send it without Content-Encoding"""
+
+    status = 415
+    code = "unsupported_encoding"
+    headers: Mapping[str, str] = {"Accept-Encoding": "identity"}
 
 
 class IdempotencyMismatch(DomainError):

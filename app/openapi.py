@@ -94,6 +94,8 @@ def _describe_errors(operation: dict[str, Any]) -> None:
         _declare(answers, "429", "`rate_limited`: too many requests")
     if "requestBody" in operation:
         _declare(answers, "413", "`body_too_large`")
+        _declare(answers, "415", "`unsupported_encoding`: it has a Content-Encoding")
+    _declare(answers, "400", "`invalid_host`: no `Host`, or two")
     _declare(answers, "414", "`uri_too_long`: past 16 KB")
     _declare(answers, "431", "`headers_too_large`: past 32 KB")
     if "requestBody" in operation or "parameters" in operation:

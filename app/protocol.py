@@ -118,7 +118,9 @@ class Protocol(HttpToolsProtocol):
             self._refuse(431, "headers_too_large", "The request's headers are too large")
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "bad_request", msg)
+        # The parser does not say what is wrong. This is what people send by hand, and programs that encode nothing.
+        hint = "Everything outside ASCII in the path and query has to be percent-encoded, as UTF-8."
+        self._refuse(400, "bad_request", f"{msg} {hint}")
 
     def on_headers_complete(self) -> None:
         self.unfinished_bytes = 0

@@ -3,12 +3,15 @@
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import BodyTooLarge
-from app.problems import problem_response
+from app.errors import BodyTooLarge, UnsupportedEncoding
+from app.problems import problem_response, refusal
 
 
 class BodyLimit:
-    """Refuses with 413: at once by Content-Length; without one, as soon as more than `max_bytes` have come."""
+    """Refuses a compressed body with 415: no route would read it.
+
+    Refuses a large one with 413: at once by Content-Length; without one, as soon as more than `max_bytes` have come.
+    """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
         self.app = app
@@ -18,6 +21,9 @@ class BodyLimit:
         # No route reads the body of the other methods.
         if scope["type"] != "http" or scope["method"] not in {"POST", "PUT", "PATCH"}:
             await self.app(scope, receive, send)
+            return
+        if any(name == b"content-encoding" and value.lower() != b"identity" for name, value in scope["headers"]):
+            await refusal(scope, UnsupportedEncoding())(scope, receive, send)
             return
         error = BodyTooLarge(f"The request body is larger than {self.max_bytes} bytes")
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")

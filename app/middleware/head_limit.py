@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import DomainError, HeadersTooLarge, UriTooLong
+from app.errors import DomainError, HeadersTooLarge, InvalidHost, UriTooLong
 from app.problems import problem_response
 
 # A search of 500 characters, percent-encoded, and the longest cursor fit in well.
@@ -11,7 +11,10 @@ MOST_HEADER_BYTES = 32 * 1024
 
 
 class HeadLimit:
-    """Refuses a path and query past 16 KB with 414, and headers that take more than 32 KB together with 431."""
+    """Refuses a path and query past 16 KB with 414, and headers that take more than 32 KB together with 431.
+
+    A request without `Host`, or with two, is 400: caches and proxies may take it for another site's.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -30,4 +33,7 @@ def _excess(scope: Scope) -> DomainError | None:
         return UriTooLong()
     if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES:
         return HeadersTooLarge()
+    hosts = [name for name, _ in scope["headers"]].count(b"host")
+    if hosts > 1 or (hosts == 0 and scope["http_version"] != "1.0"):  # RFC 9112, 3.2
+        return InvalidHost()
     return None

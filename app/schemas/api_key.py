@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from app.models import Scope
-from app.schemas.types import Text, Time
+from app.schemas.types import Name, Time
 
 # The driver reads no time that is past the year 9999 in the time zone of the database.
 LONGEST_LIFE = timedelta(days=36_525)
@@ -36,7 +36,7 @@ Scopes = Annotated[
 class ApiKeyIn(BaseModel):
     """A key to make."""
 
-    name: Text = Field(min_length=1, max_length=100, examples=["nightly export"])
+    name: Name = Field(examples=["nightly export"])
     scopes: Scopes = Field(description="`read` alone allows what changes nothing.")
     expires_at: Annotated[Time, AfterValidator(_ahead)] | None = Field(None, description="Left out: never.")
 

@@ -28,6 +28,21 @@ def _storable(text: str) -> str:
     return text
 
 
+# White space, controls, and what Unicode says to show as nothing (Default_Ignorable_Code_Point), with the empty Braille
+# pattern, which is no white space either.
+_INVISIBLE = re.compile(
+    r"[\s\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
+    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]*"
+)
+
+
+def _visible(text: str) -> str:
+    if _INVISIBLE.fullmatch(text):
+        raise PydanticCustomError("string_invisible", "String should have a visible character")
+    return text
+
+
 def _email(text: str) -> str:
     try:
         validate_email(text, check_deliverability=False, test_environment=True)
@@ -131,6 +146,26 @@ def _zero_or_one(value: object) -> object:
     return _INTEGER.validate_python(value)
 
 
+_RFC_3339_WITH_SPACE = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d[0-9:.]*) (\d\d:?\d\d)")
+
+
+def _written_out(value: object) -> object:
+    """Refuse numbers, which would be seconds since 1970. Read the space that a `+` in a query becomes as `+`."""
+    if isinstance(value, str):
+        if not re.match(r"\d{4}-", value):
+            raise PydanticCustomError("datetime_format", "the time should look like 2024-03-10 or 2024-03-10T12:00:00Z")
+        return _RFC_3339_WITH_SPACE.sub(r"\1+\2", value) if _RFC_3339_WITH_SPACE.fullmatch(value) else value
+    if isinstance(value, int | float):
+        raise PydanticCustomError("datetime_format", "the time should be text such as 2024-03-10T12:00:00Z")
+    return value
+
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
 def _in_utc(time: datetime) -> datetime:
     # PostgreSQL reads no offset past sixteen hours, and Python no year past 9999.
     try:
@@ -140,14 +175,20 @@ def _in_utc(time: datetime) -> datetime:
 
 
 # Ids are any integers: one that cannot exist is not found, rather than malformed.
-Id = Annotated[int, Field(description="An integer; one that cannot exist is 404.", examples=[1])]
+Id = Annotated[
+    int, Field(description="An integer; one that cannot exist is 404.", examples=[1]), BeforeValidator(_no_boolean)
+]
 Text = Annotated[str, AfterValidator(_storable)]
 Title = Annotated[
-    str, Field(min_length=1, max_length=300, examples=["Top beaches in Florida"]), AfterValidator(_storable)
-]
+    str, Field(min_length=1, max_length=300, examples=["Top beaches in Florida"]),
+    AfterValidator(_storable), AfterValidator(_visible),
+]  # fmt: skip
 Content = Annotated[
-    str, Field(min_length=1, max_length=40_000, examples=["Check out these awesome beaches"]), AfterValidator(_storable)
-]
+    str, Field(min_length=1, max_length=40_000, examples=["Check out these awesome beaches"]),
+    AfterValidator(_storable), AfterValidator(_visible),
+]  # fmt: skip
+# What people tell things apart by.
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_storable), AfterValidator(_visible)]
 Email = Annotated[
     str, Field(max_length=320, examples=["ada@example.com"], json_schema_extra={"format": "email"}),
     AfterValidator(_storable), AfterValidator(_email),
@@ -178,4 +219,4 @@ Skip = Annotated[int, Field(ge=0, le=10_000)]
 Cursor = Annotated[
     str, Field(max_length=4000, description="From the `Link` header of another page; takes the place of `skip`.")
 ]
-Time = Annotated[datetime, AfterValidator(_in_utc)]
+Time = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]

@@ -1,6 +1,8 @@
 """What every route has in common: one shape of error, hostile input, request ids, methods, sizes."""
 
+import gzip
 import json
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -360,3 +362,49 @@ def test_a_server_whose_database_is_away_says_not_now(start_server: Callable[...
             connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
             dispose()
         assert browser.get("/posts", headers=person.headers).status_code == 200
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "br", "deflate", "zstd", "gzip, identity"])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/posts"), ("POST", "/vote"), ("PATCH", "/users/me")])
+def test_a_compressed_body_is_refused_as_one(
+    client: TestClient, person: Person, method: str, path: str, encoding: str
+) -> None:
+    headers = person.headers | {"Content-Encoding": encoding, "Content-Type": "application/json"}
+
+    response = client.request(method, path, content=gzip.compress(b"{}"), headers=headers)
+
+    assert_refused(response, 415, "unsupported_encoding")
+    assert response.headers["Accept-Encoding"] == "identity"
+
+
+def test_a_body_that_says_that_it_is_not_compressed_is_read(client: TestClient, person: Person) -> None:
+    headers = person.headers | {"Content-Encoding": "identity"}
+
+    assert client.post("/posts", json={"title": "t", "content": "c"}, headers=headers).status_code == 201
+
+
+def answer_to(server: Server, head: bytes) -> tuple[int, dict[str, Any]]:
+    """Status and body of the server's answer to these bytes, which no client would send."""
+    address = server.url.removeprefix("http://").rpartition(":")
+    with socket.create_connection((address[0], int(address[2])), timeout=20) as connection:
+        connection.sendall(head + b"Connection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    return int(answer.split(b" ", 2)[1]), json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+def test_a_request_has_one_host_and_an_encoded_target(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    host = b"Host: posts.example\r\n"
+
+    assert answer_to(server, b"GET /livez HTTP/1.1\r\n" + host) == (200, {"status": "ok"})
+    # As HAProxy asks whether a server lives.
+    assert answer_to(server, b"GET /livez HTTP/1.0\r\n") == (200, {"status": "ok"})
+    for hosts in (b"", host * 2, host + b"Host: other.example\r\n"):
+        status, body = answer_to(server, b"GET /livez HTTP/1.1\r\n" + hosts)
+        assert (status, body["code"]) == (400, "invalid_host")
+    assert answer_to(server, b"GET /livez HTTP/1.0\r\n" + host * 2)[0] == 400
+    for target in ("/posts?search=caf\xe9", "/posts/\xe9"):
+        for encoding in ("utf-8", "latin-1"):
+            status, body = answer_to(server, f"GET {target} HTTP/1.1\r\n".encode(encoding) + host)
+            assert (status, body["code"]) == (400, "bad_request")
+            assert "percent-encoded, as UTF-8" in body["detail"]

@@ -67,10 +67,10 @@ def test_read_only_and_unknown_fields_are_ignored_and_never_stored(
     client: TestClient, person: Person, other: Person, rows: Rows
 ) -> None:
     extra = {
-        "id": 7, "owner_id": other.id, "owner": {"id": other.id}, "created_at": "2000-01-01T00:00:00Z", "version": 9,
+        "id": 7_777_777, "owner_id": other.id, "owner": {"id": other.id}, "created_at": "2000-01-01T00:00:00Z", "version": 9,
         "updated_at": "2000-01-01T00:00:00Z", "votes": 99, "search": "x", "rating": 4,
     }  # fmt: skip
-    stored = "SELECT owner_id, id <> 7, created_at > now() - interval '1 minute', version FROM posts"
+    stored = "SELECT owner_id, id <> 7777777, created_at > now() - interval '1 minute', version FROM posts"
 
     post_id = client.post("/posts", json=NEW | extra, headers=person.headers).json()["id"]
     assert rows(stored) == [(person.id, True, True, 1)]
@@ -169,7 +169,9 @@ def test_a_list_is_a_bare_array_of_the_same_shape(
 
 @pytest.mark.parametrize("query", [
     "limit=0", "limit=-1", "limit=x", "skip=-1", "skip=10001", "sort=random", "owner_id=x", "published=perhaps",
-    "created_after=yesterday", "search=%00", "search=" + "x" * 501, "cursor=garbage", "cursor=%C3%BC",
+    "created_after=yesterday", "created_after=20240310", "created_before=1710028800", "created_after=1e9",
+    "created_after=-1", "created_after=2024-03-10T00:00:00 1", "created_after=2024-03-10 02:00 02:00 02:00",
+    "search=%00", "search=" + "x" * 501, "cursor=garbage", "cursor=%C3%BC",
     "created_before=0001-01-01T00:00:00%2B23:59", "created_after=9999-12-31T23:59:59-23:59", "created_after=1e400",
 ])  # fmt: skip
 def test_parameters_out_of_range_are_refused(client: TestClient, person: Person, query: str) -> None:
@@ -403,3 +405,68 @@ def test_a_post_that_becomes_a_draft_is_gone_for_others_with_its_votes_kept(
 
     client.patch(f"/posts/{post_id}", json={"published": True}, headers=person.headers)
     assert client.get(f"/posts/{post_id}", headers=other.headers).json()["votes"] == 1
+
+
+INVISIBLE = [
+    " ", "\t\n", "\N{NO-BREAK SPACE}", "\N{IDEOGRAPHIC SPACE}", "\N{ZERO WIDTH SPACE}", "\N{ZERO WIDTH JOINER}" * 300,
+    "\N{RIGHT-TO-LEFT OVERRIDE}", "\N{RIGHT-TO-LEFT ISOLATE}\N{POP DIRECTIONAL ISOLATE}", "\N{HANGUL FILLER}",
+    "\N{HALFWIDTH HANGUL FILLER}", "\N{HANGUL CHOSEONG FILLER}", "\N{BRAILLE PATTERN BLANK}", "\N{SOFT HYPHEN}",
+    "\N{ZERO WIDTH NO-BREAK SPACE}", "\N{VARIATION SELECTOR-16}", "\N{COMBINING GRAPHEME JOINER}", "\N{TAG SPACE}",
+    "\N{WORD JOINER} \N{LINE SEPARATOR}", "\x01\x7f\x85",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("invisible", INVISIBLE)
+@pytest.mark.parametrize("field", ["title", "content"])
+def test_a_text_that_nobody_can_see_is_refused(
+    client: TestClient, person: Person, make_post: Callable[..., int], rows: Rows, field: str, invisible: str
+) -> None:
+    post_id = make_post(person)
+    before = rows("SELECT posts::text FROM posts")
+    body = NEW | {field: invisible}
+
+    for method, path in (("POST", "/posts"), ("PUT", f"/posts/{post_id}"), ("PATCH", f"/posts/{post_id}")):
+        response = client.request(method, path, json=body, headers=person.headers)
+        assert_refused(response, 422, "validation_failed")
+        assert response.json()["detail"] == [
+            {"type": "string_invisible", "loc": ["body", field], "msg": "String should have a visible character"}
+        ]
+    assert rows("SELECT posts::text FROM posts") == before
+
+
+@pytest.mark.parametrize(
+    "visible", [f"{INVISIBLE[4]}a", "\N{ZERO WIDTH JOINER}\N{WOMAN}\N{ZERO WIDTH JOINER}\N{PERSONAL COMPUTER}", ".",
+                "\N{COMBINING ACUTE ACCENT}", "\N{BRAILLE PATTERN DOTS-1}", "  x  ", "\N{HANGUL SYLLABLE GA}"]
+)  # fmt: skip
+def test_a_text_with_one_visible_character_is_kept_as_it_is(
+    client: TestClient, person: Person, rows: Rows, visible: str
+) -> None:
+    body = {"title": visible, "content": visible}
+
+    assert client.post("/posts", json=body, headers=person.headers).status_code == 201
+    assert rows("SELECT title, content FROM posts") == [(visible, visible)]
+
+
+@pytest.mark.parametrize(
+    ("query", "is_found"),
+    [
+        ("created_after=2024-03-10", True),
+        ("created_after=2024-03-10T12:00:00Z", False),
+        ("created_after=2024-03-10T12:30:00%2B02:00", True),
+        ("created_after=2024-03-10T12:30:00+02:00", True),
+        ("created_after=2024-03-10T12:30:00.5+0200", True),
+        ("created_after=2024-03-10T14:30:00+02:00", False),
+        ("created_after=2024-03-10T12:30+02:00", True),
+        ("created_before=2024-03-11", True),
+        ("created_before=2024-03-10 11:00:00", False),
+    ],
+)
+def test_times_in_a_query_are_understood_as_people_write_them(
+    client: TestClient, person: Person, make_post: Callable[..., int], query: str, is_found: bool
+) -> None:
+    make_post(person, created_at="2024-03-10 11:30:00+00")
+
+    response = client.get(f"/posts?{query}", headers=person.headers)
+
+    assert response.status_code == 200
+    assert len(response.json()) == is_found

@@ -158,3 +158,15 @@ def test_a_vote_shows_in_the_next_answer(client: TestClient, person: Person, oth
         (theirs,) = client.get("/posts", headers=other.headers).json()
         assert (mine["votes"], mine["voted"]) == (int(voted), voted)
         assert (theirs["votes"], theirs["voted"]) == (int(voted), False)
+
+
+@pytest.mark.parametrize("vote_dir", [0, 1])
+@pytest.mark.parametrize("post_id", [True, False])
+def test_true_is_no_id(client: TestClient, person: Person, rows: Rows, post_id: bool, vote_dir: int) -> None:
+    rows("INSERT INTO posts (id, title, content, owner_id) VALUES (1, 't', 'c', :id) RETURNING 1", id=person.id)
+
+    response = client.post("/vote", json={"post_id": post_id, "vote_dir": vote_dir}, headers=person.headers)
+
+    assert_refused(response, 422, "validation_failed")
+    assert response.json()["detail"][0]["loc"] == ["body", "post_id"]
+    assert rows("SELECT 1 FROM votes") == []
