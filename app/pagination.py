@@ -5,20 +5,20 @@ import hashlib
 import hmac
 import json
 from collections.abc import Sequence
-from functools import lru_cache
-from urllib.parse import parse_qsl, urlencode
 
 from app.config import get_settings
 from app.errors import MalformedCursor
 
 SIGNATURE_BYTES = 12
+# Common proxies read an answer's head into one buffer of 4 KB, and answer 502 where it does not fit.
+MAX_LINK_BYTES = 2048
 
-CursorValue = str | int | float | None
+CursorValue = str | int | float | list[int] | None
 
 
 def seal(values: Sequence[CursorValue]) -> str:
     """A cursor: the values as URL-safe text, signed, so that what `unseal` returns is what was sealed here."""
-    payload = json.dumps(list(values), separators=(",", ":")).encode()
+    payload = json.dumps(list(values), separators=(",", ":"), ensure_ascii=False).encode()
     return _encoded(_signature(payload, get_settings().signing_secret) + payload)
 
 
@@ -46,20 +46,20 @@ def id_of(cursor: str, made_for: str) -> int:
     raise MalformedCursor
 
 
-@lru_cache(maxsize=4096)
-def link_header(path: str, query: bytes, **cursors: str | None) -> str | None:
-    """`Link` (RFC 8288) to the same path and parameters with each cursor, by relation; None where there is none.
+def link_header(parameters: str, *, next: str | None = None, prev: str | None = None) -> str | None:  # noqa: A002
+    """`Link` (RFC 8288) to the pages with these cursors; None where there is none.
 
-    `query` is the query string as it was sent. Many ask for the same page, so the newest answers are remembered.
+    `parameters` are those of the list, URL-encoded. A reference of a query alone resolves against the address of the
+    request, whatever prefixes proxies put before its path. Where both do not fit into `MAX_LINK_BYTES`, `prev` is left
+    out.
     """
-    parameters = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    kept = [(name, value) for name, value in parameters if name not in {"cursor", "skip"}]
     links = [
-        f'<{path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="{relation}"'
-        for relation, cursor in cursors.items()
+        f'<?{parameters}{"&" if parameters else ""}cursor={cursor}>; rel="{relation}"'
+        for relation, cursor in (("next", next), ("prev", prev))
         if cursor is not None
     ]
-    return ", ".join(links) or None
+    header = ", ".join(links)
+    return (header if len(header) <= MAX_LINK_BYTES else links[0]) or None
 
 
 def _encoded(sealed: bytes) -> str:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 from bench.contestants import Server, constant_body
 from bench.data import Dataset
@@ -95,7 +96,7 @@ def _next_path(link: str) -> str | None:
     for part in link.split(", "):
         address, _, relation = part.partition(">; ")
         if relation == 'rel="next"':
-            return address.removeprefix("<")
+            return urljoin("/posts", address.removeprefix("<"))
     return None
 
 

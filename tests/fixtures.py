@@ -154,6 +154,17 @@ def cast_votes(database: Engine) -> Callable[[int, list[Person]], None]:
     return cast
 
 
+def linked(response: httpx2.Response, relation: str = "next") -> str | None:
+    """Where the answer's `Link` leads: path and query. It is relative to the address of the request."""
+    link = response.links.get(relation)
+    return None if link is None else response.url.join(link["url"]).raw_path.decode()
+
+
+def located(response: httpx2.Response) -> str:
+    """The path to which the answer's `Location` leads."""
+    return response.url.join(response.headers["Location"]).path
+
+
 @contextmanager
 def counted_queries(engine: Engine) -> Iterator[list[str]]:
     """The statements that the engine, and that of the lanes, run inside the block, in order."""

@@ -1,11 +1,18 @@
 """Which pages of other origins a browser lets call. Starlette's, but for a refusal in our one shape."""
 
+import re
+
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.problems import problem_response
+
+# A cache must not give a page of one origin the answer that another origin got, or a client without any.
+VARY = (b"vary", b"Origin")
+# The answer repeats the names of headers that a preflight asks for: names, and not more than fit into a proxy's buffer.
+_HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, \t-]{0,1024}")
 
 
 class Cors(CORSMiddleware):
@@ -13,12 +20,21 @@ class Cors(CORSMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and b"origin" not in dict(scope["headers"]):
-            await self.app(scope, receive, send)
+
+            async def send_with_vary(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    message["headers"].append(VARY)
+                await send(message)
+
+            await self.app(scope, receive, send_with_vary)
         else:
             await super().__call__(scope, receive, send)
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)
+        if not _HEADER_NAMES.fullmatch(request_headers.get("access-control-request-headers", "")):
+            del response.headers["Access-Control-Allow-Headers"]
+            response.status_code, response.body = 400, b"Disallowed CORS headers"
         return response if response.status_code < 400 else _Refusal(response)
 
 

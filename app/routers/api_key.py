@@ -19,7 +19,7 @@ from app.errors import (
 from app.oauth2 import CurrentUser, Route, Token
 from app.problems import headers, responses
 from app.routers.idempotent import IdempotentRequest, respond_once
-from app.routers.paged import link_header
+from app.routers.paged import linked
 from app.schemas.api_key import ApiKeyIn, ApiKeyOut, NewApiKey
 from app.schemas.types import Cursor, Id, Limit
 from app.services import api_key
@@ -42,20 +42,18 @@ def create_api_key(
     new: ApiKeyIn, token: Token, caller: CurrentUser, db: SessionDep, once: IdempotentRequest, request: Request
 ) -> Response:
     """Make a key with which a program acts for one. The key itself is shown this once."""
-    keys_path = f"{request.scope['root_path']}/api-keys"
 
     def create() -> tuple[NewApiKey, str]:
         made = api_key.create(db, caller, token.session_id, new)
-        return made, f"{keys_path}/{made.id}"
+        return made, f"/api-keys/{made.id}"
 
-    return respond_once(db, once, caller.id, create, is_secret=True)
+    return respond_once(db, once, caller.id, create, http_request=request, is_secret=True)
 
 
 @router.get("", response_model=list[ApiKeyOut], responses=responses(NotAuthenticated, MalformedCursor))
 def list_api_keys(
     caller: CurrentUser,
     db: SessionDep,
-    request: Request,
     response: Response,
     limit: Annotated[Limit, Query()] = 10,
     cursor: Annotated[Cursor | None, Query()] = None,
@@ -65,7 +63,8 @@ def list_api_keys(
     keys = api_key.list_own(db, caller.id, after_id=after_id, limit=limit + 1)
     if len(keys) > limit:
         keys = keys[:limit]
-        response.headers["Link"] = link_header(request, next=pagination.seal(["api_keys", keys[-1].id])) or ""
+        following = pagination.seal(["api_keys", keys[-1].id])
+        response.headers["Link"] = pagination.link_header(linked({"limit": limit}), next=following) or ""
     return keys
 
 

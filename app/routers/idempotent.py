@@ -14,6 +14,8 @@ from starlette.responses import Response
 
 from app import encryption
 from app.config import get_settings
+from app.middleware.paths import VERSION_PREFIX
+from app.routers.paged import relative_location
 from app.services import idempotency
 
 KeyHeader = Annotated[
@@ -48,10 +50,14 @@ def respond_once(
     user_id: int | None,
     create: Callable[[], tuple[BaseModel, str | None]],
     *,
+    http_request: Request | None = None,
     status: int = 201,
     is_secret: bool = False,
 ) -> Response:
-    """What `create` made and its location, or the answer kept from the first time; a secret one is kept encrypted."""
+    """What `create` made and its location, or the answer kept from the first time; a secret one is kept encrypted.
+
+    The location is a path of this API, such as `/posts/7`; `Location` is relative to the `http_request`.
+    """
 
     def effect() -> idempotency.Answer:
         created, location = create()
@@ -59,12 +65,14 @@ def respond_once(
         return idempotency.Answer(status, encryption.encrypt(body) if is_secret else body, location)
 
     answer = idempotency.once(db, request and request.of(user_id), effect)
-    if not is_secret:
-        return respond_with(answer)
-    body, _ = encryption.decrypt(answer.body)
-    response = respond_with(replace(answer, body=body))
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    if answer.location is not None and http_request is not None:
+        # The release before kept `/v1/posts/7`.
+        location = relative_location(http_request, answer.location.removeprefix(VERSION_PREFIX))
+        answer = replace(answer, location=location)
+    if is_secret:
+        body, _ = encryption.decrypt(answer.body)
+        answer = replace(answer, body=body)
+    return respond_with(answer)
 
 
 def respond_with(answer: idempotency.Answer) -> Response:

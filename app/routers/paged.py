@@ -1,10 +1,10 @@
 """Pages over HTTP: cursors in Link headers, ETags, 304; and for single posts If-Match."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, TypeVar
-from urllib.parse import parse_qsl
+from typing import Any, Generic, NamedTuple, TypeVar
+from urllib.parse import parse_qsl, urlencode
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
@@ -17,25 +17,56 @@ from app.middleware.request_context import header
 from app.services.feed import Reading
 
 # The answer is the caller's own, and may be kept, but asked for again each time.
-PRIVATE = ((b"cache-control", b"private, no-cache"), (b"vary", b"Authorization, Cookie, Accept"))
+PRIVATE = ((b"cache-control", b"private, no-cache"), (b"vary", b"Authorization, Cookie, X-API-Key, Accept"))
 LARGEST_VERSION = 2**31 - 1
+# Parsed queries are remembered: 4,096 of at most 256 bytes, with their parameters at most 2 KB each, so 8 MB.
+MAX_REMEMBERED_QUERIES = 4096
+MAX_REMEMBERED_QUERY_BYTES = 256
+# Of these a cursor knows better.
+_NOT_IN_LINKS = frozenset({"cursor", "skip", "search"})
 
 Parameters = TypeVar("Parameters", bound=BaseModel)
 
 
-@lru_cache(maxsize=4096)
-def read_query(model: type[Parameters], query: bytes) -> Parameters:
+class Query(NamedTuple, Generic[Parameters]):
+    """The parameters in a query string, and those of them that links to other pages repeat, URL-encoded."""
+
+    parameters: Parameters
+    linked: str
+
+
+def read_query(model: type[Parameters], query: bytes) -> Query[Parameters]:
     """The parameters in a query string, as FastAPI would read them; of a name that is repeated the last one counts.
 
     FastAPI works out anew for each request which fields of the model are lists, which takes longer than all else that
-    is done for a page. Many ask for the same page, so the newest answers are remembered.
+    is done for a page. Many ask for the same page, so the newest short queries are remembered.
     Raises `RequestValidationError`.
     """
+    return (_remembered_query if len(query) <= MAX_REMEMBERED_QUERY_BYTES else _parsed_query)(model, query)
+
+
+def _parsed_query(model: type[Parameters], query: bytes) -> Query[Parameters]:
     try:
-        return model.model_validate(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)))
+        parameters = model.model_validate(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)))
     except ValidationError as error:
         problems = error.errors(include_url=False)
         raise RequestValidationError([{**problem, "loc": ("query", *problem["loc"])} for problem in problems]) from None
+    given = parameters.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude=_NOT_IN_LINKS)
+    return Query(parameters, linked(given))
+
+
+_remembered_query = lru_cache(maxsize=MAX_REMEMBERED_QUERIES)(_parsed_query)
+
+
+def linked(parameters: Mapping[str, object]) -> str:
+    """The parameters that links to other pages repeat, URL-encoded; those that are None are left out."""
+    return urlencode(
+        {
+            name: str(value).lower() if isinstance(value, bool) else value
+            for name, value in parameters.items()
+            if value is not None
+        }
+    )
 
 
 def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
@@ -52,14 +83,19 @@ def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
     ]
 
 
-def link_header(request: Request, **cursors: str | None) -> str | None:
-    """`Link` to this request's own path and parameters, with other cursors."""
-    return pagination.link_header(request.scope["path"], request.scope["query_string"], **cursors)
+def relative_location(request: Request, path: str) -> str:
+    """`Location` of a path of this API, relative to the address of the request.
+
+    So it resolves behind whatever prefix a proxy took away, and below `/v1` where the request came in there.
+    """
+    asked = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    has_slash = (request.scope.get("raw_path") or b"").endswith(b"/")
+    return "../" * (asked.count("/") - 1 + has_slash) + path.removeprefix("/")
 
 
-def respond_with_page(request: Request, reading: Reading) -> Response:
-    """200 with a bare array, or 304 where the client has it."""
-    link = link_header(request, next=reading.page.next_cursor, prev=reading.page.previous_cursor)
+def respond_with_page(request: Request, reading: Reading, linked: str) -> Response:
+    """200 with a bare array, or 304 where the client has it; `linked` are the parameters that links repeat."""
+    link = pagination.link_header(linked, next=reading.page.next_cursor, prev=reading.page.previous_cursor)
     links = () if link is None else ((b"link", link.encode()),)
     return _respond(request, reading.etag, lambda: b"[" + reading.posts + b"]", *links)
 

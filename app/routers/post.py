@@ -64,20 +64,26 @@ IF_NONE_MATCH: dict[str, Any] = {
 )
 async def list_posts(token: ScopedToken, request: Request) -> Response:
     """List posts with their votes. `Link` leads to the pages before and after."""
-    wanted = read_query(PageParameters, request.scope["query_string"])
+    wanted, linked = read_query(PageParameters, request.scope["query_string"])
     is_drafts = wanted.published is False
+    position = feed.position_of(wanted.cursor, wanted.sort) if wanted.cursor else None
+    words = wanted.search or None
+    if position is not None and position.search is not None:
+        if words not in {None, position.search}:
+            raise MalformedCursor
+        words = position.search
     query = feed.PageQuery(
         order=wanted.sort,
         limit=wanted.limit,
         skip=wanted.skip,
-        search=wanted.search or None,
+        search=words,
         owner_id=token.user_id if is_drafts and wanted.owner_id is None else wanted.owner_id,
         is_drafts=is_drafts,
         created_after=wanted.created_after,
         created_before=wanted.created_before,
-        position=feed.position_of(wanted.cursor, wanted.sort) if wanted.cursor else None,
+        position=position,
     )
-    return respond_with_page(request, await lanes.readings().submit(feed.Question(token, query)))
+    return respond_with_page(request, await lanes.readings().submit(feed.Question(token, query)), linked)
 
 
 @router.post(
@@ -91,13 +97,12 @@ async def list_posts(token: ScopedToken, request: Request) -> Response:
 )
 def create_post(new: PostIn, caller: ScopedUser, db: SessionDep, once: IdempotentRequest, request: Request) -> Response:
     """Write a post."""
-    posts_path = f"{request.scope['root_path']}/posts"
 
     def create() -> tuple[PostOut, str]:
         written = post.write(db, caller, new)
-        return _flat(written), f"{posts_path}/{written.id}"
+        return _flat(written), f"/posts/{written.id}"
 
-    response = respond_once(db, once, caller.id, create)
+    response = respond_once(db, once, caller.id, create, http_request=request)
     response.headers["ETag"] = f'"{FIRST_VERSION}"'  # Also of an answer that was kept: it is of that version.
     return response
 

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from starlette.requests import Request
 from starlette.responses import Response
 
 from app import models, pagination
@@ -11,7 +10,7 @@ from app.database import SessionDep
 from app.errors import MalformedCursor, NotAuthenticated
 from app.oauth2 import CurrentUser, Route
 from app.problems import responses
-from app.routers.paged import link_header
+from app.routers.paged import linked
 from app.schemas.security_event import SecurityEvent
 from app.schemas.types import Cursor, Limit, Skip
 from app.services import security_event
@@ -23,20 +22,18 @@ router = APIRouter(prefix="/users/me/security-events", tags=["users"], route_cla
 def list_my_security_events(
     caller: CurrentUser,
     db: SessionDep,
-    request: Request,
     response: Response,
     limit: Annotated[Limit, Query()] = 10,
     skip: Annotated[Skip, Query()] = 0,
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[models.SecurityEvent]:
     """List what happened to one's account, the newest first: sign-ins, changes of the password, and the like."""
-    response.headers["Cache-Control"] = "no-store"
     before_id = _before(cursor) if cursor else None
     events = security_event.list_own(db, caller.id, before_id=before_id, limit=limit + 1, skip=0 if cursor else skip)
     if len(events) > limit:
         events = events[:limit]
         following = pagination.seal(["security_events", events[-1].id])
-        response.headers["Link"] = link_header(request, next=following) or ""
+        response.headers["Link"] = pagination.link_header(linked({"limit": limit}), next=following) or ""
     return [*events]
 
 

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
-from starlette.requests import Request
 from starlette.responses import Response
 
 from app import pagination
@@ -12,7 +11,7 @@ from app.errors import MalformedCursor, NotAuthenticated, SessionNotFound
 from app.models.base import LARGEST_KEY
 from app.oauth2 import CurrentUser, Route, Token
 from app.problems import responses
-from app.routers.paged import link_header
+from app.routers.paged import linked
 from app.schemas.session import SessionOut
 from app.schemas.types import Cursor, Id, Limit
 from app.services import session
@@ -25,7 +24,6 @@ def list_sessions(
     token: Token,
     caller: CurrentUser,
     db: SessionDep,
-    request: Request,
     response: Response,
     limit: Annotated[Limit, Query()] = 100,
     cursor: Annotated[Cursor | None, Query()] = None,
@@ -36,7 +34,7 @@ def list_sessions(
     if len(found) > limit:
         found = found[:limit]
         following = pagination.seal(["sessions", found[-1].id])
-        response.headers["Link"] = link_header(request, next=following) or ""
+        response.headers["Link"] = pagination.link_header(linked({"limit": limit}), next=following) or ""
     return [SessionOut.model_validate(one).model_copy(update={"current": one.id == token.session_id}) for one in found]
 
 

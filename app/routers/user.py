@@ -27,7 +27,7 @@ from app.errors import (
 from app.oauth2 import Admin, CredentialsRoute, CurrentUser, OptionalUser, ScopedToken, ScopedUser, Token
 from app.problems import headers, responses
 from app.routers.idempotent import IdempotentRequest, respond_once
-from app.routers.paged import link_header, respond_with_page
+from app.routers.paged import linked, respond_with_page
 from app.schemas.post import PostWithVotes
 from app.schemas.types import Cursor, Id, Limit, Skip, Text, placeholder_email
 from app.schemas.user import Account, NewUser, Profile, UserChange, UserIn
@@ -56,16 +56,15 @@ def _profile(account: models.User, caller: models.User | None) -> Profile:
 )
 async def sign_up(new: UserIn, once: IdempotentRequest, request: Request) -> Response:
     """Sign up. The e-mail address identifies the account, however it is cased."""
-    users_path = f"{request.scope['root_path']}/users"
 
     def create(db: Session) -> tuple[NewUser, str]:
         account = user.sign_up(db, new)
-        return NewUser.model_validate(account), f"{users_path}/{account.id}"
+        return NewUser.model_validate(account), f"/users/{account.id}"
 
     def commit() -> Response:
         limits.spend(limits.SIGN_UP_FROM_ADDRESS, context.client_address.get() or "")
         with transaction() as db:
-            return respond_once(db, once, None, lambda: create(db))
+            return respond_once(db, once, None, lambda: create(db), http_request=request)
 
     return await passwords.in_hashing_thread(None, request.receive, commit)
 
@@ -74,7 +73,6 @@ async def sign_up(new: UserIn, once: IdempotentRequest, request: Request) -> Res
 def list_users(
     _: Admin,
     db: SessionDep,
-    request: Request,
     response: Response,
     limit: Annotated[Limit, Query()] = 10,
     skip: Annotated[Skip, Query()] = 0,
@@ -91,7 +89,9 @@ def list_users(
     if len(accounts) > limit:
         accounts = accounts[:limit]
         following = pagination.seal(["users", accounts[-1].id])
-        response.headers["Link"] = link_header(request, next=following) or ""
+        # Without `email`, which one account has.
+        kept = linked({"limit": limit, "role": role, "is_active": is_active})
+        response.headers["Link"] = pagination.link_header(kept, next=following) or ""
     return [*accounts]
 
 
@@ -125,7 +125,8 @@ async def list_my_votes(
         voter_id=token.user_id,
         position=feed.position_of(cursor, "voted") if cursor else None,
     )
-    return respond_with_page(request, await lanes.readings().submit(feed.Question(token, query)))
+    reading = await lanes.readings().submit(feed.Question(token, query))
+    return respond_with_page(request, reading, linked({"limit": limit}))
 
 
 @router.get("/{id}", response_model=Profile, responses=responses(UserNotFound))

@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.config import Sort, get_settings
-from app.schemas.types import Content, Cursor, Id, Limit, Skip, Text, Time, Title
+from app.schemas.types import Content, Cursor, Id, Limit, SearchText, Skip, Time, Title
 from app.schemas.user import Profile
 
 
@@ -16,8 +16,10 @@ class PageParameters(BaseModel):
 
     limit: Limit = 10
     skip: Skip = 0
-    search: Text | None = Field(
-        None, max_length=500, description='Words, "phrases", -exclusions; the last word may be unfinished.'
+    search: SearchText | None = Field(
+        None,
+        description='Words, "phrases", -exclusions; the last word may be unfinished. At most 1,000 bytes in UTF-8. '
+        "A cursor repeats it: with `cursor`, it may be left out, and must not be another.",
     )
     sort: Sort = Field(
         get_settings().default_sort, description="By time, by votes, or by votes that weigh less with age."

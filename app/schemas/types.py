@@ -1,5 +1,6 @@
 """Kinds of value that several schemas use: text that PostgreSQL can keep, e-mail addresses, names, ids."""
 
+import json
 import re
 import unicodedata
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ MOST_PASSWORD_CODE_POINTS = 128
 MAX_PAGE_SIZE = 100
 # Has no mailboxes, and never will (RFC 2606).
 FALLBACK_HOST = "example.com"
+# A cursor repeats the search, and has to fit into a `Link` of 2 KB.
+MAX_SEARCH_BYTES = 1_000
 USERNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 
@@ -138,6 +141,12 @@ def _uncommon(password: str) -> str:
     return password
 
 
+def _fits_into_cursor(text: str) -> str:
+    if len(json.dumps(text, ensure_ascii=False).encode(errors="surrogatepass")) - len('""') > MAX_SEARCH_BYTES:
+        raise PydanticCustomError("string_too_long", "String should take at most 1000 bytes in UTF-8")
+    return text
+
+
 _INTEGER = TypeAdapter(int)
 
 
@@ -179,6 +188,7 @@ Id = Annotated[
     int, Field(description="An integer; one that cannot exist is 404.", examples=[1]), BeforeValidator(_no_boolean)
 ]
 Text = Annotated[str, AfterValidator(_storable)]
+SearchText = Annotated[Text, Field(max_length=500), AfterValidator(_fits_into_cursor)]
 Title = Annotated[
     str, Field(min_length=1, max_length=300, examples=["Top beaches in Florida"]),
     AfterValidator(_storable), AfterValidator(_visible),

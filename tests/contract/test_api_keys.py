@@ -18,7 +18,7 @@ from app.services import api_key
 from tests.contract.answers import assert_refused, assert_unauthenticated
 from tests.contract.conftest import Rows
 from tests.contract.test_public_routes import OPERATIONS, PUBLIC, body_of
-from tests.fixtures import PASSWORD, Person, counted_queries
+from tests.fixtures import PASSWORD, Person, counted_queries, linked, located
 from tests.races.waiting import wait_until
 
 # What a key may call, as far as its scopes go; nothing else, whatever routes there will be.
@@ -77,7 +77,7 @@ def test_a_key_is_made_shown_once_and_kept_as_a_hash(client: TestClient, person:
     assert bytes(kept) == hashlib.sha256(made["key"].encode()).digest()
     assert rows("SELECT user_id, kind, expires_at = 'infinity', ends_at = 'infinity' FROM sessions WHERE id = :id",
                 id=made["id"]) == [(person.id, "api_key", True, True)]  # fmt: skip
-    shown = client.get(response.headers["Location"], headers=person.headers)
+    shown = client.get(located(response), headers=person.headers)
     assert shown.json() == {name: value for name, value in made.items() if name != "key"}
 
 
@@ -151,7 +151,7 @@ def test_keys_are_listed_by_page_and_only_ones_own(
         make_key(other, name="not mine")
 
     first = client.get("/api-keys?limit=3", headers=person.headers)
-    rest = client.get(first.links["next"]["url"], headers=person.headers)
+    rest = client.get(str(linked(first)), headers=person.headers)
 
     assert [key["name"] for key in first.json() + rest.json()] == [f"key {number}" for number in range(5)]
     assert "next" not in rest.links

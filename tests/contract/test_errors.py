@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from app.main import app
 from tests.contract.answers import OF_EACH_REQUEST, PROBLEM_KEYS, assert_refused
 from tests.contract.conftest import Rows
-from tests.fixtures import Person, Server
+from tests.fixtures import Person, Server, located
 
 JSON = "application/json"
 # Every route that takes a JSON body, and a body that it accepts.
@@ -176,7 +176,7 @@ def test_head_answers_like_get_without_a_body(
     address = path.replace("posts/1", f"posts/{make_post(admin)}").replace("users/1", f"users/{admin.id}")
     if "api-keys/1" in path:
         new = {"name": "backup", "scopes": ["read"]}
-        address = client.post("/api-keys", json=new, headers=admin.headers).headers["Location"]
+        address = located(client.post("/api-keys", json=new, headers=admin.headers))
 
     get, head = (client.request(method, address, headers=admin.headers) for method in ("GET", "HEAD"))
 

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from tests.contract.answers import assert_refused
 from tests.contract.conftest import Rows
-from tests.fixtures import Person
+from tests.fixtures import Person, located
 
 NEW = {"title": "Top beaches", "content": "Check these out"}
 FLAT = {"id", "title", "content", "published", "created_at", "updated_at", "owner_id", "owner"}
@@ -36,7 +36,7 @@ def test_a_post_is_written_and_answered_flat(client: TestClient, person: Person,
     assert (body["title"], body["content"], body["published"]) == ("Top beaches", "Check these out", True)
     assert body["owner_id"] == body["owner"]["id"] == person.id
     assert datetime.fromisoformat(body["created_at"]).utcoffset() == timedelta(0)
-    assert response.headers["Location"] == f"/posts/{body['id']}"
+    assert located(response) == f"/posts/{body['id']}"
     assert rows("SELECT id, title, content, published, owner_id FROM posts") == [
         (body["id"], "Top beaches", "Check these out", True, person.id)
     ]

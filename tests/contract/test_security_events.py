@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from tests.contract.answers import assert_refused
 from tests.contract.conftest import Rows
-from tests.fixtures import PASSWORD, Person
+from tests.fixtures import PASSWORD, Person, linked
 
 PATH = "/users/me/security-events"
 
@@ -57,7 +57,7 @@ def test_a_walk_by_cursor_meets_each_event_once_whatever_happens_meanwhile(
     while following:
         response = client.get(following, headers=person.headers)
         met += [event["id"] for event in response.json()]
-        following = response.links["next"]["url"] if response.links else None
+        following = linked(response)
         connection.execute(
             text("INSERT INTO security_events (user_id, event) VALUES (:id, 'signed_in')"), {"id": person.id}
         )

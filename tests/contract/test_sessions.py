@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from app.refresh_tokens import RefreshToken
 from tests.contract.answers import assert_refused, assert_unauthenticated
 from tests.contract.conftest import Rows
-from tests.fixtures import PASSWORD, Person
+from tests.fixtures import PASSWORD, Person, linked
 
 Pair = dict[str, Any]
 
@@ -274,11 +274,12 @@ def test_sessions_are_listed_page_by_page(
 ) -> None:
     rows("INSERT INTO sessions (user_id, expires_at) SELECT :id, now() + interval '1 day' FROM generate_series(1, 6) "
          "RETURNING 1", id=person.id)  # fmt: skip
-    path, pages = "/sessions?limit=3", []
+    path: str | None = "/sessions?limit=3"
+    pages = []
     while path:
         response = client.get(path, headers=person.headers)
         pages.append([session["id"] for session in response.json()])
-        path = response.links.get("next", {}).get("url", "")
+        path = linked(response)
 
     assert [len(page) for page in pages] == [3, 3, 1]
     everything = [session_id for page in pages for session_id in page]

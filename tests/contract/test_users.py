@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from tests.contract.answers import assert_refused, assert_unauthenticated
 from tests.contract.conftest import Rows
-from tests.fixtures import PASSWORD, Person, Server
+from tests.fixtures import PASSWORD, Person, Server, linked, located
 
 JSON = {"Content-Type": "application/json"}
 NEW = {"email": "Ada@Example.com", "password": "analytical engine"}
@@ -32,7 +32,7 @@ def test_signing_up_makes_an_account_named_after_its_id(client: TestClient, rows
     assert set(body) == {"id", "email", "username", "created_at"}
     assert body["email"] == "Ada@Example.com"
     assert body["username"] == f"user{body['id']}"
-    assert response.headers["Location"] == f"/users/{body['id']}"
+    assert located(response) == f"/users/{body['id']}"
     assert rows("SELECT id, email, email_canonical, role, is_active FROM users") == [
         (body["id"], "Ada@Example.com", "ada@example.com", "user", True)
     ]
@@ -41,8 +41,8 @@ def test_signing_up_makes_an_account_named_after_its_id(client: TestClient, rows
 def test_location_of_a_new_account_leads_to_its_profile_also_below_v1(client: TestClient) -> None:
     response = client.post("/v1/users/", json=NEW)
 
-    assert response.headers["Location"] == f"/v1/users/{response.json()['id']}"
-    assert client.get(response.headers["Location"]).json()["id"] == response.json()["id"]
+    assert located(response) == f"/v1/users/{response.json()['id']}"
+    assert client.get(located(response)).json()["id"] == response.json()["id"]
 
 
 def test_times_are_rfc_3339_in_utc(client: TestClient) -> None:
@@ -595,7 +595,7 @@ def test_an_admin_walks_all_accounts_by_the_link_header(
     while address:
         response = client.get(address, headers=admin.headers)
         seen += [account["id"] for account in response.json()]
-        address = response.links.get("next", {}).get("url")
+        address = linked(response)
 
     assert seen == [each.id for each in people]
 

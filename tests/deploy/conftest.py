@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,14 @@ def replaced(text: str, *pairs: tuple[str, str]) -> str:
     return text
 
 
-def write_nginx(folder: Path, port: int, upstream_port: int, listen: str = "plain") -> list[str]:
+def one_line_each(pattern: str, ports: Sequence[int]) -> tuple[str, str]:
+    """For `replaced`: in the place of the line of one server a line for each of these. Groups 1 and 2 are its name."""
+    name = r"\g<2>{}\g<3>" if "(" in pattern else ""
+    lines = [rf"\g<1>{name.format(number)}127.0.0.1:{port}\g<rest>" for number, port in enumerate(ports, 1)]
+    return rf"^(.*){pattern}(?P<rest>.*)$", "\n".join(lines)
+
+
+def write_nginx(folder: Path, port: int, upstream_ports: Sequence[int], listen: str = "plain") -> list[str]:
     """Its command, with the files in place."""
     source = DEPLOY / "nginx"
     (folder / "temporary").mkdir(exist_ok=True)
@@ -85,7 +92,7 @@ def write_nginx(folder: Path, port: int, upstream_port: int, listen: str = "plai
         ("/var/lib/nginx/", f"{folder}/temporary/"),
     )
     (folder / "nginx.conf").write_text(main)
-    upstream = replaced((source / "upstream.conf").read_text(), (r"127\.0\.0\.1:8000", f"127.0.0.1:{upstream_port}"))
+    upstream = replaced((source / "upstream.conf").read_text(), one_line_each(r"127\.0\.0\.1:8000", upstream_ports))
     (folder / "upstream.conf").write_text(upstream)
     if listen == "plain":
         text = replaced((source / "plain.conf").read_text(), ("listen 8080", f"listen 127.0.0.1:{port}"))
@@ -100,13 +107,13 @@ def write_nginx(folder: Path, port: int, upstream_port: int, listen: str = "plai
     return [NGINX or "nginx", "-c", f"{folder}/nginx.conf", "-e", "stderr"]
 
 
-def write_haproxy(folder: Path, port: int, upstream_port: int) -> list[str]:
+def write_haproxy(folder: Path, port: int, upstream_ports: Sequence[int]) -> list[str]:
     """Its command, with the file in place."""
     pairs = [
         ("bind :::443 v4v6", f"bind 127.0.0.1:{port}"),
         ("/etc/haproxy/tls/", f"{folder}/haproxy-tls/"),
         ("/dev/log local0", "stdout format raw local0"),
-        (r"127\.0\.0\.1:8000", f"127.0.0.1:{upstream_port}"),
+        one_line_each(r"(server api)1( )127\.0\.0\.1:8000", upstream_ports),
     ]
     if os.geteuid() != 0:
         pairs.append((r"^    (user|group) haproxy\n", ""))  # There is nobody to become.
@@ -128,15 +135,15 @@ def folder_for_proxy() -> Iterator[Path]:
 
 
 @contextmanager
-def proxy_before(name: str, upstream_port: int, *, listen: str = "plain") -> Iterator[Proxy]:
-    """The proxy, as soon as it listens."""
+def proxy_before(name: str, *upstream_ports: int, listen: str = "plain") -> Iterator[Proxy]:
+    """The proxy before these servers, as soon as it listens."""
     skip_without(name)
     port = free_port()
     with folder_for_proxy() as folder, (folder / "output.log").open("wb") as output:
         if name == "nginx":
-            command = [*write_nginx(folder, port, upstream_port, listen), "-g", "daemon off;"]
+            command = [*write_nginx(folder, port, upstream_ports, listen), "-g", "daemon off;"]
         else:
-            command = [*write_haproxy(folder, port, upstream_port), "-db"]
+            command = [*write_haproxy(folder, port, upstream_ports), "-db"]
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         scheme = "http" if (name, listen) == ("nginx", "plain") else "https"
         proxy = Proxy(name, f"{scheme}://127.0.0.1:{port}", port, folder)
@@ -196,4 +203,4 @@ def proxy(server: Server, request: pytest.FixtureRequest) -> Iterator[Proxy]:
 def start_proxy() -> Iterator[Callable[..., Proxy]]:
     """Starts a proxy of the test's own: `start_proxy("nginx", 8000, listen="tls")`."""
     with ExitStack() as stack:
-        yield lambda name, port, **options: stack.enter_context(proxy_before(name, port, **options))
+        yield lambda name, *ports, **options: stack.enter_context(proxy_before(name, *ports, **options))

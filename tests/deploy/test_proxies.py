@@ -66,9 +66,9 @@ def test_the_program_itself_finds_nothing_wrong_with_the_file(name: str, listen:
     skip_without(name)
     with folder_for_proxy() as folder:
         if name == "nginx":
-            command = [*write_nginx(folder, free_port(), 8000, listen), "-t"]
+            command = [*write_nginx(folder, free_port(), [8000], listen), "-t"]
         else:
-            command = [*write_haproxy(folder, free_port(), 8000), "-c"]
+            command = [*write_haproxy(folder, free_port(), [8000]), "-c"]
         checked = subprocess.run(command, capture_output=True, text=True, check=False)
 
     said = checked.stdout + checked.stderr

@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 )
 from starlette.testclient import TestClient
 
+from tests.fixtures import linked
 from tests.model.site import Account, Post, Site
 
 PASSWORD = "correct horse battery"
@@ -287,7 +288,7 @@ class Machine(RuleBasedStateMachine):
         ids = [each["Post"]["id"] for each in page]
         assert page == [self.site.shown(walk.reader, post_id) for post_id in ids]
         walk.met += ids
-        walk.following = answer.links["next"]["url"] if "next" in answer.links else None
+        walk.following = linked(answer)
         assert len(walk.met) == len(set(walk.met)), "a post was met twice"
         met = [post_id for post_id in walk.met if post_id in walk.standing]
         assert met == (walk.standing if walk.following is None else walk.standing[: len(met)]), "a post was skipped"

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import URL, text
 
 from tests.conftest import ROOT, administration
-from tests.fixtures import PASSWORD, Person, Server
+from tests.fixtures import PASSWORD, Person, Server, linked
 from tests.mail_server import MailServer
 from tests.migrations.conftest import run_alembic
 from tests.races.waiting import wait_until
@@ -123,7 +123,7 @@ def assert_a_person_can_do_everything(servers: list[Server]) -> None:
         assert other.post("/vote", json={"post_id": ids[0], "vote_dir": 1}, headers=headers).status_code == 201
         assert one.post("/vote", json={"post_id": ids[0], "vote_dir": 1}, headers=headers).status_code == 409
         first = one.get("/posts", params={"limit": 7, "search": "title"}, headers=headers)
-        second = other.get(first.links["next"]["url"], headers=headers)
+        second = other.get(str(linked(first)), headers=headers)
         assert all(row["Post"]["created_at"].endswith("Z") for row in first.json() + second.json())
         assert [row["Post"]["id"] for row in first.json() + second.json()] == sorted(ids, reverse=True)
 

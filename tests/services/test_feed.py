@@ -18,7 +18,7 @@ from app.config import get_settings
 from app.database import at_once
 from app.routers.paged import respond_with_page
 from app.services import feed
-from tests.fixtures import Person
+from tests.fixtures import Person, linked
 from tests.services.walking import read
 
 MakePost = Callable[..., int]
@@ -73,7 +73,8 @@ def test_votes_outweigh_age_in_hot_where_they_are_many(
 @pytest.mark.parametrize(
     "wrong",
     ["limit=0", "limit=-1", "limit=x", "limit=1.5", "skip=-1", "skip=10001", "skip=99999999999999999999",
-     "sort=best", "published=perhaps", "created_after=yesterday", "owner_id=x", "search=" + "x" * 501],
+     "sort=best", "published=perhaps", "created_after=yesterday", "owner_id=x", "search=" + "x" * 501,
+     "search=" + "東" * 334],
 )  # fmt: skip
 def test_parameters_out_of_range_are_refused(client: TestClient, person: Person, wrong: str) -> None:
     assert client.get(f"/posts?{wrong}", headers=person.headers).status_code == 422
@@ -204,7 +205,7 @@ def test_search_finds(found: Callable[[str], set[str]], search: str, names: set[
      "& | ! ( ) : * < > ' \"",
      "'a", "a'b'c", "a\\'", "\\'a", "foo/b'ar", "http://a.b/c'd?e='f'", "-'", "-\"", '"-a', "-foo-bar", "--a-b--", "or",
      "a or", "or or", "-or", "<->", "!!", "a:*b", "a:*", "<b>x</b>", "%s", "%(search)s", "$1", "\\1", "\\1\\2", "' \\1",
-     "1e309", "-1", "- 1", "a@b.c", "/a/b/c'", "\u202e", "\ufeff", "😀", "é" * 500, "東" * 500, "a " * 250, "-a" * 250,
+     "1e309", "-1", "- 1", "a@b.c", "/a/b/c'", "\u202e", "\ufeff", "😀", "é" * 500, "東" * 333, "a " * 250, "-a" * 250,
      '"' * 500, "'" * 500, "é-" * 250],
 )  # fmt: skip
 def test_no_search_is_an_error(client: TestClient, person: Person, make_post: MakePost, search: str) -> None:
@@ -235,7 +236,7 @@ def test_search_survives_a_walk(client: TestClient, person: Person, make_post: M
         while url:
             response = client.get(url, headers=person.headers)
             met += [item["Post"]["id"] for item in response.json()]
-            url = response.links.get("next", {}).get("url")
+            url = linked(response)
         assert sorted(met) == posts
 
 
@@ -406,7 +407,7 @@ def test_page_that_the_client_has_is_not_serialized(
     def respond(reading: feed.Reading, if_none_match: str) -> Response:
         headers = [(b"if-none-match", f'"{if_none_match}"'.encode())]
         scope = {"type": "http", "path": "/posts", "query_string": b"", "headers": headers}
-        return respond_with_page(Request(scope), reading)
+        return respond_with_page(Request(scope), reading, "")
 
     had, not_had = read(connection, person, query), read(connection, person, query)
     assert respond(had, etag).status_code == 304
@@ -425,16 +426,16 @@ def test_links_walk_forwards_and_back_through_the_same_pages(
     def follow(url: str | None, relation: str) -> Iterator[Any]:
         while url:
             response = client.get(url, headers=person.headers)
-            yield [item["Post"]["id"] for item in response.json()], response.links
-            url = response.links.get(relation, {}).get("url")
+            yield [item["Post"]["id"] for item in response.json()], response
+            url = linked(response, relation)
 
     forwards = list(follow(f"/posts?sort={sort}&limit=2", "next"))
     assert [ids for ids, _ in forwards] == [listed(sort=sort)[n : n + 2] for n in (0, 2, 4)]
-    assert "prev" not in forwards[0][1]
-    assert "next" not in forwards[-1][1]
-    backwards = list(follow(forwards[-1][1]["prev"]["url"], "prev"))
+    assert "prev" not in forwards[0][1].links
+    assert "next" not in forwards[-1][1].links
+    backwards = list(follow(linked(forwards[-1][1], "prev"), "prev"))
     assert [ids for ids, _ in backwards] == [ids for ids, _ in forwards[-2::-1]]
-    assert "prev" not in backwards[-1][1]
+    assert "prev" not in backwards[-1][1].links
     assert len(five_posts) == 5
 
 
@@ -442,12 +443,13 @@ def test_links_keep_the_filters_and_leave_skip_behind(client: TestClient, person
     posts = [make_post(person, title="needle") for _ in range(6)]
     url = f"/posts?sort=old&search=needle&owner_id={person.id}&limit=2&skip=1"
     first = client.get(url, headers=person.headers)
-    following = first.links["next"]["url"]
+    following = linked(first)
+    assert following is not None
     assert "skip" not in following
     for further in (following, f"{following}&skip=2"):
         shown = [item["Post"]["id"] for item in client.get(further, headers=person.headers).json()]
         assert shown == posts[3:5]
-    before = client.get(first.links["prev"]["url"], headers=person.headers).json()
+    before = client.get(str(linked(first, "prev")), headers=person.headers).json()
     assert [item["Post"]["id"] for item in before] == posts[:1]
 
 

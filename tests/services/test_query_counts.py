@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from app import lanes, tokens
 from app.config import get_settings
 from app.services import feed, vote
-from tests.fixtures import Person, counted_queries
+from tests.fixtures import Person, counted_queries, linked
 from tests.services.walking import make_posts
 
 # With who is calling, and what they voted for.
@@ -52,7 +52,8 @@ def test_page_costs_one_statement_and_so_does_the_next(
 ) -> None:
     first = f"/posts?sort={sort}&limit={limit}"
     assert len(send("GET", first)) == PAGE
-    following = client.get(first, headers=person.headers).links["next"]["url"]
+    following = linked(client.get(first, headers=person.headers))
+    assert following is not None
     assert len(send("GET", following)) == PAGE
     assert len(posts) == 120
 

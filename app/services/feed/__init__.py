@@ -7,8 +7,7 @@ between users; what is personal (`voted`, and the e-mail address in one's own po
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 from sqlalchemy import Connection
@@ -16,19 +15,12 @@ from sqlalchemy import Connection
 from app.config import get_settings
 from app.errors import NotAuthenticated, PostNotFound
 from app.roles import MODERATING
-from app.schemas.post import PostOut, PostWithVotes
-from app.schemas.types import noreply_domain, placeholder_email
-from app.schemas.user import Profile
+from app.schemas.types import noreply_domain
 from app.services.feed.pages import Answer, PageQuery, PageRows, position_of, read_page, read_posts
-from app.services.feed.readers import AnyRow
+from app.services.feed.serialization import serialize
 from app.tokens import AccessToken
 
 __all__ = ["Page", "PageQuery", "PostQuery", "Question", "Reading", "position_of", "read"]
-
-
-# Writing a post as JSON takes ten times as long as finding it written. Of these it takes 15 MB at most.
-MOST_REMEMBERED = 1_000
-MOST_REMEMBERED_CHARACTERS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +38,16 @@ class Question(NamedTuple):
 
 
 class Page:
-    """Posts in order, as everybody sees them, and the cursors around them."""
+    """Posts in order, as everybody sees them, and the cursors around them.
+
+    A page that may be large was serialized in the thread of the batch, where it was measured. Any other is serialized
+    in the event loop, and only for a client that does not have it: at most 1 MB, in at most 3 ms.
+    """
 
     def __init__(self, page_rows: PageRows) -> None:
-        self.rows, self.next_cursor, self.previous_cursor = page_rows
+        self.rows, self.next_cursor, self.previous_cursor, parts = page_rows
+        if parts is not None:
+            self.parts = parts
 
     @cached_property
     def digest(self) -> bytes:
@@ -65,7 +63,7 @@ class Page:
     @cached_property
     def parts(self) -> Sequence[bytes]:
         """Each post as JSON, up to the value of its last key, `voted`."""
-        return [_part(row, row.email if get_settings().public_emails else None) for row in self.rows]
+        return [serialize(row) for row in self.rows]
 
     @cached_property
     def owner_ids(self) -> frozenset[int]:
@@ -108,7 +106,7 @@ class Reading:
         parts = self.page.parts
         if self.owner_id is not None:
             parts = [
-                _part(row, row.email) if row.owner_id == self.owner_id else part
+                serialize(row, is_own=True) if row.owner_id == self.owner_id else part
                 for row, part in zip(self.page.rows, parts, strict=True)
             ]
         return b",".join(
@@ -163,43 +161,3 @@ def _reading(
     if (reading := readings.get(place)) is None:
         reading = readings[place] = Reading(*place)
     return reading
-
-
-def _part(row: AnyRow, email: str | None) -> bytes:
-    """The row as `PostWithVotes`, up to the value of its last key, `voted`. `email` None: the placeholder."""
-    owner = (row.owner_id, row.username, row.owner_created_at, email)
-    post = (row.id, row.title, row.content, row.published, row.created_at, row.updated_at, row.votes)
-    serialize = _remembered if len(row.content) <= MOST_REMEMBERED_CHARACTERS else _serialized
-    return serialize(*owner, *post).removesuffix(b"false}")
-
-
-def _serialized(
-    owner_id: int,
-    username: str,
-    owner_created_at: datetime,
-    email: str | None,
-    post_id: int,
-    title: str,
-    content: str,
-    published: bool,
-    created_at: datetime,
-    updated_at: datetime,
-    votes: int,
-) -> bytes:
-    shown_email = placeholder_email(owner_id, username) if email is None else email
-    owner = Profile.model_construct(id=owner_id, username=username, created_at=owner_created_at, email=shown_email)
-    post = PostOut.model_construct(
-        id=post_id,
-        title=title,
-        content=content,
-        published=published,
-        created_at=created_at,
-        updated_at=updated_at,
-        owner_id=owner_id,
-        owner=owner,
-    )
-    return PostWithVotes.model_construct(Post=post, votes=votes, voted=False).model_dump_json().encode()
-
-
-# By all that is shown, so that what changed is never taken for what it was.
-_remembered = lru_cache(maxsize=MOST_REMEMBERED)(_serialized)

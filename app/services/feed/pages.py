@@ -43,19 +43,29 @@ from app.pagination import CursorValue
 from app.prepared import Statement
 from app.services.feed import readers, search
 from app.services.feed.readers import AnyRow, AnySelect
+from app.services.feed.serialization import serialize
 from app.tokens import AccessToken
 
 # `voted`: the posts that somebody voted for, newest vote first.
 Order = Literal[Sort, "voted"]
 
 
+# A page ends before the post with which its JSON would be larger, and the list goes on at `next_cursor`.
+MAX_PAGE_BYTES = 1_000_000
+# JSON writes a character of one byte in at most six. What is not title or content (keys, times, names) takes less than
+# this for a post.
+MAX_ESCAPED_BYTES = 6
+MAX_OTHER_BYTES = 2_000
+
+
 class Position(NamedTuple):
-    """Where a walk stands: the sort values of the last row met, and the snapshot in which the walk began."""
+    """Where a walk stands: the sort values of the last row met, the snapshot in which the walk began, its search."""
 
     is_backward: bool
     value: CursorValue
     post_id: int
     snapshot: str | None
+    search: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +85,15 @@ class PageQuery:
 
 
 class PageRows(NamedTuple):
-    """Rows of posts in order, each with its `voters` among the readers, and the cursors to the pages around them."""
+    """Rows of posts in order, each with its `voters` among the readers, and the cursors to the pages around them.
+
+    `parts` are the rows as `serialize` writes them, where that was done to measure the page.
+    """
 
     rows: Sequence[AnyRow]
     next_cursor: str | None = None
     previous_cursor: str | None = None
+    parts: Sequence[bytes] | None = None
 
 
 class Answer(NamedTuple):
@@ -122,29 +136,46 @@ def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessT
     answers = (
         _prepared_page(kind, query.limit + 1).execute(connection, parameters)
         if kind.has_one_plan
-        else connection.execute(_page_statement(kind), parameters)
+        else connection.execute(_unprepared_page(kind), parameters)
     ).all()
     roles = readers.roles_of_the_living(answers)
     return Answer(_page_of(query, [row for row in answers if row.id is not None]), roles)
 
 
 def _page_of(query: PageQuery, rows: Sequence[AnyRow]) -> PageRows:
-    """Rows as they were found, one more than was asked for where there are more, in the order of the list."""
+    """Rows as they were found, as many as were asked for and fit, in the order of the list."""
     position = query.position
     is_backward = position is not None and position.is_backward
-    has_more = len(rows) > query.limit
     rows = rows[: query.limit]
-    if is_backward:
-        rows = rows[::-1]
     if not rows:
         return PageRows(rows)
+    rows, parts = _fitting(rows)
+    has_more = rows[-1].is_followed
+    if is_backward:
+        rows, parts = rows[::-1], parts and parts[::-1]
     has_next = is_backward or has_more
     has_previous = has_more if is_backward else position is not None or query.skip > 0
     return PageRows(
         rows,
         _cursor(query, rows[-1], is_backward=False) if has_next else None,
         _cursor(query, rows[0], is_backward=True) if has_previous else None,
+        parts,
     )
+
+
+def _fitting(rows: Sequence[AnyRow]) -> tuple[Sequence[AnyRow], Sequence[bytes] | None]:
+    """The first of the rows, at least one, whose JSON takes at most `MAX_PAGE_BYTES`; serialized, if they might not."""
+    if sum(MAX_ESCAPED_BYTES * row.octets + MAX_OTHER_BYTES for row in rows) <= MAX_PAGE_BYTES:
+        return rows, None
+    parts: list[bytes] = []
+    size = len("[")
+    for row in rows:
+        part = serialize(row)
+        size += len(part) + len("false},")
+        if parts and size > MAX_PAGE_BYTES:
+            break
+        parts.append(part)
+    return rows[: len(parts)], parts
 
 
 _SHOWN = (
@@ -197,16 +228,37 @@ _POSTS = Statement(_posts_statement())
 
 def position_of(cursor: str, order: Order) -> Position:
     """Where the cursor stands. Raises `MalformedCursor` unless `read` made it for this order."""
-    made_for, is_backward, value, post_id, snapshot = [*pagination.unseal(cursor), *[None] * 5][:5]
-    if made_for != order or not isinstance(post_id, int) or not isinstance(snapshot, str | None):
+    made_for, is_backward, value, post_id, snapshot, words = [*pagination.unseal(cursor), *[None] * 6][:6]
+    if isinstance(snapshot, list):
+        snapshot = _unpacked(snapshot)
+    if made_for != order or isinstance(value, list) or not isinstance(post_id, int):
         raise MalformedCursor
-    return Position(bool(is_backward), value, post_id, snapshot)
+    if not isinstance(snapshot, str | None) or not isinstance(words, str | None):
+        raise MalformedCursor
+    return Position(bool(is_backward), value, post_id, snapshot, words)
 
 
 def _cursor(query: PageQuery, row: AnyRow, *, is_backward: bool) -> str:
     value = row.sort_value.isoformat() if isinstance(row.sort_value, datetime) else row.sort_value
     snapshot = query.position.snapshot if query.position else row.snapshot
-    return pagination.seal([query.order, is_backward, value, row.id, snapshot])
+    if snapshot is not None and query.order != "voted":
+        snapshot = _packed(snapshot)
+    words = () if query.search is None else (query.search,)
+    return pagination.seal([query.order, is_backward, value, row.id, snapshot, *words])
+
+
+def _packed(snapshot: str) -> list[int]:
+    """The numbers of a `pg_snapshot`, all but the first less the first: hundreds of transactions fit into a cursor."""
+    first, end, running = snapshot.split(":")
+    return [int(first), *(int(number) - int(first) for number in (end, *filter(None, running.split(","))))]
+
+
+def _unpacked(numbers: list[int]) -> str:
+    """The `pg_snapshot` that `_packed` packed. Raises `MalformedCursor`."""
+    match numbers:
+        case [first, end, *running]:
+            return f"{first}:{first + end}:{','.join(str(first + number) for number in running)}"
+    raise MalformedCursor
 
 
 class _Snapshot(UserDefinedType[str]):
@@ -260,18 +312,46 @@ class _Kind:
         return self.order in ("top", "hot")
 
 
-@lru_cache(maxsize=512)
+# A statement takes up to 160 KB, and clients choose among some 2,000. So these take at most 20 MB; the rest of them is
+# built again when it is asked for, which takes some milliseconds.
+MAX_STATEMENTS = 64
+
+
+@lru_cache(maxsize=MAX_STATEMENTS)
 def _prepared_page(kind: _Kind, rows: int) -> Statement:
     return Statement(_page_statement(kind, rows))
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=MAX_STATEMENTS)
+def _unprepared_page(kind: _Kind) -> AnySelect:
+    return _page_statement(kind)
+
+
 def _page_statement(kind: _Kind, rows: int | None = None) -> AnySelect:
     """The page, and who reads it; with a `LIMIT` of so many rows in its text, or `:rows`."""
     page = _window(kind).limit(bindparam("rows", type_=Integer) if rows is None else literal_column(str(rows)))
-    posts = page.subquery("page")
+    posts = _bounded(kind, page.subquery("page"))
     order = _ordered(kind, posts.c.sort_value, posts.c.id)
     return readers.with_readers(posts, readers.voters_among_readers(posts), order)
+
+
+def _bounded(kind: _Kind, page: Subquery) -> Subquery:
+    """The first of the page's rows, without those that start past `MAX_PAGE_BYTES`, and whether others follow each.
+
+    JSON is never shorter than the text, so no row is missing that fits. PostgreSQL knows the length of a long text
+    without reading it.
+    """
+    order = _ordered(kind, page.c.sort_value, page.c.id)
+    octets = func.octet_length(page.c.title) + func.octet_length(page.c.content)
+    measured = select(
+        *page.c,
+        octets.label("octets"),
+        (func.sum(octets).over(order_by=order) - octets).label("octets_before"),
+        func.lead(page.c.id).over(order_by=order).is_not(None).label("is_followed"),
+    ).subquery("measured")
+    shown = [column for column in measured.c if column.name != "octets_before"]
+    fits = measured.c.octets_before < literal_column(str(MAX_PAGE_BYTES))
+    return select(*shown).where(fits).subquery("shown")
 
 
 def _window(kind: _Kind) -> AnySelect:
