@@ -104,7 +104,7 @@ class Answer(NamedTuple):
 
 
 def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessToken]) -> Answer:
-    """The page for all who ask for it: one statement, and before it one for a search.
+    """The page for all who ask for it: one statement, and before it one for a search of published posts.
 
     The connection must be in AUTOCOMMIT, with a snapshot for each statement.
     """
@@ -119,7 +119,9 @@ def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessT
         "created_before": query.created_before,
         "voter_id": query.voter_id,
     }
-    if query.search is not None:
+    if query.search is not None and query.is_drafts:
+        parameters |= search.parameters(query.search)
+    elif query.search is not None:
         few = search.find_few(connection, query.search)
         parameters |= search.parameters(query.search) if few is None else {"found": few}
     if position is not None:
@@ -415,8 +417,12 @@ def _places_in_the_walk(kind: _Kind) -> Subquery:
 def _conditions(kind: _Kind) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [_FILTERS[name] for name in kind.filters]
     published: ColumnElement[bool] = Post.published.expression
-    conditions.append(~published if kind.is_drafts else published)
-    if kind.moves and not kind.is_drafts:
+    if kind.is_drafts:
+        words = [search.MATCHES_DRAFT] if "search" in kind.filters else []
+        conditions = [_FILTERS[name] for name in kind.filters if name != "search"]
+        return [*conditions, *words, ~published, readers.MAY_SEE_DRAFTS]
+    conditions.append(published)
+    if kind.moves:
         # The same, said of the table whose partial index gives the order.
         conditions.append(PostStats.published.expression)
     return conditions

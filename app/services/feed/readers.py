@@ -18,12 +18,14 @@ from sqlalchemy import (
     case,
     func,
     literal_column,
+    or_,
     select,
     true,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 
 from app.models import Session, User, Vote
+from app.models.base import Key
 from app.tokens import AccessToken
 
 AnyRow = Row[*tuple[Any, ...]]
@@ -47,6 +49,20 @@ _ASKED = (
     func.unnest(_USER_IDS, bindparam("asked_post_ids", type_=ARRAY(BIGINT)))
     .table_valued("user_id", "post_id", name="asked")
     .render_derived()
+)
+
+
+# Whether any of the readers may see drafts of `owner_id`. It depends on no row, so PostgreSQL decides it first, and
+# reads no post where it is false.
+MAY_SEE_DRAFTS = (
+    select(Session.id)
+    .join(User, Session.is_alive())
+    .where(
+        Session.id == bindparam("session_ids", type_=ARRAY(BIGINT)).any_(),
+        or_(User.id == bindparam("owner_id", type_=Key), User.role.in_(("moderator", "admin"))),
+    )
+    .correlate(None)
+    .exists()
 )
 
 

@@ -22,7 +22,10 @@ _QUERY = cast(
 )
 # That a post has the words; to be executed with `parameters(words)`.
 MATCHES = Post.search.bool_op("@@")(_QUERY)
-_ANY_FEW = select(Post.id).where(MATCHES).limit(MOST_FEW + 1)
+# The same for drafts, where no index may be used: it has the words of all drafts, and reading it takes longer for words
+# that stand in drafts of others.
+MATCHES_DRAFT = MATCHES.is_(True)
+_ANY_FEW = select(Post.id).where(MATCHES, Post.published).limit(MOST_FEW + 1)
 
 
 def parameters(words: str) -> dict[str, object]:
@@ -31,7 +34,7 @@ def parameters(words: str) -> dict[str, object]:
 
 
 def find_few(connection: Connection, words: str) -> Sequence[int] | None:
-    """The ids of all posts with these words, in any order; None if there are more than `MOST_FEW`.
+    """The ids of all published posts with these words, in any order; None if there are more than `MOST_FEW`.
 
     Quick for every word: few posts come from the index, and of many the first come soon. After that, few are sorted,
     and among many the next of a list are soon met by walking it. The planner cannot be left to choose between the two:
