@@ -42,8 +42,10 @@ from app.errors import (
 from app.middleware.request_context import header
 from app.services import api_key, auth
 
-# Browsers keep a cookie of such a name to this host, to https (or localhost), and from other hosts' reach.
+# Browsers keep a cookie of such a name to this host, to https, and from other hosts' reach.
 SESSION_COOKIE = "__Host-session"
+# In development, over plain http: there Safari and clients that are no browsers drop cookies that are `Secure`.
+DEVELOPMENT_COOKIE = "session"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 # Past the longest e-mail address, password and code, however they are encoded. JSON of so many bytes becomes at most
@@ -51,6 +53,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 MAX_CREDENTIALS_BYTES = 16_384
 
 KEY_SCHEME = "ApiKey"
+# A digest and what it stands for take some 700 bytes, so all take at most 7 MB.
 MOST_REMEMBERED = 10_000
 
 _DESCRIPTION = "The `access_token` of `POST /login`."
@@ -99,7 +102,7 @@ def _signed_in(request: Request, bearer: str | None) -> tokens.AccessToken:
     if bearer is not None:
         token = tokens.verify(bearer)
     else:
-        if not (cookie := request.cookies.get(SESSION_COOKIE)):
+        if not (cookie := request.cookies.get(session_cookie(request))):
             raise CredentialMissing
         token = tokens.verify(cookie, "cookie")
         if request.method not in SAFE_METHODS and not is_same_origin(request):
@@ -130,7 +133,13 @@ async def _refuse(key: str) -> NoReturn:
 
 def uses_cookie(request: Request) -> bool:
     """Whether it is the cookie that says who is calling."""
-    return _bearer(request.scope) is None and SESSION_COOKIE in request.cookies
+    return _bearer(request.scope) is None and session_cookie(request) in request.cookies
+
+
+def session_cookie(request: Request) -> str:
+    """The name of the session's cookie, the only one that is set and accepted."""
+    is_plain = request.scope["scheme"] == "http"
+    return DEVELOPMENT_COOKIE if is_plain and get_settings().environment == "development" else SESSION_COOKIE
 
 
 def is_same_origin(request: Request) -> bool | None:

@@ -22,7 +22,8 @@ COOKIE_SCHEME = {
     "type": "apiKey",
     "in": "cookie",
     "name": SESSION_COOKIE,
-    "description": "Set by `POST /login?cookie=true`. With it only pages of the API's own origin change anything.",
+    "description": "Set by `POST /login?cookie=true`. With it only pages of the API's own origin change "
+    "anything. In development, over plain http, its name is `session`.",
 }
 # They ask nothing of the database.
 NEVER_READ = {"get_root", "get_livez"}

@@ -11,7 +11,15 @@ from app import context, passwords, tokens
 from app.config import get_settings
 from app.database import SessionDep
 from app.errors import CrossSiteRequest, InvalidCredentials, NotAuthenticated, OtpRequired, TooManyTries
-from app.oauth2 import SESSION_COOKIE, CredentialsRoute, CurrentUser, Token, is_same_origin, uses_cookie
+from app.oauth2 import (
+    SESSION_COOKIE,
+    CredentialsRoute,
+    CurrentUser,
+    Token,
+    is_same_origin,
+    session_cookie,
+    uses_cookie,
+)
 from app.problems import refusal, responses
 from app.refresh_tokens import RefreshToken
 from app.schemas.auth import RefreshIn, SignedIn, SignedInByCookie
@@ -39,7 +47,6 @@ async def login(
     ] = False,
 ) -> SignedIn | SignedInByCookie:
     """Sign in, with a form as OAuth2's password flow has it."""
-    response.headers["Cache-Control"] = "no-store"
     if cookie and is_same_origin(request) is False:
         raise CrossSiteRequest
     device = auth.Device(request.headers.get("user-agent"), context.client_address.get())
@@ -51,18 +58,17 @@ async def login(
         return _pair(signed_in.user_id, signed_in.session_id, signed_in.refresh_token)
     lifetime = get_settings().session_lifetime
     seconds = int(lifetime.total_seconds())
-    _set_cookie(response, tokens.issue(signed_in.user_id, signed_in.session_id, lifetime, "cookie"), seconds)
+    _set_cookie(request, response, tokens.issue(signed_in.user_id, signed_in.session_id, lifetime, "cookie"), seconds)
     return SignedInByCookie(expires_in=seconds)
 
 
 @router.post("/token/refresh", response_model=SignedIn, responses=responses(NotAuthenticated))
-def refresh_token(wanted: RefreshIn, db: SessionDep, request: Request, response: Response) -> SignedIn | Response:
+def refresh_token(wanted: RefreshIn, db: SessionDep, request: Request) -> SignedIn | Response:
     """Put a new pair of tokens in the place of an old one.
 
     A refresh token works once. Sent again, it ends the session: somebody else has it. Only within ten seconds, for a
     client whose answer was lost, it answers the same new refresh token as before.
     """
-    response.headers["Cache-Control"] = "no-store"
     refreshed = session.refresh(db, RefreshToken.read(wanted.refresh_token))
     if isinstance(refreshed, NotAuthenticated):
         return refusal(request.scope, refreshed)
@@ -74,7 +80,7 @@ def logout(token: Token, caller: CurrentUser, db: SessionDep, request: Request, 
     """Sign out: the session's access token, refresh token and cookie work no more."""
     session.sign_out(db, caller.id, token.session_id)
     if uses_cookie(request):
-        _set_cookie(response, "", 0)
+        _set_cookie(request, response, "", 0)
 
 
 def _pair(user_id: int, session_id: int, refresh_token: RefreshToken) -> SignedIn:
@@ -86,6 +92,8 @@ def _pair(user_id: int, session_id: int, refresh_token: RefreshToken) -> SignedI
     )
 
 
-def _set_cookie(response: Response, value: str, seconds: int) -> None:
+def _set_cookie(request: Request, response: Response, value: str, seconds: int) -> None:
     """Set it for so long; 0 takes it away."""
-    response.set_cookie(SESSION_COOKIE, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax")
+    name = session_cookie(request)
+    is_secure = name == SESSION_COOKIE
+    response.set_cookie(name, value, max_age=seconds, path="/", secure=is_secure, httponly=True, samesite="lax")

@@ -470,7 +470,7 @@ def test_a_key_goes_before_a_cookie_and_needs_no_page_of_this_origin(
     client: TestClient, make_key: MakeKey, person: Person, other: Person
 ) -> None:
     cookie = tokens.issue(other.id, other.session_id, timedelta(minutes=5), "cookie")
-    headers = {"X-API-Key": make_key(person), "Cookie": f"__Host-session={cookie}", "Sec-Fetch-Site": "cross-site"}
+    headers = {"X-API-Key": make_key(person), "Cookie": f"session={cookie}", "Sec-Fetch-Site": "cross-site"}
 
     written = client.post("/posts", json={"title": "t", "content": "c"}, headers=headers)
 
