@@ -14,6 +14,7 @@ client_address: ContextVar[str | None] = ContextVar("client_address", default=No
 user_agent: ContextVar[str | None] = ContextVar("user_agent", default=None)
 
 
+# Addresses are of at most 64 characters (app/middleware/request_context.py), so these take at most 4 MB.
 @lru_cache(maxsize=10_000)
 def network_of(address: str) -> str:
     """Whom an address stands for: one IPv4 address, or the /64 of an IPv6 address, all of which is one customer's.

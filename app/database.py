@@ -31,6 +31,8 @@ LIMITS_CONNECTION_COUNT = 2
 LONGEST_WAIT_TO_COUNT_SECONDS = 3
 # What takes a replica longer is asked of the primary, which may take `DATABASE_STATEMENT_TIMEOUT_SECONDS`.
 LONGEST_ON_REPLICA_SECONDS = 1
+# Of compiled statements, which take up to 80 KB. SQLAlchemy keeps half as many more for a while: at most 8 MB.
+LANE_STATEMENT_COUNT = 64
 
 
 def most_connections(settings: Settings) -> int:
@@ -77,6 +79,7 @@ def _lane_engine(name: str, pool_size: int, server_settings: Mapping[str, object
         {"plan_cache_mode": "force_generic_plan", **server_settings},
         url=url,
         isolation_level="AUTOCOMMIT",
+        query_cache_size=LANE_STATEMENT_COUNT,
         execution_options={MAY_PREPARE: not get_settings().database_behind_pooler},
     )
     # A turn's statements are for many requests, and some of them are prepared by their text.

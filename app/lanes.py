@@ -31,6 +31,7 @@ logger = logging.getLogger("app.lanes")
 
 # How far behind the time in the database may be at which a session was seen last.
 SEEN_PRECISION_SECONDS = 60
+# An entry takes some 200 bytes, so all take at most 2 MB.
 MOST_SEEN_REMEMBERED = 10_000
 
 

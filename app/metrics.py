@@ -72,6 +72,7 @@ _replica_turns = Counter(
 _limits_reached = Counter("limits_reached", "Tries refused by a limit on guessing.", ["limit"], registry=_registry)
 
 
+# Labels have few values, none of which a client can choose, so there are at most some 1,500 of 200 bytes.
 @lru_cache(maxsize=2000)
 def _of_route(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
     """Looking the labels up takes longer than counting."""

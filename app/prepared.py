@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 # The execution option of connections on which statements may be prepared.
 MAY_PREPARE = "may_prepare"
-# Each costs the server process some 100 KB.
+# Each costs the server process some 100 KB, so all cost a connection at most 5 MB.
 MOST_PER_CONNECTION = 50
 
 _DIALECT = psycopg2.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]

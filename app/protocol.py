@@ -11,6 +11,7 @@ from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from app.middleware.cors import VARY
 from app.middleware.security_headers import HEADERS
 from app.problems import problem_response
 
@@ -144,7 +145,7 @@ class Protocol(HttpToolsProtocol):
             response = problem_response(
                 scope, status, code, detail, {"Connection": "close", "X-Request-ID": request_id}
             )
-            head = b"".join(b"%s: %s\r\n" % header for header in (*response.raw_headers, *HEADERS))
+            head = b"".join(b"%s: %s\r\n" % header for header in (*response.raw_headers, *HEADERS, VARY))
             phrase = HTTPStatus(status).phrase.encode()
             self.transport.write(b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, phrase, head, bytes(response.body)))
         self.transport.close()

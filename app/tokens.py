@@ -18,6 +18,7 @@ from app.models.base import LARGEST_KEY
 from app.models.session import adopted_session_id
 
 ALGORITHM = "HS256"
+# Of each kind, and only tokens that we signed, which take some 1 KB with what they say: at most 20 MB.
 MOST_REMEMBERED = 10_000
 MOST_CHARACTERS = 2_000  # Ours have about 300.
 # How far the clocks of two servers may differ: a token that was issued later than that is refused.

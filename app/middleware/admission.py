@@ -12,6 +12,8 @@ ALWAYS_ADMITTED = frozenset({"/livez", "/readyz", "/metrics"})
 RETRY_AFTER_SECONDS = float(Overloaded.headers["Retry-After"])
 # Each takes some 15 KB.
 MOST_HELD = 1_000
+# An entry takes some 300 bytes, so all take at most 6 MB.
+MAX_RETURN_TIMES = 20_000
 
 # Its address and port: a connection. Of those behind a trusted proxy only the address is known.
 _Client = tuple[str, int]
@@ -57,6 +59,8 @@ class Admission:
                 self.held_count -= 1
             if self.in_hand_count < self.most:
                 return True
+        if len(self.return_times) >= MAX_RETURN_TIMES:
+            del self.return_times[next(iter(self.return_times))]
         self.return_times[client] = clock() + RETRY_AFTER_SECONDS
         return False
 

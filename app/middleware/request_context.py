@@ -14,6 +14,8 @@ logger = logging.getLogger("app.access")
 slow_logger = logging.getLogger("app.slow")
 
 ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+# Some 40 for an IPv6 address. Addresses are remembered in many places, and a proxy may pass anything on as one.
+MAX_ADDRESS_CHARACTERS = 64
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 
 
@@ -44,6 +46,9 @@ class RequestContext:
         # The state of the lifespan is shared by all requests; this one's is its own.
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
         context.request_id.set(request_id)
+        if scope.get("client"):
+            host, port = scope["client"]
+            scope["client"] = host[:MAX_ADDRESS_CHARACTERS], port
         context.client_address.set(scope["client"][0] if scope.get("client") else None)
         context.user_agent.set(header(scope, b"user-agent").decode("latin-1") or None)
         asked = statements.begin()

@@ -9,6 +9,8 @@ HEADERS = (
     # An answer of the API is data, never a page. The pages of the documentation set a policy of their own.
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
+# An answer may depend on the caller in ways that no `Vary` names. What may be kept says so itself.
+NO_STORE = (b"cache-control", b"no-store")
 HSTS = (b"strict-transport-security", b"max-age=63072000; includeSubDomains")
 
 
@@ -17,7 +19,7 @@ class SecurityHeaders:
 
     def __init__(self, app: ASGIApp, *, hsts: bool) -> None:
         self.app = app
-        self.headers = [*HEADERS, HSTS] if hsts else [*HEADERS]
+        self.headers = [*HEADERS, NO_STORE, HSTS] if hsts else [*HEADERS, NO_STORE]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
