@@ -26,20 +26,20 @@ from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 
 from app.models import Session, User, Vote
 from app.models.base import Key
+from app.roles import MODERATING
 from app.tokens import AccessToken
 
 AnyRow = Row[*tuple[Any, ...]]
 AnySelect = Select[*tuple[Any, ...]]
 
 _USER_IDS = bindparam("user_ids", type_=ARRAY(BIGINT))
+# An API key gives no access to what only moderators see.
+_ROLE = case((Session.kind == literal_column("'login'"), User.role), else_=literal_column("'user'"))
 _ALIVE = (
     select(
         func.array_agg(Session.id).label("session_ids"),
         func.array_agg(User.id).label("reader_ids"),
-        # An API key gives no access to what only moderators see.
-        func.array_agg(
-            case((Session.kind == literal_column("'login'"), User.role), else_=literal_column("'user'"))
-        ).label("roles"),
+        func.array_agg(_ROLE).label("roles"),
     )
     .join(User, Session.is_alive())
     .where(Session.id == bindparam("session_ids", type_=ARRAY(BIGINT)).any_())
@@ -59,7 +59,7 @@ MAY_SEE_DRAFTS = (
     .join(User, Session.is_alive())
     .where(
         Session.id == bindparam("session_ids", type_=ARRAY(BIGINT)).any_(),
-        or_(User.id == bindparam("owner_id", type_=Key), User.role.in_(("moderator", "admin"))),
+        or_(User.id == bindparam("owner_id", type_=Key), _ROLE.in_(sorted(MODERATING))),
     )
     .correlate(None)
     .exists()
