@@ -1,4 +1,4 @@
-"""What is done beside the requests: mails are sent, and what has expired is removed.
+"""What is done beside the requests: mails are sent, and what has expired or was deleted is removed.
 
 Server processes do it by themselves; `python -m app worker` does nothing else. Whoever finds work due takes it, by
 statements that let one of all processes have it: so any number of either may run, on any number of machines.
@@ -14,9 +14,12 @@ from datetime import timedelta
 from app import postman, schedule
 from app.config import ConfigurationError, Settings, get_settings
 from app.database import dispose
-from app.services import gc
+from app.services import deletion, gc
 
 logger = logging.getLogger("app")
+
+DELETIONS_LOOKED_FOR_EVERY = timedelta(seconds=2)
+DELETIONS_TURN = timedelta(seconds=10)
 
 
 def tasks(settings: Settings) -> list[schedule.Task]:
@@ -24,7 +27,20 @@ def tasks(settings: Settings) -> list[schedule.Task]:
     interval = timedelta(minutes=settings.gc_interval_minutes)
     if not interval:
         return []
-    return [schedule.Task("gc", lambda is_stopping: dict(gc.collect(is_stopping=is_stopping)), interval)]
+    return [
+        schedule.Task("gc", lambda is_stopping: dict(gc.collect(is_stopping=is_stopping)), interval),
+        schedule.Task("deletions", _remove_deleted, DELETIONS_LOOKED_FOR_EVERY, is_shared=False),
+    ]
+
+
+def _remove_deleted(is_stopping: schedule.IsStopping) -> None:
+    """Remove what requests have marked as deleted, if no other process is about it.
+
+    Looking for it costs one read. The turn is given back at the end; if the process dies, it ends by itself.
+    """
+    if deletion.is_requested() and schedule.claim("deletions", DELETIONS_TURN):
+        deletion.work(is_stopping, DELETIONS_TURN.total_seconds())
+        schedule.release("deletions")
 
 
 @contextmanager

@@ -186,13 +186,16 @@ def _progress() -> "Progress":
 def gc() -> None:
     """Remove what has expired: sessions, answers, allowances, history of votes, mails, tokens, security events.
 
+    Also what is left of deleted accounts and posts, and of sessions that have ended.
     Safe at any time, also twice at once. The servers do it by themselves, every GC_INTERVAL_MINUTES.
     """
     with migrated_database():
-        from app.services import gc as service  # noqa: PLC0415 - it reads the settings, which now name the database.
+        from app.services import deletion  # noqa: PLC0415 - it reads the settings, which now name the database.
+        from app.services import gc as service  # noqa: PLC0415
 
         for table, removed in service.collect():
             typer.echo(f"{table}: {removed:,} removed")
+        typer.echo(f"deletions: {deletion.work():,} finished")
 
 
 @cli.command()

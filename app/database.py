@@ -24,8 +24,8 @@ from app.prepared import MAY_PREPARE
 
 # The lanes of readings, votes, API keys, health checks and sightings.
 LANE_CONNECTION_COUNT = 5
-# Votes whose answers are kept, each hashing thread, the postman, and events told apart from their requests.
-OTHER_CONNECTION_COUNT = 1 + HASHING_THREAD_COUNT + 1 + 1
+# Votes whose answers are kept, each hashing thread, the postman, events told apart from their requests, and deletions.
+OTHER_CONNECTION_COUNT = 1 + HASHING_THREAD_COUNT + 1 + 1 + 1
 # Each counts a try in a millisecond or so; who finds none free waits no longer than for a lock.
 LIMITS_CONNECTION_COUNT = 2
 LONGEST_WAIT_TO_COUNT_SECONDS = 3

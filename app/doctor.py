@@ -107,6 +107,7 @@ def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Fi
         yield _addresses(connection)
         yield _counts(connection, is_full=is_full)
         yield from _odd_rows(engine, is_full=is_full)
+        yield _deletions(connection)
 
 
 def _configuration(settings: Settings) -> Iterator[Finding]:
@@ -389,3 +390,15 @@ def _odd_rows(engine: Engine, *, is_full: bool) -> Iterator[Finding]:
                 yield Finding("warn", f"rows: {table} {named} {what}", mend)
     if not is_odd:
         yield Finding("ok", "rows: ids, times and password hashes" if is_full else "rows: ids", "")
+
+
+def _deletions(connection: Connection) -> Finding:
+    waiting, since = connection.execute(
+        text("SELECT count(*), to_char(min(requested_at), 'YYYY-MM-DD HH24:MI TZ') FROM deletions")
+    ).one()
+    if not waiting:
+        return Finding("ok", "deletions: none in progress")
+    what = f"deletions: {waiting:,} in progress, the oldest since {since}"
+    is_late = connection.scalar(text("SELECT min(requested_at) < now() - interval '1 hour' FROM deletions"))
+    mend = "set GC_INTERVAL_MINUTES above 0, or run: python -m app worker (or python -m app gc)"
+    return Finding("warn", what, mend) if is_late else Finding("ok", what)

@@ -132,9 +132,9 @@ def sessions(
                 typer.echo(f"{session.id}  {session.created_at:%Y-%m-%d %H:%M}  {session.address or '-'}  {device}")
             return
         ended = administration.end_sessions(db, account, None if end_all else end)
-        if missing := set(end or []) - set(ended):
+        if missing := set(end or []) - set(ended.ids):
             raise Refused(f"{account.username} has no session {min(missing)}; nothing was ended")
-    typer.echo(f"{len(ended)} ended")
+    typer.echo(f"{len(ended.ids)} ended" if ended.is_complete else "all ended")
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def test_command_says_every_line_and_succeeds(own: Engine) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     for what in ("configuration", "PostgreSQL", "role", "clock", "connections", "migrations", "rights", "indexes",
-                 "triggers", "addresses", "counts"):  # fmt: skip
+                 "triggers", "addresses", "counts", "deletions"):  # fmt: skip
         assert what in done.stdout
     assert {line[:6] for line in done.stdout.splitlines()} <= {"ok    ", "warn  "}
 
@@ -100,6 +100,8 @@ def test_command_fails_where_something_must_be_mended(own: Engine) -> None:
         ("UPDATE users SET email = 'a@bücher.example', email_canonical = 'a@bücher.example'",
          "warn  addresses: 1 accounts are not found by their e-mail address (ids 1)"),
         ("UPDATE post_stats SET votes = 5", "FAIL  counts: 1 of a sample of at most 2,000 posts differ"),
+        ("INSERT INTO deletions SELECT id, now() - interval '2 hours' FROM users LIMIT 1",
+         "warn  deletions: 1 in progress, the oldest since 20"),
     ],
 )  # fmt: skip
 def test_harm_is_found_with_its_remedy(own: Engine, harm: str, said: str) -> None:

@@ -3,6 +3,7 @@
 from app.models.allowance import Allowance
 from app.models.api_key import ApiKey, Scope
 from app.models.base import Base
+from app.models.deletion import Deletion
 from app.models.idempotency_key import IdempotencyKey
 from app.models.mail_token import MailToken, MailTokenPurpose
 from app.models.outgoing_mail import MailKind, OutgoingMail
@@ -16,7 +17,7 @@ from app.models.vote import Vote
 from app.roles import Role
 
 __all__ = [
-    "Allowance", "ApiKey", "Base", "IdempotencyKey", "MailKind", "MailToken", "MailTokenPurpose", "OutgoingMail",
-    "Post", "PostStats", "PostStatsHistory", "RecoveryCode", "Role", "Schedule", "Scope", "SecurityEvent", "Session",
-    "SessionKind", "Totp", "User", "Vote",
+    "Allowance", "ApiKey", "Base", "Deletion", "IdempotencyKey", "MailKind", "MailToken", "MailTokenPurpose",
+    "OutgoingMail", "Post", "PostStats", "PostStatsHistory", "RecoveryCode", "Role", "Schedule", "Scope",
+    "SecurityEvent", "Session", "SessionKind", "Totp", "User", "Vote",
 ]  # fmt: skip

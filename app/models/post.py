@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import Computed, Double, ForeignKey, Index, Integer, text
+from sqlalchemy import ColumnElement, Computed, Double, ForeignKey, Index, Integer, select, text
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -50,6 +50,11 @@ class Post(Base):
     )
 
     owner: Mapped[User] = relationship(lazy="raise")
+
+    @classmethod
+    def exists(cls) -> ColumnElement[bool]:
+        """The condition under which the post is there: a post whose owner is deleted is waiting for its removal."""
+        return select(User.id).where(User.id == cls.owner_id, ~User.is_deleted).exists()
 
     __table_args__ = (
         Index("posts_created_at_id_idx", "created_at", "id", postgresql_where=text("published")),

@@ -3,7 +3,19 @@
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, LargeBinary, String, and_, func, text
+from sqlalchemy import (
+    CheckConstraint,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    and_,
+    case,
+    func,
+    literal_column,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, Now, PrimaryKey
@@ -13,7 +25,7 @@ SessionKind = Literal["login", "api_key"]
 
 # Above every id that the table will give, and below 2^53, so that JavaScript reads it exactly. Whoever goes through the
 # table in batches goes along its keys, not in steps of numbers.
-_FIRST_ADOPTED = 2**52
+FIRST_ADOPTED = 2**52
 
 
 def adopted_session_id(user_id: int) -> int:
@@ -22,7 +34,7 @@ def adopted_session_id(user_id: int) -> int:
     The tutorial's tokens name no session. They are taken for this one, so they live only where `adopt` made it, not
     beyond its end, and die as those of any session do: by signing out, by another password, by a disabled account.
     """
-    return _FIRST_ADOPTED + user_id
+    return FIRST_ADOPTED + user_id
 
 
 class Session(Base):
@@ -67,4 +79,14 @@ class Session(Base):
     @classmethod
     def is_alive(cls) -> ColumnElement[bool]:
         """The condition, on `sessions` joined to `users`, under which a token of the session is accepted."""
-        return and_(cls.user_id == User.id, cls.expires_at > func.now(), User.is_active)
+        return and_(cls.user_id == User.id, cls.expires_at > func.now(), User.is_active, ~cls.was_ended())
+
+    @classmethod
+    def was_ended(cls) -> ColumnElement[bool]:
+        """The condition, on `sessions` joined to `users`, under which the session ended and its row is being removed.
+
+        An adopted session is not among them, because its id is above all others: `deletions.end_sessions` deletes it.
+        """
+        is_login = cls.kind == literal_column("'login'")  # No parameter: prepared statements have only their own.
+        last_ended_id = case((is_login, User.last_ended_login_id), else_=User.last_ended_api_key_id)
+        return and_(cls.id <= last_ended_id, cls.id != User.kept_session_id)

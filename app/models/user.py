@@ -23,6 +23,12 @@ class User(Base):
     role: Mapped[Role] = mapped_column(String, server_default="user")
     is_active: Mapped[bool] = mapped_column(server_default=text("true"))
     created_at: Mapped[Now]
+    # The account and its posts do not exist for any request; its rows are being removed (services/deletion.py).
+    is_deleted: Mapped[bool] = mapped_column(server_default=text("false"))
+    # Sessions of each kind up to these ids have ended, except the kept one, although their rows may still be there.
+    last_ended_login_id: Mapped[int] = mapped_column(server_default=text("0"))
+    last_ended_api_key_id: Mapped[int] = mapped_column(server_default=text("0"))
+    kept_session_id: Mapped[int] = mapped_column(server_default=text("0"))
 
     __table_args__ = (
         Index("users_username_key", text('lower(username COLLATE "C")'), unique=True),

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from app import audit, models
+from app import audit, deletions, models
 from app.schemas.types import canonical_email
 
 OPERATOR = "operator"
@@ -16,7 +16,9 @@ def find(db: Session, name: str) -> models.User | None:
     by_email = models.User.email_canonical == canonical_email(name)
     by_username = func.lower(models.User.username.collate("C")) == name.lower()
     return db.scalar(
-        select(models.User).where(by_email if "@" in name else by_username).with_for_update(key_share=True)
+        select(models.User)
+        .where(by_email if "@" in name else by_username, ~models.User.is_deleted)
+        .with_for_update(key_share=True)
     )
 
 
@@ -60,18 +62,32 @@ def disable_totp(db: Session, account: models.User) -> bool:
 
 def sessions(db: Session, account: models.User) -> Sequence[models.Session]:
     """The account's sessions that have not ended, the newest last."""
-    is_alive = models.Session.expires_at > func.now()
+    is_there = (
+        models.Session.user_id == account.id,
+        models.Session.expires_at > func.now(),
+        ~models.Session.was_ended(),
+    )
     return db.scalars(
-        select(models.Session).where(models.Session.user_id == account.id, is_alive).order_by(models.Session.id)
+        select(models.Session)
+        .join(models.User, models.User.id == models.Session.user_id)
+        .where(*is_there)
+        .order_by(models.Session.id)
     ).all()
 
 
-def end_sessions(db: Session, account: models.User, ids: Collection[int] | None = None) -> Sequence[int]:
-    """End these sessions of the account, or all; return which."""
-    chosen = models.Session.user_id == account.id
-    if ids is not None:
-        chosen &= models.Session.id.in_(ids)
-    ended = db.scalars(delete(models.Session).where(chosen).returning(models.Session.id)).all()
-    for session_id in ended:
+def end_sessions(db: Session, account: models.User, ids: Collection[int] | None = None) -> deletions.Ended:
+    """End these sessions of the account, or all; return which. More than one event can tell of are told of by one."""
+    if ids is None:
+        db.flush()  # What changes the account locks it before its sessions.
+        ended = deletions.end_sessions(db, account.id)
+    else:
+        chosen = (models.Session.user_id == account.id, models.Session.id.in_(ids))
+        ended = deletions.Ended(
+            db.scalars(delete(models.Session).where(*chosen).returning(models.Session.id)).all(), is_complete=True
+        )
+    if not ended.is_complete:
+        audit.record(db, audit.Event.SESSION_ENDED, account.id, session_count=None, by=OPERATOR)
+        return ended
+    for session_id in sorted(ended.ids):
         audit.record(db, audit.Event.SESSION_ENDED, account.id, session_id=session_id, by=OPERATOR)
-    return sorted(ended)
+    return ended

@@ -88,7 +88,7 @@ _SHOWN = (
         func.nullif(models.Session.last_seen_at, models.Session.created_at).label("last_used_at"),
     )
     .join(models.ApiKey, models.ApiKey.session_id == models.Session.id)
-    .where(models.Session.expires_at > func.now())
+    .join(models.User, models.Session.is_alive())
 )
 
 
@@ -141,8 +141,9 @@ def get(db: Session, user_id: int, key_id: int) -> ApiKeyOut:
 def remove(db: Session, user_id: int, key_id: int) -> None:
     """End one of the user's keys: no request is let in with it from now on. Raises `ApiKeyNotFound`."""
     audit.hold(db, user_id)
-    is_key = models.Session.kind == "api_key"
-    ended = delete(models.Session).where(models.Session.id == key_id, models.Session.user_id == user_id, is_key)
+    is_key = (models.Session.id == key_id, models.Session.user_id == user_id, models.Session.kind == "api_key")
+    is_there = (models.Session.user_id == models.User.id, ~models.Session.was_ended())
+    ended = delete(models.Session).where(*is_key, *is_there)
     if db.scalar(ended.returning(models.Session.id)) is None:
         raise ApiKeyNotFound
     audit.record(db, Event.API_KEY_DELETED, user_id, api_key_id=key_id)

@@ -167,4 +167,4 @@ def _find(db: Session, name: str) -> models.User | None:
     is_theirs = (
         models.User.email_canonical == key if "@" in name else func.lower(models.User.username.collate("C")) == key
     )
-    return db.scalar(select(models.User).where(is_theirs))
+    return db.scalar(select(models.User).where(is_theirs, ~models.User.is_deleted))

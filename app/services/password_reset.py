@@ -3,7 +3,7 @@
 from sqlalchemy import delete, func, update
 from sqlalchemy.orm import Session
 
-from app import audit, limits, mail_tokens, models, outbox, passwords
+from app import audit, deletions, limits, mail_tokens, models, outbox, passwords
 from app.audit import Event
 from app.database import transaction
 
@@ -34,7 +34,7 @@ def reset(token: str, password: str) -> None:
             _drop_second_factor(db, user.id)
             audit.record(db, Event.EMAIL_VERIFIED, user.id)
         db.execute(update(models.User).where(models.User.id == user.id).values(values))
-        db.execute(delete(models.Session).where(models.Session.user_id == user.id))
+        deletions.end_sessions(db, user.id)
         mail_tokens.end_all(db, user.id)
         audit.record(db, Event.PASSWORD_RESET, user.id)
         if limits.is_within(limits.MAIL_OF_ACCOUNT["password_changed"], str(user.id)):

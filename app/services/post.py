@@ -5,7 +5,7 @@ from collections.abc import Callable
 from sqlalchemy import ColumnElement, case, delete, func, insert, or_, select, true, update
 from sqlalchemy.orm import Session, aliased
 
-from app import models
+from app import deletions, models
 from app.config import get_settings
 from app.errors import DomainError, NotAuthenticated, NotAuthorized, PostNotFound, PreconditionFailed, QuotaExceeded
 from app.roles import MODERATING
@@ -55,7 +55,7 @@ def change(
 
 
 def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[int] | None) -> None:
-    """Delete the caller's own post, or, for moderators, anybody's; its votes go with it.
+    """Delete the caller's own post, or, for moderators, anybody's; its votes go with it, if many in the background.
 
     The count is locked before the votes are deleted, as everybody does who changes votes.
     Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
@@ -63,7 +63,7 @@ def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[i
     is_allowed = true() if caller.is_moderator else models.Post.owner_id == caller.id
     removable = (
         select(models.Post.owner_id)
-        .where(models.Post.id == post_id, is_allowed, _has_version(versions))
+        .where(models.Post.id == post_id, models.Post.exists(), is_allowed, _has_version(versions))
         .with_for_update()
     )
     owner_id = db.scalar(removable)
@@ -71,8 +71,11 @@ def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[i
         raise _reason(db, caller, post_id, is_allowed=lambda owner_id: caller.is_moderator or owner_id == caller.id)
     if owner_id != caller.id:
         _hold_moderator(db, caller.id)
-    db.execute(select(models.PostStats.post_id).where(models.PostStats.post_id == post_id).with_for_update())
-    db.execute(delete(models.Post).where(models.Post.id == post_id))
+    votes = db.scalar(select(models.PostStats.votes).where(models.PostStats.post_id == post_id).with_for_update())
+    if (votes or 0) > deletions.MAX_ROWS_AT_ONCE:
+        deletions.mark_post(db, post_id)
+    else:
+        db.execute(delete(models.Post).where(models.Post.id == post_id))
 
 
 def _hold_moderator(db: Session, user_id: int) -> None:
@@ -111,7 +114,7 @@ def _has_version(versions: frozenset[int] | None) -> ColumnElement[bool]:
 def _reason(db: Session, caller: models.User, post_id: int, is_allowed: Callable[[int], bool]) -> DomainError:
     """Why the statement touched no row: no such post, a draft that is not there for the caller, theirs, or changed."""
     post = db.execute(
-        select(models.Post.owner_id, models.Post.published).where(models.Post.id == post_id)
+        select(models.Post.owner_id, models.Post.published).where(models.Post.id == post_id, models.Post.exists())
     ).one_or_none()
     if post is None or not (post.published or post.owner_id == caller.id or caller.is_moderator):
         return PostNotFound(post_id)

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Interval, and_, bindparam, del
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.orm import Session
 
-from app import audit, models
+from app import audit, deletions, models
 from app.audit import Event
 from app.config import get_settings
 from app.errors import NotAuthenticated, SessionNotFound
@@ -115,7 +115,8 @@ def list_own(db: Session, user_id: int, *, before_id: int, limit: int) -> Sequen
     """The sign-ins that are alive, the newest first."""
     return db.scalars(
         select(models.Session)
-        .where(_is_sign_in_of(user_id), models.Session.expires_at > func.now(), models.Session.id < before_id)
+        .join(models.User, models.Session.is_alive())
+        .where(_is_sign_in_of(user_id), models.Session.id < before_id)
         .order_by(models.Session.id.desc())
         .limit(limit)
     ).all()
@@ -123,29 +124,34 @@ def list_own(db: Session, user_id: int, *, before_id: int, limit: int) -> Sequen
 
 def sign_out(db: Session, user_id: int, session_id: int) -> None:
     """End the caller's own session. Raises `NotAuthenticated` where another request just has."""
-    if not _end(db, user_id, models.Session.id == session_id):
+    if not _end(db, user_id, session_id):
         raise NotAuthenticated
     audit.record(db, Event.SIGNED_OUT, user_id, session_id=session_id)
 
 
 def end(db: Session, user_id: int, session_id: int) -> None:
     """End one of the user's sign-ins. Raises `SessionNotFound`."""
-    if not _end(db, user_id, models.Session.id == session_id):
+    if not _end(db, user_id, session_id):
         raise SessionNotFound(session_id)
     audit.record(db, Event.SESSION_ENDED, user_id, session_id=session_id)
 
 
 def end_others(db: Session, user_id: int, session_id: int) -> None:
     """End all of the user's sign-ins but this one."""
-    if ended := _end(db, user_id, models.Session.id != session_id):
-        audit.record(db, Event.SESSION_ENDED, user_id, session_count=len(ended))
+    audit.hold(db, user_id)
+    ended = deletions.end_sessions(db, user_id, kind="login", keeping=session_id)
+    if ended.ids:
+        audit.record(db, Event.SESSION_ENDED, user_id, session_count=ended.count)
 
 
 def _is_sign_in_of(user_id: int) -> ColumnElement[bool]:
     return and_(models.Session.user_id == user_id, models.Session.kind == "login")
 
 
-def _end(db: Session, user_id: int, which: ColumnElement[bool]) -> Sequence[int]:
-    """The ids of the sign-ins that ended."""
+def _end(db: Session, user_id: int, session_id: int) -> bool:
+    """End the sign-in; return whether it was there."""
     audit.hold(db, user_id)
-    return db.scalars(delete(models.Session).where(_is_sign_in_of(user_id), which).returning(models.Session.id)).all()
+    is_theirs = (_is_sign_in_of(user_id), models.Session.id == session_id)
+    is_there = (models.Session.user_id == models.User.id, ~models.Session.was_ended())
+    ended = delete(models.Session).where(*is_theirs, *is_there).returning(models.Session.id)
+    return db.scalar(ended) is not None

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import and_, delete, false, insert, select, true, union_all, update
+from sqlalchemy import and_, delete, insert, select, true, union_all, update
 from sqlalchemy.orm import Session
 
-from app import audit, context, limits, models, outbox, passwords
+from app import audit, context, deletions, limits, models, outbox, passwords
 from app.audit import Event
 from app.errors import LastAdmin, NotAuthenticated, NotAuthorized, UserNotFound, WrongPassword
 from app.schemas.types import canonical_email
@@ -37,7 +37,7 @@ def sign_up(db: Session, new: UserIn) -> models.User:
 def get(db: Session, user_id: int) -> models.User:
     """The account. Raises `UserNotFound`."""
     user = db.get(models.User, user_id)
-    if user is None:
+    if user is None or user.is_deleted:
         raise UserNotFound(user_id)
     return user
 
@@ -53,7 +53,7 @@ def list_all(
     is_active: bool | None,
 ) -> Sequence[models.User]:
     """Accounts by ascending id that fit every filter given; those after one of them, if it is given."""
-    statement = select(models.User)
+    statement = select(models.User).where(~models.User.is_deleted)
     if after_id is not None:
         statement = statement.where(models.User.id > after_id)
     if email is not None:
@@ -113,8 +113,7 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
         _tell(db, "password_changed", before, user_id)
     if wanted.password is not None or values.get("is_active") is False:
         # Sign-ins and API keys alike. Only who changed their own password, and is still welcome, stays signed in.
-        is_spared = models.Session.id == session_id if user.is_active else false()
-        db.execute(delete(models.Session).where(models.Session.user_id == user_id, ~is_spared))
+        deletions.end_sessions(db, user_id, keeping=session_id if user.is_active else None)
     _record_change(db, before, user, by=caller.id)
     return user
 
@@ -156,10 +155,15 @@ def remove(db: Session, caller: models.User, user_id: int) -> None:
 
     Raises `UserNotFound`, `LastAdmin`; `NotAuthenticated` and `NotAuthorized` as `change` does.
 
-    Rows that voters lock are locked in their order (users, posts, counts; each ascending), so that neither waits for
-    the other in a circle.
+    An account with many rows is marked as deleted, which it is at once for every request; the rows are removed in the
+    background. Rows that voters lock are locked in their order (users, posts, counts; each ascending), so that neither
+    waits for the other in a circle.
     """
     _lock(db, caller, user_id, {"is_active": False}, needs_admin=caller.id != user_id)
+    if deletions.is_large(db, user_id):
+        deletions.mark_account(db, user_id)
+        audit.record(db, Event.ACCOUNT_DELETED, user_id)
+        return
     own_posts = select(models.Post.id).where(models.Post.owner_id == user_id)
     db.execute(own_posts.order_by(models.Post.id).with_for_update())
     voted = select(models.Vote.post_id).where(models.Vote.user_id == user_id)
@@ -206,7 +210,7 @@ def _lock(db: Session, caller: models.User, user_id: int, wanted: Mapping[str, A
         row.id: _Standing(*row[1:])
         for row in db.execute(
             select(models.User.id, *_STANDING)
-            .where(models.User.id.in_(union_all(account, admins) if wanted else account))
+            .where(models.User.id.in_(union_all(account, admins) if wanted else account), ~models.User.is_deleted)
             .order_by(models.User.id)
             .with_for_update()
         )

@@ -42,7 +42,7 @@ class Cast:
 
 # Rows are locked in the order that every writer keeps; `count(*)` makes PostgreSQL finish one step before the next.
 # - users: whoever deletes an account waits for its votes under way, and its votes for them;
-# - posts: the same for posts; a draft is not there;
+# - posts: the same for posts; a draft is not there, nor is a post whose owner is deleted;
 # - post_stats: from here on, until the transaction ends, nobody else changes these counts. So a count after this
 #   statement, which the statement itself cannot see (triggers run at its end), is the locked one plus what it changed.
 _CAST = Statement(
@@ -54,10 +54,13 @@ _CAST = Statement(
         SELECT sessions.id AS session_id, users.id AS user_id
         FROM sessions JOIN users ON users.id = sessions.user_id
         WHERE sessions.id = ANY (:session_ids) AND sessions.expires_at > now() AND users.is_active
+            AND NOT (sessions.id <> users.kept_session_id AND sessions.id <= CASE sessions.kind
+                WHEN 'login' THEN users.last_ended_login_id ELSE users.last_ended_api_key_id END)
         ORDER BY users.id FOR KEY SHARE OF users
     ), post AS MATERIALIZED (
         SELECT id FROM posts
         WHERE id = ANY (:post_ids) AND published AND (SELECT count(*) FROM voter) > 0
+            AND (SELECT NOT is_deleted FROM users WHERE users.id = owner_id)
         ORDER BY id FOR KEY SHARE
     ), counted AS MATERIALIZED (
         SELECT post_id, votes FROM post_stats

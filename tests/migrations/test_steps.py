@@ -10,7 +10,7 @@ from tests.migrations.conftest import config_for, revisions
 FIRST_REVISION = {
     "posts": "0001", "users": "0003", "votes": "0006", "sessions": "0012", "idempotency_keys": "0013",
     "totps": "0017", "recovery_codes": "0017", "api_keys": "0018", "allowances": "0019",
-    "security_events": "0021", "outgoing_mails": "0022", "mail_tokens": "0022",
+    "security_events": "0021", "outgoing_mails": "0022", "mail_tokens": "0022", "deletions": "0027",
 }  # fmt: skip
 ALL = tuple(FIRST_REVISION)
 LABELS = {
@@ -26,6 +26,7 @@ LABELS = {
     "security_events": "SELECT details->>'label' FROM security_events",
     "outgoing_mails": "SELECT address FROM outgoing_mails",
     "mail_tokens": "SELECT email FROM mail_tokens",
+    "deletions": "SELECT email FROM deletions JOIN users ON users.id = user_id",
 }  # fmt: skip
 NOBODY = "nobody@example.com"
 
@@ -91,6 +92,8 @@ def insert_rows(connection: Connection, revision: str, label: str) -> None:
             """),
             values,
         )
+    if revision >= FIRST_REVISION["deletions"]:
+        connection.execute(text("INSERT INTO deletions (user_id) VALUES (:user)"), values)
 
 
 def check_rows(connection: Connection, revision: str, expected: dict[str, set[str]]) -> None:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     String,
     Subquery,
     UnaryExpression,
+    and_,
     bindparam,
     cast,
     func,
@@ -216,7 +217,9 @@ def read_posts(connection: Connection, asked: Sequence[tuple[AccessToken, int]])
 
 
 def _joined(shown: AnySelect) -> AnySelect:
-    return shown.join(User, User.id == Post.owner_id).join(PostStats, PostStats.post_id == Post.id)
+    """With owners and counts. A post whose owner is deleted is waiting for its removal, and not shown."""
+    owners = and_(User.id == Post.owner_id, ~User.is_deleted)
+    return shown.join(User, owners).join(PostStats, PostStats.post_id == Post.id)
 
 
 def _posts_statement() -> AnySelect:

@@ -1,0 +1,132 @@
+"""Marks for deletions with more rows than one transaction should remove.
+
+What is marked does not exist for any later request. `services.deletion` removes the rows afterwards, in batches.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, delete, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from app import models
+from app.models.session import FIRST_ADOPTED, adopted_session_id
+
+# Rows that a request removes itself: in 0.1 s, for which others may wait (ADR 0021).
+MAX_ROWS_AT_ONCE = 1_000
+
+# LATERAL with a LIMIT of its own: whatever the statistics say, votes are looked up post by post.
+_HAS_MORE_ROWS = text("""
+    SELECT count(*) > :rows FROM (
+        (SELECT FROM votes WHERE user_id = :user_id LIMIT :rows + 1)
+        UNION ALL (SELECT FROM posts WHERE owner_id = :user_id LIMIT :rows + 1)
+        UNION ALL (
+            SELECT FROM (SELECT id FROM posts WHERE owner_id = :user_id LIMIT :rows + 1) AS own
+            CROSS JOIN LATERAL (SELECT FROM votes WHERE post_id = own.id LIMIT :rows + 1) AS received LIMIT :rows + 1
+        )
+        UNION ALL (SELECT FROM sessions WHERE user_id = :user_id LIMIT :rows + 1)
+        UNION ALL (SELECT FROM security_events WHERE user_id = :user_id LIMIT :rows + 1)
+        UNION ALL (SELECT FROM idempotency_keys WHERE user_id = :user_id LIMIT :rows + 1)
+    ) AS owned
+""")
+
+
+class Ended(NamedTuple):
+    """The ids of the sessions whose rows were removed, and whether these were all; else the rest is marked as ended."""
+
+    ids: Sequence[int]
+    is_complete: bool
+
+    @property
+    def count(self) -> int | None:
+        """How many sessions ended, None if they were too many to count."""
+        return len(self.ids) if self.is_complete else None
+
+
+def is_large(db: Session, user_id: int) -> bool:
+    """Return whether the account has more rows than one transaction should remove. Reads a bounded number of them."""
+    return bool(db.scalar(_HAS_MORE_ROWS, {"user_id": user_id, "rows": MAX_ROWS_AT_ONCE}))
+
+
+def mark_account(db: Session, user_id: int) -> None:
+    """Mark the account as deleted, with its posts and sessions. Its names are free again.
+
+    The placeholders cannot be signed up with: an address has an `@`, and a username no colon.
+    """
+    placeholder = f"deleted:{user_id}"
+    db.execute(
+        update(models.User)
+        .where(models.User.id == user_id)
+        .values(
+            is_deleted=True,
+            is_active=False,
+            role="user",
+            email=placeholder,
+            email_canonical=placeholder,
+            email_verified_at=None,
+            username=placeholder,
+            password_hash="",
+        )
+    )
+    db.execute(delete(models.MailToken).where(models.MailToken.user_id == user_id))
+    _request(db, user_id)
+
+
+def mark_post(db: Session, post_id: int) -> None:
+    """Mark the post as deleted: give it to an account that is deleted. The post must be locked."""
+    placeholder = f"deleted:post:{post_id}"
+    heir = insert(models.User).values(
+        is_deleted=True, is_active=False, email=placeholder, email_canonical=placeholder, password_hash=""
+    )
+    heir_id = db.scalars(heir.returning(models.User.id)).one()
+    # Not published, so that it leaves the partial indexes of lists.
+    db.execute(update(models.Post).where(models.Post.id == post_id).values(owner_id=heir_id, published=False))
+    _request(db, heir_id)
+
+
+def end_sessions(
+    db: Session, user_id: int, *, kind: models.SessionKind | None = None, keeping: int | None = None
+) -> Ended:
+    """End the account's sessions of this kind, or of every kind, except the one to keep.
+
+    The account must be locked, at least against its deletion. Where two requests each keep another session, both end.
+    """
+    ended = [models.Session.user_id == user_id, models.Session.id != (keeping or 0)]
+    if kind is not None:
+        ended.append(models.Session.kind == kind)
+    ids = db.scalars(select(models.Session.id).where(*ended).limit(MAX_ROWS_AT_ONCE + 1)).all()
+    is_complete = len(ids) <= MAX_ROWS_AT_ONCE
+    if not is_complete:
+        _mark_sessions(db, user_id, kind, keeping or 0)
+        ids = [*ids, adopted_session_id(user_id)]  # No id of the marks covers it.
+    removed = delete(models.Session).where(*ended, models.Session.id.in_(ids)).returning(models.Session.id)
+    return Ended(db.scalars(removed).all(), is_complete)
+
+
+def _mark_sessions(db: Session, user_id: int, kind: models.SessionKind | None, keeping: int) -> None:
+    # Sessions begin with the account locked, so later ones of this account get greater ids than this one.
+    last_id = select(func.max(models.Session.id)).where(models.Session.id < FIRST_ADOPTED).scalar_subquery()
+    # A session that another request has marked meanwhile stays ended.
+    kept = (
+        select(models.Session.id)
+        .where(models.Session.id == keeping, models.Session.user_id == models.User.id, ~models.Session.was_ended())
+        .correlate(models.User)
+        .scalar_subquery()
+    )
+    values: dict[str, ColumnElement[int]] = {"kept_session_id": func.coalesce(kept, 0)}
+    if kind != "api_key":
+        values["last_ended_login_id"] = last_id
+    if kind != "login":
+        values["last_ended_api_key_id"] = last_id
+    db.execute(update(models.User).where(models.User.id == user_id).values(values))
+    _request(db, user_id)
+
+
+def _request(db: Session, user_id: int) -> None:
+    """Have `services.deletion` look at the account.
+
+    A request that is there is updated, because its row may be about to be removed: the lock makes one of both wait.
+    """
+    requested = upsert(models.Deletion).values(user_id=user_id)
+    db.execute(requested.on_conflict_do_update(index_elements=["user_id"], set_={"requested_at": func.now()}))

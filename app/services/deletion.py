@@ -1,0 +1,204 @@
+"""Removal, in batches, of accounts, posts and sessions that `app.deletions` has marked.
+
+Each batch is a transaction of its own, and locks what voters lock in their order (posts, counts; each ascending). Its
+size follows from how long the last one took, and a pause as long as the batch comes after it: so voters wait for one
+batch at most. Two processes do not work at one account at the same time. Nothing is remembered but in the database: a
+process that dies leaves its last batch undone, and the next one goes on.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, any_, bindparam, delete, exists, func, select, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
+
+from app.database import writing
+from app.models import Deletion, IdempotencyKey, Post, PostStats, SecurityEvent, Session, User, Vote
+
+logger = logging.getLogger("app")
+
+FIRST_BATCH_ROWS, MIN_BATCH_ROWS, MAX_BATCH_ROWS = 100, 10, 5_000
+BATCH_SECONDS = 0.03
+# After so long, the next account has its turn: a small one does not wait for a large one.
+TURN_SECONDS = 1.0
+# Deleting a post costs about as much as deleting so many votes.
+POST_ROWS = 10
+MAX_ACCOUNTS = 1_000
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far this process is with an account: the step, rows of the next batch, and the key of the last row removed.
+
+    Rows that were just removed are still in indexes: going on after the last key avoids reading all of them again.
+    """
+
+    is_deleted: bool | None = None
+    step: int = 0
+    rows: int = FIRST_BATCH_ROWS
+    last_key: Any = None
+
+    def begin(self, step: int) -> None:
+        self.step, self.rows, self.last_key = step, FIRST_BATCH_ROWS, None
+
+    def adapt(self, seconds: float) -> None:
+        wanted = min(2 * self.rows, int(self.rows * BATCH_SECONDS / max(seconds, 0.001)))
+        self.rows = max(MIN_BATCH_ROWS, min(wanted, MAX_BATCH_ROWS))
+
+
+# Remove rows of the account; return how many.
+Step = Callable[[Connection, int, _Progress], int]
+
+
+def is_requested() -> bool:
+    """Return whether there is anything to remove."""
+    with writing() as connection:
+        return bool(connection.scalar(select(exists(select(Deletion.user_id)))))
+
+
+def work(is_stopping: Callable[[], bool] = lambda: False, max_seconds: float = math.inf) -> int:
+    """Remove what is marked, account by account in turns; return how many accounts were finished.
+
+    Told to stop, or when the time is over, it leaves the rest to the next call, of whichever process.
+    """
+    over_at = time.monotonic() + max_seconds
+    progress: dict[int, _Progress] = {}
+    finished_count = 0
+    while user_ids := _requested():
+        for user_id in user_ids:
+            mine = progress.setdefault(user_id, _Progress())
+            turn_ends_at = time.monotonic() + TURN_SECONDS
+            while time.monotonic() < turn_ends_at:
+                if is_stopping() or time.monotonic() > over_at:
+                    return finished_count
+                began_at = time.monotonic()
+                is_finished = _remove_batch(user_id, mine)
+                seconds = time.monotonic() - began_at
+                mine.adapt(seconds)
+                time.sleep(seconds)
+                if is_finished:
+                    del progress[user_id]
+                    finished_count += 1
+                    break
+    return finished_count
+
+
+def _requested() -> Sequence[int]:
+    with writing() as connection:
+        return connection.scalars(
+            select(Deletion.user_id).order_by(Deletion.requested_at, Deletion.user_id).limit(MAX_ACCOUNTS)
+        ).all()
+
+
+def _remove_batch(user_id: int, progress: _Progress) -> bool:
+    """Remove some of the account's rows; return whether nothing is left. Then the request is removed, too."""
+    with writing() as connection:
+        # The statements after the lock see all that who held it before has marked or removed.
+        if connection.scalar(select(Deletion.user_id).where(Deletion.user_id == user_id).with_for_update()) is None:
+            return True
+        is_deleted = connection.scalar(select(User.is_deleted).where(User.id == user_id))
+        if progress.is_deleted != is_deleted:
+            progress.is_deleted = is_deleted
+            progress.begin(0)
+        steps = _OF_DELETED_ACCOUNTS if is_deleted else (_ended_sessions,)
+        for step in range(progress.step, len(steps)):
+            if step != progress.step:
+                progress.begin(step)
+            if steps[step](connection, user_id, progress):
+                return False
+        if is_deleted:  # With it go the rows that are few, and the request.
+            connection.execute(delete(User).where(User.id == user_id))
+        else:
+            connection.execute(delete(Deletion).where(Deletion.user_id == user_id))
+    logger.info("deletion finished user_id=%d what=%s", user_id, "account" if is_deleted else "sessions")
+    return True
+
+
+def _posts(connection: Connection, user_id: int, progress: _Progress) -> int:
+    """Posts with few votes, the newest first, because lists pass by those that are left; or votes of a popular one."""
+    found = connection.execute(
+        select(Post.id, func.coalesce(PostStats.votes, 0).label("votes"))
+        .outerjoin(PostStats, PostStats.post_id == Post.id)
+        .where(Post.owner_id == user_id)
+        .order_by(Post.created_at.desc(), Post.id.desc())
+        .limit(max(1, progress.rows // POST_ROWS))
+    ).all()
+    if not found:
+        return 0
+    if found[0].votes > progress.rows and (removed := _votes_of_post(connection, found[0].id, progress)):
+        return removed
+    ids: list[int] = []
+    rows = 0
+    for post in found:
+        rows += POST_ROWS + post.votes
+        if ids and rows > progress.rows:
+            break
+        ids.append(post.id)
+    connection.execute(select(Post.id).where(Post.id == _any(ids)).order_by(Post.id).with_for_update())
+    _lock_counts(connection, ids)
+    connection.execute(delete(Post).where(Post.id == _any(ids)))
+    return len(ids)
+
+
+def _votes_of_post(connection: Connection, post_id: int, progress: _Progress) -> int:
+    last_post_id, last_voter_id = progress.last_key or (None, 0)
+    voter_ids = connection.scalars(
+        select(Vote.user_id)
+        .where(Vote.post_id == post_id, Vote.user_id > (last_voter_id if last_post_id == post_id else 0))
+        .order_by(Vote.user_id)
+        .limit(progress.rows)
+    ).all()
+    if voter_ids:
+        progress.last_key = (post_id, voter_ids[-1])
+        _lock_counts(connection, [post_id])
+        connection.execute(delete(Vote).where(Vote.post_id == post_id, Vote.user_id == _any(voter_ids)))
+    return len(voter_ids)
+
+
+def _own_votes(connection: Connection, user_id: int, progress: _Progress) -> int:
+    votes = select(Vote.created_at, Vote.post_id).where(Vote.user_id == user_id)
+    if progress.last_key:
+        votes = votes.where(tuple_(Vote.created_at, Vote.post_id) > tuple_(*progress.last_key))
+    found = connection.execute(votes.order_by(Vote.created_at, Vote.post_id).limit(progress.rows)).all()
+    if found:
+        progress.last_key = tuple(found[-1])
+        post_ids = [vote.post_id for vote in found]
+        _lock_counts(connection, post_ids)
+        connection.execute(delete(Vote).where(Vote.user_id == user_id, Vote.post_id == _any(post_ids)))
+    return len(found)
+
+
+def _lock_counts(connection: Connection, post_ids: Sequence[int]) -> None:
+    """Before the votes, as everyone who changes votes does."""
+    counts = select(PostStats.post_id).where(PostStats.post_id == _any(post_ids)).order_by(PostStats.post_id)
+    connection.execute(counts.with_for_update(key_share=True))
+
+
+def _ended_sessions(connection: Connection, user_id: int, progress: _Progress) -> int:
+    ended = select(Session.id).join(User, User.id == Session.user_id).where(User.id == user_id, Session.was_ended())
+    ids = connection.scalars(ended.limit(progress.rows)).all()
+    connection.execute(delete(Session).where(Session.id == _any(ids)))
+    return len(ids)
+
+
+def _rows_of(table: type[Session | SecurityEvent | IdempotencyKey]) -> Step:
+    def remove(connection: Connection, user_id: int, progress: _Progress) -> int:
+        ids = connection.scalars(select(table.id).where(table.user_id == user_id).limit(progress.rows)).all()
+        connection.execute(delete(table).where(table.id == _any(ids)))
+        return len(ids)
+
+    return remove
+
+
+def _any(ids: Sequence[int]) -> Any:
+    """One parameter, so that statements of all sizes have one text."""
+    return any_(bindparam(None, list(ids), type_=ARRAY(BIGINT)))
+
+
+_OF_DELETED_ACCOUNTS: tuple[Step, ...] = (
+    _posts, _own_votes, _rows_of(Session), _rows_of(SecurityEvent), _rows_of(IdempotencyKey),
+)  # fmt: skip
