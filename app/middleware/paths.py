@@ -1,6 +1,14 @@
 """One route, several spellings of its path: `/posts`, `/posts/`, `/v1/posts`."""
 
+import re
+
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.errors import NotFound
+from app.problems import refusal
+
+# Control characters of ASCII and Latin-1. A route's pattern ends in `$`, which matches before a final line break.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 VERSION_PREFIX = "/v1"
 
@@ -8,7 +16,8 @@ VERSION_PREFIX = "/v1"
 class Paths:
     """Serves every path also with a trailing slash, without a redirect, and below `/v1`.
 
-    `/v1` becomes part of the root path, so that links in the answer stay below it.
+    `/v1` becomes part of the root path, so that links in the answer stay below it. Paths with control characters
+    (`/posts%0a`) are 404.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -17,6 +26,9 @@ class Paths:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             root, path = scope.get("root_path", ""), scope["path"]
+            if CONTROLS.search(path) is not None:
+                await refusal(scope, NotFound())(scope, receive, send)
+                return
             prefix = root + VERSION_PREFIX
             if path == prefix or path.startswith(prefix + "/"):
                 root = prefix
