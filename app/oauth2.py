@@ -292,6 +292,8 @@ class Route(APIRoute):
                 audit.record(None, audit.Event.NOT_AUTHORIZED, user_id, **what)
                 raise
             except (HTTPException, RequestValidationError) as error:
+                if isinstance(error, HTTPException) and error.status_code == BodyTooLarge.status:
+                    raise  # Before the token is verified: what is left of the body is not read.
                 # The body is read before the token is; whoever has none is told that, whatever the body is.
                 if credential is not None:
                     await credential(request)

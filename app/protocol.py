@@ -3,20 +3,47 @@ whole answers are sent.
 """
 
 import secrets
+from asyncio import TimerHandle, timeout
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn._types import ASGISendEvent
+import httptools
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from app.config import get_settings
+from app.errors import BodyTooLarge
 from app.middleware.cors import VARY
 from app.middleware.security_headers import HEADERS
 from app.problems import problem_response
 
 # Twice what `HeadLimit` lets pass, so that whoever is a little above it gets that answer, with all its headers.
 MOST_UNFINISHED_BYTES = 64 * 1024
+
+# Paths whose route upgrades the connection (WebSocket). Everywhere else `Upgrade` is ignored, as RFC 9110 allows.
+UPGRADING_PATHS: frozenset[bytes] = frozenset()
+
+# A body may cost twice MAX_BODY_BYTES before it is cut off here: BodyLimit refuses it earlier and with all headers, but
+# only while a route reads it. Each piece counts as at least 128 bytes, because the parser's work is per piece: 1 MB in
+# chunks of one byte took a second of a core.
+MIN_PIECE_BYTES = 128
+
+# After an answer with `Connection: close`, what the client still sends is read and dropped, so that it can read the
+# answer: closing a socket with unread bytes resets the connection. nginx waits as long (`lingering_time`).
+MAX_DRAINED_BYTES = 16_000_000
+DRAIN_SECONDS = 30
+# Between two reads, each of at most 256 KB: 12 MB/s for each connection, so that others' requests come first.
+DRAIN_PAUSE_SECONDS = 0.02
+# Connections of a worker that are drained at the same time. More are closed at once.
+MAX_DRAINED_CONNECTIONS = 100
+
+# A client that sends nothing of its body for so long is disconnected. The proxies of deploy/ wait 10 s.
+STALLED_SECONDS = 30
+
+# One packet of 256 KB holds 14,000 requests, and each takes some 4 KB while it is queued.
+MAX_PIPELINED_REQUESTS = 100
 
 # For a request that a client sent before it could know that the server stops.
 LAST_REQUEST_SECONDS = 0.5
@@ -33,6 +60,17 @@ class Cycle(RequestResponseCycle):
     """
 
     head: ASGISendEvent | None = None
+    # Whether the connection is to be closed, but not before the rest of the request's body has come.
+    is_to_be_drained = False
+
+    async def receive(self) -> ASGIReceiveEvent:
+        if self.more_body and not self.message_event.is_set():
+            try:
+                async with timeout(STALLED_SECONDS):
+                    return await super().receive()
+            except TimeoutError:
+                self.transport.close()  # Then the next line returns a disconnect.
+        return await super().receive()
 
     async def send(self, message: ASGISendEvent) -> None:
         if message["type"] == "http.response.start" and not self.response_started:
@@ -40,9 +78,15 @@ class Cycle(RequestResponseCycle):
             return
         head, self.head = self.head, None
         if head is not None:
+            if self.waiting_for_100_continue and self.more_body:
+                # The client may send its body or leave it out now (RFC 9110, 10.1.1), so what follows is ambiguous.
+                self.keep_alive = False
             if self._send_whole(head, message):
                 return
             await super().send(head)
+        if message["type"] == "http.response.body":
+            if not self.keep_alive and self.more_body and not message.get("more_body", False):
+                self.keep_alive = self.is_to_be_drained = True  # The protocol closes it, not uvicorn.
         await super().send(message)
 
     def _send_whole(self, head: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
@@ -86,6 +130,32 @@ class Cycle(RequestResponseCycle):
 httptools_impl.RequestResponseCycle = Cycle  # type: ignore[misc]
 
 
+class _PastHead:
+    """What a parser calls that starts at the body of a request: nothing, until it has read the head it is given."""
+
+    is_past_head = False
+
+    def __init__(self, protocol: "Protocol") -> None:
+        self.protocol = protocol
+        self.on_body, self.on_message_complete = protocol.on_body, protocol.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if self.is_past_head:
+            self.protocol.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if self.is_past_head:
+            self.protocol.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.is_past_head:
+            self.protocol.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self.is_past_head:
+            self.protocol.on_headers_complete()
+
+
 class Protocol(HttpToolsProtocol):
     """Keeps no head (or trailer, or chunk extension) past a limit, refuses what is not HTTP in our one shape, and loses
     no request that is on its way when the server stops.
@@ -96,6 +166,19 @@ class Protocol(HttpToolsProtocol):
 
     unfinished_bytes = 0
     is_stopping = False
+    # Whether the parser has yet to read the end of the request's body, and what that body has cost so far.
+    is_body_due = False
+    body_cost_bytes = 0
+    # Whether the parser takes this request's head for the last of HTTP here.
+    is_upgrade_ignored = False
+    # Whether what comes is dropped unread, and how much was.
+    is_drained = False
+    drained_bytes = 0
+    drain_timer: TimerHandle | None = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.max_body_cost_bytes = 2 * get_settings().max_body_bytes
 
     def shutdown(self) -> None:
         """Called when the server stops: what comes soon is answered, as the last on this connection."""
@@ -112,34 +195,159 @@ class Protocol(HttpToolsProtocol):
         if self._is_idle() and not self.transport.is_closing():
             self.transport.close()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_drain_timer()
+        _drained.discard(self)
+        super().connection_lost(exc)
+
     def data_received(self, data: bytes) -> None:
+        if self.is_drained:
+            self.drained_bytes += len(data)
+            if self.drained_bytes > MAX_DRAINED_BYTES and not self.transport.is_closing():
+                self.transport.close()
+            self.flow.pause_reading()
+            self.loop.call_later(DRAIN_PAUSE_SECONDS, self._read_on)
+            return
+        self._unset_keepalive_if_required()
         self.unfinished_bytes += len(data)
-        super().data_received(data)
+        try:
+            self._parse(memoryview(data))
+        except httptools.HttpParserError:
+            self._refuse_unparsed()
+            return
         if self.unfinished_bytes > MOST_UNFINISHED_BYTES and not self.transport.is_closing():
             self._refuse(431, "headers_too_large", "The request's headers are too large")
+
+    def _parse(self, data: memoryview) -> None:
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self.is_upgrade_ignored:
+                    self.handle_websocket_upgrade()
+                    return
+                data = data[upgrade.args[0] :]
+                self._parse_on_at_body()
+            else:
+                return
+
+    def _parse_on_at_body(self) -> None:
+        """Go on with a parser that knows nothing of `Upgrade`: httptools takes a body after it for another protocol."""
+        self.is_upgrade_ignored = False
+        past_head = _PastHead(self)
+        self.parser = httptools.HttpRequestParser(past_head)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # As uvicorn does.
+        framing = [header for header in self.headers if header[0] in {b"content-length", b"transfer-encoding"}]
+        lines = b"".join(b"%s: %s\r\n" % header for header in framing)
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%s\r\n" % lines)
+        past_head.is_past_head = True
+
+    def _refuse_unparsed(self) -> None:
+        """Answer what the parser gave up: it is not HTTP, or one of the callbacks below raised."""
+        if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
+            self.cycle.keep_alive = False
+            self.is_drained = True
+        elif self.body_cost_bytes <= self.max_body_cost_bytes:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
+        else:
+            if not self.cycle.response_complete and not self.pipeline and not self.cycle.response_started:
+                # The application is told that the client has gone, and what it answers is dropped.
+                self.cycle.response_complete = self.cycle.disconnected = True
+                self.cycle.message_event.set()
+                self.is_body_due = False
+            self._refuse(BodyTooLarge.status, BodyTooLarge.code, BodyTooLarge.__doc__ or "")
 
     def send_400_response(self, msg: str) -> None:
         # The parser does not say what is wrong. This is what people send by hand, and programs that encode nothing.
         hint = "Everything outside ASCII in the path and query has to be percent-encoded, as UTF-8."
         self._refuse(400, "bad_request", f"{msg} {hint}")
 
+    def _should_upgrade(self) -> bool:
+        return self.url.partition(b"?")[0] in UPGRADING_PATHS and super()._should_upgrade()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.is_body_due = False
+        self.body_cost_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.is_body_due:
+            return  # A trailer: proxies do not look at its name, so that it could pass for one of their own headers.
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self.unfinished_bytes = 0
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise ValueError("this server is no proxy")
+            self.is_upgrade_ignored = not self._should_upgrade()
+        if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
+            raise ValueError("too many requests are queued")
+        self._unset_keepalive_if_required()
         super().on_headers_complete()
+        self.is_body_due = True
         if self.is_stopping and self.cycle is not None:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self.unfinished_bytes = 0
+        self.body_cost_bytes += max(len(body), MIN_PIECE_BYTES)
+        if self.body_cost_bytes > self.max_body_cost_bytes:
+            raise BodyTooLarge
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self.unfinished_bytes = 0
+        if self.is_upgrade_ignored:
+            return  # It is not complete: the body is read next.
+        self.is_body_due = False
         super().on_message_complete()
+        if self.drain_timer is not None:
+            self._cancel_drain_timer()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.is_body_due and self.cycle.response_complete and not self.transport.is_closing():
+            if isinstance(self.cycle, Cycle) and self.cycle.is_to_be_drained:
+                self._drain()
+            else:
+                self._cancel_drain_timer()
+                self.drain_timer = self.loop.call_later(DRAIN_SECONDS, self.transport.close)
+
+    def _drain(self) -> None:
+        """Close the connection once the client has stopped sending, within `MAX_DRAINED_BYTES` and `DRAIN_SECONDS`."""
+        self._unset_keepalive_if_required()
+        self._cancel_drain_timer()
+        if len(_drained) >= MAX_DRAINED_CONNECTIONS:
+            self.transport.close()
+            return
+        _drained.add(self)
+        self.is_drained = True
+        self.flow.resume_reading()
+        self.transport.write_eof()
+        seconds = LAST_REQUEST_SECONDS if self.is_stopping else DRAIN_SECONDS
+        self.drain_timer = self.loop.call_later(seconds, self.transport.close)
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+
+    def _cancel_drain_timer(self) -> None:
+        if self.drain_timer is not None:
+            self.drain_timer.cancel()
+            self.drain_timer = None
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
         # A request before this one may still be answered; then half of an answer must not follow another's.
-        if self._is_idle():
+        if not self._is_idle():
+            self.transport.close()
+            return
+        # Where a body is due, its request was answered already, and has no second answer.
+        if not self.is_body_due:
             request_id = secrets.token_hex(16)
             scope = {"type": "http", "state": {"request_id": request_id}}
             response = problem_response(
@@ -148,4 +356,8 @@ class Protocol(HttpToolsProtocol):
             head = b"".join(b"%s: %s\r\n" % header for header in (*response.raw_headers, *HEADERS, VARY))
             phrase = HTTPStatus(status).phrase.encode()
             self.transport.write(b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, phrase, head, bytes(response.body)))
-        self.transport.close()
+        self._drain()
+
+
+# The connections that are read only so that their clients read an answer.
+_drained: set[Protocol] = set()

@@ -2,7 +2,9 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -40,6 +42,8 @@ class Transport:
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
+
+    def write_eof(self) -> None: ...
 
 
 def answer(status: int, headers: Headers, *parts: bytes) -> Callable[[Send], Awaitable[None]]:
@@ -91,7 +95,7 @@ ORDINARY = {
     "without a body": (GET, answer(304, [(b"etag", b'"1"')], b"")),
     "deleted": (b"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n", answer(204, [], b"")),
     "expected": (
-        b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
         answer(200, [LENGTH], b"whole"),
     ),
     "two requests": (GET + GET, answer(200, [LENGTH], b"whole")),
@@ -176,3 +180,116 @@ def test_idle_connection_of_a_stopping_server_is_closed_after_a_last_request_tha
         protocol.connection_lost(None)
 
     asyncio.run(run())
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients are waited for 0.3 seconds in the place of thirty."""
+    monkeypatch.setattr("app.protocol.STALLED_SECONDS", 0.3)
+    monkeypatch.setattr("app.protocol.DRAIN_SECONDS", 0.3)
+
+
+def talk(
+    app: Callable[..., Awaitable[None]], conversation: Callable[[socket.socket], Awaitable[None]], **options: Any
+) -> None:
+    """Have a conversation over a real socket with a server of `app`."""
+
+    async def run() -> None:
+        config = Config(app, http=Protocol, log_config=None, lifespan="off", **options)
+        config.load()
+        loop, state = asyncio.get_running_loop(), ServerState()
+        server = await loop.create_server(lambda: Protocol(config, state, {}), "127.0.0.1", 0)
+        with socket.socket() as connection:
+            connection.setblocking(False)
+            await loop.sock_connect(connection, server.sockets[0].getsockname())
+            await conversation(connection)
+        server.close()
+        await asyncio.sleep(0.1)
+        assert not state.connections
+        assert not state.tasks
+
+    asyncio.run(run())
+
+
+async def read_until_end(connection: socket.socket, within_seconds: float = 5) -> bytes:
+    received = b""
+    async with asyncio.timeout(within_seconds):
+        with suppress(ConnectionResetError):
+            while chunk := await asyncio.get_running_loop().sock_recv(connection, 65_536):
+                received += chunk
+    return received
+
+
+async def drip(connection: socket.socket) -> None:
+    """Send a byte now and then, until the server has closed the connection."""
+    async with asyncio.timeout(5):
+        with suppress(ConnectionError):
+            while True:
+                await asyncio.get_running_loop().sock_sendall(connection, b"x")
+                await asyncio.sleep(0.02)
+
+
+async def reading(_scope: object, receive: Callable[[], Awaitable[dict[str, Any]]], send: Send) -> None:
+    """An application that reads the body before it answers."""
+    while (message := await receive())["type"] == "http.request" and message["more_body"]:
+        pass
+    await answer(200, [LENGTH], b"whole")(send)
+
+
+async def answering(_scope: object, _receive: object, send: Send) -> None:
+    """An application that reads no body."""
+    await answer(200, [LENGTH], b"whole")(send)
+
+
+async def refusing(_scope: object, _receive: object, send: Send) -> None:
+    await answer(413, [LENGTH, (b"connection", b"close")], b"whole")(send)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("app", "answer_count"), [(reading, 0), (answering, 1)], ids=["while it is read", "after the answer"]
+)
+def test_a_sender_whose_body_stalls_is_disconnected(app: Callable[..., Awaitable[None]], answer_count: int) -> None:
+    async def conversation(connection: socket.socket) -> None:
+        await asyncio.get_running_loop().sock_sendall(
+            connection, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"
+        )
+        assert (await read_until_end(connection)).count(b"HTTP/1.1 ") == answer_count
+
+    talk(app, conversation)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_refused_sender_is_disconnected_after_a_while_however_slowly_it_sends() -> None:
+    async def conversation(connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(connection, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n")
+        assert (await read_until_end(connection)).startswith(b"HTTP/1.1 413 ")
+        await drip(connection)
+
+    talk(refusing, conversation)
+
+
+def test_of_many_refused_senders_only_so_many_are_drained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.protocol.MAX_DRAINED_CONNECTIONS", 0)
+
+    async def conversation(connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(connection, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n")
+        await read_until_end(connection)
+        await drip(connection)
+
+    talk(refusing, conversation)
+
+
+def test_a_connection_whose_body_came_after_the_answer_ends_when_it_is_idle() -> None:
+    """The timer of uvicorn is stopped by the body, and not started again."""
+
+    async def conversation(connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(connection, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n")
+        await asyncio.sleep(0.05)
+        await loop.sock_sendall(connection, b"abc")
+        await read_until_end(connection, within_seconds=3)
+
+    talk(answering, conversation, timeout_keep_alive=1)

@@ -4,6 +4,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import BodyTooLarge, UnsupportedEncoding
+from app.middleware.request_context import header
 from app.problems import problem_response, refusal
 
 
@@ -18,15 +19,14 @@ class BodyLimit:
         self.max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # No route reads the body of the other methods.
-        if scope["type"] != "http" or scope["method"] not in {"POST", "PUT", "PATCH"}:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         if any(name == b"content-encoding" and value.lower() != b"identity" for name, value in scope["headers"]):
             await refusal(scope, UnsupportedEncoding())(scope, receive, send)
             return
         error = BodyTooLarge(f"The request body is larger than {self.max_bytes} bytes")
-        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        declared = header(scope, b"content-length") or b"0"
         if not declared.isdigit() or int(declared[:20]) > self.max_bytes:
             response = problem_response(scope, error.status, error.code, error.detail, {"Connection": "close"})
             await response(scope, receive, send)
@@ -39,7 +39,7 @@ class BodyLimit:
             received_bytes += len(message.get("body", b""))
             if received_bytes > self.max_bytes:
                 # While FastAPI reads a body, it lets only HTTPExceptions through.
-                raise HTTPException(error.status, error.detail)
+                raise HTTPException(error.status, error.detail, {"Connection": "close"})
             return message
 
         await self.app(scope, receive_limited, send)

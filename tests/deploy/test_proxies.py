@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 
 from app.config import Settings
@@ -30,6 +31,7 @@ from tests.deploy.conftest import (
     write_nginx,
 )
 from tests.fixtures import Server, free_port
+from tests.hostile.raw import parse
 
 PASSWORD = "correct horse battery"
 MOST_BODY_BYTES = Settings.model_fields["max_body_bytes"].default
@@ -163,6 +165,45 @@ def test_a_body_past_the_limit_is_refused_in_the_apis_shape(proxy: Proxy, way: s
     assert_problem(refused, 413, "body_too_large")
     if proxy.name == "nginx":
         assert refused.headers["Content-Type"] == accept
+
+
+@pytest.mark.parametrize("framing", ["Content-Length", "chunked"])
+@pytest.mark.parametrize("upgrade", ["h2c", "websocket", "foo"])
+def test_a_request_that_offers_another_protocol_keeps_its_body(proxy: Proxy, upgrade: str, framing: str) -> None:
+    """Curl and Java's HttpClient offer h2c. The server took the body for another request."""
+    account = {"email": f"{secrets.token_hex(8)}@example.com", "password": PASSWORD}
+    body = json.dumps(account).encode()
+    framed, length = body, f"Content-Length: {len(body)}"
+    if framing == "chunked":
+        framed, length = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body), "Transfer-Encoding: chunked"
+    lines = [
+        "POST /users HTTP/1.1", "Host: a", "Content-Type: application/json", length,
+        "Connection: Upgrade, HTTP2-Settings", f"Upgrade: {upgrade}", "HTTP2-Settings: AAMAAABk", "", "",
+    ]  # fmt: skip
+    following = b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    with ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=30))
+        if proxy.url.startswith("https"):
+            connection = stack.enter_context(unverified().wrap_socket(connection))
+        connection.sendall("\r\n".join(lines).encode())
+        time.sleep(0.2)
+        connection.sendall(framed + following)
+        answers = parse(b"".join(iter(lambda: connection.recv(65_536), b"")))
+
+    assert [answer.status for answer in answers] == [201, 200], answers
+    assert json.loads(answers[0].body)["email"] == account["email"]
+
+
+def test_an_endless_body_of_any_method_is_refused_without_filling_the_server(proxy: Proxy, server: Server) -> None:
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    with proxy.client() as client, suppress(httpx2.TransportError):
+        refused = client.request("DELETE", "/users/me/totp", content=iter([b"x" * 100_000] * 500))
+        assert_problem(refused, 413, "body_too_large")
+
+    assert process.memory_info().rss - before < 20_000_000
+    with proxy.client() as client:
+        assert client.get("/livez").status_code == 200
 
 
 def test_a_body_at_the_limit_passes(proxy: Proxy) -> None:

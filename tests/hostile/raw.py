@@ -47,7 +47,7 @@ def parse(received: bytes, *methods: str) -> list[Answer]:
     """The answers to requests with these methods (the last one for all that follow). Raises `AssertionError` where the
     bytes are not whole, well-formed answers of printable ASCII.
     """
-    answers = []
+    answers: list[Answer] = []
     while received:
         method = methods[min(len(answers), len(methods) - 1)] if methods else "GET"
         head, end, received = received.partition(b"\r\n\r\n")
