@@ -3,13 +3,14 @@ whole answers are sent.
 """
 
 import secrets
+import time
 from asyncio import TimerHandle, timeout
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import Any
 
 import httptools
-from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, HTTPResponseBodyEvent
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -45,6 +46,14 @@ STALLED_SECONDS = 30
 # One packet of 256 KB holds 14,000 requests, and each takes some 4 KB while it is queued.
 MAX_PIPELINED_REQUESTS = 100
 
+# Longer bodies are handed to the transport in pieces of this size, each when it has room: it keeps a copy of what it
+# cannot send. 64 KB is the transport's own high-water mark.
+PIECE_BYTES = 64 * 1024
+# Parts of such bodies that wait in a worker: of one caller (as RateLimit tells them apart), and of all callers. Past
+# either, the client among them that has taken nothing for longest is disconnected.
+MAX_UNSENT_BYTES_PER_CALLER = 10_000_000
+MAX_UNSENT_BYTES = 64_000_000
+
 # For a request that a client sent before it could know that the server stops.
 LAST_REQUEST_SECONDS = 0.5
 
@@ -60,6 +69,9 @@ class Cycle(RequestResponseCycle):
     """
 
     head: ASGISendEvent | None = None
+    # Of a body that is sent in pieces: what the transport has not got yet, and when it last took a piece.
+    unsent_bytes = 0
+    moved_at = 0.0
     # Whether the connection is to be closed, but not before the rest of the request's body has come.
     is_to_be_drained = False
 
@@ -76,6 +88,7 @@ class Cycle(RequestResponseCycle):
         if message["type"] == "http.response.start" and not self.response_started:
             self.head = message
             return
+        await self._drained()
         head, self.head = self.head, None
         if head is not None:
             if self.waiting_for_100_continue and self.more_body:
@@ -85,9 +98,42 @@ class Cycle(RequestResponseCycle):
                 return
             await super().send(head)
         if message["type"] == "http.response.body":
+            message = await self._send_in_pieces(message)
             if not self.keep_alive and self.more_body and not message.get("more_body", False):
                 self.keep_alive = self.is_to_be_drained = True  # The protocol closes it, not uvicorn.
         await super().send(message)
+
+    @property
+    def caller(self) -> object:
+        """Whose requests are counted together; None where nothing is limited."""
+        return self.scope["state"].get("caller")
+
+    async def _drained(self) -> None:
+        """Wait until the transport takes more. uvicorn tells only the newest of pipelined requests of a disconnect."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.transport.is_closing():
+            self.disconnected = True
+
+    async def _send_in_pieces(self, message: HTTPResponseBodyEvent) -> HTTPResponseBodyEvent:
+        """Send a long body but for its last piece, which is returned. The pieces share the body's memory."""
+        rest = memoryview(message.get("body", b""))
+        if len(rest) <= PIECE_BYTES or self.scope["method"] == "HEAD":
+            return message
+        try:
+            while len(rest) > PIECE_BYTES and not self.disconnected:
+                self.unsent_bytes, self.moved_at = len(rest), time.monotonic()
+                _sending.add(self)
+                if self.caller is not None:
+                    of_caller = [cycle for cycle in _sending if cycle.caller == self.caller]
+                    _disconnect_stalled(of_caller, MAX_UNSENT_BYTES_PER_CALLER)
+                _disconnect_stalled(_sending, MAX_UNSENT_BYTES)
+                await super().send(_body(rest[:PIECE_BYTES], more_body=True))
+                await self._drained()
+                rest = rest[PIECE_BYTES:]
+        finally:
+            _sending.discard(self)
+        return _body(rest, more_body=message.get("more_body", False))
 
     def _send_whole(self, head: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
         """Send the answer, if it is whole, of a declared length, and nothing is to happen to the connection."""
@@ -98,6 +144,7 @@ class Cycle(RequestResponseCycle):
             or not self.keep_alive
             or self.disconnected
             or self.flow.write_paused
+            or len(message.get("body", b"")) > PIECE_BYTES
         ):
             return False
         status, headers = head["status"], [*self.default_headers, *head.get("headers", ())]
@@ -124,6 +171,27 @@ class Cycle(RequestResponseCycle):
         self.message_event.set()
         self.on_response()
         return True
+
+
+def _body(part: memoryview, *, more_body: bool) -> HTTPResponseBodyEvent:
+    # uvicorn needs no more of it than its length and that it can be written.
+    return {"type": "http.response.body", "body": part, "more_body": more_body}  # type: ignore[typeddict-item]
+
+
+# The cycles whose long bodies are being sent.
+_sending: set[Cycle] = set()
+
+
+def _disconnect_stalled(cycles: Collection[Cycle], max_bytes: int) -> None:
+    """Abort those of the answers that have moved least recently, until the others fit into `max_bytes`."""
+    excess_bytes = sum(cycle.unsent_bytes for cycle in cycles) - max_bytes
+    if excess_bytes > 0 and len(cycles) > 1:
+        for stalled in sorted(cycles, key=lambda cycle: cycle.moved_at)[:-1]:
+            _sending.discard(stalled)
+            stalled.transport.abort()
+            excess_bytes -= stalled.unsent_bytes
+            if excess_bytes <= 0:
+                break
 
 
 # Protocols make their cycles by this name.

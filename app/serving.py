@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 Announce = Callable[[str, str | None], None]
 
 _BACKLOG = 2048
+# The system disconnects a client that takes nothing of its answer for so long, also when the request is done or the
+# connection is closing. Linux only. The proxies of deploy/ wait 10 s.
+_STALLED_MILLISECONDS = 30_000
+# What the system keeps of an answer that it cannot send yet. Else it takes up to 4 MB, uncounted, for each connection.
+_UNSENT_BYTES = 128 * 1024
 # So many new objects before the collector looks for rubbish among them (Python: 700). Most go without it.
 _NEW_OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
@@ -52,6 +57,9 @@ def _bound(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for option, value in (("TCP_USER_TIMEOUT", _STALLED_MILLISECONDS), ("TCP_NOTSENT_LOWAT", _UNSENT_BYTES)):
+            if hasattr(socket, option):  # Connections inherit it.
+                listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError as error:

@@ -18,6 +18,9 @@ from app.problems import refusal
 WINDOW_SECONDS = 60
 # A window takes some 400 bytes with its caller, so all take at most 8 MB.
 MOST_CALLERS = 20_000
+# Concurrent requests of one caller, per worker: an HTTP/2 connection has up to 100 streams. A request counts until its
+# answer is sent, so that a caller that does not read its answers holds a bounded part of memory and of MAX_IN_FLIGHT.
+MAX_IN_HAND = 100
 EXEMPT_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 HEADERS = ("RateLimit", "RateLimit-Policy", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 
@@ -36,6 +39,8 @@ class RateLimit:
     return, what the headers say (draft-ietf-httpapi-ratelimit-headers-11) is exact: so many are left, for so long.
     `X-RateLimit-Reset` is in seconds since 1970.
 
+    A caller that has `MAX_IN_HAND` requests under way is refused in the same way.
+
     The windows of `MOST_CALLERS` are kept; with more, those that began first are forgotten.
     """
 
@@ -44,6 +49,7 @@ class RateLimit:
         self.per_minute = per_minute
         self.user_of = user_of
         self.windows: OrderedDict[Hashable, _Window] = OrderedDict()  # In the order of their ends.
+        self.in_hand: dict[Hashable, int] = {}
         self.constant_headers = (
             (b"ratelimit-policy", b'"default";q=%d;w=%d' % (per_minute, WINDOW_SECONDS)),
             (b"x-ratelimit-limit", b"%d" % per_minute),
@@ -54,11 +60,13 @@ class RateLimit:
             await self.app(scope, receive, send)
             return
         now = time.monotonic()
-        window = self._window(self._caller(scope), now)
+        caller = self._caller(scope)
+        window = self._window(caller, now)
         seconds_left = math.ceil(window.ends_at - now)
-        if window.left == 0:
-            response = refusal(scope, RateLimited(seconds_left))
-            response.raw_headers += self._headers(0, seconds_left)
+        in_hand = self.in_hand.get(caller, 0)
+        if window.left == 0 or in_hand >= MAX_IN_HAND:
+            response = refusal(scope, RateLimited(seconds_left if window.left == 0 else 1))
+            response.raw_headers += self._headers(window.left, seconds_left)
             await response(scope, receive, send)
             return
         window.left -= 1
@@ -69,7 +77,15 @@ class RateLimit:
                 message["headers"] += headers
             await send(message)
 
-        await self.app(scope, receive, send_with_headers)
+        scope.setdefault("state", {})["caller"] = caller  # The server bounds what waits to be sent to one caller.
+        self.in_hand[caller] = in_hand + 1
+        try:
+            await self.app(scope, receive, send_with_headers)
+        finally:
+            if self.in_hand[caller] == 1:
+                del self.in_hand[caller]
+            else:
+                self.in_hand[caller] -= 1
 
     def _caller(self, scope: Scope) -> Hashable:
         return self.user_of(scope) or context.network_of(context.client_address.get() or "")

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import oauth2
 from app.config import get_settings
@@ -162,3 +162,39 @@ def test_it_costs_less_than_twenty_microseconds_a_request(person: Person) -> Non
 
     print(f"the limit costs {min(costs) * 1e6:.1f} µs a request")  # noqa: T201
     assert min(costs) < 20e-6
+
+
+def test_a_caller_with_a_hundred_requests_in_hand_is_refused_until_one_is_done() -> None:
+    async def run() -> None:
+        may_end = asyncio.Event()
+
+        async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+            await may_end.wait()
+            await PlainTextResponse("done")(_scope, _receive, send)
+
+        limit = RateLimit(app, per_minute=1_000, user_of=lambda scope: scope["user"])
+
+        async def ask(user: int) -> tuple[int, dict[bytes, bytes]]:
+            messages: list[Message] = []
+
+            async def send(message: Message) -> None:
+                messages.append(message)
+
+            async def receive() -> Message:
+                return {"type": "http.request"}
+
+            await limit({"type": "http", "path": "/posts", "headers": [], "user": user}, receive, send)
+            return messages[0]["status"], dict(messages[0]["headers"])
+
+        waiting = [asyncio.create_task(ask(1)) for _ in range(rate_limit.MAX_IN_HAND)]
+        other = asyncio.create_task(ask(2))
+        await asyncio.sleep(0)
+        status, headers = await ask(1)
+        assert (status, headers[b"retry-after"], headers[b"x-ratelimit-remaining"]) == (429, b"1", b"900")
+
+        may_end.set()
+        assert {status for status, _ in await asyncio.gather(*waiting, other)} == {200}
+        assert (await ask(1))[0] == 200
+        assert limit.in_hand == {}
+
+    asyncio.run(run())
