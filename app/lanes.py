@@ -136,10 +136,10 @@ _tellings: set[asyncio.Task[None]] = set()
 def note_seen(token: AccessToken) -> None:
     """Have the database told that the session is in use, unless it was within `SEEN_PRECISION_SECONDS`.
 
-    Nobody waits for it, and nothing fails with it: it is told again a minute later. A time of issue in the future says
-    nothing, because a clock jumped back.
+    Nobody waits for it, and nothing fails with it: it is told again a minute later.
     """
     now = time.monotonic()
+    # A token from the future says nothing: a clock jumped back.
     is_fresh = 0 <= time.time() - token.issued_at < SEEN_PRECISION_SECONDS
     if is_fresh or now - _told.get(token.session_id, -math.inf) < SEEN_PRECISION_SECONDS:
         return

@@ -101,7 +101,7 @@ def test_a_token_from_the_future_is_refused_past_what_clocks_may_differ(
     assert is_accepted(token, kind) == is_good
 
 
-def test_a_token_from_the_future_signs_nobody_in(client: TestClient, person: Person) -> None:
+def test_a_token_from_the_future_opens_no_route(client: TestClient, person: Person) -> None:
     claims = jwt.get_unverified_claims(person.token)
     secret = get_settings().signing_secret
     for seconds, status in ((30, 200), (120, 401)):

@@ -49,8 +49,7 @@ def _visible(text: str) -> str:
 def _email(text: str) -> str:
     try:
         validate_email(text, check_deliverability=False, test_environment=True)
-        _ascii_domain(text.rpartition("@")[2])
-    except (EmailNotValidError, UnicodeError):
+    except EmailNotValidError:
         # The library's own message quotes parts of the address.
         raise PydanticCustomError("email", "value is not a valid email address") from None
     return text

@@ -19,9 +19,9 @@ def request(db: Session, email: str) -> None:
 def reset(token: str, password: str) -> None:
     """Set the password, and end every session, API key and mailed token of the account. Raises `InvalidToken`.
 
-    The token came by mail, so the address is verified from now on. If it was not before, whoever signed up may have
-    given a stranger's address: the second factor that was set up goes too, or the owner of the mailbox could never sign
-    in. Hashes the password, and holds no connection meanwhile: call it through `passwords.in_hashing_thread`.
+    The token came by mail, so the address is verified from now on. If it was not before, the account may have been made
+    with a stranger's address: the second factor goes too, or the owner of the mailbox could never sign in.
+    Hashes the password, and holds no connection meanwhile: call it through `passwords.in_hashing_thread`.
     """
     with transaction() as db:
         mail_tokens.check(db, "password_reset", token)  # Nobody makes us hash for a token that they made up.

@@ -151,7 +151,7 @@ def _require_password(caller: models.User, password: str) -> None:
 
 
 def remove(db: Session, caller: models.User, user_id: int) -> None:
-    """Delete the account with its posts, votes and sessions: the caller's own, or, for admins, anybody's.
+    """Delete the account with its posts, votes and sessions: the caller's own, or, for admins, any.
 
     Raises `UserNotFound`, `LastAdmin`; `NotAuthenticated` and `NotAuthorized` as `change` does.
 
@@ -200,7 +200,7 @@ def _lock(db: Session, caller: models.User, user_id: int, wanted: Mapping[str, A
 
     Where an admin's standing is to change, the accounts of all active admins are locked. Whoever else removes an admin
     meanwhile is waited for, and waits: two who remove each other do not both succeed.
-    Raises `UserNotFound`; `LastAdmin` where the change would leave nobody to manage accounts. The caller's account is
+    Raises `UserNotFound`; `LastAdmin` where the change would leave no active admin. The caller's account is
     read again: `NotAuthenticated` if it is disabled or deleted by now, `NotAuthorized` if it needs to be an admin's.
     """
     manages = and_(models.User.role == "admin", models.User.is_active)

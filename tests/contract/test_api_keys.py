@@ -300,7 +300,10 @@ def test_a_page_that_a_key_and_its_owner_ask_for_at_once_shows_each_their_own(
 
     draft = make_post(other, published=False)
     digest = api_key.digest(make_key(moderator))
-    questions = [feed.PageQuery("new", 10, owner_id=other.id, is_drafts=True), feed.PostQuery(draft)]
+    questions: list[feed.PageQuery | feed.PostQuery] = [
+        feed.PageQuery("new", 10, owner_id=other.id, is_drafts=True),
+        feed.PostQuery(draft),
+    ]
     with at_once() as lane:
         (grant,) = api_key.look_up(lane, [digest])
         assert isinstance(grant, api_key.Grant)

@@ -186,6 +186,20 @@ def test_account_that_changes_its_address_again_and_again_mails_five_strangers_a
     assert rows("SELECT email FROM users") == [("stranger4@example.com",)]
 
 
+def test_change_of_a_verified_address_again_and_again_tells_five_of_them(
+    client: TestClient, make_person: Callable[..., Person], admin: Person, receive: Receive, rows: Rows
+) -> None:
+    person = make_person(is_verified=True)
+    for number in range(7):
+        change = {"email": f"other{number}@example.com"}
+        assert client.patch(f"/users/{person.id}", json=change, headers=admin.headers).status_code == 200
+        rows("UPDATE users SET email_verified_at = now() RETURNING 1")
+
+    told = [mail.address for mail in receive() if mail.message["Subject"] == "Your e-mail address was changed"]
+
+    assert told == [person.email, *(f"other{number}@example.com" for number in range(4))]
+
+
 def test_address_that_is_changed_back_and_forth_gets_three_mails_an_hour(
     client: TestClient, make_person: Callable[..., Person], receive: Receive
 ) -> None:
@@ -242,7 +256,7 @@ def test_verification_can_be_asked_for_five_times_an_hour(
 def test_mails_that_a_limit_drops_are_dropped_whether_or_not_there_is_an_account(
     client: TestClient, person: Person, receive: Receive, rows: Rows
 ) -> None:
-    for email in (person.email, "nobody@example.com"):
+    for email in (person.email, "unknown@example.com"):
         assert [client.post("/password-reset", json={"email": email}).status_code for _ in range(5)] == [202] * 5
 
     assert [mail.address for mail in receive()] == [person.email] * 3

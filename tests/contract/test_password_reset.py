@@ -75,7 +75,7 @@ def enable_totp(client: TestClient, person: Person) -> str:
 def test_a_reset_of_an_address_that_was_never_verified_drops_what_was_set_up_before(
     client: TestClient, make_person: Callable[..., Person], make_post: Callable[..., int], receive: Receive, rows: Rows
 ) -> None:
-    """Somebody has signed up with a stranger's address. The stranger takes the account over and signs in."""
+    """The owner of the mailbox takes over an account that another person made with its address."""
     person = make_person(username="squatter")
     enable_totp(client, person)
     key = client.post("/api-keys", json={"name": "n", "scopes": ["read"]}, headers=person.headers).json()["key"]

@@ -173,6 +173,29 @@ def test_spelling_of_an_address_without_content_is_put_aside_and_their_tables_st
     assert set(indexes) == {"ix_users_email", "ix_users_id", "ix_posts_title"}
 
 
+def test_addresses_of_two_mailboxes_are_adopted_as_they_are_and_two_spellings_of_one_are_refused(
+    url: URL, engine: Engine, looking: Connection
+) -> None:
+    descendants.make(looking, descendants.BY_CREATE_ALL)
+    looking.exec_driver_sql("""
+        DELETE FROM users WHERE id = 2;
+        INSERT INTO users (id, email, password) VALUES
+            (11, 'straße@example.com', ''), (12, 'strasse@example.com', ''), (13, 'user@bücher.example', ''),
+            (14, 'user@xn--bcher-kva.example', '');
+        INSERT INTO posts (title, content, owner_id) SELECT 'title', 'content', id FROM users WHERE id > 10
+    """)
+    (refusal,) = examine(engine).refusals
+    assert refusal.startswith("users 13, 14 have the same e-mail address")
+    looking.exec_driver_sql("UPDATE users SET email = 'another@bücher.example' WHERE id = 14")
+
+    adopt(url)
+
+    assert rows(looking, "SELECT id, email_canonical FROM users WHERE id > 10 ORDER BY id") == [
+        (11, "straße@example.com"), (12, "strasse@example.com"), (13, "user@xn--bcher-kva.example"),
+        (14, "another@xn--bcher-kva.example"),
+    ]  # fmt: skip
+
+
 def test_database_of_a_newer_release_is_refused(url: URL, engine: Engine, looking: Connection) -> None:
     descendants.make(looking, descendants.BY_ALEMBIC)
     adopt(url)

@@ -224,27 +224,3 @@ def test_request_in_flight_of_a_moderator_who_is_one_no_more_deletes_no_post(
     (answer,) = answers()
     assert answer.status_code == ENDINGS[ending][1]
     assert count(connection, "posts WHERE id = :id", id=post_id) == 1
-
-
-def test_two_changes_of_one_address_at_once_tell_the_verified_address_once(
-    crowd: Crowd, connection: Connection, database: Engine, make_person: Callable[..., Person]
-) -> None:
-    person = make_person(email="first@example.com", is_verified=True)
-    calls = [
-        Call("PATCH", "/users/me", person, {"email": f"{name}@example.com", "current_password": PASSWORD})
-        for name in ("second", "third")
-    ]
-
-    with database.connect() as holding:
-        holding.execute(text("SELECT FROM users FOR UPDATE"))
-        answers = in_background(lambda: crowd.send(calls))
-        wait_until(connection, BLOCKED_COUNT, n=2)
-        holding.rollback()
-
-    assert statuses(answers()) == {200: 2}
-    assert count(connection, "outgoing_mails WHERE kind = 'email_changed' AND address = 'first@example.com'") == 1
-    assert count(connection, "outgoing_mails WHERE kind = 'email_changed'") == 1
-    assert count(connection, "outgoing_mails WHERE kind = 'email_verification'") == 2
-    assert count(connection, "security_events WHERE event = 'email_changed'") == 2
-    assert count(connection, "users WHERE email_verified_at IS NULL AND email IN "
-                             "('second@example.com', 'third@example.com')") == 1  # fmt: skip
