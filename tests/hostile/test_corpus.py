@@ -22,7 +22,8 @@ EVERY = 31
 async def answer(case: Case, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body. The application is called as a server calls it, with the bytes as they are."""
     path, _, query = case.target.partition(b"?")
-    sent = {name.lower().encode(): value.encode() for name, value in headers.items()} | case.headers
+    sent = {b"host": b"testserver"} | {name.lower().encode(): value.encode() for name, value in headers.items()}
+    sent |= case.headers
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": case.method, "scheme": "http",
         "path": unquote(path.decode("ascii")), "raw_path": path, "query_string": query, "root_path": "",
