@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.errors import Overloaded
+from app.watchdog import is_server_silent
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -155,7 +156,7 @@ class Batcher(Generic[Item, Outcome]):
                 return self._attempt(items)
             except Exception as error:
                 # Whatever was lost, reading it again does no harm. The pool makes new connections after such an error.
-                if not (self._reads and is_connection_lost(error)):
+                if not (self._reads and may_read_again(error)):
                     raise
             return self._attempt(items)
         except BaseException as error:  # Also the panics of Rust extensions: nobody may wait for ever.
@@ -214,6 +215,14 @@ def is_connection_lost(error: object) -> bool:
     if isinstance(error, psycopg2.Error):  # From outside of a statement, perhaps after its commit.
         return True
     return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def may_read_again(error: object) -> bool:
+    """Whether a read may be repeated: its connection broke, and not because the server is silent.
+
+    A second wait for a silent server would double the time to the answer.
+    """
+    return is_connection_lost(error) and not is_server_silent(error)
 
 
 def _is_server_lost(outcome: object) -> TypeGuard[Exception]:

@@ -21,6 +21,7 @@ from app.config import ConfigurationError, Settings, get_settings
 from app.errors import Overloaded
 from app.passwords import HASHING_THREAD_COUNT
 from app.prepared import MAY_PREPARE
+from app.watchdog import MARGIN_SECONDS, Primary, Server
 
 # The lanes of readings, votes, API keys, health checks and sightings.
 LANE_CONNECTION_COUNT = 5
@@ -70,6 +71,17 @@ def get_replica_engine() -> Engine | None:
     return None if url is None else _lane_engine("replica", 1, limit, url=url)
 
 
+@lru_cache
+def _primary() -> Primary:
+    """The server of all engines but the replica's: what one of them learns of it, all know."""
+    settings = get_settings()
+    return Primary(
+        settings.database_statement_timeout_seconds,
+        settings.database_connect_timeout_seconds,
+        is_pooled=settings.database_behind_pooler,
+    )
+
+
 def _lane_engine(name: str, pool_size: int, server_settings: Mapping[str, object], url: URL | None = None) -> Engine:
     engine = _engine(
         name,
@@ -99,6 +111,7 @@ def _engine(
     name: str, pool_size: int, server_settings: Mapping[str, object], url: URL | None = None, **options: Any
 ) -> Engine:
     settings = get_settings()
+    server = _primary() if url is None else Server(LONGEST_ON_REPLICA_SECONDS + MARGIN_SECONDS)
     url = url or settings.database
     if url is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL, or start with: python -m app run")
@@ -126,11 +139,10 @@ def _engine(
         connect_args["options"] = " ".join([*ours, str(url.query.get("options", ""))]).strip()
     engine = create_engine(url, pool_size=pool_size, max_overflow=0, connect_args=connect_args, **options)
     event.listen(engine, "connect", _read_any_time)
+    server.guard(engine)
     if settings.database_behind_pooler:
         event.listen(engine, "connect", _tell_times_in_utc)
-    pool = metrics.Pool(name, pool_size)
-    event.listen(engine, "checkout", lambda *_: pool.borrowed())
-    event.listen(engine, "checkin", lambda *_: pool.returned())
+    _count_borrowed(engine, metrics.Pool(name, pool_size))
     return engine
 
 
@@ -151,6 +163,20 @@ _TIME = new_type(PYDATETIMETZ.values, "TIMESTAMPTZ", _time_in_range)
 
 def _read_any_time(connection: Any, _: Any) -> None:
     register_type(_TIME, connection)
+
+
+def _count_borrowed(engine: Engine, pool: metrics.Pool) -> None:
+    def borrowed(_connection: Any, record: Any, _fairy: Any) -> None:
+        record.record_info["is_borrowed"] = True
+        pool.borrowed()
+
+    def returned(_connection: Any, record: Any) -> None:
+        # SQLAlchemy also returns what it never lent, because no connection could be made.
+        if record.record_info.pop("is_borrowed", False):
+            pool.returned()
+
+    event.listen(engine, "checkout", borrowed)
+    event.listen(engine, "checkin", returned)
 
 
 def _tell_times_in_utc(connection: Any, _: Any) -> None:

@@ -28,7 +28,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from app import audit, lanes, models, tokens
-from app.batching import LONGEST_PAUSE_SECONDS, RETRIES, TRY_AGAIN, is_connection_lost
+from app.batching import LONGEST_PAUSE_SECONDS, RETRIES, TRY_AGAIN, may_read_again
 from app.config import get_settings
 from app.database import AskedAt, SessionDep, get_db, refuse_late, transaction
 from app.errors import (
@@ -317,7 +317,7 @@ def _uses_session(dependant: Dependant) -> bool:
 
 
 async def _repeated(handle: Callable[[Request], Coroutine[Any, Any, Response]], request: Request) -> Response:
-    may_read_again = request.method == "GET"
+    is_read = request.method == "GET"
     for retries_left in reversed(range(RETRIES + 1)):
         try:
             # Each run has a transaction of its own, which ends, and may fail, where FastAPI ends dependencies of
@@ -325,8 +325,8 @@ async def _repeated(handle: Callable[[Request], Coroutine[Any, Any, Response]], 
             async with AsyncExitStack() as request.scope["fastapi_function_astack"]:
                 return await handle(request)
         except (DBAPIError, psycopg2.Error) as error:
-            if may_read_again and is_connection_lost(error):
-                may_read_again = False
+            if is_read and may_read_again(error):
+                is_read = False
                 continue
             if retries_left == 0 or getattr(getattr(error, "orig", error), "pgcode", None) not in TRY_AGAIN:
                 raise

@@ -5,18 +5,15 @@ A turn begins after everybody in it asked. It first asks the primary where its l
 then the replica whether it has replayed as far; and only then reads there. Where the replica lags, fails, hangs or is
 none any more, the same turn reads from the primary. Nothing is remembered between turns but the connection.
 
-No turn waits for a connection to be made: a thread keeps one at hand, and cuts it where the replica has fallen silent.
+No turn waits for a connection to be made: a thread keeps one at hand. The watchdog cuts it where the replica has fallen
+silent.
 docs/decisions/0011-a-replica-that-is-never-behind.md has the reasons and the figures.
 """
 
 import logging
-import os
-import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
@@ -28,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import metrics
 from app.batching import is_connection_lost
-from app.database import LONGEST_ON_REPLICA_SECONDS, get_replica_engine, writing
+from app.database import get_replica_engine, writing
 from app.prepared import Statement
 
 logger = logging.getLogger(__name__)
@@ -46,8 +43,6 @@ POLL_SECONDS = 0.0005
 # each time, until it is of use again.
 FIRST_REST_SECONDS = 0.005
 LONGEST_REST_SECONDS = 0.25
-# `statement_timeout` ends what is slow; this, what does not answer at all.
-SILENCE_SECONDS = LONGEST_ON_REPLICA_SECONDS + 0.5
 KEPT_EVERY = timedelta(milliseconds=250)
 CONNECTS_AFTER_SECONDS = 1.0
 
@@ -78,25 +73,15 @@ _PROGRESS = Statement(
 WHOSE = text("SELECT system_identifier, current_database() FROM pg_control_system()")
 
 
-@dataclass(slots=True)
-class _Line:
-    """The connection, and another handle of its socket, by which another thread can cut it."""
-
-    connection: Connection
-    handle: socket.socket
-    in_use_since: float | None = None
-
-
 class Replica:
     """The replica, as the turns of one lane read from it, one after the other."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._line: _Line | None = None
+        self._line: Connection | None = None
         self._why_not: Result = "absent"
         self._rest_seconds = FIRST_REST_SECONDS
         self._rests_until = self._connects_at = 0.0
-        self._cutting = threading.Lock()  # A handle's number may be another file's as soon as it is closed.
         self._said = ""
 
     def first(self, run: Run[Item, Outcome]) -> Run[Item, Outcome]:
@@ -114,14 +99,13 @@ class Replica:
         return run_there
 
     def _attempt(
-        self, line: _Line, end: Row[Any], run: Run[Item, Outcome], items: Sequence[Item]
+        self, line: Connection, end: Row[Any], run: Run[Item, Outcome], items: Sequence[Item]
     ) -> Sequence[Outcome | Exception] | None:
         """The outcomes; None where the replica cannot give them, for whatever reason."""
-        line.in_use_since = time.monotonic()
         try:
-            state = _state(line.connection, end)
+            state = _state(line, end)
             if state == "replica":
-                outcomes = run(line.connection, items)
+                outcomes = run(line, items)
                 self._rest_seconds = FIRST_REST_SECONDS
                 return outcomes
             if state == "diverged":
@@ -130,21 +114,14 @@ class Replica:
             state = "failed"
             if is_connection_lost(error):
                 self._hang_up(line, _words(error))
-        finally:
-            line.in_use_since = None
         self._why_not, self._rests_until = state, time.monotonic() + self._rest_seconds
         self._rest_seconds = min(2 * self._rest_seconds, LONGEST_REST_SECONDS)
         return None
 
     def keep(self) -> None:
-        """Make the connection if it is missing, and cut it if the replica leaves a turn without an answer."""
-        line = self._line
-        if line is None:
-            if time.monotonic() >= self._connects_at:
-                self._connect()
-        elif (since := line.in_use_since) is not None and time.monotonic() - since > SILENCE_SECONDS:
-            with self._cutting, suppress(OSError):
-                line.handle.shutdown(socket.SHUT_RDWR)
+        """Make the connection if it is missing."""
+        if self._line is None and time.monotonic() >= self._connects_at:
+            self._connect()
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -159,8 +136,7 @@ class Replica:
                 with writing() as primary:
                     is_ours = look(primary, connection) != "diverged"
                 if is_ours:
-                    number = connection.connection.driver_connection.fileno()  # type: ignore[union-attr]
-                    self._line = _Line(connection, socket.socket(fileno=os.dup(number)))
+                    self._line = connection
             finally:
                 if self._line is None:
                     _end(connection)
@@ -174,12 +150,10 @@ class Replica:
             self._why_not = "diverged"
             self._say("it is no replica of the primary, or does not follow it yet")
 
-    def _hang_up(self, line: _Line, why: str) -> None:
+    def _hang_up(self, line: Connection, why: str) -> None:
         self._line = None
         self._connects_at = time.monotonic() + CONNECTS_AFTER_SECONDS
-        with self._cutting:
-            line.handle.close()
-        _end(line.connection)
+        _end(line)
         if why:
             self._say(why)
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
+from app.watchdog import lift_limit
+
 # Known to everybody who has read this line: whoever may be reached by strangers gives the people another one.
 PASSWORD = "correct horse battery staple"  # noqa: S105
 
@@ -60,7 +62,7 @@ def fill(engine: Engine, wanted: Amounts, *, seed: int, password_hash: str, repo
             _add_votes(connection, wanted.votes, seed, report)
     tables = ("users", "posts", "post_stats", "post_stats_history", "votes")
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("SET statement_timeout = 0"))
+        lift_limit(connection, "SESSION")
         for done, table in enumerate(tables, 1):
             # VACUUM too: it empties the search index's list of pending entries, and marks pages as all-visible.
             connection.execute(text(f"VACUUM (ANALYZE) {table}"))
@@ -74,7 +76,7 @@ def somebody(engine: Engine) -> str:
 
 
 def _prepare(connection: Connection) -> None:
-    connection.execute(text("SET statement_timeout = 0"))
+    lift_limit(connection, "SESSION")
     connection.execute(text("SET work_mem = '128MB'"))
     # New words go to the search index in large sorted portions.
     connection.execute(text("SET gin_pending_list_limit = '64MB'"))

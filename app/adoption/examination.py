@@ -9,6 +9,7 @@ from app.adoption.plan import Findings, Plan
 from app.adoption.shape import Shape
 from app.adoption.target import TUTORIAL_HEAD
 from app.services.health import ALEMBIC_INI
+from app.watchdog import lift_limit
 
 OLDEST_SERVER = 150_000
 # The name that migration 0007, the first that is not the tutorial's, gives to the foreign key from votes to posts.
@@ -18,7 +19,7 @@ OURS = "votes_posts_fkey"
 def examine(connection: Connection, time_zone: str = "UTC") -> Plan:
     """What there is to do. Times without a time zone are read as being in this one."""
     plan = Plan()
-    connection.execute(text("SET LOCAL statement_timeout = 0"))  # Reading everything may take longer than a request.
+    lift_limit(connection, "LOCAL")  # Reading everything may take longer than a request.
     here = shape.read(connection)
     if (connection.scalar(text("SELECT current_setting('server_version_num')::int")) or 0) < OLDEST_SERVER:
         plan.refuse("this PostgreSQL is older than 15: upgrade the server first")

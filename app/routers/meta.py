@@ -1,5 +1,6 @@
 """The greeting, whether the server lives and is ready, and what it counted."""
 
+import asyncio
 import secrets
 from ipaddress import ip_address
 from typing import Literal
@@ -11,8 +12,11 @@ from starlette.responses import Response
 
 from app import lanes, metrics
 from app.config import get_settings
-from app.errors import CredentialMissing, NotAuthenticated, NotFound, NotReady
+from app.errors import CredentialMissing, NotAuthenticated, NotFound, NotReady, Unavailable
 from app.problems import responses
+
+# A load balancer gets its answer within three seconds, also from a server whose database is frozen.
+LONGEST_WAIT_FOR_DATABASE_SECONDS = 2.5
 
 router = APIRouter(tags=["meta"])
 
@@ -55,7 +59,11 @@ async def get_readyz(request: Request) -> Status:
     """Tell whether requests should be sent here: the database answers, is migrated, and the server is not stopping."""
     if getattr(request.app.state, "is_stopping", False):
         raise NotReady("the server is stopping")
-    health = await lanes.health_checks().submit(None)
+    try:
+        async with asyncio.timeout(LONGEST_WAIT_FOR_DATABASE_SECONDS):
+            health = await lanes.health_checks().submit(None)
+    except TimeoutError:
+        raise Unavailable from None
     if not health.is_migrated:
         raise NotReady(f"the database is at migration {health.revision}, not {health.head}; run: alembic upgrade head")
     return Status()

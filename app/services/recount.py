@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from app.database import writing
+from app.watchdog import lift_limit
 
 BATCH_ROWS = 2_000
 
-# The votes of two thousand popular posts may take longer to count than a request may.
-_UNHURRIED = text("SET LOCAL statement_timeout = 0")
 _DIFFERS = """
     FROM posts LEFT JOIN post_stats AS stats ON stats.post_id = posts.id
     CROSS JOIN LATERAL (SELECT count(*) AS votes FROM votes WHERE votes.post_id = posts.id) AS counted
@@ -66,7 +65,8 @@ def recount(*, is_mending: bool, batch_rows: int = BATCH_ROWS) -> Iterator[Batch
     last = 0
     while True:
         with writing() as connection:
-            connection.execute(_UNHURRIED)
+            # The votes of two thousand popular posts may take longer to count than a request may.
+            lift_limit(connection, "LOCAL")
             end = connection.scalar(_BATCH, {"last": last, "rows": batch_rows})
             wrong = list(connection.scalars(_WRONG, {"last": last, "end": end}))
         if end is None:
@@ -89,7 +89,7 @@ def _mend(ids: list[int]) -> int:
     or will be counted after the lock is given back.
     """
     with writing() as connection:
-        connection.execute(_UNHURRIED)
+        lift_limit(connection, "LOCAL")
         for statement in (_LOCK_POSTS, _BEGIN, _LOCK_COUNTS):
             connection.execute(statement, {"ids": ids})
         return connection.scalar(_MEND, {"ids": ids}) or 0

@@ -7,7 +7,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -39,9 +39,29 @@ class Postgres:
 
     def stop(self, number: signal.Signals) -> None:
         """SIGINT: end every connection, in order. SIGQUIT: at once, as in a crash; it has to recover."""
-        pid = int((self._folder.resolve() / "data" / "postmaster.pid").read_text().splitlines()[0])
-        os.kill(pid, number)
+        os.kill(self._postmaster, number)
         self._running.close()  # Which waits until its last process has gone.
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it to every process of the server."""
+        postmaster = self._postmaster
+        # The postmaster first: it would start again what others end.
+        for pid in (postmaster, *map(int, Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split())):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop every process of the server while the block runs; its kernel still takes what is sent to it."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
+    @property
+    def _postmaster(self) -> int:
+        return int((self._folder.resolve() / "data" / "postmaster.pid").read_text().splitlines()[0])
 
     def close(self) -> None:
         self._running.close()

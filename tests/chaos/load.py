@@ -61,11 +61,12 @@ class Client:
     async def send(self, method: str, path: str, body: Any = None, headers: str = "") -> Answer:
         """The answer. A kept connection that turns out to be closed before any of the answer came is made anew.
 
-        Where that was known before, nobody would say that a request was lost.
+        Where that was known before, nobody would say that a request was lost. A body that is a string is a form.
         """
-        content = b"" if body is None else json.dumps(body).encode()
+        content = b"" if body is None else body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        media_type = "application/x-www-form-urlencoded" if isinstance(body, str) else "application/json"
         head = f"{method} {path} HTTP/1.1\r\n{self._headers}{headers}Content-Length: {len(content)}\r\n"
-        request = f"{head}Content-Type: application/json\r\n\r\n".encode() + content
+        request = f"{head}Content-Type: {media_type}\r\n\r\n".encode() + content
         began_at = time.monotonic()
         if self._streams is not None and self._streams[0].at_eof():
             await self.close()

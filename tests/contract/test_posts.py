@@ -67,14 +67,8 @@ def test_read_only_and_unknown_fields_are_ignored_and_never_stored(
     client: TestClient, person: Person, other: Person, rows: Rows
 ) -> None:
     extra = {
-<<<<<<< ours
         "id": 7_777_777, "owner_id": other.id, "owner": {"id": other.id}, "created_at": "2000-01-01T00:00:00Z",
         "version": 9, "updated_at": "2000-01-01T00:00:00Z", "votes": 99, "search": "x", "rating": 4,
-=======
-        "id": 7_777_777, "owner_id": other.id, "owner": {"id": other.id}, "version": 9,
-        "created_at": "2000-01-01T00:00:00Z", "updated_at": "2000-01-01T00:00:00Z", "votes": 99, "search": "x",
-        "rating": 4,
->>>>>>> theirs
     }  # fmt: skip
     stored = "SELECT owner_id, id <> 7777777, created_at > now() - interval '1 minute', version FROM posts"
 

@@ -52,13 +52,6 @@ class Replicated(Postgres):
         made.start()
         return made
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send it to every process of the server."""
-        postmaster = int((self.folder.resolve() / "data" / "postmaster.pid").read_text().splitlines()[0])
-        # The postmaster first: it would start again what others end.
-        for pid in (postmaster, *map(int, Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split())):
-            os.kill(pid, number)
-
     def promote(self) -> None:
         with self.connect() as connection:
             assert connection.scalar(text("SELECT pg_promote()"))

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, create_engine, text
 from app import doctor
 from app.config import get_settings
 from app.database import _lane_engine
-from app.replica import SILENCE_SECONDS, Replica
+from app.replica import Replica
 from tests.scaling.conftest import Replicated, dsn
 
 MakeReplica = Callable[..., Replicated]
@@ -230,7 +230,7 @@ def test_replica_that_falls_silent_is_cut_off_and_read_again_when_it_answers(
         with keeping(reader):
             began_at = time.monotonic()
             assert reader.read() == ("primary", 1)
-            assert time.monotonic() - began_at < SILENCE_SECONDS + 5, "half a second, but for a busy machine"
+            assert time.monotonic() - began_at < 7, "two seconds, but for a busy machine"
         replica.signal(signal.SIGCONT)
         reader.keep_until_replica_has(1)
 

@@ -1,0 +1,360 @@
+"""Bounds every wait for PostgreSQL, also for a server that is frozen: its process stopped, its disk paused.
+
+`statement_timeout` runs in the frozen server, and its kernel goes on acknowledging, so neither PostgreSQL nor TCP ends
+the wait. One thread per process therefore shuts the socket of each connection whose statement, commit or rollback is
+not answered within its `statement_timeout` and `MARGIN_SECONDS`. The blocked thread gets `ServerSilent`.
+
+If no other connection to that host was answered meanwhile, the host is silent. Its other connections are shut too, and
+new ones are refused at once, until a host of the URL answers a query. One thread per host looks for that.
+docs/decisions/0022-shut-the-sockets-of-a-frozen-postgresql.md has the reasons and the figures.
+"""
+
+import logging
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import cycle
+from typing import Any, Literal, ParamSpec, TypeVar
+from weakref import WeakSet
+
+import psycopg2
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+
+logger = logging.getLogger(__name__)
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+Host = tuple[str, int]
+
+# Added to `statement_timeout`, for the way to the server and back. No statement runs longer than `statement_timeout`,
+# so when the first connection to a frozen host is overdue, that host's last answer is older than this margin.
+MARGIN_SECONDS = 1.0
+SCAN_INTERVAL_SECONDS = 0.25
+PROBE_INTERVAL_SECONDS = 0.5
+DEFAULT_PORT = 5432
+_STATEMENT_TIMEOUT_SECONDS = "SELECT extract(epoch FROM current_setting('statement_timeout')::interval)::float"
+
+
+class ServerSilent(psycopg2.OperationalError):
+    """The server did not answer in time. Whether it did what it was asked is unknown."""
+
+
+def is_server_silent(error: object) -> bool:
+    """Whether the error is `ServerSilent`, as the driver raises it or as SQLAlchemy wraps it."""
+    return isinstance(error.orig if isinstance(error, DBAPIError) else error, ServerSilent)
+
+
+class GuardedCursor(psycopg2.extensions.cursor):
+    """A cursor whose statements the watchdog bounds. Their rows come with the answer, so fetching never waits."""
+
+    connection: "GuardedConnection"
+
+    def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002 - the driver's name.
+        """Run one statement."""
+        connection = self.connection
+        connection.bounded(super().execute, query, vars)
+        connection.answered_at = time.monotonic()
+
+    def executemany(self, query: Any, vars_list: Any) -> None:
+        """Run a statement for each of the parameters, each with a timeout of its own."""
+        for values in vars_list:
+            self.execute(query, values)
+
+
+class GuardedConnection(psycopg2.extensions.connection):
+    """A connection whose socket the watchdog shuts when an answer is overdue."""
+
+    def __init__(self, *arguments: Any, server: "Server", **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.cursor_factory = GuardedCursor
+        self.server = server
+        self.host: Host = (self.info.host, self.info.port)
+        # How long one wait may last; None: no limit.
+        self.session_limit_seconds: float | None = server.limit_seconds
+        self.limit_seconds: float | None = server.limit_seconds
+        self.waits_since: float | None = None
+        self.answered_at = 0.0
+        self.is_given_up = False
+        # A second descriptor of the socket: the number of libpq's own may be another file's as soon as libpq closes it.
+        self._descriptor: int | None = os.dup(self.fileno())
+        _watchdog.add(self)
+
+    def bounded(
+        self, call: Callable[Parameters, Result], *arguments: Parameters.args, **options: Parameters.kwargs
+    ) -> Result:
+        """Make a call that waits for the server. Raises `ServerSilent` if the watchdog ended the wait."""
+        self.waits_since = time.monotonic()
+        try:
+            return call(*arguments, **options)
+        except psycopg2.Error as error:
+            # With an SQLSTATE the server's answer came, just before its connection was given up.
+            if self.is_given_up and error.pgcode is None:
+                raise ServerSilent("the database server did not answer in time") from error
+            raise
+        finally:
+            self.waits_since = None
+
+    def commit(self) -> None:
+        """Commit. `statement_timeout` does not end a commit that waits for a standby; the watchdog does."""
+        self.limit_seconds = self.session_limit_seconds
+        self.bounded(super().commit)
+
+    def rollback(self) -> None:
+        """Roll back."""
+        self.limit_seconds = self.session_limit_seconds
+        self.bounded(super().rollback)
+
+    def set_client_encoding(self, encoding: str) -> None:
+        """Set the encoding, which asks the server."""
+        self.bounded(super().set_client_encoding, encoding)
+
+    def close(self) -> None:
+        """Close the connection."""
+        super().close()
+        self._release()
+
+    def __del__(self) -> None:
+        self._release()
+
+    def is_overdue(self, now: float, limit_seconds: float) -> bool:
+        """Whether the server owes an answer for longer than this limit, or than the connection's own."""
+        since, own = self.waits_since, self.limit_seconds
+        return since is not None and now - since > min(limit_seconds, math.inf if own is None else own)
+
+    def give_up(self) -> None:
+        """Shut the socket: whoever waits on it gets an error, and the pool makes another. For other threads to call."""
+        self.is_given_up = True
+        with _watchdog.lock, suppress(OSError):
+            if self._descriptor is not None:
+                with socket.socket(fileno=os.dup(self._descriptor)) as handle:
+                    handle.shutdown(socket.SHUT_RDWR)
+
+    def _release(self) -> None:
+        with _watchdog.lock:
+            descriptor, self._descriptor = getattr(self, "_descriptor", None), None
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+class Server:
+    """A server whose connections are guarded, each for itself."""
+
+    def __init__(self, limit_seconds: float) -> None:
+        """Without an answer for so long, a connection is given up, unless it has a limit of its own."""
+        self.limit_seconds = limit_seconds
+
+    def guard(self, engine: Engine) -> None:
+        """Guard all connections of the engine, which must not have made one yet."""
+        event.listen(engine, "do_connect", lambda _dialect, _record, *arguments: self.connect(*arguments))
+        event.listen(engine, "checkout", _require_usable)
+
+    def connect(self, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> GuardedConnection:
+        """Connect, as SQLAlchemy's `do_connect` wants it."""
+        factory = partial(GuardedConnection, server=self)
+        connection: GuardedConnection = psycopg2.connect(*arguments, **parameters, connection_factory=factory)
+        return connection
+
+    def overdue(self, connection: GuardedConnection) -> None:
+        """End the wait of a connection."""
+        connection.give_up()
+
+
+class Primary(Server):
+    """A server, or several of one URL, to which no connections are made while none of them answers.
+
+    The host that answered last is tried first. So a connection does not wait for a frozen host each time, and servers
+    stay with the new primary when the former one comes back and takes itself for the primary still.
+    """
+
+    def __init__(self, statement_timeout_seconds: float, connect_timeout_seconds: int, *, is_pooled: bool) -> None:
+        """A pooler takes no limits at connect, so there the watchdog stands in for those that the role may lack."""
+        super().__init__(statement_timeout_seconds + MARGIN_SECONDS)
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._is_pooled = is_pooled
+        self._lock = threading.Lock()
+        self._silent_since: float | None = None
+        self._probed: set[Host | None] = set()
+        self._preferred: Host | None = None
+        self._last: tuple[Sequence[Any], Mapping[str, Any]] = ((), {})
+
+    def connect(self, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> GuardedConnection:
+        """Connect to the first host that fits the URL. Raises `ServerSilent` at once while no host answers."""
+        if self._silent_since is not None:
+            raise ServerSilent("the database server does not answer")
+        self._last = (arguments, parameters)
+        hosts = sorted(_hosts(parameters), key=lambda host: host != self._preferred)
+        timeout_seconds = self._timeout_seconds(hosts)
+        began_at = time.monotonic()
+        try:
+            connection = self._open(arguments, parameters, hosts)
+        except psycopg2.OperationalError as error:
+            # A server that is down refuses within milliseconds; this one, or the way to it, swallows what is sent.
+            if time.monotonic() - began_at < timeout_seconds / 2:
+                raise
+            self._fall_silent()
+            raise ServerSilent(str(error)) from error
+        self._answer(connection)
+        return connection
+
+    def overdue(self, connection: GuardedConnection) -> None:
+        """End the wait of a connection, and all others if the whole host is silent."""
+        connection.give_up()
+        if self._silent_since is not None:
+            return
+        others = [
+            other
+            for other in _watchdog.connections()
+            if other.server is self and other.host == connection.host and not other.is_given_up
+        ]
+        now = time.monotonic()
+        if any(now - other.answered_at < MARGIN_SECONDS for other in others):
+            logger.warning("gave up a connection to %s:%s without an answer; others are answered", *connection.host)
+            return
+        for other in others:
+            other.give_up()
+        self._fall_silent()
+
+    def _timeout_seconds(self, hosts: Sequence[Host]) -> int:
+        """For one host, so that all together take no longer than a statement. libpq knows whole seconds only."""
+        return max(1, min(self._connect_timeout_seconds, int(self.limit_seconds) // max(1, len(hosts))))
+
+    def _open(
+        self, arguments: Sequence[Any], parameters: Mapping[str, Any], hosts: Sequence[Host]
+    ) -> GuardedConnection:
+        """Connect to one of the hosts (none: as the parameters say), and learn the `statement_timeout` there."""
+        there = {"host": ",".join(name for name, _ in hosts), "port": ",".join(str(port) for _, port in hosts)}
+        timeout = {"connect_timeout": self._timeout_seconds(hosts)}
+        connection = super().connect(arguments, {**parameters, **timeout, **(there if hosts else {})})
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(_STATEMENT_TIMEOUT_SECONDS)
+                ((seconds,),) = cursor.fetchall()
+            connection.autocommit = False
+        except BaseException:
+            connection.close()
+            raise
+        if seconds or not self._is_pooled:
+            connection.limit_seconds = connection.session_limit_seconds = seconds + MARGIN_SECONDS if seconds else None
+        return connection
+
+    def _fall_silent(self) -> None:
+        arguments, parameters = self._last
+        with self._lock:
+            if self._silent_since is not None:
+                return
+            self._silent_since = time.monotonic()
+            hosts: set[Host | None] = {*_hosts(parameters)} or {None}
+            hosts -= self._probed
+            self._probed |= hosts
+        logger.warning("the database does not answer: its connections were given up, and requests get 503")
+        for host in hosts:
+            probe = partial(self._probe, host, arguments, parameters)
+            threading.Thread(target=probe, name="database probe", daemon=True).start()
+
+    def _probe(self, host: Host | None, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> None:
+        """Try to connect to the host until one of them answers."""
+        while self._is_probed(host):
+            try:
+                connection = self._open(arguments, parameters, [host] if host else [])
+            except psycopg2.Error:
+                time.sleep(PROBE_INTERVAL_SECONDS)
+            else:
+                self._answer(connection)
+                connection.close()
+
+    def _is_probed(self, host: Host | None) -> bool:
+        with self._lock:
+            if self._silent_since is None:
+                self._probed.discard(host)
+            return self._silent_since is not None
+
+    def _answer(self, connection: GuardedConnection) -> None:
+        """Note that the connection's host answered a query."""
+        with self._lock:
+            self._preferred = connection.host
+            since, self._silent_since = self._silent_since, None
+        if since is not None:
+            seconds = time.monotonic() - since
+            logger.warning("the database answers again at %s:%s, after %.1f s", *connection.host, seconds)
+
+
+def lift_limit(connection: Connection, scope: Literal["LOCAL", "SESSION"]) -> None:
+    """Let statements take as long as they need: to the end of the transaction, or of the session."""
+    connection.execute(text(f"SET {scope} statement_timeout = 0"))
+    driver_connection = connection.connection.driver_connection
+    if isinstance(driver_connection, GuardedConnection):
+        driver_connection.limit_seconds = None
+        if scope == "SESSION":
+            driver_connection.session_limit_seconds = None
+
+
+def end_waits() -> None:
+    """Give up all connections that wait for an answer, and, until `allow_waits`, those that begin to: to end soon."""
+    _watchdog.limit_seconds = 0
+    _watchdog.look()
+
+
+def allow_waits() -> None:
+    """Go back to the connections' own limits."""
+    _watchdog.limit_seconds = math.inf
+
+
+def _require_usable(connection: GuardedConnection, *_: Any) -> None:
+    if connection.is_given_up:
+        raise DisconnectionError("the watchdog gave the connection up")
+
+
+def _hosts(parameters: Mapping[str, Any]) -> list[Host]:
+    """The hosts of the URL, where there are several; none where it names them in other ways, too."""
+    names = str(parameters.get("host") or "").split(",")
+    if len(names) == 1 or "hostaddr" in parameters:
+        return []
+    ports = str(parameters.get("port") or "").split(",")
+    return [(name, int(port or DEFAULT_PORT)) for name, port in zip(names, cycle(ports), strict=False)]
+
+
+class _Watchdog:
+    """The thread that looks at all guarded connections of the process, from the first one on."""
+
+    def __init__(self) -> None:
+        # Reentrant, because it is also taken where the garbage collector meets a connection.
+        self.lock = threading.RLock()
+        # Holds for all connections, beside their own.
+        self.limit_seconds = math.inf
+        self._connections: WeakSet[GuardedConnection] = WeakSet()
+        self._thread: threading.Thread | None = None
+
+    def add(self, connection: GuardedConnection) -> None:
+        with self.lock:
+            self._connections.add(connection)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+                self._thread.start()
+
+    def connections(self) -> list[GuardedConnection]:
+        with self.lock:
+            return list(self._connections)
+
+    def _watch(self) -> None:
+        while True:
+            began_at = time.monotonic()
+            time.sleep(SCAN_INTERVAL_SECONDS)
+            # Else this process itself stood still, or had no processor: what came meanwhile is read first.
+            if time.monotonic() - began_at < SCAN_INTERVAL_SECONDS + MARGIN_SECONDS:
+                self.look()
+
+    def look(self) -> None:
+        now = time.monotonic()
+        for connection in self.connections():
+            if not connection.is_given_up and connection.is_overdue(now, self.limit_seconds):
+                connection.server.overdue(connection)
+
+
+_watchdog = _Watchdog()
