@@ -82,6 +82,19 @@ def test_callers_take_turns_and_the_calls_of_each_keep_their_order() -> None:
     run(scenario)
 
 
+def test_slots_that_become_free_in_one_moment_go_to_different_callers() -> None:
+    async def scenario() -> None:
+        site = Site(make_queue(slots=2))
+        calls = [site.call(caller) for caller in "aabbc"]
+        await site.end(2)
+
+        assert site.started == ["a", "a", "b", "c"]
+        await site.end(3)
+        await asyncio.gather(*calls)
+
+    run(scenario)
+
+
 def test_full_queue_takes_the_newest_call_of_whom_has_most_for_a_caller_with_fewer() -> None:
     async def scenario() -> None:
         site = Site(make_queue(max_waiting=4))

@@ -36,9 +36,9 @@ def test_account_with_a_hundred_calls_holds_eight_places_and_another_caller_is_n
         order.append(caller)
 
     async def scenario() -> list[object]:
+        context.client_address.set("192.0.2.1")  # Of both: it is the account that is held to its share.
         hostile = [asyncio.create_task(passwords.in_hashing_thread(1, None, hash_for, "hostile")) for _ in range(100)]
         await asyncio.sleep(0)
-        context.client_address.set("192.0.2.1")
         honest = [asyncio.create_task(passwords.in_hashing_thread(None, None, hash_for, "honest")) for _ in range(3)]
         await asyncio.sleep(0)
         let_go.set()
