@@ -39,7 +39,7 @@ class Ended(NamedTuple):
     is_complete: bool
 
     @property
-    def count(self) -> int | None:
+    def session_count(self) -> int | None:
         """How many sessions ended, None if they were too many to count."""
         return len(self.ids) if self.is_complete else None
 

@@ -141,7 +141,7 @@ def end_others(db: Session, user_id: int, session_id: int) -> None:
     audit.hold(db, user_id)
     ended = deletions.end_sessions(db, user_id, kind="login", keeping=session_id)
     if ended.ids:
-        audit.record(db, Event.SESSION_ENDED, user_id, session_count=ended.count)
+        audit.record(db, Event.SESSION_ENDED, user_id, session_count=ended.session_count)
 
 
 def _is_sign_in_of(user_id: int) -> ColumnElement[bool]:
