@@ -36,7 +36,7 @@ WORRYING_SECONDS = 2.0
 WRONG_SECONDS = 30.0
 # They keep names and counts right, whoever writes.
 TRIGGERS = (
-    "users_name", "posts_stats_begin", "posts_stats_follow",
+    "users_name", "posts_search", "posts_stats_begin", "posts_stats_follow",
     "votes_count_insert", "votes_count_delete", "votes_count_update", "votes_count_truncate",
 )  # fmt: skip
 # What a role may do beside reading and writing rows, which is all that a server does. Looking at statistics is no harm.

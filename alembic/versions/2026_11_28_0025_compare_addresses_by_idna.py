@@ -1,7 +1,7 @@
 """Compare the domains of e-mail addresses by IDNA 2008, and their local parts without folding `ß` into `ss`.
 
 Revision ID: 0025
-Revises: 0023
+Revises: 0024
 """
 
 import logging
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from alembic import context, op
 
 revision = "0025"
-down_revision = "0023"
+down_revision = "0024"
 
 BATCH_ROWS = 1_000
 logger = logging.getLogger("alembic.runtime.migration")

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Computed, Double, ForeignKey, Index, Integer, select, text
+from sqlalchemy import ColumnElement, Computed, Double, FetchedValue, ForeignKey, Index, Integer, select, text
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -41,10 +41,11 @@ class Post(Base):
     updated_at: Mapped[Now]
     owner_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     version: Mapped[int] = mapped_column(Integer, server_default=text(str(FIRST_VERSION)))
-    # 'simple' knows no stop words and no language: every word can be found, as it was written.
+    # The trigger `posts_search` fills it in from title and content: `search_vector` (migration 0024).
     search: Mapped[str] = mapped_column(
         TSVECTOR,
-        Computed("to_tsvector('simple'::regconfig, title || ' ' || left(content, 40000))", persisted=True),
+        server_default=FetchedValue(),
+        server_onupdate=FetchedValue(for_update=True),
         deferred=True,
         deferred_raiseload=True,
     )

@@ -56,7 +56,7 @@ POST = f"""
 
 def page_statement(*, limit: int, searches: bool) -> str:
     """The statement for pages of `limit` posts. $1 session, $2 user, $3 skip, $4 the words that are searched."""
-    condition = "AND search @@ websearch_to_tsquery('simple', $4)" if searches else ""
+    condition = "AND search @@ search_query($4, false)" if searches else ""
     return f"""
         SELECT (
             SELECT coalesce(json_agg({ITEM} ORDER BY post.created_at DESC, post.id DESC), '[]')::text

@@ -10,7 +10,7 @@ from alembic import command
 from tests.migrations.conftest import address, config_for, run_alembic
 from tests.races.waiting import in_background, wait_until_blocked
 
-BEFORE, AFTER = "0023", "0025"
+BEFORE, AFTER = "0024", "0025"
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from app.prepared import MAY_PREPARE
 from app.services import feed, vote
 from app.services.feed import search
 from app.services.feed.pages import Order
+from tests.figures import Figure
 from tests.fixtures import Person
 from tests.services.walking import make_posts, read, rows
 
@@ -113,7 +114,7 @@ class Site:
         """Make this many more posts, users and votes; a few posts are votable by many. Analysed and vacuumed."""
         parameters = {"posts": posts, "users": users, "votes": votes_per_post, "reader": self.reader.id}
         # Where autovacuum met the table while it was tiny, foreign keys would read all of it for each new row.
-        self.connection.execute(text("DISCARD PLANS; SET enable_seqscan = off"))
+        self.connection.execute(text("DISCARD PLANS; SET enable_seqscan = off; SET statement_timeout = 0"))
         for statement in (
             """
             INSERT INTO users (email, email_canonical, password_hash)
@@ -145,7 +146,7 @@ class Site:
             """,
         ):
             self.connection.execute(text(statement), parameters)
-        self.connection.execute(text("RESET enable_seqscan"))
+        self.connection.execute(text("RESET enable_seqscan; RESET statement_timeout"))
         # As after a while: what is counted was counted long ago.
         self.connection.execute(text("DELETE FROM post_stats_history"))
         self.connection.execute(text("VACUUM ANALYZE"))
@@ -268,3 +269,35 @@ def test_a_search_touches_few_posts_however_rare_or_common_its_words_are(site: S
         if max(plan.most_posts for plan in plans) > most + 50:
             touched[words] = shown(plans)
     assert not touched, "\n\n".join(touched.values())
+
+
+@pytest.mark.slow
+def test_ten_times_the_posts_cost_a_search_no_more_buffers(site: Site, figure: Figure) -> None:
+    written = {"tallest skyscrapers": "free wi-fi in 東京タワー", "mail": "bob@example.com and covid-19"}
+    for title, content in written.items():
+        site.connection.execute(
+            text("INSERT INTO posts (title, content, owner_id) VALUES (:title, :content, :id)"),
+            {"title": title, "content": content, "id": site.reader.id},
+        )
+    # Words of one post, also next to words of all posts; parts of words; words of no post.
+    searches = (
+        '"rare7777"', "rare7777 common", "wi-f", "bob@example", "covid-19", "京タワ", "京", "scrap", "scrap tall",
+        "nowhere",
+    )  # fmt: skip
+
+    def cost() -> dict[str, int]:
+        for words in searches:
+            site.explain(site.query("new", search=words))
+        return {
+            words: sum(plan.buffer_count for plan in site.explain(site.query("new", search=words)))
+            for words in searches
+        }
+
+    site.grow(posts=8_000, users=2_000, votes_per_post=1)
+    small = cost()
+    site.grow(posts=72_000, users=18_000, votes_per_post=1)
+    large = cost()
+    for words, before in small.items():
+        figure(f"blocks of a search for {words} among 8,000 and 80,000 posts: {before}, {large[words]}")
+    # The indexes are one level deeper.
+    assert {words: (small[words], large[words]) for words in searches if large[words] > 1.2 * small[words] + 12} == {}

@@ -120,11 +120,9 @@ def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessT
         "created_before": query.created_before,
         "voter_id": query.voter_id,
     }
-    if query.search is not None and query.is_drafts:
-        parameters |= search.parameters(query.search)
-    elif query.search is not None:
-        few = search.find_few(connection, query.search)
-        parameters |= search.parameters(query.search) if few is None else {"found": few}
+    if query.search is not None:
+        words = query.search
+        parameters |= search.parameters(words) if query.is_drafts else search.find(connection, words)
     if position is not None:
         parameters |= {"value": position.value, "post_id": position.post_id, "snapshot": position.snapshot}
     is_backward = position is not None and position.is_backward

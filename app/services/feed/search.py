@@ -1,45 +1,57 @@
-"""Search: from words, as people type them, to posts that have them."""
+"""Search: from words, as people type them, to posts that have them.
 
-from collections.abc import Sequence
+The database makes both sides of the comparison from text, by the same functions (migration 0024): `posts.search`, which
+a trigger keeps, and the query. docs/decisions/0018-split-words-in-our-own-functions.md says how and why.
+"""
 
-from sqlalchemy import Connection, String, bindparam, cast, func, select
-from sqlalchemy.dialects.postgresql import REGCONFIG, TSQUERY
+from sqlalchemy import Boolean, ColumnElement, Connection, String, bindparam, func, literal, select, union_all
+from sqlalchemy.dialects.postgresql import TSQUERY
 
 from app.models import Post
 
 # Sorting this many posts takes some 10 ms.
 MOST_FEW = 2000
 
-# The last word may be unfinished, and also finds what begins with it, unless it is excluded or ends a quotation. The
-# pattern is a lexeme at the end that no `!` precedes.
-_QUERY = cast(
-    func.regexp_replace(
-        cast(func.websearch_to_tsquery(cast("simple", REGCONFIG), bindparam("search", type_=String)), String),
-        "(^| )('[^']*)'$",
-        bindparam("last_word", type_=String),
-    ),
-    TSQUERY,
-)
+
+def _matches(finds_parts: ColumnElement[bool]) -> ColumnElement[bool]:
+    query = func.search_query(bindparam("search", type_=String), finds_parts, type_=TSQUERY)
+    return Post.search.bool_op("@@")(query)
+
+
 # That a post has the words; to be executed with `parameters(words)`.
-MATCHES = Post.search.bool_op("@@")(_QUERY)
+MATCHES = _matches(bindparam("finds_parts", type_=Boolean))
 # The same for drafts, where no index may be used: it has the words of all drafts, and reading it takes longer for words
 # that stand in drafts of others.
 MATCHES_DRAFT = MATCHES.is_(True)
-_ANY_FEW = select(Post.id).where(MATCHES, Post.published).limit(MOST_FEW + 1)
+_WHOLE = (
+    select(Post.id, literal(False).label("finds_parts"))
+    .where(_matches(literal(False)), Post.published)
+    .limit(MOST_FEW + 1)
+    .cte("whole")
+)
+# Parts of words are looked up only where no published post has the words whole.
+_PARTS = (
+    select(Post.id, literal(True))
+    .where(_matches(literal(True)), Post.published, ~select(_WHOLE.c.id).exists())
+    .limit(MOST_FEW + 1)
+)
+_ANY_FEW = union_all(select(_WHOLE), _PARTS)
 
 
-def parameters(words: str) -> dict[str, object]:
-    """What `MATCHES` takes."""
-    return {"search": words, "last_word": r"\1\2'" if words.rstrip().endswith('"') else r"\1\2':*"}
+def parameters(words: str, *, finds_parts: bool = False) -> dict[str, object]:
+    """What `MATCHES` takes. With `finds_parts`, words also match inside the words of titles."""
+    return {"search": words, "finds_parts": finds_parts}
 
 
-def find_few(connection: Connection, words: str) -> Sequence[int] | None:
-    """The ids of all published posts with these words, in any order; None if there are more than `MOST_FEW`.
+def find(connection: Connection, words: str) -> dict[str, object]:
+    """What a page's statement takes: the ids of all posts with these words as `found`, else what `MATCHES` takes.
 
-    Quick for every word: few posts come from the index, and of many the first come soon. After that, few are sorted,
-    and among many the next of a list are soon met by walking it. The planner cannot be left to choose between the two:
-    of a word that it has no statistics on it expects half a per cent of all posts to have it, walks the list, and for
-    the rarest words goes through the whole of it.
+    They are ids unless there are more than `MOST_FEW`. Quick for every word: few posts come from the index, and of many
+    the first come soon. After that, few are sorted, and among many the next of a list are soon met by walking it. The
+    planner cannot be left to choose between the two: of a word that it has no statistics on it expects half a per cent
+    of all posts to have it, walks the list, and for the rarest words goes through the whole of it.
     """
-    found = connection.scalars(_ANY_FEW, parameters(words)).all()
-    return found if len(found) <= MOST_FEW else None
+    rows = connection.execute(_ANY_FEW, {"search": words}).all()
+    if len(rows) <= MOST_FEW:
+        return {"found": [row.id for row in rows]}
+    return parameters(words, finds_parts=rows[0].finds_parts)
