@@ -30,6 +30,8 @@ OTHER_CONNECTION_COUNT = 1 + HASHING_THREAD_COUNT + 1 + 1 + 1
 # Each counts a try in a millisecond or so; who finds none free waits no longer than for a lock.
 LIMITS_CONNECTION_COUNT = 2
 LONGEST_WAIT_TO_COUNT_SECONDS = 3
+# By which the process notices that the server has fallen silent.
+HEARTBEAT_CONNECTION_COUNT = 1
 # What takes a replica longer is asked of the primary, which may take `DATABASE_STATEMENT_TIMEOUT_SECONDS`.
 LONGEST_ON_REPLICA_SECONDS = 1
 # Of compiled statements, which take up to 80 KB. SQLAlchemy keeps half as many more for a while: at most 8 MB.
@@ -38,7 +40,8 @@ LANE_STATEMENT_COUNT = 64
 
 def most_connections(settings: Settings) -> int:
     """How many connections to the primary one worker may open."""
-    return settings.database_pool_size + OTHER_CONNECTION_COUNT + LANE_CONNECTION_COUNT + LIMITS_CONNECTION_COUNT
+    pools = settings.database_pool_size + OTHER_CONNECTION_COUNT + LANE_CONNECTION_COUNT + LIMITS_CONNECTION_COUNT
+    return pools + HEARTBEAT_CONNECTION_COUNT
 
 
 @lru_cache
@@ -72,7 +75,7 @@ def get_replica_engine() -> Engine | None:
 
 
 @lru_cache
-def _primary() -> Primary:
+def get_primary() -> Primary:
     """The server of all engines but the replica's: what one of them learns of it, all know."""
     settings = get_settings()
     return Primary(
@@ -111,7 +114,7 @@ def _engine(
     name: str, pool_size: int, server_settings: Mapping[str, object], url: URL | None = None, **options: Any
 ) -> Engine:
     settings = get_settings()
-    server = _primary() if url is None else Server(LONGEST_ON_REPLICA_SECONDS + MARGIN_SECONDS)
+    server = get_primary() if url is None else Server(LONGEST_ON_REPLICA_SECONDS + MARGIN_SECONDS)
     url = url or settings.database
     if url is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL, or start with: python -m app run")
@@ -191,6 +194,7 @@ def dispose() -> None:
     get_engine().dispose()
     get_lane_engine().dispose()
     get_limits_engine().dispose()
+    get_primary().end_beat()
 
 
 @contextmanager

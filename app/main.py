@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import chores, lanes, problems, schedule, watchdog
 from app.config import Settings, get_settings
-from app.database import dispose, get_engine
+from app.database import dispose, get_engine, get_primary
 from app.hot import HotPath
 from app.middleware.admission import Admission
 from app.middleware.body_limit import BodyLimit
@@ -48,7 +49,7 @@ from app.routers import (
 
 LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
 # How long a stopping process, whose requests have ended, waits for what is left in its lanes before it gives up the
-# connections. With uvicorn's 30 s for requests it stays below the 35 s that Docker and systemd give (deploy/).
+# connections. With uvicorn's 30 s for requests it stays below the 35 s that docker-compose.yml gives.
 LONGEST_DRAIN_SECONDS = 1
 EXPOSED_HEADERS = ["ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", "X-Request-ID", *HEADERS]
 
@@ -68,7 +69,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
         signal.signal(signal.SIGTERM, begin_to_stop)
     replica = get_replica()
-    care = [schedule.Task("replica", lambda _: replica.keep(), KEPT_EVERY, is_shared=False)] if replica else []
+    beat = timedelta(seconds=watchdog.BEAT_INTERVAL_SECONDS)
+    care = [schedule.Task("heartbeat", lambda _: get_primary().beat(), beat, is_shared=False)]
+    if replica:
+        care.append(schedule.Task("replica", lambda _: replica.keep(), KEPT_EVERY, is_shared=False))
     with chores.being_done(*care):
         yield
         with suppress(TimeoutError):

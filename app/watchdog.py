@@ -10,7 +10,6 @@ docs/decisions/0022-shut-the-sockets-of-a-frozen-postgresql.md has the reasons a
 """
 
 import logging
-import math
 import os
 import socket
 import threading
@@ -37,6 +36,8 @@ Host = tuple[str, int]
 MARGIN_SECONDS = 1.0
 SCAN_INTERVAL_SECONDS = 0.25
 PROBE_INTERVAL_SECONDS = 0.5
+# Below the margin, so that a single connection without an answer is told from a silent server.
+BEAT_INTERVAL_SECONDS = 0.5
 DEFAULT_PORT = 5432
 _STATEMENT_TIMEOUT_SECONDS = "SELECT extract(epoch FROM current_setting('statement_timeout')::interval)::float"
 
@@ -82,7 +83,10 @@ class GuardedConnection(psycopg2.extensions.connection):
         self.answered_at = 0.0
         self.is_given_up = False
         # A second descriptor of the socket: the number of libpq's own may be another file's as soon as libpq closes it.
-        self._descriptor: int | None = os.dup(self.fileno())
+        try:
+            self._descriptor: int | None = os.dup(self.fileno())
+        except OSError as error:
+            raise psycopg2.OperationalError(f"cannot guard the connection: {error.strerror}") from error
         _watchdog.add(self)
 
     def bounded(
@@ -122,18 +126,21 @@ class GuardedConnection(psycopg2.extensions.connection):
     def __del__(self) -> None:
         self._release()
 
-    def is_overdue(self, now: float, limit_seconds: float) -> bool:
-        """Whether the server owes an answer for longer than this limit, or than the connection's own."""
-        since, own = self.waits_since, self.limit_seconds
-        return since is not None and now - since > min(limit_seconds, math.inf if own is None else own)
+    def is_overdue(self, now: float) -> bool:
+        """Whether the server owes an answer for longer than the connection's limit."""
+        since, limit = self.waits_since, self.limit_seconds
+        return since is not None and limit is not None and now - since > limit
 
     def give_up(self) -> None:
         """Shut the socket: whoever waits on it gets an error, and the pool makes another. For other threads to call."""
         self.is_given_up = True
-        with _watchdog.lock, suppress(OSError):
+        with _watchdog.lock, suppress(OSError):  # The server closed it before.
             if self._descriptor is not None:
-                with socket.socket(fileno=os.dup(self._descriptor)) as handle:
+                handle = socket.socket(fileno=self._descriptor)
+                try:
                     handle.shutdown(socket.SHUT_RDWR)
+                finally:
+                    handle.detach()
 
     def _release(self) -> None:
         with _watchdog.lock:
@@ -181,7 +188,8 @@ class Primary(Server):
         self._silent_since: float | None = None
         self._probed: set[Host | None] = set()
         self._preferred: Host | None = None
-        self._last: tuple[Sequence[Any], Mapping[str, Any]] = ((), {})
+        self._last: tuple[Sequence[Any], Mapping[str, Any]] | None = None
+        self._beating: GuardedConnection | None = None
 
     def connect(self, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> GuardedConnection:
         """Connect to the first host that fits the URL. Raises `ServerSilent` at once while no host answers."""
@@ -201,6 +209,31 @@ class Primary(Server):
             raise ServerSilent(str(error)) from error
         self._answer(connection)
         return connection
+
+    def beat(self) -> None:
+        """Ask the server anything on a connection kept for it. For one thread, every `BEAT_INTERVAL_SECONDS`.
+
+        So a process without requests notices that the server is silent, and gives up its connections to it as the
+        others do. What fails here has its line in the log already, or will fail for requests too.
+        """
+        if self._last is None:
+            return
+        try:
+            if self._beating is None:
+                self._beating = self.connect(*self._last)
+                self._beating.autocommit = True
+                # It does nothing that takes long, so it has a limit also where statements have none.
+                self._beating.limit_seconds = self._beating.session_limit_seconds = self.limit_seconds
+            with self._beating.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        except psycopg2.Error:
+            self.end_beat()
+
+    def end_beat(self) -> None:
+        """Close the connection that `beat` keeps."""
+        beating, self._beating = self._beating, None
+        if beating is not None:
+            beating.close()
 
     def overdue(self, connection: GuardedConnection) -> None:
         """End the wait of a connection, and all others if the whole host is silent."""
@@ -245,6 +278,7 @@ class Primary(Server):
         return connection
 
     def _fall_silent(self) -> None:
+        assert self._last is not None  # noqa: S101 - a connection was tried.
         arguments, parameters = self._last
         with self._lock:
             if self._silent_since is not None:
@@ -256,14 +290,19 @@ class Primary(Server):
         logger.warning("the database does not answer: its connections were given up, and requests get 503")
         for host in hosts:
             probe = partial(self._probe, host, arguments, parameters)
-            threading.Thread(target=probe, name="database probe", daemon=True).start()
+            try:
+                threading.Thread(target=probe, name="database probe", daemon=True).start()
+            except RuntimeError:  # No thread can be started: requests have to find out themselves.
+                with self._lock:
+                    self._silent_since = None
+                    self._probed.discard(host)
 
     def _probe(self, host: Host | None, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> None:
         """Try to connect to the host until one of them answers."""
         while self._is_probed(host):
             try:
                 connection = self._open(arguments, parameters, [host] if host else [])
-            except psycopg2.Error:
+            except Exception:  # Whatever it is, there is no other way back.
                 time.sleep(PROBE_INTERVAL_SECONDS)
             else:
                 self._answer(connection)
@@ -297,13 +336,13 @@ def lift_limit(connection: Connection, scope: Literal["LOCAL", "SESSION"]) -> No
 
 def end_waits() -> None:
     """Give up all connections that wait for an answer, and, until `allow_waits`, those that begin to: to end soon."""
-    _watchdog.limit_seconds = 0
+    _watchdog.is_ending = True
     _watchdog.look()
 
 
 def allow_waits() -> None:
     """Go back to the connections' own limits."""
-    _watchdog.limit_seconds = math.inf
+    _watchdog.is_ending = False
 
 
 def _require_usable(connection: GuardedConnection, *_: Any) -> None:
@@ -326,8 +365,7 @@ class _Watchdog:
     def __init__(self) -> None:
         # Reentrant, because it is also taken where the garbage collector meets a connection.
         self.lock = threading.RLock()
-        # Holds for all connections, beside their own.
-        self.limit_seconds = math.inf
+        self.is_ending = False
         self._connections: WeakSet[GuardedConnection] = WeakSet()
         self._thread: threading.Thread | None = None
 
@@ -348,13 +386,20 @@ class _Watchdog:
             time.sleep(SCAN_INTERVAL_SECONDS)
             # Else this process itself stood still, or had no processor: what came meanwhile is read first.
             if time.monotonic() - began_at < SCAN_INTERVAL_SECONDS + MARGIN_SECONDS:
-                self.look()
+                try:
+                    self.look()
+                except Exception:
+                    logger.exception("the watchdog failed, and looks again")
 
     def look(self) -> None:
         now = time.monotonic()
         for connection in self.connections():
-            if not connection.is_given_up and connection.is_overdue(now, self.limit_seconds):
+            if connection.is_given_up:
+                continue
+            if connection.is_overdue(now):
                 connection.server.overdue(connection)
+            elif self.is_ending and connection.waits_since is not None:
+                connection.give_up()
 
 
 _watchdog = _Watchdog()

@@ -184,10 +184,10 @@ def test_more_connections_than_there_are_is_a_failure_but_for_a_pooler_to_mend(o
     assert "lower DATABASE_POOL_SIZE or WORKERS" in found
 
 
-def test_every_pool_of_a_worker_is_counted() -> None:
+def test_every_pool_of_a_worker_is_counted_and_the_connection_of_its_heartbeat() -> None:
     pools = [engine().pool for engine in (get_engine, get_lane_engine, get_limits_engine)]
 
-    assert most_connections(get_settings()) == sum(pool.size() for pool in pools)  # type: ignore[attr-defined]
+    assert most_connections(get_settings()) == sum(pool.size() for pool in pools) + 1  # type: ignore[attr-defined]
 
 
 def test_clocks_that_differ_are_found(own: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,8 @@ def test_requests_on_a_frozen_database_get_503_in_time_and_200_when_it_goes_on(
         later = asyncio.run(ask_all(server, owner, post_id))
     recovered_seconds = wait_until_ready(server)
     after = asyncio.run(ask_all(server, owner, post_id))
+    counted = httpx2.get(f"{server.url}/metrics").text.splitlines()
+    in_use = {line.split()[-1] for line in counted if line.startswith("database_connections_in_use{")}
 
     slowest, later_slowest = (max(answer.seconds for answer in some) for some in (answers, later))
     figure(
@@ -131,6 +133,7 @@ def test_requests_on_a_frozen_database_get_503_in_time_and_200_when_it_goes_on(
     assert (ready.status, live.status, metrics.status) == (503, 200, 200)
     assert ready.seconds < 3 + SLACK_SECONDS
     assert max(live.seconds, metrics.seconds) < SLACK_SECONDS
+    assert in_use == {"0.0"}, "what could not be connected is not counted as given back"
 
 
 def test_readyz_of_a_server_with_long_timeouts_is_503_within_three_seconds_and_it_ends_with_a_request_in_hand(
@@ -294,14 +297,30 @@ def test_connection_without_an_answer_is_given_up_alone_while_others_are_answere
             time.sleep(0.05)
         assert watchdog.is_server_silent(waiting.exception())
         assert time.monotonic() - began_at < LIMIT_SECONDS + SLACK_SECONDS
+        assert other.exec_driver_sql("SELECT 1").scalar() == 1
         with guarded.connect() as another:
             assert another.exec_driver_sql("SELECT 1").scalar() == 1
+
+
+def test_connections_of_a_process_without_requests_are_given_up_by_its_heartbeat(postgres: Postgres) -> None:
+    engine, primary = create_engine(postgres.url), watchdog.Primary(TIMEOUT_SECONDS, 2, is_pooled=False)
+    primary.guard(engine)
+    with engine.connect() as idle:
+        primary.beat()
+        assert idle.exec_driver_sql("SELECT 1").scalar() == 1
+        with postgres.frozen():
+            primary.beat()
+        with pytest.raises(OperationalError) as caught:
+            idle.exec_driver_sql("SELECT 1")
+    assert watchdog.is_server_silent(caught.value)
+    primary.end_beat()
+    engine.dispose()
 
 
 def test_statement_whose_limit_is_lifted_takes_as_long_as_it_needs_and_the_next_does_not(guarded: Engine) -> None:
     with guarded.connect() as connection:
         watchdog.lift_limit(connection, "LOCAL")
-        connection.exec_driver_sql(f"SELECT pg_sleep({LIMIT_SECONDS + 1})")
+        connection.exec_driver_sql(f"SELECT pg_sleep({LIMIT_SECONDS + 0.5})")
         connection.commit()
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         with pytest.raises(OperationalError) as caught:

@@ -22,6 +22,7 @@ from tests.scaling.conftest import Replicated, dsn, sign_in
 Start = Callable[..., Server]
 MakeReplica = Callable[..., Replicated]
 
+OURS = "FROM pg_stat_activity WHERE application_name = 'social-posts'"
 # Reads without looking how far the replica is.
 UNCHECKED = "import app.replica\napp.replica._state = lambda *_: 'replica'\n"
 
@@ -227,6 +228,65 @@ def test_urls_with_several_hosts_follow_a_failover(
     with third.connect() as standby:
         standby.execute(text("CHECKPOINT"))
     wait_until_it_reads_from_the_replica(reading, people[0])
+
+
+@pytest.mark.slow
+def test_servers_go_on_at_the_new_primary_while_the_old_one_is_frozen_and_stay_there_when_it_wakes_up(
+    start: Start, people: list[Person], make_replica: MakeReplica, figure: Figure
+) -> None:
+    """With the default timeouts. Nothing fences the old primary: it still takes writes."""
+    primary = make_replica()
+    primary.promote()
+    second = make_replica(primary)
+    with primary.connect() as connection:
+        connection.execute(text("ALTER SYSTEM SET synchronous_standby_names = '*'"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+    there = {"DATABASE_URL": hosts(primary, second) + "?target_session_attrs=read-write", "WORKERS": "2"}
+    writing, reading = start(**there), start(**there)
+    readers = Readers(writing, reading, people)
+    frozen_at = woken_at = 0.0
+
+    def fail_over() -> None:
+        nonlocal frozen_at, woken_at
+        with primary.frozen():
+            frozen_at = time.monotonic()
+            time.sleep(2)
+            second.promote()
+            time.sleep(23)
+        woken_at = time.monotonic()
+        time.sleep(2)
+        with second.connect() as connection:
+            connection.execute(text(f"SELECT pg_terminate_backend(pid, 5000) {OURS}"))
+        time.sleep(4)
+
+    async def run() -> None:
+        is_over = asyncio.Event()
+        load = asyncio.create_task(readers.run(is_over.is_set))
+        await asyncio.sleep(2)
+        await asyncio.to_thread(fail_over)
+        is_over.set()
+        await load
+
+    asyncio.run(run())
+
+    answers = readers.answers.all
+    refused = [one for one in readers.answers.with_status(503) if one.began_at < woken_at]
+    refused_until = max(one.began_at + one.seconds for one in refused)
+    slowest = max(one.seconds for one in answers)
+    with primary.connect() as connection:
+        # A commit that waits for its standby does not notice that its client has gone.
+        left = connection.scalar(text(f"SELECT count(*) {OURS} AND wait_event IS DISTINCT FROM 'SyncRep'"))
+    figure(
+        f"R21, old primary frozen for 25 s, new one promoted after 2 s: {readers.answers.statuses}, none stale; slowest"
+        f" {slowest:.2f} s; all 200 from {refused_until - frozen_at:.2f} s on; {left} connections left to the old one"
+    )
+    assert set(readers.answers.statuses) == {200, 503}
+    assert readers.stale == 0
+    assert left == 0
+    assert slowest < 15, "twelve seconds, but for a busy machine"
+    assert refused_until < woken_at - 5
+    assert {one.status for one in answers if woken_at < one.began_at < woken_at + 1} == {200}
+    assert {one.status for one in answers if one.began_at > woken_at + 4} == {200}
 
 
 def hosts(*servers: Replicated) -> str:
