@@ -34,8 +34,8 @@ LONGEST_WAIT_TO_COUNT_SECONDS = 3
 HEARTBEAT_CONNECTION_COUNT = 1
 # What takes a replica longer is asked of the primary, which may take `DATABASE_STATEMENT_TIMEOUT_SECONDS`.
 LONGEST_ON_REPLICA_SECONDS = 1
-# Of compiled statements, which take up to 80 KB. SQLAlchemy keeps half as many more for a while: at most 8 MB.
-LANE_STATEMENT_COUNT = 64
+# Of compiled statements, which take up to 80 KB. SQLAlchemy keeps half as many more for a while: at most 6 MB.
+LANE_STATEMENT_COUNT = 48
 
 
 def most_connections(settings: Settings) -> int:

@@ -223,8 +223,8 @@ RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
     name: {"description": description, "schema": {"type": "integer" if name == "Retry-After" else "string"}}
     for name, description in {
         "ETag": "What this answer is; for If-None-Match, and, of a post, for If-Match.",
-        "Link": 'The pages before and after, `<…>; rel="prev"` and `rel="next"`; absent where there is none.',
-        "Location": "Where the new thing is.",
+        "Link": 'The pages before and after, `<?…>; rel="prev"` and `rel="next"`; relative to the request.',
+        "Location": "Where the new thing is, relative to the address of the request.",
         "Retry-After": "Seconds after which to try again.",
         "WWW-Authenticate": "`Bearer`.",
     }.items()

@@ -23,7 +23,7 @@ LARGEST_VERSION = 2**31 - 1
 MAX_REMEMBERED_QUERIES = 4096
 MAX_REMEMBERED_QUERY_BYTES = 256
 # Of these a cursor knows better.
-_NOT_IN_LINKS = frozenset({"cursor", "skip", "search"})
+_NOT_IN_LINKS = {"cursor", "skip", "search"}
 
 Parameters = TypeVar("Parameters", bound=BaseModel)
 
@@ -88,8 +88,8 @@ def relative_location(request: Request, path: str) -> str:
 
     So it resolves behind whatever prefix a proxy took away, and below `/v1` where the request came in there.
     """
-    asked = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    has_slash = (request.scope.get("raw_path") or b"").endswith(b"/")
+    asked: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    has_slash: bool = (request.scope.get("raw_path") or b"").endswith(b"/")
     return "../" * (asked.count("/") - 1 + has_slash) + path.removeprefix("/")
 
 

@@ -45,7 +45,7 @@ def cursor_of(response: httpx2.Response, relation: str = "next") -> str:
 def test_a_link_stays_below_2_kb_whatever_was_searched_for(
     client: TestClient, person: Person, posts: list[int], sort: str, name: str
 ) -> None:
-    parameters = {
+    parameters: dict[str, str | int] = {
         "search": LONGEST_SEARCHES[name], "sort": sort, "limit": 100, "owner_id": person.id, "published": True,
         "created_after": "2000-01-01T00:00:00.123456+05:00", "created_before": "2100-01-01T00:00:00.123456+05:00",
     }  # fmt: skip

@@ -164,7 +164,7 @@ def test_a_client_whose_requests_fail_takes_no_server_away_from_others(
         attacker = threading.Thread(target=attack)
         attacker.start()
         try:
-            statuses = []
+            statuses: list[int] = []
             # On a connection each: every process of nginx knows for itself which servers have failed.
             alone = headers | {"Connection": "close"}
             while len(statuses) < 200 or sent_count < 2 * len(requests):

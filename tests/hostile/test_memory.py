@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from app import context
+from app.config import Sort
 from app.errors import Overloaded
 from app.middleware import admission
 from app.middleware.admission import Admission
@@ -35,19 +36,19 @@ def test_distinct_long_queries_take_no_memory(
     for _ in range(3):
         make_post(person)
     server = start_server()
-    with httpx2.Client(base_url=server.url, headers=person.headers) as client:
+    with httpx2.Client(base_url=server.url, headers=person.headers, timeout=60) as client:
 
         def ask(first: int, count: int) -> None:
             for number in range(first, first + count):
                 query = f"limit=1&x={number:x<{QUERY_BYTES}}"
                 assert client.get(f"/posts?{query}").status_code == 200
 
-        ask(0, 200)
+        ask(0, 100)
         before = resident_mb(server)
-        ask(200, 2_000)
+        ask(100, 1_000)
         after = resident_mb(server)
 
-    figure(f"2,000 distinct queries of 16 KB: {before:.0f} MB before, {after:.0f} MB after")
+    figure(f"1,000 distinct queries of 16 KB: {before:.0f} MB before, {after:.0f} MB after")
     assert after - before < MAX_GROWTH_MB
 
 
@@ -80,11 +81,12 @@ def test_only_short_posts_are_remembered() -> None:
 def test_statements_of_many_kinds_of_pages_are_not_all_kept() -> None:
     for rows in range(2, 102):
         pages._prepared_page(pages._Kind("new", False, False, False, False, ()), rows)
-    for order in ("new", "old", "top", "hot"):
+    orders: tuple[Sort, ...] = ("new", "old", "top", "hot")
+    for order in orders:
         for number in range(32):
-            flags = [bool(number & 1 << place) for place in range(5)]
-            filters = ("owner_id", "created_after") if flags[4] else ("owner_id",)
-            pages._unprepared_page(pages._Kind(order, *flags[:4], filters))  # type: ignore[arg-type]
+            is_walk, is_backward, is_drafts, skips, is_timed = (bool(number & 1 << place) for place in range(5))
+            filters = ("owner_id", "created_after") if is_timed else ("owner_id",)
+            pages._unprepared_page(pages._Kind(order, is_walk, is_backward, is_drafts, skips, filters))
 
     assert pages._prepared_page.cache_info().currsize == pages.MAX_STATEMENTS
     assert pages._unprepared_page.cache_info().currsize == pages.MAX_STATEMENTS

@@ -151,7 +151,7 @@ def test_nginx_runs_the_tested_files_as_nobody_of_importance() -> None:
     for wanted in ("upstream api {", "keepalive 64;", "keepalive_timeout 60s;"):
         assert wanted in upstream
         assert wanted in local
-    assert "server api:8000;" in upstream
+    assert "server api:8000 max_fails=0;" in upstream
 
 
 def test_the_api_is_healthy_only_when_it_is_ready() -> None:

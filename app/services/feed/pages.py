@@ -315,9 +315,9 @@ class _Kind:
         return self.order in ("top", "hot")
 
 
-# A statement takes up to 160 KB, and clients choose among some 2,000. So these take at most 20 MB; the rest of them is
-# built again when it is asked for, which takes some milliseconds.
-MAX_STATEMENTS = 64
+# A statement takes up to 160 KB, and clients choose among some 2,000. So both caches take at most 14 MB; any other is built
+# again when it is asked for, which takes some milliseconds.
+MAX_STATEMENTS = 48
 
 
 @lru_cache(maxsize=MAX_STATEMENTS)
@@ -333,28 +333,28 @@ def _unprepared_page(kind: _Kind) -> AnySelect:
 def _page_statement(kind: _Kind, rows: int | None = None) -> AnySelect:
     """The page, and who reads it; with a `LIMIT` of so many rows in its text, or `:rows`."""
     page = _window(kind).limit(bindparam("rows", type_=Integer) if rows is None else literal_column(str(rows)))
-    posts = _bounded(kind, page.subquery("page"))
+    posts = page.subquery("page")
     order = _ordered(kind, posts.c.sort_value, posts.c.id)
-    return readers.with_readers(posts, readers.voters_among_readers(posts), order)
+    return _bounded(kind, readers.with_readers(posts, readers.voters_among_readers(posts), order), posts, order)
 
 
-def _bounded(kind: _Kind, page: Subquery) -> Subquery:
+def _bounded(kind: _Kind, page: AnySelect, posts: Subquery, order: Sequence[UnaryExpression[Any]]) -> AnySelect:
     """The first of the page's rows, without those that start past `MAX_PAGE_BYTES`, and whether others follow each.
 
     JSON is never shorter than the text, so no row is missing that fits. PostgreSQL knows the length of a long text
-    without reading it.
+    without reading it. The window is the one that `with_readers` looks through.
     """
-    order = _ordered(kind, page.c.sort_value, page.c.id)
-    octets = func.octet_length(page.c.title) + func.octet_length(page.c.content)
-    measured = select(
-        *page.c,
+    octets = func.octet_length(posts.c.title) + func.octet_length(posts.c.content)
+    measured = page.add_columns(
         octets.label("octets"),
         (func.sum(octets).over(order_by=order) - octets).label("octets_before"),
-        func.lead(page.c.id).over(order_by=order).is_not(None).label("is_followed"),
+        func.lead(posts.c.id).over(order_by=order).is_not(None).label("is_followed"),
     ).subquery("measured")
     shown = [column for column in measured.c if column.name != "octets_before"]
-    fits = measured.c.octets_before < literal_column(str(MAX_PAGE_BYTES))
-    return select(*shown).where(fits).subquery("shown")
+    # Of the row that only tells of sessions, they are null.
+    is_past = measured.c.octets_before >= literal_column(str(MAX_PAGE_BYTES))
+    found = select(*shown).where(is_past.is_not(True))
+    return found.order_by(*_ordered(kind, measured.c.sort_value, measured.c.id))
 
 
 def _window(kind: _Kind) -> AnySelect:
