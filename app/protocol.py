@@ -88,7 +88,8 @@ class Cycle(RequestResponseCycle):
         if message["type"] == "http.response.start" and not self.response_started:
             self.head = message
             return
-        await self._drained()
+        if self.flow.write_paused or self.transport.is_closing():
+            await self._drained()
         head, self.head = self.head, None
         if head is not None:
             if self.waiting_for_100_continue and self.more_body:
@@ -279,25 +280,29 @@ class Protocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self.unfinished_bytes += len(data)
         try:
-            self._parse(memoryview(data))
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(memoryview(data)[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse_unparsed()
-            return
-        if self.unfinished_bytes > MOST_UNFINISHED_BYTES and not self.transport.is_closing():
-            self._refuse(431, "headers_too_large", "The request's headers are too large")
+        else:
+            if self.unfinished_bytes > MOST_UNFINISHED_BYTES and not self.transport.is_closing():
+                self._refuse(431, "headers_too_large", "The request's headers are too large")
 
-    def _parse(self, data: memoryview) -> None:
-        while True:
+    def _after_upgrade(self, data: memoryview) -> None:
+        """Parse what follows a head with `Upgrade`, unless its route upgrades."""
+        while self.is_upgrade_ignored:
             try:
+                self._parse_on_at_body()
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
-                if not self.is_upgrade_ignored:
-                    self.handle_websocket_upgrade()
-                    return
                 data = data[upgrade.args[0] :]
-                self._parse_on_at_body()
+            except httptools.HttpParserError:
+                self._refuse_unparsed()
+                return
             else:
                 return
+        self.handle_websocket_upgrade()
 
     def _parse_on_at_body(self) -> None:
         """Go on with a parser that knows nothing of `Upgrade`: httptools takes a body after it for another protocol."""
@@ -305,7 +310,7 @@ class Protocol(HttpToolsProtocol):
         past_head = _PastHead(self)
         self.parser = httptools.HttpRequestParser(past_head)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # As uvicorn does.
-        framing = [header for header in self.headers if header[0] in {b"content-length", b"transfer-encoding"}]
+        framing = [header for header in self.scope["headers"] if header[0] in {b"content-length", b"transfer-encoding"}]
         lines = b"".join(b"%s: %s\r\n" % header for header in framing)
         self.parser.feed_data(b"POST / HTTP/1.1\r\n%s\r\n" % lines)
         past_head.is_past_head = True
@@ -334,27 +339,23 @@ class Protocol(HttpToolsProtocol):
     def _should_upgrade(self) -> bool:
         return self.url.partition(b"?")[0] in UPGRADING_PATHS and super()._should_upgrade()
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.is_body_due = False
-        self.body_cost_bytes = 0
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self.is_body_due:
-            return  # A trailer: proxies do not look at its name, so that it could pass for one of their own headers.
-        super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         self.unfinished_bytes = 0
-        if self.parser.should_upgrade():
+        upgrades = self.parser.should_upgrade()
+        if upgrades:
             if self.parser.get_method() == b"CONNECT":
                 raise ValueError("this server is no proxy")
-            self.is_upgrade_ignored = not self._should_upgrade()
+            upgrades = self._should_upgrade()
+            self.is_upgrade_ignored = not upgrades
         if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
             raise ValueError("too many requests are queued")
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
         super().on_headers_complete()
-        self.is_body_due = True
+        self.is_body_due, self.body_cost_bytes = True, 0
+        if not upgrades:
+            # Trailers would be added to the headers. Proxies pass them on, also one that is called X-Forwarded-For.
+            self.headers = []
         if self.is_stopping and self.cycle is not None:
             self.cycle.keep_alive = False
 

@@ -25,9 +25,9 @@ class BodyLimit:
         if any(name == b"content-encoding" and value.lower() != b"identity" for name, value in scope["headers"]):
             await refusal(scope, UnsupportedEncoding())(scope, receive, send)
             return
-        error = BodyTooLarge(f"The request body is larger than {self.max_bytes} bytes")
         declared = header(scope, b"content-length") or b"0"
         if not declared.isdigit() or int(declared[:20]) > self.max_bytes:
+            error = self._error()
             response = problem_response(scope, error.status, error.code, error.detail, {"Connection": "close"})
             await response(scope, receive, send)
             return
@@ -39,7 +39,10 @@ class BodyLimit:
             received_bytes += len(message.get("body", b""))
             if received_bytes > self.max_bytes:
                 # While FastAPI reads a body, it lets only HTTPExceptions through.
-                raise HTTPException(error.status, error.detail, {"Connection": "close"})
+                raise HTTPException(BodyTooLarge.status, self._error().detail, {"Connection": "close"})
             return message
 
         await self.app(scope, receive_limited, send)
+
+    def _error(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The request body is larger than {self.max_bytes} bytes")

@@ -26,7 +26,7 @@ class Paths:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             root, path = scope.get("root_path", ""), scope["path"]
-            if CONTROLS.search(path) is not None:
+            if not path.isprintable() and CONTROLS.search(path) is not None:
                 await refusal(scope, NotFound())(scope, receive, send)
                 return
             prefix = root + VERSION_PREFIX

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import httpx2
 import pytest
 from sqlalchemy import Connection, text
 
@@ -74,9 +75,10 @@ def others_at_work(server: Server, people: Sequence[Person], post_ids: Sequence[
 
 
 def seconds_to_delete(server: Server, caller: Person, method: str, path: str, body: object = None) -> float:
-    answer = asyncio.run(Client(server.url, caller.token).send(method, path, body))
-    assert answer.status in {200, 204}, answer
-    return answer.seconds
+    began_at = time.monotonic()
+    answer = httpx2.request(method, f"{server.url}{path}", headers=caller.headers, json=body, timeout=60)
+    assert answer.status_code in {200, 204}, answer.text
+    return time.monotonic() - began_at
 
 
 def wait_until_finished(connection: Connection) -> None:
@@ -229,7 +231,6 @@ def test_600_000_keys_and_sign_ins_are_ended_while_others_vote(
             lambda: seconds_to_delete(server, admin, "PATCH", f"/users/{person.id}", body),
         )  # fmt: skip
 
-        ended = asyncio.run(Client(server.url, person.token).send("GET", "/users/me"))
-        assert ended.status == 401
+        assert httpx2.get(f"{server.url}/users/me", headers=person.headers).status_code == 401
         assert connection.scalar(text("SELECT count(*) FROM api_keys")) == 0
     figure(f"R20: {KEYS:,} keys ended by disabling their account: {told}")
