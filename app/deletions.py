@@ -6,7 +6,7 @@ What is marked does not exist for any later request. `services.deletion` removes
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, text, update
+from sqlalchemy import ColumnElement, delete, func, insert, literal_column, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -92,19 +92,21 @@ def end_sessions(
 
     The account must be locked, at least against its deletion. Where two requests each keep another session, both end.
     """
-    ended = [models.Session.user_id == user_id, models.Session.id != (keeping or 0)]
+    ended = [models.Session.user_id == user_id]
+    if keeping is not None:
+        ended.append(models.Session.id != keeping)
     if kind is not None:
         ended.append(models.Session.kind == kind)
     ids = db.scalars(select(models.Session.id).where(*ended).limit(MAX_ROWS_AT_ONCE + 1)).all()
     is_complete = len(ids) <= MAX_ROWS_AT_ONCE
     if not is_complete:
-        _mark_sessions(db, user_id, kind, keeping or 0)
+        _mark_sessions(db, user_id, kind, keeping)
         ids = [*ids, adopted_session_id(user_id)]  # No id of the marks covers it.
     removed = delete(models.Session).where(*ended, models.Session.id.in_(ids)).returning(models.Session.id)
     return Ended(db.scalars(removed).all(), is_complete)
 
 
-def _mark_sessions(db: Session, user_id: int, kind: models.SessionKind | None, keeping: int) -> None:
+def _mark_sessions(db: Session, user_id: int, kind: models.SessionKind | None, keeping: int | None) -> None:
     # Sessions begin with the account locked, so later ones of this account get greater ids than this one.
     last_id = select(func.max(models.Session.id)).where(models.Session.id < FIRST_ADOPTED).scalar_subquery()
     # A session that another request has marked meanwhile stays ended.
@@ -114,7 +116,7 @@ def _mark_sessions(db: Session, user_id: int, kind: models.SessionKind | None, k
         .correlate(models.User)
         .scalar_subquery()
     )
-    values: dict[str, ColumnElement[int]] = {"kept_session_id": func.coalesce(kept, 0)}
+    values: dict[str, ColumnElement[int]] = {"kept_session_id": func.coalesce(kept, literal_column("0"))}
     if kind != "api_key":
         values["last_ended_login_id"] = last_id
     if kind != "login":

@@ -12,7 +12,7 @@ from app.problems import problem_response
 # A cache must not give a page of one origin the answer that another origin got, or a client without any.
 VARY = (b"vary", b"Origin")
 # The answer repeats the names of headers that a preflight asks for: names, and not more than fit into a proxy's buffer.
-_HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, \t-]{0,1024}")
+_HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{0,1024}")
 
 
 class Cors(CORSMiddleware):

@@ -19,7 +19,10 @@ def possible_key(number: int) -> int | None:
 
 
 class Key(TypeDecorator[int]):
-    """A bigint key. Asking for one that cannot exist finds nothing, instead of failing as out of range."""
+    """A bigint key. Asking for one that cannot exist finds nothing, instead of failing as out of range.
+
+    In a statement such a key is NULL, with which no comparison is true: 0 is no start for `>`, and no value for `!=`.
+    """
 
     impl = BigInteger
     cache_ok = True

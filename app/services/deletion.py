@@ -154,13 +154,11 @@ def _posts(connection: Connection, user_id: int, progress: _Progress) -> int:
 
 
 def _votes_of_post(connection: Connection, post_id: int, progress: _Progress) -> int:
-    last_post_id, last_voter_id = progress.last_key or (None, 0)
-    voter_ids = connection.scalars(
-        select(Vote.user_id)
-        .where(Vote.post_id == post_id, Vote.user_id > (last_voter_id if last_post_id == post_id else 0))
-        .order_by(Vote.user_id)
-        .limit(progress.rows)
-    ).all()
+    last_post_id, last_voter_id = progress.last_key or (None, None)
+    votes = select(Vote.user_id).where(Vote.post_id == post_id)
+    if last_post_id == post_id:
+        votes = votes.where(Vote.user_id > last_voter_id)
+    voter_ids = connection.scalars(votes.order_by(Vote.user_id).limit(progress.rows)).all()
     if voter_ids:
         progress.last_key = (post_id, voter_ids[-1])
         _lock_counts(connection, [post_id])

@@ -202,7 +202,7 @@ def test_a_post_that_cannot_exist_is_not_found(client: TestClient, person: Perso
     assert_refused(response, 404, "post_not_found", f"post with id: {shown} was not found")
 
 
-@pytest.mark.parametrize("post_id", ["x", "1.5", "%00", "NaN", "1e3", "0x1", "%F0%9F%92%A9", "1%201", "--1"])
+@pytest.mark.parametrize("post_id", ["x", "1.5", "NaN", "1e3", "0x1", "%F0%9F%92%A9", "1%201", "--1"])
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
 def test_an_id_that_is_not_a_number_is_malformed(client: TestClient, person: Person, method: str, post_id: str) -> None:
     body = NEW if method in {"PUT", "PATCH"} else None

@@ -205,7 +205,7 @@ def test_search_for_parts_of_words_that_many_titles_have_can_be_walked(
         {"id": person.id, "n": search.MOST_FEW + 50},
     )
     for sort in ("new", "top"):
-        query = {"search": "scrap", "limit": 100, "sort": sort, "skip": search.MOST_FEW}
+        query: dict[str, str | int] = {"search": "scrap", "limit": 100, "sort": sort, "skip": search.MOST_FEW}
         answer = client.get("/posts", params=query, headers=person.headers)
         assert (answer.status_code, len(answer.json())) == (200, 50)
 

@@ -315,8 +315,8 @@ class _Kind:
         return self.order in ("top", "hot")
 
 
-# A statement takes up to 160 KB, and clients choose among some 2,000. So both caches take at most 14 MB; any other is built
-# again when it is asked for, which takes some milliseconds.
+# A statement takes up to 160 KB, and clients choose among some 2,000. So both caches take at most 14 MB; any other is
+# built again when it is asked for, which takes some milliseconds.
 MAX_STATEMENTS = 48
 
 
