@@ -70,7 +70,7 @@ def serve() -> None:
     settings = get_settings()
     if settings.database is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL, or use: python -m app run")
-    require_utf8(settings.database)
+    require_utf8(settings.database, settings.database_connect_timeout_seconds)
 
     def announce(address: str, problem: str | None) -> None:
         logger = logging.getLogger("app")
@@ -98,7 +98,7 @@ def worker() -> None:
     settings = get_settings()
     if settings.database is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL")
-    require_utf8(settings.database)
+    require_utf8(settings.database, settings.database_connect_timeout_seconds)
     from app import chores  # noqa: PLC0415 - it reads the settings, and their errors are this command's to tell.
 
     logging.config.dictConfig(logs.config(settings))
@@ -212,7 +212,7 @@ def adopt(
     url = get_settings().database
     if url is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL")
-    require_utf8(url)
+    require_utf8(url, get_settings().database_connect_timeout_seconds)
     from app import adoption  # noqa: PLC0415 - it reads the settings, and their errors are this command's to tell.
     from app.database import get_engine  # noqa: PLC0415
 

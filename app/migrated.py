@@ -33,7 +33,7 @@ def database(options: Mapping[str, str] | None = None) -> Iterator[str]:
     """
     configured = get_settings().database
     if configured is not None:
-        require_utf8(configured)
+        require_utf8(configured, get_settings().database_connect_timeout_seconds)
         yield _place(configured)
         return
     with local_postgres.running(options=options) as url:
@@ -52,16 +52,16 @@ def migrated_database(options: Mapping[str, str] | None = None) -> Iterator[str]
         yield where
 
 
-def require_utf8(url: URL) -> None:
+def require_utf8(url: URL, connect_timeout_seconds: int = 10) -> None:
     """Raise `ConfigurationError` where the database answers and its encoding is not UTF8.
 
     Another encoding cannot hold every text: a post with an emoji would be refused, or stored as bytes of no encoding.
     A database that does not answer is not refused: servers start without it.
     """
     arguments, options = url.get_dialect()().create_connect_args(url)
-    timeout = get_settings().database_connect_timeout_seconds
+    options |= {"connect_timeout": connect_timeout_seconds, "client_encoding": "utf8"}
     try:
-        connection = psycopg2.connect(*arguments, **{**options, "connect_timeout": timeout, "client_encoding": "utf8"})
+        connection = psycopg2.connect(*arguments, **options)
     except psycopg2.OperationalError:
         return
     with closing(connection):

@@ -209,7 +209,7 @@ def test_an_endless_body_of_any_method_is_refused_without_filling_the_server(pro
 def test_a_body_at_the_limit_passes(proxy: Proxy) -> None:
     body = b'{"email": "' + b" " * (MOST_BODY_BYTES - 13) + b'"}'
     with proxy.client() as client:
-        answer = client.post("/users", content=body, headers={"Content-Type": "application/json"})
+        answer = client.put("/posts/1", content=body, headers={"Content-Type": "application/json"})
 
     assert len(body) == MOST_BODY_BYTES
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
