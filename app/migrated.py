@@ -59,9 +59,9 @@ def require_utf8(url: URL, connect_timeout_seconds: int = 10) -> None:
     A database that does not answer is not refused: servers start without it.
     """
     arguments, options = url.get_dialect()().create_connect_args(url)
-    options |= {"connect_timeout": connect_timeout_seconds, "client_encoding": "utf8"}
+    ours = {"connect_timeout": connect_timeout_seconds, "client_encoding": "utf8"}
     try:
-        connection = psycopg2.connect(*arguments, **options)
+        connection = psycopg2.connect(*arguments, **{**options, **ours})
     except psycopg2.OperationalError:
         return
     with closing(connection):
