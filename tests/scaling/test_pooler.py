@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,7 +15,9 @@ import psycopg2
 import pytest
 from sqlalchemy import URL, text
 
+from tests.chaos.load import Answer, Client, ask_once
 from tests.conftest import ROOT, administration
+from tests.figures import Figure
 from tests.fixtures import PASSWORD, Person, Server, linked
 from tests.mail_server import MailServer
 from tests.migrations.conftest import run_alembic
@@ -105,6 +108,33 @@ def test_everything_works_through_it_and_nothing_is_left_on_its_connections(
         assert [mail.address for mail in mails.received] == ["new@example.com"]
         connection.execute(text(f"ALTER DATABASE {primary.url.database} RESET timezone"))
     assert left_behind(pooler) == NOTHING
+
+
+def test_frozen_database_behind_it_keeps_no_request_waiting_though_its_role_has_no_limits(
+    start: Start, people: list[Person], primary: Replicated, pooler: URL, figure: Figure
+) -> None:
+    server = start(
+        DATABASE_URL=dsn(pooler), DATABASE_BEHIND_POOLER="true", DATABASE_STATEMENT_TIMEOUT_SECONDS="2", WORKERS="2"
+    )
+    paths = ("/posts", "/posts/1", "/users/me", "/sessions", "/readyz")
+
+    def ask() -> list[Answer]:
+        clients = [Client(server.url, people[0].token) for _ in range(15)]
+        return asyncio.run(ask_once(clients, *paths))
+
+    assert {answer.status for answer in ask()} == {200}
+    with primary.frozen():
+        answers, later = ask(), ask()
+    slowest, later_slowest = (max(answer.seconds for answer in some) for some in (answers, later))
+    figure(
+        f"R21, frozen behind PgBouncer, statements cut after 2 s: 503 after at most {slowest:.2f} s, once more after"
+        f" {later_slowest:.2f} s"
+    )
+    assert {answer.status for answer in [*answers, *later]} == {503}
+    assert max(slowest, later_slowest) < 7, "four seconds, but for a busy machine"
+    give_up_at = time.monotonic() + 30
+    while {answer.status for answer in ask()} != {200}:
+        assert time.monotonic() < give_up_at, "it did not recover"
 
 
 def assert_a_person_can_do_everything(servers: list[Server]) -> None:
