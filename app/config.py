@@ -58,6 +58,10 @@ class ConfigurationError(Exception):
 class _DotEnvFile(PydanticBaseSettingsSource):
     """The lines of `.env`, taken literally: pydantic-settings' own source replaces `${…}`, also within a password."""
 
+    def __init__(self, settings_cls: type[BaseSettings], path: object) -> None:
+        super().__init__(settings_cls)
+        self._path = path
+
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
         return self._lines().get(field_name), field_name, False
 
@@ -66,7 +70,7 @@ class _DotEnvFile(PydanticBaseSettingsSource):
         return {name: value for name in self.settings_cls.model_fields if (value := lines.get(name))}
 
     def _lines(self) -> Mapping[str, str | None]:
-        path = self.config.get("env_file")
+        path = self._path
         if not isinstance(path, str | Path):
             return {}
         lines = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
@@ -167,10 +171,11 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _DotEnvFile(settings_cls)
+        # The path is `model_config`'s, or the one of `Settings(_env_file=…)`.
+        return init_settings, env_settings, _DotEnvFile(settings_cls, getattr(dotenv_settings, "env_file", None))
 
     @field_validator("*", mode="before")
     @classmethod

@@ -41,7 +41,6 @@ ORDINARY: list[Asked] = [
 OUT_OF_THE_ORDINARY: list[Asked] = [
     ("GET", "/posts/x", {}, b""),
     ("GET", "/posts/1.5", {}, b""),
-    ("PUT", "/posts/%00/vote", {}, b""),
     ("POST", "/vote", JSON, b'{"post_id": {id}, "vote_dir": 2}'),
     ("POST", "/vote", JSON, b'{"post_id": {id}, "vote_dir": 1, "x": NaN}'),
     ("POST", "/vote", JSON, b'{"post_id": {id}, "vote_dir"'),

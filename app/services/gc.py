@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select, true
 
 from app.config import get_settings
 from app.database import writing
@@ -58,11 +58,12 @@ def _remove(
     batch_rows: int, is_stopping: Callable[[], bool], table: type[Expiring], is_expired: ColumnElement[bool]
 ) -> int:
     """Walk along the key, so that no row is looked at twice, whether or not it was removed."""
-    removed, last = 0, 0
+    removed = 0
+    is_next: ColumnElement[bool] = true()
     while not is_stopping():
         expired = (
             select(table.id)
-            .where(table.id > last, is_expired)
+            .where(is_next, is_expired)
             .order_by(table.id)
             .limit(batch_rows)
             .with_for_update(skip_locked=True)
@@ -72,5 +73,6 @@ def _remove(
             ids = connection.scalars(delete(table).where(table.id.in_(select(expired.c.id))).returning(table.id)).all()
         if not ids:
             break
-        removed, last = removed + len(ids), max(ids)
+        removed += len(ids)
+        is_next = table.id > max(ids)
     return removed

@@ -137,8 +137,8 @@ def test_statements_are_prepared_on_the_replica(
         reader.keep_until_replica_has(0)
         line = reader._replica._line
         assert line is not None
-        assert "pg_last_wal_replay_lsn" in str(line.connection.scalars(NAMES).all())
-        assert line.connection.scalar(text("SHOW plan_cache_mode")) == "force_generic_plan"
+        assert "pg_last_wal_replay_lsn" in str(line.scalars(NAMES).all())
+        assert line.scalar(text("SHOW plan_cache_mode")) == "force_generic_plan"
 
 
 def test_what_takes_the_replica_too_long_is_asked_of_the_primary(
