@@ -191,7 +191,7 @@ def pages_of(others: list[Person], url: str, seconds: float) -> Answers:
 
 
 @pytest.mark.slow
-# Measured after the first defences: expensive texts 9.1 x, searches 15.6 x, right passwords 5.7 x, big pages 5.2 x idle,
+# Measured: expensive texts 9.1, searches 15.6, right passwords 5.7, big pages 5.2 times idle,
 # and 58 MB. Searches and pages share one queue with cheap pages until they have queues of their own.
 @pytest.mark.xfail(reason="four attacks still delay others' pages by more than 5 x", strict=False)
 def test_no_attack_of_one_account_delays_others_pages_or_keeps_memory(
