@@ -132,7 +132,7 @@ class GuardedConnection(psycopg2.extensions.connection):
         return since is not None and limit is not None and now - since > limit
 
     def give_up(self) -> None:
-        """Shut the socket: whoever waits on it gets an error, and the pool makes another. For other threads to call."""
+        """Shut the socket: a thread that waits on it gets an error, and the pool makes another. Thread-safe."""
         self.is_given_up = True
         with _watchdog.lock, suppress(OSError):  # The server closed it before.
             if self._descriptor is not None:

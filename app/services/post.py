@@ -55,7 +55,7 @@ def change(
 
 
 def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[int] | None) -> None:
-    """Delete the caller's own post, or, for moderators, anybody's; its votes go with it, if many in the background.
+    """Delete the caller's own post, or, for moderators, any post. Its votes go too, in the background if many.
 
     The count is locked before the votes are deleted, as everybody does who changes votes.
     Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.

@@ -38,7 +38,7 @@ class Question(NamedTuple):
 
 
 class Page:
-    """Posts in order, as everybody sees them, and the cursors around them.
+    """Posts in order, as shared by all readers, and the cursors around them.
 
     A page that may be large was serialized in the thread of the batch, where it was measured. Any other is serialized
     in the event loop, and only for a client that does not have it: at most 1 MB, in at most 3 ms.
