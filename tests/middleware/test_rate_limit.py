@@ -48,7 +48,9 @@ def test_answers_say_how_many_requests_are_left_and_for_how_long(three_a_minute:
 def test_past_the_limit_everything_is_refused_until_the_minute_is_over(
     three_a_minute: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rate_limit, "WINDOW_SECONDS", 1)
+    window_seconds = 3
+    monkeypatch.setattr(rate_limit, "WINDOW_SECONDS", window_seconds)
+    three_a_minute("192.0.2.2").get("/")  # The first request builds the application, which has taken 2 s under load.
     client = three_a_minute("192.0.2.1")
     for path in ("/", "/users/1", "/no-such-route"):
         assert client.get(path).status_code != 429
@@ -56,8 +58,8 @@ def test_past_the_limit_everything_is_refused_until_the_minute_is_over(
     for method, path in (("GET", "/"), ("POST", "/login"), ("GET", "/v1/users/1"), ("GET", "/no-such-route")):
         refused = client.request(method, path, headers={"Origin": "http://localhost:3000"})
         assert_refused(refused, 429, "rate_limited", "Too many requests; wait before the next one")
-        assert refused.headers["Retry-After"] == "1"
-        assert refused.headers["RateLimit"] == '"default";r=0;t=1'
+        assert 1 <= int(refused.headers["Retry-After"]) <= window_seconds
+        assert refused.headers["RateLimit"] == f'"default";r=0;t={refused.headers["Retry-After"]}'
         assert refused.headers["Cache-Control"] == "no-store"
         assert refused.headers["X-Content-Type-Options"] == "nosniff"
         assert refused.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
