@@ -99,16 +99,19 @@ def _bearer(scope: Scope) -> str | None:
 
 
 def _signed_in(request: Request, bearer: str | None) -> tokens.AccessToken:
-    if bearer is not None:
-        token = tokens.verify(bearer)
-    else:
-        if not (cookie := request.cookies.get(session_cookie(request))):
-            raise CredentialMissing
-        token = tokens.verify(cookie, "cookie")
-        if request.method not in SAFE_METHODS and not is_same_origin(request):
-            raise CrossSiteRequest
+    token = _verified(request, bearer)
+    if bearer is None and request.method not in SAFE_METHODS and not is_same_origin(request):
+        raise CrossSiteRequest
     lanes.note_seen(token)
     return token
+
+
+def _verified(request: Request, bearer: str | None) -> tokens.AccessToken:
+    if bearer is not None:
+        return tokens.verify(bearer)
+    if not (cookie := request.cookies.get(session_cookie(request))):
+        raise CredentialMissing
+    return tokens.verify(cookie, "cookie")
 
 
 def _shown_key(request: Request, bearer: str | None) -> str | None:
@@ -162,11 +165,17 @@ ScopedToken = Annotated[tokens.AccessToken, Depends(_scoped_credential)]
 
 
 def user_of(scope: Scope) -> int | None:
-    """Whose good token the request carries; None without one. Asks no database: the session may have ended."""
+    """Return the user of the request's token, API key or cookie, or None. Asks no database: the session may have ended.
+
+    A key is known only after this process has looked it up.
+    """
+    request = Request(scope)
     bearer = _bearer(scope)
     try:
-        return None if bearer is None else tokens.verify(bearer).user_id
-    except NotAuthenticated:
+        if (key := _shown_key(request, bearer)) is not None:
+            return _remembered[api_key.digest(key)].token.user_id
+        return _verified(request, bearer).user_id
+    except (KeyError, NotAuthenticated):
         return None
 
 

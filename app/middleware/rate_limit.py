@@ -3,6 +3,7 @@
 Limits that keep guessing slow are app/limits.py's: shared by all workers, and kept.
 """
 
+import asyncio
 import math
 import time
 from collections import OrderedDict
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import context
-from app.errors import RateLimited
+from app.errors import Overloaded, RateLimited
 from app.problems import refusal
 
 WINDOW_SECONDS = 60
@@ -21,6 +22,14 @@ MOST_CALLERS = 20_000
 # Concurrent requests of one caller, per worker: an HTTP/2 connection has up to 100 streams. A request counts until its
 # answer is sent, so that a caller that does not read its answers holds a bounded part of memory and of MAX_IN_FLIGHT.
 MAX_IN_HAND = 100
+# Of these, how many of one account run at the same time, per worker: the others wait for their turn. So an account has
+# a bounded share of the batches, threads and connections, and at most so many expensive statements. A page or a vote
+# takes some milliseconds, so a few at a time are as fast for a browser as all at once.
+MAX_READS_OF_ACCOUNT = 4
+MAX_WRITES_OF_ACCOUNT = 2
+# Below the 30 s after which the proxies of deploy/ give up.
+MAX_WAIT_SECONDS = 28.0
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 EXEMPT_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 HEADERS = ("RateLimit", "RateLimit-Policy", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 
@@ -31,6 +40,17 @@ class _Window:
     left: int
 
 
+class _InHand:
+    """The requests of one caller that are under way: how many, and the turns of those that run."""
+
+    __slots__ = ("count", "reads", "writes")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.reads = asyncio.Semaphore(MAX_READS_OF_ACCOUNT)
+        self.writes = asyncio.Semaphore(MAX_WRITES_OF_ACCOUNT)
+
+
 class RateLimit:
     """At most `per_minute` requests in each minute, which begins with the caller's first; past it 429.
 
@@ -39,7 +59,10 @@ class RateLimit:
     return, what the headers say (draft-ietf-httpapi-ratelimit-headers-11) is exact: so many are left, for so long.
     `X-RateLimit-Reset` is in seconds since 1970.
 
-    A caller that has `MAX_IN_HAND` requests under way is refused in the same way.
+    A caller that has `MAX_IN_HAND` requests under way is refused in the same way. Of one account, at most
+    `MAX_READS_OF_ACCOUNT` and `MAX_WRITES_OF_ACCOUNT` run at the same time, until their answers begin. The others wait
+    in order of arrival, for at most `MAX_WAIT_SECONDS` (then 503). Requests without a good token do not wait for each
+    other: many people may share an address, and a slow one of them must not block the others.
 
     The windows of `MOST_CALLERS` are kept; with more, those that began first are forgotten.
     """
@@ -49,7 +72,7 @@ class RateLimit:
         self.per_minute = per_minute
         self.user_of = user_of
         self.windows: OrderedDict[Hashable, _Window] = OrderedDict()  # In the order of their ends.
-        self.in_hand: dict[Hashable, int] = {}
+        self.in_hand: dict[Hashable, _InHand] = {}
         self.constant_headers = (
             (b"ratelimit-policy", b'"default";q=%d;w=%d' % (per_minute, WINDOW_SECONDS)),
             (b"x-ratelimit-limit", b"%d" % per_minute),
@@ -63,29 +86,57 @@ class RateLimit:
         caller = self._caller(scope)
         window = self._window(caller, now)
         seconds_left = math.ceil(window.ends_at - now)
-        in_hand = self.in_hand.get(caller, 0)
-        if window.left == 0 or in_hand >= MAX_IN_HAND:
+        in_hand = self.in_hand.get(caller)
+        if window.left == 0 or (in_hand is not None and in_hand.count >= MAX_IN_HAND):
             response = refusal(scope, RateLimited(seconds_left if window.left == 0 else 1))
             response.raw_headers += self._headers(window.left, seconds_left)
             await response(scope, receive, send)
             return
         window.left -= 1
         headers = self._headers(window.left, seconds_left)
+        scope.setdefault("state", {})["caller"] = caller  # The server bounds what waits to be sent to one caller.
+        if in_hand is None:
+            in_hand = self.in_hand[caller] = _InHand()
+        in_hand.count += 1
+        turns = None
+        if isinstance(caller, int):
+            turns = in_hand.reads if scope["method"] in SAFE_METHODS else in_hand.writes
+        try:
+            await self._run(scope, receive, send, headers, turns)
+        finally:
+            in_hand.count -= 1
+            if not in_hand.count:
+                del self.in_hand[caller]
+
+    async def _run(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: list[tuple[bytes, bytes]],
+        turns: asyncio.Semaphore | None,
+    ) -> None:
+        """Run the application when it is the request's turn. The turn ends when the answer begins."""
+        if turns is not None and not await _has_turn(turns):
+            response = refusal(scope, Overloaded())
+            response.raw_headers += headers
+            await response(scope, receive, send)
+            return
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal turns
             if message["type"] == "http.response.start":
                 message["headers"] += headers
+                if turns is not None:
+                    turns.release()
+                    turns = None
             await send(message)
 
-        scope.setdefault("state", {})["caller"] = caller  # The server bounds what waits to be sent to one caller.
-        self.in_hand[caller] = in_hand + 1
         try:
             await self.app(scope, receive, send_with_headers)
         finally:
-            if self.in_hand[caller] == 1:
-                del self.in_hand[caller]
-            else:
-                self.in_hand[caller] -= 1
+            if turns is not None:
+                turns.release()
 
     def _caller(self, scope: Scope) -> Hashable:
         return self.user_of(scope) or context.network_of(context.client_address.get() or "")
@@ -107,3 +158,13 @@ class RateLimit:
             (b"x-ratelimit-remaining", b"%d" % left),
             (b"x-ratelimit-reset", b"%d" % (time.time() + seconds_left)),
         ]
+
+
+async def _has_turn(turns: asyncio.Semaphore) -> bool:
+    if not turns.locked():  # asyncio.timeout would cost each request more than all else here.
+        return await turns.acquire()
+    try:
+        async with asyncio.timeout(MAX_WAIT_SECONDS):
+            return await turns.acquire()
+    except TimeoutError:
+        return False

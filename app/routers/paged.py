@@ -97,12 +97,12 @@ def respond_with_page(request: Request, reading: Reading, linked: str) -> Respon
     """200 with a bare array, or 304 where the client has it; `linked` are the parameters that links repeat."""
     link = pagination.link_header(linked, next=reading.page.next_cursor, prev=reading.page.previous_cursor)
     links = () if link is None else ((b"link", link.encode()),)
-    return _respond(request, reading.etag, lambda: b"[" + reading.posts + b"]", *links)
+    return _respond(request, reading.etag, lambda: reading.json_array, *links)
 
 
 def respond_with_post(request: Request, reading: Reading) -> Response:
     """200 with the one post, or 304 where the client has it."""
-    return _respond(request, f"{reading.page.rows[0].version}-{reading.etag}", lambda: reading.posts)
+    return _respond(request, f"{reading.page.rows[0].version}-{reading.etag}", lambda: reading.json)
 
 
 def _respond(request: Request, etag: str, body: Callable[[], bytes], *more: tuple[bytes, bytes]) -> Response:

@@ -225,7 +225,8 @@ def test_no_attack_of_one_account_delays_others_pages_or_keeps_memory(
                 assert set(answers.statuses) == {200}, (name, answers.statuses)
                 ratios[name] = answers.percentile_milliseconds(99) / idle
                 figure(
-                    f"{name}: others' page p99 {answers.percentile_milliseconds(99):.0f} ms, {ratios[name]:.1f} x idle"
+                    f"{name}: others' page p99 {answers.percentile_milliseconds(99):.0f} ms, {ratios[name]:.1f} x idle;"
+                    f" memory {memory.now() - before:+.0f} MB, so far at most {memory.most - before:+.0f} MB"
                 )
     after = memory.now()
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 import httpx2
 import pytest
@@ -10,7 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import oauth2
+from app import oauth2, tokens
 from app.config import get_settings
 from app.main import create_app
 from app.middleware import rate_limit
@@ -104,6 +105,28 @@ def test_user_is_one_caller_wherever_they_are_and_takes_nothing_from_their_addre
     assert [here.get("/").status_code for _ in range(4)] == [200] * 3 + [429]
 
 
+def test_cookies_and_api_keys_count_for_their_user_wherever_they_come_from(
+    three_a_minute: Clients, client: TestClient, make_person: Callable[..., Person]
+) -> None:
+    ada, bob = make_person(), make_person()
+    key = client.post("/api-keys", json={"name": "a script", "scopes": ["read"]}, headers=ada.headers).json()["key"]
+    cookie = tokens.issue(bob.id, bob.session_id, timedelta(days=1), "cookie")
+    by_key = [{"Authorization": f"Bearer {key}"}, {"X-API-Key": key}] * 3
+    by_cookie = [{"Cookie": f"session={cookie}"}] * 5
+
+    def statuses(requests: list[dict[str, str]]) -> list[int]:
+        return [
+            three_a_minute(f"192.0.2.{n}").get("/posts", headers=headers).status_code
+            for n, headers in enumerate(requests)
+        ]
+
+    # A process knows whose a key is when it has looked it up: the first request counts for its address.
+    assert statuses(by_key) == [200] * 4 + [429] * 2
+    assert statuses([{"Authorization": ada.headers["Authorization"]}]) == [429]
+    assert statuses(by_cookie) == [200] * 3 + [429] * 2
+    assert statuses([bob.headers]) == [429]
+
+
 def test_token_that_nobody_verified_opens_no_new_window(three_a_minute: Clients, person: Person) -> None:
     client = three_a_minute("192.0.2.1")
     forged = [
@@ -185,7 +208,7 @@ def test_a_caller_with_a_hundred_requests_in_hand_is_refused_until_one_is_done()
             async def receive() -> Message:
                 return {"type": "http.request"}
 
-            await limit({"type": "http", "path": "/posts", "headers": [], "user": user}, receive, send)
+            await limit({"type": "http", "path": "/posts", "headers": [], "user": user, "method": "GET"}, receive, send)
             return messages[0]["status"], dict(messages[0]["headers"])
 
         waiting = [asyncio.create_task(ask(1)) for _ in range(rate_limit.MAX_IN_HAND)]
@@ -198,5 +221,96 @@ def test_a_caller_with_a_hundred_requests_in_hand_is_refused_until_one_is_done()
         assert {status for status, _ in await asyncio.gather(*waiting, other)} == {200}
         assert (await ask(1))[0] == 200
         assert limit.in_hand == {}
+
+    asyncio.run(run())
+
+
+class _Turns:
+    """A limited application whose requests run until they may answer, and answer until they may end."""
+
+    def __init__(self) -> None:
+        self.began: list[tuple[int, int]] = []
+        self.may_answer = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.limit = RateLimit(self._app, per_minute=1_000, user_of=lambda scope: scope["user"])
+
+    async def _app(self, scope: Scope, _: object, send: Send) -> None:
+        self.began.append((scope["user"], scope["number"]))
+        await self.may_answer.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await self.may_end.wait()
+        await send({"type": "http.response.body", "body": b""})
+
+    def ask(self, user: int | None, number: int = 0, method: str = "GET") -> asyncio.Task[int]:
+        async def ask() -> int:
+            messages: list[Message] = []
+
+            async def send(message: Message) -> None:
+                messages.append(message)
+
+            scope = {"type": "http", "path": "/posts", "headers": [], "user": user, "number": number, "method": method}
+            await self.limit(scope, _no_body, send)
+            return int(messages[0]["status"])
+
+        return asyncio.create_task(ask())
+
+
+async def _no_body() -> Message:
+    return {"type": "http.request"}
+
+
+async def _settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_four_reads_and_two_writes_of_an_account_run_at_the_same_time_and_others_do_not_wait_for_them() -> None:
+    async def run() -> None:
+        turns = _Turns()
+        asked = [turns.ask(1, number) for number in range(8)]
+        asked += [turns.ask(1, number, "POST") for number in range(10, 14)]
+        asked += [turns.ask(2), *(turns.ask(None) for _ in range(6))]
+        await _settle()
+        assert turns.began == [(1, 0), (1, 1), (1, 2), (1, 3), (1, 10), (1, 11), (2, 0), *[(None, 0)] * 6]
+
+        turns.may_answer.set()  # A turn ends when the answer begins: a client that reads slowly keeps none.
+        await _settle()
+        assert turns.began[-6:] == [(1, 4), (1, 5), (1, 6), (1, 7), (1, 12), (1, 13)]
+
+        turns.may_end.set()
+        assert await asyncio.gather(*asked) == [200] * 19
+        assert turns.limit.in_hand == {}
+
+    asyncio.run(run())
+
+
+def test_a_request_that_is_cancelled_while_it_waits_for_its_turn_or_has_it_loses_no_turn() -> None:
+    async def run() -> None:
+        turns = _Turns()
+        asked = [turns.ask(1, number) for number in range(10)]
+        await _settle()
+        for number in (0, 1, 2, 3, 4, 5):
+            asked[number].cancel()
+        await _settle()
+        assert turns.began[4:] == [(1, 6), (1, 7), (1, 8), (1, 9)]
+
+        turns.may_answer.set()
+        turns.may_end.set()
+        assert await asyncio.gather(*asked[6:]) == [200] * 4
+
+    asyncio.run(run())
+
+
+def test_a_request_that_waits_too_long_for_its_turn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "MAX_WAIT_SECONDS", 0.01)
+
+    async def run() -> None:
+        turns = _Turns()
+        asked = [turns.ask(1) for _ in range(5)]
+        assert await asked[4] == 503
+
+        turns.may_answer.set()
+        turns.may_end.set()
+        assert await asyncio.gather(*asked[:4]) == [200] * 4
 
     asyncio.run(run())

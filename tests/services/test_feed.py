@@ -254,7 +254,7 @@ def test_what_was_read_goes_without_the_collector(make_post: MakePost, make_pers
         with at_once() as connection:
             (reading,) = feed.read(connection, [question])
         assert isinstance(reading, feed.Reading)
-        assert reading.posts
+        assert reading.json
         page = weakref.ref(reading.page)
         del reading
         assert page() is None
@@ -280,7 +280,7 @@ def test_readers_of_one_batch_share_the_page_but_not_their_votes(
     assert len({id(reading.page) for reading in readings}) == 1
     for place, reading in enumerate(readings):
         assert reading.voted == tuple(bool(place >> number & 1) for number in range(3))
-        shown = json.loads(b"[" + reading.posts + b"]")
+        shown = json.loads(b"[" + reading.json + b"]")
         assert [item["voted"] for item in shown] == list(reading.voted)
     assert len({reading.etag for reading in readings}) == len(people)
 

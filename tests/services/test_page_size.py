@@ -145,7 +145,7 @@ def test_a_large_page_is_serialized_before_it_reaches_the_event_loop_and_a_small
             page = reading.page
             is_ready = "parts" in vars(page)
             began_at = time.thread_time()
-            assert reading.posts
+            assert reading.json
             best = min(best, time.thread_time() - began_at)
             assert ("parts" in vars(page), is_ready) == (True, len(huge_posts) > 50 and query.limit > 10)
         assert page is not None

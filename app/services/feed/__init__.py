@@ -101,17 +101,23 @@ class Reading:
         return hashlib.blake2b(self.page.digest + personal, digest_size=8).hexdigest()
 
     @cached_property
-    def posts(self) -> bytes:
-        """The posts as JSON, with commas between them."""
+    def json(self) -> bytes:
+        """The posts as JSON, with commas between them: the body of a single post."""
+        return b",".join(self._posts())
+
+    @cached_property
+    def json_array(self) -> bytes:
+        """The posts as a JSON array: the body of a page. All readers share it, because it may have 1 MB."""
+        return b"[%s]" % b",".join(self._posts())
+
+    def _posts(self) -> list[bytes]:
         parts = self.page.parts
         if self.owner_id is not None:
             parts = [
                 serialize(row, is_own=True) if row.owner_id == self.owner_id else part
                 for row, part in zip(self.page.rows, parts, strict=True)
             ]
-        return b",".join(
-            part + (b"true}" if voted else b"false}") for part, voted in zip(parts, self.voted, strict=True)
-        )
+        return [part + (b"true}" if voted else b"false}") for part, voted in zip(parts, self.voted, strict=True)]
 
 
 def read(connection: Connection, questions: Sequence[Question]) -> list[Reading | Exception]:
