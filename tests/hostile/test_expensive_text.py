@@ -17,6 +17,8 @@ from tests.fixtures import Person, Server
 MAX_CHARACTERS = 40_000
 MAX_QUERY_CHARACTERS = 500
 # Generous, because tests share the machine. The figure of a quiet machine is in docs/reliability.md.
+# What is asked for on a quiet machine, and what no text may take on a busy one.
+ASKED_SECONDS = 0.1
 MAX_SECONDS = 1.0
 PUNCTUATION = "".join(chr(code) for code in range(33, 127) if not chr(code).isalnum())
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -58,13 +60,13 @@ def patterns(draw: random.Random, amount: int) -> Iterator[str]:
 
 
 def seconds_of(connection: Connection, statement: str, given: str) -> float:
-    """How long it takes; of three tries the shortest, where the first one was slow for want of a processor."""
+    """How long it takes; of ten tries the shortest, where the first ones were slow for want of a processor."""
     shortest = float("inf")
-    for _ in range(3):
+    for _ in range(10):
         began_at = time.perf_counter()
         connection.execute(text(statement), {"given": given}).all()
         shortest = min(shortest, time.perf_counter() - began_at)
-        if shortest < MAX_SECONDS / 2:
+        if shortest < ASKED_SECONDS:
             break
     return shortest
 
