@@ -281,7 +281,7 @@ def test_four_reads_and_two_writes_of_an_account_run_at_the_same_time_and_others
         assert await asyncio.gather(*asked) == [200] * 19
         assert turns.limit.in_hand == {}
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 10))
 
 
 def test_a_request_that_is_cancelled_while_it_waits_for_its_turn_or_has_it_loses_no_turn() -> None:
@@ -298,7 +298,7 @@ def test_a_request_that_is_cancelled_while_it_waits_for_its_turn_or_has_it_loses
         turns.may_end.set()
         assert await asyncio.gather(*asked[6:]) == [200] * 4
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 10))
 
 
 def test_a_request_that_waits_too_long_for_its_turn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,4 +313,4 @@ def test_a_request_that_waits_too_long_for_its_turn_is_refused(monkeypatch: pyte
         turns.may_end.set()
         assert await asyncio.gather(*asked[:4]) == [200] * 4
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 10))
