@@ -116,24 +116,25 @@ def _respond(request: Request, etag: str, body: Callable[[], bytes], *more: tupl
 
 def _has(request: Request, etag: str) -> bool:
     wanted = header(request.scope, b"if-none-match").decode("latin-1")
-    return wanted.strip() == "*" or etag in (tag for _, tag in _ETAG.findall(wanted))
+    return wanted.strip() == "*" or etag in _ETAG.findall(wanted)
 
 
-_ETAG = re.compile(r'(W/)?"([^"]*)"')
+# Proxies that compress an answer mark its ETag as weak, by `W/`.
+_ETAG = re.compile(r'(?:W/)?"([^"]*)"')
 
 
 def expected_versions(if_match: str | None) -> frozenset[int] | None:
     """The versions that `If-Match` allows; None: any. An ETag of a post begins with its version.
 
-    The rest of the ETag, which changes with votes, is left aside: a vote must not stop an edit.
+    The rest of the ETag, which changes with votes, is left aside: a vote must not stop an edit. Weak ETags count, too:
+    RFC 9110 (13.1.1) excludes them because their bytes may differ, and here versions are compared, not bytes.
     Empty where no version could fit: then the post is missing, somebody else's, or changed, in this order.
     """
     if if_match is None or if_match.strip() == "*":
         return None
     return frozenset(
         int(version)
-        for weak, tag in _ETAG.findall(if_match)
-        if not weak
-        and re.fullmatch(r"[0-9]{1,10}", version := tag.partition("-")[0])
+        for tag in _ETAG.findall(if_match)
+        if re.fullmatch(r"[0-9]{1,10}", version := tag.partition("-")[0])
         and int(version) <= LARGEST_VERSION
     )
