@@ -16,12 +16,14 @@ VERSION_PREFIX = "/v1"
 class Paths:
     """Serves every path also with a trailing slash, without a redirect, and below `/v1`.
 
-    `/v1` becomes part of the root path, so that links in the answer stay below it. Paths with control characters
+    `/v1` becomes part of the root path, so that links in the answer stay below it. So does `root_path`, the prefix
+    under which a proxy serves the API, whether the proxy removed it from the path or not. Paths with control characters
     (`/posts%0a`) are 404.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, root_path: str = "") -> None:
         self.app = app
+        self.root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -29,6 +31,9 @@ class Paths:
             if not path.isprintable() and CONTROLS.search(path) is not None:
                 await refusal(scope, NotFound())(scope, receive, send)
                 return
+            if self.root_path:
+                root = self.root_path
+                path = path if path == root or path.startswith(root + "/") else root + path
             prefix = root + VERSION_PREFIX
             if path == prefix or path.startswith(prefix + "/"):
                 root = prefix

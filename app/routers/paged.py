@@ -135,6 +135,5 @@ def expected_versions(if_match: str | None) -> frozenset[int] | None:
     return frozenset(
         int(version)
         for tag in _ETAG.findall(if_match)
-        if re.fullmatch(r"[0-9]{1,10}", version := tag.partition("-")[0])
-        and int(version) <= LARGEST_VERSION
+        if re.fullmatch(r"[0-9]{1,10}", version := tag.partition("-")[0]) and int(version) <= LARGEST_VERSION
     )

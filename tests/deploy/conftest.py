@@ -81,8 +81,10 @@ def one_line_each(pattern: str, ports: Sequence[int]) -> tuple[str, str]:
     return rf"^(.*){pattern}(?P<rest>.*)$", "\n".join(lines)
 
 
-def write_nginx(folder: Path, port: int, upstream_ports: Sequence[int], listen: str = "plain") -> list[str]:
-    """Its command, with the files in place."""
+def write_nginx(
+    folder: Path, port: int, upstream_ports: Sequence[int], listen: str = "plain", *, prefix: str = ""
+) -> list[str]:
+    """Its command, with the files in place; with a `prefix` as docs/deployment.md says."""
     source = DEPLOY / "nginx"
     (folder / "temporary").mkdir(exist_ok=True)
     main = replaced(
@@ -91,6 +93,13 @@ def write_nginx(folder: Path, port: int, upstream_ports: Sequence[int], listen: 
         ("/var/log/nginx/", f"{folder}/"),
         ("/var/lib/nginx/", f"{folder}/temporary/"),
     )
+    if prefix:
+        main = replaced(
+            main,
+            (r"location / \{", f"location {prefix}/ {{"),
+            ("proxy_pass http://api;", "proxy_pass http://api/;"),
+            (re.escape("^(/v1)?/+metrics/*$"), f"^{prefix}(/v1)?/+metrics/*$"),
+        )
     (folder / "nginx.conf").write_text(main)
     upstream = replaced((source / "upstream.conf").read_text(), one_line_each(r"127\.0\.0\.1:8000", upstream_ports))
     (folder / "upstream.conf").write_text(upstream)
@@ -135,13 +144,13 @@ def folder_for_proxy() -> Iterator[Path]:
 
 
 @contextmanager
-def proxy_before(name: str, *upstream_ports: int, listen: str = "plain") -> Iterator[Proxy]:
+def proxy_before(name: str, *upstream_ports: int, listen: str = "plain", prefix: str = "") -> Iterator[Proxy]:
     """The proxy before these servers, as soon as it listens."""
     skip_without(name)
     port = free_port()
     with folder_for_proxy() as folder, (folder / "output.log").open("wb") as output:
         if name == "nginx":
-            command = [*write_nginx(folder, port, upstream_ports, listen), "-g", "daemon off;"]
+            command = [*write_nginx(folder, port, upstream_ports, listen, prefix=prefix), "-g", "daemon off;"]
         else:
             command = [*write_haproxy(folder, port, upstream_ports), "-db"]
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
