@@ -56,8 +56,9 @@ class PostOut(BaseModel):
     title: str = Field(examples=["Top beaches in Florida"])
     content: str = Field(examples=["Check out these awesome beaches"])
     published: bool
-    created_at: datetime
+    created_at: datetime = Field(description="When the post was created or, for a draft, published first.")
     updated_at: datetime
+    published_at: datetime | None = Field(description="When the post was published first; null if it never was.")
     owner_id: int = Field(examples=[1])
     owner: Profile
 

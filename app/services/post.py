@@ -27,7 +27,8 @@ def change(
 ) -> models.Post:
     """Change the caller's own post; where `versions` is given, only if the post has one of them.
 
-    What changes nothing leaves `version` and `updated_at`.
+    What changes nothing leaves `version` and `updated_at`. A draft that is published first counts as created then, so
+    that it is new to all who read the list of new posts, or poll with `created_after`.
     One statement decides and writes, so of two changes to the same version one is refused.
     Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`, and `QuotaExceeded` for a published post that becomes
     a draft past `MAX_DRAFTS`.
@@ -39,10 +40,12 @@ def change(
     if values := wanted.model_dump(exclude_none=True):
         # Decided in the statement: a row that another request changes meanwhile is compared as that left it.
         is_changed = or_(*(getattr(models.Post, name) != value for name, value in values.items()))
-        stamps = {
+        stamps: dict[str, object] = {
             "version": models.Post.version + case((is_changed, 1), else_=0),
             "updated_at": case((is_changed, func.now()), else_=models.Post.updated_at),
         }
+        if wanted.published is not None:
+            stamps |= _publication(wanted.published)
         post = db.scalars(
             update(models.Post).where(*changeable).values(values | stamps).returning(models.Post)
         ).one_or_none()
@@ -52,6 +55,22 @@ def change(
         raise _reason(db, caller, post_id, is_allowed=lambda owner_id: owner_id == caller.id)
     post.owner = caller
     return post
+
+
+def _publication(is_published: bool) -> dict[str, object]:
+    """The times of a post that becomes, or stays, published or a draft. Only the first publication counts."""
+    post = models.Post
+    if not is_published:
+        return {
+            "first_published_at": case(
+                (post.published, func.coalesce(post.first_published_at, post.created_at)), else_=post.first_published_at
+            )
+        }
+    is_first = ~post.published & post.first_published_at.is_(None)
+    return {
+        "created_at": case((is_first, func.now()), else_=post.created_at),
+        "first_published_at": case((is_first, func.now()), else_=post.first_published_at),
+    }
 
 
 def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[int] | None) -> None:

@@ -4,8 +4,11 @@ import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from sqlalchemy import Connection
+from sqlalchemy import text as sql
 from starlette.testclient import TestClient
 
 from tests.contract.answers import assert_refused
@@ -13,7 +16,7 @@ from tests.contract.conftest import Rows
 from tests.fixtures import Person, located
 
 NEW = {"title": "Top beaches", "content": "Check these out"}
-FLAT = {"id", "title", "content", "published", "created_at", "updated_at", "owner_id", "owner"}
+FLAT = {"id", "title", "content", "published", "created_at", "updated_at", "published_at", "owner_id", "owner"}
 JSON = {"Content-Type": "application/json"}
 IMPOSSIBLE_IDS = [0, -1, 2**31, 2**63 - 1, 2**63, -(2**63) - 1, 10**400]
 
@@ -227,12 +230,12 @@ def test_put_replaces_everything_and_patch_what_it_names(client: TestClient, per
     put = client.put(f"/posts/{post_id}", json={"title": "Other", "content": "text"}, headers=person.headers)
     assert put.status_code == 200
     assert set(put.json()) == FLAT
-    assert rows(stored) == [("Other", "text", True, 3, True)]
+    assert rows(stored) == [("Other", "text", True, 3, False)]
 
     assert_refused(
         client.put(f"/posts/{post_id}", json={"title": "no content"}, headers=person.headers), 422, "validation_failed"
     )
-    assert rows(stored) == [("Other", "text", True, 3, True)]
+    assert rows(stored) == [("Other", "text", True, 3, False)]
 
 
 @pytest.mark.parametrize("role", ["user", "moderator", "admin"])
@@ -470,3 +473,59 @@ def test_times_in_a_query_are_understood_as_people_write_them(
 
     assert response.status_code == 200
     assert len(response.json()) == is_found
+
+
+def test_a_draft_that_is_published_is_new_then_and_only_once(
+    client: TestClient, person: Person, other: Person, make_post: Callable[..., int], connection: Connection
+) -> None:
+    draft = make_post(person, published=False)
+    connection.execute(sql("UPDATE posts SET created_at = created_at - interval '7 days'"))
+    earlier = [make_post(other), make_post(person)]
+
+    def shown(query: str = "") -> list[int]:
+        return [item["Post"]["id"] for item in client.get(f"/posts?{query}", headers=other.headers).json()]
+
+    def own() -> dict[str, Any]:
+        post: dict[str, Any] = client.get(f"/posts/{draft}", headers=person.headers).json()["Post"]
+        return post
+
+    def change(method: str, **fields: object) -> None:
+        assert client.request(method, f"/posts/{draft}", json=fields, headers=person.headers).status_code == 200
+
+    assert own()["published_at"] is None
+    last_seen = client.get("/posts", headers=other.headers).json()[0]["Post"]["created_at"]
+    hot = "SELECT hot FROM post_stats WHERE post_id = :id"
+    before = connection.execute(sql(hot), {"id": draft}).scalar_one()
+    change("PATCH", published=True)
+    published = own()
+
+    assert published["published_at"] == published["created_at"] == published["updated_at"] > last_seen
+    assert shown() == shown("sort=hot") == [draft, *earlier[::-1]]
+    assert shown("sort=old") == [*earlier, draft]
+    assert shown(f"created_after={quote(last_seen)}") == [draft]
+    assert connection.execute(sql(hot), {"id": draft}).scalar_one() > before + 10
+
+    later = make_post(other)
+    for _ in range(2):
+        change("PATCH", published=False)
+        assert own()["published_at"] == published["published_at"]
+        change("PUT", title="t", content="again", published=True)
+        assert (own()["created_at"], own()["published_at"]) == (published["created_at"], published["published_at"])
+    assert shown() == [later, draft, *earlier[::-1]]
+
+
+def test_a_post_that_was_published_when_it_was_created_is_not_new_again(
+    client: TestClient, person: Person, make_post: Callable[..., int]
+) -> None:
+    post_id, later = make_post(person), make_post(person)
+
+    def own() -> dict[str, Any]:
+        post: dict[str, Any] = client.get(f"/posts/{post_id}", headers=person.headers).json()["Post"]
+        return post
+
+    first = own()
+    assert first["published_at"] == first["created_at"]
+    for is_published in (True, False, True):
+        client.patch(f"/posts/{post_id}", json={"published": is_published}, headers=person.headers)
+        assert (own()["created_at"], own()["published_at"]) == (first["created_at"], first["created_at"])
+    assert [item["Post"]["id"] for item in client.get("/posts", headers=person.headers).json()] == [later, post_id]

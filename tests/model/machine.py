@@ -164,6 +164,8 @@ class Machine(RuleBasedStateMachine):
             post.version += any(getattr(post, name) != value for name, value in change.items())
             for name, value in change.items():
                 setattr(post, name, value)
+            if post.published:
+                self.site.publish(post_id)
             assert answer.headers["ETag"] == f'"{post.version}"'
             assert without_times(answer.json()) == self.site.shown(person, post_id)["Post"]
 
@@ -306,9 +308,12 @@ class Machine(RuleBasedStateMachine):
                 self.walk_on(walk)
 
 
+TIMES = {"created_at", "updated_at", "published_at"}
+
+
 def without_times(post: dict[str, Any]) -> dict[str, Any]:
     owner = {name: value for name, value in post["owner"].items() if name != "created_at"}
-    return {name: value for name, value in post.items() if name not in {"created_at", "updated_at"}} | {"owner": owner}
+    return {name: value for name, value in post.items() if name not in TIMES} | {"owner": owner}
 
 
 def shown_in(page: list[dict[str, Any]]) -> list[dict[str, Any]]:

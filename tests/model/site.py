@@ -26,6 +26,10 @@ class Post:
     content: str
     published: bool
     version: int = 1
+    was_published: bool = False
+
+    def __post_init__(self) -> None:
+        self.was_published = self.published
 
 
 @dataclass
@@ -51,6 +55,12 @@ class Site:
     def forget_post(self, post_id: int) -> None:
         del self.posts[post_id]
         self.votes = {pair: None for pair in self.votes if pair[0] != post_id}
+
+    def publish(self, post_id: int) -> None:
+        """Of a draft that was never published, its place in time is when it is."""
+        if not self.posts[post_id].was_published:
+            self.posts[post_id] = self.posts.pop(post_id)
+            self.posts[post_id].was_published = True
 
     def answer_to_change(self, caller: Account, post_id: int, versions: set[int] | None, *, is_allowed: bool) -> int:
         """The status with which a change of the post is refused, or 200."""

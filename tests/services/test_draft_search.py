@@ -75,6 +75,25 @@ def test_words_of_drafts_of_others_cost_a_search_of_ones_own_nothing(
     assert ada.id != person.id
 
 
+def test_words_of_drafts_cost_a_search_of_published_posts_nothing(
+    database: Engine, connection: Connection, ada: Person, person: Person
+) -> None:
+    connection.execute(text("UPDATE posts SET content = 'acme' WHERE published"))
+    connection.execute(text("VACUUM ANALYZE posts"))
+
+    def touched(words: str) -> int:
+        with explained(database) as plans:
+            assert read(connection, person, feed.PageQuery("new", 10, search=words)).page.rows == []
+        return posts_read(plans)
+
+    assert ada.id != person.id
+    connection.execute(text("SET enable_seqscan = off"))  # As in a table that is too large for it.
+    # 1,500 drafts of others have the one word, and no post the other.
+    found = touched("merger"), touched("nowhere")
+    connection.execute(text("RESET enable_seqscan"))
+    assert found == (0, 0)
+
+
 def test_drafts_are_not_among_the_few_posts_that_a_search_finds(
     connection: Connection, person: Person, make_post: MakePost
 ) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 
 from app import tokens
 from app.prepared import MAY_PREPARE
@@ -114,8 +114,8 @@ class Site:
         """Make this many more posts, users and votes; a few posts are votable by many. Analysed and vacuumed."""
         parameters = {"posts": posts, "users": users, "votes": votes_per_post, "reader": self.reader.id}
         # Where autovacuum met the table while it was tiny, foreign keys would read all of it for each new row.
-        self.connection.execute(text("DISCARD PLANS; SET enable_seqscan = off; SET statement_timeout = 0"))
-        for statement in (
+        setting = {"options": "-c enable_seqscan=off"}
+        statements = (
             """
             INSERT INTO users (email, email_canonical, password_hash)
             SELECT email, email, 'x'
@@ -144,12 +144,17 @@ class Site:
             INSERT INTO votes (post_id, user_id, created_at)
             SELECT id, :reader, created_at FROM posts WHERE id % 40 = 0 ON CONFLICT DO NOTHING
             """,
-        ):
-            self.connection.execute(text(statement), parameters)
-        self.connection.execute(text("RESET enable_seqscan; RESET statement_timeout"))
-        # As after a while: what is counted was counted long ago.
-        self.connection.execute(text("DELETE FROM post_stats_history"))
-        self.connection.execute(text("VACUUM ANALYZE"))
+            # As after a while: what is counted was counted long ago.
+            "DELETE FROM post_stats_history",
+            "VACUUM ANALYZE",
+        )
+        # Of an engine without the application's time limits.
+        engine = create_engine(self.connection.engine.url, connect_args=setting, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.execute(text(statement), parameters)
+        engine.dispose()
+        self.connection.execute(text("DISCARD PLANS"))
 
     def query(self, order: Order, **parameters: Any) -> feed.PageQuery:
         voter_id = self.reader.id if order == "voted" else None

@@ -186,6 +186,7 @@ _SHOWN = (
     Post.published,
     Post.created_at,
     Post.updated_at,
+    Post.published_at.label("published_at"),
     Post.version,
     Post.owner_id,
     User.username,

@@ -22,7 +22,7 @@ def serialize(row: AnyRow, *, is_own: bool = False) -> bytes:
     """
     email = row.email if is_own or get_settings().public_emails else None
     owner = (row.owner_id, row.username, row.owner_created_at, email)
-    post = (row.id, row.title, row.content, row.published, row.created_at, row.updated_at, row.votes)
+    post = (row.id, row.title, row.content, row.published, row.created_at, row.updated_at, row.published_at, row.votes)
     is_short = len(row.title) + len(row.content) <= MAX_REMEMBERED_CHARACTERS
     return (_remembered if is_short else _serialized)(*owner, *post)
 
@@ -38,6 +38,7 @@ def _serialized(
     published: bool,
     created_at: datetime,
     updated_at: datetime,
+    published_at: datetime | None,
     votes: int,
 ) -> bytes:
     shown_email = placeholder_email(owner_id, username) if email is None else email
@@ -49,6 +50,7 @@ def _serialized(
         published=published,
         created_at=created_at,
         updated_at=updated_at,
+        published_at=published_at,
         owner_id=owner_id,
         owner=owner,
     )

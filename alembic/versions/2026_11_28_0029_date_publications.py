@@ -1,0 +1,21 @@
+"""Keep when a post was published first, so that it counts as new then, and only once.
+
+Revision ID: 0029
+Revises: 0028
+"""
+
+import sqlalchemy as sa
+
+from alembic import op
+
+revision = "0029"
+down_revision = "0028"
+
+
+def upgrade() -> None:
+    # NULL, for posts published when they were created and for drafts, changes the catalogue only.
+    op.add_column("posts", sa.Column("first_published_at", sa.DateTime(timezone=True)))
+
+
+def downgrade() -> None:
+    op.drop_column("posts", "first_published_at")
