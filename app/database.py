@@ -152,12 +152,26 @@ def _engine(
 _FIRST_TIME, _LAST_TIME = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
+class TimeOutOfRange(datetime):
+    """The time that Python can hold which is nearest to a time of PostgreSQL's, and that time as it was written."""
+
+    stored: str
+
+
 def _time_in_range(value: str | bytes | None, cursor: Any) -> datetime | None:
-    """Read a `timestamptz`. PostgreSQL has years from 4713 BC to 294276; those beyond Python's become its nearest."""
+    """Read a `timestamptz`. PostgreSQL has years from 4713 BC to 294276, and infinities (`TimeOutOfRange`)."""
     try:
-        return cast("datetime | None", PYDATETIMETZ(value, cursor))
+        time = cast("datetime | None", PYDATETIMETZ(value, cursor))
+        if time is None or 1 < time.year < 9999 or _FIRST_TIME < time < _LAST_TIME:
+            return time
     except ValueError:
-        return _FIRST_TIME if str(value).endswith("BC") else _LAST_TIME
+        pass
+    stored = str(value)
+    is_early = stored.startswith(("-", "0001-01-01")) or stored.endswith("BC")
+    nearest = _FIRST_TIME if is_early else _LAST_TIME
+    time_out_of_range = TimeOutOfRange.combine(nearest.date(), nearest.time(), UTC)
+    time_out_of_range.stored = stored
+    return time_out_of_range
 
 
 # Costs 0.4 µs a value. psycopg2's own reader raises ValueError, which would make every list with such a row a 500.

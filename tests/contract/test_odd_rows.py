@@ -94,3 +94,42 @@ def test_a_time_that_python_cannot_hold_is_answered_as_the_nearest_that_it_can(
     post = answers["/posts"].json()[0]["Post"]
     assert (post["created_at"], post["owner"]["created_at"]) == (YEARS[stored], YEARS[stored])
     assert answers["/sessions"].json()[0]["created_at"] == YEARS[stored]
+
+
+@pytest.mark.parametrize("path", ["/posts?sort=new", "/posts?sort=old", "/posts?sort=hot", "/users/me/votes?"])
+def test_a_walk_meets_each_row_once_whose_time_python_cannot_hold(
+    client: TestClient, person: Person, make_post: Callable[..., int], connection: Connection, path: str
+) -> None:
+    hot = "hot" in path  # Only PostgreSQL 17 and later has a hot score for infinity.
+    times = [time for time in YEARS if not (hot and "infinity" in time)] * 2 + [
+        "2024-01-01",
+        "0001-01-01",
+        "9999-12-31",
+    ]
+    if "votes" in path:  # A walk of votes leaves out those that were cast after it began.
+        times = [time for time in times if YEARS.get(time, time) < "2025"]
+    posts = [make_post(person) for _ in times]
+    for post_id, time in zip(posts, times, strict=True):
+        client.put(f"/posts/{post_id}/vote", headers=person.headers)
+        for statement in (
+            "UPDATE posts SET created_at = :time WHERE id = :id",
+            "UPDATE votes SET created_at = :time WHERE post_id = :id",
+        ):
+            connection.execute(text(statement), {"time": time, "id": post_id})
+
+    def walk(page: str, relation: str) -> tuple[list[int], str]:
+        met: list[int] = []
+        while len(met) <= len(times):
+            answer = client.get(page, headers=person.headers)
+            met += [item["Post"]["id"] for item in answer.json()]
+            if relation not in answer.links:
+                break
+            last, page = page, str(answer.url.join(answer.links[relation]["url"]))
+        return met, last
+
+    ahead, last_page = walk(f"{path}&limit=1", "next")
+    behind, _ = walk(last_page, "prev")
+
+    assert sorted(ahead) == posts
+    # The second walk begins at the page before the last.
+    assert behind == ahead[-2::-1]

@@ -37,6 +37,7 @@ from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from app import pagination
 from app.config import Sort
+from app.database import TimeOutOfRange
 from app.errors import MalformedCursor
 from app.models import Post, PostStats, PostStatsHistory, User, Vote
 from app.models.base import Key, possible_key
@@ -243,7 +244,9 @@ def position_of(cursor: str, order: Order) -> Position:
 
 
 def _cursor(query: PageQuery, row: AnyRow, *, is_backward: bool) -> str:
-    value = row.sort_value.isoformat() if isinstance(row.sort_value, datetime) else row.sort_value
+    value = row.sort_value
+    if isinstance(value, datetime):
+        value = value.stored if isinstance(value, TimeOutOfRange) else value.isoformat()
     snapshot = query.position.snapshot if query.position else row.snapshot
     if snapshot is not None and query.order != "voted":
         snapshot = _packed(snapshot)
