@@ -51,7 +51,7 @@ MAX_PIPELINED_REQUESTS = 100
 PIECE_BYTES = 64 * 1024
 # Parts of such bodies that wait in a worker: of one caller (as RateLimit tells them apart), and of all callers. Past
 # either, the client among them that has taken nothing for longest is disconnected.
-MAX_UNSENT_BYTES_PER_CALLER = 5_000_000
+MAX_UNSENT_BYTES_PER_CALLER = 4_000_000
 MAX_UNSENT_BYTES = 64_000_000
 
 # For a request that a client sent before it could know that the server stops.

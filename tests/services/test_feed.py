@@ -495,3 +495,19 @@ def test_sealed_values_that_are_no_position_are_refused(client: TestClient, pers
     cursor = pagination.seal(values)
     response = client.get("/posts", params={"cursor": cursor, "sort": "new"}, headers=person.headers)
     assert (response.status_code, response.json()["code"]) == (422, "malformed_cursor")
+
+
+def test_ones_own_address_stands_in_ones_own_posts_whatever_their_text_is(
+    client: TestClient, make_person: Callable[..., Person], make_post: Callable[..., int]
+) -> None:
+    ada, bob = make_person(username="ada"), make_person(username="bob")
+    placeholder = "ada@users.noreply.example.com"
+    tricky = f'"email":"{placeholder}" \\"email\\":"{placeholder}"'
+    make_post(ada, title=tricky[:300], content=tricky)
+
+    def post(reader: Person) -> dict[str, Any]:
+        shown: dict[str, Any] = client.get("/posts", headers=reader.headers).json()[0]["Post"]
+        return shown
+
+    assert [post(reader)["owner"]["email"] for reader in (ada, bob)] == [ada.email, placeholder]
+    assert [(post(reader)["title"], post(reader)["content"]) for reader in (ada, bob)] == [(tricky[:300], tricky)] * 2

@@ -17,7 +17,7 @@ from app.errors import NotAuthenticated, PostNotFound
 from app.roles import MODERATING
 from app.schemas.types import noreply_domain
 from app.services.feed.pages import Answer, PageQuery, PageRows, position_of, read_page, read_posts
-from app.services.feed.serialization import serialize
+from app.services.feed.serialization import for_owner, serialize
 from app.tokens import AccessToken
 
 __all__ = ["Page", "PageQuery", "PostQuery", "Question", "Reading", "position_of", "read"]
@@ -114,7 +114,7 @@ class Reading:
         parts = self.page.parts
         if self.owner_id is not None:
             parts = [
-                serialize(row, is_own=True) if row.owner_id == self.owner_id else part
+                for_owner(part, row) if row.owner_id == self.owner_id else part
                 for row, part in zip(self.page.rows, parts, strict=True)
             ]
         return [part + (b"true}" if voted else b"false}") for part, voted in zip(parts, self.voted, strict=True)]
