@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import httpx2
 import pytest
+from sqlalchemy import Connection, text
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -314,3 +315,37 @@ def test_a_request_that_waits_too_long_for_its_turn_is_refused(monkeypatch: pyte
         assert await asyncio.gather(*asked[:4]) == [200] * 4
 
     asyncio.run(asyncio.wait_for(run(), 10))
+
+
+def test_a_credential_that_was_revoked_uses_up_nothing_of_its_owners_limit(
+    three_a_minute: Clients, make_person: Callable[..., Person], connection: Connection
+) -> None:
+    def statuses_after(method: str, path: str) -> list[int]:
+        ada = make_person()
+        other_session_id = connection.scalar(
+            text("INSERT INTO sessions (user_id, expires_at) VALUES (:id, now() + interval '1 day') RETURNING id"),
+            {"id": ada.id},
+        )
+        assert isinstance(other_session_id, int)
+        connection.execute(text("DELETE FROM sessions WHERE id = :id"), {"id": ada.session_id})
+        for n in range(5):
+            client = three_a_minute(f"192.0.2.{n}")
+            client.request(method, path, headers=ada.headers)
+        good = {"Authorization": f"Bearer {tokens.issue(ada.id, other_session_id, timedelta(minutes=30))}"}
+        return [three_a_minute("192.0.2.9").get("/", headers=good).status_code for _ in range(3)]
+
+    # The first request counts for its owner: only the database knows that the session has ended.
+    routes = [("/posts", "GET"), ("/users/me/votes", "GET"), ("/users/me", "GET"), ("/users/1", "GET")]
+    routes += [("/posts/1/vote", "PUT"), ("/posts/1", "DELETE"), ("/logout", "POST")]
+    for path, method in routes:
+        assert statuses_after(method, path) == [200, 200, 429], (method, path)
+
+
+def test_a_bad_refresh_token_does_not_take_a_caller_out_of_the_limit_of_its_account(
+    three_a_minute: Clients, person: Person
+) -> None:
+    def refresh(n: int) -> int:
+        body = {"refresh_token": "refresh_garbage"}
+        return three_a_minute(f"192.0.2.{n}").post("/token/refresh", json=body, headers=person.headers).status_code
+
+    assert [refresh(n) for n in range(5)] == [401] * 3 + [429] * 2
