@@ -18,8 +18,8 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import problems
-from app.errors import DomainError
-from app.oauth2 import Credential, Route, ScopedCredential, StrictRequest
+from app.errors import DomainError, NotAuthenticated
+from app.oauth2 import Credential, Route, ScopedCredential, StrictRequest, note_refused
 
 # Reads one argument of an endpoint. Raises anything where FastAPI has to look at the request.
 Reader = Callable[[Request], Awaitable[Any]]
@@ -99,6 +99,8 @@ async def _answered(route: HotRoute, request: Request, arguments: Mapping[str, A
     try:
         response: Response = await route.endpoint(**arguments)
     except Exception as error:
+        if isinstance(error, NotAuthenticated):
+            note_refused(request.scope)
         return await problems.answer(request, error)
     return response
 

@@ -61,6 +61,9 @@ _KEY_DESCRIPTION = "The `key` of `POST /api-keys`; `Authorization: Bearer` takes
 _SCHEME = OAuth2PasswordBearer.__name__
 # What API keys stand for, by their digests. That the key's session is alive is asked at every request all the same.
 _remembered: OrderedDict[bytes, api_key.Grant] = OrderedDict()
+# Sessions of credentials that were refused. An entry takes some 150 bytes, so all take at most 2 MB.
+MAX_ENDED_SESSIONS = 10_000
+_ended_session_ids: OrderedDict[int, None] = OrderedDict()
 
 
 class Credential(OAuth2PasswordBearer):
@@ -165,16 +168,32 @@ ScopedToken = Annotated[tokens.AccessToken, Depends(_scoped_credential)]
 
 
 def user_of(scope: Scope) -> int | None:
-    """Return the user of the request's token, API key or cookie, or None. Asks no database: the session may have ended.
+    """Return the user of the request's token, API key or cookie, or None. Asks no database.
 
-    A key is known only after this process has looked it up.
+    A key is known only after this process has looked it up. That a session has ended is known only after this process
+    has refused a request of it. From then on it has no user, so that a credential that was stolen and revoked uses up
+    nothing of its owner's limits.
     """
+    token = _known_token(scope)
+    return None if token is None or token.session_id in _ended_session_ids else token.user_id
+
+
+def note_refused(scope: Scope) -> None:
+    """Remember that the session of the request's credential, if its signature is good, has ended."""
+    token = _known_token(scope)
+    if token is not None:
+        _ended_session_ids[token.session_id] = None
+        if len(_ended_session_ids) > MAX_ENDED_SESSIONS:
+            _ended_session_ids.popitem(last=False)
+
+
+def _known_token(scope: Scope) -> tokens.AccessToken | None:
     request = Request(scope)
     bearer = _bearer(scope)
     try:
         if (key := _shown_key(request, bearer)) is not None:
-            return _remembered[api_key.digest(key)].token.user_id
-        return _verified(request, bearer).user_id
+            return _remembered[api_key.digest(key)].token
+        return _verified(request, bearer)
     except (KeyError, NotAuthenticated):
         return None
 
@@ -216,12 +235,13 @@ _optional_credential = OptionalCredential(tokenUrl="login", scheme_name=_SCHEME,
 
 
 def optional_user(
-    token: Annotated[tokens.AccessToken | None, Depends(_optional_credential)], db: SessionDep
+    token: Annotated[tokens.AccessToken | None, Depends(_optional_credential)], db: SessionDep, request: Request
 ) -> models.User | None:
     """The caller's account; None for somebody who is not, or no longer, signed in. For routes that anyone may call."""
     try:
         return None if token is None else auth.current_user(db, token.user_id, token.session_id)
     except NotAuthenticated:
+        note_refused(request.scope)
         return None
 
 
@@ -295,6 +315,10 @@ class Route(APIRoute):
                 strict_request = StrictRequest(request.scope, request.receive)
                 strict_request.max_body_bytes = self.max_body_bytes
                 return await _repeated(handle, strict_request)
+            except NotAuthenticated:
+                if credential is not None:  # Else it is not about the caller's, but about a refresh token.
+                    note_refused(request.scope)
+                raise
             except NotAuthorized:
                 user_id = (await credential(request)).user_id if credential is not None else None
                 what = {"method": request.method, "path": request.url.path}
