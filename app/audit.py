@@ -33,7 +33,7 @@ Detail = str | int | None
 
 
 class Event(StrEnum):
-    """Everything that is told."""
+    """Kind of a security event."""
 
     SIGNED_UP = "signed_up"
     SIGNED_IN = "signed_in"

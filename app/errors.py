@@ -49,7 +49,7 @@ class DomainError(Exception):
 
 
 class InvalidHost(DomainError):
-    """A request has exactly one Host header"""
+    """The request must have exactly one Host header"""
 
     status = 400
     code = "invalid_host"
@@ -75,7 +75,7 @@ class InvalidCredentials(DomainError):
 
 
 class OtpRequired(DomainError):
-    """A code of the second factor is required: send it as `otp`, or a recovery code"""
+    """Two-factor authentication is enabled: send a code or a recovery code as `otp`"""
 
     status = 403
     code = "otp_required"
@@ -89,7 +89,7 @@ class WrongPassword(DomainError):
 
 
 class WrongCode(DomainError):
-    """The code is wrong, or its time is over"""
+    """The code is wrong or has expired"""
 
     status = 403
     code = "wrong_code"
@@ -111,14 +111,14 @@ class NotAuthorized(DomainError):
 
 
 class CrossSiteRequest(DomainError):
-    """A cookie signs in pages of this origin only; others send `Authorization: Bearer …`"""
+    """The session cookie only works for pages of the API's own origin; send `Authorization: Bearer …`"""
 
     status = 403
     code = "cross_site_request"
 
 
 class InvalidToken(DomainError):
-    """The token is wrong, was used, was replaced by a newer one, or has expired"""
+    """The token is wrong, used, replaced by a newer one, or expired"""
 
     status = 403
     code = "invalid_token"
@@ -132,7 +132,7 @@ class NotFound(DomainError):
 
 
 class PostNotFound(DomainError):
-    """There is no such post, or it is somebody else's draft"""
+    """The post does not exist, or is another user's draft"""
 
     status = 404
     code = "post_not_found"
@@ -156,7 +156,7 @@ class VoteNotFound(DomainError):
 
 
 class UserNotFound(DomainError):
-    """There is no such user"""
+    """The user does not exist"""
 
     status = 404
     code = "user_not_found"
@@ -166,7 +166,7 @@ class UserNotFound(DomainError):
 
 
 class SessionNotFound(DomainError):
-    """There is no such session of yours"""
+    """You have no such session"""
 
     status = 404
     code = "session_not_found"
@@ -176,14 +176,14 @@ class SessionNotFound(DomainError):
 
 
 class ApiKeyNotFound(DomainError):
-    """There is no such API key of the caller's"""
+    """You have no such API key"""
 
     status = 404
     code = "api_key_not_found"
 
 
 class TotpNotFound(DomainError):
-    """There is no second factor"""
+    """Two-factor authentication is not set up"""
 
     status = 404
     code = "totp_not_found"
@@ -204,7 +204,7 @@ class UsernameTaken(DomainError):
 
 
 class AlreadyVoted(DomainError):
-    """The caller has already voted on this post"""
+    """You have already voted for this post"""
 
     status = 409
     code = "already_voted"
@@ -214,7 +214,7 @@ class AlreadyVoted(DomainError):
 
 
 class TotpEnabled(DomainError):
-    """The second factor is enabled already; delete it to begin anew"""
+    """Two-factor authentication is already enabled; disable it first"""
 
     status = 409
     code = "totp_enabled"
@@ -246,7 +246,7 @@ class LastAdmin(DomainError):
 
 
 class PreconditionFailed(DomainError):
-    """The post was changed meanwhile; read it again"""
+    """The post has changed since you read it; read it again"""
 
     status = 412
     code = "precondition_failed"
@@ -260,7 +260,7 @@ class BodyTooLarge(DomainError):
 
 
 class UriTooLong(DomainError):
-    """The path and query are too long"""
+    """The path and query are longer than 16 KB"""
 
     status = 414
     code = "uri_too_long"
@@ -311,7 +311,7 @@ class RateLimited(DomainError):
 
 
 class HeadersTooLarge(DomainError):
-    """The request's headers are too large"""
+    """The headers are larger than 32 KB"""
 
     status = 431
     code = "headers_too_large"

@@ -56,9 +56,9 @@ KEY_SCHEME = "ApiKey"
 # A digest and what it stands for take some 700 bytes, so all take at most 7 MB.
 MOST_REMEMBERED = 10_000
 
-_DESCRIPTION = "The `access_token` of `POST /login`."
-_KEY_DESCRIPTION = "The `key` of `POST /api-keys`; `Authorization: Bearer` takes it, too."
-_SCHEME = OAuth2PasswordBearer.__name__
+_DESCRIPTION = "Sign in with your e-mail address or username. Sends the `access_token` of `POST /login`."
+_KEY_DESCRIPTION = "An API key: the `key` of `POST /api-keys`. It also works as `Authorization: Bearer …`."
+TOKEN_SCHEME = OAuth2PasswordBearer.__name__
 # What API keys stand for, by their digests. That the key's session is alive is asked at every request all the same.
 _remembered: OrderedDict[bytes, api_key.Grant] = OrderedDict()
 # Sessions of credentials that were refused. An entry takes some 150 bytes, so all take at most 2 MB.
@@ -161,7 +161,7 @@ def is_same_origin(request: Request) -> bool | None:
     return scheme in {"http", "https"} and host == request.headers.get("host")
 
 
-_credential = Credential(tokenUrl="login", scheme_name=_SCHEME, description=_DESCRIPTION)
+_credential = Credential(tokenUrl="login", scheme_name=TOKEN_SCHEME, description=_DESCRIPTION)
 _scoped_credential = ScopedCredential(name="X-API-Key", scheme_name=KEY_SCHEME, description=_KEY_DESCRIPTION)
 Token = Annotated[tokens.AccessToken, Depends(_credential)]
 ScopedToken = Annotated[tokens.AccessToken, Depends(_scoped_credential)]
@@ -231,7 +231,7 @@ class OptionalCredential(OAuth2PasswordBearer):
             return None
 
 
-_optional_credential = OptionalCredential(tokenUrl="login", scheme_name=_SCHEME, description=_DESCRIPTION)
+_optional_credential = OptionalCredential(tokenUrl="login", scheme_name=TOKEN_SCHEME, description=_DESCRIPTION)
 
 
 def optional_user(

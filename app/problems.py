@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg2
 from fastapi import FastAPI
@@ -32,30 +32,37 @@ NOT_NOW = ("08", "53", "57", "55P03", "40001", "40P01")
 FRAMEWORK_CODES = {413: "body_too_large", 414: "uri_too_long", 422: "validation_failed", 503: Overloaded.code}
 
 
-class ValidationProblem(BaseModel):
-    """One thing that is wrong with the request, as FastAPI says it; what was sent is not echoed."""
+class ValidationError(BaseModel):
+    """One invalid part of a request, in FastAPI's form. The value that was sent is not repeated."""
 
-    type: str = Field(examples=["missing"])
-    loc: list[str | int] = Field(examples=[["body", "title"]])
-    msg: str = Field(examples=["Field required"])
+    type: str = Field(description="Kind of error, as Pydantic names it.", examples=["missing"])
+    loc: list[str | int] = Field(
+        description="Where it is: `body`, `query`, `path` or `header`, then names and list indexes.",
+        examples=[["body", "title"]],
+    )
+    msg: str = Field(description="What is wrong. The words may change.", examples=["Field required"])
 
 
 class Problem(BaseModel):
-    """Every answer of status 400 and above. With `Accept: application/problem+json` it is strictly RFC 9457."""
+    """The body of every response of status 400 and above. `Accept: application/problem+json` gets strict RFC 9457."""
 
-    detail: str = Field(description="What happened, in words that may change.")
-    code: str = Field(description="What happened, in a word that never changes.")
-    request_id: str = Field(description="Also in `X-Request-ID` and in the server's log.")
-    type: str = Field(description="A URN made of the code.")
+    detail: str = Field(description="What went wrong. The words may change.")
+    code: str = Field(description="What went wrong, as a code that never changes.")
+    request_id: str = Field(description="Identifies the request in the server's log. Also in `X-Request-ID`.")
+    type: str = Field(description="A URN that ends in the code.")
     title: str = Field(description="The code in words.")
-    status: int = Field(description="The HTTP status again.")
+    status: int = Field(description="The HTTP status.")
 
 
-class ValidationFailed(Problem):
-    """The request is malformed: `detail` lists what is wrong with it."""
+class ValidationProblem(Problem):
+    """The problem of status 422. `detail` is a list of all invalid parts, or one sentence."""
 
-    detail: list[ValidationProblem] | str = Field(  # type: ignore[assignment]
-        description="A list where parts of the request are wrong; a sentence otherwise."
+    detail: list[ValidationError] | str = Field(  # type: ignore[assignment]
+        description="A list if `code` is `validation_failed`, otherwise a sentence. With "
+        "`Accept: application/problem+json` it is always a sentence."
+    )
+    errors: list[ValidationError] = Field(
+        [], description="The list of invalid parts. Only with `Accept: application/problem+json`."
     )
 
 
@@ -203,53 +210,116 @@ def unexpected(scope: Scope, error: Exception) -> Response:
     return problem_response(scope, 500, "internal_error", "Internal Server Error")
 
 
-def responses(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` of a route that can meet these errors, beside those that every route can."""
-    by_status: dict[int, list[type[DomainError]]] = {}
-    for error in errors:
-        by_status.setdefault(error.status, []).append(error)
-    return {
-        status: {
-            "model": ValidationFailed if status == 422 else Problem,
-            "description": "; ".join(f"`{error.code}`: {(error.__doc__ or '').strip()}" for error in kinds),
-            **headers(*(name for error in kinds for name in error.headers)),
-        }
-        for status, kinds in sorted(by_status.items())
-    }
+class DocumentedError(NamedTuple):
+    """An error as the OpenAPI document has it."""
+
+    status: int
+    code: str
+    text: str
+    headers: tuple[str, ...] = ()
 
 
-# What `headers` can name; OpenAPI's `components.headers`.
+# Errors of the framework, and bugs, are not in the catalogue.
+VALIDATION_FAILED = DocumentedError(422, "validation_failed", "Parts of the request are invalid; `detail` lists them")
+INTERNAL_ERROR = DocumentedError(500, "internal_error", "A bug in the server; its log has the `request_id`")
+# Each status is described once, in `components.responses`. Python's names for some of them change between versions.
+RESPONSE_NAMES: Mapping[int, str] = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    409: "Conflict",
+    412: "PreconditionFailed",
+    413: "ContentTooLarge",
+    414: "UriTooLong",
+    415: "UnsupportedMediaType",
+    422: "UnprocessableContent",
+    429: "TooManyRequests",
+    431: "HeadersTooLarge",
+    500: "InternalServerError",
+    503: "ServiceUnavailable",
+}
+# `components.headers`: what `headers` can name.
 RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
     name: {"description": description, "schema": {"type": "integer" if name == "Retry-After" else "string"}}
     for name, description in {
-        "ETag": "What this answer is; for If-None-Match, and, of a post, for If-Match.",
-        "Link": 'The pages before and after, `<?…>; rel="prev"` and `rel="next"`; relative to the request.',
-        "Location": "Where the new thing is, relative to the address of the request.",
-        "Retry-After": "Seconds after which to try again.",
-        "WWW-Authenticate": "`Bearer`.",
+        "Accept-Encoding": "Encodings that a request body may have: `identity`.",
+        "ETag": "Version of this response, for `If-None-Match`. That of a post is also for `If-Match`.",
+        "Link": 'The next and previous pages, `<?…>; rel="next"` and `rel="prev"`, relative to the request URL.',
+        "Location": "Address of the new resource, relative to the request URL.",
+        "Retry-After": "Seconds to wait before the next try.",
+        "WWW-Authenticate": "How to authenticate: `Bearer`.",
     }.items()
 }
 
 
+def responses(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` of a route that can give these errors, beside those that every route can give."""
+    by_status: dict[int, list[DocumentedError]] = {}
+    for error in errors:
+        by_status.setdefault(error.status, []).append(documented(error))
+    return {status: response_reference(*kinds) for status, kinds in sorted(by_status.items())}
+
+
+def documented(error: type[DomainError]) -> DocumentedError:
+    """What the document says of an error of the catalogue."""
+    return DocumentedError(error.status, error.code, (error.__doc__ or "").strip(), tuple(error.headers))
+
+
+def response_reference(*errors: DocumentedError) -> dict[str, Any]:
+    """A reference to the response of the errors' common status, described with these errors only."""
+    return {
+        "$ref": f"#/components/responses/{RESPONSE_NAMES[errors[0].status]}",
+        "description": "; ".join(f"`{error.code}`: {error.text}" for error in errors),
+    }
+
+
+def response_components() -> dict[str, Any]:
+    """OpenAPI's `components.responses`: one for each status, with an example of each of its codes."""
+    return {name: _response_component(status) for status, name in RESPONSE_NAMES.items()}
+
+
+def _response_component(status: int) -> dict[str, Any]:
+    errors = [error for error in _all_documented() if error.status == status]
+    model = ValidationProblem if status == VALIDATION_FAILED.status else Problem
+    content = {
+        "schema": {"$ref": f"#/components/schemas/{model.__name__}"},
+        "examples": {error.code: {"$ref": f"#/components/examples/{error.code}"} for error in errors},
+    }
+    names = {"Retry-After"} if status in {429, 503} else {name for error in errors for name in error.headers}
+    return {
+        "description": response_reference(*errors)["description"],
+        **headers(*sorted(names)),
+        "content": {"application/json": content, PROBLEM_JSON: content},
+    }
+
+
 def headers(*names: str) -> dict[str, Any]:
-    """OpenAPI's `headers` of a response that may carry these; nothing where there are none."""
+    """OpenAPI's `headers` of a response that may have these; nothing if there are none."""
     references = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
     return {"headers": references} if references else {}
 
 
 def examples() -> dict[str, Any]:
-    """OpenAPI's `components.examples`: a body for each code of the catalogue, and for those of the framework."""
+    """OpenAPI's `components.examples`: a body for each code."""
     request_id = "0123456789abcdef0123456789abcdef"
-    bodies = [_body(error.status, error.code, error.__doc__ or "", request_id) for error in _catalogue(DomainError)]
-    missing = [{"type": "missing", "loc": ["body", "title"], "msg": "Field required"}]
-    bodies.append(_body(422, "validation_failed", missing, request_id))
-    bodies.append(_body(500, "internal_error", "Internal Server Error", request_id))
-    return {body["code"]: {"value": body} for body in bodies}
+    details: dict[str, str | list[dict[str, Any]]] = {
+        VALIDATION_FAILED.code: [{"type": "missing", "loc": ["body", "title"], "msg": "Field required"}],
+        INTERNAL_ERROR.code: "Internal Server Error",
+    }
+    return {
+        error.code: {"value": _body(error.status, error.code, details.get(error.code, error.text), request_id)}
+        for error in _all_documented()
+    }
+
+
+def _all_documented() -> list[DocumentedError]:
+    return [VALIDATION_FAILED, *(documented(error) for error in _catalogue(DomainError)), INTERNAL_ERROR]
 
 
 def _catalogue(error: type[DomainError]) -> Iterator[type[DomainError]]:
     for kind in error.__subclasses__():
-        # Those below another keep its code, and give it other words.
+        # A subclass without a code of its own has that of its parent, and other words.
         if "code" in vars(kind):
             yield kind
         yield from _catalogue(kind)

@@ -41,7 +41,7 @@ KeyId = Annotated[Id, Path(alias="id")]
 def create_api_key(
     new: ApiKeyIn, token: Token, caller: CurrentUser, db: SessionDep, once: IdempotentRequest, request: Request
 ) -> Response:
-    """Make a key with which a program acts for one. The key itself is shown this once."""
+    """Create an API key. The key is returned only in this response."""
 
     def create() -> tuple[NewApiKey, str]:
         made = api_key.create(db, caller, token.session_id, new)
@@ -58,7 +58,7 @@ def list_api_keys(
     limit: Annotated[Limit, Query()] = 10,
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[ApiKeyOut]:
-    """List one's keys by ascending id, without those that have expired."""
+    """List your API keys by ascending id. Expired keys are left out."""
     after_id = pagination.id_of(cursor, "api_keys") if cursor else None
     keys = api_key.list_own(db, caller.id, after_id=after_id, limit=limit + 1)
     if len(keys) > limit:
@@ -70,11 +70,11 @@ def list_api_keys(
 
 @router.get("/{id}", response_model=ApiKeyOut, responses=responses(NotAuthenticated, ApiKeyNotFound))
 def get_api_key(key_id: KeyId, caller: CurrentUser, db: SessionDep) -> ApiKeyOut:
-    """Get one of one's keys."""
+    """Get one of your API keys, without the key itself."""
     return api_key.get(db, caller.id, key_id)
 
 
 @router.delete("/{id}", status_code=204, responses=responses(NotAuthenticated, ApiKeyNotFound))
 def delete_api_key(key_id: KeyId, caller: CurrentUser, db: SessionDep) -> None:
-    """End a key: it is refused from now on."""
+    """Delete one of your API keys. It stops working at once."""
     api_key.remove(db, caller.id, key_id)

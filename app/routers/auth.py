@@ -25,28 +25,42 @@ from app.refresh_tokens import RefreshToken
 from app.schemas.auth import RefreshIn, SignedIn, SignedInByCookie
 from app.services import auth, session, totp
 
-router = APIRouter(tags=["signing in"], route_class=CredentialsRoute)
+router = APIRouter(tags=["authentication"], route_class=CredentialsRoute)
 
 
-@router.post("/token", response_model=SignedIn | SignedInByCookie, include_in_schema=False)
+@router.post("/token", response_model=SignedIn, include_in_schema=False)
 @router.post(
     "/login",
-    response_model=SignedIn | SignedInByCookie,
+    response_model=SignedIn,
     responses=responses(InvalidCredentials, OtpRequired, CrossSiteRequest, TooManyTries),
 )
 async def login(
-    username: Annotated[str, Form(max_length=320, description="The e-mail address, or the username.")],
-    password: Annotated[str, Form(max_length=1000, json_schema_extra={"format": "password"})],
+    username: Annotated[
+        str, Form(max_length=320, description="Your e-mail address or username.", examples=["ada@example.com"])
+    ],
+    password: Annotated[
+        str,
+        Form(
+            max_length=1000,
+            description="Your password.",
+            examples=["correct horse battery"],
+            json_schema_extra={"format": "password"},
+        ),
+    ],
     request: Request,
-    response: Response,
     otp: Annotated[
-        str | None, Form(max_length=64, description="Where a second factor is due: a code, or a recovery code.")
+        str | None, Form(max_length=64, description="With two-factor authentication: a code, or a recovery code.")
     ] = None,
-    cookie: Annotated[
-        bool, Query(description="Set a cookie for pages of this origin, instead of answering tokens.")
-    ] = False,
-) -> SignedIn | SignedInByCookie:
-    """Sign in, with a form as OAuth2's password flow has it."""
+    # Only described in words: with two kinds of answers, clients would have to tell them apart at each sign-in.
+    cookie: Annotated[bool, Query(include_in_schema=False)] = False,
+) -> SignedIn | Response:
+    """Sign in with an e-mail address or username, and a password.
+
+    The body is the form of OAuth 2.0's password flow.
+
+    **Cookie mode**, for web pages of the API's own origin: `POST /login?cookie=true` takes the same form. It answers
+    `{"expires_in": seconds}` and sets the session cookie instead of returning tokens.
+    """
     if cookie and is_same_origin(request) is False:
         raise CrossSiteRequest
     device = auth.Device(request.headers.get("user-agent"), context.client_address.get())
@@ -58,16 +72,17 @@ async def login(
         return _pair(signed_in.user_id, signed_in.session_id, signed_in.refresh_token)
     lifetime = get_settings().session_lifetime
     seconds = int(lifetime.total_seconds())
+    response = Response(SignedInByCookie(expires_in=seconds).model_dump_json(), media_type="application/json")
     _set_cookie(request, response, tokens.issue(signed_in.user_id, signed_in.session_id, lifetime, "cookie"), seconds)
-    return SignedInByCookie(expires_in=seconds)
+    return response
 
 
 @router.post("/token/refresh", response_model=SignedIn, responses=responses(NotAuthenticated))
 def refresh_token(wanted: RefreshIn, db: SessionDep, request: Request) -> SignedIn | Response:
-    """Put a new pair of tokens in the place of an old one.
+    """Exchange a refresh token for new tokens.
 
-    A refresh token works once. Sent again, it ends the session: somebody else has it. Only within ten seconds, for a
-    client whose answer was lost, it answers the same new refresh token as before.
+    A refresh token works once. A second use ends the session, because the token may be stolen. Within ten seconds a
+    second use returns the same new refresh token instead, so that a client that lost the answer can try again.
     """
     refreshed = session.refresh(db, RefreshToken.read(wanted.refresh_token))
     if isinstance(refreshed, NotAuthenticated):
@@ -77,7 +92,7 @@ def refresh_token(wanted: RefreshIn, db: SessionDep, request: Request) -> Signed
 
 @router.post("/logout", status_code=204, responses=responses(NotAuthenticated))
 def logout(token: Token, caller: CurrentUser, db: SessionDep, request: Request, response: Response) -> None:
-    """Sign out: the session's access token, refresh token and cookie work no more."""
+    """Sign out. The access token, refresh token and cookie of the session stop working."""
     session.sign_out(db, caller.id, token.session_id)
     if uses_cookie(request):
         _set_cookie(request, response, "", 0)

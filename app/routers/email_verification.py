@@ -10,7 +10,7 @@ from app.problems import responses
 from app.schemas.email_verification import EmailVerification, EmailVerificationRequested
 from app.services import email_verification
 
-router = APIRouter(prefix="/email-verification", tags=["signing in"], route_class=Route)
+router = APIRouter(prefix="/email-verification", tags=["authentication"], route_class=Route)
 
 
 @router.post(
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/email-verification", tags=["signing in"], route_clas
     responses=responses(NotAuthenticated, TooManyTries),
 )
 def request_email_verification(caller: DetachedUser, db: SessionDep) -> EmailVerificationRequested:
-    """Have a link to verify it mailed to the address of one's account."""
+    """Request a mail with a link that verifies your e-mail address."""
     # Before the session has a connection: counting takes one of its own.
     limits.spend(limits.MAIL_OF_ACCOUNT["email_verification"], str(caller.id))
     limits.spend(limits.MAIL_FROM_ADDRESS, context.client_address.get() or "")
@@ -30,5 +30,5 @@ def request_email_verification(caller: DetachedUser, db: SessionDep) -> EmailVer
 
 @router.post("/confirm", status_code=204, responses=responses(InvalidToken))
 def confirm_email_verification(wanted: EmailVerification, db: SessionDep) -> None:
-    """Verify an address with the token of the newest mail. A token for an address that was changed since is void."""
+    """Verify an e-mail address with the token of the newest mail. A change of the address makes the token invalid."""
     email_verification.verify(db, wanted.token)

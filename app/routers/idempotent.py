@@ -25,8 +25,8 @@ KeyHeader = Annotated[
         min_length=1,
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",
-        description="Sent again with the same key and body within 24 hours, the request gets the same answer, "
-        "and has no second effect.",
+        description="A value that you choose for this request, such as a UUID. Repeated within 24 hours with the same "
+        "key and body, the request gets the same response and has no second effect.",
     ),
 ]
 

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from typing import Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,23 +22,23 @@ router = APIRouter(tags=["meta"])
 
 
 class Greeting(BaseModel):
-    """Where things are."""
+    """A greeting, and the paths of the documentation."""
 
-    message: str
-    docs: str
-    redoc: str
-    openapi: str
+    message: str = Field(description="A greeting.")
+    docs: str = Field(description="Path of the Swagger UI page.", examples=["/docs"])
+    redoc: str = Field(description="Path of the ReDoc page.", examples=["/redoc"])
+    openapi: str = Field(description="Path of this document.", examples=["/openapi.json"])
 
 
 class Status(BaseModel):
-    """That all is well."""
+    """The check succeeded."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok"] = Field("ok", description="Always `ok`; a failed check is an error.")
 
 
 @router.get("/")
 async def get_root(request: Request) -> Greeting:
-    """Say hello."""
+    """Get a greeting and the paths of the documentation."""
     prefix = request.scope["root_path"]
     return Greeting(
         message="Hello. This is a social-posts API: sign up at POST /users, log in at POST /login.",
@@ -50,13 +50,16 @@ async def get_root(request: Request) -> Greeting:
 
 @router.get("/livez")
 async def get_livez() -> Status:
-    """Tell whether this process answers. Asks nothing of the database."""
+    """Check that the process responds. Does not use the database."""
     return Status()
 
 
 @router.get("/readyz", responses=responses(NotReady))
 async def get_readyz(request: Request) -> Status:
-    """Tell whether requests should be sent here: the database answers, is migrated, and the server is not stopping."""
+    """Check that the server can take requests.
+
+    It can when the database responds, is migrated, and the server is not stopping.
+    """
     if getattr(request.app.state, "is_stopping", False):
         raise NotReady("the server is stopping")
     try:

@@ -18,6 +18,8 @@ from app.services.feed import Reading
 
 # The answer is the caller's own, and may be kept, but asked for again each time.
 PRIVATE = ((b"cache-control", b"private, no-cache"), (b"vary", b"Authorization, Cookie, X-API-Key, Accept"))
+# `components.schemas` of the OpenAPI document.
+SCHEMA_REFERENCE = "#/components/schemas/{model}"
 LARGEST_VERSION = 2**31 - 1
 # Parsed queries are remembered: 4,096 of at most 256 bytes, with their parameters at most 2 KB each, so 8 MB.
 MAX_REMEMBERED_QUERIES = 4096
@@ -79,7 +81,7 @@ def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
             "schema": {key: value for key, value in schema.items() if key != "description"},
             **({"description": schema["description"]} if "description" in schema else {}),
         }
-        for name, schema in model.model_json_schema()["properties"].items()
+        for name, schema in model.model_json_schema(ref_template=SCHEMA_REFERENCE)["properties"].items()
     ]
 
 

@@ -11,14 +11,14 @@ from app.problems import responses
 from app.schemas.password_reset import PasswordReset, PasswordResetRequest, PasswordResetRequested
 from app.services import password_reset
 
-router = APIRouter(prefix="/password-reset", tags=["signing in"], route_class=CredentialsRoute)
+router = APIRouter(prefix="/password-reset", tags=["authentication"], route_class=CredentialsRoute)
 
 
 @router.post("", status_code=202, response_model=PasswordResetRequested, responses=responses(TooManyTries))
 def request_password_reset(wanted: PasswordResetRequest, db: SessionDep) -> PasswordResetRequested:
-    """Have a link to choose a new password mailed to the account with this address.
+    """Request a password reset. If an account has this address, it gets a mail with a link.
 
-    The answer is the same whether or not there is one.
+    The answer is the same if no account has it.
     """
     limits.spend(limits.MAIL_FROM_ADDRESS, context.client_address.get() or "")
     password_reset.request(db, wanted.email)
@@ -27,5 +27,5 @@ def request_password_reset(wanted: PasswordResetRequest, db: SessionDep) -> Pass
 
 @router.post("/confirm", status_code=204, responses=responses(InvalidToken))
 async def confirm_password_reset(wanted: PasswordReset, request: Request) -> None:
-    """Choose a new password with the token of the newest mail. It ends every session and API key of the account."""
+    """Set a new password with the token of the newest mail. This ends every session and API key of the account."""
     await passwords.in_hashing_thread(None, request.receive, password_reset.reset, wanted.token, wanted.password)

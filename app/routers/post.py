@@ -40,7 +40,8 @@ hot = APIRouter(prefix="/posts", tags=["posts"], route_class=HotRoute)
 
 PostId = Annotated[Id, Path(alias="id")]
 IfMatch = Annotated[
-    str | None, Header(description="The post's ETag: change it only if nobody else has since (412 otherwise).")
+    str | None,
+    Header(description="The `ETag` that you read. If the post has changed since, the answer is 412."),
 ]
 # For OpenAPI alone: it is read from the request, where it costs nothing to those who do not send it.
 IF_NONE_MATCH: dict[str, Any] = {
@@ -48,7 +49,7 @@ IF_NONE_MATCH: dict[str, Any] = {
     "in": "header",
     "required": False,
     "schema": {"type": "string"},
-    "description": "An ETag seen before: 304 if nothing has changed.",
+    "description": "An `ETag` from an earlier response. If nothing has changed, the answer is 304 without a body.",
 }
 
 
@@ -57,13 +58,17 @@ IF_NONE_MATCH: dict[str, Any] = {
     response_model=list[PostWithVotes],
     responses={
         200: headers("ETag"),
-        304: {"description": "Not changed", **headers("ETag")},
+        304: {"description": "Not modified", **headers("ETag")},
         **responses(NotAuthenticated, MalformedCursor, Overloaded),
     },
     openapi_extra={"parameters": [*query_parameters(PageParameters), IF_NONE_MATCH]},
 )
 async def list_posts(token: ScopedToken, request: Request) -> Response:
-    """List posts with their votes. `Link` leads to the pages before and after."""
+    """List posts with their vote counts.
+
+    `Link` has the addresses of the next and previous pages. A page may have fewer posts than `limit`; the list ends
+    where `Link` has no `next`. Drafts are listed with `published=false` only.
+    """
     wanted, linked = read_query(PageParameters, request.scope["query_string"])
     is_drafts = wanted.published is False
     position = feed.position_of(wanted.cursor, wanted.sort) if wanted.cursor else None
@@ -96,7 +101,7 @@ async def list_posts(token: ScopedToken, request: Request) -> Response:
     },
 )
 def create_post(new: PostIn, caller: ScopedUser, db: SessionDep, once: IdempotentRequest, request: Request) -> Response:
-    """Write a post."""
+    """Create a post."""
 
     def create() -> tuple[PostOut, str]:
         written = post.write(db, caller, new)
@@ -112,7 +117,7 @@ def create_post(new: PostIn, caller: ScopedUser, db: SessionDep, once: Idempoten
     response_model=PostWithVotes,
     responses={
         200: headers("ETag"),
-        304: {"description": "Not changed", **headers("ETag")},
+        304: {"description": "Not modified", **headers("ETag")},
         **responses(NotAuthenticated, PostNotFound, Overloaded),
     },
     openapi_extra={"parameters": [IF_NONE_MATCH]},
@@ -122,7 +127,7 @@ async def get_post(
     token: ScopedToken,
     request: Request,
 ) -> Response:
-    """Read a post."""
+    """Get a post with its vote count."""
     question = feed.Question(token, feed.PostQuery(post_id))
     return respond_with_post(request, await lanes.readings().submit(question))
 
@@ -135,7 +140,7 @@ CHANGE_RESPONSES = {200: headers("ETag"), **responses(*CHANGE_ERRORS, QuotaExcee
 def replace_post(
     post_id: PostId, new: PostIn, caller: ScopedUser, db: SessionDep, response: Response, if_match: IfMatch = None
 ) -> PostOut:
-    """Put a new text in the place of one's own post."""
+    """Replace your post. Without `published` it becomes a published post."""
     return _changed(post.change(db, caller, post_id, new, expected_versions(if_match)), response)
 
 
@@ -148,13 +153,13 @@ def change_post(
     response: Response,
     if_match: IfMatch = None,
 ) -> PostOut:
-    """Change parts of one's own post."""
+    """Change parts of your post. Fields that you leave out keep their values."""
     return _changed(post.change(db, caller, post_id, wanted, expected_versions(if_match)), response)
 
 
 @router.delete("/{id}", status_code=204, responses=responses(*CHANGE_ERRORS))
 def delete_post(post_id: PostId, caller: ScopedUser, db: SessionDep, if_match: IfMatch = None) -> None:
-    """Delete one's own post, or, for moderators, anybody's."""
+    """Delete your post. Moderators can delete every post."""
     post.remove(db, caller, post_id, expected_versions(if_match))
 
 

@@ -27,7 +27,7 @@ def list_my_security_events(
     skip: Annotated[Skip, Query()] = 0,
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[models.SecurityEvent]:
-    """List what happened to one's account, the newest first: sign-ins, changes of the password, and the like."""
+    """List the security events of your account, newest first. Examples are sign-ins and password changes."""
     before_id = _before(cursor) if cursor else None
     events = security_event.list_own(db, caller.id, before_id=before_id, limit=limit + 1, skip=0 if cursor else skip)
     if len(events) > limit:

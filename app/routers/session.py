@@ -16,7 +16,7 @@ from app.schemas.session import SessionOut
 from app.schemas.types import Cursor, Id, Limit
 from app.services import session
 
-router = APIRouter(prefix="/sessions", tags=["signing in"], route_class=Route)
+router = APIRouter(prefix="/sessions", tags=["authentication"], route_class=Route)
 
 
 @router.get("", response_model=list[SessionOut], responses=responses(NotAuthenticated, MalformedCursor))
@@ -28,7 +28,7 @@ def list_sessions(
     limit: Annotated[Limit, Query()] = 100,
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[SessionOut]:
-    """List the devices that one is signed in on, the newest sign-in first."""
+    """List your sessions, newest sign-in first. Each sign-in on a device is a session."""
     before_id = pagination.id_of(cursor, "sessions") if cursor else LARGEST_KEY
     found = session.list_own(db, caller.id, before_id=before_id, limit=limit + 1)
     if len(found) > limit:
@@ -40,11 +40,11 @@ def list_sessions(
 
 @router.delete("", status_code=204, responses=responses(NotAuthenticated))
 def end_other_sessions(token: Token, caller: CurrentUser, db: SessionDep) -> None:
-    """Sign out everywhere else."""
+    """End all your sessions except the current one."""
     session.end_others(db, caller.id, token.session_id)
 
 
 @router.delete("/{id}", status_code=204, responses=responses(NotAuthenticated, SessionNotFound))
 def end_session(session_id: Annotated[Id, Path(alias="id")], caller: CurrentUser, db: SessionDep) -> None:
-    """Sign out on one device."""
+    """End one of your sessions. Its device is signed out."""
     session.end(db, caller.id, session_id)

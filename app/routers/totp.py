@@ -26,7 +26,7 @@ from app.routers.idempotent import IdempotentRequest, respond_once
 from app.schemas.totp import CodeIn, PasswordProof, RecoveryCodes, TotpSecret, TotpState
 from app.services import totp
 
-router = APIRouter(prefix="/users/me/totp", tags=["signing in"], route_class=CredentialsRoute)
+router = APIRouter(prefix="/users/me/totp", tags=["authentication"], route_class=CredentialsRoute)
 
 Result = TypeVar("Result")
 
@@ -46,7 +46,7 @@ async def _with_password(
 
 @router.get("", response_model=TotpState, responses=responses(NotAuthenticated))
 def get_totp(caller: CurrentUser, db: SessionDep, response: Response) -> TotpState:
-    """Tell whether one's sign-ins need a code."""
+    """Get your two-factor authentication status."""
     response.headers["Cache-Control"] = "no-store"
     return totp.state(db, caller.id)
 
@@ -55,9 +55,9 @@ def get_totp(caller: CurrentUser, db: SessionDep, response: Response) -> TotpSta
     "", response_model=TotpSecret, responses=responses(NotAuthenticated, WrongPassword, TotpEnabled, TooManyTries)
 )
 async def create_totp(caller: DetachedUser, proof: PasswordProof, request: Request, response: Response) -> TotpSecret:
-    """Begin to set up the second factor. Nothing changes until a code confirms that the app has the secret.
+    """Start to set up two-factor authentication. `POST /users/me/totp/confirm` then enables it.
 
-    Asked again, it gives a new secret, and the one before is void.
+    Each call returns a new secret, and makes the one before invalid.
     """
     response.headers["Cache-Control"] = "no-store"
     return await _with_password(request, caller, proof, totp.begin)
@@ -77,7 +77,10 @@ async def create_totp(caller: DetachedUser, proof: PasswordProof, request: Reque
     ),
 )
 def confirm_totp(entered: CodeIn, caller: CurrentUser, db: SessionDep, once: IdempotentRequest) -> Response:
-    """Enable the second factor: from now on signing in needs a code. The recovery codes are shown this once."""
+    """Enable two-factor authentication. From now on, signing in needs a code.
+
+    The recovery codes are returned only in this response.
+    """
 
     def create() -> tuple[RecoveryCodes, None]:
         return RecoveryCodes(recovery_codes=totp.confirm(db, caller, entered.code)), None
@@ -87,5 +90,5 @@ def confirm_totp(entered: CodeIn, caller: CurrentUser, db: SessionDep, once: Ide
 
 @router.delete("", status_code=204, responses=responses(NotAuthenticated, WrongPassword, TotpNotFound, TooManyTries))
 async def delete_totp(caller: DetachedUser, proof: PasswordProof, request: Request) -> None:
-    """Disable the second factor, and void its recovery codes."""
+    """Disable two-factor authentication. The recovery codes stop working."""
     await _with_password(request, caller, proof, totp.remove)

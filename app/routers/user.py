@@ -29,7 +29,7 @@ from app.problems import headers, responses
 from app.routers.idempotent import IdempotentRequest, respond_once
 from app.routers.paged import linked, respond_with_page
 from app.schemas.post import PostWithVotes
-from app.schemas.types import Cursor, Id, Limit, Skip, Text, placeholder_email
+from app.schemas.types import Cursor, Id, Limit, Role, Skip, Text, placeholder_email
 from app.schemas.user import Account, NewUser, Profile, UserChange, UserIn
 from app.services import auth, feed, user
 from app.tokens import AccessToken
@@ -55,7 +55,7 @@ def _profile(account: models.User, caller: models.User | None) -> Profile:
     },
 )
 async def sign_up(new: UserIn, once: IdempotentRequest, request: Request) -> Response:
-    """Sign up. The e-mail address identifies the account, however it is cased."""
+    """Create an account. An e-mail address can have one account, in upper or lower case."""
 
     def create(db: Session) -> tuple[NewUser, str]:
         account = user.sign_up(db, new)
@@ -76,12 +76,12 @@ def list_users(
     response: Response,
     limit: Annotated[Limit, Query()] = 10,
     skip: Annotated[Skip, Query()] = 0,
-    email: Annotated[Text | None, Query(max_length=320)] = None,
-    role: models.Role | None = None,
-    is_active: bool | None = None,
+    email: Annotated[Text | None, Query(max_length=320, description="Only the account with this address.")] = None,
+    role: Annotated[Role | None, Query(description="Only accounts with this role.")] = None,
+    is_active: Annotated[bool | None, Query(description="Only active or only disabled accounts.")] = None,
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[models.User]:
-    """List accounts by ascending id (admins)."""
+    """List accounts by ascending id. Admins only."""
     after_id = pagination.id_of(cursor, "users") if cursor else None
     accounts = user.list_all(
         db, after_id=after_id, limit=limit + 1, skip=0 if cursor else skip, email=email, role=role, is_active=is_active
@@ -97,7 +97,7 @@ def list_users(
 
 @router.get("/me", response_model=Account, responses=responses(NotAuthenticated))
 def get_me(caller: ScopedUser) -> models.User:
-    """Get one's own account."""
+    """Get your account."""
     return caller
 
 
@@ -106,7 +106,7 @@ def get_me(caller: ScopedUser) -> models.User:
     response_model=list[PostWithVotes],
     responses={
         200: headers("ETag"),
-        304: {"description": "Not changed", **headers("ETag")},
+        304: {"description": "Not modified", **headers("ETag")},
         **responses(NotAuthenticated, MalformedCursor, Overloaded),
     },
 )
@@ -117,7 +117,7 @@ async def list_my_votes(
     skip: Annotated[Skip, Query()] = 0,
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> Response:
-    """List the posts that one voted for, newest vote first."""
+    """List the posts that you voted for, newest vote first."""
     query = feed.PageQuery(
         order="voted",
         limit=limit,
@@ -131,7 +131,7 @@ async def list_my_votes(
 
 @router.get("/{id}", response_model=Profile, responses=responses(UserNotFound))
 def get_user(user_id: Annotated[Id, Path(alias="id")], caller: OptionalUser, db: SessionDep) -> Profile:
-    """Get somebody's profile."""
+    """Get the profile of a user."""
     return _profile(user.get(db, user_id), caller)
 
 
@@ -158,9 +158,9 @@ def _authorize(caller: models.User, user_id: int) -> None:
 @router.put("/me", response_model=Account, responses=responses(*CHANGE_ERRORS), name="replace_me")
 @router.patch("/me", response_model=Account, responses=responses(*CHANGE_ERRORS))
 async def change_me(token: Token, wanted: UserChange, request: Request) -> models.User:
-    """Change one's own account. A new e-mail address or password needs `current_password`.
+    """Change your account. Fields that you leave out keep their values.
 
-    A new password ends one's other sessions.
+    A new e-mail address or password needs `current_password`. A new password ends your other sessions.
     """
     return await _change(request, token, token.user_id, wanted)
 
@@ -170,18 +170,24 @@ async def change_me(token: Token, wanted: UserChange, request: Request) -> model
 async def change_user(
     user_id: Annotated[Id, Path(alias="id")], token: Token, wanted: UserChange, request: Request
 ) -> models.User:
-    """Change an account: one's own, or, for admins, anybody's."""
+    """Change an account. Fields that you leave out keep their values.
+
+    Admins can change every account, other users only their own.
+    """
     return await _change(request, token, user_id, wanted)
 
 
 @router.delete("/me", status_code=204, responses=responses(NotAuthenticated, LastAdmin))
 def delete_me(caller: CurrentUser, db: SessionDep) -> None:
-    """Delete one's own account, with its posts, votes and sessions."""
+    """Delete your account. This deletes its posts, votes and sessions, too."""
     user.remove(db, caller, caller.id)
 
 
 @router.delete("/{id}", status_code=204, responses=responses(NotAuthenticated, NotAuthorized, UserNotFound, LastAdmin))
 def delete_user(user_id: Annotated[Id, Path(alias="id")], caller: CurrentUser, db: SessionDep) -> None:
-    """Delete an account with its posts, votes and sessions: one's own, or, for admins, anybody's."""
+    """Delete an account. This deletes its posts, votes and sessions, too.
+
+    Admins can delete every account, other users only their own.
+    """
     _authorize(caller, user_id)
     user.remove(db, caller, user_id)

@@ -41,7 +41,11 @@ VOTE_ERRORS = (
 @hot.post("/votes", status_code=201, response_model=VoteCounted, include_in_schema=False)
 @hot.post("/vote", status_code=201, response_model=VoteCounted, responses=responses(*VOTE_ERRORS))
 async def cast_vote(wanted: VoteIn, token: ScopedToken, once: IdempotentRequest) -> Response:
-    """Vote for a post (`vote_dir` 1), or take the vote back (0)."""
+    """Vote for a post, or remove your vote.
+
+    `vote_dir` 1 votes, 0 removes. A second vote is 409, and removing a vote that does not exist is 404.
+    `PUT` and `DELETE /posts/{id}/vote` are idempotent instead.
+    """
     ballot = vote.Ballot(token, wanted.post_id, is_for=wanted.vote_dir == 1)
     outcome = await lanes.votes().submit(lanes.VoteRequest(ballot, once and once.of(token.user_id)))
     if isinstance(outcome, idempotency.Answer):
@@ -54,7 +58,7 @@ PostId = Annotated[Id, Path(alias="id")]
 
 @hot.put("/posts/{id}/vote", response_model=VoteState, responses=responses(NotAuthenticated, PostNotFound, Overloaded))
 async def set_vote(post_id: PostId, token: ScopedToken) -> Response:
-    """Have one's vote on the post, whether or not it was there."""
+    """Vote for a post. Idempotent."""
     return await _state(vote.Ballot(token, post_id, is_for=True))
 
 
@@ -62,7 +66,7 @@ async def set_vote(post_id: PostId, token: ScopedToken) -> Response:
     "/posts/{id}/vote", response_model=VoteState, responses=responses(NotAuthenticated, PostNotFound, Overloaded)
 )
 async def remove_vote(post_id: PostId, token: ScopedToken) -> Response:
-    """Have no vote on the post, whether or not there was one."""
+    """Remove your vote from a post. Idempotent."""
     return await _state(vote.Ballot(token, post_id, is_for=False))
 
 

@@ -6,8 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from app.models import Scope
-from app.schemas.types import Name, Time
+from app.schemas.types import Name, Scope, Time
 
 # The driver reads no time that is past the year 9999 in the time zone of the database.
 LONGEST_LIFE = timedelta(days=36_525)
@@ -34,28 +33,30 @@ Scopes = Annotated[
 
 
 class ApiKeyIn(BaseModel):
-    """A key to make."""
+    """An API key to create."""
 
-    name: Name = Field(examples=["nightly export"])
-    scopes: Scopes = Field(description="`read` alone allows what changes nothing.")
-    expires_at: Annotated[Time, AfterValidator(_ahead)] | None = Field(None, description="Left out: never.")
+    name: Name = Field(description="Tells your keys apart.", examples=["nightly export"])
+    scopes: Scopes = Field(description='`["read"]` allows safe methods only; `["read", "write"]` allows changes, too.')
+    expires_at: Annotated[Time, AfterValidator(_ahead)] | None = Field(
+        None, description="When the key stops working. Without it, the key does not expire."
+    )
 
 
 class ApiKeyOut(BaseModel):
-    """A key, without the key itself."""
+    """An API key, without the key itself."""
 
     model_config = ConfigDict(from_attributes=True)
 
-    id: int = Field(examples=[1])
-    name: str = Field(examples=["nightly export"])
-    scopes: list[Scope] = Field(examples=[["read", "write"]])
-    created_at: datetime
-    expires_at: datetime | None
-    last_used_at: datetime | None = Field(description="To the minute, or so.")
+    id: int = Field(description="Id of the API key.", examples=[1])
+    name: str = Field(description="Name of the API key.", examples=["nightly export"])
+    scopes: list[Scope] = Field(description="What the key may do.", examples=[["read", "write"]])
+    created_at: datetime = Field(description="When the key was created.")
+    expires_at: datetime | None = Field(description="When the key stops working; `null`: never.")
+    last_used_at: datetime | None = Field(description="When the key was last used, to about a minute.")
 
 
 class NewApiKey(ApiKeyOut):
-    """A key that was just made. It is shown this once."""
+    """A new API key. The key itself is returned only in this response."""
 
     key: str = Field(
         description="Send it as `Authorization: Bearer …` or as `X-API-Key`.",

@@ -6,23 +6,25 @@ from pydantic import BaseModel, Field
 
 
 class SignedIn(BaseModel):
-    """What a client needs from now on."""
+    """The tokens of a new or refreshed session."""
 
     access_token: str = Field(description="Send it as `Authorization: Bearer …`.")
-    token_type: Literal["bearer"] = "bearer"  # noqa: S105
+    token_type: Literal["bearer"] = Field("bearer", description="Always `bearer`.")
     expires_in: int = Field(description="Seconds until the access token expires.", examples=[1800])
-    refresh_token: str = Field(
-        description="Send it to `POST /token/refresh`, once, for a new pair: before the access token expires, or after."
-    )
+    refresh_token: str = Field(description="Send it to `POST /token/refresh` for new tokens. It works once.")
 
 
 class SignedInByCookie(BaseModel):
-    """The credential is in the cookie, where scripts cannot read it."""
+    """The answer in cookie mode: the credential is in the session cookie, which scripts cannot read."""
 
-    expires_in: int = Field(description="Seconds until the session ends for good.", examples=[2_592_000])
+    expires_in: int = Field(description="Seconds until the session ends.", examples=[2_592_000])
 
 
 class RefreshIn(BaseModel):
-    """The newest refresh token that the client was given."""
+    """The refresh token to exchange."""
 
-    refresh_token: str = Field(max_length=200, description="From `POST /login`, or from the last refresh.")
+    refresh_token: str = Field(
+        max_length=200,
+        description="The newest one, from `POST /login` or `POST /token/refresh`.",
+        examples=["refresh_" + "0123456789abcdef" * 4],
+    )

@@ -4,8 +4,8 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.config import Sort, get_settings
-from app.schemas.types import Content, Cursor, Id, Limit, SearchText, Skip, Time, Title
+from app.config import get_settings
+from app.schemas.types import Content, Cursor, Id, Limit, SearchText, Skip, Sort, Time, Title
 from app.schemas.user import Profile
 
 
@@ -18,55 +18,53 @@ class PageParameters(BaseModel):
     skip: Skip = 0
     search: SearchText | None = Field(
         None,
-        description='Words, "phrases", -exclusions; the last word may be unfinished. At most 1,000 bytes in UTF-8. '
-        "A cursor repeats it: with `cursor`, it may be left out, and must not be another.",
+        description='Search by words, "phrases" and -exclusions. The last word may be incomplete. At most 1,000 bytes '
+        "in UTF-8. A `cursor` contains its search: leave `search` out, or repeat the same.",
     )
-    sort: Sort = Field(
-        get_settings().default_sort, description="By time, by votes, or by votes that weigh less with age."
-    )
-    owner_id: Id | None = None
-    published: bool | None = Field(None, description="`false` lists one's own drafts.")
-    created_after: Time | None = None
-    created_before: Time | None = None
+    sort: Sort = Field(get_settings().default_sort, description="Order of the posts.")
+    owner_id: Id | None = Field(None, description="Only posts of this user.")
+    published: bool | None = Field(None, description="`false` lists your drafts. Moderators can add `owner_id`.")
+    created_after: Time | None = Field(None, description="Only posts created after this time.")
+    created_before: Time | None = Field(None, description="Only posts created before this time.")
     cursor: Cursor | None = None
 
 
 class PostIn(BaseModel):
-    """A post to write, or to put in the place of another."""
+    """The content of a new or replaced post."""
 
     title: Title
     content: Content
-    published: bool = Field(True, description="`false`: a draft, for the eyes of its owner and of moderators.")
+    published: bool = Field(True, description="`false` makes it a draft, which only you and moderators can see.")
 
 
 class PostChange(BaseModel):
-    """What to change of a post; what is left out stays."""
+    """Changes of a post. Fields that are left out keep their values."""
 
-    title: Title | None = None
-    content: Content | None = None
-    published: bool | None = None
+    title: Title | None = Field(None, description="The new title.")
+    content: Content | None = Field(None, description="The new text.")
+    published: bool | None = Field(None, description="`true` publishes a draft, `false` makes the post a draft.")
 
 
 class PostOut(BaseModel):
-    """A post and who wrote it."""
+    """A post and its owner."""
 
     model_config = ConfigDict(from_attributes=True)
 
-    id: int = Field(examples=[1])
-    title: str = Field(examples=["Top beaches in Florida"])
-    content: str = Field(examples=["Check out these awesome beaches"])
-    published: bool
+    id: int = Field(description="Id of the post.", examples=[1])
+    title: str = Field(description="Title of the post.", examples=["Top beaches in Florida"])
+    content: str = Field(description="Text of the post.", examples=["Check out these awesome beaches"])
+    published: bool = Field(description="`false`: a draft.")
     created_at: datetime = Field(description="When the post was created or, for a draft, published first.")
-    updated_at: datetime
+    updated_at: datetime = Field(description="When the post was last changed.")
     published_at: datetime | None = Field(description="When the post was published first; null if it never was.")
-    owner_id: int = Field(examples=[1])
-    owner: Profile
+    owner_id: int = Field(description="Id of the user who wrote the post.", examples=[1])
+    owner: Profile = Field(description="The user who wrote the post.")
 
 
 class PostWithVotes(BaseModel):
-    """A post, how many voted for it, and whether the caller did."""
+    """A post, its vote count, and whether you voted for it."""
 
     # The tutorial's clients read this key with its capital letter.
-    Post: PostOut
-    votes: int = Field(examples=[7])
-    voted: bool
+    Post: PostOut = Field(description="The post.")
+    votes: int = Field(description="Number of votes for the post.", examples=[7])
+    voted: bool = Field(description="Whether you voted for the post.")

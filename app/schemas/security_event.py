@@ -9,14 +9,14 @@ from app.models.security_event import Details
 
 
 class SecurityEvent(BaseModel):
-    """Something that happened to one's account."""
+    """A security event of your account."""
 
     model_config = ConfigDict(from_attributes=True)
 
-    id: int = Field(examples=[1])
-    event: Event = Field(examples=["signed_in"])
-    created_at: datetime
-    address: str | None = Field(description="Where the request came from.", examples=["192.0.2.7"])
-    user_agent: str | None = Field(description="What the client called itself.")
-    request_id: str | None = Field(description="The `X-Request-ID` of the request that did it.")
-    details: Details = Field(description="More, by kind of event.")
+    id: int = Field(description="Id of the event.", examples=[1])
+    event: Event = Field(description="Kind of the event.", examples=["signed_in"])
+    created_at: datetime = Field(description="When it happened.")
+    address: str | None = Field(description="IP address that the request came from.", examples=["192.0.2.7"])
+    user_agent: str | None = Field(description="`User-Agent` of the request.")
+    request_id: str | None = Field(description="`X-Request-ID` of the request.")
+    details: Details = Field(description="Further values, which depend on the kind of event.")

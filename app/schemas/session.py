@@ -6,14 +6,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class SessionOut(BaseModel):
-    """One of one's own sign-ins."""
+    """A session of your account: a sign-in on a device."""
 
     model_config = ConfigDict(from_attributes=True)
 
-    id: int = Field(examples=[1])
-    user_agent: str | None = Field(description="What the device called itself.", examples=["curl/8.5.0"])
-    address: str | None = Field(description="Where it signed in from.", examples=["203.0.113.7"])
-    created_at: datetime
-    last_seen_at: datetime = Field(description="To the minute.")
-    expires_at: datetime = Field(description="When it ends if it is not used; being used puts it off.")
-    current: bool = Field(False, description="Whether it is the one of this request.")
+    id: int = Field(description="Id of the session.", examples=[1])
+    user_agent: str | None = Field(description="`User-Agent` of the sign-in.", examples=["curl/8.5.0"])
+    address: str | None = Field(description="IP address of the sign-in.", examples=["203.0.113.7"])
+    created_at: datetime = Field(description="When you signed in.")
+    last_seen_at: datetime = Field(description="When the session was last used, to the minute.")
+    expires_at: datetime = Field(description="When the session ends if it is not used. Using it postpones this.")
+    current: bool = Field(False, description="Whether this request uses the session.")

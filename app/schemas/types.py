@@ -12,8 +12,9 @@ import idna
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
-from app import passwords
+from app import config, models, passwords
 from app.config import get_settings
 
 MOST_PASSWORD_CODE_POINTS = 128
@@ -184,16 +185,19 @@ def _in_utc(time: datetime) -> datetime:
 
 # Ids are any integers: one that cannot exist is not found, rather than malformed.
 Id = Annotated[
-    int, Field(description="An integer; one that cannot exist is 404.", examples=[1]), BeforeValidator(_no_boolean)
+    int, Field(description="An id. One that does not exist is 404.", examples=[1]), BeforeValidator(_no_boolean)
 ]
 Text = Annotated[str, AfterValidator(_storable)]
 SearchText = Annotated[Text, Field(max_length=500), AfterValidator(_fits_into_cursor)]
 Title = Annotated[
-    str, Field(min_length=1, max_length=300, examples=["Top beaches in Florida"]),
+    str, Field(min_length=1, max_length=300, description="Title of the post.", examples=["Top beaches in Florida"]),
     AfterValidator(_storable), AfterValidator(_visible),
 ]  # fmt: skip
 Content = Annotated[
-    str, Field(min_length=1, max_length=40_000, examples=["Check out these awesome beaches"]),
+    str,
+    Field(
+        min_length=1, max_length=40_000, description="Text of the post.", examples=["Check out these awesome beaches"]
+    ),
     AfterValidator(_storable), AfterValidator(_visible),
 ]  # fmt: skip
 # What people tell things apart by.
@@ -210,22 +214,51 @@ Password = Annotated[
     Field(
         min_length=get_settings().password_min_length,
         max_length=MOST_PASSWORD_CODE_POINTS,
-        description="Anything but the most common passwords.",
+        description="A password that is not one of the most common ones.",
         examples=["correct horse battery"],
         json_schema_extra={"format": "password"},
     ),
     AfterValidator(_storable), AfterValidator(_uncommon),
 ]  # fmt: skip
 MailedToken = Annotated[
-    str, Field(min_length=1, max_length=200, description="From the link in the mail."), AfterValidator(_storable)
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        description="The token of the link in the mail.",
+        examples=["0123456789abcdef" * 2],
+    ),
+    AfterValidator(_storable),
 ]
-VoteDirection = Annotated[Literal[0, 1], BeforeValidator(_zero_or_one, json_schema_input_type=Literal[0, 1])]
+# Named, so that the OpenAPI document has each of these once, and generated clients have one type for it.
+Role = TypeAliasType("Role", Annotated[models.Role, Field(description="What an account may do.", examples=["user"])])
+Sort = TypeAliasType(
+    "Sort",
+    Annotated[
+        config.Sort,
+        Field(description="By time (`new`, `old`), by votes (`top`), or by votes that count less with age (`hot`)."),
+    ],
+)
+Scope = TypeAliasType("Scope", Annotated[models.Scope, Field(description="What an API key may do.")])
+VoteDirection = TypeAliasType(
+    "VoteDirection",
+    Annotated[
+        Literal[0, 1],
+        BeforeValidator(_zero_or_one, json_schema_input_type=Literal[0, 1]),
+        Field(
+            description="1 votes, 0 removes the vote.",
+            examples=[1],
+            json_schema_extra={"x-enum-varnames": ["REMOVE", "VOTE"]},  # Else generators name them VALUE_0, VALUE_1.
+        ),
+    ],
+)
 Limit = Annotated[
-    int, Field(ge=1, description=f"More than {MAX_PAGE_SIZE} counts as {MAX_PAGE_SIZE}."),
+    int, Field(ge=1, description=f"Maximum number of items. More than {MAX_PAGE_SIZE} counts as {MAX_PAGE_SIZE}."),
     AfterValidator(lambda limit: min(limit, MAX_PAGE_SIZE)),
 ]  # fmt: skip
-Skip = Annotated[int, Field(ge=0, le=10_000)]
+Skip = Annotated[int, Field(ge=0, le=10_000, description="Number of items to leave out before the page.")]
 Cursor = Annotated[
-    str, Field(max_length=4000, description="From the `Link` header of another page; takes the place of `skip`.")
+    str,
+    Field(max_length=4000, description="Position of a page, from the `Link` header of another page. Replaces `skip`."),
 ]
 Time = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]

@@ -4,53 +4,64 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.models import Role
-from app.schemas.types import OwnEmail, Password, Text, Username
+from app.schemas.types import OwnEmail, Password, Role, Text, Username
 
 
 class UserIn(BaseModel):
-    """A sign-up."""
+    """A new account."""
 
-    email: OwnEmail
+    email: OwnEmail = Field(
+        description="Your e-mail address. Only you and admins can see it, unless `PUBLIC_EMAILS` is set."
+    )
     password: Password
-    username: Username | None = Field(None, description="`user<id>` until chosen.")
+    username: Username | None = Field(None, description="Without it, your username is `user<id>`.")
 
 
 class UserChange(BaseModel):
-    """What to change; what is left out stays. A new e-mail address or password needs `current_password`."""
+    """Changes of an account. Fields that are left out keep their values."""
 
-    username: Username | None = None
-    email: OwnEmail | None = None
-    password: Password | None = None
-    current_password: Text | None = Field(None, max_length=1000, json_schema_extra={"format": "password"})
-    role: Role | None = Field(None, description="Admins only; ignored from others.")
-    is_active: bool | None = Field(None, description="Admins only; ignored from others.")
+    username: Username | None = Field(None, description="The new username.")
+    email: OwnEmail | None = Field(None, description="The new e-mail address. Needs `current_password`.")
+    password: Password | None = Field(None, description="The new password. Needs `current_password`.")
+    current_password: Text | None = Field(
+        None,
+        max_length=1000,
+        description="Your password, for a new e-mail address or password.",
+        json_schema_extra={"format": "password"},
+    )
+    role: Role | None = Field(None, description="The new role. Ignored unless you are an admin.")
+    is_active: bool | None = Field(None, description="`false` disables the account. Ignored unless you are an admin.")
 
 
 class Profile(BaseModel):
-    """A user as others see them.
-
-    `email` is the real address for yourself, for admins who read the profile, and where `PUBLIC_EMAILS` is set.
-    Otherwise it is a placeholder, `<username>@users.noreply.<host>`, which receives no mail.
-    """
+    """The public profile of a user."""
 
     model_config = ConfigDict(from_attributes=True)
 
-    id: int = Field(examples=[1])
-    username: str = Field(examples=["ada"])
-    created_at: datetime
-    email: str = Field(examples=["ada@users.noreply.example.com"], json_schema_extra={"format": "email"})
+    id: int = Field(description="Id of the user.", examples=[1])
+    username: str = Field(description="Name of the user.", examples=["ada"])
+    created_at: datetime = Field(description="When the account was created.")
+    email: str = Field(
+        description="The real address for yourself, for admins who read the profile, and with `PUBLIC_EMAILS`. "
+        "Otherwise a placeholder, `<username>@users.noreply.<host>`, which receives no mail.",
+        examples=["ada@users.noreply.example.com"],
+        json_schema_extra={"format": "email"},
+    )
 
 
 class NewUser(Profile):
-    """A user who has just signed up."""
+    """Your new account."""
 
-    email: str = Field(examples=["ada@example.com"], json_schema_extra={"format": "email"})
+    email: str = Field(
+        description="E-mail address of the account.",
+        examples=["ada@example.com"],
+        json_schema_extra={"format": "email"},
+    )
 
 
 class Account(NewUser):
-    """A user as they see themselves, and as admins see them."""
+    """An account, as its owner and admins see it."""
 
-    email_verified: bool = Field(description="Whether the owner has shown that they read the mail of `email`.")
+    email_verified: bool = Field(description="Whether the owner has confirmed the address with a mail.")
     role: Role
-    is_active: bool
+    is_active: bool = Field(description="`false`: disabled, and cannot sign in.")

@@ -8,26 +8,32 @@ from app.schemas.types import Id, VoteDirection
 
 
 class VoteIn(BaseModel):
-    """A vote to cast (1) or to take back (0)."""
+    """A vote to cast or to remove."""
 
     model_config = ConfigDict(validate_by_name=True)
 
-    post_id: Id
-    vote_dir: VoteDirection = Field(
-        validation_alias=AliasChoices("vote_dir", "dir"), description="1 votes, 0 takes the vote back; `dir` works too."
-    )
+    post_id: Id = Field(description="Id of the post.")
+    vote_dir: VoteDirection = Field(validation_alias=AliasChoices("vote_dir", "dir"))
+
+
+# For the OpenAPI document only: `VoteIn` reads both.
+class VoteInByDir(BaseModel):
+    """A vote to cast or to remove, with `dir` in place of `vote_dir`."""
+
+    post_id: Id = Field(description="Id of the post.")
+    dir: VoteDirection
 
 
 class VoteCounted(BaseModel):
-    """What was done, and the number of votes that the post has now."""
+    """What was done, and the new vote count of the post."""
 
-    message: Literal["successfully added vote", "successfully deleted vote"]
-    votes: int = Field(examples=[8])
+    message: Literal["successfully added vote", "successfully deleted vote"] = Field(description="What was done.")
+    votes: int = Field(description="Number of votes for the post.", examples=[8])
 
 
 class VoteState(BaseModel):
-    """How things stand after the vote was set or removed."""
+    """Your vote, and the new vote count of the post."""
 
-    post_id: int = Field(examples=[1])
-    votes: int = Field(examples=[8])
-    voted: bool
+    post_id: int = Field(description="Id of the post.", examples=[1])
+    votes: int = Field(description="Number of votes for the post.", examples=[8])
+    voted: bool = Field(description="Whether your vote is set.")

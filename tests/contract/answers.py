@@ -9,7 +9,8 @@ import httpx2
 from app.main import app
 
 PROBLEM_KEYS = {"detail", "code", "request_id", "type", "title", "status"}
-PATHS: dict[str, Any] = app.openapi()["paths"]
+DOCUMENT: dict[str, Any] = app.openapi()
+PATHS: dict[str, Any] = DOCUMENT["paths"]
 # Headers that no two answers share.
 OF_EACH_REQUEST = {"x-request-id", "ratelimit", "x-ratelimit-remaining", "x-ratelimit-reset"}
 # The routes outside the document: aliases, the documentation and its assets.
@@ -68,6 +69,14 @@ def assert_documented(response: httpx2.Response) -> None:
     operation = operation_of(request.method, request.url.path)
     if operation is not None:
         assert str(status) in operation["responses"], f"{request.method} {request.url.path} may not answer {status}"
+
+
+def resolved(answer: dict[str, Any]) -> dict[str, Any]:
+    """A response of the document, or the one that it refers to, with the reference's own description."""
+    if "$ref" not in answer:
+        return answer
+    component: dict[str, Any] = DOCUMENT["components"]["responses"][answer["$ref"].rpartition("/")[2]]
+    return component | {name: value for name, value in answer.items() if name != "$ref"}
 
 
 def operation_of(method: str, path: str) -> dict[str, Any] | None:

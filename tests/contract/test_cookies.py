@@ -29,7 +29,7 @@ UNSAFE = sorted(
     (method.upper(), path)
     for path, item in app.openapi()["paths"].items()
     for method, operation in item.items()
-    if method.upper() not in SAFE_METHODS and "security" in operation
+    if method.upper() not in SAFE_METHODS and operation["security"]
 )
 
 

@@ -25,8 +25,10 @@ def test_the_greeting_links_to_the_documentation(client: TestClient, prefix: str
 
 
 def test_the_document_below_v1_says_where_it_is(client: TestClient) -> None:
-    assert client.get("/v1/openapi.json").json()["servers"] == [{"url": "/v1"}]
-    assert "servers" not in client.get("/openapi.json").json()
+    servers = [server["url"] for server in client.get("/v1/openapi.json").json()["servers"]]
+
+    assert servers == ["/v1", "/"]
+    assert [server["url"] for server in client.get("/openapi.json").json()["servers"]] == ["/"]
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/livez", "/readyz/"])

@@ -58,7 +58,10 @@ CONTENT_TYPES = [
     b"", b"text/plain", b"application/xml", b"multipart/form-data", b"multipart/form-data; boundary=x", b"garbage",
     b"application/json; charset=utf-16", b"application/json; charset=\xff", FORM.encode(), b"application/json" * 100,
 ]  # fmt: skip
-EVERYWHERE = ["authorization", "x-request-id", "accept", "origin", "host", "cookie"]
+# The document has the last one only in words.
+EVERYWHERE = ["authorization", "x-request-id", "accept", "origin", "host", "cookie", "idempotency-key"]
+# Query parameters that the document has only in words.
+IN_WORDS = {("POST", "/login"): ["cookie"]}
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,8 @@ class Operation:
         """The fields of the body, and a good value of each."""
         if self.media_type is None:
             return {}
-        schema = _resolved(self.described["requestBody"]["content"][self.media_type]["schema"])
+        schema = self.described["requestBody"]["content"][self.media_type]["schema"]
+        schema = _resolved(schema.get("anyOf", [schema])[0])
         return {name: _example(each) for name, each in schema.get("properties", {}).items()}
 
     def case(
@@ -156,7 +160,8 @@ def _in_address(operation: Operation) -> Iterator[Case]:
     if "{" in operation.template:
         for value in _addressed():
             yield operation.case("path", path=value)
-    for name in [*operation.parameters("query"), "unknown"]:
+    in_words = IN_WORDS.get((operation.method, operation.template), [])
+    for name in [*operation.parameters("query"), *in_words, "unknown"]:
         for value in _addressed():
             yield operation.case(f"query {name}", query=name.encode() + b"=" + value)
         yield operation.case(f"query {name} twice", query=f"{name}=1&{name}=2&{name}".encode())
