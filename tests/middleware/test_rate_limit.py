@@ -251,7 +251,14 @@ class _Turns:
             async def send(message: Message) -> None:
                 messages.append(message)
 
-            scope: Scope = {"type": "http", "path": "/posts", "headers": [], "user": user, "number": number, "method": method}
+            scope: Scope = {
+                "type": "http",
+                "path": "/posts",
+                "headers": [],
+                "user": user,
+                "number": number,
+                "method": method,
+            }
             await self.limit(scope, _no_body, send)
             return int(messages[0]["status"])
 
