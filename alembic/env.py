@@ -1,9 +1,8 @@
 """How migrations run: on the application's database, one run at a time, one transaction each, never waiting long.
 
 An address may be handed over as `config.attributes["url"]` (tests do); else the configured database is used, past any
-pooler, as a session holds the lock; and without one the embedded server. `python -m app adopt` hands over `prepare`,
-which is called on the connection before migrations run, under the same lock; and `on_version_apply`, which Alembic
-calls in the transaction of each.
+pooler, as a session holds the lock; and without one the embedded server. `python -m app adopt` runs the migrations of a
+database that it takes over without this module, in one transaction.
 
 A migration that cannot get a lock is tried again a few times; `alembic -x tries=100 upgrade head` says how often.
 docs/migrations.md says what a migration may do.
@@ -83,8 +82,6 @@ def only_run(connection: Connection) -> Iterator[None]:
 def migrate(connection: Connection, guard: Connection) -> None:
     """Run what Alembic was asked for on the connection; where a lock is not given, again from the step that failed."""
     event.listen(connection, "begin", lambda begun: begun.exec_driver_sql(SET_LOCK_TIMEOUT))
-    if (prepare := config.attributes.get("prepare")) is not None:
-        prepare(connection)
     left = tries()
     while True:
         left -= 1
@@ -115,7 +112,6 @@ def run(connection: Connection) -> None:
         target_metadata=Base.metadata,
         transaction_per_migration=True,
         compare_server_default=True,
-        on_version_apply=config.attributes.get("on_version_apply"),
     )
     with context.begin_transaction():
         context.run_migrations()
@@ -182,7 +178,7 @@ def refuse_tables_of_others(guard: Connection) -> None:
     Ours are known by `post_stats`, or by a revision of our chain; before the sixth revision there is no `post_stats`.
     """
     asked_for, *_ = getattr(config.cmd_opts, "cmd", (command.upgrade,))
-    if asked_for is not command.upgrade or config.attributes.get("prepare") is not None:
+    if asked_for is not command.upgrade:
         return
     tables = set(inspect(guard).get_table_names())
     if "post_stats" in tables or not tables & {"posts", "users", "votes", "post", "user"}:

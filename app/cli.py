@@ -200,13 +200,32 @@ def gc() -> None:
 
 @cli.command()
 def adopt(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what was found and would be done.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything, then roll it back. Locks the tables as long as a run.")
+    ] = False,
+    maps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="THEIRS=MEANING",
+            help="What a table or column is, such as accounts=users, posts.writer=owner_id, users.blocked=inactive,"
+            " or ignore. May be given again.",
+        ),
+    ] = None,
+    on_delete: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TABLE.COLUMN=ACTION",
+            help="Have rows of a table of yours that refer to a post or account go along with it (cascade) or forget"
+            " it (set-null). May be given again.",
+        ),
+    ] = None,
     time_zone: Annotated[str, typer.Option(help="Of times that were kept without one.")] = "UTC",
 ) -> None:
     """Take over a database that the FastAPI tutorial, or a descendant of it, made: in place, and dropping nothing.
 
-    Says what it found and what it does. What cannot be adopted is refused before anything is changed. Stop the old
-    server and make a backup first. Broken off, it can be run again; run again after the end, it changes nothing.
+    Says what it found and what it does, in one transaction: if anything fails, nothing is changed. Stop the old server
+    and make a backup first. Run again after the end, it changes nothing.
     """
     go_past_the_pooler()
     url = get_settings().database
@@ -216,7 +235,11 @@ def adopt(
     from app import adoption  # noqa: PLC0415 - it reads the settings, and their errors are this command's to tell.
     from app.database import get_engine  # noqa: PLC0415
 
-    plan = adoption.look(get_engine(), time_zone)
+    try:
+        choices = adoption.Choices.parse(maps or [], on_delete or [])
+    except adoption.MalformedChoice as error:
+        raise ConfigurationError(str(error)) from None
+    plan = adoption.look(get_engine(), choices, time_zone)
     _show("Found", plan.found)
     _show("Note", plan.notes)
     _show("Cannot be adopted", plan.refusals)
@@ -224,19 +247,23 @@ def adopt(
         raise typer.Exit(1)
     if dry_run:
         _show("To do", [*(what for what, _ in plan.steps), "migrate to the newest revision"])
-        return
     started_at = time.monotonic()
-    typer.echo("Doing")
+    typer.echo("Trying, to be rolled back" if dry_run else "Doing")
     try:
         adoption.adopt(
             url,
             lambda what: typer.echo(f"  {time.monotonic() - started_at:6,.1f} s  {what}"),
             tokens_live=get_settings().access_token_lifetime,
+            choices=choices,
             time_zone=time_zone,
+            is_dry_run=dry_run,
         )
     except adoption.CannotAdopt as error:
         raise ConfigurationError(str(error)) from None
-    typer.echo("Adopted: start the server with python -m app serve")
+    if dry_run:
+        typer.echo("It can be adopted; nothing was changed")
+    else:
+        typer.echo("Adopted: start the server with python -m app serve")
 
 
 def _show(heading: str, lines: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ from app import replica
 from app.config import Settings
 from app.database import most_connections
 from app.models import Base
+from app.models.references import own_foreign_keys
 from app.schemas.types import canonical_email
 from app.services import health, recount
 
@@ -75,6 +76,19 @@ _BEYOND_ASCII = text(r"""
 """)
 
 
+# Foreign keys, not of ours, to posts and accounts, or to what is deleted with them, without an action on delete.
+_FORBIDDING = text("""
+    WITH RECURSIVE deleted AS (
+        SELECT oid FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relname IN ('posts', 'users')
+        UNION
+        SELECT conrelid FROM pg_constraint JOIN deleted ON confrelid = deleted.oid
+        WHERE contype = 'f' AND confdeltype = 'c'
+    )
+    SELECT conname || ' of ' || conrelid::regclass FROM pg_constraint JOIN deleted ON confrelid = deleted.oid
+    WHERE contype = 'f' AND conparentid = 0 AND confdeltype IN ('a', 'r') AND conname <> ALL (:own) ORDER BY 1
+""")
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What was looked at, how it is, and, where it is not well, how to mend it."""
@@ -104,6 +118,7 @@ def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Fi
         yield _rights(connection)
         yield from _indexes(connection)
         yield _triggers(connection)
+        yield _references(connection)
         yield _addresses(connection)
         yield _counts(connection, is_full=is_full)
         yield from _odd_rows(engine, is_full=is_full)
@@ -325,6 +340,17 @@ def _triggers(connection: Connection) -> Finding:
     return Finding("ok", f"triggers: all {len(TRIGGERS)} are active")
 
 
+def _references(connection: Connection) -> Finding:
+    found = connection.scalars(_FORBIDDING, {"own": own_foreign_keys()}).all()
+    if not found:
+        return Finding("ok", "references: no table of others keeps a post or account from being deleted")
+    return Finding(
+        "warn",
+        f"references: {', '.join(found)} keep posts or accounts from being deleted (409 still_referenced)",
+        "make each ON DELETE CASCADE or SET NULL (ALTER TABLE … DROP CONSTRAINT …, ADD …)",
+    )
+
+
 def _addresses(connection: Connection) -> Finding:
     """Only addresses beyond ASCII can have the canonical form of an earlier release (migration 0025)."""
     ids: list[int] = []
@@ -393,6 +419,17 @@ def _odd_rows(engine: Engine, *, is_full: bool) -> Iterator[Finding]:
 
 
 def _deletions(connection: Connection) -> Finding:
+    blocked = connection.scalars(
+        text("SELECT user_id FROM deletions WHERE blocked_at IS NOT NULL ORDER BY 1 LIMIT :limit"),
+        {"limit": MAX_NAMED_ROWS + 1},
+    ).all()
+    if blocked:
+        named = ", ".join(map(str, blocked[:MAX_NAMED_ROWS])) + (", …" if blocked[MAX_NAMED_ROWS:] else "")
+        return Finding(
+            "warn",
+            f"deletions: rows of deleted accounts {named} are kept, because a foreign key forbids it",
+            "change the foreign keys that `references` names; it is tried again every hour",
+        )
     waiting, since = connection.execute(
         text("SELECT count(*), to_char(min(requested_at), 'YYYY-MM-DD HH24:MI TZ') FROM deletions")
     ).one()

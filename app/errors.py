@@ -17,6 +17,7 @@ DomainError
 ├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
 ├── QuotaExceeded               409   the account has the maximum number of API keys or drafts
 ├── LastAdmin                   409   nobody could manage accounts any more
+├── StillReferenced             409   rows of a table that is not ours refer to it
 ├── PreconditionFailed          412   it changed meanwhile
 ├── BodyTooLarge                413
 ├── UriTooLong                  414
@@ -243,6 +244,13 @@ class LastAdmin(DomainError):
 
     status = 409
     code = "last_admin"
+
+
+class StillReferenced(DomainError):
+    """Other data on this server refers to it, so it cannot be deleted; ask the operator"""
+
+    status = 409
+    code = "still_referenced"
 
 
 class PreconditionFailed(DomainError):

@@ -40,10 +40,20 @@ def _add(plan: Plan, table: str, field: Field) -> None:
 def _convert(found: Findings, plan: Plan, table: str, field: Field, time_zone: str) -> None:
     column = found.columns[table][field.name]
     using = _conversion(field, column.type, time_zone)
-    if using is None:
+    if using is None and column.type == "uuid":
+        plan.refuse(
+            f"{table}.{column.name} is uuid, and the API's ids are integers, as the tutorial's are: convert the keys"
+            ' with the SQL of docs/adopting.md ("UUID keys")'
+        )
+    elif using is None:
         wanted = "an integer" if field.kind == "key" else f"a {TYPES[field.kind]}"
         plan.refuse(f"{table}.{column.name} is {column.type}, and cannot be taken for {wanted}: convert it")
     elif using:
+        if field.kind == "flag" and (other := found.count(table, f"{quoted(column.name)} NOT IN (0, 1)")):
+            plan.refuse(
+                f"{other:,} {table} have a {column.name} that is neither 0 nor 1, and would lose it: make it 1 where"
+                " the post is for all, else 0, and keep what it was in another column"
+            )
         plan.do(
             f"convert {table}.{field.name} from {column.type} to {TYPES[field.kind]}"
             + (f", read as {time_zone}" if "ZONE" in using else ""),
@@ -93,8 +103,9 @@ def _allow_new_rows(found: Findings, plan: Plan, table: str) -> None:
     theirs = [column for column in found.tables[table].columns.values() if column.name not in ours]
     if theirs:
         plan.note(f"{table}: kept as they are: {', '.join(column.name for column in theirs)}")
+    key = found.tables[table].primary_key
     for column in theirs:
-        if column.is_required and column.default is None and not column.is_identity and not column.is_generated:
+        if column.is_unfilled and not (key and column.name in key.columns):
             name = found.former.get((table, column.name), column.name)
             plan.do(
                 f"let {table}.{name} be empty in new rows", f"ALTER TABLE {table} ALTER {quoted(name)} DROP NOT NULL"
@@ -114,6 +125,7 @@ def _number(found: Findings, plan: Plan, table: str) -> None:
         last, is_called = found.connection.execute(text(f"SELECT last_value, is_called FROM {used}")).one()
     highest = found.connection.scalar(text(f"SELECT max({quoted(column.name)}) FROM {found.name(table)}")) or 0
     is_behind = highest > last or (highest == last and not is_called)
+    found.next_id[table] = highest + 1 if is_behind else last + is_called
     if used is None or column.is_identity or own is None:
         last, is_called = (highest, True) if is_behind else (last, is_called)
         plan.do(
@@ -128,4 +140,4 @@ def _number(found: Findings, plan: Plan, table: str) -> None:
     if own.split(".")[-1] != sequence:
         plan.do(f"rename sequence {own} to {sequence}", f"ALTER SEQUENCE {own} RENAME TO {sequence}")
     if is_behind:
-        plan.do(f"move {sequence} past {highest}", f"SELECT setval('{sequence}', {highest})")
+        plan.do(f"move {sequence} past {highest}", f"ALTER SEQUENCE {sequence} RESTART WITH {highest + 1}")

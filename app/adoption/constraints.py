@@ -39,8 +39,8 @@ def _primary_key(found: Findings, plan: Plan, table: str, columns: tuple[str, ..
     statements = []
     if existing is not None:
         users = [
-            other
-            for other, key in found.shape.references_to(found.tables[table].name)
+            key.table
+            for key in found.shape.references_to(found.tables[table].name)
             if key.referred_columns == existing.columns
         ]
         if table != "votes" or users:
@@ -51,6 +51,13 @@ def _primary_key(found: Findings, plan: Plan, table: str, columns: tuple[str, ..
             )
             return
         statements.append(f"ALTER TABLE {table} DROP CONSTRAINT {quoted(existing.name)}")
+        # Nothing fills them in new rows; until now the key required them.
+        theirs = [found.tables[table].columns[name] for name in existing.columns if name not in here]
+        statements += [
+            f"ALTER TABLE {table} ALTER {quoted(found.former.get((table, column.name), column.name))} DROP NOT NULL"
+            for column in theirs
+            if column.is_unfilled
+        ]
     elif table != "votes":
         key = quoted(here[0])
         repeated = found.connection.scalar(

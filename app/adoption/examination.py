@@ -4,7 +4,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from app.adoption import columns, constraints, names, rows, shape
+from app.adoption import choices as said
+from app.adoption import columns, constraints, flags, names, references, rows, shape
+from app.adoption.choices import Choices
 from app.adoption.plan import Findings, Plan
 from app.adoption.shape import Shape
 from app.adoption.target import TUTORIAL_HEAD
@@ -16,7 +18,13 @@ OLDEST_SERVER = 150_000
 OURS = "votes_posts_fkey"
 
 
-def examine(connection: Connection, time_zone: str = "UTC") -> Plan:
+def is_adopted(connection: Connection) -> bool:
+    """Return whether the tables are this project's already."""
+    here = shape.read(connection)
+    return _is_ours(here, _revisions(connection, here))
+
+
+def examine(connection: Connection, choices: Choices, time_zone: str = "UTC") -> Plan:
     """What there is to do. Times without a time zone are read as being in this one."""
     plan = Plan()
     lift_limit(connection, "LOCAL")  # Reading everything may take longer than a request.
@@ -37,17 +45,23 @@ def examine(connection: Connection, time_zone: str = "UTC") -> Plan:
             f"this release does not know migration {', '.join(revisions) or 'none'} of its own tables: update it"
         )
         return plan
-    found = Findings(connection, here, names.find_tables(here))
+    found = Findings(connection, here, names.find_tables(here, choices, plan))
+    said.check(found, choices, plan)
     if "posts" not in found.tables:
-        plan.refuse("there is no table posts; a new database needs only: alembic upgrade head")
+        plan.refuse(
+            "there is no table posts: --map TABLE=posts says which it is;"
+            " a new database needs only: alembic upgrade head"
+        )
         return plan
     _describe(found, plan, revisions)
     _refuse_what_would_break(found, plan)
-    names.match_columns(found, plan)
+    names.match_columns(found, choices, plan)
+    references.examine(found, choices, plan)
     names.rename(found, plan)
     columns.complete(found, plan, time_zone)
+    flags.ask(found, choices, plan)
     if not plan.refusals:  # Rows can be judged only where the columns are what they should be.
-        rows.mend(found, plan)
+        rows.mend(found, choices, plan)
         constraints.replace(found, plan)
     _stamp(plan, here, revisions)
     return plan
@@ -75,13 +89,6 @@ def _describe(found: Findings, plan: Plan, revisions: list[str]) -> None:
     known = {table.name for table in found.tables.values()} | {"alembic_version"}
     if others := sorted(set(found.shape.tables) - known):
         plan.note(f"not looked at, and kept: {', '.join(others)}")
-    for table in found.tables.values():
-        for other, key in found.shape.references_to(table.name):
-            if other not in known and key.on_delete not in "cnd":
-                plan.note(
-                    f"{other}.{key.columns[0]} refers to {table.name} and is not deleted with it: what it refers to"
-                    " cannot be deleted"
-                )
 
 
 def _refuse_what_would_break(found: Findings, plan: Plan) -> None:

@@ -1,54 +1,214 @@
 """Which of their tables and columns are which of ours; renaming these to our names, and others out of the way."""
 
-from collections.abc import Container
+import re
+from collections.abc import Collection, Container
 
+from app.adoption.choices import Choices
 from app.adoption.plan import Findings, Plan
 from app.adoption.shape import Column, Shape, Table, quoted
 from app.adoption.target import FIELDS, REFERENCES, Field, later_columns, taken_constraints, taken_relations
 
 # What `pg_class.relkind` is called in ALTER.
 KINDS = {"r": "TABLE", "p": "TABLE", "i": "INDEX", "S": "SEQUENCE", "v": "VIEW", "m": "MATERIALIZED VIEW"}
+# Text columns of accounts under other names than those in FIELDS.
+LIKE = {"email": r"e_?mail|^mail", "password": r"passw|pwd|^pass|^pw_?hash|^hash(ed)?$"}
+TEXT = re.compile(r"text|citext|character")
+# Where no column is known as the owner, a column with such a name may still be it.
+LIKE_OWNER = re.compile(r"author|owner|user|writer|creator|poster|account|member|person|_by$", re.IGNORECASE)
 
 
-def find_tables(shape: Shape) -> dict[str, Table]:
-    """The tutorial's tables, also where their names are singular or begin with a capital."""
-    found = {}
-    for name in FIELDS:
-        singular = name.removesuffix("s")
-        for other in (name, singular, name.capitalize(), singular.capitalize()):
-            if other in shape.tables:
-                found[name] = shape.tables[other]
-                break
-    return found
+def find_tables(here: Shape, choices: Choices, plan: Plan) -> dict[str, Table]:
+    """Find the tutorial's tables: as the operator says, by their usual names, by foreign keys, by their columns.
+
+    The people are those whom posts and votes refer to, whatever else is called `users`.
+    """
+    found: dict[str, Table] = {}
+    for name in ("posts", "votes", "users"):
+        table = choices.table(here, name) or _table_by_name(here, choices, name)
+        if table is not None:
+            found[name] = table
+    if "posts" in found and choices.table(here, "users") is None:
+        _find_people(here, choices, plan, found)
+    if "users" in found and "posts" in found and "votes" not in found:
+        _ask_for_votes(here, choices, plan, found)
+    return {name: found[name] for name in FIELDS if name in found}
 
 
-def match_columns(found: Findings, plan: Plan) -> None:
-    """Find the tutorial's columns by their name, another usual name, or the table that they refer to."""
-    for table_name, table in found.tables.items():
+def _table_by_name(here: Shape, choices: Choices, name: str) -> Table | None:
+    singular = name.removesuffix("s")
+    names = (name, singular, name.capitalize(), singular.capitalize())
+    return next((here.tables[other] for other in names if other in here.tables and other not in choices.tables), None)
+
+
+def _find_people(here: Shape, choices: Choices, plan: Plan, found: dict[str, Table]) -> None:
+    """Set `users` to the table of accounts, or refuse where it cannot be told."""
+    taken = {table.name for name, table in found.items() if name != "users"}
+    alike = {
+        table.name
+        for table in here.tables.values()
+        if table.name not in taken and table.name not in choices.tables and _has_people(table)
+    }
+    referred = _referred_people(choices, found, alike) - taken
+    named = found.get("users")
+    others = alike - {named.name} if named is not None else alike
+    hint = "--map TABLE=users says which it is, --map TABLE=ignore that one is not"
+    if len(referred) > 1:
+        plan.refuse(f"posts and votes refer to people in {' and in '.join(sorted(referred))}: {hint}")
+    elif referred:
+        (name,) = referred
+        if name not in here.tables:
+            plan.refuse(
+                f"the owners of posts are in {name}, in another schema: move it here (ALTER TABLE … SET SCHEMA)"
+            )
+            return
+        if named is not None and named.name in alike and named.name != name:
+            plan.refuse(f"posts and votes refer to people in {name}, and {named.name} has people too: {hint}")
+        found["users"] = here.tables[name]
+        if unknown := sorted(alike - {name} - ({named.name} if named else set())):
+            plan.note(f"{', '.join(unknown)}: kept, but people in there cannot sign in, as nothing refers to them")
+    elif others and (named is not None or len(others) > 1):
+        plan.refuse(f"people may be in {' or in '.join(sorted(alike | ({named.name} if named else set())))}: {hint}")
+    elif others:
+        found["users"] = here.tables[next(iter(others))]
+
+
+def _has_people(table: Table) -> bool:
+    return table.kind == "r" and all(
+        any(_is_like(column, field) for column in table.columns.values()) for field in ("email", "password")
+    )
+
+
+def _is_like(column: Column, field: str) -> bool:
+    return re.search(LIKE[field], column.name, re.IGNORECASE) is not None and TEXT.match(column.type) is not None
+
+
+def _referred_people(choices: Choices, found: dict[str, Table], alike: Collection[str]) -> set[str]:
+    """Return the tables that the owners of posts and the voters refer to."""
+    referred = set()
+    for name in ("posts", "votes"):
+        if name not in found:
+            continue
+        table = found[name]
+        (field,) = (field for field in FIELDS[name] if field.refers_to == "users")
+        keys = [key for key in table.of_kind("f") if len(key.columns) == 1 and key.referred]
+        said = [key for key in keys if choices.meaning(name, table, key.columns[0]) == field.name]
+        usual = [key for key in keys if key.columns[0] in {field.name, *field.also_called}]
+        referred |= {str(key.referred) for key in said or usual or [key for key in keys if key.referred in alike]}
+    return referred
+
+
+def _ask_for_votes(here: Shape, choices: Choices, plan: Plan, found: dict[str, Table]) -> None:
+    """Refuse where a table with one row for each person and post may have the votes."""
+    for table in here.tables.values():
+        keys = {key.columns: key.referred for key in table.of_kind("f") if len(key.columns) == 1}
+        pair = [columns for columns, referred in keys.items() if referred in {found["posts"].name, found["users"].name}]
+        is_unique = any(sorted(key.columns) == sorted(sum(pair, ())) for key in table.of_kind("p") + table.of_kind("u"))
+        if len(set(keys.values())) == len(pair) == 2 and is_unique and table.name not in choices.tables:
+            plan.refuse(
+                f"{table.name} may have the votes: --map {table.name}=votes takes them over,"
+                f" --map {table.name}=ignore leaves them"
+            )
+
+
+def match_columns(found: Findings, choices: Choices, plan: Plan) -> None:
+    """Find the tutorial's columns: as the operator says, by a usual name, or by the table that they refer to."""
+    for name, table in found.tables.items():
         matched: dict[str, Column] = {}
-        for field in FIELDS[table_name]:
-            column = _match(found, table, field, {column.name for column in matched.values()})
-            if column is not None:
-                matched[field.name] = column
+        found.columns[name] = matched
+        said = {column: meaning for column in table.columns if (meaning := choices.meaning(name, table, column))}
+        for field in FIELDS[name]:
+            free = {
+                column.name: column
+                for column in table.columns.values()
+                if said.get(column.name, field.name) == field.name and column not in matched.values()
+            }
+            mapped = [column for column in free if said.get(column) == field.name]
+            candidates = mapped or _candidates(found, table, field, free)
+            if len(candidates) > 1:
+                plan.refuse(
+                    f"{' or '.join(f'{table.name}.{column}' for column in candidates)} may be the {field.name}:"
+                    f" --map {table.name}.{candidates[0]}={field.name} says which it is"
+                )
+            if candidates:
+                matched[field.name] = free[candidates[0]]
             elif not field.may_be_missing:
-                plan.refuse(f"{table.name} has no column {field.name}, nor one that could be it: rename it to that")
-        found.columns[table_name] = matched
+                plan.refuse(
+                    f"{table.name} has no column {field.name}, nor one that could be it:"
+                    f" --map {table.name}.COLUMN={field.name} says which it is"
+                )
+        _check_keys(found, plan, name)
+    if "posts" in found.tables:
+        _ask_for_hidden_meaning(found, choices, plan)
 
 
-def _match(found: Findings, table: Table, field: Field, used: set[str]) -> Column | None:
-    names = [field.name, *field.also_called]
-    if field.refers_to in found.tables:
-        keys = [key for key in table.of_kind("f") if key.referred == found.tables[field.refers_to].name]
-        names += [key.columns[0] for key in keys if len({key.columns for key in keys}) == 1 == len(key.columns)]
-    return next((table.columns[name] for name in names if name in table.columns and name not in used), None)
+def _candidates(found: Findings, table: Table, field: Field, free: dict[str, Column]) -> list[str]:
+    """Return the columns that the field may be: one, or several if nothing tells which."""
+    names = [name for name in (field.name, *field.also_called) if name in free]
+    if field.refers_to is None:
+        if not names and field.name in LIKE:
+            return [name for name, column in free.items() if _is_like(column, field.name)]
+        if not names and field.name == "id" and table.primary_key and len(table.primary_key.columns) == 1:
+            return [name for name in table.primary_key.columns if name in free]
+        return names[:1]
+    single = [key for key in table.of_kind("f") if len(key.columns) == 1 and key.columns[0] in free]
+    people = found.tables.get(field.refers_to)
+    keyed = {key.columns[0] for key in single if people is not None and key.referred == people.name}
+    elsewhere = {key.columns[0] for key in single} - keyed
+    names = [name for name in names if name not in elsewhere]
+    if len(names) > 1 and (field.name in keyed or not keyed.intersection(names)):
+        return names[:1] if field.name in names else names
+    # An editor or a reviewer is a person too: an owner is required, or called like one.
+    likely = [name for name in sorted(keyed) if table.columns[name].is_required or LIKE_OWNER.search(name)]
+    return [name for name in names if name in keyed] or names or (likely if field.may_be_missing else sorted(keyed))
+
+
+def _check_keys(found: Findings, plan: Plan, name: str) -> None:
+    """Refuse keys that refer to another column than the id: their values name other rows."""
+    for field in FIELDS[name]:
+        if not (found.has(name, field.name) and field.refers_to and found.has(field.refers_to, "id")):
+            continue
+        column, wanted = found.columns[name][field.name].name, found.columns[field.refers_to]["id"].name
+        for key in found.tables[name].of_kind("f"):
+            if key.columns == (column,) and key.referred_columns != (wanted,):
+                plan.refuse(
+                    f"{name}.{column} refers to {key.referred}.{', '.join(key.referred_columns)}, not to its {wanted}:"
+                    " make it refer to that"
+                )
+
+
+def _ask_for_hidden_meaning(found: Findings, choices: Choices, plan: Plan) -> None:
+    """Refuse where posts seem to have no owner or no text, and a column of theirs may have it."""
+    table = found.tables["posts"]
+    if not found.count("posts", "true"):
+        return
+    used = {column.name for column in found.columns["posts"].values()}
+    people = found.tables["users"].name if "users" in found.tables else None
+    to_people = {key.columns[0] for key in table.of_kind("f") if key.referred == people}
+    keys = {key.columns[0] for key in table.of_kind("f")} - to_people
+    left = [
+        column
+        for column in table.columns.values()
+        if column.name not in used | keys and choices.meaning("posts", table, column.name) is None
+    ]
+    asked = {
+        "owner_id": [c.name for c in left if c.name in to_people or LIKE_OWNER.search(c.name)],
+        "content": [column.name for column in left if TEXT.match(column.type)],
+    }
+    for field, names in asked.items():
+        if names and not found.has("posts", field):
+            plan.refuse(
+                f"{table.name} has no column {field}, but {', '.join(names)}:"
+                f" --map {table.name}.{names[0]}={field} says that it is that, --map {table.name}.{names[0]}=ignore"
+                " that it is not"
+            )
 
 
 def rename(found: Findings, plan: Plan) -> None:
     """Free the names that we need, then give the tutorial's names."""
+    _free_relations(found, plan)
     for name, table in found.tables.items():
         if table.name != name:
             plan.do(f"rename table {table.name} to {name}", f"ALTER TABLE {quoted(table.name)} RENAME TO {name}")
-    _free_relations(found, plan)
     for name in found.tables:
         _free_columns(found, plan, name)
         _free_constraints(found, plan, name)
@@ -70,13 +230,14 @@ def _former(name: str, taken: Container[str], plan: Plan, what: str) -> str:
 
 def _free_relations(found: Findings, plan: Plan) -> None:
     handled = {table.name for table in found.tables.values()}
+    needed = taken_relations() | set(FIELDS)
     for table in found.tables.values():
         # These are renamed, replaced or kept where constraints and keys are looked after.
         handled |= {key.name for key in table.constraints if key.kind == "p" or key.columns == ("email",)}
         handled |= {str(column.sequence) for column in table.columns.values()}
         handled |= {f"{table.name}_id_seq" for column in table.columns.values() if column.is_identity}
     for name, kind in sorted(found.shape.relations.items()):
-        if name in taken_relations() and name not in handled:
+        if name in needed and name not in handled:
             former = _former(name, found.shape.relations, plan, "the name ")
             plan.do(
                 f"rename {KINDS.get(kind, 'TABLE').lower()} {name}, whose name is needed, to {former}",

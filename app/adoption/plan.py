@@ -19,6 +19,8 @@ class Plan:
     steps: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
+    # SQL conditions on `users`, with the columns' names after the steps: who may not sign in.
+    inactive: list[str] = field(default_factory=list)
 
     def do(self, what: str, *statements: str) -> None:
         self.steps.append((what, statements))
@@ -42,6 +44,8 @@ class Findings:
     tables: dict[str, Table]
     columns: dict[str, dict[str, Column]] = field(default_factory=dict)
     former: dict[tuple[str, str], str] = field(default_factory=dict)
+    # The next number of the sequence of each table's ids.
+    next_id: dict[str, int] = field(default_factory=dict)
 
     def name(self, table: str, column: str | None = None) -> str:
         """What the table, or the column, is called here, quoted."""

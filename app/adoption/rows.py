@@ -1,34 +1,39 @@
 """Rows that our constraints would refuse: mended where nothing is lost by it, else a reason to refuse."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 
 from sqlalchemy import text
 
+from app.adoption.choices import Choices
 from app.adoption.plan import Findings, Plan
 from app.adoption.shape import quoted
 from app.adoption.target import INTEGERS
 from app.schemas.types import canonical_email
 
-# Nobody can have registered it: `.invalid` is reserved for what does not exist.
+# `.invalid` is reserved for what does not exist.
 NOBODY = "nobody@adopted.invalid"
 LONGEST_TITLE = 100_000
 MOST_NAMED = 20
 READ_ROWS = 10_000
 # What descendants call a vote's direction: ours are only ever in favour.
 DIRECTIONS = ("dir", "vote_dir", "direction", "value", "vote", "upvote", "is_upvote")
+# The names of columns that may be one, if the votes differ in it.
+LIKE_DIRECTION = re.compile(r"dir|type|kind|value|vote|like|sign|score|weight|status|is_", re.IGNORECASE)
 BCRYPT = r"^\$2[aby]\$[0-9]{2}\$.{53}$"
 
 
-def mend(found: Findings, plan: Plan) -> None:
+def mend(found: Findings, choices: Choices, plan: Plan) -> None:
     """Look through the rows of the three tables."""
+    _require_people(found, plan)
     _ids(found, plan)
     if found.has("users", "email") and found.has("users", "id"):
         _addresses(found, plan)
-    if found.has("posts", "id"):
-        _owners(found, plan)
     if found.has("votes", "user_id") and found.has("votes", "post_id"):
-        _votes(found, plan)
+        _votes(found, choices, plan)
+    if found.has("posts", "id"):  # After the votes: the account that it makes may get the id of one that is gone.
+        _owners(found, plan)
     if found.has("users", "password"):
         column = found.name("users", "password")
         if odd := found.count("users", f"coalesce({column}, '') !~ '{BCRYPT}'"):
@@ -37,6 +42,18 @@ def mend(found: Findings, plan: Plan) -> None:
         title = found.name("posts", "title")
         if too_long := found.count("posts", f"length({title}) > {LONGEST_TITLE}"):
             plan.refuse(f"{too_long:,} posts have a title of more than {LONGEST_TITLE:,} characters: shorten it")
+
+
+def _require_people(found: Findings, plan: Plan) -> None:
+    """Refuse where posts and votes name people, and no table has them."""
+    if "users" in found.tables:
+        return
+    for table, column in (("posts", "owner_id"), ("votes", "user_id")):
+        if found.has(table, column) and found.count(table, f"{found.name(table, column)} IS NOT NULL"):
+            plan.refuse(
+                f"{table}.{found.columns[table][column].name} names people, but no table has an e-mail address and a"
+                " password for each: --map TABLE=users says which has them"
+            )
 
 
 def _ids(found: Findings, plan: Plan) -> None:
@@ -56,17 +73,25 @@ def _ids(found: Findings, plan: Plan) -> None:
 def _addresses(found: Findings, plan: Plan) -> None:
     """Accounts with one address, but for its case: one with content keeps it; of two with content, who could tell."""
     contested: dict[str, list[int]] = defaultdict(list)
+    without_at: list[int] = []
     seen: dict[str, int] = {}
     rows = found.connection.execute(
         text(f"SELECT {found.name('users', 'id')}, {found.name('users', 'email')} FROM {found.name('users')}"),
         execution_options={"yield_per": READ_ROWS},
     )
     for user_id, email in rows:
-        canonical = canonical_email(email or f"\n{user_id}")
+        canonical = canonical_email(email)
+        if "@" not in email:
+            without_at.append(user_id)
         first = seen.setdefault(canonical, user_id)
         if first != user_id:
             contested[canonical] = contested[canonical] or [first]
             contested[canonical].append(user_id)
+    if without_at:
+        plan.note(
+            f"{len(without_at):,} users have an e-mail address without @, with which they sign in as it is, but get no"
+            f" mail: {_some(sorted(without_at))}"
+        )
     if not contested:
         return
     busy = _with_content(found, [user_id for ids in contested.values() for user_id in ids])
@@ -102,18 +127,18 @@ def _some(numbers: Iterable[int]) -> str:
 def _with_content(found: Findings, ids: list[int]) -> set[int]:
     """Which of the users another row refers to: a post, a vote, or one of a table that we do not know."""
     references = {
-        (table, key.columns[0])
-        for table, key in found.shape.references_to(found.tables["users"].name)
+        (key.table, key.columns[0])
+        for key in found.shape.references_to(found.tables["users"].name)
         if len(key.columns) == 1
     }
     for table, column in (("posts", "owner_id"), ("votes", "user_id")):
         if found.has(table, column):
-            references.add((found.tables[table].name, found.columns[table][column].name))
+            references.add((found.name(table), found.columns[table][column].name))
     used: set[int] = set()
     for table, column in references:
         used |= set(
             found.connection.scalars(
-                text(f"SELECT DISTINCT {quoted(column)} FROM {quoted(table)} WHERE {quoted(column)} = ANY (:ids)"),
+                text(f"SELECT DISTINCT {quoted(column)} FROM {table} WHERE {quoted(column)} = ANY (:ids)"),
                 {"ids": ids},
             )
         )
@@ -121,24 +146,29 @@ def _with_content(found: Findings, ids: list[int]) -> set[int]:
 
 
 def _owners(found: Findings, plan: Plan) -> None:
-    """Posts that nobody, or nobody who is there, has written are kept, by an account that nobody can sign in to."""
-    if not found.has("posts", "owner_id"):
-        ownerless = found.count("posts", "true")
-    else:
-        ownerless = found.count("posts", f"NOT {_exists(found, 'users', 'posts', 'owner_id')}")
+    """Give posts whose owner is NULL or gone to an account that nobody can sign in to. `former_owners` keeps it."""
+    has_owner = found.has("posts", "owner_id")
+    ownerless = found.count("posts", f"NOT {_exists(found, 'users', 'posts', 'owner_id')}" if has_owner else "true")
     if ownerless:
+        if found.has("users", "email") and found.count("users", f"{found.name('users', 'email')} = '{NOBODY}'"):
+            plan.refuse(f"a user has the address {NOBODY}, which is needed for posts without an owner: change it")
+        if "former_owners" in found.shape.relations:
+            plan.refuse("there is a table former_owners already: rename it")
+        is_ownerless = "NOT EXISTS (SELECT FROM users WHERE users.id = posts.owner_id)"
+        keep = f"CREATE TABLE former_owners AS SELECT id AS post_id, owner_id FROM posts WHERE {is_ownerless}"
+        next_id = found.next_id.get("users")
         plan.do(
-            f"give {ownerless:,} posts without an owner to {NOBODY}, as whom nobody can sign in",
+            f"give {ownerless:,} posts without an owner to {NOBODY}, as whom nobody can sign in"
+            + ("; former_owners keeps who it was" if has_owner else ""),
+            *([keep] if has_owner else []),
+            # Unlike nextval, this is undone with the transaction.
+            *([f"ALTER SEQUENCE users_id_seq RESTART WITH {next_id}"] if next_id is not None else []),
             f"""
-                WITH nobody AS (
-                    INSERT INTO users (email, password) VALUES ('{NOBODY}', '')
-                    ON CONFLICT (email) DO UPDATE SET email = excluded.email RETURNING id
-                )
-                UPDATE posts SET owner_id = nobody.id FROM nobody
-                WHERE owner_id IS NULL OR NOT EXISTS (SELECT FROM users WHERE users.id = owner_id)
+                WITH nobody AS (INSERT INTO users (email, password) VALUES ('{NOBODY}', '') RETURNING id)
+                UPDATE posts SET owner_id = nobody.id FROM nobody WHERE {is_ownerless}
             """,
         )
-    if not found.has("posts", "owner_id") or not found.columns["posts"]["owner_id"].is_required:
+    if not has_owner or not found.columns["posts"]["owner_id"].is_required:
         plan.do("require posts.owner_id", "ALTER TABLE posts ALTER owner_id SET NOT NULL")
 
 
@@ -152,20 +182,36 @@ def _exists(found: Findings, referred: str, table: str, column: str) -> str:
     )
 
 
-def _votes(found: Findings, plan: Plan) -> None:
+def _votes(found: Findings, choices: Choices, plan: Plan) -> None:
     """Votes that cannot be: twice, without a user or post, not in favour. They are moved, so that nothing is lost."""
     conditions = {
         "of users or posts that are not there": (
             f"NOT {_exists(found, 'users', 'votes', 'user_id')} OR NOT {_exists(found, 'posts', 'votes', 'post_id')}",
-            "NOT EXISTS (SELECT FROM users WHERE users.id = user_id)"
-            " OR NOT EXISTS (SELECT FROM posts WHERE posts.id = post_id)",
+            "NOT EXISTS (SELECT FROM users WHERE users.id = votes.user_id)"
+            " OR NOT EXISTS (SELECT FROM posts WHERE posts.id = votes.post_id)",
         ),
     }
+    matched = {column.name for column in found.columns["votes"].values()}
     for name, column in found.tables["votes"].columns.items():
-        if name in DIRECTIONS and (column.type in INTEGERS or column.type == "boolean"):
-            zero = "0" if column.type in INTEGERS else "false"
-            against = f"coalesce({quoted(name)} <= {zero}, false)"
-            conditions["that are not in favour"] = (against, against)
+        meaning = choices.meaning("votes", found.tables["votes"], name)
+        option = f"--map {found.tables['votes'].name}.{name}"
+        if name in matched or meaning == "ignore":
+            continue
+        is_number = column.type in INTEGERS or column.type == "boolean"
+        if meaning != "direction" and not (name in DIRECTIONS and is_number):
+            differs = f"{quoted(name)}::text <> (SELECT min({quoted(name)}::text) FROM {found.name('votes')})"
+            if LIKE_DIRECTION.search(name) and found.count("votes", differs):
+                plan.refuse(
+                    f"votes.{name} may say which votes are against: {option}=direction takes those of 0, false or less"
+                    f" for that, {option}=ignore takes all for votes in favour"
+                )
+            continue
+        if not is_number:
+            plan.refuse(f"{option}=direction: its type is {column.type}, not integer or boolean")
+            continue
+        zero = "0" if column.type in INTEGERS else "false"
+        former = quoted(found.former.get(("votes", name), name))
+        conditions["that are not in favour"] = (f"{quoted(name)} <= {zero}", f"{former} <= {zero}")
     if not found.has("posts", "id") or not found.has("users", "id"):
         return
     keys = tuple(found.columns["votes"][name].name for name in ("user_id", "post_id"))

@@ -1,28 +1,52 @@
-"""Doing what the plan says, then migrating; under the migrations' lock, with a report of each step."""
+"""Adopting in one transaction: the plan's steps, then every migration. A dry run does the same and rolls back.
+
+So a dry run fails exactly where the run would, and a run that fails or is interrupted leaves the database as it was.
+The price: the tables are locked against everything from the beginning to the end.
+"""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from alembic.config import Config
-from sqlalchemy import URL, Connection, Engine, text
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import Script, ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 
 from alembic import command
 from app.adoption import names, shape
-from app.adoption.examination import examine
+from app.adoption.choices import Choices
+from app.adoption.examination import examine, is_adopted
 from app.adoption.plan import Plan
+from app.adoption.target import TUTORIAL_HEAD
+from app.models import Base
 from app.models.session import adopted_session_id
 from app.services.health import ALEMBIC_INI, MIGRATION_LOCK
 
 Report = Callable[[str], None]
-# What a migration adds and a descendant may have had already: (revision, table, column, kinds of type).
 POLL_SECONDS = 0.2
+CONNECT_TIMEOUT_SECONDS = 10
+# What uses the tables meanwhile stops the run, instead of having everything else wait behind it.
+LOCK_TIMEOUT = "1500ms"
+# What migrations do in batches or beside writers, in the one transaction that has the tables locked. The search column
+# of 0009 is filled by 0028: its first expression takes 10 s for a post of 40 KB like `a_a_a_…`, for words that 0024
+# replaces. 0028 fills in every post, so it need not compare what is there, which takes as long again.
+IN_ONE_TRANSACTION = (
+    (" CONCURRENTLY", ""),
+    ("COMMIT;", ""),
+    ("search IS DISTINCT FROM search_vector(title, content)", "true"),
+    ("to_tsvector('simple'::regconfig, title || ' ' || left(content, 40000))", "''::tsvector"),
+)
+# What a migration adds and a descendant may have had already: (revision, table, column, kinds of type).
 TIMES = ("timestamp", "date")
 CARRIED = (
-    ("0008", "users", "is_active", ("boolean",)),
     ("0008", "users", "username", ("character", "text", "citext")),
     ("0009", "posts", "updated_at", TIMES),
     ("0010", "votes", "created_at", TIMES),
@@ -34,11 +58,13 @@ CARRY_USERNAMES = """
         AND former_username ~ '^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$' AND former_username !~* '^user[0-9]+$'
         AND length(former_username) BETWEEN 3 AND 30
 """
-# Where sessions have both their ends. Nobody has one yet; and this revision goes through all numbers up to the highest.
+# Where users can be inactive.
+ACCOUNTS_REVISION = "0008"
+# Where sessions have both their ends.
 SESSIONS_REVISION = "0016"
 KEEP_SIGNED_IN = """
     INSERT INTO sessions (id, user_id, expires_at, ends_at, user_agent)
-    SELECT :first + id, id, now() + :lifetime, now() + :lifetime, :user_agent FROM users
+    SELECT :first + id, id, now() + :lifetime, now() + :lifetime, :user_agent FROM users WHERE is_active
 """
 
 
@@ -46,48 +72,78 @@ class CannotAdopt(Exception):
     """The database was not adopted. The message is one line."""
 
 
-def look(engine: Engine, time_zone: str = "UTC") -> Plan:
-    """Examine the database, in a transaction that cannot write, when nobody migrates it: the catalogue keeps still.
-
-    As the migrations do, it asks for the lock again and again: who waits for it holds a snapshot, for which
-    CREATE INDEX CONCURRENTLY in the other run would wait.
-    """
+def look(engine: Engine, choices: Choices | None = None, time_zone: str = "UTC") -> Plan:
+    """Examine the database in a read-only transaction, while no migration runs, so that the catalogue keeps still."""
     while True:
         with engine.begin() as connection:
             connection.exec_driver_sql("SET TRANSACTION READ ONLY")
             if connection.scalar(text("SELECT pg_try_advisory_xact_lock_shared(:key)"), {"key": MIGRATION_LOCK}):
-                return examine(connection, time_zone)
+                return examine(connection, choices or Choices(), time_zone)
+        # Poll, because a statement that waits holds a snapshot, for which CREATE INDEX CONCURRENTLY would wait.
         time.sleep(POLL_SECONDS)
 
 
-def adopt(url: URL, report: Report, *, tokens_live: timedelta, time_zone: str = "UTC") -> None:
-    """Adopt the database, or go on where a run was broken off. Raises `CannotAdopt`.
+def adopt(
+    url: URL,
+    report: Report,
+    *,
+    tokens_live: timedelta,
+    choices: Choices | None = None,
+    time_zone: str = "UTC",
+    is_dry_run: bool = False,
+) -> None:
+    """Adopt the database whole, or not at all. Raises `CannotAdopt`.
 
-    The first part is one transaction; then every migration is one. `report` is told of each that is done. Tokens that
-    were given until now are accepted for so long.
+    `report` is called after each step. Tokens that were issued until now are accepted for `tokens_live`. A dry run does
+    everything and rolls it back. A database that is adopted already is only migrated.
     """
-    config = Config(ALEMBIC_INI)
-    config.attributes |= {
-        "url": url,
-        "configure_logging": False,
-        "prepare": partial(_prepare, report=report, time_zone=time_zone),
-        "on_version_apply": partial(_after_migration, report=report, tokens_live=tokens_live, time_zone=time_zone),
-    }
+    connect_args = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "client_encoding": "utf8"}
+    engine = create_engine(url, poolclass=NullPool, connect_args=connect_args)
+    adoption = _Adoption(choices or Choices(), report, tokens_live, time_zone)
     try:
-        command.upgrade(config, "head")
-    except DBAPIError as error:
+        while True:
+            with engine.connect() as connection, connection.begin() as transaction:
+                if connection.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}):
+                    is_new = adoption.run(connection)
+                    if is_dry_run:
+                        transaction.rollback()
+                    break
+            time.sleep(POLL_SECONDS)
+        if not is_new and not is_dry_run:
+            config = Config(ALEMBIC_INI)
+            config.attributes |= {"url": url, "configure_logging": False}
+            command.upgrade(config, "head")
+    except (DBAPIError, CommandError) as error:
         # The lines after the first may quote what is in rows.
-        reason = str(error.orig).strip().splitlines()[0]
-        raise CannotAdopt(f"{reason}; that step changed nothing: mend it and run this again") from None
+        reason = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()[0]
+        raise CannotAdopt(f"{reason}; nothing was changed: mend it and run this again") from None
 
 
-def _prepare(connection: Connection, report: Report, time_zone: str) -> None:
-    with connection.begin():
-        if tables := names.find_tables(shape.read(connection)).values():
-            # Whoever writes meanwhile would write what has not been looked at.
-            locked = ", ".join(shape.quoted(table.name) for table in tables)
+class _InOneTransaction(MigrationContext):
+    """Where migrations find no transaction of their own to leave."""
+
+    @contextmanager
+    def autocommit_block(self) -> Iterator[None]:
+        yield
+
+
+class _Adoption:
+    def __init__(self, choices: Choices, report: Report, tokens_live: timedelta, time_zone: str) -> None:
+        self.choices = choices
+        self.report = report
+        self.tokens_live = tokens_live
+        self.time_zone = time_zone
+
+    def run(self, connection: Connection) -> bool:
+        """Do everything in the connection's transaction; return False for a database that is adopted already."""
+        if is_adopted(connection):  # Its tables are in use: they are not locked.
+            return False
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        tables = names.find_tables(shape.read(connection), self.choices, Plan()).values()
+        if locked := ", ".join(shape.quoted(table.name) for table in tables if table.kind in "rp"):
+            # What is written meanwhile would not have been examined.
             connection.exec_driver_sql(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE")
-        plan = examine(connection, time_zone)
+        plan = examine(connection, self.choices, self.time_zone)
         if plan.refusals:
             raise CannotAdopt(plan.refusals[0])
         connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
@@ -95,24 +151,54 @@ def _prepare(connection: Connection, report: Report, time_zone: str) -> None:
             for statement in statements:
                 # A name may hold a `%`, which is no parameter's.
                 connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
-            report(what)
+            self.report(what)
+        self._migrate(connection, plan)
+        return True
+
+    def _migrate(self, connection: Connection, plan: Plan) -> None:
+        config = Config(ALEMBIC_INI)
+        scripts = ScriptDirectory.from_config(config)
+        context = _InOneTransaction(connection.dialect, connection, {"target_metadata": Base.metadata})
+        with EnvironmentContext(config, scripts), Operations.context(context):
+            for script in reversed(list(scripts.iterate_revisions("head", TUTORIAL_HEAD))):
+                event.listen(connection, "before_cursor_execute", _put_in_one_transaction, retval=True)
+                script.module.upgrade()
+                event.remove(connection, "before_cursor_execute", _put_in_one_transaction)
+                self._after_migration(connection, plan, script)
+        version = {"revision": scripts.get_current_head()}
+        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), version)
+
+    def _after_migration(self, connection: Connection, plan: Plan, script: Script) -> None:
+        """Take over what a column of the same name held, who may not sign in, and who is signed in."""
+        for revision, table, column, types in CARRIED:
+            if script.revision != revision:
+                continue
+            former = shape.read(connection).tables[table].columns.get(f"former_{column}")
+            if former is not None and former.type.startswith(types):
+                connection.exec_driver_sql(_carry(table, column, former.type, self.time_zone))
+        if script.revision == ACCOUNTS_REVISION and plan.inactive:
+            condition = " OR ".join(f"({each})" for each in plan.inactive)
+            connection.exec_driver_sql(
+                f"UPDATE users SET is_active = false WHERE {condition}", execution_options={"no_parameters": True}
+            )
+        if script.revision == SESSIONS_REVISION:
+            connection.execute(
+                text(KEEP_SIGNED_IN),
+                {
+                    "first": adopted_session_id(0),
+                    "lifetime": self.tokens_live,
+                    "user_agent": "signed in before the adoption",
+                },
+            )
+        self.report(f"migration {script.revision}: {(script.doc or '').splitlines()[0]}")
 
 
-def _after_migration(*, ctx: Any, step: Any, report: Report, tokens_live: timedelta, time_zone: str, **_: Any) -> None:
-    """In the migration's own transaction: take over what a column of the same name held, and who is signed in."""
-    connection: Connection = ctx.connection
-    for revision, table, column, types in CARRIED:
-        if step.up_revision_id != revision:
-            continue
-        former = shape.read(connection).tables[table].columns.get(f"former_{column}")
-        if former is not None and former.type.startswith(types):
-            connection.exec_driver_sql(_carry(table, column, former.type, time_zone))
-    if step.up_revision_id == SESSIONS_REVISION:
-        connection.execute(
-            text(KEEP_SIGNED_IN),
-            {"first": adopted_session_id(0), "lifetime": tokens_live, "user_agent": "signed in before the adoption"},
-        )
-    report(f"migration {step.up_revision_id}: {step.up_revision.doc.splitlines()[0]}")
+def _put_in_one_transaction(
+    _connection: Connection, _cursor: Any, statement: str, parameters: Any, *_: Any
+) -> tuple[str, Any]:
+    for apart, together in IN_ONE_TRANSACTION:
+        statement = statement.replace(apart, together)
+    return statement, parameters
 
 
 def _carry(table: str, column: str, found: str, time_zone: str) -> str:

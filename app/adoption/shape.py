@@ -21,6 +21,11 @@ class Column:
     default: str | None
 
     @property
+    def is_unfilled(self) -> bool:
+        """Whether each new row must bring a value of its own."""
+        return self.is_required and self.default is None and not self.is_identity and not self.is_generated
+
+    @property
     def sequence(self) -> str | None:
         """What its default takes numbers from, quoted where it needs to be."""
         is_numbered = self.default is not None and self.default.startswith("nextval('")
@@ -29,15 +34,21 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A primary key (p), unique (u), foreign key (f) or check (c) constraint. `on_delete` is c for CASCADE."""
+    """A primary key (p), unique (u), foreign key (f) or check (c) constraint. `on_delete` is c for CASCADE.
+
+    `table` is the name of its table in SQL, with the schema if that is another one. `referred` is the name of a table
+    in this schema, or `schema.table`. `definition` is what follows ADD CONSTRAINT and the name.
+    """
 
     name: str
+    table: str
     kind: str
     columns: tuple[str, ...]
     referred: str | None
     referred_columns: tuple[str, ...]
     on_delete: str
     is_plain: bool
+    definition: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +73,19 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The tables by name; and every name that tables, indexes, sequences and views have, with its kind."""
+    """The tables by name; and every name that tables, indexes, sequences and views have, with its kind.
+
+    `outside` has the foreign keys from other schemas to tables of this one.
+    """
 
     tables: dict[str, Table]
     relations: dict[str, str]
+    outside: list[Constraint]
 
-    def references_to(self, table: str) -> list[tuple[str, Constraint]]:
-        """The foreign keys to the table, with the tables they are on."""
-        return [
-            (other.name, key) for other in self.tables.values() for key in other.of_kind("f") if key.referred == table
-        ]
+    def references_to(self, table: str) -> list[Constraint]:
+        """Return the foreign keys to the table."""
+        inside = [key for other in self.tables.values() for key in other.of_kind("f")]
+        return [key for key in inside + self.outside if key.referred == table]
 
 
 _RELATIONS = "SELECT relname, relkind FROM pg_class WHERE relnamespace = current_schema()::regnamespace"
@@ -98,7 +112,10 @@ _COLUMNS = """
     ORDER BY attrelid, attnum
 """
 _CONSTRAINTS = """
-    SELECT own.relname AS table_name, conname AS name, contype AS kind, referred.relname AS referred,
+    SELECT own.relname AS table_name, conname AS name, contype AS kind, conrelid::regclass::text AS sql_name,
+        own.relnamespace <> current_schema()::regnamespace AS is_outside,
+        CASE WHEN referred.relnamespace = current_schema()::regnamespace THEN referred.relname::text
+            ELSE confrelid::regclass::text END AS referred,
         ARRAY(
             SELECT attname::text FROM unnest(conkey) WITH ORDINALITY AS part (attnum, place)
             JOIN pg_attribute USING (attnum) WHERE attrelid = conrelid ORDER BY place
@@ -107,10 +124,13 @@ _CONSTRAINTS = """
             SELECT attname::text FROM unnest(confkey) WITH ORDINALITY AS part (attnum, place)
             JOIN pg_attribute USING (attnum) WHERE attrelid = confrelid ORDER BY place
         ) AS referred_columns,
-        confdeltype AS on_delete, convalidated AND NOT condeferrable AS is_plain
+        confdeltype AS on_delete, convalidated AND NOT condeferrable AS is_plain,
+        pg_get_constraintdef(pg_constraint.oid) AS definition
     FROM pg_constraint JOIN pg_class AS own ON own.oid = conrelid
     LEFT JOIN pg_class AS referred ON referred.oid = confrelid
-    WHERE own.relnamespace = current_schema()::regnamespace AND contype IN ('p', 'u', 'f', 'c')
+    WHERE contype IN ('p', 'u', 'f', 'c') AND conparentid = 0 AND current_schema()::regnamespace IN (
+        own.relnamespace, referred.relnamespace
+    )
     ORDER BY conname
 """
 
@@ -125,12 +145,14 @@ def read(connection: Connection) -> Shape:
         tables[row.table_name].columns[row.name] = Column(
             row.name, row.type, row.is_required, row.is_identity, row.is_generated, row.default
         )
+    outside: list[Constraint] = []
     for row in connection.execute(text(_CONSTRAINTS)):
-        tables[row.table_name].constraints.append(
+        constraints = outside if row.is_outside else tables[row.table_name].constraints
+        constraints.append(
             Constraint(
-                row.name, row.kind, tuple(row.columns), row.referred, tuple(row.referred_columns), row.on_delete,
-                row.is_plain,
+                row.name, row.sql_name, row.kind, tuple(row.columns), row.referred, tuple(row.referred_columns),
+                row.on_delete, row.is_plain, row.definition,
             )
         )  # fmt: skip
     relations: dict[str, str] = {row.relname: row.relkind for row in connection.execute(text(_RELATIONS))}
-    return Shape(tables, relations)
+    return Shape(tables, relations, outside)

@@ -33,7 +33,7 @@ class Field:
 FIELDS: dict[str, tuple[Field, ...]] = {
     "users": (
         Field("id", "key", ("user_id", "userid")),
-        Field("email", "text", ("email_address", "mail")),
+        Field("email", "text", ("email_address", "mail", "user_email")),
         Field("password", "text", ("hashed_password", "password_hash", "passwd"), fill="''"),
         Field("created_at", "time", ("created_on", "created", "time"), "now()", "now()", may_be_missing=True),
     ),
@@ -43,10 +43,16 @@ FIELDS: dict[str, tuple[Field, ...]] = {
         Field("content", "text", ("body", "text"), "''", may_be_missing=True),
         Field("published", "flag", ("is_published",), "true", "true", may_be_missing=True),
         Field("created_at", "time", ("created_on", "created", "time"), "now()", "now()", may_be_missing=True),
-        Field("owner_id", "key", ("user_id", "author_id", "creator_id"), may_be_missing=True, refers_to="users"),
+        Field(
+            "owner_id",
+            "key",
+            ("user_id", "author_id", "creator_id", "account_id", "userid", "created_by"),
+            may_be_missing=True,
+            refers_to="users",
+        ),
     ),
     "votes": (
-        Field("user_id", "key", ("voter_id", "owner_id", "userid"), refers_to="users"),
+        Field("user_id", "key", ("voter_id", "owner_id", "userid", "account_id", "author_id"), refers_to="users"),
         Field("post_id", "key", ("postid",), refers_to="posts"),
     ),
 }

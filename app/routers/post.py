@@ -18,6 +18,7 @@ from app.errors import (
     PostNotFound,
     PreconditionFailed,
     QuotaExceeded,
+    StillReferenced,
 )
 from app.hot import HotRoute
 from app.models.post import FIRST_VERSION
@@ -157,7 +158,7 @@ def change_post(
     return _changed(post.change(db, caller, post_id, wanted, expected_versions(if_match)), response)
 
 
-@router.delete("/{id}", status_code=204, responses=responses(*CHANGE_ERRORS))
+@router.delete("/{id}", status_code=204, responses=responses(*CHANGE_ERRORS, StillReferenced))
 def delete_post(post_id: PostId, caller: ScopedUser, db: SessionDep, if_match: IfMatch = None) -> None:
     """Delete your post. Moderators can delete every post."""
     post.remove(db, caller, post_id, expected_versions(if_match))

@@ -19,6 +19,7 @@ from app.errors import (
     NotAuthenticated,
     NotAuthorized,
     Overloaded,
+    StillReferenced,
     TooManyTries,
     UsernameTaken,
     UserNotFound,
@@ -177,13 +178,17 @@ async def change_user(
     return await _change(request, token, user_id, wanted)
 
 
-@router.delete("/me", status_code=204, responses=responses(NotAuthenticated, LastAdmin))
+@router.delete("/me", status_code=204, responses=responses(NotAuthenticated, LastAdmin, StillReferenced))
 def delete_me(caller: CurrentUser, db: SessionDep) -> None:
     """Delete your account. This deletes its posts, votes and sessions, too."""
     user.remove(db, caller, caller.id)
 
 
-@router.delete("/{id}", status_code=204, responses=responses(NotAuthenticated, NotAuthorized, UserNotFound, LastAdmin))
+@router.delete(
+    "/{id}",
+    status_code=204,
+    responses=responses(NotAuthenticated, NotAuthorized, UserNotFound, LastAdmin, StillReferenced),
+)
 def delete_user(user_id: Annotated[Id, Path(alias="id")], caller: CurrentUser, db: SessionDep) -> None:
     """Delete an account. This deletes its posts, votes and sessions, too.
 

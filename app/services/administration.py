@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from app import audit, deletions, models
@@ -17,7 +17,10 @@ def find(db: Session, name: str) -> models.User | None:
     by_username = func.lower(models.User.username.collate("C")) == name.lower()
     return db.scalar(
         select(models.User)
-        .where(by_email if "@" in name else by_username, ~models.User.is_deleted)
+        # Addresses without @ are those of adopted databases.
+        .where(by_email if "@" in name else or_(by_email, by_username), ~models.User.is_deleted)
+        .order_by(by_email.desc())
+        .limit(1)
         .with_for_update(key_share=True)
     )
 

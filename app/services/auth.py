@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app import audit, limits, models, passwords
@@ -154,17 +154,17 @@ def _end_least_recently_used(db: Session, opened: models.Session) -> None:
         audit.record(db, Event.SESSION_ENDED, opened.user_id, session_id=ended, reason="max_sessions")
 
 
-def _lookup_key(name: str) -> str:
-    """One for all spellings of a name."""
-    # A username is ASCII and has no @; an e-mail address has one: no name can mean two people.
-    return canonical_email(name) if "@" in name else name.lower()
-
-
 def _find(db: Session, name: str) -> models.User | None:
+    """Return the account with this e-mail address or username.
+
+    A username has no @. A new address has one, but an adopted database may hold addresses without. Of two accounts the
+    one with the address is meant: it was there first, and no account can sign up with such an address.
+    """
     if "\0" in name or is_placeholder_email(name):
         return None
-    key = _lookup_key(name)
-    is_theirs = (
-        models.User.email_canonical == key if "@" in name else func.lower(models.User.username.collate("C")) == key
-    )
-    return db.scalar(select(models.User).where(is_theirs, ~models.User.is_deleted))
+    by_address = models.User.email_canonical == canonical_email(name)
+    is_theirs = by_address
+    if "@" not in name:
+        is_theirs = or_(by_address, func.lower(models.User.username.collate("C")) == name.lower())
+    found = select(models.User).where(is_theirs, ~models.User.is_deleted)
+    return db.scalar(found.order_by(by_address.desc()).limit(1))

@@ -4,6 +4,9 @@ Each batch is a transaction of its own, and locks what voters lock in their orde
 size follows from how long the last one took, and a pause as long as the batch comes after it: so voters wait for one
 batch at most. Two processes do not work at one account at the same time. Nothing is remembered but in the database: a
 process that dies leaves its last batch undone, and the next one goes on.
+
+An adopted database may have tables whose foreign keys forbid a deletion. What is marked stays deleted for every
+request, the log and `python -m app doctor` name the key, and the rows are tried again every hour.
 """
 
 import logging
@@ -11,13 +14,16 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, any_, bindparam, delete, exists, func, select, tuple_
+from sqlalchemy import Connection, any_, bindparam, delete, exists, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
+from sqlalchemy.exc import IntegrityError
 
 from app.database import writing
 from app.models import Deletion, IdempotencyKey, Post, PostStats, SecurityEvent, Session, User, Vote
+from app.models.references import broken_reference
 
 logger = logging.getLogger("app")
 
@@ -31,6 +37,8 @@ TURN_SECONDS = 1.0
 # Deleting a post costs about as much as deleting so many votes.
 POST_ROWS = 10
 MAX_ACCOUNTS = 1_000
+RETRY_BLOCKED_AFTER = timedelta(hours=1)
+_IS_DUE = or_(Deletion.blocked_at.is_(None), Deletion.blocked_at < func.now() - RETRY_BLOCKED_AFTER)
 
 
 @dataclass(slots=True)
@@ -64,9 +72,9 @@ class _Step(NamedTuple):
 
 
 def is_requested() -> bool:
-    """Return whether there is anything to remove."""
+    """Return whether there is anything to remove now."""
     with writing() as connection:
-        return bool(connection.scalar(select(exists(select(Deletion.user_id)))))
+        return bool(connection.scalar(select(exists(select(Deletion.user_id).where(_IS_DUE)))))
 
 
 def work(is_stopping: Callable[[], bool] = lambda: False, max_seconds: float = math.inf) -> int:
@@ -85,7 +93,14 @@ def work(is_stopping: Callable[[], bool] = lambda: False, max_seconds: float = m
                 if is_stopping() or time.monotonic() > over_at:
                     return finished_count
                 began_at = time.monotonic()
-                is_finished = _remove_batch(user_id, mine)
+                try:
+                    is_finished = _remove_batch(user_id, mine)
+                except IntegrityError as error:
+                    if (reference := broken_reference(error)) is None:
+                        raise
+                    _postpone(user_id, reference)
+                    del progress[user_id]
+                    break
                 seconds = time.monotonic() - began_at
                 mine.adapt(seconds)
                 time.sleep(seconds)
@@ -99,8 +114,17 @@ def work(is_stopping: Callable[[], bool] = lambda: False, max_seconds: float = m
 def _requested() -> Sequence[int]:
     with writing() as connection:
         return connection.scalars(
-            select(Deletion.user_id).order_by(Deletion.requested_at, Deletion.user_id).limit(MAX_ACCOUNTS)
+            select(Deletion.user_id)
+            .where(_IS_DUE)
+            .order_by(Deletion.requested_at, Deletion.user_id)
+            .limit(MAX_ACCOUNTS)
         ).all()
+
+
+def _postpone(user_id: int, reference: str) -> None:
+    with writing() as connection:
+        connection.execute(update(Deletion).where(Deletion.user_id == user_id).values(blocked_at=func.now()))
+    logger.warning("deletion blocked user_id=%d foreign_key=%s; python -m app doctor says more", user_id, reference)
 
 
 def _remove_batch(user_id: int, progress: _Progress) -> bool:

@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import bcrypt
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
+from app.services import administration
 from tests.fixtures import PASSWORD, Person
 
 BCRYPT = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
@@ -133,3 +135,26 @@ def test_a_walk_meets_each_row_once_whose_time_python_cannot_hold(
     assert sorted(ahead) == posts
     # The second walk begins at the page before the last.
     assert behind == ahead[-2::-1]
+
+
+def test_adopted_address_without_an_at_sign_signs_in_before_a_username_of_the_same_letters(
+    client: TestClient, make_person: Callable[..., Person], database: Engine
+) -> None:
+    adopted = make_person(email="Bob the Builder")
+    make_person(email="Robert")
+    make_person(username="robert")
+
+    for name in ("Bob the Builder", "bob the builder"):
+        signed_in = client.post("/login", data={"username": name, "password": PASSWORD})
+        assert signed_in.status_code == 200
+        headers = {"Authorization": f"Bearer {signed_in.json()['access_token']}"}
+        assert client.get("/users/me", headers=headers).json()["id"] == adopted.id
+    with Session(database) as db:
+        robert = administration.find(db, "robert")
+        assert robert is not None
+        assert robert.email == "Robert"
+    headers["Authorization"] = (
+        f"Bearer {client.post('/login', data={'username': 'robert', 'password': PASSWORD}).json()['access_token']}"
+    )
+    assert client.get("/users/me", headers=headers).json()["email"] == "Robert"
+    assert client.post("/login", data={"username": "bob", "password": PASSWORD}).status_code == 403

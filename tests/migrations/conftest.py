@@ -4,16 +4,19 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from alembic.autogenerate import compare_metadata
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
+from app.models import Base
 from tests.conftest import administration
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -100,6 +103,27 @@ def version(connection: Connection) -> str | None:
     """The revision that the database says it is at."""
     found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
     return found
+
+
+def contents(connection: Connection) -> Mapping[str, Sequence[str]]:
+    """Every row of every table, as text."""
+    tables = connection.scalars(
+        text("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'")
+    ).all()
+    return {
+        table: connection.scalars(text(f'SELECT t::text FROM "{table}" AS t ORDER BY 1')).all()
+        for table in sorted(tables)
+    }
+
+
+def drift(connection: Connection) -> list[str]:
+    """What `alembic check` would say, but for what is theirs: things that are there and not in the models."""
+    context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+    return [
+        str(difference)
+        for difference in compare_metadata(context, Base.metadata)
+        if not str(difference[0]).startswith("remove_")
+    ]
 
 
 def revisions() -> list[str]:

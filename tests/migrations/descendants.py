@@ -169,6 +169,8 @@ DESCENDANTS = {
     "grown on": GROWN_ON,
     "half way": HALF_WAY,
 }
+# What the operator has to say of them.
+MAPS = {"by sqlmodel": ("User.is_active=inactive",)}
 
 
 def make(connection: Connection, statements: str) -> None:

@@ -1,72 +1,48 @@
 """`python -m app adopt`: databases of differently grown descendants, taken over with what is in them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy import URL, Connection, Engine, text
 
 from app import adoption, passwords
-from app.models import Base
 from tests.migrations import descendants
-from tests.migrations.conftest import revisions, version
+from tests.migrations.conftest import contents, drift, revisions, version
 from tests.races.conftest import wrong_counts
 
 HEAD = revisions()[-1]
 
 
-def adopt(url: URL) -> list[str]:
+def adopt(url: URL, *maps: str, on_delete: Sequence[str] = (), is_dry_run: bool = False) -> list[str]:
     """Adopt the database, and return what was reported."""
     said: list[str] = []
-    adoption.adopt(url, said.append, tokens_live=timedelta(minutes=30))
+    choices = adoption.Choices.parse(maps, on_delete)
+    adoption.adopt(url, said.append, tokens_live=timedelta(minutes=30), choices=choices, is_dry_run=is_dry_run)
     return said
 
 
-def examine(engine: Engine) -> adoption.Plan:
+def examine(engine: Engine, *maps: str, on_delete: Sequence[str] = ()) -> adoption.Plan:
     """Examine the database, which changes nothing."""
-    return adoption.look(engine)
+    return adoption.look(engine, adoption.Choices.parse(maps, on_delete))
 
 
 def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in connection.execute(text(query))]
 
 
-def contents(connection: Connection) -> Mapping[str, Sequence[str]]:
-    """Every row of every table, as text."""
-    tables = connection.scalars(
-        text("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'")
-    ).all()
-    return {
-        table: connection.scalars(text(f'SELECT t::text FROM "{table}" AS t ORDER BY 1')).all()
-        for table in sorted(tables)
-    }
-
-
-def drift(connection: Connection) -> list[str]:
-    """What `alembic check` would say, but for what is theirs: things that are there and not in the models."""
-    context = MigrationContext.configure(connection, opts={"compare_server_default": True})
-    return [
-        str(difference)
-        for difference in compare_metadata(context, Base.metadata)
-        if not str(difference[0]).startswith("remove_")
-    ]
-
-
 @pytest.fixture(params=descendants.DESCENDANTS)
-def descendant(request: pytest.FixtureRequest, looking: Connection) -> str:
-    """A database of each of the descendants; its name."""
+def descendant(request: pytest.FixtureRequest, looking: Connection) -> Sequence[str]:
+    """A database of each of the descendants; the options that it needs."""
     descendants.make(looking, descendants.DESCENDANTS[request.param])
-    return str(request.param)
+    return descendants.MAPS.get(request.param, ())
 
 
-@pytest.mark.usefixtures("descendant")
 def test_adopted_database_has_the_tables_of_the_models_and_counts_that_equal_rows(
-    url: URL, looking: Connection
+    descendant: Sequence[str], url: URL, looking: Connection
 ) -> None:
-    adopt(url)
+    adopt(url, *descendant)
 
     assert version(looking) == HEAD
     assert drift(looking) == []
@@ -74,9 +50,10 @@ def test_adopted_database_has_the_tables_of_the_models_and_counts_that_equal_row
     assert looking.scalar(text("SELECT count(*) FROM posts")) > 0
 
 
-@pytest.mark.usefixtures("descendant")
-def test_adopting_again_changes_nothing(url: URL, engine: Engine, looking: Connection) -> None:
-    adopt(url)
+def test_adopting_again_changes_nothing(
+    descendant: Sequence[str], url: URL, engine: Engine, looking: Connection
+) -> None:
+    adopt(url, *descendant)
     before = contents(looking)
 
     assert adopt(url) == []
@@ -85,24 +62,24 @@ def test_adopting_again_changes_nothing(url: URL, engine: Engine, looking: Conne
     assert examine(engine).is_adopted
 
 
-@pytest.mark.usefixtures("descendant")
-def test_examining_changes_nothing(engine: Engine, looking: Connection) -> None:
+def test_examining_changes_nothing(descendant: Sequence[str], engine: Engine, looking: Connection) -> None:
     before = contents(looking)
 
-    plan = examine(engine)
+    plan = examine(engine, *descendant)
 
     assert plan.refusals == []
     assert plan.steps != []
     assert contents(looking) == before
 
 
-@pytest.mark.usefixtures("descendant")
-def test_new_rows_can_be_written_and_their_ids_follow_the_old(url: URL, looking: Connection) -> None:
+def test_new_rows_can_be_written_and_their_ids_follow_the_old(
+    descendant: Sequence[str], url: URL, looking: Connection
+) -> None:
     highest = {
         table: looking.scalar(text(f'SELECT max({key}) FROM "{name}"'))
         for table, name, key in looking_for_keys(looking)
     }
-    adopt(url)
+    adopt(url, *descendant)
 
     user = looking.scalar(
         text("INSERT INTO users (email, email_canonical, password_hash) VALUES ('n', 'n', '') RETURNING id")
@@ -127,9 +104,8 @@ def looking_for_keys(connection: Connection) -> list[tuple[str, str, str]]:
     return [(name.lower().rstrip("s") + "s", name, column) for name, column in found]
 
 
-@pytest.mark.usefixtures("descendant")
-def test_everybody_with_a_password_keeps_it(url: URL, looking: Connection) -> None:
-    adopt(url)
+def test_everybody_with_a_password_keeps_it(descendant: Sequence[str], url: URL, looking: Connection) -> None:
+    adopt(url, *descendant)
 
     hashes = looking.scalars(text("SELECT password_hash FROM users WHERE password_hash <> ''")).all()
     assert [passwords.verify(descendants.PASSWORD, each)[0] for each in hashes] == [True] * len(hashes)
@@ -244,7 +220,7 @@ def test_votes_that_cannot_be_are_moved_and_none_is_lost(url: URL, looking: Conn
 def test_names_that_we_need_keep_their_values_and_what_they_say_is_taken_over(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.BY_SQLMODEL)
 
-    adopt(url)
+    adopt(url, *descendants.MAPS["by sqlmodel"])
 
     assert rows(looking, "SELECT id, username, former_username, role, is_active FROM users ORDER BY id") == [
         (1, "ada", "ada", "user", True),
@@ -261,7 +237,8 @@ def test_names_that_we_need_keep_their_values_and_what_they_say_is_taken_over(ur
 def test_times_without_a_zone_are_read_as_asked(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.BY_SQLMODEL)
 
-    adoption.adopt(url, lambda _: None, tokens_live=timedelta(minutes=30), time_zone="Asia/Tokyo")
+    choices = adoption.Choices.parse(descendants.MAPS["by sqlmodel"], [])
+    adoption.adopt(url, lambda _: None, tokens_live=timedelta(minutes=30), choices=choices, time_zone="Asia/Tokyo")
 
     assert rows(looking, "SELECT count(*) FROM users WHERE created_at = '2022-03-03 20:06Z'") == [(4,)]
     assert rows(looking, "SELECT count(*) FROM posts WHERE updated_at = '2022-04-03 20:06Z'") == [(1,)]

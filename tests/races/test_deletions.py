@@ -4,14 +4,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import Connection, Engine, text
+from starlette.testclient import TestClient
 
-from app import deletions, tokens
+from app import deletions, doctor, tokens
+from app.config import get_settings
 from app.models.session import adopted_session_id
 from app.services import api_key, deletion
 from tests.fixtures import PASSWORD, ROOT, Person
@@ -531,3 +533,82 @@ def test_operator_ends_many_sessions_with_one_event(
     assert count(connection, "security_events WHERE event = 'session_ended'") == 1
     assert deletion.work() == 1
     assert count(connection, "sessions") == 0
+
+
+# --- Tables that are not ours ---
+
+
+@pytest.fixture
+def comments(database: Engine) -> Iterator[Callable[[str], None]]:
+    """Makes a table with a row that refers to every post, as an adopted database may have."""
+
+    def make(action: str) -> None:
+        with database.begin() as connection:
+            connection.exec_driver_sql(f"CREATE TABLE comments (post_id bigint CONSTRAINT c REFERENCES posts {action})")
+            connection.exec_driver_sql("INSERT INTO comments SELECT id FROM posts")
+
+    yield make
+    with database.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE IF EXISTS comments")
+
+
+@pytest.mark.parametrize("action", ["", "ON DELETE RESTRICT", "DEFERRABLE INITIALLY DEFERRED"])
+def test_what_a_table_of_others_refers_to_is_still_referenced_and_stays(
+    client: TestClient,
+    connection: Connection,
+    make_person: MakePerson,
+    make_post: MakePost,
+    comments: Callable[[str], None],
+    action: str,
+) -> None:
+    owner, admin = make_person(), make_person(role="admin")
+    post_id = make_post(owner)
+    comments(action)
+
+    for path, caller in ((f"/posts/{post_id}", owner), ("/users/me", owner), (f"/users/{owner.id}", admin)):
+        answer = client.delete(path, headers=caller.headers)
+        assert (answer.status_code, answer.json()["code"]) == (409, "still_referenced")
+        assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
+        assert "comments" not in answer.text
+
+    assert client.get(f"/posts/{post_id}", headers=owner.headers).status_code == 200
+    connection.exec_driver_sql("DELETE FROM comments")
+    assert client.delete("/users/me", headers=owner.headers).status_code == 204
+    assert count(connection, "posts") == 0
+
+
+@pytest.mark.parametrize("action", ["", "DEFERRABLE INITIALLY DEFERRED"])
+def test_background_deletion_that_is_forbidden_is_put_off_and_holds_up_no_other(
+    client: TestClient,
+    database: Engine,
+    connection: Connection,
+    make_person: MakePerson,
+    comments: Callable[[str], None],
+    caplog: pytest.LogCaptureFixture,
+    action: str,
+) -> None:
+    leaver, other = make_person(), make_person()
+    write_posts(database, leaver)
+    comments(action)
+    write_posts(database, other)
+    for person in (leaver, other):
+        assert client.delete("/users/me", headers=person.headers).status_code == 204
+
+    with caplog.at_level("WARNING", logger="app"):
+        assert deletion.work() == 1
+
+    assert f"deletion blocked user_id={leaver.id} foreign_key=c of comments" in caplog.text
+    assert connection.scalars(text("SELECT id FROM users")).all() == [leaver.id]
+    assert client.get("/users/me", headers=leaver.headers).status_code == 401
+    assert client.post("/login", data={"username": leaver.email, "password": PASSWORD}).status_code == 403
+    assert deletion.is_requested() is False
+    assert deletion.work() == 0
+    said = [str(finding) for finding in doctor.examine(database, get_settings(), is_full=False)]
+    assert any("references: c of comments keep" in line for line in said)
+    assert any(f"deletions: rows of deleted accounts {leaver.id} are kept" in line for line in said)
+
+    connection.exec_driver_sql("ALTER TABLE comments DROP CONSTRAINT c")
+    connection.exec_driver_sql("UPDATE deletions SET blocked_at = now() - interval '61 minutes'")
+    assert deletion.is_requested() is True
+    assert deletion.work() == 1
+    assert (count(connection, "users"), count(connection, "posts"), count(connection, "deletions")) == (0, 0, 0)

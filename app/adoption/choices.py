@@ -1,0 +1,76 @@
+"""What the operator says where the database leaves it open: `--map` and `--on-delete`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from app.adoption.plan import Findings, Plan
+from app.adoption.shape import Shape, Table
+from app.adoption.target import FIELDS
+
+# What a column of theirs can be told to mean, besides the tutorial's columns.
+MEANINGS = {"users": ("inactive", "ignore"), "posts": ("unpublished", "ignore"), "votes": ("direction", "ignore")}
+ACTIONS = {"cascade": "CASCADE", "set-null": "SET NULL"}
+
+
+class MalformedChoice(ValueError):
+    """An option that is not of the form that `--help` gives. The message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """`tables`: table of theirs to one of ours, or `ignore`; `columns`: (table, column) to a meaning.
+
+    A table of ours may be called by either name. `on_delete`: (table, column) of a foreign key to an action.
+    """
+
+    tables: dict[str, str] = field(default_factory=dict)
+    columns: dict[tuple[str, str], str] = field(default_factory=dict)
+    on_delete: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, maps: Sequence[str], on_delete: Sequence[str]) -> "Choices":
+        """Read the options. Raises `MalformedChoice`."""
+        choices = cls()
+        for option in maps:
+            name, separator, meaning = option.rpartition("=")
+            table, dot, column = name.partition(".")
+            if not (separator and table and meaning and bool(dot) == bool(column)):
+                raise MalformedChoice(f"--map {option}: give TABLE=users, TABLE.COLUMN=email or the like")
+            if column:
+                choices.columns[table, column] = meaning
+            elif meaning in {*FIELDS, "ignore"}:
+                choices.tables[table] = meaning
+            else:
+                raise MalformedChoice(f"--map {option}: a table can be {', '.join(FIELDS)} or ignore")
+        for option in on_delete:
+            name, _, action = option.rpartition("=")
+            table, _, column = name.rpartition(".")
+            if not (table and column and action in ACTIONS):
+                raise MalformedChoice(f"--on-delete {option}: give TABLE.COLUMN=cascade or TABLE.COLUMN=set-null")
+            choices.on_delete[table, column] = action
+        return choices
+
+    def table(self, shape: Shape, name: str) -> Table | None:
+        """Return the table that is mapped to this name of ours."""
+        return next((shape.tables[theirs] for theirs, ours in self.tables.items() if ours == name
+                     and theirs in shape.tables), None)  # fmt: skip
+
+    def meaning(self, name: str, table: Table, column: str) -> str | None:
+        """Return what the column of the table, which is `name` of ours, is mapped to."""
+        return self.columns.get((table.name, column)) or self.columns.get((name, column))
+
+
+def check(found: Findings, choices: Choices, plan: Plan) -> None:
+    """Refuse choices about what is not there, so that a misspelt name is not ignored."""
+    for theirs, ours in choices.tables.items():
+        if theirs not in found.shape.tables:
+            plan.refuse(f"--map {theirs}={ours}: there is no table {theirs}")
+    for (theirs, column), meaning in choices.columns.items():
+        option = f"--map {theirs}.{column}={meaning}"
+        name = next((name for name, table in found.tables.items() if theirs in {name, table.name}), None)
+        if name is None:
+            plan.refuse(f"{option}: {theirs} is no table of users, posts or votes")
+        elif column not in found.tables[name].columns:
+            plan.refuse(f"{option}: {theirs} has no column {column}")
+        elif meaning not in (possible := (*(field.name for field in FIELDS[name]), *MEANINGS[name])):
+            plan.refuse(f"{option}: a column of {name} can be {', '.join(possible)}")

@@ -1,0 +1,108 @@
+"""Columns of theirs that say who may not sign in, which posts are hidden, which votes are against.
+
+The application has its own columns for these, so nothing is read from theirs unless the operator says so.
+"""
+
+import re
+
+from sqlalchemy import text
+
+from app.adoption.choices import Choices
+from app.adoption.plan import Findings, Plan
+from app.adoption.shape import Column, quoted
+from app.adoption.target import INTEGERS
+
+_ENDED = "(blocked|banned|disabled|deleted|suspended|locked|deactivated|inactive|removed|archived|frozen)"
+_HIDDEN = "(deleted|removed|hidden|draft|private|archived|unlisted|trashed|blocked|banned)"
+_WHEN = "(_(at|on|since|until))?"
+# By table: names whose true value or time says so; names whose false value says so; names of other types.
+_NAMES = {
+    "users": (
+        f"(is_)?{_ENDED}{_WHEN}",
+        "(is_)?(active|enabled|activated|approved)",
+        "(account_|user_)?(status|state)",
+    ),
+    "posts": (
+        f"(is_)?{_HIDDEN}{_WHEN}",
+        "(is_)?(public|visible|active|approved)",
+        "(post_)?(status|state|visibility)",
+    ),
+}
+_MEANING = {
+    "users": ("inactive", "may not sign in", "keeps their owners out", "lets them in"),
+    "posts": ("unpublished", "are hidden", "makes them drafts", "shows them to all"),
+}
+TIMES = ("timestamp", "date")
+
+
+def ask(found: Findings, choices: Choices, plan: Plan) -> None:
+    """Refuse where a flag is set in some row and the operator has not said what it means; else carry out what was."""
+    for name in ("users", "posts"):
+        if name not in found.tables:
+            continue
+        meaning, what, yes, no = _MEANING[name]
+        chosen = []
+        matched = {column.name for column in found.columns[name].values()}
+        for column in found.tables[name].columns.values():
+            said = choices.meaning(name, found.tables[name], column.name)
+            if column.name in matched or said == "ignore":
+                continue
+            option = f"--map {found.tables[name].name}.{column.name}"
+            condition = _condition(name, column, is_told=said == meaning)
+            if condition is None:
+                is_known = any(_is_named(name, kind, column) for kind in range(3))
+                if said == meaning or (is_known and _is_mixed(found, name, column)):
+                    plan.refuse(
+                        f"{name}.{column.name} is {column.type}, and may say which {name} {what}: put that into a"
+                        f" boolean column, for {option}=…; {option}=ignore {no}"
+                    )
+            elif said == meaning:
+                chosen.append((column, condition))
+            elif count := found.count(name, condition.format(column=quoted(column.name))):
+                plan.refuse(
+                    f"{count:,} {name} {what}, {name}.{column.name} says: {option}={meaning} {yes},"
+                    f" {option}=ignore {no}"
+                )
+        for column, condition in chosen:
+            here, then = column.name, found.former.get((name, column.name), column.name)
+            count = found.count(name, condition.format(column=quoted(here)))
+            what = f"{count:,} {name} because of {name}.{here}"
+            _apply(found, plan, name, what, condition.format(column=quoted(then)))
+
+
+def _apply(found: Findings, plan: Plan, name: str, what: str, condition: str) -> None:
+    if name == "users":
+        plan.note(f"they cannot sign in: {what}")
+        plan.inactive.append(condition)
+        return
+    if "former_published" in found.shape.relations:
+        plan.refuse("there is a table former_published already: rename it")
+    plan.do(
+        f"make drafts of {what}; former_published keeps which were published",
+        "CREATE TABLE IF NOT EXISTS former_published (post_id bigint)",
+        f"INSERT INTO former_published SELECT id FROM posts WHERE published AND {condition}",
+        f"UPDATE posts SET published = false WHERE published AND {condition}",
+    )
+
+
+def _is_named(name: str, kind: int, column: Column) -> bool:
+    return re.fullmatch(_NAMES[name][kind], column.name, re.IGNORECASE) is not None
+
+
+def _condition(name: str, column: Column, *, is_told: bool) -> str | None:
+    """SQL for whether the flag is set, with the column as `{column}`; None if its type or name does not say that."""
+    is_positive = _is_named(name, 1, column)
+    if _is_named(name, 2, column) or not (is_positive or is_told or _is_named(name, 0, column)):
+        return None
+    if column.type == "boolean":
+        return "NOT {column}" if is_positive else "{column}"
+    if column.type in INTEGERS:
+        return "{column} = 0" if is_positive else "{column} <> 0"
+    if column.type.startswith(TIMES) and not is_positive:
+        return "{column} > now()" if column.name.endswith("_until") else "{column} IS NOT NULL"
+    return None
+
+
+def _is_mixed(found: Findings, name: str, column: Column) -> bool:
+    values = f"SELECT DISTINCT {quoted(column.name)}::text FROM {found.name(name)} LIMIT 2"
+    return (found.connection.scalar(text(f"SELECT count(*) FROM ({values}) AS few")) or 0) > 1

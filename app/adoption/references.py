@@ -1,0 +1,70 @@
+"""Foreign keys of theirs that keep posts and accounts from being deleted, and what the operator does about them."""
+
+import re
+
+from app.adoption.choices import ACTIONS, Choices
+from app.adoption.plan import Findings, Plan
+from app.adoption.shape import Constraint, Table, quoted
+from app.adoption.target import REFERENCES
+
+# As in `pg_constraint.confdeltype`: what is deleted goes along, or is forgotten.
+CASCADE, SET_NULL, SET_DEFAULT = "c", "n", "d"
+CODES = {"cascade": CASCADE, "set-null": SET_NULL}
+
+
+def examine(found: Findings, choices: Choices, plan: Plan) -> None:
+    """Name the keys that prevent deletions, and change those that `--on-delete` names."""
+    ours = {
+        (found.tables[table].name, found.columns[table][column].name)
+        for table, column in REFERENCES
+        if found.has(table, column)
+    }
+    unused = set(choices.on_delete)
+    # Rows that go along with a post may be referred to in turn.
+    deleted = [table.name for table in found.tables.values()]
+    for table in deleted:
+        for key in found.shape.references_to(table):
+            own = _table_of(found, key)
+            name = own.name if own else key.table
+            if (name, *key.columns) in ours:
+                continue
+            chosen = next((column for column in key.columns if (name, column) in choices.on_delete), None)
+            action = key.on_delete
+            if chosen is not None:
+                unused.discard((name, chosen))
+                action = CODES[choices.on_delete[name, chosen]]
+                _change(own, plan, key, choices.on_delete[name, chosen])
+            elif action not in {CASCADE, SET_NULL, SET_DEFAULT}:
+                option = f"--on-delete {name}.{key.columns[0]}"
+                plan.note(
+                    f"{name}.{key.columns[0]} refers to {table}, so that what it refers to cannot be deleted:"
+                    f" {option}=cascade deletes both, {option}=set-null makes it NULL"
+                )
+            if action == CASCADE and own is not None and own.name not in deleted:
+                deleted.append(own.name)
+    for name, column in sorted(unused):
+        plan.refuse(f"--on-delete {name}.{column}: no foreign key of that column to what can be deleted")
+
+
+def _table_of(found: Findings, key: Constraint) -> Table | None:
+    return next((table for table in found.shape.tables.values() if key in table.constraints), None)
+
+
+def _change(table: Table | None, plan: Plan, key: Constraint, action: str) -> None:
+    required = [name for name in key.columns if table is not None and table.columns[name].is_required]
+    if action == "set-null" and required:
+        plan.refuse(f"--on-delete {key.table}.{key.columns[0]}=set-null: {', '.join(required)} cannot be NULL")
+        return
+    definition = key.definition.replace(" ON DELETE RESTRICT", "")
+    changed = re.sub(
+        r"( NOT DEFERRABLE| DEFERRABLE| INITIALLY \w+| NOT ENFORCED| NOT VALID)*$",
+        lambda rest: f" ON DELETE {ACTIONS[action]}{rest[0]}",
+        definition,
+        count=1,
+    )
+    plan.do(
+        f"let {key.table}.{', '.join(key.columns)} be {'deleted with' if action == 'cascade' else 'NULL without'}"
+        f" what it refers to in {key.referred}",
+        f"ALTER TABLE {key.table} DROP CONSTRAINT {quoted(key.name)}",
+        f"ALTER TABLE {key.table} ADD CONSTRAINT {quoted(key.name)} {changed}",
+    )
