@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from app.errors import BROKEN_CONSTRAINTS, DomainError, Unavailable
+from app.errors import BROKEN_CONSTRAINTS, DomainError, Overloaded, Unavailable
 
 logger = logging.getLogger("app.problems")
 
@@ -29,7 +29,7 @@ NOT_NOW = ("08", "53", "57", "55P03", "40001", "40P01")
 
 
 # Python's phrases for these statuses change between its versions.
-FRAMEWORK_CODES = {413: "body_too_large", 414: "uri_too_long", 422: "validation_failed"}
+FRAMEWORK_CODES = {413: "body_too_large", 414: "uri_too_long", 422: "validation_failed", 503: Overloaded.code}
 
 
 class ValidationProblem(BaseModel):

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import context
@@ -29,6 +30,9 @@ MAX_READS_OF_ACCOUNT = 4
 MAX_WRITES_OF_ACCOUNT = 2
 # Below the 30 s after which the proxies of deploy/ give up.
 MAX_WAIT_SECONDS = 28.0
+# A request whose body takes longer to come gives its turn up until the body is complete: a client that never sends the
+# rest must not hold up the account's other requests. A body that comes in one packet keeps the turn.
+MAX_BODY_SECONDS = 0.1
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 EXEMPT_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 HEADERS = ("RateLimit", "RateLimit-Policy", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
@@ -61,8 +65,9 @@ class RateLimit:
 
     A caller that has `MAX_IN_HAND` requests under way is refused in the same way. Of one account, at most
     `MAX_READS_OF_ACCOUNT` and `MAX_WRITES_OF_ACCOUNT` run at the same time, until their answers begin. The others wait
-    in order of arrival, for at most `MAX_WAIT_SECONDS` (then 503). Requests without a good token do not wait for each
-    other: many people may share an address, and a slow one of them must not block the others.
+    in order of arrival, for at most `MAX_WAIT_SECONDS` (then 503). A request gives its turn up while its body is late.
+    Requests without a good token do not wait for each other: many people may share an address, and a slow one of them
+    must not block the others.
 
     The windows of `MOST_CALLERS` are kept; with more, those that began first are forgotten.
     """
@@ -117,26 +122,27 @@ class RateLimit:
         turns: asyncio.Semaphore | None,
     ) -> None:
         """Run the application when it is the request's turn. The turn ends when the answer begins."""
-        if turns is not None and not await _has_turn(turns):
+        turn = None if turns is None else _Turn(turns, receive)
+        if turn is not None and not await turn.take():
             response = refusal(scope, Overloaded())
             response.raw_headers += headers
             await response(scope, receive, send)
             return
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal turns
             if message["type"] == "http.response.start":
                 message["headers"] += headers
-                if turns is not None:
-                    turns.release()
-                    turns = None
+                if turn is not None:
+                    turn.end()
             await send(message)
 
-        try:
+        if turn is None:
             await self.app(scope, receive, send_with_headers)
+            return
+        try:
+            await self.app(scope, turn.receive, send_with_headers)
         finally:
-            if turns is not None:
-                turns.release()
+            turn.end()
 
     def _caller(self, scope: Scope) -> Hashable:
         return self.user_of(scope) or context.network_of(context.client_address.get() or "")
@@ -160,11 +166,52 @@ class RateLimit:
         ]
 
 
-async def _has_turn(turns: asyncio.Semaphore) -> bool:
-    if not turns.locked():  # asyncio.timeout would cost each request more than all else here.
-        return await turns.acquire()
-    try:
-        async with asyncio.timeout(MAX_WAIT_SECONDS):
-            return await turns.acquire()
-    except TimeoutError:
-        return False
+class _Turn:
+    """The turn of one request. It is given up while the request's body is late, and taken again when it is complete."""
+
+    __slots__ = ("has_ended", "is_held", "is_whole", "late", "receive_message", "turns")
+
+    def __init__(self, turns: asyncio.Semaphore, receive: Receive) -> None:
+        self.turns = turns
+        self.receive_message = receive
+        self.is_held = self.is_whole = self.has_ended = False
+        self.late: asyncio.TimerHandle | None = None
+
+    async def take(self) -> bool:
+        """Wait for the turn; return False if that takes longer than `MAX_WAIT_SECONDS`."""
+        if not self.turns.locked():  # asyncio.timeout would cost each request more than all else here.
+            self.is_held = await self.turns.acquire()
+            return True
+        try:
+            async with asyncio.timeout(MAX_WAIT_SECONDS):
+                self.is_held = await self.turns.acquire()
+        except TimeoutError:
+            return False
+        return True
+
+    async def receive(self) -> Message:
+        """Receive the next message. Raises `HTTPException` (503) if the turn does not come again in time."""
+        if self.is_whole:
+            return await self.receive_message()
+        if self.late is None:
+            self.late = asyncio.get_running_loop().call_later(MAX_BODY_SECONDS, self._give_up)
+        message = await self.receive_message()
+        if not message.get("more_body", False):
+            self.is_whole = True
+            self.late.cancel()
+            if not self.is_held and not self.has_ended and not await self.take():
+                # While FastAPI reads a body, it lets only HTTPExceptions through.
+                raise HTTPException(Overloaded.status, Overloaded().detail, dict(Overloaded.headers))
+        return message
+
+    def end(self) -> None:
+        """End the turn for good."""
+        self.has_ended = True
+        if self.late is not None:
+            self.late.cancel()
+        self._give_up()
+
+    def _give_up(self) -> None:
+        if self.is_held:
+            self.is_held = False
+            self.turns.release()

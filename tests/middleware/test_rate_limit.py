@@ -1,12 +1,14 @@
 """How many requests one caller may make in a minute, what it is told about that, and who is one caller."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from datetime import timedelta
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import Connection, text
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
@@ -249,7 +251,14 @@ class _Turns:
             async def send(message: Message) -> None:
                 messages.append(message)
 
-            scope = {"type": "http", "path": "/posts", "headers": [], "user": user, "number": number, "method": method}
+            scope: Scope = {
+                "type": "http",
+                "path": "/posts",
+                "headers": [],
+                "user": user,
+                "number": number,
+                "method": method,
+            }
             await self.limit(scope, _no_body, send)
             return int(messages[0]["status"])
 
@@ -349,3 +358,105 @@ def test_a_bad_refresh_token_does_not_take_a_caller_out_of_the_limit_of_its_acco
         return three_a_minute(f"192.0.2.{n}").post("/token/refresh", json=body, headers=person.headers).status_code
 
     assert [refresh(n) for n in range(5)] == [401] * 3 + [429] * 2
+
+
+def test_a_request_whose_body_is_late_holds_up_no_other_and_takes_its_turn_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rate_limit, "MAX_BODY_SECONDS", 0.01)
+
+    async def run() -> None:
+        bodies: asyncio.Queue[Message] = asyncio.Queue()
+        may_answer = asyncio.Event()
+        began: list[str] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["user_agent"] == "slow":
+                while (await receive())["more_body"]:
+                    pass
+            began.append(scope["user_agent"])
+            await may_answer.wait()
+            await PlainTextResponse("done")(scope, receive, send)
+
+        limit = RateLimit(app, per_minute=1_000, user_of=lambda _: 1)
+
+        async def ignore(_: Message) -> None:
+            pass
+
+        def ask(name: str) -> asyncio.Task[None]:
+            scope = {"type": "http", "path": "/posts", "headers": [], "method": "POST", "user_agent": name}
+            return asyncio.create_task(limit(scope, bodies.get, ignore))
+
+        asked = [ask("slow"), ask("slow")]
+        await asyncio.sleep(0)
+        bodies.put_nowait({"type": "http.request", "body": b"{", "more_body": True})
+        await asyncio.sleep(0.1)
+        asked += [ask("quick"), ask("quick")]
+        await _settle()
+        assert began == ["quick", "quick"]
+
+        for _ in range(2):
+            bodies.put_nowait({"type": "http.request", "body": b"}", "more_body": False})
+        await _settle()
+        assert began == ["quick", "quick"]  # The two that run have both turns.
+
+        may_answer.set()
+        await asyncio.gather(*asked)
+        assert began == ["quick", "quick", "slow", "slow"]
+        assert limit.in_hand == {}
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/posts"), ("POST", "/vote"), ("PATCH", "/users/me")])
+def test_a_late_body_whose_turn_does_not_come_again_is_503(
+    monkeypatch: pytest.MonkeyPatch, person: Person, method: str, path: str
+) -> None:
+    monkeypatch.setattr(rate_limit, "MAX_BODY_SECONDS", 0)
+    monkeypatch.setattr(rate_limit, "MAX_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(rate_limit, "MAX_WRITES_OF_ACCOUNT", 1)
+    app = create_app()
+
+    async def run() -> list[Message]:
+        others: list[asyncio.Task[None]] = []
+        answer: list[Message] = []
+        scope = {
+            "type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(),
+            "query_string": b"", "scheme": "http", "client": ("192.0.2.1", 5),
+            "headers": [(b"host", b"x"), (b"content-type", b"application/json"),
+                        (b"authorization", f"Bearer {person.token}".encode())],
+        }  # fmt: skip
+
+        async def late() -> Message:
+            await asyncio.sleep(0.01)
+            # Another request takes the turn meanwhile, and keeps it.
+            turns = next(iter(_rate_limit(app).in_hand.values())).writes
+            others.append(asyncio.create_task(_hold(turns)))
+            await asyncio.sleep(0.01)
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+
+        async def send(message: Message) -> None:
+            answer.append(message)
+
+        await app(scope, late, send)
+        for other in others:
+            other.cancel()
+        return answer
+
+    head, body = asyncio.run(asyncio.wait_for(run(), 10))
+
+    assert head["status"] == 503
+    assert dict(head["headers"])[b"retry-after"] == b"1"
+    assert json.loads(body["body"])["code"] == "overloaded"
+
+
+async def _hold(turns: asyncio.Semaphore) -> None:
+    async with turns:
+        await asyncio.sleep(5)
+
+
+def _rate_limit(app: FastAPI) -> RateLimit:
+    layer = app.middleware_stack
+    while not isinstance(layer, RateLimit):
+        layer = layer.app  # type: ignore[union-attr]
+    return layer
