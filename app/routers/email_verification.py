@@ -5,10 +5,10 @@ from fastapi import APIRouter
 from app import context, limits
 from app.database import SessionDep
 from app.errors import InvalidToken, NotAuthenticated, TooManyTries
-from app.oauth2 import Route, Token
+from app.oauth2 import DetachedUser, Route
 from app.problems import responses
 from app.schemas.email_verification import EmailVerification, EmailVerificationRequested
-from app.services import auth, email_verification
+from app.services import email_verification
 
 router = APIRouter(prefix="/email-verification", tags=["signing in"], route_class=Route)
 
@@ -19,12 +19,12 @@ router = APIRouter(prefix="/email-verification", tags=["signing in"], route_clas
     response_model=EmailVerificationRequested,
     responses=responses(NotAuthenticated, TooManyTries),
 )
-def request_email_verification(token: Token, db: SessionDep) -> EmailVerificationRequested:
+def request_email_verification(caller: DetachedUser, db: SessionDep) -> EmailVerificationRequested:
     """Have a link to verify it mailed to the address of one's account."""
     # Before the session has a connection: counting takes one of its own.
+    limits.spend(limits.MAIL_OF_ACCOUNT["email_verification"], str(caller.id))
     limits.spend(limits.MAIL_FROM_ADDRESS, context.client_address.get() or "")
-    limits.spend(limits.MAIL_OF_ACCOUNT["email_verification"], str(token.user_id))
-    email_verification.request(db, auth.current_user(db, token.user_id, token.session_id))
+    email_verification.request(db, caller)
     return EmailVerificationRequested()
 
 

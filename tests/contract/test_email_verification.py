@@ -1,11 +1,14 @@
 """`/email-verification`: an address is verified by whoever reads its mail, and by nobody else."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import httpx2
 import pytest
+from sqlalchemy import Connection, text
 from starlette.testclient import TestClient
 
+from app import tokens
 from tests.contract.answers import assert_refused
 from tests.contract.conftest import Rows
 from tests.fixtures import PASSWORD, Person
@@ -251,6 +254,19 @@ def test_verification_can_be_asked_for_five_times_an_hour(
     assert rows("SELECT address, count(*) FROM outgoing_mails GROUP BY address ORDER BY 2") == [
         (other.email, 1), (person.email, 5)
     ]  # fmt: skip
+
+
+def test_a_session_that_has_ended_uses_up_no_verification_of_its_owner(
+    client: TestClient, person: Person, connection: Connection
+) -> None:
+    ended = {"Authorization": f"Bearer {tokens.issue(person.id, person.session_id + 1, timedelta(minutes=30))}"}
+
+    for _ in range(6):
+        assert_refused(client.post("/email-verification", headers=ended), 401, "not_authenticated")
+
+    assert client.post("/email-verification", headers=person.headers).status_code == 202
+    limits = connection.execute(text("SELECT limit_name, cardinality(used_at) FROM allowances ORDER BY 1")).all()
+    assert limits == [("mail_from_address", 1), ("mail_of_account_email_verification", 1)]
 
 
 def test_mails_that_a_limit_drops_are_dropped_whether_or_not_there_is_an_account(
