@@ -149,7 +149,8 @@ def _candidates(found: Findings, table: Table, field: Field, free: dict[str, Col
             return [name for name, column in free.items() if _is_like(column, field.name)]
         if not names and field.name == "id" and table.primary_key and len(table.primary_key.columns) == 1:
             return [name for name in table.primary_key.columns if name in free]
-        return names[:1]
+        # Of two addresses or passwords, the other may be the one that people sign in with.
+        return names if field.name in LIKE else names[:1]
     single = [key for key in table.of_kind("f") if len(key.columns) == 1 and key.columns[0] in free]
     people = found.tables.get(field.refers_to)
     keyed = {key.columns[0] for key in single if people is not None and key.referred == people.name}
@@ -163,16 +164,17 @@ def _candidates(found: Findings, table: Table, field: Field, free: dict[str, Col
 
 
 def _check_keys(found: Findings, plan: Plan, name: str) -> None:
-    """Refuse keys that refer to another column than the id: their values name other rows."""
+    """Refuse keys that refer to another table or column: their values name other rows."""
     for field in FIELDS[name]:
         if not (found.has(name, field.name) and field.refers_to and found.has(field.refers_to, "id")):
             continue
-        column, wanted = found.columns[name][field.name].name, found.columns[field.refers_to]["id"].name
+        column = found.columns[name][field.name].name
+        referred, wanted = found.tables[field.refers_to].name, found.columns[field.refers_to]["id"].name
         for key in found.tables[name].of_kind("f"):
-            if key.columns == (column,) and key.referred_columns != (wanted,):
+            if key.columns == (column,) and (key.referred, key.referred_columns) != (referred, (wanted,)):
                 plan.refuse(
-                    f"{name}.{column} refers to {key.referred}.{', '.join(key.referred_columns)}, not to its {wanted}:"
-                    " make it refer to that"
+                    f"{name}.{column} refers to {key.referred}.{', '.join(key.referred_columns)}, not to"
+                    f" {referred}.{wanted}: make it refer to that"
                 )
 
 
@@ -248,8 +250,10 @@ def _free_relations(found: Findings, plan: Plan) -> None:
 def _free_columns(found: Findings, plan: Plan, name: str) -> None:
     table = found.tables[name]
     used = {column.name for column in found.columns[name].values()}
+    # Also a name of the tutorial's that another column is to have.
+    needed = later_columns(name) | {field.name for field in FIELDS[name]}
     for column in table.columns.values():
-        if column.name in later_columns(name) - used:
+        if column.name in needed - used:
             former = _former(column.name, table.columns, plan, f"column {name}.")
             found.former[name, column.name] = former
             plan.do(

@@ -146,7 +146,7 @@ def _with_content(found: Findings, ids: list[int]) -> set[int]:
 
 
 def _owners(found: Findings, plan: Plan) -> None:
-    """Give posts whose owner is NULL or gone to an account that nobody can sign in to. `former_owners` keeps it."""
+    """Give posts whose owner is NULL or gone to an account without a password. `former_owners` keeps it."""
     has_owner = found.has("posts", "owner_id")
     ownerless = found.count("posts", f"NOT {_exists(found, 'users', 'posts', 'owner_id')}" if has_owner else "true")
     if ownerless:
@@ -158,7 +158,7 @@ def _owners(found: Findings, plan: Plan) -> None:
         keep = f"CREATE TABLE former_owners AS SELECT id AS post_id, owner_id FROM posts WHERE {is_ownerless}"
         next_id = found.next_id.get("users")
         plan.do(
-            f"give {ownerless:,} posts without an owner to {NOBODY}, as whom nobody can sign in"
+            f"give {ownerless:,} posts without an owner to {NOBODY}, an account without a password"
             + ("; former_owners keeps who it was" if has_owner else ""),
             *([keep] if has_owner else []),
             # Unlike nextval, this is undone with the transaction.

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from sqlalchemy import URL, Connection, Engine, text
 
-from app import adoption
+from app import adoption, passwords
 from tests.fixtures import _server
 from tests.migrations import descendants
 from tests.migrations.conftest import ROOT, address, contents, version
@@ -98,6 +98,11 @@ ASKED = {
         "accounts has no column email, nor one that could be it",
         "accounts.handle=email",
     ),
+    "two columns for a password": (
+        ["ALTER TABLE accounts ADD password text", "ALTER TABLE accounts RENAME pass_hash TO hashed_password"],
+        "accounts.password or accounts.hashed_password may be the password",
+        "accounts.hashed_password=password",
+    ),
     "a text of an unknown name": (
         ["ALTER TABLE posts RENAME content TO message"],
         "posts has no column content, but message",
@@ -125,6 +130,8 @@ def test_what_is_not_clear_is_asked_before_anything_is_changed(
 
     adopt(url, option)
     assert rows(looking, OWNERS) == ALL_OWNERS
+    hashes = looking.scalars(text("SELECT password_hash FROM users WHERE email LIKE '%@example.com'")).all()
+    assert [passwords.verify(descendants.PASSWORD, each)[0] for each in hashes] == [True] * 3
 
 
 def test_table_of_votes_under_another_name_is_asked_about(url: URL, engine: Engine, looking: Connection) -> None:
@@ -170,7 +177,21 @@ def test_owner_that_refers_to_another_column_than_the_id_is_refused(engine: Engi
 
     (refusal,) = examine(engine).refusals
 
-    assert refusal.startswith("posts.owner_id refers to accounts.number, not to its account_no")
+    assert refusal.startswith("posts.owner_id refers to accounts.number, not to accounts.account_no")
+
+
+def test_owner_that_refers_to_another_table_than_the_one_that_was_said_is_refused(
+    engine: Engine, looking: Connection
+) -> None:
+    descendants.make(looking, ACCOUNTS)
+    change(looking, "CREATE TABLE people (account_no serial PRIMARY KEY, email text, password text)")
+
+    refusals = examine(engine, "people=users", "posts.owner_id=owner_id", "votes.account_id=user_id").refusals
+
+    assert [refusal.partition(":")[0] for refusal in refusals] == [
+        "posts.owner_id refers to accounts.account_no, not to people.account_no",
+        "votes.account_id refers to accounts.account_no, not to people.account_no",
+    ]
 
 
 FLAGS = {

@@ -132,8 +132,9 @@ class Known:
         people = {user["id"] for user in self.rows["users"]}
         nobody = connection.scalar(text("SELECT id FROM users WHERE email = 'nobody@adopted.invalid'"))
         has_former = connection.scalar(text("SELECT to_regclass('former_owners')")) is not None
-        kept = connection.execute(text("SELECT post_id, owner_id FROM former_owners")) if has_former else []
-        former = {row[0]: row[1] for row in kept}
+        former: dict[int, int | None] = {}
+        if has_former:
+            former = {row[0]: row[1] for row in connection.execute(text("SELECT post_id, owner_id FROM former_owners"))}
         now = {row["id"]: row for row in connection.exec_driver_sql("SELECT * FROM posts").mappings()}
         for post in self.rows["posts"]:
             found = now.pop(post["id"])
@@ -230,6 +231,7 @@ def adopt_generated(make_database: Callable[[], URL], seeds: range, folder: Path
             print(f"seed {seed}, --map {descendant.maps}, --on-delete {descendant.on_delete}")  # noqa: T201
             print(";\n".join(descendant.statements))  # noqa: T201
             raise
+    print(f"{adopted} of {len(seeds)} generated descendants were adopted")  # noqa: T201 - the figure.
     assert adopted >= len(seeds) // 3
 
 
