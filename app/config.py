@@ -123,7 +123,7 @@ class Settings(BaseSettings):
         "no-reply@localhost", description="Sender, as `name@example.com` or `Name <name@example.com>`."
     )
     public_url: str | None = Field(None, description="Address of the site that people use; links in mails lead there.")
-    root_path: str = Field("", description="Path under which a proxy serves the API, such as `/api`.")
+    root_path: str | None = Field(None, description="Path under which a proxy serves the API, such as `/api`.")
     smtp_host: str | None = Field(
         None, description="Mail server. Without it, development keeps mails in `.local/mail/`."
     )
@@ -250,10 +250,10 @@ class Settings(BaseSettings):
 
     @field_validator("root_path")
     @classmethod
-    def _root_path_is_a_path(cls, path: str) -> str:
-        if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", path):
+    def _root_path_is_a_path(cls, path: str | None) -> str | None:
+        if path is not None and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", path):
             raise ValueError("must look like /api")
-        return path.rstrip("/")
+        return path and path.rstrip("/")
 
     @model_validator(mode="after")
     def _fill_in_defaults(self) -> "Settings":

@@ -163,7 +163,7 @@ def create_app() -> FastAPI:
             Middleware(Admission, most=settings.max_in_flight),
             Middleware(LastAnswer),
             Middleware(HeadLimit),
-            Middleware(Paths, root_path=settings.root_path),
+            Middleware(Paths, root_path=settings.root_path or ""),
             *limited(settings),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
             Middleware(Head),

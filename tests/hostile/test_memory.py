@@ -66,7 +66,7 @@ def test_only_short_posts_are_remembered() -> None:
     serialization._remembered.cache_clear()
 
     def row(title: int, content: int) -> SimpleNamespace:
-        times = dict.fromkeys(("created_at", "updated_at", "owner_created_at"))
+        times = dict.fromkeys(("created_at", "updated_at", "published_at", "owner_created_at"))
         return SimpleNamespace(
             id=1, title="t" * title, content="c" * content, published=True, owner_id=1, username="u", email=None,
             votes=0, **times,
