@@ -85,6 +85,7 @@ lock: .venv/made ## Bring the locks in line with requirements*.txt; ARGS=--upgra
 	@$(UV_COMPILE) $(ARGS) -c requirements.lock -c requirements-local.lock -c requirements-tracing.lock requirements-dev.txt -o requirements-dev.lock
 	@$(UV_COMPILE) $(ARGS) $(DEV_LOCKS:%=-c %) requirements-bench.txt -o requirements-bench.lock
 	@$(UV_COMPILE) $(ARGS) $(DEV_LOCKS:%=-c %) requirements-audit.txt -o requirements-audit.lock
+	@$(UV_COMPILE) $(ARGS) tests/clients/requirements.txt -o tests/clients/requirements.lock
 
 .PHONY: clean
 clean: ## Remove the environment and all caches; the data in .local stay

@@ -12,7 +12,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 PROJECT = Path(__file__).resolve().parent.parent
 NAMES = ["requirements", "requirements-local", "requirements-dev"]
 # Tests run without what only the benchmark, tracing and the audit need: of these locks they see what the files tell.
-ALL_NAMES = [*NAMES, "requirements-tracing", "requirements-bench", "requirements-audit"]
+ALL_NAMES = [*NAMES, "requirements-tracing", "requirements-bench", "requirements-audit", "tests/clients/requirements"]
 
 
 def requirements(path: Path) -> Iterator[Requirement]:

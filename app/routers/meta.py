@@ -30,7 +30,7 @@ class Greeting(BaseModel):
     openapi: str = Field(description="Path of this document.", examples=["/openapi.json"])
 
 
-class Status(BaseModel):
+class Health(BaseModel):
     """The check succeeded."""
 
     status: Literal["ok"] = Field("ok", description="Always `ok`; a failed check is an error.")
@@ -49,13 +49,13 @@ async def get_root(request: Request) -> Greeting:
 
 
 @router.get("/livez")
-async def get_livez() -> Status:
+async def get_livez() -> Health:
     """Check that the process responds. Does not use the database."""
-    return Status()
+    return Health()
 
 
 @router.get("/readyz", responses=responses(NotReady))
-async def get_readyz(request: Request) -> Status:
+async def get_readyz(request: Request) -> Health:
     """Check that the server can take requests.
 
     It can when the database responds, is migrated, and the server is not stopping.
@@ -69,7 +69,7 @@ async def get_readyz(request: Request) -> Status:
         raise Unavailable from None
     if not health.is_migrated:
         raise NotReady(f"the database is at migration {health.revision}, not {health.head}; run: alembic upgrade head")
-    return Status()
+    return Health()
 
 
 # For operators, not for clients: it is not in the document.

@@ -23,7 +23,7 @@ from app.errors import (
 from app.oauth2 import CredentialsRoute, CurrentUser, DetachedUser
 from app.problems import responses
 from app.routers.idempotent import IdempotentRequest, respond_once
-from app.schemas.totp import CodeIn, PasswordProof, RecoveryCodes, TotpSecret, TotpState
+from app.schemas.totp import CodeIn, PasswordProof, RecoveryCodeList, TotpSecret, TotpState
 from app.services import totp
 
 router = APIRouter(prefix="/users/me/totp", tags=["authentication"], route_class=CredentialsRoute)
@@ -65,7 +65,7 @@ async def create_totp(caller: DetachedUser, proof: PasswordProof, request: Reque
 
 @router.post(
     "/confirm",
-    response_model=RecoveryCodes,
+    response_model=RecoveryCodeList,
     responses=responses(
         NotAuthenticated,
         WrongCode,
@@ -82,8 +82,8 @@ def confirm_totp(entered: CodeIn, caller: CurrentUser, db: SessionDep, once: Ide
     The recovery codes are returned only in this response.
     """
 
-    def create() -> tuple[RecoveryCodes, None]:
-        return RecoveryCodes(recovery_codes=totp.confirm(db, caller, entered.code)), None
+    def create() -> tuple[RecoveryCodeList, None]:
+        return RecoveryCodeList(recovery_codes=totp.confirm(db, caller, entered.code)), None
 
     return respond_once(db, once, caller.id, create, status=200, is_secret=True)
 

@@ -33,7 +33,7 @@ class TotpSecret(BaseModel):
     qr_svg: str = Field(description="To scan: an SVG element with the URI as a QR code.", examples=["<svg …></svg>"])
 
 
-class RecoveryCodes(BaseModel):
+class RecoveryCodeList(BaseModel):
     """Codes that replace the authenticator app, for when it is lost. Returned only in this response."""
 
     recovery_codes: list[str] = Field(description="Each works once.", examples=[["k3tb-2vqz-7m4x-hq5w"]])

@@ -4,7 +4,7 @@ import re
 import socket
 import threading
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from html.parser import HTMLParser
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.routers import docs
 from tests.browser import Page, open_page
+from tests.fixtures import PASSWORD, Person, Server
 
 PAGES = ["/docs", "/redoc"]
 PREFIXES = ["", "/v1"]
@@ -230,6 +231,40 @@ def test_browser_signs_in_behind_authorize_and_stores_nothing(server: str) -> No
         assert f"{server}/v1/users/me" in page.requests
         _assert_content(page, server)
         assert page.evaluate("JSON.stringify(localStorage) + JSON.stringify(sessionStorage)") == "{}{}"
+
+
+def test_browser_opens_authorize_at_the_password_form(start_server: Callable[..., Server], person: Person) -> None:
+    """Of the real document: the forms of API key and cookie, which take the focus, are below."""
+    server = start_server().url
+    with open_page(f"{server}/docs") as page:
+        page.click(".btn.authorize")
+        page.wait_for("document.activeElement?.id === 'oauth_username'")
+        forms = re.findall(r"^(\w+) +\(", page.evaluate("document.querySelector('.modal-ux-content').innerText"), re.M)
+        page.wait_for(_is_in_view("#oauth_username"))
+        page.wait_for(_is_in_view(".auth-container h4"))
+        page.type("#oauth_username", person.email)
+        page.type("#oauth_password", PASSWORD)
+        page.click(".auth-btn-wrapper .authorize")
+        page.click(".auth-btn-wrapper .btn-done")
+        page.click(".btn.authorize")
+        page.wait_for(_is_in_view(".auth-container h4"))
+        page.click(".auth-btn-wrapper .btn-done")
+        page.click(".opblock-summary-control", "Get your account")
+        page.click(".try-out__btn")
+        page.click(".execute")
+        page.wait_for(f"document.querySelector('.live-responses-table')?.innerText.includes('{person.email}')")
+
+        assert forms == ["OAuth2PasswordBearer", "ApiKey", "SessionCookie"]
+        _assert_content(page, server)
+
+
+def _is_in_view(selector: str) -> str:
+    """JavaScript: whether the dialog shows the element without being scrolled."""
+    element, dialog = f"document.querySelector('{selector}')", "document.querySelector('.modal-ux-content')"
+    return (
+        f"{dialog} && {element}?.getBoundingClientRect().top >= {dialog}.getBoundingClientRect().top"
+        f" && {element}.getBoundingClientRect().bottom <= {dialog}.getBoundingClientRect().bottom"
+    )
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)

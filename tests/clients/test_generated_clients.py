@@ -1,0 +1,187 @@
+"""Public linters find nothing in openapi.json, and generated clients compile in strict mode and work.
+
+The tools are those of package-lock.json and requirements.lock, installed into a temporary folder. Without Node, npm or
+their registries the tests are skipped.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+
+from tests.conftest import ROOT
+from tests.fixtures import Server
+
+pytestmark = pytest.mark.slow
+
+FOLDER = Path(__file__).resolve().parent
+# What @hey-api/openapi-ts asks for.
+OLDEST_NODE = (20, 19)
+UNREACHABLE = re.compile(
+    r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|NewConnectionError|NameResolutionError"
+)
+# Linters and generators look for updates and report usage otherwise.
+QUIET = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true", "DO_NOT_TRACK": "1", "NO_COLOR": "1"}
+PYTHON_CLIENT = "social_posts_api_client"
+
+
+def run(*command: str | Path, cwd: Path, path: Path | None = None) -> str:
+    """The output of a command that succeeds. Programs in `path` are found first."""
+    environment = os.environ | QUIET
+    if path is not None:
+        environment["PATH"] = f"{path}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(
+        [*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-5000:]}\n{done.stderr[-5000:]}"
+    return done.stdout
+
+
+def install(*command: str | Path, cwd: Path, what: str) -> None:
+    """Install packages, or skip the test if their registry cannot be reached."""
+    done = subprocess.run(
+        [*map(str, command)], cwd=cwd, capture_output=True, text=True, timeout=600, check=False, env=os.environ | QUIET
+    )
+    if done.returncode and UNREACHABLE.search(done.stdout + done.stderr):
+        pytest.skip(f"the {what} registry cannot be reached")
+    assert done.returncode == 0, f"{command}\n{done.stdout[-5000:]}\n{done.stderr[-5000:]}"
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with openapi.json, the files beside this one, and the installed packages of package-lock.json."""
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    version = tuple(int(number) for number in run("node", "--version", cwd=ROOT)[1:].split(".")[:2])
+    if version < OLDEST_NODE:
+        pytest.skip(f"node is older than {'.'.join(map(str, OLDEST_NODE))}")
+    folder = tmp_path_factory.mktemp("workshop")
+    for source in (ROOT / "openapi.json", *FOLDER.glob("*.json"), *FOLDER.glob("*.yaml"), FOLDER / "session.ts"):
+        shutil.copy(source, folder)
+    install("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=folder, what="npm")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def typescript(workshop: Path) -> Path:
+    """The folder, with a client of each generator in `generated`."""
+    generated = workshop / "generated"
+    tool(workshop, "openapi-typescript", "openapi.json", "--output", generated / "openapi-typescript.ts")
+    tool(workshop, "openapi-ts", "--input", "openapi.json", "--output", generated / "hey-api")
+    tool(workshop, "orval", "--input", "openapi.json", "--output", generated / "orval.ts", "--client", "fetch")
+    return workshop
+
+
+@pytest.fixture(scope="module")
+def python_bin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The programs of an environment with the packages of requirements.lock."""
+    folder = tmp_path_factory.mktemp("python")
+    venv.create(folder, with_pip=True)
+    lock = FOLDER / "requirements.lock"
+    pip: list[str | Path] = [
+        folder / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]
+    install(*pip, "--require-hashes", "--requirement", lock, cwd=folder, what="Python")
+    yield folder / "bin"
+    shutil.rmtree(folder)
+
+
+def tool(workshop: Path, name: str, *arguments: str | Path) -> str:
+    return run(workshop / "node_modules" / ".bin" / name, *arguments, cwd=workshop)
+
+
+def test_spectral_finds_nothing(workshop: Path) -> None:
+    arguments = ["lint", "openapi.json", "--ruleset", "spectral.yaml", "--format", "json", "--quiet"]
+
+    assert json.loads(tool(workshop, "spectral", *arguments, "--fail-severity", "hint")) == []
+
+
+def test_redocly_finds_nothing(workshop: Path) -> None:
+    arguments = ["lint", "openapi.json", "--config", "redocly.yaml", "--format", "json"]
+
+    found = json.loads(tool(workshop, "redocly", *arguments))
+
+    assert found["totals"] == {"errors": 0, "warnings": 0, "ignored": 0}, found["problems"]
+
+
+def test_clients_in_typescript_compile_in_strict_mode(typescript: Path) -> None:
+    tool(typescript, "tsc", "--strict", "--noEmit", "--project", "tsconfig.json")
+
+    assert len(list((typescript / "generated").rglob("*.ts"))) > 10
+    for path in (typescript / "generated").rglob("*.ts"):
+        assert not re.search(r"\b(?:VALUE|NUMBER)_\d", path.read_text()), path
+
+
+def test_a_client_in_typescript_works_on_a_running_server(
+    typescript: Path, connection: Connection, start_server: Callable[..., Server]
+) -> None:
+    tool(typescript, "tsc", "--project", "tsconfig.session.json")
+    (typescript / "built" / "package.json").write_text('{"type": "commonjs"}')
+
+    printed = run("node", "built/session.js", start_server().url, cwd=typescript)
+
+    (user_id,) = connection.exec_driver_sql("SELECT id FROM users").one()
+    assert json.loads(printed) == {
+        "tokenType": "bearer",
+        "isSamePost": True,
+        "replayed": "true",
+        "message": "successfully added vote",
+        "votes": 1,
+        "refused": [409, "already_voted", "string"],
+        "voted": True,
+        "page": [["Moths", "grace@example.com", 1, True]],
+    }
+    assert connection.exec_driver_sql("SELECT user_id FROM votes").all() == [(user_id,)]
+    assert connection.exec_driver_sql("SELECT count(*) FROM posts").one() == (1,)
+
+
+@pytest.mark.parametrize("values", ["Schema", "Example"])
+def test_a_postman_import_can_be_sent_twice(workshop: Path, values: str) -> None:
+    """No request has a fixed `Idempotency-Key`, and bodies that are made from examples are those of the document."""
+    arguments = ["-s", "openapi.json", "-o", f"{values}.json", "-O", f"parametersResolution={values}"]
+    tool(workshop, "openapi2postmanv2", *arguments)
+
+    requests = list(_requests(json.loads((workshop / f"{values}.json").read_text())["item"]))
+
+    assert len(requests) > 40
+    for request in requests:
+        assert "idempotency-key" not in {header["key"].lower() for header in request["header"]}
+    if values == "Example":
+        (vote,) = [each for each in requests if each["method"] == "POST" and each["url"]["path"] == ["vote"]]
+        assert json.loads(vote["body"]["raw"]) == {"post_id": 1, "vote_dir": 1}
+
+
+def _requests(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for item in items:
+        if "item" in item:
+            yield from _requests(item["item"])
+        else:
+            yield item["request"]
+
+
+def test_a_client_in_python_is_typed_in_strict_mode(python_bin: Path, tmp_path: Path) -> None:
+    document, client = ROOT / "openapi.json", tmp_path / "client"
+    generate = (python_bin / "openapi-python-client", "generate", "--fail-on-warning")
+    run(*generate, "--path", document, "--output-path", client, cwd=tmp_path, path=python_bin)
+
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
+    run(*mypy, "--python-executable", python_bin / "python", PYTHON_CLIENT, cwd=client)
+    program = f"from {PYTHON_CLIENT}.models import Role, Sort, VoteDirection; print([*Role], [*Sort], [*VoteDirection])"
+    assert "VoteDirection.VOTE: 1" in run(python_bin / "python", "-c", program, cwd=client)
+    for path in client.rglob("*.py"):
+        assert not re.search(r"\bVALUE_\d", path.read_text()), path
