@@ -86,6 +86,6 @@ def test_every_locked_package_has_hashes_and_no_index_is_named(name: str) -> Non
 
 def test_the_locks_agree_so_that_they_install_together() -> None:
     together: dict[NormalizedName, str] = {}
-    for name in ALL_NAMES:
+    for name in ALL_NAMES[:-1]:  # The generated client has an environment of its own.
         for package, version in pins(name).items():
             assert together.setdefault(package, version) == version, package

@@ -239,7 +239,8 @@ def test_browser_opens_authorize_at_the_password_form(start_server: Callable[...
     with open_page(f"{server}/docs") as page:
         page.click(".btn.authorize")
         page.wait_for("document.activeElement?.id === 'oauth_username'")
-        forms = re.findall(r"^(\w+) +\(", page.evaluate("document.querySelector('.modal-ux-content').innerText"), re.M)
+        shown = page.evaluate("document.querySelector('.modal-ux-content').innerText")
+        forms = re.findall(r"^(\w+)\s+\(", shown, re.MULTILINE)
         page.wait_for(_is_in_view("#oauth_username"))
         page.wait_for(_is_in_view(".auth-container h4"))
         page.type("#oauth_username", person.email)
