@@ -116,5 +116,7 @@ def test_zizmor_finds_nothing() -> None:
 
 def test_dependabot_watches_everything_that_is_pinned_and_lets_releases_cool() -> None:
     updates = yaml.safe_load((GITHUB / "dependabot.yml").read_text())["updates"]
-    assert {update["package-ecosystem"] for update in updates} == {"pip", "github-actions", "docker", "docker-compose"}
+    assert {update["package-ecosystem"] for update in updates} == {
+        "pip", "npm", "github-actions", "docker", "docker-compose",
+    }  # fmt: skip
     assert all(update["cooldown"]["default-days"] >= 7 for update in updates)
