@@ -98,7 +98,6 @@ def write_nginx(
             main,
             (r"location / \{", f"location {prefix}/ {{"),
             ("proxy_pass http://api;", "proxy_pass http://api/;"),
-            (re.escape("^(/v1)?/+metrics/*$"), f"^{prefix}(/v1)?/+metrics/*$"),
         )
     (folder / "nginx.conf").write_text(main)
     upstream = replaced((source / "upstream.conf").read_text(), one_line_each(r"127\.0\.0\.1:8000", upstream_ports))

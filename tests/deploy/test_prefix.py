@@ -61,3 +61,19 @@ def test_metrics_stay_hidden_and_the_api_answers_beside_the_proxy_too(proxy: Pro
             assert client.get(path, headers={"Authorization": f"Bearer {METRICS_TOKEN}"}).status_code == 404
         assert client.get("/api/livez").status_code == 200
         assert client.get("/livez").status_code == 404
+
+
+def test_answers_with_secrets_are_not_compressed_under_a_prefix(proxy: Proxy) -> None:
+    with proxy.client() as client:
+        account = {"email": f"{secrets.token_hex(8)}@example.com", "password": PASSWORD}
+        assert client.post("/api/users", json=account).status_code == 201
+        form = {"username": account["email"], "password": PASSWORD}
+        signed_in = client.post("/api/login", data=form)
+        client.headers["Authorization"] = f"Bearer {signed_in.json()['access_token']}"
+        enrolled = client.post("/api/users/me/totp", json={"current_password": PASSWORD})
+        assert enrolled.status_code == 200
+        assert int(enrolled.headers["Content-Length"]) > 1024, "nginx would not compress it in any case"
+        page = client.get("/api/openapi.json")
+        assert page.headers["Content-Encoding"] == "gzip"
+        for answer in (signed_in, enrolled):
+            assert "Content-Encoding" not in answer.headers
