@@ -86,6 +86,8 @@ REQUEST_BODIES: dict[str, dict[str, Any]] = {
         "anyOf": [{"$ref": SCHEMA_REFERENCE.format(model=model.__name__)} for model in (VoteIn, VoteInByDir)]
     },
 }
+# In place of FastAPI's "Successful Response" for each of them.
+SUCCESSES = {"200": "OK", "201": "Created", "202": "Accepted", "204": "No content"}
 _SENTENCE = re.compile(r"(.+?)\.(?:\s+|\Z)", re.DOTALL)
 
 
@@ -183,10 +185,10 @@ def _require_what_is_always_there(paths: dict[str, Any], schemas: dict[str, Any]
 
 
 def _split_docstring(operation: dict[str, Any]) -> None:
-    """The first sentence is the summary, the rest the description; a single sentence is both."""
+    """Make the first sentence the summary, and the rest the description."""
     if sentence := _SENTENCE.match(operation.get("description", "")):
         operation["summary"] = " ".join(sentence[1].split())
-        operation["description"] = operation["description"][sentence.end() :] or sentence[0]
+        operation["description"] = operation["description"][sentence.end() :]
 
 
 def _describe_credentials(operation: dict[str, Any], *, is_safe: bool) -> None:
@@ -261,7 +263,9 @@ def _resolved(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]
 def _without_repetitions(answers: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
     """The responses by status. A reference has its own description where not all errors of the status can occur."""
     everything = {answer["description"] for answer in shared.values()}
-    for answer in answers.values():
+    for status, answer in answers.items():
+        if status in SUCCESSES:
+            answer["description"] = SUCCESSES[status]
         if "$ref" in answer and answer["description"] in everything:
             del answer["description"]
         elif "content" in answer:

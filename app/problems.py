@@ -30,6 +30,8 @@ NOT_NOW = ("08", "53", "57", "55P03", "40001", "40P01")
 
 
 # Python's phrases for these statuses change between its versions.
+# Of codes that do not read well as words.
+TITLES = {"otp_required": "Two-factor code required"}
 FRAMEWORK_CODES = {413: "body_too_large", 414: "uri_too_long", 422: "validation_failed", 503: Overloaded.code}
 
 
@@ -96,7 +98,7 @@ def _body(status: int, code: str, detail: str | Sequence[Mapping[str, Any]], req
         "code": code,
         "request_id": request_id,
         "type": f"urn:social-posts:problem:{code}",
-        "title": code.replace("_", " ").capitalize(),
+        "title": TITLES.get(code) or code.replace("_", " ").capitalize(),
         "status": status,
     }
 

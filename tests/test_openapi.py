@@ -64,6 +64,10 @@ def test_operations_and_parameters_are_described(name: str) -> None:
     assert operation["summary"]
     assert not operation["summary"].endswith(".")
     assert operation["description"].endswith(".")
+    assert operation["summary"] not in operation["description"]
+    successes = [answer["description"] for status, answer in operation["responses"].items() if status[0] == "2"]
+    assert successes
+    assert "Successful Response" not in successes
     assert operation["tags"] == [tag["name"] for tag in DOCUMENT["tags"] if tag["name"] in operation["tags"]]
     assert len(operation["tags"]) == 1
     for parameter in operation.get("parameters", []):

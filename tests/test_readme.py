@@ -64,6 +64,16 @@ def test_curl_session_that_signs_out_answers_as_printed(server: str) -> None:
     assert without_chance(answers.partition("}")[2]) == without_chance(printed)
 
 
+def test_curl_session_with_an_api_key_answers_as_printed_after_the_sessions_before(server: str) -> None:
+    before = [block for section in ("A first session", "Staying signed in") for block in blocks(section)]
+    (_, script), (_, printed) = blocks("Keys for programs")
+    commands = "".join(body for language, body in before if language == "sh")
+
+    answers = run(["bash", "-eu"], (commands + "echo\n" + script).replace(ADDRESS, server)).strip().split("\n")
+
+    assert without_chance(answers[-1]) == without_chance(printed)
+
+
 def test_fetch_session_answers_as_printed(server: str) -> None:
     node = shutil.which("node")
     if node is None and not os.environ.get("CI"):

@@ -70,7 +70,7 @@ def list_api_keys(
 
 @router.get("/{id}", response_model=ApiKeyOut, responses=responses(NotAuthenticated, ApiKeyNotFound))
 def get_api_key(key_id: KeyId, caller: CurrentUser, db: SessionDep) -> ApiKeyOut:
-    """Get one of your API keys, without the key itself."""
+    """Get one of your API keys. The key itself is shown only once, when it is created."""
     return api_key.get(db, caller.id, key_id)
 
 

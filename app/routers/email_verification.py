@@ -20,7 +20,7 @@ router = APIRouter(prefix="/email-verification", tags=["authentication"], route_
     responses=responses(NotAuthenticated, TooManyTries),
 )
 def request_email_verification(caller: DetachedUser, db: SessionDep) -> EmailVerificationRequested:
-    """Request a mail with a link that verifies your e-mail address."""
+    """Request a mail that verifies your e-mail address. Its link has the token for `/email-verification/confirm`."""
     # Before the session has a connection: counting takes one of its own.
     limits.spend(limits.MAIL_OF_ACCOUNT["email_verification"], str(caller.id))
     limits.spend(limits.MAIL_FROM_ADDRESS, context.client_address.get() or "")

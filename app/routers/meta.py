@@ -38,7 +38,7 @@ class Health(BaseModel):
 
 @router.get("/")
 async def get_root(request: Request) -> Greeting:
-    """Get a greeting and the paths of the documentation."""
+    """Get a greeting and the paths of the documentation. Needs no credentials."""
     prefix = request.scope["root_path"]
     return Greeting(
         message="Hello. This is a social-posts API: sign up at POST /users, log in at POST /login.",

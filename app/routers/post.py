@@ -128,7 +128,7 @@ async def get_post(
     token: ScopedToken,
     request: Request,
 ) -> Response:
-    """Get a post with its vote count."""
+    """Get a post with its vote count. A draft is 404 for others than its owner and moderators."""
     question = feed.Question(token, feed.PostQuery(post_id))
     return respond_with_post(request, await lanes.readings().submit(question))
 

@@ -40,7 +40,7 @@ def list_sessions(
 
 @router.delete("", status_code=204, responses=responses(NotAuthenticated))
 def end_other_sessions(token: Token, caller: CurrentUser, db: SessionDep) -> None:
-    """End all your sessions except the current one."""
+    """End all your sessions except the current one. Your other devices are signed out."""
     session.end_others(db, caller.id, token.session_id)
 
 

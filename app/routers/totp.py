@@ -46,7 +46,7 @@ async def _with_password(
 
 @router.get("", response_model=TotpState, responses=responses(NotAuthenticated))
 def get_totp(caller: CurrentUser, db: SessionDep, response: Response) -> TotpState:
-    """Get your two-factor authentication status."""
+    """Get your two-factor authentication status. It says whether sign-ins need a code."""
     response.headers["Cache-Control"] = "no-store"
     return totp.state(db, caller.id)
 

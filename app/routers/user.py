@@ -98,7 +98,7 @@ def list_users(
 
 @router.get("/me", response_model=Account, responses=responses(NotAuthenticated))
 def get_me(caller: ScopedUser) -> models.User:
-    """Get your account."""
+    """Get your account. It has your real e-mail address and your role."""
     return caller
 
 
@@ -118,7 +118,7 @@ async def list_my_votes(
     skip: Annotated[Skip, Query()] = 0,
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> Response:
-    """List the posts that you voted for, newest vote first."""
+    """List the posts that you voted for, newest vote first. Drafts are left out."""
     query = feed.PageQuery(
         order="voted",
         limit=limit,
@@ -132,7 +132,7 @@ async def list_my_votes(
 
 @router.get("/{id}", response_model=Profile, responses=responses(UserNotFound))
 def get_user(user_id: Annotated[Id, Path(alias="id")], caller: OptionalUser, db: SessionDep) -> Profile:
-    """Get the profile of a user."""
+    """Get the profile of a user. The e-mail address may be a placeholder; your own is real."""
     return _profile(user.get(db, user_id), caller)
 
 

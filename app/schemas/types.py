@@ -214,7 +214,7 @@ Password = Annotated[
     Field(
         min_length=get_settings().password_min_length,
         max_length=MOST_PASSWORD_CODE_POINTS,
-        description="A password that is not one of the most common ones.",
+        description="A password. A server may refuse the most common ones.",
         examples=["correct horse battery"],
         json_schema_extra={"format": "password"},
     ),
@@ -259,6 +259,6 @@ Limit = Annotated[
 Skip = Annotated[int, Field(ge=0, le=10_000, description="Number of items to leave out before the page.")]
 Cursor = Annotated[
     str,
-    Field(max_length=4000, description="Position of a page, from the `Link` header of another page. Replaces `skip`."),
+    Field(max_length=4000, description="Position of the page, from the `Link` header of another page."),
 ]
 Time = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
