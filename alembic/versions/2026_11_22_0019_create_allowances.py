@@ -1,7 +1,7 @@
 """Create allowances: what somebody has used of a limit.
 
-Revision ID: 0015
-Revises: 0014
+Revision ID: 0019
+Revises: 0018
 """
 
 import sqlalchemy as sa

@@ -1,7 +1,7 @@
 """Index moderators and admins, who are few among many: whoever removes an admin looks for another one.
 
-Revision ID: 0016
-Revises: 0015
+Revision ID: 0020
+Revises: 0019
 """
 
 from alembic import op

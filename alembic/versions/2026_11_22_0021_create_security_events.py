@@ -1,7 +1,7 @@
 """Create security_events: what happened to accounts, for their owners to read.
 
-Revision ID: 0015
-Revises: 0014
+Revision ID: 0021
+Revises: 0020
 """
 
 import sqlalchemy as sa

@@ -1,7 +1,7 @@
 """Keep what is to be mailed, the tokens that went out, and whose e-mail address is known to be theirs.
 
-Revision ID: 0016
-Revises: 0015
+Revision ID: 0022
+Revises: 0021
 """
 
 import sqlalchemy as sa

@@ -2,9 +2,12 @@
 
 import re
 from itertools import pairwise
+from pathlib import Path
 
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Column, Connection, Integer, MetaData, text
 
 from alembic import command
@@ -31,6 +34,13 @@ def test_alembic_check_fails_on_a_database_that_differs_from_the_models(url: URL
 
 def test_servers_know_the_newest_migration_without_alembic() -> None:
     assert health.head() == revisions()[-1]
+
+
+def test_header_of_each_revision_names_what_its_variables_do() -> None:
+    for script in ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).walk_revisions():
+        header = dict(re.findall(r"^(Revision ID|Revises): ?(.*)$", script.module.__doc__ or "", re.MULTILINE))
+        assert header == {"Revision ID": script.revision, "Revises": script.down_revision or ""}, script.path
+        assert f"_{script.revision}_" in Path(script.path).name
 
 
 def test_column_added_to_the_models_is_found_as_drift(connection: Connection) -> None:
