@@ -2,7 +2,7 @@
 
 from sqlalchemy import text
 
-from app.adoption.plan import Findings, Plan
+from app.adoption.plan import Findings, Plan, counted
 from app.adoption.shape import Constraint, quoted
 from app.adoption.target import FIELDS, MISSING_TABLES, PRIMARY_KEYS, REFERENCES
 
@@ -64,7 +64,10 @@ def _primary_key(found: Findings, plan: Plan, table: str, columns: tuple[str, ..
             text(f"SELECT count({key}) - count(DISTINCT {key}) FROM {found.name(table)}")
         )
         if repeated:
-            plan.refuse(f"{repeated:,} rows of {table} have an {here[0]} that others have: change or delete them")
+            plan.refuse(
+                f"{found.tables[table].name}.{here[0]} is that of an earlier row in {counted(repeated, 'row')}: change"
+                " or delete them"
+            )
     plan.do(
         f"make ({', '.join(columns)}) the primary key of {table}",
         *statements,

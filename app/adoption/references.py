@@ -3,7 +3,7 @@
 import re
 
 from app.adoption.choices import ACTIONS, Choices
-from app.adoption.plan import Findings, Plan
+from app.adoption.plan import Findings, Plan, on_delete_option
 from app.adoption.shape import Constraint, Table, quoted
 from app.adoption.target import REFERENCES
 
@@ -35,10 +35,13 @@ def examine(found: Findings, choices: Choices, plan: Plan) -> None:
                 action = CODES[choices.on_delete[name, chosen]]
                 _change(own, plan, key, choices.on_delete[name, chosen])
             elif action not in {CASCADE, SET_NULL, SET_DEFAULT}:
-                option = f"--on-delete {name}.{key.columns[0]}"
+                column = f"{name}.{key.columns[0]}"
+                # `SET NULL` needs every column of the key to be nullable. Of another schema's table that is not known.
+                can_be_null = own is None or not any(own.columns[each].is_required for each in key.columns)
                 plan.note(
-                    f"{name}.{key.columns[0]} refers to {table}, so that what it refers to cannot be deleted:"
-                    f" {option}=cascade deletes both, {option}=set-null makes it NULL"
+                    f"{column} refers to {table}, so that what it refers to cannot be deleted:"
+                    f" {on_delete_option(column, 'cascade')} deletes both"
+                    + (f", {on_delete_option(column, 'set-null')} makes it NULL" if can_be_null else "")
                 )
             if action == CASCADE and own is not None and own.name not in deleted:
                 deleted.append(own.name)
