@@ -5,7 +5,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from app.adoption import choices as said
-from app.adoption import columns, constraints, flags, names, references, rows, shape
+from app.adoption import columns, constraints, flags, names, references, rows, rules, shape
 from app.adoption.choices import Choices
 from app.adoption.plan import Findings, Plan, counted
 from app.adoption.shape import Shape
@@ -67,6 +67,7 @@ def examine(connection: Connection, choices: Choices, time_zone: str = "UTC") ->
     columns.complete(found, plan, time_zone)
     flags.ask(found, choices, plan)
     rows.describe(found, plan)
+    rules.examine(found, plan)
     if not plan.refusals:  # Rows can be judged only where the columns are what they should be.
         rows.mend(found, choices, plan)
         constraints.replace(found, plan)
