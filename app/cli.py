@@ -261,7 +261,7 @@ def adopt(
     if plan.is_adopted:
         typer.echo("Already adopted; migrating to the newest revision")
     else:
-        typer.echo("Trying, to be rolled back" if dry_run else "Doing")
+        typer.echo("Trying everything; it is rolled back at the end" if dry_run else "Doing")
     try:
         adoption.adopt(
             url,

@@ -107,7 +107,7 @@ def _allow_new_rows(found: Findings, plan: Plan, table: str) -> None:
     theirs = [column for column in found.tables[table].columns.values() if column.name not in ours]
     if theirs:
         plan.note(
-            f"columns of {found.tables[table].name} that stay, although nothing reads them:"
+            f"columns of {found.tables[table].name} that stay, but are not used afterwards:"
             f" {', '.join(column.name for column in theirs)}"
         )
     key = found.tables[table].primary_key

@@ -54,7 +54,7 @@ def examine(connection: Connection, choices: Choices, time_zone: str = "UTC") ->
             (
                 f"there is no table posts: {names.table_options(here, (), 'posts')} says which it is"
                 if tables
-                else "there are no tables here: is DATABASE_URL (or DATABASE_NAME) the database of the tutorial?"
+                else "there are no tables here: check that DATABASE_URL or DATABASE_NAME is the right database"
             )
             + "; a new database needs only: alembic upgrade head"
         )
@@ -96,7 +96,7 @@ def _describe(found: Findings, plan: Plan, revisions: list[str]) -> None:
     plan.found.append(f"alembic: {', '.join(revisions) or 'no revision'}")
     known = {table.name for table in found.tables.values()} | {"alembic_version"}
     if others := sorted(set(found.shape.tables) - known):
-        plan.note(f"not looked at, and kept: {', '.join(others)}")
+        plan.note(f"your other tables, whose rows stay: {', '.join(others)}")
 
 
 def _refuse_what_would_break(found: Findings, plan: Plan) -> None:

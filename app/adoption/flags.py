@@ -72,7 +72,7 @@ def ask(found: Findings, choices: Choices, plan: Plan) -> None:
 
 def _apply(found: Findings, plan: Plan, name: str, what: str, condition: str) -> None:
     if name == "users":
-        plan.note(f"{what} cannot sign in")
+        plan.note(f"cannot sign in: {what}")
         plan.inactive.append(condition)
         return
     if "former_published" in found.shape.relations:

@@ -9,6 +9,7 @@ from app.adoption.target import REFERENCES
 
 # As in `pg_constraint.confdeltype`: what is deleted goes along, or is forgotten.
 CASCADE, SET_NULL, SET_DEFAULT = "c", "n", "d"
+_ON_DELETE = re.compile(r" ON DELETE (RESTRICT|CASCADE|SET (NULL|DEFAULT)( \([^)]*\))?)")
 CODES = {"cascade": CASCADE, "set-null": SET_NULL}
 
 
@@ -58,7 +59,7 @@ def _change(table: Table | None, plan: Plan, key: Constraint, action: str) -> No
     if action == "set-null" and required:
         plan.refuse(f"--on-delete {key.table}.{key.columns[0]}=set-null: {', '.join(required)} cannot be NULL")
         return
-    definition = key.definition.replace(" ON DELETE RESTRICT", "")
+    definition = _ON_DELETE.sub("", key.definition)
     changed = re.sub(
         r"( NOT DEFERRABLE| DEFERRABLE| INITIALLY \w+| NOT ENFORCED| NOT VALID)*$",
         lambda rest: f" ON DELETE {ACTIONS[action]}{rest[0]}",
@@ -66,8 +67,8 @@ def _change(table: Table | None, plan: Plan, key: Constraint, action: str) -> No
         count=1,
     )
     plan.do(
-        f"let {key.table}.{', '.join(key.columns)} be {'deleted with' if action == 'cascade' else 'NULL without'}"
-        f" what it refers to in {key.referred}",
+        f"let deletions in {key.referred} {'delete the rows of' if action == 'cascade' else 'set to NULL'}"
+        f" {key.table}.{', '.join(key.columns)}",
         f"ALTER TABLE {key.table} DROP CONSTRAINT {quoted(key.name)}",
         f"ALTER TABLE {key.table} ADD CONSTRAINT {quoted(key.name)} {changed}",
     )

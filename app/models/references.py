@@ -22,9 +22,9 @@ def own_foreign_keys() -> list[str]:
 def own_constraints() -> frozenset[tuple[str, str]]:
     """Return our constraints and unique indexes: (table, name), as PostgreSQL names them in errors."""
     return frozenset(
-        (table.name, str(named.name))
+        (table.name, str(name))
         for table in Base.metadata.tables.values()
-        for named in (*table.constraints, *table.indexes)
+        for name in [*(rule.name for rule in table.constraints), *(index.name for index in table.indexes)]
     )
 
 

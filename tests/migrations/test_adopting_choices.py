@@ -462,6 +462,17 @@ def test_posts_that_a_number_hides_are_counted_and_named(engine: Engine, looking
     assert "1 post has published = 0: only its owner and moderators will see it (101)" in examine(engine).notes
 
 
+@pytest.mark.parametrize("now", ["CASCADE", "SET NULL", "SET NULL (post_id)", "SET DEFAULT", "RESTRICT"])
+def test_key_that_has_an_action_already_is_changed(url: URL, looking: Connection, now: str) -> None:
+    descendants.make(looking, descendants.BY_ALEMBIC)
+    change(looking, f"CREATE TABLE comments (post_id int CONSTRAINT c REFERENCES posts ON DELETE {now})")
+
+    adopt(url, on_delete=["comments.post_id=set-null"])
+
+    (definition,) = rows(looking, "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'c'")
+    assert definition == ("FOREIGN KEY (post_id) REFERENCES posts(id) ON DELETE SET NULL",)
+
+
 def test_set_null_is_offered_only_for_columns_that_can_be_null(engine: Engine, looking: Connection) -> None:
     descendants.make(looking, descendants.BY_ALEMBIC + COMMENTS)
 
