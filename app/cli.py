@@ -4,6 +4,7 @@ import json
 import logging
 import logging.config
 import secrets
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -244,11 +245,23 @@ def adopt(
     _show("Note", plan.notes)
     _show("Cannot be adopted", plan.refusals)
     if plan.refusals:
+        given = [f"--map {shlex.quote(each)}" for each in maps or []]
+        given += [f"--on-delete {shlex.quote(each)}" for each in on_delete or []]
+        given += [f"--time-zone {shlex.quote(time_zone)}"] if time_zone != "UTC" else []
+        command = " ".join(["python -m app adopt --dry-run", *given])
+        typer.echo(f"Nothing was changed. Mend these, or add the options that are named, and run: {command}")
         raise typer.Exit(1)
+    if plan.is_adopted and (plan.is_current or dry_run):
+        left = "nothing to do" if plan.is_current else "a run would only migrate to the newest revision"
+        typer.echo(f"Already adopted; {left}.")
+        return
     if dry_run:
-        _show("To do", [*(what for what, _ in plan.steps), "migrate to the newest revision"])
+        _show("To do, in this order", [*(what for what, _ in plan.steps), "migrate to the newest revision"])
     started_at = time.monotonic()
-    typer.echo("Trying, to be rolled back" if dry_run else "Doing")
+    if plan.is_adopted:
+        typer.echo("Already adopted; migrating to the newest revision")
+    else:
+        typer.echo("Trying everything; it is rolled back at the end" if dry_run else "Doing")
     try:
         adoption.adopt(
             url,

@@ -18,6 +18,7 @@ DomainError
 ├── QuotaExceeded               409   the account has the maximum number of API keys or drafts
 ├── LastAdmin                   409   nobody could manage accounts any more
 ├── StillReferenced             409   rows of a table that is not ours refer to it
+├── ConstraintViolated          409   a constraint that is not ours forbids the write
 ├── PreconditionFailed          412   it changed meanwhile
 ├── BodyTooLarge                413
 ├── UriTooLong                  414
@@ -253,6 +254,13 @@ class StillReferenced(DomainError):
     code = "still_referenced"
 
 
+class ConstraintViolated(DomainError):
+    """A rule of this server's database forbids this; ask the operator"""
+
+    status = 409
+    code = "constraint_violated"
+
+
 class PreconditionFailed(DomainError):
     """The post has changed since you read it; read it again"""
 
@@ -349,7 +357,8 @@ class NotReady(DomainError):
     headers: Mapping[str, str] = {"Retry-After": "1"}
 
 
-# What it means when PostgreSQL refuses a row. A constraint that is not named here stays a 500: it is our bug.
+# What it means when PostgreSQL refuses a row. A constraint of ours that is not named here stays a 500: it is our
+# bug. One that is not ours is `ConstraintViolated`, or `StillReferenced` of a deletion (app/problems.py).
 BROKEN_CONSTRAINTS: Mapping[str, type[DomainError]] = {
     "users_email_canonical_key": EmailTaken,
     "users_username_key": UsernameTaken,

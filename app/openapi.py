@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from app.errors import (
     BodyTooLarge,
+    ConstraintViolated,
     CrossSiteRequest,
     DomainError,
     HeadersTooLarge,
@@ -122,7 +123,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
         for method, operation in path.items():
             _split_docstring(operation)
             _describe_credentials(operation, is_safe=method.upper() in SAFE_METHODS)
-            _describe_errors(operation)
+            _describe_errors(operation, is_safe=method.upper() in SAFE_METHODS)
             _describe_links(operation)
             _describe_parameters(operation)
             _describe_body(operation, schemas)
@@ -207,7 +208,9 @@ def _describe_credentials(operation: dict[str, Any], *, is_safe: bool) -> None:
         _declare(operation, InsufficientScope)
 
 
-def _describe_errors(operation: dict[str, Any]) -> None:
+def _describe_errors(operation: dict[str, Any], *, is_safe: bool) -> None:
+    if not is_safe:
+        _declare(operation, ConstraintViolated)
     if operation["operationId"] not in NEVER_READ:
         _declare(operation, Unavailable)
     if operation["operationId"] not in NEVER_LIMITED:

@@ -18,8 +18,15 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from app.errors import BROKEN_CONSTRAINTS, DomainError, Overloaded, StillReferenced, Unavailable
-from app.models.references import broken_reference
+from app.errors import (
+    BROKEN_CONSTRAINTS,
+    ConstraintViolated,
+    DomainError,
+    Overloaded,
+    StillReferenced,
+    Unavailable,
+)
+from app.models.references import broken_constraint, broken_reference
 
 logger = logging.getLogger("app.problems")
 
@@ -176,10 +183,12 @@ async def _database_error(request: Request, error: DBAPIError) -> Response:
         meaning = BROKEN_CONSTRAINTS.get(constraint or "")
         if meaning is not None:
             return await _domain_error(request, meaning())
-        # Of a write, the same violation would be ours.
         if request.method == "DELETE" and (reference := broken_reference(error)) is not None:
             logger.warning("a foreign key forbids a deletion: %s; python -m app doctor says more", reference)
             return await _domain_error(request, StillReferenced())
+        if (foreign := broken_constraint(error)) is not None:
+            logger.warning("a constraint that is not of this project forbids a write: %s", foreign)
+            return await _domain_error(request, ConstraintViolated())
     if error.connection_invalidated or state is None or state.startswith(NOT_NOW):
         logger.warning("the database did not answer: %s", state or type(error.orig).__name__)
         return await _domain_error(request, Unavailable())

@@ -142,6 +142,7 @@ def _transaction() -> Iterator["Session"]:
     """A transaction on the configured or embedded database. Raises `Refused` for what an operator can mend."""
     with migrated_database():
         from app.database import transaction
+        from app.models.references import broken_constraint
 
         try:
             with transaction() as db:
@@ -153,6 +154,8 @@ def _transaction() -> Iterator["Session"]:
             raise Refused(f"{'.'.join(map(str, problem['loc'])) or 'password'}: {problem['msg']}") from None
         except IntegrityError as error:
             meaning = BROKEN_CONSTRAINTS.get(getattr(getattr(error.orig, "diag", None), "constraint_name", None) or "")
+            if meaning is None and (foreign := broken_constraint(error)) is not None:
+                raise Refused(f"a constraint that is not of this project forbids it: {foreign}") from None
             if meaning is None:
                 raise
             raise Refused(meaning().detail) from None

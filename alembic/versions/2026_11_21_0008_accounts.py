@@ -1,4 +1,4 @@
-"""Give accounts a canonical e-mail address, a username, a role and a switch.
+"""Add canonical e-mail addresses, usernames, roles and a switch to accounts.
 
 Revision ID: 0008
 Revises: 0007

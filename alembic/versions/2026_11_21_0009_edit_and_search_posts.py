@@ -1,4 +1,4 @@
-"""Give posts a version, the time of their last change, and words to search by.
+"""Add a version, the time of the last change, and a search column to posts.
 
 Revision ID: 0009
 Revises: 0008

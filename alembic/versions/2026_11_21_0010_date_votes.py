@@ -1,4 +1,4 @@
-"""Date votes, and put the post first in their key: a post's votes lie together.
+"""Date votes, and put the post first in their key, so that a post's votes lie together.
 
 Revision ID: 0010
 Revises: 0009

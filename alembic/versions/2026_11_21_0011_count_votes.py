@@ -1,4 +1,4 @@
-"""Keep the number of votes of every post, by triggers, whoever writes.
+"""Count the votes of every post with triggers.
 
 `post_stats` has one narrow row for each post. Statement-level triggers with transition tables keep it, so that a
 statement with many votes costs one update for each post; rows are locked in ascending order of `post_id`.

@@ -1,4 +1,4 @@
-"""Create sessions: every access token names one, and dies with it.
+"""Create sessions: every access token names one and ends with it.
 
 Revision ID: 0012
 Revises: 0011

@@ -1,4 +1,4 @@
-"""Create idempotency_keys: answers kept for requests that are sent again.
+"""Create idempotency_keys: stored answers for requests that are sent again.
 
 Revision ID: 0013
 Revises: 0012

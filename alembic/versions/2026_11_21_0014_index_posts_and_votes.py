@@ -1,4 +1,4 @@
-"""Index what lists are sorted and searched by, without stopping anybody who writes.
+"""Index what lists are sorted and searched by, without blocking writes.
 
 Revision ID: 0014
 Revises: 0013

@@ -1,4 +1,4 @@
-"""Give sessions an absolute end beside the idle one, a kind, the time they were last seen, and a refresh token.
+"""Add an absolute end, a kind, the time last seen, and a refresh token to sessions.
 
 Revision ID: 0015
 Revises: 0014

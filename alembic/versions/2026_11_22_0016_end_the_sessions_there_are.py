@@ -1,4 +1,4 @@
-"""End the sessions there are when they were to end, and find sessions by their refresh tokens, while they are in use.
+"""Require an absolute end of every session, and index refresh tokens.
 
 Revision ID: 0016
 Revises: 0015

@@ -1,4 +1,4 @@
-"""Create totps and recovery_codes: the second factor of whoever wants one.
+"""Create totps and recovery_codes for two-factor authentication.
 
 Revision ID: 0017
 Revises: 0016

@@ -1,4 +1,4 @@
-"""Create allowances: what somebody has used of a limit.
+"""Create allowances: how much of a limit is used.
 
 Revision ID: 0019
 Revises: 0018

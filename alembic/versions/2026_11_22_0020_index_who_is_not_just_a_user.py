@@ -1,4 +1,4 @@
-"""Index moderators and admins, who are few among many: whoever removes an admin looks for another one.
+"""Index moderators and admins.
 
 Revision ID: 0020
 Revises: 0019

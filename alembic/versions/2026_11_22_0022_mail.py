@@ -1,4 +1,4 @@
-"""Keep what is to be mailed, the tokens that went out, and whose e-mail address is known to be theirs.
+"""Create outgoing mails and mailed tokens, and record which addresses are verified.
 
 Revision ID: 0022
 Revises: 0021

@@ -1,4 +1,4 @@
-"""Prepare the text of posts for search in linear time, by functions of our own.
+"""Prepare the text of posts for search in linear time, with functions of our own.
 
 PostgreSQL's text parser takes time that grows with the square of the length for text such as `a_a_a_…`, and so does
 `normalize` for long runs of combining marks. It also takes tags, URLs and signed numbers for single words. So it is not

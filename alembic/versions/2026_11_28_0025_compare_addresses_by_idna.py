@@ -1,4 +1,4 @@
-"""Compare the domains of e-mail addresses by IDNA 2008, and their local parts without folding `ß` into `ss`.
+"""Compare the domains of e-mail addresses by IDNA 2008, without folding `ß` into `ss`.
 
 Revision ID: 0025
 Revises: 0024

@@ -1,4 +1,4 @@
-"""Fill in the words of the posts that are there, as the trigger does for what is written.
+"""Fill in the search column of the existing posts.
 
 Revision ID: 0028
 Revises: 0027

@@ -1,4 +1,4 @@
-"""Keep when a post was published first, so that it counts as new then, and only once.
+"""Record when a post was first published.
 
 Revision ID: 0029
 Revises: 0028

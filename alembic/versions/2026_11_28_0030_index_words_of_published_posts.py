@@ -1,4 +1,4 @@
-"""Index the words of published posts only, so that drafts of others cost a search no time.
+"""Index the words of published posts only.
 
 Revision ID: 0030
 Revises: 0029

@@ -1,4 +1,4 @@
-"""Remember deletions that a foreign key of another table forbids.
+"""Record deletions that a foreign key of another table blocks.
 
 Revision ID: 0031
 Revises: 0030

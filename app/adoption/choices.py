@@ -35,7 +35,7 @@ class Choices:
             name, separator, meaning = option.rpartition("=")
             table, dot, column = name.partition(".")
             if not (separator and table and meaning and bool(dot) == bool(column)):
-                raise MalformedChoice(f"--map {option}: give TABLE=users, TABLE.COLUMN=email or the like")
+                raise MalformedChoice(f"--map {option}: give accounts=users, accounts.login=email or the like")
             if column:
                 choices.columns[table, column] = meaning
             elif meaning in {*FIELDS, "ignore"}:
@@ -46,7 +46,7 @@ class Choices:
             name, _, action = option.rpartition("=")
             table, _, column = name.rpartition(".")
             if not (table and column and action in ACTIONS):
-                raise MalformedChoice(f"--on-delete {option}: give TABLE.COLUMN=cascade or TABLE.COLUMN=set-null")
+                raise MalformedChoice(f"--on-delete {option}: give comments.post_id=cascade or …=set-null")
             choices.on_delete[table, column] = action
         return choices
 

@@ -4,7 +4,7 @@ import re
 
 from sqlalchemy import text
 
-from app.adoption.plan import Findings, Plan
+from app.adoption.plan import Findings, Plan, counted
 from app.adoption.shape import quoted
 from app.adoption.target import FIELDS, INTEGERS, MISSING_TABLES, TYPES, Field
 
@@ -39,20 +39,21 @@ def _add(plan: Plan, table: str, field: Field) -> None:
 
 def _convert(found: Findings, plan: Plan, table: str, field: Field, time_zone: str) -> None:
     column = found.columns[table][field.name]
+    theirs = f"{found.tables[table].name}.{column.name}"
     using = _conversion(field, column.type, time_zone)
     if using is None and column.type == "uuid":
         plan.refuse(
-            f"{table}.{column.name} is uuid, and the API's ids are integers, as the tutorial's are: convert the keys"
+            f"{theirs} is uuid, and the API's ids are integers, as the tutorial's are: convert the keys"
             ' with the SQL of docs/adopting.md ("UUID keys")'
         )
     elif using is None:
         wanted = "an integer" if field.kind == "key" else f"a {TYPES[field.kind]}"
-        plan.refuse(f"{table}.{column.name} is {column.type}, and cannot be taken for {wanted}: convert it")
+        plan.refuse(f"{theirs} is {column.type}, and cannot be taken for {wanted}: convert it")
     elif using:
         if field.kind == "flag" and (other := found.count(table, f"{quoted(column.name)} NOT IN (0, 1)")):
             plan.refuse(
-                f"{other:,} {table} have a {column.name} that is neither 0 nor 1, and would lose it: make it 1 where"
-                " the post is for all, else 0, and keep what it was in another column"
+                f"{theirs} is neither 0 nor 1 in {counted(other, 'row')}, and would be lost: make it 1 where the post"
+                " is for all, else 0, and keep what it was in another column"
             )
         plan.do(
             f"convert {table}.{field.name} from {column.type} to {TYPES[field.kind]}"
@@ -88,10 +89,13 @@ def _fill(found: Findings, plan: Plan, table: str, field: Field) -> None:
         return
     if empty := found.count(table, f"{quoted(column.name)} IS NULL"):
         if field.fill is None:
-            plan.refuse(f"{empty:,} rows of {table} have no {column.name}: give them one, or delete them")
+            plan.refuse(
+                f"{found.tables[table].name}.{column.name} is NULL in {counted(empty, 'row')}: give them one, or delete"
+                " them"
+            )
             return
         plan.do(
-            f"fill {table}.{field.name} of {empty:,} rows with {field.fill}",
+            f"fill {table}.{field.name} of {counted(empty, 'row')} with {field.fill}",
             f"UPDATE {table} SET {field.name} = {field.fill} WHERE {field.name} IS NULL",
         )
     plan.do(f"require {table}.{field.name}", f"ALTER TABLE {table} ALTER {field.name} SET NOT NULL")
@@ -102,7 +106,10 @@ def _allow_new_rows(found: Findings, plan: Plan, table: str) -> None:
     ours = {column.name for column in found.columns[table].values()}
     theirs = [column for column in found.tables[table].columns.values() if column.name not in ours]
     if theirs:
-        plan.note(f"{table}: kept as they are: {', '.join(column.name for column in theirs)}")
+        plan.note(
+            f"columns of {found.tables[table].name} that stay, but are not used afterwards:"
+            f" {', '.join(column.name for column in theirs)}"
+        )
     key = found.tables[table].primary_key
     for column in theirs:
         if column.is_unfilled and not (key and column.name in key.columns):

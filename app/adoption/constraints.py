@@ -2,9 +2,22 @@
 
 from sqlalchemy import text
 
-from app.adoption.plan import Findings, Plan
+from app.adoption.plan import Findings, Plan, counted
 from app.adoption.shape import Constraint, quoted
-from app.adoption.target import FIELDS, MISSING_TABLES, PRIMARY_KEYS, REFERENCES
+from app.adoption.target import FIELDS, MISSING_TABLES, PRIMARY_KEYS, REFERENCES, taken_relations
+
+# Those on the column alone that no constraint owns; a constraint can take the place of the first.
+_UNIQUE_INDEXES = text("""
+    SELECT relname::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+    JOIN pg_am ON pg_am.oid = relam AND amname = 'btree'
+    JOIN pg_attribute ON attrelid = indrelid AND attname = :column
+    WHERE indrelid = to_regclass(:table) AND indisunique AND indisvalid AND indpred IS NULL AND indnatts = 1
+        AND indkey[0] = attnum AND indoption[0] = 0 AND indcollation[0] = attcollation
+        AND (SELECT opcdefault FROM pg_opclass WHERE pg_opclass.oid = indclass[0]) AND NOT EXISTS (
+            SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype IN ('p', 'u')
+        )
+    ORDER BY relname
+""")
 
 
 def replace(found: Findings, plan: Plan) -> None:
@@ -64,7 +77,10 @@ def _primary_key(found: Findings, plan: Plan, table: str, columns: tuple[str, ..
             text(f"SELECT count({key}) - count(DISTINCT {key}) FROM {found.name(table)}")
         )
         if repeated:
-            plan.refuse(f"{repeated:,} rows of {table} have an {here[0]} that others have: change or delete them")
+            plan.refuse(
+                f"{found.tables[table].name}.{here[0]} is that of an earlier row in {counted(repeated, 'row')}: change"
+                " or delete them"
+            )
     plan.do(
         f"make ({', '.join(columns)}) the primary key of {table}",
         *statements,
@@ -76,12 +92,30 @@ def _unique_email(found: Findings, plan: Plan) -> None:
     email = found.columns["users"]["email"].name
     existing = [key for key in found.tables["users"].of_kind("u") if key.columns == (email,)]
     named = next((key for key in existing if key.name == "users_email_key"), next(iter(existing), None))
+    names = found.connection.scalars(_UNIQUE_INDEXES, {"table": found.name("users"), "column": email})
+    # An index whose name is needed was renamed by then, even if that is the name that it gets here.
+    indexes = [f"former_{name}" if name in taken_relations() else name for name in names]
     if named is not None:
         _rename(plan, "users", named, "users_email_key")
+    elif indexes:
+        plan.do(
+            f"make the unique index {indexes[0]} the constraint users_email_key",
+            f"ALTER TABLE users ADD CONSTRAINT users_email_key UNIQUE USING INDEX {quoted(indexes[0])}",
+        )
     else:
         plan.do(
             "make e-mail addresses unique", "ALTER TABLE users ADD CONSTRAINT users_email_key UNIQUE (email)"
         )  # fmt: skip
+    # Of a taken address they would say less than ours, which is checked after them. A foreign key may need one.
+    needed = {key.referred_columns for key in found.shape.references_to(found.tables["users"].name)}
+    others = [key for key in existing if key is not named]
+    left = indexes if named is not None else indexes[1:]
+    if (others or left) and (email,) not in needed:
+        plan.do(
+            f"drop {', '.join([*(key.name for key in others), *left])}, because migration 0008 makes addresses unique",
+            *(f"ALTER TABLE users DROP CONSTRAINT {quoted(key.name)}" for key in others),
+            *(f"DROP INDEX {quoted(name)}" for name in left),
+        )
 
 
 def _foreign_key(found: Findings, plan: Plan, table: str, column: str, name: str) -> None:

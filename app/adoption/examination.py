@@ -5,9 +5,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from app.adoption import choices as said
-from app.adoption import columns, constraints, flags, names, references, rows, shape
+from app.adoption import columns, constraints, flags, names, references, rows, rules, shape
 from app.adoption.choices import Choices
-from app.adoption.plan import Findings, Plan
+from app.adoption.plan import Findings, Plan, counted
 from app.adoption.shape import Shape
 from app.adoption.target import TUTORIAL_HEAD
 from app.services.health import ALEMBIC_INI
@@ -38,6 +38,7 @@ def examine(connection: Connection, choices: Choices, time_zone: str = "UTC") ->
     revisions = _revisions(connection, here)
     if _is_ours(here, revisions):
         plan.is_adopted = True
+        plan.is_current = revisions == [ScriptDirectory.from_config(Config(ALEMBIC_INI)).get_current_head()]
         plan.found.append(f"tables of this project, at migration {', '.join(revisions)}")
         return plan
     if "post_stats_history" in here.tables:
@@ -48,9 +49,14 @@ def examine(connection: Connection, choices: Choices, time_zone: str = "UTC") ->
     found = Findings(connection, here, names.find_tables(here, choices, plan))
     said.check(found, choices, plan)
     if "posts" not in found.tables:
+        tables = [table for table in here.tables.values() if table.kind == "r" and table.name != "alembic_version"]
         plan.refuse(
-            "there is no table posts: --map TABLE=posts says which it is;"
-            " a new database needs only: alembic upgrade head"
+            (
+                f"there is no table posts: {names.table_options(here, (), 'posts')} says which it is"
+                if tables
+                else "there are no tables here: check that DATABASE_URL or DATABASE_NAME is the right database"
+            )
+            + "; a new database needs only: alembic upgrade head"
         )
         return plan
     _describe(found, plan, revisions)
@@ -60,6 +66,8 @@ def examine(connection: Connection, choices: Choices, time_zone: str = "UTC") ->
     names.rename(found, plan)
     columns.complete(found, plan, time_zone)
     flags.ask(found, choices, plan)
+    rows.describe(found, plan)
+    rules.examine(found, plan)
     if not plan.refusals:  # Rows can be judged only where the columns are what they should be.
         rows.mend(found, choices, plan)
         constraints.replace(found, plan)
@@ -84,11 +92,11 @@ def _is_ours(here: Shape, revisions: list[str]) -> bool:
 def _describe(found: Findings, plan: Plan, revisions: list[str]) -> None:
     for name, table in found.tables.items():
         size = found.count(name, "true") if table.kind == "r" else 0
-        plan.found.append(f"{table.name}: {size:,} rows ({', '.join(table.columns)})")
+        plan.found.append(f"{table.name}: {counted(size, 'row')} ({', '.join(table.columns)})")
     plan.found.append(f"alembic: {', '.join(revisions) or 'no revision'}")
     known = {table.name for table in found.tables.values()} | {"alembic_version"}
     if others := sorted(set(found.shape.tables) - known):
-        plan.note(f"not looked at, and kept: {', '.join(others)}")
+        plan.note(f"your other tables, whose rows stay: {', '.join(others)}")
 
 
 def _refuse_what_would_break(found: Findings, plan: Plan) -> None:

@@ -8,7 +8,7 @@ import re
 from sqlalchemy import text
 
 from app.adoption.choices import Choices
-from app.adoption.plan import Findings, Plan
+from app.adoption.plan import Findings, Plan, counted, map_option
 from app.adoption.shape import Column, quoted
 from app.adoption.target import INTEGERS
 
@@ -29,8 +29,8 @@ _NAMES = {
     ),
 }
 _MEANING = {
-    "users": ("inactive", "may not sign in", "keeps their owners out", "lets them in"),
-    "posts": ("unpublished", "are hidden", "makes them drafts", "shows them to all"),
+    "users": ("inactive", "may not sign in", "keeps them out", "lets them in"),
+    "posts": ("unpublished", "should be hidden", "makes them drafts", "shows them to all"),
 }
 TIMES = ("timestamp", "date")
 
@@ -47,32 +47,32 @@ def ask(found: Findings, choices: Choices, plan: Plan) -> None:
             said = choices.meaning(name, found.tables[name], column.name)
             if column.name in matched or said == "ignore":
                 continue
-            option = f"--map {found.tables[name].name}.{column.name}"
+            theirs = f"{found.tables[name].name}.{column.name}"
             condition = _condition(name, column, is_told=said == meaning)
             if condition is None:
                 is_known = any(_is_named(name, kind, column) for kind in range(3))
                 if said == meaning or (is_known and _is_mixed(found, name, column)):
                     plan.refuse(
-                        f"{name}.{column.name} is {column.type}, and may say which {name} {what}: put that into a"
-                        f" boolean column, for {option}=…; {option}=ignore {no}"
+                        f"{theirs} is {column.type}, and may say which {name} {what}: put that into a boolean column"
+                        f" and map that one to {meaning}; {map_option(theirs, 'ignore')} {no}"
                     )
             elif said == meaning:
                 chosen.append((column, condition))
             elif count := found.count(name, condition.format(column=quoted(column.name))):
                 plan.refuse(
-                    f"{count:,} {name} {what}, {name}.{column.name} says: {option}={meaning} {yes},"
-                    f" {option}=ignore {no}"
+                    f"{counted(count, name[:-1])} {what}, {theirs} says: {map_option(theirs, meaning)} {yes},"
+                    f" {map_option(theirs, 'ignore')} {no}"
                 )
         for column, condition in chosen:
             here, then = column.name, found.former.get((name, column.name), column.name)
             count = found.count(name, condition.format(column=quoted(here)))
-            what = f"{count:,} {name} because of {name}.{here}"
+            what = f"{counted(count, name[:-1])} because of {found.tables[name].name}.{here}"
             _apply(found, plan, name, what, condition.format(column=quoted(then)))
 
 
 def _apply(found: Findings, plan: Plan, name: str, what: str, condition: str) -> None:
     if name == "users":
-        plan.note(f"they cannot sign in: {what}")
+        plan.note(f"cannot sign in: {what}")
         plan.inactive.append(condition)
         return
     if "former_published" in found.shape.relations:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Container
 
 from app.adoption.choices import Choices
-from app.adoption.plan import Findings, Plan
+from app.adoption.plan import MOST_NAMED, Findings, Plan, map_option
 from app.adoption.shape import Column, Shape, Table, quoted
 from app.adoption.target import FIELDS, REFERENCES, Field, later_columns, taken_constraints, taken_relations
 
@@ -34,6 +34,21 @@ def find_tables(here: Shape, choices: Choices, plan: Plan) -> dict[str, Table]:
     return {name: found[name] for name in FIELDS if name in found}
 
 
+def table_options(here: Shape, others: Collection[str], meaning: str) -> str:
+    """Return an option for each of their tables, but for the others, that maps it to the meaning."""
+    names = [
+        table.name
+        for table in here.tables.values()
+        if table.kind == "r" and table.name != "alembic_version" and table.name not in others
+    ]
+    return _one_of(sorted(names), meaning)
+
+
+def _one_of(names: Collection[str], meaning: str) -> str:
+    options = [map_option(name, meaning) for name in names]
+    return " or ".join(options[:MOST_NAMED]) or f"an option for the {meaning}"
+
+
 def _table_by_name(here: Shape, choices: Choices, name: str) -> Table | None:
     singular = name.removesuffix("s")
     names = (name, singular, name.capitalize(), singular.capitalize())
@@ -51,9 +66,12 @@ def _find_people(here: Shape, choices: Choices, plan: Plan, found: dict[str, Tab
     referred = _referred_people(choices, found, alike) - taken
     named = found.get("users")
     others = alike - {named.name} if named is not None else alike
-    hint = "--map TABLE=users says which it is, --map TABLE=ignore that one is not"
+
+    def hint(names: Collection[str]) -> str:
+        return f"{_one_of(sorted(names), 'users')} says which it is"
+
     if len(referred) > 1:
-        plan.refuse(f"posts and votes refer to people in {' and in '.join(sorted(referred))}: {hint}")
+        plan.refuse(f"posts and votes refer to people in {' and in '.join(sorted(referred))}: {hint(referred)}")
     elif referred:
         (name,) = referred
         if name not in here.tables:
@@ -62,12 +80,16 @@ def _find_people(here: Shape, choices: Choices, plan: Plan, found: dict[str, Tab
             )
             return
         if named is not None and named.name in alike and named.name != name:
-            plan.refuse(f"posts and votes refer to people in {name}, and {named.name} has people too: {hint}")
+            plan.refuse(
+                f"posts and votes refer to people in {name}, and {named.name} has people too:"
+                f" {hint({name, named.name})}"
+            )
         found["users"] = here.tables[name]
         if unknown := sorted(alike - {name} - ({named.name} if named else set())):
             plan.note(f"{', '.join(unknown)}: kept, but people in there cannot sign in, as nothing refers to them")
     elif others and (named is not None or len(others) > 1):
-        plan.refuse(f"people may be in {' or in '.join(sorted(alike | ({named.name} if named else set())))}: {hint}")
+        possible = alike | ({named.name} if named else set())
+        plan.refuse(f"people may be in {' or in '.join(sorted(possible))}: {hint(possible)}")
     elif others:
         found["users"] = here.tables[next(iter(others))]
 
@@ -105,8 +127,8 @@ def _ask_for_votes(here: Shape, choices: Choices, plan: Plan, found: dict[str, T
         is_unique = any(sorted(key.columns) == sorted(sum(pair, ())) for key in table.of_kind("p") + table.of_kind("u"))
         if len(set(keys.values())) == len(pair) == 2 and is_unique and table.name not in choices.tables:
             plan.refuse(
-                f"{table.name} may have the votes: --map {table.name}=votes takes them over,"
-                f" --map {table.name}=ignore leaves them"
+                f"{table.name} may have the votes: {map_option(table.name, 'votes')} takes them over,"
+                f" {map_option(table.name, 'ignore')} leaves them"
             )
 
 
@@ -127,14 +149,14 @@ def match_columns(found: Findings, choices: Choices, plan: Plan) -> None:
             if len(candidates) > 1:
                 plan.refuse(
                     f"{' or '.join(f'{table.name}.{column}' for column in candidates)} may be the {field.name}:"
-                    f" --map {table.name}.{candidates[0]}={field.name} says which it is"
+                    f" {_one_of([f'{table.name}.{column}' for column in candidates], field.name)} says which it is"
                 )
             if candidates:
                 matched[field.name] = free[candidates[0]]
             elif not field.may_be_missing:
                 plan.refuse(
-                    f"{table.name} has no column {field.name}, nor one that could be it:"
-                    f" --map {table.name}.COLUMN={field.name} says which it is"
+                    f"{table.name} has no column {field.name}, nor one that could be it: "
+                    + _column_options(table, field, free)
                 )
         _check_keys(found, plan, name)
     if "posts" in found.tables:
@@ -163,6 +185,14 @@ def _candidates(found: Findings, table: Table, field: Field, free: dict[str, Col
     return [name for name in names if name in keyed] or names or (likely if field.may_be_missing else sorted(keyed))
 
 
+def _column_options(table: Table, field: Field, free: dict[str, Column]) -> str:
+    """Return the options that say which column it is, one for each column whose type allows it."""
+    fits = [name for name, column in free.items() if field.kind != "text" or TEXT.match(column.type)]
+    if not fits:
+        return "add one"
+    return f"{_one_of([f'{table.name}.{name}' for name in fits], field.name)} says which it is"
+
+
 def _check_keys(found: Findings, plan: Plan, name: str) -> None:
     """Refuse keys that refer to another table or column: their values name other rows."""
     for field in FIELDS[name]:
@@ -173,8 +203,8 @@ def _check_keys(found: Findings, plan: Plan, name: str) -> None:
         for key in found.tables[name].of_kind("f"):
             if key.columns == (column,) and (key.referred, key.referred_columns) != (referred, (wanted,)):
                 plan.refuse(
-                    f"{name}.{column} refers to {key.referred}.{', '.join(key.referred_columns)}, not to"
-                    f" {referred}.{wanted}: make it refer to that"
+                    f"{found.tables[name].name}.{column} refers to {key.referred}.{', '.join(key.referred_columns)},"
+                    f" not to {referred}.{wanted}: make it refer to that"
                 )
 
 
@@ -200,8 +230,8 @@ def _ask_for_hidden_meaning(found: Findings, choices: Choices, plan: Plan) -> No
         if names and not found.has("posts", field):
             plan.refuse(
                 f"{table.name} has no column {field}, but {', '.join(names)}:"
-                f" --map {table.name}.{names[0]}={field} says that it is that, --map {table.name}.{names[0]}=ignore"
-                " that it is not"
+                f" {map_option(f'{table.name}.{names[0]}', field)} says that it is that,"
+                f" {map_option(f'{table.name}.{names[0]}', 'ignore')} that it is not"
             )
 
 

@@ -1,20 +1,46 @@
 """What the parts of an examination share: what was found, and the plan that they write."""
 
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, text
 
 from app.adoption.shape import Column, Shape, Table, quoted
 
+MOST_NAMED = 20
+
+
+def counted(number: int, noun: str) -> str:
+    """Return the number with its noun, such as `1 post` or `2,000 posts`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def some(values: Iterable[object]) -> str:
+    """List the values, at most `MOST_NAMED` of them."""
+    listed = list(values)
+    return ", ".join(map(str, listed[:MOST_NAMED])) + (", …" if len(listed) > MOST_NAMED else "")
+
+
+def map_option(name: str, meaning: str) -> str:
+    """Return the option that gives the table or column this meaning, to be copied into a shell."""
+    return f"--map {shlex.quote(f'{name}={meaning}')}"
+
+
+def on_delete_option(name: str, action: str) -> str:
+    """Return the option that changes the foreign key of the column, to be copied into a shell."""
+    return f"--on-delete {shlex.quote(f'{name}={action}')}"
+
 
 @dataclass(slots=True)
 class Plan:
     """What was found, what will be done (in order, with its SQL), what is worth knowing, what stands against it.
 
-    `is_adopted`: the database has this project's tables already; only migrations may be missing.
+    `is_adopted`: the database has this project's tables already; only migrations may be missing. `is_current`: none is.
     """
 
     is_adopted: bool = False
+    is_current: bool = False
     found: list[str] = field(default_factory=list)
     steps: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

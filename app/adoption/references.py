@@ -3,12 +3,13 @@
 import re
 
 from app.adoption.choices import ACTIONS, Choices
-from app.adoption.plan import Findings, Plan
+from app.adoption.plan import Findings, Plan, on_delete_option
 from app.adoption.shape import Constraint, Table, quoted
 from app.adoption.target import REFERENCES
 
 # As in `pg_constraint.confdeltype`: what is deleted goes along, or is forgotten.
 CASCADE, SET_NULL, SET_DEFAULT = "c", "n", "d"
+_ON_DELETE = re.compile(r" ON DELETE (RESTRICT|CASCADE|SET (NULL|DEFAULT)( \([^)]*\))?)")
 CODES = {"cascade": CASCADE, "set-null": SET_NULL}
 
 
@@ -35,10 +36,13 @@ def examine(found: Findings, choices: Choices, plan: Plan) -> None:
                 action = CODES[choices.on_delete[name, chosen]]
                 _change(own, plan, key, choices.on_delete[name, chosen])
             elif action not in {CASCADE, SET_NULL, SET_DEFAULT}:
-                option = f"--on-delete {name}.{key.columns[0]}"
+                column = f"{name}.{key.columns[0]}"
+                # `SET NULL` needs every column of the key to be nullable. Of another schema's table that is not known.
+                can_be_null = own is None or not any(own.columns[each].is_required for each in key.columns)
                 plan.note(
-                    f"{name}.{key.columns[0]} refers to {table}, so that what it refers to cannot be deleted:"
-                    f" {option}=cascade deletes both, {option}=set-null makes it NULL"
+                    f"{column} refers to {table}, so that what it refers to cannot be deleted:"
+                    f" {on_delete_option(column, 'cascade')} deletes both"
+                    + (f", {on_delete_option(column, 'set-null')} makes it NULL" if can_be_null else "")
                 )
             if action == CASCADE and own is not None and own.name not in deleted:
                 deleted.append(own.name)
@@ -55,7 +59,7 @@ def _change(table: Table | None, plan: Plan, key: Constraint, action: str) -> No
     if action == "set-null" and required:
         plan.refuse(f"--on-delete {key.table}.{key.columns[0]}=set-null: {', '.join(required)} cannot be NULL")
         return
-    definition = key.definition.replace(" ON DELETE RESTRICT", "")
+    definition = _ON_DELETE.sub("", key.definition)
     changed = re.sub(
         r"( NOT DEFERRABLE| DEFERRABLE| INITIALLY \w+| NOT ENFORCED| NOT VALID)*$",
         lambda rest: f" ON DELETE {ACTIONS[action]}{rest[0]}",
@@ -63,8 +67,8 @@ def _change(table: Table | None, plan: Plan, key: Constraint, action: str) -> No
         count=1,
     )
     plan.do(
-        f"let {key.table}.{', '.join(key.columns)} be {'deleted with' if action == 'cascade' else 'NULL without'}"
-        f" what it refers to in {key.referred}",
+        f"let deletions in {key.referred} {'delete the rows of' if action == 'cascade' else 'set to NULL'}"
+        f" {key.table}.{', '.join(key.columns)}",
         f"ALTER TABLE {key.table} DROP CONSTRAINT {quoted(key.name)}",
         f"ALTER TABLE {key.table} ADD CONSTRAINT {quoted(key.name)} {changed}",
     )

@@ -2,12 +2,12 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
 
 from sqlalchemy import text
 
 from app.adoption.choices import Choices
-from app.adoption.plan import Findings, Plan
+from app.adoption.names import TEXT, table_options
+from app.adoption.plan import MOST_NAMED, Findings, Plan, counted, map_option, some
 from app.adoption.shape import quoted
 from app.adoption.target import INTEGERS
 from app.schemas.types import canonical_email
@@ -15,7 +15,6 @@ from app.schemas.types import canonical_email
 # `.invalid` is reserved for what does not exist.
 NOBODY = "nobody@adopted.invalid"
 LONGEST_TITLE = 100_000
-MOST_NAMED = 20
 READ_ROWS = 10_000
 # What descendants call a vote's direction: ours are only ever in favour.
 DIRECTIONS = ("dir", "vote_dir", "direction", "value", "vote", "upvote", "is_upvote")
@@ -34,25 +33,50 @@ def mend(found: Findings, choices: Choices, plan: Plan) -> None:
         _votes(found, choices, plan)
     if found.has("posts", "id"):  # After the votes: the account that it makes may get the id of one that is gone.
         _owners(found, plan)
-    if found.has("users", "password"):
-        column = found.name("users", "password")
-        if odd := found.count("users", f"coalesce({column}, '') !~ '{BCRYPT}'"):
-            plan.note(f"{odd:,} users have no bcrypt password: they cannot sign in until they choose a new one")
     if found.has("posts", "title"):
         title = found.name("posts", "title")
         if too_long := found.count("posts", f"length({title}) > {LONGEST_TITLE}"):
-            plan.refuse(f"{too_long:,} posts have a title of more than {LONGEST_TITLE:,} characters: shorten it")
+            plan.refuse(f"{counted(too_long, 'title')} of more than {LONGEST_TITLE:,} characters: shorten them")
+
+
+def describe(found: Findings, plan: Plan) -> None:
+    """Note what the operator should know of rows, even where something else is refused."""
+    if found.has("users", "password") and TEXT.match(found.columns["users"]["password"].type):
+        column = found.name("users", "password")
+        if odd := found.count("users", f"coalesce({column}, '') !~ '{BCRYPT}'"):
+            plan.note(
+                f"{counted(odd, 'user')} without a password that bcrypt hashed: they cannot sign in until they choose a"
+                " new one"
+            )
+    if found.has("posts", "published"):
+        column, kind = found.name("posts", "published"), found.columns["posts"]["published"].type
+        if kind != "boolean" and kind not in INTEGERS:
+            return
+        is_draft = f"NOT {column}" if kind == "boolean" else f"{column} = 0"
+        if count := found.count("posts", is_draft):
+            which = ""
+            if found.has("posts", "id"):
+                key = found.name("posts", "id")
+                some_drafts = f"{found.name('posts')} WHERE {is_draft} ORDER BY {key} LIMIT {MOST_NAMED + 1}"
+                which = f" ({some(found.connection.scalars(text(f'SELECT {key} FROM {some_drafts}')))})"
+            have, them = ("has", "its owner") if count == 1 else ("have", "their owners")
+            plan.note(
+                f"{counted(count, 'post')} {have} {found.columns['posts']['published'].name} ="
+                f" {'false' if kind == 'boolean' else '0'}: only {them} and moderators will see"
+                f" {'it' if count == 1 else 'them'}{which}"
+            )
 
 
 def _require_people(found: Findings, plan: Plan) -> None:
     """Refuse where posts and votes name people, and no table has them."""
     if "users" in found.tables:
         return
+    options = table_options(found.shape, [table.name for table in found.tables.values()], "users")
     for table, column in (("posts", "owner_id"), ("votes", "user_id")):
         if found.has(table, column) and found.count(table, f"{found.name(table, column)} IS NOT NULL"):
             plan.refuse(
-                f"{table}.{found.columns[table][column].name} names people, but no table has an e-mail address and a"
-                " password for each: --map TABLE=users says which has them"
+                f"{found.tables[table].name}.{found.columns[table][column].name} names people, but no table has an"
+                f" e-mail address and a password for each: {options} says which has them"
             )
 
 
@@ -65,8 +89,8 @@ def _ids(found: Findings, plan: Plan) -> None:
         if count := found.count(table, f"{key} < 1"):
             statement = text(f"SELECT {key} FROM {name} WHERE {key} < 1 ORDER BY {key} DESC LIMIT {MOST_NAMED + 1}")
             plan.refuse(
-                f"{count:,} {table} have an id below 1, which the API cannot serve:"
-                f" {_some(found.connection.scalars(statement))}: give each a free id above 0, also in what refers to it"
+                f"{counted(count, table[:-1])} with an id below 1, which the API cannot serve:"
+                f" {some(found.connection.scalars(statement))}: give each a free id above 0, also in what refers to it"
             )
 
 
@@ -89,8 +113,8 @@ def _addresses(found: Findings, plan: Plan) -> None:
             contested[canonical].append(user_id)
     if without_at:
         plan.note(
-            f"{len(without_at):,} users have an e-mail address without @, with which they sign in as it is, but get no"
-            f" mail: {_some(sorted(without_at))}"
+            f"{counted(len(without_at), 'user')} with an e-mail address without @: they sign in with it as it is, but"
+            f" get no mail: {some(sorted(without_at))}"
         )
     if not contested:
         return
@@ -112,16 +136,11 @@ def _addresses(found: Findings, plan: Plan) -> None:
         plan.refuse(f"… and {len(unclear) - MOST_NAMED:,} more such addresses")
     if moved:
         plan.do(
-            f"put `duplicate<id>+` before the address of {len(moved):,} users without content, whose address another"
-            f" has but for its case: {_some(sorted(moved))}",
+            f"put `duplicate<id>+` before the address of {counted(len(moved), 'user')} without content, because an"
+            f" address is another's but for its case: {some(sorted(moved))}",
             "UPDATE users SET email = 'duplicate' || id || '+' || email"
             f" WHERE id = ANY ('{{{','.join(map(str, moved))}}}')",
         )
-
-
-def _some(numbers: Iterable[int]) -> str:
-    listed = list(numbers)
-    return ", ".join(map(str, listed[:MOST_NAMED])) + (", …" if len(listed) > MOST_NAMED else "")
 
 
 def _with_content(found: Findings, ids: list[int]) -> set[int]:
@@ -158,7 +177,7 @@ def _owners(found: Findings, plan: Plan) -> None:
         keep = f"CREATE TABLE former_owners AS SELECT id AS post_id, owner_id FROM posts WHERE {is_ownerless}"
         next_id = found.next_id.get("users")
         plan.do(
-            f"give {ownerless:,} posts without an owner to {NOBODY}, an account without a password"
+            f"give {counted(ownerless, 'post')} without an owner to {NOBODY}, an account without a password"
             + ("; former_owners keeps who it was" if has_owner else ""),
             *([keep] if has_owner else []),
             # Unlike nextval, this is undone with the transaction.
@@ -185,7 +204,7 @@ def _exists(found: Findings, referred: str, table: str, column: str) -> str:
 def _votes(found: Findings, choices: Choices, plan: Plan) -> None:
     """Votes that cannot be: twice, without a user or post, not in favour. They are moved, so that nothing is lost."""
     conditions = {
-        "of users or posts that are not there": (
+        "of missing users or posts": (
             f"NOT {_exists(found, 'users', 'votes', 'user_id')} OR NOT {_exists(found, 'posts', 'votes', 'post_id')}",
             "NOT EXISTS (SELECT FROM users WHERE users.id = votes.user_id)"
             " OR NOT EXISTS (SELECT FROM posts WHERE posts.id = votes.post_id)",
@@ -194,7 +213,7 @@ def _votes(found: Findings, choices: Choices, plan: Plan) -> None:
     matched = {column.name for column in found.columns["votes"].values()}
     for name, column in found.tables["votes"].columns.items():
         meaning = choices.meaning("votes", found.tables["votes"], name)
-        option = f"--map {found.tables['votes'].name}.{name}"
+        theirs = f"{found.tables['votes'].name}.{name}"
         if name in matched or meaning == "ignore":
             continue
         is_number = column.type in INTEGERS or column.type == "boolean"
@@ -202,21 +221,21 @@ def _votes(found: Findings, choices: Choices, plan: Plan) -> None:
             differs = f"{quoted(name)}::text <> (SELECT min({quoted(name)}::text) FROM {found.name('votes')})"
             if LIKE_DIRECTION.search(name) and found.count("votes", differs):
                 plan.refuse(
-                    f"votes.{name} may say which votes are against: {option}=direction takes those of 0, false or less"
-                    f" for that, {option}=ignore takes all for votes in favour"
+                    f"{theirs} may say which votes are against: {map_option(theirs, 'direction')} takes those of 0,"
+                    f" false or less for that, {map_option(theirs, 'ignore')} takes all for votes in favour"
                 )
             continue
         if not is_number:
-            plan.refuse(f"{option}=direction: its type is {column.type}, not integer or boolean")
+            plan.refuse(f"{map_option(theirs, 'direction')}: its type is {column.type}, not integer or boolean")
             continue
         zero = "0" if column.type in INTEGERS else "false"
         former = quoted(found.former.get(("votes", name), name))
-        conditions["that are not in favour"] = (f"{quoted(name)} <= {zero}", f"{former} <= {zero}")
+        conditions["not in favour"] = (f"{quoted(name)} <= {zero}", f"{former} <= {zero}")
     if not found.has("posts", "id") or not found.has("users", "id"):
         return
     keys = tuple(found.columns["votes"][name].name for name in ("user_id", "post_id"))
     if not any(sorted(key.columns) == sorted(keys) for key in found.tables["votes"].constraints if key.kind in "pu"):
-        conditions["that were cast before"] = (
+        conditions["cast before"] = (
             _repeated(found.name("votes"), f"{quoted(keys[0])}, {quoted(keys[1])}"),
             _repeated("votes", "user_id, post_id"),
         )
@@ -242,7 +261,7 @@ def _move(found: Findings, plan: Plan, conditions: dict[str, tuple[str, str]]) -
             make = [] if is_moved else ["CREATE TABLE former_votes (LIKE votes)"]
             is_moved = True
             plan.do(
-                f"move {number:,} votes {what} to a table former_votes",
+                f"move {counted(number, 'vote')} {what} to a table former_votes",
                 *make,
                 f"WITH moved AS (DELETE FROM votes WHERE {then} RETURNING *)"
                 " INSERT INTO former_votes SELECT * FROM moved",

@@ -1,5 +1,6 @@
 """What the catalogue says of the tables in the current schema."""
 
+import re
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
@@ -21,9 +22,15 @@ class Column:
     default: str | None
 
     @property
+    def has_default(self) -> bool:
+        """Whether a row that says nothing of the column gets a value. `DEFAULT NULL` is none."""
+        is_null = self.default is not None and re.match(r"NULL(::|$)", self.default) is not None
+        return self.is_identity or self.is_generated or (self.default is not None and not is_null)
+
+    @property
     def is_unfilled(self) -> bool:
         """Whether each new row must bring a value of its own."""
-        return self.is_required and self.default is None and not self.is_identity and not self.is_generated
+        return self.is_required and not self.has_default
 
     @property
     def sequence(self) -> str | None:

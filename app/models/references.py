@@ -1,4 +1,6 @@
-"""Foreign keys of tables that are not ours. An adopted database may have some."""
+"""Constraints that are not ours. An adopted database may have some, on its own tables and on ours."""
+
+from functools import cache
 
 from sqlalchemy.exc import DBAPIError
 
@@ -6,6 +8,9 @@ from app.models.base import Base
 
 # SQLSTATE foreign_key_violation and restrict_violation. ON DELETE RESTRICT raises the second since PostgreSQL 18.
 VIOLATIONS = ("23503", "23001")
+NOT_NULL_VIOLATION = "23502"
+# SQLSTATE class 23: integrity constraint violation.
+INTEGRITY = "23"
 
 
 def own_foreign_keys() -> list[str]:
@@ -13,12 +18,36 @@ def own_foreign_keys() -> list[str]:
     return [str(key.name) for table in Base.metadata.tables.values() for key in table.foreign_key_constraints]
 
 
+@cache
+def own_constraints() -> frozenset[tuple[str, str]]:
+    """Return our constraints and unique indexes: (table, name), as PostgreSQL names them in errors."""
+    return frozenset(
+        (table.name, str(name))
+        for table in Base.metadata.tables.values()
+        for name in [*(rule.name for rule in table.constraints), *(index.name for index in table.indexes)]
+    )
+
+
 def broken_reference(error: DBAPIError) -> str | None:
     """Return the constraint and its table if a foreign key that is not ours forbids a deletion; else None."""
     if getattr(error.orig, "pgcode", None) not in VIOLATIONS:
         return None
+    return broken_constraint(error)
+
+
+def broken_constraint(error: DBAPIError) -> str | None:
+    """Return the constraint and its table if the error violates a constraint that is not ours; else None.
+
+    NOT NULL has no name, so its column decides: a column of our models is ours.
+    """
+    state = getattr(error.orig, "pgcode", None) or ""
     diagnosis = getattr(error.orig, "diag", None)
+    table = getattr(diagnosis, "table_name", None)
+    if state == NOT_NULL_VIOLATION and (column := getattr(diagnosis, "column_name", None)):
+        ours = Base.metadata.tables.get(table or "")
+        return None if ours is not None and column in ours.columns else f"NOT NULL of {table}.{column}"
+    # The constraint of a domain type has a name, but no table: our models use no such type.
     name = getattr(diagnosis, "constraint_name", None)
-    if name in own_foreign_keys():
+    if not state.startswith(INTEGRITY) or name is None or (table, name) in own_constraints():
         return None
-    return f"{name} of {getattr(diagnosis, 'table_name', None)}"
+    return f"{name} of {table}"

@@ -75,7 +75,7 @@ _CAST = Statement(
     ), added AS (
         INSERT INTO votes (post_id, user_id)
         SELECT post_id, user_id FROM votable WHERE is_for ORDER BY post_id, user_id
-        ON CONFLICT DO NOTHING RETURNING post_id, user_id
+        ON CONFLICT (post_id, user_id) DO NOTHING RETURNING post_id, user_id
     ), removed AS (
         DELETE FROM votes USING votable
         WHERE votes.post_id = votable.post_id AND votes.user_id = votable.user_id AND NOT votable.is_for

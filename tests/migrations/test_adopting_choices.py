@@ -218,7 +218,7 @@ def test_flag_that_keeps_people_out_is_asked_about_and_obeyed(
     change(looking, f"UPDATE users SET {flag.rpartition(' ')[0]} = {may_not} WHERE id = 2")
 
     (refusal,) = examine(engine).refusals
-    assert refusal.startswith(f"1 users may not sign in, users.{name} says: --map users.{name}=inactive")
+    assert refusal.startswith(f"1 user may not sign in, users.{name} says: --map users.{name}=inactive")
     assert examine(engine, f"users.{name}=ignore").refusals == []
     adopt(url, f"users.{name}=inactive")
 
@@ -230,7 +230,7 @@ def test_hidden_posts_are_asked_about_and_made_drafts(url: URL, engine: Engine, 
     descendants.make(looking, descendants.BY_ALEMBIC)
     change(looking, "ALTER TABLE posts ADD deleted_at timestamptz", "UPDATE posts SET deleted_at = now() WHERE id = 9")
     (refusal,) = examine(engine).refusals
-    assert refusal.startswith("1 posts are hidden, posts.deleted_at says: --map posts.deleted_at=unpublished")
+    assert refusal.startswith("1 post should be hidden, posts.deleted_at says: --map posts.deleted_at=unpublished")
 
     adopt(url, "posts.deleted_at=unpublished")
 
@@ -256,7 +256,7 @@ def test_published_of_more_than_two_values_is_refused(engine: Engine, looking: C
 
     (refusal,) = examine(engine).refusals
 
-    assert refusal.startswith("1 posts have a published that is neither 0 nor 1, and would lose it")
+    assert refusal.startswith("posts.published is neither 0 nor 1 in 1 row, and would be lost")
 
 
 def test_addresses_without_an_at_sign_are_named_and_sign_in(
@@ -264,7 +264,7 @@ def test_addresses_without_an_at_sign_are_named_and_sign_in(
 ) -> None:
     descendants.make(looking, descendants.BY_ALEMBIC)
     change(looking, "UPDATE users SET email = 'Bob' WHERE id = 2")
-    assert any(note.startswith("1 users have an e-mail address without @") and note.endswith(": 2")
+    assert any(note.startswith("1 user with an e-mail address without @") and note.endswith(": 2")
                for note in examine(engine).notes)  # fmt: skip
 
     adopt(url)
@@ -314,10 +314,10 @@ BAD_OPTIONS = {
     ("--map", "users.is_blokked=inactive"): "users has no column is_blokked",
     ("--map", "users.phone_number=nothing"): "a column of users can be id, email, password, created_at, inactive",
     ("--map", "comments.body=content"): "comments is no table of users, posts or votes",
-    ("--map", "users"): "--map users: give TABLE=users, TABLE.COLUMN=email or the like",
+    ("--map", "users"): "--map users: give accounts=users, accounts.login=email or the like",
     ("--map", "users=people"): "a table can be users, posts, votes or ignore",
     ("--on-delete", "comments.id=cascade"): "no foreign key of that column",
-    ("--on-delete", "comments.post_id=nothing"): "give TABLE.COLUMN=cascade or TABLE.COLUMN=set-null",
+    ("--on-delete", "comments.post_id=nothing"): "give comments.post_id=cascade or …=set-null",
     ("--on-delete", "comments.post_id=set-null"): "post_id cannot be NULL",
 }
 
@@ -442,3 +442,81 @@ def test_hostile_text_costs_adoption_no_more_than_search_does(url: URL, looking:
 
     assert time.monotonic() - started_at < 10  # Two posts took 20 s and more.
     assert rows(looking, "SELECT count(*) FROM posts WHERE search @@ to_tsquery('simple', 'first')") == [(1,)]
+
+
+def test_posts_that_only_their_owners_will_see_are_counted_and_named(engine: Engine, looking: Connection) -> None:
+    descendants.make(looking, descendants.BY_ALEMBIC)
+    assert not any("published = " in note for note in examine(engine).notes)
+    change(looking, "UPDATE posts SET published = false WHERE id = 9")
+    assert "1 post has published = false: only its owner and moderators will see it (9)" in examine(engine).notes
+    change(looking, "UPDATE posts SET published = false")
+
+    notes = examine(engine).notes
+
+    assert "2 posts have published = false: only their owners and moderators will see them (1, 9)" in notes
+
+
+def test_posts_that_a_number_hides_are_counted_and_named(engine: Engine, looking: Connection) -> None:
+    descendants.make(looking, descendants.GROWN_ON)
+
+    assert "1 post has published = 0: only its owner and moderators will see it (101)" in examine(engine).notes
+
+
+@pytest.mark.parametrize("now", ["CASCADE", "SET NULL", "SET NULL (post_id)", "SET DEFAULT", "RESTRICT"])
+def test_key_that_has_an_action_already_is_changed(url: URL, looking: Connection, now: str) -> None:
+    descendants.make(looking, descendants.BY_ALEMBIC)
+    change(looking, f"CREATE TABLE comments (post_id int CONSTRAINT c REFERENCES posts ON DELETE {now})")
+
+    adopt(url, on_delete=["comments.post_id=set-null"])
+
+    (definition,) = rows(looking, "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'c'")
+    assert definition == ("FOREIGN KEY (post_id) REFERENCES posts(id) ON DELETE SET NULL",)
+
+
+def test_set_null_is_offered_only_for_columns_that_can_be_null(engine: Engine, looking: Connection) -> None:
+    descendants.make(looking, descendants.BY_ALEMBIC + COMMENTS)
+
+    offered = {note.partition(" ")[0]: "set-null" in note for note in examine(engine).notes if "--on-delete" in note}
+
+    assert offered == {"comments.post_id": False, "comments.user_id": True, "shop.orders.buyer": True}
+
+
+def test_messages_name_tables_as_the_database_does_and_options_can_be_copied(
+    url: URL, engine: Engine, looking: Connection
+) -> None:
+    descendants.make(looking, ACCOUNTS)
+    change(
+        looking,
+        'ALTER TABLE accounts ADD "is blocked" boolean, ADD is_banned boolean',
+        "UPDATE accounts SET is_banned = true, pass_hash = 'plain' WHERE account_no = 2",
+        "CREATE TABLE users (id serial, email text, password text)",
+    )
+    asked, _ = examine(engine).refusals
+    assert asked.endswith(": --map accounts=users or --map users=users says which it is")
+
+    plan = examine(engine, "accounts=users")
+
+    (asked,) = plan.refusals
+    assert asked.startswith("1 user may not sign in, accounts.is_banned says: --map accounts.is_banned=inactive keeps")
+    # What is known of the passwords does not wait for the answer.
+    assert any(note.startswith("1 user without a password that bcrypt hashed") for note in plan.notes)
+    refused = run(url, "--map", "accounts=users", "--map", "accounts.is blocked=ignore", "--time-zone", "Asia/Tokyo")
+    assert refused.returncode == 1
+    assert refused.stdout.endswith(
+        "run: python -m app adopt --dry-run --map accounts=users --map 'accounts.is blocked=ignore'"
+        " --time-zone Asia/Tokyo\n"
+    )
+
+
+def test_missing_column_and_missing_table_are_asked_for_by_options_that_can_be_copied(
+    engine: Engine, looking: Connection
+) -> None:
+    descendants.make(looking, ACCOUNTS)
+    change(looking, "ALTER TABLE accounts RENAME login_email TO handle", "ALTER TABLE posts RENAME TO articles")
+    (asked,) = examine(engine).refusals
+    assert "--map accounts=posts or --map articles=posts or --map votes=posts says which it is" in asked
+
+    (asked,) = examine(engine, "articles=posts").refusals
+
+    options = "--map accounts.handle=email or --map accounts.pass_hash=email or --map accounts.nickname=email says"
+    assert options in asked

@@ -272,17 +272,17 @@ REFUSED = {
     " FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
     "votes has no column post_id": "ALTER TABLE votes DROP CONSTRAINT votes_post_id_fkey;"
     " ALTER TABLE votes RENAME post_id TO what",
-    "1 rows of users have no email": "ALTER TABLE users ALTER email DROP NOT NULL;"
+    "users.email is NULL in 1 row": "ALTER TABLE users ALTER email DROP NOT NULL;"
     " UPDATE users SET email = NULL WHERE id = 2",
     "the primary key of posts is (title)": "ALTER TABLE votes DROP CONSTRAINT votes_post_id_fkey;"
     " ALTER TABLE posts DROP CONSTRAINT posts_pkey, ADD PRIMARY KEY (title)",
-    "1 posts have a title of more than 100,000": "UPDATE posts SET title = repeat('x', 100001) WHERE id = 1",
+    "1 title of more than 100,000": "UPDATE posts SET title = repeat('x', 100001) WHERE id = 1",
     "column posts.version is in the way, and so is former_version": "ALTER TABLE posts ADD version int,"
     " ADD former_version int",
     "there is no table posts": "DROP TABLE votes; DROP TABLE posts",
-    "2 posts have an id below 1, which the API cannot serve: 0, -7:": "INSERT INTO posts (id, title, content, owner_id)"
+    "2 posts with an id below 1, which the API cannot serve: 0, -7:": "INSERT INTO posts (id, title, content, owner_id)"
     " VALUES (0, '', '', 1), (-7, '', '', 1)",
-    "1 users have an id below 1, which the API cannot serve: -1:": "INSERT INTO users (id, email, password)"
+    "1 user with an id below 1, which the API cannot serve: -1:": "INSERT INTO users (id, email, password)"
     " VALUES (-1, 'minus@example.com', '')",
 }
 

@@ -21,6 +21,7 @@ TUTORIAL_SETTINGS = {"TUTORIAL_DEFAULTS": "true"}
 # Rows that no single request shows.
 NOT_SHOWN = {
     "limits of requests": "takes 601 requests; tests/middleware/test_rate_limit.py",
+    "own constraints": "takes a constraint of the operator's own; tests/contract/test_foreign_constraints.py",
     "secret key": "a setting, refused at start; tests/test_config.py",
     "times": "compared as times; pydantic 1 wrote them in another form than the reference does",
 }
