@@ -1,11 +1,12 @@
 """Posts, in and out."""
 
 from datetime import datetime
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.config import get_settings
-from app.schemas.types import Content, Cursor, Id, Limit, SearchText, Skip, Sort, Time, Title
+from app.schemas.types import NUMBER_AS_TEXT, Content, Cursor, Id, Limit, SearchText, Skip, Sort, Time, Title
 from app.schemas.user import Profile
 
 
@@ -32,8 +33,8 @@ class PageParameters(BaseModel):
 class PostIn(BaseModel):
     """The content of a new or replaced post."""
 
-    title: Title
-    content: Content
+    title: Annotated[Title, NUMBER_AS_TEXT]
+    content: Annotated[Content, NUMBER_AS_TEXT]
     published: bool = Field(True, description="`false` makes it a draft, which only you and moderators can see.")
 
 

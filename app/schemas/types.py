@@ -1,6 +1,7 @@
 """Kinds of value that several schemas use: text that PostgreSQL can keep, e-mail addresses, names, ids."""
 
 import json
+import math
 import re
 import unicodedata
 from datetime import UTC, datetime
@@ -175,6 +176,15 @@ def _no_boolean(value: object) -> object:
     return value
 
 
+def _number_as_text(value: object) -> object:
+    """Write numbers out with `TUTORIAL_DEFAULTS`, as Pydantic 1 does: 1984 is "1984", `true` is "True".
+
+    Python parses no JSON number of more than 4,300 digits. An infinite one (`1e400`) stays a number, which is refused.
+    """
+    is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return str(value) if is_number and get_settings().tutorial_defaults else value
+
+
 def _in_utc(time: datetime) -> datetime:
     # PostgreSQL reads no offset past sixteen hours, and Python no year past 9999.
     try:
@@ -200,6 +210,8 @@ Content = Annotated[
     ),
     AfterValidator(_storable), AfterValidator(_visible),
 ]  # fmt: skip
+# For the fields that the tutorial has: `Annotated[Title, NUMBER_AS_TEXT]`.
+NUMBER_AS_TEXT = BeforeValidator(_number_as_text)
 # What people tell things apart by.
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_storable), AfterValidator(_visible)]
 Email = Annotated[
