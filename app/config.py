@@ -140,7 +140,8 @@ class Settings(BaseSettings):
         False,
         description="`true` changes four defaults to what the tutorial does: `PASSWORD_MIN_LENGTH=1`, "
         "`PASSWORD_BLOCKLIST_ENABLED=false`, `PUBLIC_EMAILS=true`, `DEFAULT_SORT=old`. "
-        "It also accepts tokens with only `user_id` and `exp`, and numbers as text.",
+        "It also accepts tokens with only `user_id` and `exp`, numbers as text, `limit=0`, a large `skip` and `dir: -1`, "
+        "and searches any part of titles.",
     )
     default_sort: Sort = Field("new", description="`old` for clients that count on ascending ids.")
     public_emails: bool = Field(

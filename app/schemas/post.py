@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.config import get_settings
-from app.schemas.types import NUMBER_AS_TEXT, Content, Cursor, Id, Limit, SearchText, Skip, Sort, Time, Title
+from app.schemas.types import NUMBER_AS_TEXT, Content, Cursor, Id, PostLimit, PostSkip, SearchText, Sort, Time, Title
 from app.schemas.user import Profile
 
 
@@ -15,8 +15,8 @@ class PageParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    limit: Limit = 10
-    skip: Skip = 0
+    limit: PostLimit = 10
+    skip: PostSkip = 0
     search: SearchText | None = Field(
         None,
         description='Search by words, "phrases" and -exclusions. The last word may be incomplete. At most 1,000 bytes '
