@@ -91,13 +91,16 @@ def end_sessions(
     """End the account's sessions of this kind, or of every kind, except the one to keep.
 
     The account must be locked, at least against its deletion. Where two requests each keep another session, both end.
+    The session of tokens that name none is not kept, because one of them may be stolen and they share it.
     """
+    if keeping == sessionless_session_id(user_id):
+        keeping = None
     ended = [models.Session.user_id == user_id]
     if keeping is not None:
         ended.append(models.Session.id != keeping)
     if kind is not None:
         ended.append(models.Session.kind == kind)
-    if kind != "api_key" and keeping != sessionless_session_id(user_id):
+    if kind != "api_key":
         _end_sessionless_tokens(db, user_id)
     ids = db.scalars(select(models.Session.id).where(*ended).limit(MAX_ROWS_AT_ONCE + 1)).all()
     is_complete = len(ids) <= MAX_ROWS_AT_ONCE

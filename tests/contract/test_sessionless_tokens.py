@@ -12,10 +12,11 @@ from jose import jwt
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
-from app import tokens
+from app import models, tokens
 from app.config import get_settings
-from app.database import get_engine
+from app.database import get_engine, transaction
 from app.models.session import adopted_session_id, sessionless_session_id
+from app.services import administration
 from tests.contract.conftest import Rows
 from tests.fixtures import PASSWORD, Person, Server, counted_queries
 
@@ -173,11 +174,21 @@ def end_the_session(client: TestClient, person: Person, headers: dict[str, str])
     assert client.delete(path, headers=person.headers).status_code == 204
 
 
+def disable_and_enable(client: TestClient, person: Person, headers: dict[str, str]) -> None:  # noqa: ARG001
+    for command in (administration.disable, administration.enable):
+        with transaction() as db:
+            account = db.get(models.User, person.id)
+            assert account is not None
+            command(db, account)
+
+
 def change_password_elsewhere(client: TestClient, person: Person, headers: dict[str, str]) -> None:  # noqa: ARG001
     change_password(client, person, person.headers)
 
 
-@pytest.mark.parametrize("end", [sign_out, sign_out_others, end_the_session, change_password_elsewhere])
+@pytest.mark.parametrize(
+    "end", [sign_out, sign_out_others, end_the_session, change_password, change_password_elsewhere, disable_and_enable]
+)
 @pytest.mark.parametrize("was_adopted", [True, False])
 def test_what_ends_sessions_refuses_every_token_that_may_be_older(
     client: TestClient, person: Person, rows: Rows, end: Callable[..., None], *, was_adopted: bool
@@ -198,13 +209,18 @@ def test_what_ends_sessions_refuses_every_token_that_may_be_older(
     assert not any(is_accepted(client, headers) for headers in old)
 
 
-def test_token_that_changes_the_password_stays_accepted_as_a_session_does(client: TestClient, person: Person) -> None:
-    headers = token_of(person.id)
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+def test_token_that_ends_the_other_sessions_ends_with_those_it_cannot_be_told_from(
+    client: TestClient, person: Person, method: str
+) -> None:
+    headers, stolen = token_of(person.id), token_of(person.id, life=DAY, iat=now() - 1)
 
-    change_password(client, person, headers)
+    if method == "PATCH":
+        change_password(client, person, headers)
+    else:
+        assert client.delete("/sessions", headers=headers).status_code == 204
 
-    assert is_accepted(client, headers)
-    assert not is_accepted(client, person.headers)
+    assert not any(is_accepted(client, each) for each in (headers, stolen, person.headers))
 
 
 def test_token_without_iat_is_accepted_again_a_day_after_a_revocation(
