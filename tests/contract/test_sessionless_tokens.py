@@ -211,7 +211,7 @@ def test_what_ends_sessions_refuses_every_token_that_may_be_older(
 
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
 def test_token_that_ends_the_other_sessions_ends_with_those_it_cannot_be_told_from(
-    client: TestClient, person: Person, method: str
+    client: TestClient, person: Person, rows: Rows, method: str
 ) -> None:
     headers, stolen = token_of(person.id), token_of(person.id, life=DAY, iat=now() - 1)
 
@@ -220,6 +220,7 @@ def test_token_that_ends_the_other_sessions_ends_with_those_it_cannot_be_told_fr
     else:
         assert client.delete("/sessions", headers=headers).status_code == 204
 
+    assert rows("SELECT id FROM sessions") == []
     assert not any(is_accepted(client, each) for each in (headers, stolen, person.headers))
 
 
