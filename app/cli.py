@@ -80,7 +80,7 @@ def serve() -> None:
             # Allowed, because the operator chose it. Logged, because a .env of a test may end up in production.
             logger.warning(
                 "TUTORIAL_DEFAULTS=true in production: the defaults accept short and common passwords, and show e-mail"
-                " addresses to everyone"
+                " addresses to everyone; tokens that name no session are accepted, so SECRET_KEY alone opens accounts"
             )
         if problem is not None:
             logger.warning("not ready: %s", problem)

@@ -49,6 +49,7 @@ CommaSeparated = Annotated[list[str], NoDecode]
 Secrets = Annotated[list[SecretStr], NoDecode]
 SmtpTls = Literal["starttls", "tls", "none"]
 LogFormat = Literal["text", "json"]
+ResponseFields = Literal["all", "tutorial"]
 
 
 class ConfigurationError(Exception):
@@ -139,7 +140,12 @@ class Settings(BaseSettings):
     tutorial_defaults: bool = Field(
         False,
         description="`true` changes four defaults to what the tutorial does: `PASSWORD_MIN_LENGTH=1`, "
-        "`PASSWORD_BLOCKLIST_ENABLED=false`, `PUBLIC_EMAILS=true`, `DEFAULT_SORT=old`.",
+        "`PASSWORD_BLOCKLIST_ENABLED=false`, `PUBLIC_EMAILS=true`, `DEFAULT_SORT=old`. "
+        "It also accepts tokens with only `user_id` and `exp`, numbers as text, `limit=0`, a large `skip`, "
+        "`dir: -1`, and searches any part of titles.",
+    )
+    response_fields: ResponseFields = Field(
+        "all", description="`tutorial` leaves out all fields that the tutorial's answers have not, for strict clients."
     )
     default_sort: Sort = Field("new", description="`old` for clients that count on ascending ids.")
     public_emails: bool = Field(
@@ -185,7 +191,16 @@ class Settings(BaseSettings):
             raise ValueError("ends with a line break, which a file that it was read from may have; leave it out")
         return value
 
-    @field_validator("environment", "log_level", "log_format", "smtp_tls", "algorithm", "default_sort", mode="before")
+    @field_validator(
+        "environment",
+        "log_level",
+        "log_format",
+        "smtp_tls",
+        "algorithm",
+        "default_sort",
+        "response_fields",
+        mode="before",
+    )
     @classmethod
     def _choices_in_any_case(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, str):

@@ -23,8 +23,8 @@ from app.passwords import HASHING_THREAD_COUNT
 from app.prepared import MAY_PREPARE
 from app.watchdog import MARGIN_SECONDS, Primary, Server
 
-# The lanes of readings, votes, API keys, health checks and sightings.
-LANE_CONNECTION_COUNT = 5
+# The lanes of readings, votes, API keys, tokens that name no session, health checks and sightings.
+LANE_CONNECTION_COUNT = 6
 # Votes whose answers are kept, each hashing thread, the postman, events told apart from their requests, and deletions.
 OTHER_CONNECTION_COUNT = 1 + HASHING_THREAD_COUNT + 1 + 1 + 1
 # Each counts a try in a millisecond or so; who finds none free waits no longer than for a lock.

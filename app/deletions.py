@@ -3,7 +3,7 @@
 What is marked does not exist for any later request. `services.deletion` removes the rows afterwards, in batches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, delete, func, insert, literal_column, select, text, update
@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from app import models
-from app.models.session import FIRST_ADOPTED, adopted_session_id
+from app.models.session import FIRST_ADOPTED, adopted_session_id, sessionless_session_id
 
 # Rows that a request removes itself: in 0.1 s, for which others may wait (ADR 0021).
 MAX_ROWS_AT_ONCE = 1_000
@@ -91,19 +91,43 @@ def end_sessions(
     """End the account's sessions of this kind, or of every kind, except the one to keep.
 
     The account must be locked, at least against its deletion. Where two requests each keep another session, both end.
+    The session of tokens that name none is not kept, because one of them may be stolen and they share it.
     """
+    if keeping == sessionless_session_id(user_id):
+        keeping = None
     ended = [models.Session.user_id == user_id]
     if keeping is not None:
         ended.append(models.Session.id != keeping)
     if kind is not None:
         ended.append(models.Session.kind == kind)
+    if kind != "api_key":
+        _end_sessionless_tokens(db, user_id)
     ids = db.scalars(select(models.Session.id).where(*ended).limit(MAX_ROWS_AT_ONCE + 1)).all()
     is_complete = len(ids) <= MAX_ROWS_AT_ONCE
     if not is_complete:
         _mark_sessions(db, user_id, kind, keeping)
-        ids = [*ids, adopted_session_id(user_id)]  # No id of the marks covers it.
+        # No id of the marks covers these.
+        ids = [*ids, adopted_session_id(user_id), sessionless_session_id(user_id)]
     removed = delete(models.Session).where(*ended, models.Session.id.in_(ids)).returning(models.Session.id)
     return Ended(db.scalars(removed).all(), is_complete)
+
+
+def ids_to_end(db: Session, user_id: int, ids: Collection[int]) -> Collection[int]:
+    """Return the sessions to delete so that these end.
+
+    Where one stands for tokens that name no session, both that do have to end, and such tokens be refused.
+    """
+    sessionless = {adopted_session_id(user_id), sessionless_session_id(user_id)}
+    if sessionless.isdisjoint(ids):
+        return ids
+    _end_sessionless_tokens(db, user_id)
+    return sessionless.union(ids)
+
+
+def _end_sessionless_tokens(db: Session, user_id: int) -> None:
+    ended = update(models.User).where(models.User.id == user_id)
+    ended = ended.values(sessionless_tokens_ended_at=func.clock_timestamp())
+    db.execute(ended.execution_options(synchronize_session=False))
 
 
 def _mark_sessions(db: Session, user_id: int, kind: models.SessionKind | None, keeping: int | None) -> None:

@@ -132,7 +132,8 @@ def _configuration(settings: Settings) -> Iterator[Finding]:
     if settings.environment == "production" and settings.cors_origins is None:
         yield Finding("warn", "browsers: no page may call the API", "set CORS_ORIGINS, if one is to")
     if settings.environment == "production" and settings.tutorial_defaults:
-        what = "tutorial defaults: short and common passwords are accepted, and e-mail addresses are public"
+        what = "tutorial defaults: short and common passwords, and tokens without a session, are accepted; "
+        what += "e-mail addresses are public"
         yield Finding("warn", what, "unset TUTORIAL_DEFAULTS, or set the four settings one by one")
 
 

@@ -24,7 +24,7 @@ from app.config import get_settings
 from app.database import at_once, writing
 from app.errors import DomainError
 from app.replica import get_replica
-from app.services import api_key, feed, health, idempotency, session, vote
+from app.services import api_key, feed, health, idempotency, session, sessionless, vote
 from app.tokens import AccessToken
 
 logger = logging.getLogger("app.lanes")
@@ -116,6 +116,12 @@ def api_keys() -> Lane[bytes, api_key.Grant]:
 
 
 @lru_cache
+def sessionless_tokens() -> Lane[AccessToken, AccessToken]:
+    """Tokens that name no session. Without `TUTORIAL_DEFAULTS` there are none."""
+    return Lane("sessionless_tokens", sessionless.admit, at_once)
+
+
+@lru_cache
 def health_checks() -> Lane[None, health.Health]:
     """Questions whether the database is there and migrated."""
     return Lane("health_checks", health.check, at_once, reads=True)
@@ -162,7 +168,7 @@ async def _tell(session_id: int) -> None:
 
 async def drain() -> None:
     """Answer everyone who waits."""
-    for lane in (api_keys(), readings(), votes(), health_checks(), sightings()):
+    for lane in (api_keys(), sessionless_tokens(), readings(), votes(), health_checks(), sightings()):
         await lane.drain()
 
 

@@ -27,6 +27,7 @@ from app.middleware.last_answer import LastAnswer
 from app.middleware.paths import Paths
 from app.middleware.rate_limit import HEADERS, RateLimit
 from app.middleware.request_context import QUIET_PATHS, RequestContext
+from app.middleware.response_fields import ResponseFields
 from app.middleware.security_headers import SecurityHeaders
 from app.middleware.trusted_proxies import TrustedProxies
 from app.oauth2 import user_of
@@ -109,6 +110,11 @@ def limited(settings: Settings) -> list[Middleware]:
     return [Middleware(RateLimit, per_minute=settings.rate_limit_per_minute, user_of=user_of)]
 
 
+def narrowed(settings: Settings) -> list[Middleware]:
+    """What removes fields from answers."""
+    return [Middleware(ResponseFields)] if settings.response_fields == "tutorial" else []
+
+
 class Application(FastAPI):
     """FastAPI, whose requests begin with our own middleware, unless they are traced.
 
@@ -155,6 +161,8 @@ def create_app() -> FastAPI:
         middleware=[
             # Outermost first. Who is calling has to be known before anything is said of it.
             Middleware(TrustedProxies, proxies=settings.trusted_proxies or []),
+            # Outside of everything that answers.
+            *narrowed(settings),
             # The context comes before everything that may answer, so that every answer has an id.
             Middleware(RequestContext, slow_seconds=settings.slow_request_ms / 1000),
             Middleware(SecurityHeaders, hsts=settings.environment == "production"),

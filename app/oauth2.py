@@ -10,6 +10,7 @@ How: in the contract's order of refusals, and again where PostgreSQL asks to try
 import asyncio
 import json
 import random
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -77,7 +78,7 @@ class Credential(OAuth2PasswordBearer):
         bearer = _bearer(request.scope)
         if (key := _shown_key(request, bearer)) is not None:
             await _refuse(key)
-        return _signed_in(request, bearer)
+        return await _signed_in(request, bearer)
 
 
 class ScopedCredential(APIKeyHeader):
@@ -86,7 +87,7 @@ class ScopedCredential(APIKeyHeader):
     async def __call__(self, request: Request) -> tokens.AccessToken:  # type: ignore[override]
         bearer = _bearer(request.scope)
         if (key := _shown_key(request, bearer)) is None:
-            return _signed_in(request, bearer)
+            return await _signed_in(request, bearer)
         digest = api_key.digest(key)
         grant = _remembered.get(digest) or await _ask_for_grant(digest)
         if request.method not in SAFE_METHODS and "write" not in grant.scopes:
@@ -101,10 +102,14 @@ def _bearer(scope: Scope) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-def _signed_in(request: Request, bearer: str | None) -> tokens.AccessToken:
+async def _signed_in(request: Request, bearer: str | None) -> tokens.AccessToken:
     token = _verified(request, bearer)
     if bearer is None and request.method not in SAFE_METHODS and not is_same_origin(request):
         raise CrossSiteRequest
+    # Without `iat` a time in the future means that the token lives longer than such a token may.
+    since = token.sessionless_since
+    if since is not None and since <= max(time.time(), token.issued_at):
+        token = await lanes.sessionless_tokens().submit(token)
     lanes.note_seen(token)
     return token
 

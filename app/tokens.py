@@ -4,18 +4,20 @@ import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache
 from hashlib import sha256
-from typing import Literal, TypeGuard
+from typing import Any, Literal, TypeGuard
 
-from jose import JWTError, jwt
+from jose import JWTError, jws, jwt
+from jose.exceptions import JWSError
 
 from app.config import get_settings
 from app.errors import NotAuthenticated
 from app.models.base import LARGEST_KEY
-from app.models.session import adopted_session_id
+from app.models.session import LAST_SESSIONLESS_USER_ID, adopted_session_id
 
 ALGORITHM = "HS256"
 # Of each kind, and only tokens that we signed, which take some 1 KB with what they say: at most 20 MB.
@@ -29,8 +31,10 @@ Kind = Literal["access", "cookie"]
 
 _REQUIRED = {"require_exp": True, "verify_aud": False}
 _CLAIMS = frozenset({"user_id", "sub", "sid", "jti", "iat", "exp"})
-# What tokens of the tutorial have, no less and no more.
+# What tokens of the tutorial have, no less and no more. With `TUTORIAL_DEFAULTS`, they may have `iat` too.
 _TUTORIAL_CLAIMS = frozenset({"user_id", "exp"})
+# The longest life of a token that names no session and was not issued by us; a longer ACCESS_TOKEN_EXPIRE_MINUTES wins.
+MAX_SESSIONLESS_LIFETIME = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,15 @@ class AccessToken:
     """What a verified credential says: who, in which session, until when (seconds since 1970).
 
     `issued_at` is when whatever issued it told the database that the session is in use; 0 where nobody did.
+    `sessionless_since` is set with `TUTORIAL_DEFAULTS`, for a token that names no session: the earliest time at which
+    it may have been issued. `services.sessionless` decides on such tokens at every request.
     """
 
     user_id: int
     session_id: int
     expires_at: int
     issued_at: int = field(default=0, compare=False)
+    sessionless_since: int | None = field(default=None, compare=False)
 
 
 # Verifying a signature costs 0.05 ms; a token that was verified stays so until it expires. Its session and account
@@ -73,7 +80,8 @@ def issue(user_id: int, session_id: int, lifetime: timedelta, kind: Kind = "acce
 def verify(token: str, kind: Kind = "access") -> AccessToken:
     """What the token says. Raises `NotAuthenticated` unless we signed it, as this kind, and it is within its time.
 
-    A token of the tutorial is taken for one of the session that `adopt` made for its user.
+    A token of the tutorial is taken for one of the session that `adopt` made for its user, unless `sessionless_since`
+    says that there may be another.
     """
     remembered = _remembered[kind]
     verified = remembered.get(token)
@@ -98,13 +106,41 @@ def _decode(token: str, kind: Kind) -> AccessToken:
     except (JWTError, OverflowError, RecursionError, TypeError):  # jose lets those of odd times and deep nesting out.
         raise NotAuthenticated from None
     user_id, session_id, expires_at = claims.get("user_id"), claims.get("sid"), claims["exp"]
-    if claims.keys() == _TUTORIAL_CLAIMS and kind == "access" and _is_key(user_id):
-        return AccessToken(user_id, adopted_session_id(user_id), expires_at=int(expires_at))
+    if kind == "access" and _is_of_the_tutorial(claims) and _is_key(user_id):
+        return _without_session(token, claims)
     if not claims.keys() >= _CLAIMS or claims.get("typ", "access") != kind or claims["sub"] != str(user_id):
         raise NotAuthenticated
     if not _is_key(user_id) or not _is_key(session_id):
         raise NotAuthenticated
     return AccessToken(user_id, session_id, expires_at=int(expires_at), issued_at=int(claims["iat"]))
+
+
+def _is_of_the_tutorial(claims: Mapping[str, object]) -> bool:
+    if get_settings().tutorial_defaults and type(claims.get("iat")) in {int, float}:
+        return claims.keys() - {"iat"} == _TUTORIAL_CLAIMS
+    return claims.keys() == _TUTORIAL_CLAIMS
+
+
+def _without_session(token: str, claims: Mapping[str, Any]) -> AccessToken:
+    user_id, expires_at = claims["user_id"], int(claims["exp"])
+    if user_id > LAST_SESSIONLESS_USER_ID:
+        raise NotAuthenticated
+    settings = get_settings()
+    issued_at = int(claims.get("iat", 0))
+    adopted = AccessToken(user_id, adopted_session_id(user_id), expires_at, issued_at)
+    if not settings.tutorial_defaults or not _is_signed_with(settings.signing_secret, token):
+        return adopted
+    longest = int(max(MAX_SESSIONLESS_LIFETIME, settings.access_token_lifetime).total_seconds()) + MAX_SKEW_SECONDS
+    since = issued_at if "iat" in claims else expires_at - longest
+    return replace(adopted, sessionless_since=since) if expires_at - since <= longest else adopted
+
+
+def _is_signed_with(secret: str, token: str) -> bool:
+    try:
+        jws.verify(token, [secret], ALGORITHM)
+    except JWSError:
+        return False
+    return True
 
 
 def _keys(header: dict[str, object]) -> list[str]:

@@ -37,6 +37,16 @@ def adopted_session_id(user_id: int) -> int:
     return FIRST_ADOPTED + user_id
 
 
+# Between the adopted ones and 2^53. Both are for ids of users below 2^51.
+FIRST_SESSIONLESS = FIRST_ADOPTED + 2**51
+LAST_SESSIONLESS_USER_ID = 2**51 - 1
+
+
+def sessionless_session_id(user_id: int) -> int:
+    """The session that stands for all tokens of a user that name none, with `TUTORIAL_DEFAULTS`."""
+    return FIRST_SESSIONLESS + user_id
+
+
 class Session(Base):
     """One sign-in of one user on one device, or one API key. Ending it is deleting it.
 

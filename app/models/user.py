@@ -29,6 +29,8 @@ class User(Base):
     last_ended_login_id: Mapped[int] = mapped_column(server_default=text("0"))
     last_ended_api_key_id: Mapped[int] = mapped_column(server_default=text("0"))
     kept_session_id: Mapped[int] = mapped_column(server_default=text("0"))
+    # Tokens that name no session are refused if they may have been issued before.
+    sessionless_tokens_ended_at: Mapped[datetime | None]
 
     __table_args__ = (
         Index("users_username_key", text('lower(username COLLATE "C")'), unique=True),

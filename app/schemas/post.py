@@ -1,11 +1,12 @@
 """Posts, in and out."""
 
 from datetime import datetime
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.config import get_settings
-from app.schemas.types import Content, Cursor, Id, Limit, SearchText, Skip, Sort, Time, Title
+from app.schemas.types import NUMBER_AS_TEXT, Content, Cursor, Id, PostLimit, PostSkip, SearchText, Sort, Time, Title
 from app.schemas.user import Profile
 
 
@@ -14,8 +15,8 @@ class PageParameters(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    limit: Limit = 10
-    skip: Skip = 0
+    limit: PostLimit = 10
+    skip: PostSkip = 0
     search: SearchText | None = Field(
         None,
         description='Search by words, "phrases" and -exclusions. The last word may be incomplete. At most 1,000 bytes '
@@ -32,8 +33,8 @@ class PageParameters(BaseModel):
 class PostIn(BaseModel):
     """The content of a new or replaced post."""
 
-    title: Title
-    content: Content
+    title: Annotated[Title, NUMBER_AS_TEXT]
+    content: Annotated[Content, NUMBER_AS_TEXT]
     published: bool = Field(True, description="`false` makes it a draft, which only you and moderators can see.")
 
 

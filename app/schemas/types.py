@@ -1,6 +1,7 @@
 """Kinds of value that several schemas use: text that PostgreSQL can keep, e-mail addresses, names, ids."""
 
 import json
+import math
 import re
 import unicodedata
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 import idna
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 from typing_extensions import TypeAliasType
 
 from app import config, models, passwords
@@ -19,6 +20,7 @@ from app.config import get_settings
 
 MOST_PASSWORD_CODE_POINTS = 128
 MAX_PAGE_SIZE = 100
+MAX_SKIP = 10_000
 # Has no mailboxes, and never will (RFC 2606).
 FALLBACK_HOST = "example.com"
 # A cursor repeats the search, and has to fit into a `Link` of 2 KB.
@@ -151,8 +153,9 @@ _INTEGER = TypeAdapter(int)
 
 
 def _zero_or_one(value: object) -> object:
-    """Accept what the tutorial's `conint(le=1)` accepts: also "1", 1.0 and true."""
-    return _INTEGER.validate_python(value)
+    """Accept what the tutorial's `conint(le=1)` accepts: also "1", 1.0 and true; with `TUTORIAL_DEFAULTS` -1 for 0."""
+    number = _INTEGER.validate_python(value)
+    return 0 if number < 0 and get_settings().tutorial_defaults else number
 
 
 _RFC_3339_WITH_SPACE = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d[0-9:.]*) (\d\d:?\d\d)")
@@ -173,6 +176,28 @@ def _no_boolean(value: object) -> object:
     if isinstance(value, bool):
         raise PydanticCustomError("int_type", "Input should be a valid integer")
     return value
+
+
+def _number_as_text(value: object) -> object:
+    """Write numbers out with `TUTORIAL_DEFAULTS`, as Pydantic 1 does: 1984 is "1984", `true` is "True".
+
+    Python parses no JSON number of more than 4,300 digits. An infinite one (`1e400`) stays a number, which is refused.
+    """
+    is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return str(value) if is_number and get_settings().tutorial_defaults else value
+
+
+def _page_size(limit: int) -> int:
+    least = 0 if get_settings().tutorial_defaults else 1
+    if limit < least:
+        raise PydanticKnownError("greater_than_equal", {"ge": least})
+    return min(limit, MAX_PAGE_SIZE)
+
+
+def _not_too_far(skip: int) -> int:
+    if skip > MAX_SKIP and not get_settings().tutorial_defaults:
+        raise PydanticKnownError("less_than_equal", {"le": MAX_SKIP})
+    return skip
 
 
 def _in_utc(time: datetime) -> datetime:
@@ -200,6 +225,8 @@ Content = Annotated[
     ),
     AfterValidator(_storable), AfterValidator(_visible),
 ]  # fmt: skip
+# For the fields that the tutorial has: `Annotated[Title, NUMBER_AS_TEXT]`.
+NUMBER_AS_TEXT = BeforeValidator(_number_as_text)
 # What people tell things apart by.
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_storable), AfterValidator(_visible)]
 Email = Annotated[
@@ -256,7 +283,21 @@ Limit = Annotated[
     int, Field(ge=1, description=f"Maximum number of items. More than {MAX_PAGE_SIZE} counts as {MAX_PAGE_SIZE}."),
     AfterValidator(lambda limit: min(limit, MAX_PAGE_SIZE)),
 ]  # fmt: skip
-Skip = Annotated[int, Field(ge=0, le=10_000, description="Number of items to leave out before the page.")]
+Skip = Annotated[int, Field(ge=0, le=MAX_SKIP, description="Number of items to leave out before the page.")]
+# The same of `GET /posts`. With `TUTORIAL_DEFAULTS` the limit may be 0, and the route looks at a skip past the maximum.
+PostLimit = Annotated[
+    int,
+    Field(
+        description=f"Maximum number of items. More than {MAX_PAGE_SIZE} counts as {MAX_PAGE_SIZE}.",
+        json_schema_extra={"minimum": 1},
+    ),
+    AfterValidator(_page_size),
+]
+PostSkip = Annotated[
+    int,
+    Field(ge=0, description="Number of items to leave out before the page.", json_schema_extra={"maximum": MAX_SKIP}),
+    AfterValidator(_not_too_far),
+]
 Cursor = Annotated[
     str,
     Field(max_length=4000, description="Position of the page, from the `Link` header of another page."),

@@ -1,10 +1,11 @@
 """Users, in and out."""
 
 from datetime import datetime
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas.types import OwnEmail, Password, Role, Text, Username
+from app.schemas.types import NUMBER_AS_TEXT, OwnEmail, Password, Role, Text, Username
 
 
 class UserIn(BaseModel):
@@ -13,7 +14,7 @@ class UserIn(BaseModel):
     email: OwnEmail = Field(
         description="Your e-mail address. Only you and admins can see it, unless `PUBLIC_EMAILS` is set."
     )
-    password: Password
+    password: Annotated[Password, NUMBER_AS_TEXT]
     username: Username | None = Field(None, description="Without it, your username is `user<id>`.")
 
 

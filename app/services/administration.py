@@ -84,7 +84,8 @@ def end_sessions(db: Session, account: models.User, ids: Collection[int] | None 
         db.flush()  # What changes the account locks it before its sessions.
         ended = deletions.end_sessions(db, account.id)
     else:
-        chosen = (models.Session.user_id == account.id, models.Session.id.in_(ids))
+        chosen_ids = deletions.ids_to_end(db, account.id, ids)
+        chosen = (models.Session.user_id == account.id, models.Session.id.in_(chosen_ids))
         ended = deletions.Ended(
             db.scalars(delete(models.Session).where(*chosen).returning(models.Session.id)).all(), is_complete=True
         )

@@ -151,7 +151,8 @@ def _is_sign_in_of(user_id: int) -> ColumnElement[bool]:
 def _end(db: Session, user_id: int, session_id: int) -> bool:
     """End the sign-in; return whether it was there."""
     audit.hold(db, user_id)
-    is_theirs = (_is_sign_in_of(user_id), models.Session.id == session_id)
+    ids = deletions.ids_to_end(db, user_id, [session_id])
+    is_theirs = (_is_sign_in_of(user_id), models.Session.id.in_(ids))
     is_there = (models.Session.user_id == models.User.id, ~models.Session.was_ended())
     ended = delete(models.Session).where(*is_theirs, *is_there).returning(models.Session.id)
-    return db.scalar(ended) is not None
+    return bool(db.scalars(ended).all())

@@ -14,7 +14,8 @@ SUCCESSES = re.compile(r"[23]\d\d")
 # What the page says once, for all routes.
 EVERYWHERE = {
     "invalid_host", "not_authenticated", "insufficient_scope", "cross_site_request", "body_too_large", "uri_too_long",
-    "unsupported_encoding", "validation_failed", "constraint_violated", "rate_limited", "headers_too_large", "internal_error", "unavailable",
+    "unsupported_encoding", "validation_failed", "constraint_violated",
+    "rate_limited", "headers_too_large", "internal_error", "unavailable",
 }  # fmt: skip
 
 

@@ -1,0 +1,20 @@
+"""Remember when the tokens of an account that name no session were ended.
+
+Revision ID: 0032
+Revises: 0031
+"""
+
+from alembic import op
+
+revision = "0032"
+down_revision = "0031"
+
+
+def upgrade() -> None:
+    # Without a default: only the catalogue changes.
+    op.execute("ALTER TABLE users ADD COLUMN sessionless_tokens_ended_at timestamptz")
+
+
+def downgrade() -> None:
+    # No release before accepts such tokens, except those of the session that `adopt` made.
+    op.drop_column("users", "sessionless_tokens_ended_at")
