@@ -21,11 +21,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from alembic import command, context
-from app import local_postgres
+from app.cli.database import require_utf8
 from app.config import ConfigurationError, get_settings
-from app.migrated import require_utf8
+from app.database.locks import MIGRATION_LOCK
+from app.database.schema_version import Health, check
+from app.dev import postgres
 from app.models import Base
-from app.services.health import MIGRATION_LOCK, Health, check
 
 logger = logging.getLogger("alembic.runtime.migration")
 
@@ -57,7 +58,7 @@ def database_url() -> Iterator[URL]:
     if configured is not None:
         yield configured
         return
-    with local_postgres.running() as url:
+    with postgres.running() as url:
         yield url
 
 
@@ -241,7 +242,7 @@ try:
         run_offline()
     else:
         run_online()
-except (ConfigurationError, local_postgres.LocalPostgresError, TimeoutError) as error:
+except (ConfigurationError, postgres.LocalPostgresError, TimeoutError) as error:
     raise SystemExit(f"error: {error}") from None
 except DBAPIError as error:
     if not can_be_mended_by_operator(error):

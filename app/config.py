@@ -38,6 +38,13 @@ _LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
 
 Environment = Literal["development", "production"]
 Sort = Literal["new", "old", "top", "hot"]
+
+
+Role = Literal["user", "moderator", "admin"]
+
+# They see drafts of others and delete posts of others.
+MODERATING: frozenset[Role] = frozenset({"moderator", "admin"})
+
 # What `TUTORIAL_DEFAULTS` makes the default of these settings.
 TUTORIAL_DEFAULTS: dict[str, object] = {
     "password_min_length": 1,
@@ -374,6 +381,11 @@ class Settings(BaseSettings):
     def worker_count(self) -> int:
         """Server processes: `WORKERS`, else one in development and one per core in production."""
         return self.workers or (1 if self.environment == "development" else os.cpu_count() or 1)
+
+    @property
+    def hashing_thread_count(self) -> int:
+        """Threads of one process that hash: together, as many as there are cores."""
+        return max(1, (os.cpu_count() or 1) // self.worker_count)
 
     @property
     def line_format(self) -> LogFormat:

@@ -358,7 +358,8 @@ class NotReady(DomainError):
 
 
 # What it means when PostgreSQL refuses a row. A constraint of ours that is not named here stays a 500: it is our
-# bug. One that is not ours is `ConstraintViolated`, or `StillReferenced` of a deletion (app/problems.py).
+# bug. One that is not ours is `ConstraintViolated`, or `StillReferenced` of a deletion
+# (app/middleware/problem_details.py).
 BROKEN_CONSTRAINTS: Mapping[str, type[DomainError]] = {
     "users_email_canonical_key": EmailTaken,
     "users_username_key": UsernameTaken,

@@ -14,10 +14,16 @@ from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app import chores, lanes, problems, schedule, watchdog
+from app.api import batch_queues
+from app.api.authentication import user_of
+from app.api.fast_path import HotPath
+from app.api.openapi import describe
+from app.background import periodic, worker
 from app.config import Settings, get_settings
-from app.database import dispose, get_engine, get_primary
-from app.hot import HotPath
+from app.database import watchdog
+from app.database.engines import dispose, get_engine, get_primary
+from app.database.replica import KEPT_EVERY, get_replica
+from app.middleware import problem_details
 from app.middleware.admission import Admission
 from app.middleware.body_limit import BodyLimit
 from app.middleware.cors import Cors
@@ -30,9 +36,6 @@ from app.middleware.request_context import QUIET_PATHS, RequestContext
 from app.middleware.response_fields import ResponseFields
 from app.middleware.security_headers import SecurityHeaders
 from app.middleware.trusted_proxies import TrustedProxies
-from app.oauth2 import user_of
-from app.openapi import describe
-from app.replica import KEPT_EVERY, get_replica
 from app.routers import (
     api_key,
     auth,
@@ -71,17 +74,17 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         signal.signal(signal.SIGTERM, begin_to_stop)
     replica = get_replica()
     beat = timedelta(seconds=watchdog.BEAT_INTERVAL_SECONDS)
-    care = [schedule.Task("heartbeat", lambda _: get_primary().beat(), beat, is_shared=False)]
+    care = [periodic.Task("heartbeat", lambda _: get_primary().beat(), beat, is_shared=False)]
     if replica:
-        care.append(schedule.Task("replica", lambda _: replica.keep(), KEPT_EVERY, is_shared=False))
-    with chores.being_done(*care):
+        care.append(periodic.Task("replica", lambda _: replica.keep(), KEPT_EVERY, is_shared=False))
+    with worker.being_done(*care):
         yield
         with suppress(TimeoutError):
             async with asyncio.timeout(LONGEST_DRAIN_SECONDS):
-                await lanes.drain()
+                await batch_queues.drain()
         # No request is left, and a thread that waits for a frozen server would keep the process from ending.
         watchdog.end_waits()
-        await lanes.drain()
+        await batch_queues.drain()
     if replica:
         replica.close()
     dispose()
@@ -178,7 +181,7 @@ def create_app() -> FastAPI:
             Middleware(HotPath, routes=[route for router in hot for route in router.routes]),
         ],
     )
-    problems.install(app)
+    problem_details.install(app)
     modules = (post, totp, user, security_event, auth, session, api_key, password_reset, email_verification, meta, docs)
     for router in (*hot, *(module.router for module in modules)):
         app.include_router(router)

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app.local_postgres import LocalPostgresError
+from app.dev.postgres import LocalPostgresError
 from bench import buffers, contestants, data, load, plot, report, rounds, scenarios, scouting
 from bench.data import Dataset
 from bench.environment import ROOT, BenchError, prepare

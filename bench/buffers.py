@@ -93,7 +93,9 @@ def _in_explain(dataset: Dataset, statements: list[str]) -> int:
     total = 0
     with dataset.connection() as connection, connection.cursor() as cursor:
         cursor.execute("BEGIN")
-        cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")  # As the application has it (app/database.py).
+        cursor.execute(
+            "SET LOCAL plan_cache_mode = force_generic_plan"
+        )  # As the application has it (app/database/engines.py).
         for statement in statements:
             # The first time, a statement that is prepared comes with its preparation.
             preparation, separator, execution = statement.rpartition("; EXECUTE")

@@ -12,8 +12,9 @@ import psutil
 import psycopg2
 from sqlalchemy import URL
 
-from app import local_postgres, passwords, tokens
 from app.config import LOCAL_FOLDER
+from app.dev import postgres
+from app.security import access_tokens, passwords
 from bench.environment import PYTHON, ROOT, WORK, BenchError, for_children
 from bench.scenarios import SIZES, Size, SizeName
 
@@ -154,7 +155,7 @@ class Dataset:
         return int(count)
 
     def _issue(self, kind: str) -> list[str]:
-        return [tokens.issue(user, session, timedelta(days=1)) for user, session in self.rows(_PEOPLE, (kind,))]
+        return [access_tokens.issue(user, session, timedelta(days=1)) for user, session in self.rows(_PEOPLE, (kind,))]
 
 
 _PEOPLE = "SELECT user_id, id AS session_id FROM sessions WHERE user_agent = %s"
@@ -163,7 +164,7 @@ _PEOPLE = "SELECT user_id, id AS session_id FROM sessions WHERE user_agent = %s"
 @contextmanager
 def server() -> Iterator[URL]:
     """The benchmark's PostgreSQL, for as long as the block runs."""
-    with local_postgres.running(FOLDER, options=server_options()) as url:
+    with postgres.running(FOLDER, options=server_options()) as url:
         yield url
 
 

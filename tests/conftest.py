@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 
 from alembic import command
 from app.config import LOCAL_FOLDER, Settings
-from app.local_postgres import running
+from app.dev.postgres import running
 
 ROOT = Path(__file__).resolve().parent.parent
 # Durability is not what is tested here; the tests that do test it start servers of their own.
@@ -56,8 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure() -> None:
-    if "app.database" in __import__("sys").modules:
-        from app.database import dispose
+    if "app.database.engines" in __import__("sys").modules:
+        from app.database.engines import dispose
 
         dispose()
     _until_the_end.close()

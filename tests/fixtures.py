@@ -28,7 +28,7 @@ _numbers = count(1)
 @pytest.fixture
 def database() -> Engine:
     """The application's own engine, on empty tables. Everything is committed for real."""
-    from app.database import get_engine
+    from app.database.engines import get_engine
 
     engine = get_engine()
     with engine.begin() as connection:
@@ -80,8 +80,8 @@ def make_person(database: Engine) -> Callable[..., Person]:
     """Makes somebody who is signed in: `make_person(role="admin", username="ada")`."""
     from datetime import timedelta
 
-    from app import passwords, tokens
-    from app.schemas.types import canonical_email
+    from app.security import access_tokens, passwords
+    from app.security.email_addresses import canonical_email
 
     def make(
         *, email: str | None = None, role: str = "user", username: str | None = None, is_verified: bool = False
@@ -109,7 +109,7 @@ def make_person(database: Engine) -> Callable[..., Person]:
             )
         assert isinstance(user_id, int)
         assert isinstance(session_id, int)
-        return Person(user_id, email, tokens.issue(user_id, session_id, timedelta(minutes=30)), session_id)
+        return Person(user_id, email, access_tokens.issue(user_id, session_id, timedelta(minutes=30)), session_id)
 
     return make
 
@@ -173,7 +173,7 @@ def counted_queries(engine: Engine) -> Iterator[list[str]]:
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         statements.append(statement)
 
-    from app.database import get_lane_engine
+    from app.database.engines import get_lane_engine
 
     engines = (engine, get_lane_engine())
     for one in engines:
@@ -195,12 +195,12 @@ def mail_server() -> Iterator[MailServer]:
 @pytest.fixture
 def receive(mail_server: MailServer) -> Callable[[], list[Received]]:
     """Has all mails sent that are due, and returns what arrived in this call."""
-    from app.services import mail
-    from app.smtp import Smtp
+    from app.mail import delivery
+    from app.mail.smtp import Smtp
 
     def send_all() -> list[Received]:
         before = len(mail_server.received)
-        while mail.send_next(Smtp("127.0.0.1", mail_server.port, "none")):
+        while delivery.send_next(Smtp("127.0.0.1", mail_server.port, "none")):
             pass
         return mail_server.received[before:]
 

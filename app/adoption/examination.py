@@ -10,8 +10,8 @@ from app.adoption.choices import Choices
 from app.adoption.plan import Findings, Plan, counted
 from app.adoption.shape import Shape
 from app.adoption.target import TUTORIAL_HEAD
-from app.services.health import ALEMBIC_INI
-from app.watchdog import lift_limit
+from app.database.schema_version import ALEMBIC_INI
+from app.database.watchdog import lift_limit
 
 OLDEST_SERVER = 150_000
 # The name that migration 0007, the first that is not the tutorial's, gives to the foreign key from votes to posts.

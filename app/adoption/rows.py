@@ -10,7 +10,7 @@ from app.adoption.names import TEXT, table_options
 from app.adoption.plan import MOST_NAMED, Findings, Plan, counted, map_option, some
 from app.adoption.shape import quoted
 from app.adoption.target import INTEGERS
-from app.schemas.types import canonical_email
+from app.security.email_addresses import canonical_email
 
 # `.invalid` is reserved for what does not exist.
 NOBODY = "nobody@adopted.invalid"

@@ -26,9 +26,10 @@ from app.adoption.choices import Choices
 from app.adoption.examination import examine, is_adopted
 from app.adoption.plan import Plan
 from app.adoption.target import TUTORIAL_HEAD
+from app.database.locks import MIGRATION_LOCK
+from app.database.schema_version import ALEMBIC_INI
 from app.models import Base
 from app.models.session import adopted_session_id
-from app.services.health import ALEMBIC_INI, MIGRATION_LOCK
 
 Report = Callable[[str], None]
 POLL_SECONDS = 0.2

@@ -5,7 +5,7 @@ import asyncio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import Overloaded
-from app.problems import refusal
+from app.middleware.problem_details import refusal
 
 # They cost next to nothing, and say how things are when things are bad.
 ALWAYS_ADMITTED = frozenset({"/livez", "/readyz", "/metrics"})

@@ -4,8 +4,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import BodyTooLarge, UnsupportedEncoding
-from app.middleware.request_context import header
-from app.problems import problem_response, refusal
+from app.middleware.headers import header
+from app.middleware.problem_details import problem_response, refusal
 
 
 class BodyLimit:

@@ -7,7 +7,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from app.problems import problem_response
+from app.middleware.problem_details import problem_response
 
 # A cache must not give a page of one origin the answer that another origin got, or a client without any.
 VARY = (b"vary", b"Origin")

@@ -3,7 +3,7 @@
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import DomainError, HeadersTooLarge, InvalidHost, UriTooLong
-from app.problems import problem_response
+from app.middleware.problem_details import problem_response
 
 # A search of 500 characters, percent-encoded, and the longest cursor fit in well.
 MOST_TARGET_BYTES = 16 * 1024

@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.problems import unexpected
+from app.middleware.problem_details import unexpected
 
 
 class LastAnswer:

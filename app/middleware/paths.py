@@ -5,7 +5,7 @@ import re
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import NotFound
-from app.problems import refusal
+from app.middleware.problem_details import refusal
 
 # Control characters of ASCII and Latin-1. A route's pattern ends in `$`, which matches before a final line break.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")

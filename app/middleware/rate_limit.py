@@ -1,6 +1,6 @@
 """How many requests one caller may make, whatever they are: counted in memory, by each worker for itself.
 
-Limits that keep guessing slow are app/limits.py's: shared by all workers, and kept.
+Limits that keep guessing slow are app/security/attempt_limits.py's: shared by all workers, and kept.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import context
 from app.errors import Overloaded, RateLimited
-from app.problems import refusal
+from app.middleware.problem_details import refusal
+from app.observability import request_context
 
 WINDOW_SECONDS = 60
 # A window takes some 400 bytes with its caller, so all take at most 8 MB.
@@ -145,7 +145,7 @@ class RateLimit:
             turn.end()
 
     def _caller(self, scope: Scope) -> Hashable:
-        return self.user_of(scope) or context.network_of(context.client_address.get() or "")
+        return self.user_of(scope) or request_context.network_of(request_context.client_address.get() or "")
 
     def _window(self, caller: Hashable, now: float) -> _Window:
         window = self.windows.get(caller)

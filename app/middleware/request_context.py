@@ -8,7 +8,8 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import context, metrics, statements
+from app.middleware.headers import header
+from app.observability import metrics, query_log, request_context
 
 logger = logging.getLogger("app.access")
 slow_logger = logging.getLogger("app.slow")
@@ -17,14 +18,6 @@ ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # Some 40 for an IPv6 address. Addresses are remembered in many places, and a proxy may pass anything on as one.
 MAX_ADDRESS_CHARACTERS = 64
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
-
-
-def header(scope: Scope, name: bytes) -> bytes:
-    """The value of the request's first header of this name; empty where there is none."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value)
-    return b""
 
 
 class RequestContext:
@@ -45,13 +38,13 @@ class RequestContext:
         request_id = given.decode() if ACCEPTABLE_ID.fullmatch(given) else secrets.token_hex(16)
         # The state of the lifespan is shared by all requests; this one's is its own.
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
-        context.request_id.set(request_id)
+        request_context.request_id.set(request_id)
         if scope.get("client"):
             host, port = scope["client"]
             scope["client"] = host[:MAX_ADDRESS_CHARACTERS], port
-        context.client_address.set(scope["client"][0] if scope.get("client") else None)
-        context.user_agent.set(header(scope, b"user-agent").decode("latin-1") or None)
-        asked = statements.begin()
+        request_context.client_address.set(scope["client"][0] if scope.get("client") else None)
+        request_context.user_agent.set(header(scope, b"user-agent").decode("latin-1") or None)
+        asked = query_log.begin()
         status = 0
         started_at = time.perf_counter()
 
@@ -88,7 +81,7 @@ def _log(scope: Scope, route: str | None, status: int, seconds: float) -> None:
         )
 
 
-def _log_slow(scope: Scope, route: str | None, status: int, seconds: float, asked: statements.Notes) -> None:
+def _log_slow(scope: Scope, route: str | None, status: int, seconds: float, asked: query_log.Notes) -> None:
     slow_logger.warning(
         "slow: %s %r %s %.1fms: %s",
         scope["method"],
@@ -108,5 +101,5 @@ def _facts(scope: Scope, route: str | None, status: int, seconds: float) -> dict
         "route": route,
         "status": status,
         "duration_ms": round(seconds * 1000, 1),
-        "client": context.client_address.get(),
+        "client": request_context.client_address.get(),
     }

@@ -7,7 +7,7 @@ from ipaddress import IPv6Network, ip_network
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from app.middleware.request_context import header
+from app.middleware.headers import header
 
 logger = logging.getLogger("app.proxies")
 

@@ -1,5 +1,6 @@
 """The tables. `models.Post` works from anywhere."""
 
+from app.config import Role
 from app.models.allowance import Allowance
 from app.models.api_key import ApiKey, Scope
 from app.models.base import Base
@@ -14,7 +15,6 @@ from app.models.session import Session, SessionKind
 from app.models.totp import RecoveryCode, Totp
 from app.models.user import User
 from app.models.vote import Vote
-from app.roles import Role
 
 __all__ = [
     "Allowance", "ApiKey", "Base", "Deletion", "IdempotencyKey", "MailKind", "MailToken", "MailTokenPurpose",

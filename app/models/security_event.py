@@ -1,10 +1,41 @@
 """What happened to accounts, for their owners to read."""
 
+from enum import StrEnum
+
 from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, Now, PrimaryKey
+
+
+class Event(StrEnum):
+    """Kind of a security event."""
+
+    SIGNED_UP = "signed_up"
+    SIGNED_IN = "signed_in"
+    SIGN_IN_FAILED = "sign_in_failed"
+    SIGNED_OUT = "signed_out"
+    SESSION_ENDED = "session_ended"
+    REFRESH_REPLAYED = "refresh_replayed"
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105
+    PASSWORD_RESET_REQUESTED = "password_reset_requested"  # noqa: S105
+    PASSWORD_RESET = "password_reset"  # noqa: S105
+    EMAIL_CHANGED = "email_changed"
+    EMAIL_VERIFIED = "email_verified"
+    ROLE_CHANGED = "role_changed"
+    ACCOUNT_DISABLED = "account_disabled"
+    ACCOUNT_ENABLED = "account_enabled"
+    ACCOUNT_DELETED = "account_deleted"
+    TOTP_ENABLED = "totp_enabled"
+    TOTP_DISABLED = "totp_disabled"
+    TOTP_FAILED = "totp_failed"
+    RECOVERY_CODE_USED = "recovery_code_used"
+    API_KEY_CREATED = "api_key_created"
+    API_KEY_DELETED = "api_key_deleted"
+    LIMIT_REACHED = "limit_reached"
+    NOT_AUTHORIZED = "not_authorized"
+
 
 Details = dict[str, str | int | None]
 

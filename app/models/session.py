@@ -53,9 +53,9 @@ class Session(Base):
     `expires_at` is the one end that is checked: the absolute end (`ends_at`), or, where that comes first, the end of
     the time that a session may go without being used. Being used moves it.
 
-    One refresh token is live at a time; only hashes of it are kept (app/refresh_tokens.py). `refresh_family` is of the
-    part that all tokens of the session have in common, `refresh_hash` of the live one. `refresh_sealed` is the live
-    one, which only its predecessor opens, for a client that did not get the answer of `refreshed_at`.
+    One refresh token is live at a time; only hashes of it are kept (app/security/refresh_tokens.py). `refresh_family`
+    is of the part that all tokens of the session have in common, `refresh_hash` of the live one. `refresh_sealed` is
+    the live one, which only its predecessor opens, for a client that did not get the answer of `refreshed_at`.
     """
 
     __tablename__ = "sessions"

@@ -5,8 +5,8 @@ from datetime import datetime
 from sqlalchemy import CheckConstraint, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.config import MODERATING, Role
 from app.models.base import Base, Now, PrimaryKey
-from app.roles import MODERATING, Role
 
 
 class User(Base):

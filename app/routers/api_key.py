@@ -6,8 +6,12 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import pagination
-from app.database import SessionDep
+from app.api import pagination
+from app.api.authentication import CurrentUser, Token
+from app.api.idempotency_key import IdempotentRequest, respond_once
+from app.api.pagination import linked
+from app.api.route import Route
+from app.database.sessions import SessionDep
 from app.errors import (
     ApiKeyNotFound,
     IdempotencyInProgress,
@@ -16,10 +20,8 @@ from app.errors import (
     NotAuthenticated,
     QuotaExceeded,
 )
-from app.oauth2 import CurrentUser, Route, Token
-from app.problems import headers, responses
-from app.routers.idempotent import IdempotentRequest, respond_once
-from app.routers.paged import linked
+from app.middleware.problem_details import headers, responses
+from app.schemas import cursor as cursors
 from app.schemas.api_key import ApiKeyIn, ApiKeyOut, NewApiKey
 from app.schemas.types import Cursor, Id, Limit
 from app.services import api_key
@@ -59,11 +61,11 @@ def list_api_keys(
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[ApiKeyOut]:
     """List your API keys by ascending id. Expired keys are left out."""
-    after_id = pagination.id_of(cursor, "api_keys") if cursor else None
+    after_id = cursors.id_of(cursor, "api_keys") if cursor else None
     keys = api_key.list_own(db, caller.id, after_id=after_id, limit=limit + 1)
     if len(keys) > limit:
         keys = keys[:limit]
-        following = pagination.seal(["api_keys", keys[-1].id])
+        following = cursors.seal(["api_keys", keys[-1].id])
         response.headers["Link"] = pagination.link_header(linked({"limit": limit}), next=following) or ""
     return keys
 

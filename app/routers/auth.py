@@ -7,22 +7,16 @@ from fastapi import APIRouter, Form, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import context, passwords, tokens
+from app.api.authentication import SESSION_COOKIE, CurrentUser, Token, is_same_origin, session_cookie, uses_cookie
+from app.api.route import CredentialsRoute
 from app.config import get_settings
-from app.database import SessionDep
+from app.database.sessions import SessionDep
 from app.errors import CrossSiteRequest, InvalidCredentials, NotAuthenticated, OtpRequired, TooManyTries
-from app.oauth2 import (
-    SESSION_COOKIE,
-    CredentialsRoute,
-    CurrentUser,
-    Token,
-    is_same_origin,
-    session_cookie,
-    uses_cookie,
-)
-from app.problems import refusal, responses
-from app.refresh_tokens import RefreshToken
+from app.middleware.problem_details import refusal, responses
+from app.observability import request_context
 from app.schemas.auth import RefreshIn, SignedIn, SignedInByCookie
+from app.security import access_tokens, passwords
+from app.security.refresh_tokens import RefreshToken
 from app.services import auth, session, totp
 
 router = APIRouter(tags=["authentication"], route_class=CredentialsRoute)
@@ -63,7 +57,7 @@ async def login(
     """
     if cookie and is_same_origin(request) is False:
         raise CrossSiteRequest
-    device = auth.Device(request.headers.get("user-agent"), context.client_address.get())
+    device = auth.Device(request.headers.get("user-agent"), request_context.client_address.get())
     second_factor = partial(totp.demand, otp=otp)
     signed_in = await passwords.in_hashing_thread(
         None, request.receive, auth.sign_in, username, password, device, second_factor, refreshes=not cookie
@@ -73,7 +67,9 @@ async def login(
     lifetime = get_settings().session_lifetime
     seconds = int(lifetime.total_seconds())
     response = Response(SignedInByCookie(expires_in=seconds).model_dump_json(), media_type="application/json")
-    _set_cookie(request, response, tokens.issue(signed_in.user_id, signed_in.session_id, lifetime, "cookie"), seconds)
+    _set_cookie(
+        request, response, access_tokens.issue(signed_in.user_id, signed_in.session_id, lifetime, "cookie"), seconds
+    )
     return response
 
 
@@ -101,7 +97,7 @@ def logout(token: Token, caller: CurrentUser, db: SessionDep, request: Request, 
 def _pair(user_id: int, session_id: int, refresh_token: RefreshToken) -> SignedIn:
     lifetime = get_settings().access_token_lifetime
     return SignedIn(
-        access_token=tokens.issue(user_id, session_id, lifetime),
+        access_token=access_tokens.issue(user_id, session_id, lifetime),
         expires_in=int(lifetime.total_seconds()),
         refresh_token=str(refresh_token),
     )

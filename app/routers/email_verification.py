@@ -2,12 +2,14 @@
 
 from fastapi import APIRouter
 
-from app import context, limits
-from app.database import SessionDep
+from app.api.authentication import DetachedUser
+from app.api.route import Route
+from app.database.sessions import SessionDep
 from app.errors import InvalidToken, NotAuthenticated, TooManyTries
-from app.oauth2 import DetachedUser, Route
-from app.problems import responses
+from app.middleware.problem_details import responses
+from app.observability import request_context
 from app.schemas.email_verification import EmailVerification, EmailVerificationRequested
+from app.security import attempt_limits
 from app.services import email_verification
 
 router = APIRouter(prefix="/email-verification", tags=["authentication"], route_class=Route)
@@ -22,8 +24,8 @@ router = APIRouter(prefix="/email-verification", tags=["authentication"], route_
 def request_email_verification(caller: DetachedUser, db: SessionDep) -> EmailVerificationRequested:
     """Request a mail that verifies your e-mail address. Its link has the token for `/email-verification/confirm`."""
     # Before the session has a connection: counting takes one of its own.
-    limits.spend(limits.MAIL_OF_ACCOUNT["email_verification"], str(caller.id))
-    limits.spend(limits.MAIL_FROM_ADDRESS, context.client_address.get() or "")
+    attempt_limits.spend(attempt_limits.MAIL_OF_ACCOUNT["email_verification"], str(caller.id))
+    attempt_limits.spend(attempt_limits.MAIL_FROM_ADDRESS, request_context.client_address.get() or "")
     email_verification.request(db, caller)
     return EmailVerificationRequested()
 

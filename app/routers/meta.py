@@ -10,10 +10,11 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import lanes, metrics
+from app.api import batch_queues
 from app.config import get_settings
 from app.errors import CredentialMissing, NotAuthenticated, NotFound, NotReady, Unavailable
-from app.problems import responses
+from app.middleware.problem_details import responses
+from app.observability import metrics
 
 # A load balancer gets its answer within three seconds, also from a server whose database is frozen.
 LONGEST_WAIT_FOR_DATABASE_SECONDS = 2.5
@@ -64,7 +65,7 @@ async def get_readyz(request: Request) -> Health:
         raise NotReady("the server is stopping")
     try:
         async with asyncio.timeout(LONGEST_WAIT_FOR_DATABASE_SECONDS):
-            health = await lanes.health_checks().submit(None)
+            health = await batch_queues.health_checks().submit(None)
     except TimeoutError:
         raise Unavailable from None
     if not health.is_migrated:

@@ -3,12 +3,13 @@
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from app import context, limits, passwords
-from app.database import SessionDep
+from app.api.route import CredentialsRoute
+from app.database.sessions import SessionDep
 from app.errors import InvalidToken, TooManyTries
-from app.oauth2 import CredentialsRoute
-from app.problems import responses
+from app.middleware.problem_details import responses
+from app.observability import request_context
 from app.schemas.password_reset import PasswordReset, PasswordResetRequest, PasswordResetRequested
+from app.security import attempt_limits, passwords
 from app.services import password_reset
 
 router = APIRouter(prefix="/password-reset", tags=["authentication"], route_class=CredentialsRoute)
@@ -20,7 +21,7 @@ def request_password_reset(wanted: PasswordResetRequest, db: SessionDep) -> Pass
 
     The answer is the same if no account has it.
     """
-    limits.spend(limits.MAIL_FROM_ADDRESS, context.client_address.get() or "")
+    attempt_limits.spend(attempt_limits.MAIL_FROM_ADDRESS, request_context.client_address.get() or "")
     password_reset.request(db, wanted.email)
     return PasswordResetRequested()
 

@@ -7,8 +7,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import lanes, models
-from app.database import SessionDep
+from app import models
+from app.api import batch_queues
+from app.api.authentication import ScopedToken, ScopedUser
+from app.api.conditional import expected_versions, respond_with_post
+from app.api.fast_path import HotRoute
+from app.api.idempotency_key import IdempotentRequest, respond_once
+from app.api.pagination import query_parameters, read_query, respond_with_page
+from app.api.route import Route
+from app.database.sessions import SessionDep
 from app.errors import (
     IdempotencyInProgress,
     IdempotencyMismatch,
@@ -21,18 +28,8 @@ from app.errors import (
     QuotaExceeded,
     StillReferenced,
 )
-from app.hot import HotRoute
+from app.middleware.problem_details import headers, responses
 from app.models.post import FIRST_VERSION
-from app.oauth2 import Route, ScopedToken, ScopedUser
-from app.problems import headers, responses
-from app.routers.idempotent import IdempotentRequest, respond_once
-from app.routers.paged import (
-    expected_versions,
-    query_parameters,
-    read_query,
-    respond_with_page,
-    respond_with_post,
-)
 from app.schemas.post import PageParameters, PostChange, PostIn, PostOut, PostWithVotes
 from app.schemas.types import MAX_SKIP, Id
 from app.services import feed, post
@@ -95,7 +92,7 @@ async def list_posts(token: ScopedToken, request: Request) -> Response:
         created_before=wanted.created_before,
         position=position,
     )
-    reading = await lanes.readings().submit(feed.Question(token, query))
+    reading = await batch_queues.readings().submit(feed.Question(token, query))
     if wanted.skip > MAX_SKIP and position is None and reading.page.rows:
         # TUTORIAL_DEFAULTS lets it through for lists that end before. Here an empty page would look like the end.
         raise RequestValidationError([SKIPS_TOO_FAR])
@@ -140,7 +137,7 @@ async def get_post(
 ) -> Response:
     """Get a post with its vote count. A draft is 404 for others than its owner and moderators."""
     question = feed.Question(token, feed.PostQuery(post_id))
-    return respond_with_post(request, await lanes.readings().submit(question))
+    return respond_with_post(request, await batch_queues.readings().submit(question))
 
 
 CHANGE_ERRORS = (NotAuthenticated, NotAuthorized, PostNotFound, PreconditionFailed)

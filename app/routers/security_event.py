@@ -5,12 +5,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from app import models, pagination
-from app.database import SessionDep
+from app import models
+from app.api import pagination
+from app.api.authentication import CurrentUser
+from app.api.pagination import linked
+from app.api.route import Route
+from app.database.sessions import SessionDep
 from app.errors import MalformedCursor, NotAuthenticated
-from app.oauth2 import CurrentUser, Route
-from app.problems import responses
-from app.routers.paged import linked
+from app.middleware.problem_details import responses
+from app.schemas import cursor as cursors
 from app.schemas.security_event import SecurityEvent
 from app.schemas.types import Cursor, Limit, Skip
 from app.services import security_event
@@ -32,13 +35,13 @@ def list_my_security_events(
     events = security_event.list_own(db, caller.id, before_id=before_id, limit=limit + 1, skip=0 if cursor else skip)
     if len(events) > limit:
         events = events[:limit]
-        following = pagination.seal(["security_events", events[-1].id])
+        following = cursors.seal(["security_events", events[-1].id])
         response.headers["Link"] = pagination.link_header(linked({"limit": limit}), next=following) or ""
     return [*events]
 
 
 def _before(cursor: str) -> int:
-    made_for, event_id = [*pagination.unseal(cursor), None, None][:2]
+    made_for, event_id = [*cursors.unseal(cursor), None, None][:2]
     if made_for != "security_events" or not isinstance(event_id, int):
         raise MalformedCursor
     return event_id

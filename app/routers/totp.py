@@ -8,8 +8,11 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import models, passwords
-from app.database import SessionDep, transaction
+from app import models
+from app.api.authentication import CurrentUser, DetachedUser
+from app.api.idempotency_key import IdempotentRequest, respond_once
+from app.api.route import CredentialsRoute
+from app.database.sessions import SessionDep, transaction
 from app.errors import (
     IdempotencyInProgress,
     IdempotencyMismatch,
@@ -20,10 +23,9 @@ from app.errors import (
     WrongCode,
     WrongPassword,
 )
-from app.oauth2 import CredentialsRoute, CurrentUser, DetachedUser
-from app.problems import responses
-from app.routers.idempotent import IdempotentRequest, respond_once
+from app.middleware.problem_details import responses
 from app.schemas.totp import CodeIn, PasswordProof, RecoveryCodeList, TotpSecret, TotpState
+from app.security import passwords
 from app.services import totp
 
 router = APIRouter(prefix="/users/me/totp", tags=["authentication"], route_class=CredentialsRoute)

@@ -7,9 +7,14 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import context, lanes, limits, models, pagination, passwords
+from app import models
+from app.api import batch_queues, pagination
+from app.api.authentication import Admin, CurrentUser, OptionalUser, ScopedToken, ScopedUser, Token
+from app.api.idempotency_key import IdempotentRequest, respond_once
+from app.api.pagination import linked, respond_with_page
+from app.api.route import CredentialsRoute
 from app.config import get_settings
-from app.database import SessionDep, transaction
+from app.database.sessions import SessionDep, transaction
 from app.errors import (
     EmailTaken,
     IdempotencyInProgress,
@@ -25,15 +30,16 @@ from app.errors import (
     UserNotFound,
     WrongPassword,
 )
-from app.oauth2 import Admin, CredentialsRoute, CurrentUser, OptionalUser, ScopedToken, ScopedUser, Token
-from app.problems import headers, responses
-from app.routers.idempotent import IdempotentRequest, respond_once
-from app.routers.paged import linked, respond_with_page
+from app.middleware.problem_details import headers, responses
+from app.observability import request_context
+from app.schemas import cursor as cursors
 from app.schemas.post import PostWithVotes
-from app.schemas.types import Cursor, Id, Limit, Role, Skip, Text, placeholder_email
+from app.schemas.types import Cursor, Id, Limit, Role, Skip, Text
 from app.schemas.user import Account, NewUser, Profile, UserChange, UserIn
+from app.security import attempt_limits, passwords
+from app.security.access_tokens import AccessToken
+from app.security.email_addresses import placeholder_email
 from app.services import auth, feed, user
-from app.tokens import AccessToken
 
 router = APIRouter(prefix="/users", tags=["users"], route_class=CredentialsRoute)
 
@@ -63,7 +69,7 @@ async def sign_up(new: UserIn, once: IdempotentRequest, request: Request) -> Res
         return NewUser.model_validate(account), f"/users/{account.id}"
 
     def commit() -> Response:
-        limits.spend(limits.SIGN_UP_FROM_ADDRESS, context.client_address.get() or "")
+        attempt_limits.spend(attempt_limits.SIGN_UP_FROM_ADDRESS, request_context.client_address.get() or "")
         with transaction() as db:
             return respond_once(db, once, None, lambda: create(db), http_request=request)
 
@@ -83,13 +89,13 @@ def list_users(
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[models.User]:
     """List accounts by ascending id. Admins only."""
-    after_id = pagination.id_of(cursor, "users") if cursor else None
+    after_id = cursors.id_of(cursor, "users") if cursor else None
     accounts = user.list_all(
         db, after_id=after_id, limit=limit + 1, skip=0 if cursor else skip, email=email, role=role, is_active=is_active
     )
     if len(accounts) > limit:
         accounts = accounts[:limit]
-        following = pagination.seal(["users", accounts[-1].id])
+        following = cursors.seal(["users", accounts[-1].id])
         # Without `email`, which one account has.
         kept = linked({"limit": limit, "role": role, "is_active": is_active})
         response.headers["Link"] = pagination.link_header(kept, next=following) or ""
@@ -126,7 +132,7 @@ async def list_my_votes(
         voter_id=token.user_id,
         position=feed.position_of(cursor, "voted") if cursor else None,
     )
-    reading = await lanes.readings().submit(feed.Question(token, query))
+    reading = await batch_queues.readings().submit(feed.Question(token, query))
     return respond_with_page(request, reading, linked({"limit": limit}))
 
 

@@ -6,7 +6,10 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from app import lanes
+from app.api import batch_queues
+from app.api.authentication import ScopedToken
+from app.api.fast_path import HotRoute, Json
+from app.api.idempotency_key import IdempotentRequest, respond_with
 from app.errors import (
     AlreadyVoted,
     IdempotencyInProgress,
@@ -17,10 +20,7 @@ from app.errors import (
     VotedPostNotFound,
     VoteNotFound,
 )
-from app.hot import HotRoute, Json
-from app.oauth2 import ScopedToken
-from app.problems import responses
-from app.routers.idempotent import IdempotentRequest, respond_with
+from app.middleware.problem_details import responses
 from app.schemas.types import Id
 from app.schemas.vote import VoteCounted, VoteIn, VoteState
 from app.services import idempotency, vote
@@ -47,7 +47,7 @@ async def cast_vote(wanted: VoteIn, token: ScopedToken, once: IdempotentRequest)
     `PUT` and `DELETE /posts/{id}/vote` are idempotent instead.
     """
     ballot = vote.Ballot(token, wanted.post_id, is_for=wanted.vote_dir == 1)
-    outcome = await lanes.votes().submit(lanes.VoteRequest(ballot, once and once.of(token.user_id)))
+    outcome = await batch_queues.votes().submit(batch_queues.VoteRequest(ballot, once and once.of(token.user_id)))
     if isinstance(outcome, idempotency.Answer):
         return respond_with(outcome)
     return _json(vote.counted(ballot, outcome), 201)
@@ -71,7 +71,7 @@ async def remove_vote(post_id: PostId, token: ScopedToken) -> Response:
 
 
 async def _state(ballot: vote.Ballot) -> Response:
-    outcome = await lanes.votes().submit(lanes.VoteRequest(ballot))
+    outcome = await batch_queues.votes().submit(batch_queues.VoteRequest(ballot))
     assert isinstance(outcome, vote.Cast)  # noqa: S101 - without a key there is no kept answer.
     return _json(VoteState(post_id=ballot.post_id, votes=outcome.votes, voted=ballot.is_for), 200)
 

@@ -4,8 +4,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.audit import Event
-from app.models.security_event import Details
+from app.models.security_event import Details, Event
 
 
 class SecurityEvent(BaseModel):

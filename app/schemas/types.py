@@ -1,28 +1,24 @@
-"""Kinds of value that several schemas use: text that PostgreSQL can keep, e-mail addresses, names, ids."""
+"""Kinds of value that several schemas use: text that PostgreSQL can keep, names, ids."""
 
 import json
 import math
 import re
-import unicodedata
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-import idna
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 from pydantic_core import PydanticCustomError, PydanticKnownError
 from typing_extensions import TypeAliasType
 
-from app import config, models, passwords
+from app import config, models
 from app.config import get_settings
+from app.security import passwords
+from app.security.email_addresses import is_placeholder_email, noreply_domain
 
 MOST_PASSWORD_CODE_POINTS = 128
 MAX_PAGE_SIZE = 100
 MAX_SKIP = 10_000
-# Has no mailboxes, and never will (RFC 2606).
-FALLBACK_HOST = "example.com"
 # A cursor repeats the search, and has to fit into a `Link` of 2 KB.
 MAX_SEARCH_BYTES = 1_000
 USERNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
@@ -56,65 +52,6 @@ def _email(text: str) -> str:
         # The library's own message quotes parts of the address.
         raise PydanticCustomError("email", "value is not a valid email address") from None
     return text
-
-
-def canonical_email(email: str) -> str:
-    """Return the form in which all spellings of one address are equal; `users.email_canonical` holds it.
-
-    The domain is compared as DNS does it: in ASCII, encoded by IDNA 2008. The local part is NFC in lower case. It is
-    not case-folded, because folding joins the mailboxes `straße` and `strasse`, and not NFKC, which joins `ﬁ` and `fi`
-    (docs/decisions/0019). An address with a domain that cannot be encoded passes no sign-up. Databases that were
-    adopted may hold one: it keeps the form of earlier releases, so that its owner can still sign in.
-    """
-    email = email.strip()
-    local, at, domain = email.rpartition("@")
-    try:
-        domain = _ascii_domain(domain)
-    except UnicodeError:
-        return unicodedata.normalize("NFKC", email).casefold()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", local).lower()) + at + domain
-
-
-def _ascii_domain(domain: str) -> str:
-    """Return the domain in lower-case ASCII. Raises `UnicodeError` if IDNA 2008 does not allow it."""
-    if domain.isascii():  # Unlike `idna`, keep what only DNS decides, such as `_` in the domains of intranets.
-        return domain.lower()
-    return idna.encode(domain, uts46=True, transitional=False).decode()
-
-
-def noreply_domain() -> str:
-    """Domain of the placeholders for hidden e-mail addresses: `users.noreply.` and the host of `PUBLIC_URL`."""
-    return _noreply_domain(get_settings().public_url)
-
-
-@lru_cache(maxsize=8)
-def _noreply_domain(public_url: str | None) -> str:
-    try:
-        host = urlsplit(public_url or "").hostname or FALLBACK_HOST
-        # With the longest local part there is. `localhost`, IP addresses and names such as `.local` are refused here.
-        checked = validate_email(f"{'a' * 64}@users.noreply.{host}", check_deliverability=False)
-    except ValueError:
-        return f"users.noreply.{FALLBACK_HOST}"
-    return str(checked.ascii_domain)
-
-
-def placeholder_email(user_id: int, username: str) -> str:
-    """What stands in place of an e-mail address that the caller may not see: valid for `EmailStr`, no mailbox."""
-    # A username may have `..`, which an e-mail address may not. `user<id>` belongs to this account alone.
-    local_part = username if _DOT_ATOM.fullmatch(username) else f"user{user_id}"
-    return f"{local_part}@{noreply_domain()}"
-
-
-_DOT_ATOM = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
-
-
-def is_placeholder_email(text: str) -> bool:
-    """Whether the address is in the domain of the placeholders, in any spelling of it."""
-    try:
-        domain = validate_email(text, check_deliverability=False, test_environment=True).ascii_domain
-    except EmailNotValidError:
-        domain = canonical_email(text).rpartition("@")[2]
-    return domain == noreply_domain()
 
 
 def _no_placeholder(text: str) -> str:

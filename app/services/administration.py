@@ -5,8 +5,11 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
-from app import audit, deletions, models
-from app.schemas.types import canonical_email
+from app import models
+from app.database import deletion_marks
+from app.models.security_event import Event
+from app.security import audit_log
+from app.security.email_addresses import canonical_email
 
 OPERATOR = "operator"
 
@@ -29,14 +32,14 @@ def set_role(db: Session, account: models.User, role: models.Role) -> None:
     """Give the account this role, also where it takes the last admin away: an operator can appoint another one."""
     if account.role != role:
         account.role = role
-        audit.record(db, audit.Event.ROLE_CHANGED, account.id, role=role, by=OPERATOR)
+        audit_log.record(db, Event.ROLE_CHANGED, account.id, role=role, by=OPERATOR)
 
 
 def disable(db: Session, account: models.User) -> None:
     """Keep the account from signing in, and end every session and API key that it has."""
     if account.is_active:
         account.is_active = False
-        audit.record(db, audit.Event.ACCOUNT_DISABLED, account.id, by=OPERATOR)
+        audit_log.record(db, Event.ACCOUNT_DISABLED, account.id, by=OPERATOR)
     end_sessions(db, account)
 
 
@@ -44,13 +47,13 @@ def enable(db: Session, account: models.User) -> None:
     """Let the account sign in again."""
     if not account.is_active:
         account.is_active = True
-        audit.record(db, audit.Event.ACCOUNT_ENABLED, account.id, by=OPERATOR)
+        audit_log.record(db, Event.ACCOUNT_ENABLED, account.id, by=OPERATOR)
 
 
 def set_password(db: Session, account: models.User, password_hash: str) -> None:
     """Give the account another password, and end every session and API key that it has."""
     account.password_hash = password_hash
-    audit.record(db, audit.Event.PASSWORD_CHANGED, account.id, by=OPERATOR)
+    audit_log.record(db, Event.PASSWORD_CHANGED, account.id, by=OPERATOR)
     end_sessions(db, account)
 
 
@@ -59,7 +62,7 @@ def disable_totp(db: Session, account: models.User) -> bool:
     is_enabled = models.Totp.user_id == account.id, models.Totp.confirmed_at.is_not(None)
     if db.scalar(delete(models.Totp).where(*is_enabled).returning(models.Totp.user_id)) is None:
         return False
-    audit.record(db, audit.Event.TOTP_DISABLED, account.id, by=OPERATOR)
+    audit_log.record(db, Event.TOTP_DISABLED, account.id, by=OPERATOR)
     return True
 
 
@@ -78,20 +81,20 @@ def sessions(db: Session, account: models.User) -> Sequence[models.Session]:
     ).all()
 
 
-def end_sessions(db: Session, account: models.User, ids: Collection[int] | None = None) -> deletions.Ended:
+def end_sessions(db: Session, account: models.User, ids: Collection[int] | None = None) -> deletion_marks.Ended:
     """End these sessions of the account, or all; return which. More than one event can tell of are told of by one."""
     if ids is None:
         db.flush()  # What changes the account locks it before its sessions.
-        ended = deletions.end_sessions(db, account.id)
+        ended = deletion_marks.end_sessions(db, account.id)
     else:
-        chosen_ids = deletions.ids_to_end(db, account.id, ids)
+        chosen_ids = deletion_marks.ids_to_end(db, account.id, ids)
         chosen = (models.Session.user_id == account.id, models.Session.id.in_(chosen_ids))
-        ended = deletions.Ended(
+        ended = deletion_marks.Ended(
             db.scalars(delete(models.Session).where(*chosen).returning(models.Session.id)).all(), is_complete=True
         )
     if not ended.is_complete:
-        audit.record(db, audit.Event.SESSION_ENDED, account.id, session_count=None, by=OPERATOR)
+        audit_log.record(db, Event.SESSION_ENDED, account.id, session_count=None, by=OPERATOR)
         return ended
     for session_id in sorted(ended.ids):
-        audit.record(db, audit.Event.SESSION_ENDED, account.id, session_id=session_id, by=OPERATOR)
+        audit_log.record(db, Event.SESSION_ENDED, account.id, session_id=session_id, by=OPERATOR)
     return ended

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, DateTime, cast, delete, func, insert, literal, select
 from sqlalchemy.orm import Session
 
-from app import audit, models
-from app.audit import Event
+from app import models
 from app.config import get_settings
 from app.errors import ApiKeyNotFound, NotAuthenticated, QuotaExceeded
+from app.models.security_event import Event
 from app.schemas.api_key import ApiKeyIn, ApiKeyOut, NewApiKey
-from app.tokens import AccessToken
+from app.security import audit_log
+from app.security.access_tokens import AccessToken
 
 PREFIX = "spk_"
 RANDOM_CHARACTERS = 32
@@ -118,7 +119,7 @@ def create(db: Session, caller: models.User, session_id: int, new: ApiKeyIn) -> 
         raise NotAuthenticated
     key = make_key()
     db.execute(insert(models.ApiKey).values(session_id=key_id, name=new.name, scopes=new.scopes, key_hash=digest(key)))
-    audit.record(db, Event.API_KEY_CREATED, caller.id, api_key_id=key_id, scopes=" ".join(new.scopes))
+    audit_log.record(db, Event.API_KEY_CREATED, caller.id, api_key_id=key_id, scopes=" ".join(new.scopes))
     return NewApiKey(**get(db, caller.id, key_id).model_dump(), key=key)
 
 
@@ -140,10 +141,10 @@ def get(db: Session, user_id: int, key_id: int) -> ApiKeyOut:
 
 def remove(db: Session, user_id: int, key_id: int) -> None:
     """End one of the user's keys: no request is let in with it from now on. Raises `ApiKeyNotFound`."""
-    audit.hold(db, user_id)
+    audit_log.hold(db, user_id)
     is_key = (models.Session.id == key_id, models.Session.user_id == user_id, models.Session.kind == "api_key")
     is_there = (models.Session.user_id == models.User.id, ~models.Session.was_ended())
     ended = delete(models.Session).where(*is_key, *is_there)
     if db.scalar(ended.returning(models.Session.id)) is None:
         raise ApiKeyNotFound
-    audit.record(db, Event.API_KEY_DELETED, user_id, api_key_id=key_id)
+    audit_log.record(db, Event.API_KEY_DELETED, user_id, api_key_id=key_id)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from app import audit, limits, models, passwords
-from app.audit import Event
+from app import models
 from app.config import get_settings
-from app.database import transaction
+from app.database.sessions import transaction
 from app.errors import InvalidCredentials, NotAuthenticated, OtpRequired
-from app.refresh_tokens import RefreshToken
-from app.schemas.types import canonical_email, is_placeholder_email
+from app.models.security_event import Event
+from app.security import attempt_limits, audit_log, passwords
+from app.security.email_addresses import canonical_email, is_placeholder_email
+from app.security.refresh_tokens import RefreshToken
 
 MOST_USER_AGENT_CHARACTERS = 300
 # How often a password is looked at again because its hash was replaced while it was being verified.
@@ -49,20 +50,20 @@ def sign_in(name: str, password: str, device: Device, second_factor: SecondFacto
     """
     with transaction() as db:
         named = _find(db, name)
-    guess = limits.spend_sign_in(canonical_email(name), named.id if named else None)
+    guess = attempt_limits.spend_sign_in(canonical_email(name), named.id if named else None)
     for _ in range(MOST_LOOKS):
         user, better_hash = _recognise(name, password)
         try:
             use_second_factor = second_factor(user.id)
         except OtpRequired:
-            limits.give_back_sign_in(guess)
+            attempt_limits.give_back_sign_in(guess)
             raise
         with transaction() as db:
             if not _is_still_so(db, user, better_hash):
                 continue
             use_second_factor(db)
             signed_in = _open(db, user, device, refreshes=refreshes)
-        limits.settle_sign_in(guess)
+        attempt_limits.settle_sign_in(guess)
         return signed_in
     raise InvalidCredentials
 
@@ -93,7 +94,7 @@ def _recognise(name: str, password: str) -> tuple[models.User, str | None]:
         user = _find(db, name)
     fits, better_hash = passwords.verify(password, user.password_hash if user else None)
     if user is None or not fits or not user.is_active:
-        audit.record_apart(Event.SIGN_IN_FAILED, user.id if user else None)
+        audit_log.record_apart(Event.SIGN_IN_FAILED, user.id if user else None)
         raise InvalidCredentials
     return user, better_hash
 
@@ -125,7 +126,7 @@ def _open(db: Session, user: models.User, device: Device, *, refreshes: bool) ->
     )
     db.add(session)
     db.flush()
-    audit.record(db, Event.SIGNED_IN, user.id, session_id=session.id)
+    audit_log.record(db, Event.SIGNED_IN, user.id, session_id=session.id)
     _end_least_recently_used(db, session)
     return SignIn(user.id, session.id, refresh_token)
 
@@ -151,7 +152,7 @@ def _end_least_recently_used(db: Session, opened: models.Session) -> None:
     past = select(first.c.id).where(first.c.others >= get_settings().max_sessions)
     ended = db.scalar(delete(models.Session).where(models.Session.id.in_(past)).returning(models.Session.id))
     if ended is not None:
-        audit.record(db, Event.SESSION_ENDED, opened.user_id, session_id=ended, reason="max_sessions")
+        audit_log.record(db, Event.SESSION_ENDED, opened.user_id, session_id=ended, reason="max_sessions")
 
 
 def _find(db: Session, name: str) -> models.User | None:

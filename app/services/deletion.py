@@ -1,4 +1,4 @@
-"""Removal, in batches, of accounts, posts and sessions that `app.deletions` has marked.
+"""Removal, in batches, of accounts, posts and sessions that `app.database.deletion_marks` has marked.
 
 Each batch is a transaction of its own, and locks what voters lock in their order (posts, counts; each ascending). Its
 size follows from how long the last one took, and a pause as long as the batch comes after it: so voters wait for one
@@ -21,7 +21,7 @@ from sqlalchemy import Connection, any_, bindparam, delete, exists, func, or_, s
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.exc import IntegrityError
 
-from app.database import writing
+from app.database.sessions import writing
 from app.models import Deletion, IdempotencyKey, Post, PostStats, SecurityEvent, Session, User, Vote
 from app.models.references import broken_reference
 

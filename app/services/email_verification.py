@@ -3,8 +3,10 @@
 from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
-from app import audit, mail_tokens, models, outbox
-from app.audit import Event
+from app import models
+from app.mail import outbox
+from app.models.security_event import Event
+from app.security import audit_log, email_tokens
 
 
 def request(db: Session, user: models.User) -> None:
@@ -15,6 +17,6 @@ def request(db: Session, user: models.User) -> None:
 
 def verify(db: Session, token: str) -> None:
     """Note that the account's address is its owner's. Raises `InvalidToken`, also when the address has changed."""
-    user = mail_tokens.use(db, "email_verification", token)
+    user = email_tokens.use(db, "email_verification", token)
     db.execute(update(models.User).where(models.User.id == user.id).values(email_verified_at=func.now()))
-    audit.record(db, Event.EMAIL_VERIFIED, user.id)
+    audit_log.record(db, Event.EMAIL_VERIFIED, user.id)

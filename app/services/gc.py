@@ -16,7 +16,7 @@ from functools import partial
 from sqlalchemy import ColumnElement, delete, func, select, true
 
 from app.config import get_settings
-from app.database import writing
+from app.database.sessions import writing
 from app.models import (
     Allowance,
     IdempotencyKey,

@@ -3,9 +3,12 @@
 from sqlalchemy import delete, func, update
 from sqlalchemy.orm import Session
 
-from app import audit, deletions, limits, mail_tokens, models, outbox, passwords
-from app.audit import Event
-from app.database import transaction
+from app import models
+from app.database import deletion_marks
+from app.database.sessions import transaction
+from app.mail import outbox
+from app.models.security_event import Event
+from app.security import attempt_limits, audit_log, email_tokens, passwords
 
 
 def request(db: Session, email: str) -> None:
@@ -24,22 +27,22 @@ def reset(token: str, password: str) -> None:
     Hashes the password, and holds no connection meanwhile: call it through `passwords.in_hashing_thread`.
     """
     with transaction() as db:
-        mail_tokens.check(db, "password_reset", token)  # Nobody makes us hash for a token that they made up.
+        email_tokens.check(db, "password_reset", token)  # Nobody makes us hash for a token that they made up.
     password_hash = passwords.hash_password(password)
     with transaction() as db:
-        user = mail_tokens.use(db, "password_reset", token)
+        user = email_tokens.use(db, "password_reset", token)
         values: dict[str, object] = {"password_hash": password_hash}
         if not user.email_verified:
             values["email_verified_at"] = func.now()
             _drop_second_factor(db, user.id)
-            audit.record(db, Event.EMAIL_VERIFIED, user.id)
+            audit_log.record(db, Event.EMAIL_VERIFIED, user.id)
         db.execute(update(models.User).where(models.User.id == user.id).values(values))
-        deletions.end_sessions(db, user.id)
-        mail_tokens.end_all(db, user.id)
-        audit.record(db, Event.PASSWORD_RESET, user.id)
-        if limits.is_within(limits.MAIL_OF_ACCOUNT["password_changed"], str(user.id)):
+        deletion_marks.end_sessions(db, user.id)
+        email_tokens.end_all(db, user.id)
+        audit_log.record(db, Event.PASSWORD_RESET, user.id)
+        if attempt_limits.is_within(attempt_limits.MAIL_OF_ACCOUNT["password_changed"], str(user.id)):
             outbox.post(db, "password_changed", user.email)
-    limits.know_address(user.email_canonical)
+    attempt_limits.know_address(user.email_canonical)
 
 
 def _drop_second_factor(db: Session, user_id: int) -> None:
@@ -47,4 +50,4 @@ def _drop_second_factor(db: Session, user_id: int) -> None:
     dropped = delete(models.Totp).where(models.Totp.user_id == user_id).returning(models.Totp.confirmed_at)
     confirmed_at = db.scalar(dropped)
     if confirmed_at is not None:
-        audit.record(db, Event.TOTP_DISABLED, user_id)
+        audit_log.record(db, Event.TOTP_DISABLED, user_id)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from sqlalchemy import ColumnElement, case, delete, func, insert, or_, select, true, update
 from sqlalchemy.orm import Session, aliased
 
-from app import deletions, models
-from app.config import get_settings
+from app import models
+from app.config import MODERATING, get_settings
+from app.database import deletion_marks
 from app.errors import DomainError, NotAuthenticated, NotAuthorized, PostNotFound, PreconditionFailed, QuotaExceeded
-from app.roles import MODERATING
 from app.schemas.post import PostChange, PostIn
 
 
@@ -91,8 +91,8 @@ def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[i
     if owner_id != caller.id:
         _hold_moderator(db, caller.id)
     votes = db.scalar(select(models.PostStats.votes).where(models.PostStats.post_id == post_id).with_for_update())
-    if (votes or 0) > deletions.MAX_ROWS_AT_ONCE:
-        deletions.mark_post(db, post_id)
+    if (votes or 0) > deletion_marks.MAX_ROWS_AT_ONCE:
+        deletion_marks.mark_post(db, post_id)
     else:
         db.execute(delete(models.Post).where(models.Post.id == post_id))
 

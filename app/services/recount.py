@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from app.database import writing
-from app.watchdog import lift_limit
+from app.database.sessions import writing
+from app.database.watchdog import lift_limit
 
 BATCH_ROWS = 2_000
 

@@ -13,11 +13,13 @@ from sqlalchemy import ColumnElement, Connection, Interval, and_, bindparam, del
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.orm import Session
 
-from app import audit, deletions, models
-from app.audit import Event
+from app import models
 from app.config import get_settings
+from app.database import deletion_marks
 from app.errors import NotAuthenticated, SessionNotFound
-from app.refresh_tokens import RefreshToken
+from app.models.security_event import Event
+from app.security import audit_log
+from app.security.refresh_tokens import RefreshToken
 
 # Whoever did not get the answer may ask again with the token that it replaced, and gets the same answer.
 LOST_ANSWER_GRACE = timedelta(seconds=10)
@@ -61,7 +63,7 @@ def refresh(db: Session, token: RefreshToken) -> Refreshed | NotAuthenticated:
         if compare_digest(successor.hash, found.refresh_hash):
             return Refreshed(found.user_id, found.id, successor)
     db.execute(delete(models.Session).where(models.Session.id == found.id))
-    audit.record(db, Event.REFRESH_REPLAYED, found.user_id, session_id=found.id)
+    audit_log.record(db, Event.REFRESH_REPLAYED, found.user_id, session_id=found.id)
     return NotAuthenticated()
 
 
@@ -126,22 +128,22 @@ def sign_out(db: Session, user_id: int, session_id: int) -> None:
     """End the caller's own session. Raises `NotAuthenticated` where another request just has."""
     if not _end(db, user_id, session_id):
         raise NotAuthenticated
-    audit.record(db, Event.SIGNED_OUT, user_id, session_id=session_id)
+    audit_log.record(db, Event.SIGNED_OUT, user_id, session_id=session_id)
 
 
 def end(db: Session, user_id: int, session_id: int) -> None:
     """End one of the user's sign-ins. Raises `SessionNotFound`."""
     if not _end(db, user_id, session_id):
         raise SessionNotFound(session_id)
-    audit.record(db, Event.SESSION_ENDED, user_id, session_id=session_id)
+    audit_log.record(db, Event.SESSION_ENDED, user_id, session_id=session_id)
 
 
 def end_others(db: Session, user_id: int, session_id: int) -> None:
     """End all of the user's sign-ins but this one."""
-    audit.hold(db, user_id)
-    ended = deletions.end_sessions(db, user_id, kind="login", keeping=session_id)
+    audit_log.hold(db, user_id)
+    ended = deletion_marks.end_sessions(db, user_id, kind="login", keeping=session_id)
     if ended.ids:
-        audit.record(db, Event.SESSION_ENDED, user_id, session_count=ended.session_count)
+        audit_log.record(db, Event.SESSION_ENDED, user_id, session_count=ended.session_count)
 
 
 def _is_sign_in_of(user_id: int) -> ColumnElement[bool]:
@@ -150,8 +152,8 @@ def _is_sign_in_of(user_id: int) -> ColumnElement[bool]:
 
 def _end(db: Session, user_id: int, session_id: int) -> bool:
     """End the sign-in; return whether it was there."""
-    audit.hold(db, user_id)
-    ids = deletions.ids_to_end(db, user_id, [session_id])
+    audit_log.hold(db, user_id)
+    ids = deletion_marks.ids_to_end(db, user_id, [session_id])
     is_theirs = (_is_sign_in_of(user_id), models.Session.id.in_(ids))
     is_there = (models.Session.user_id == models.User.id, ~models.Session.was_ended())
     ended = delete(models.Session).where(*is_theirs, *is_there).returning(models.Session.id)

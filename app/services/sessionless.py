@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 
 from app.config import get_settings
 from app.models.session import FIRST_SESSIONLESS, sessionless_session_id
-from app.tokens import AccessToken
+from app.security.access_tokens import AccessToken
 
 USER_AGENT = "tokens that name no session"
 

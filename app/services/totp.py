@@ -20,9 +20,8 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_update
 from sqlalchemy.orm import Session
 
-from app import audit, encryption, limits, models, passwords
-from app.audit import Event
-from app.database import transaction
+from app import models
+from app.database.sessions import transaction
 from app.errors import (
     InvalidCredentials,
     NotAuthenticated,
@@ -32,7 +31,9 @@ from app.errors import (
     WrongCode,
     WrongPassword,
 )
+from app.models.security_event import Event
 from app.schemas.totp import TotpSecret, TotpState
+from app.security import attempt_limits, audit_log, encryption, passwords
 
 logger = logging.getLogger("app.totp")
 
@@ -56,10 +57,10 @@ def ask_password(caller: models.User, password: str) -> None:
     Takes the time of one hash: call it through `passwords.in_hashing_thread`, holding no connection.
     """
     tries = f"password:{caller.id}"
-    limits.spend(limits.CODE_OF_ACCOUNT, tries, password_of=caller.id)
+    attempt_limits.spend(attempt_limits.CODE_OF_ACCOUNT, tries, password_of=caller.id)
     if not passwords.verify(password, caller.password_hash)[0]:
         raise WrongPassword
-    limits.give_back(limits.CODE_OF_ACCOUNT, tries, password_of=caller.id)
+    attempt_limits.give_back(attempt_limits.CODE_OF_ACCOUNT, tries, password_of=caller.id)
 
 
 def begin(db: Session, caller: models.User) -> TotpSecret:
@@ -98,7 +99,7 @@ def confirm(db: Session, caller: models.User, code: str) -> list[str]:
         raise TotpEnabled
     step = _spend(totp, _plain(code))
     if step is None:
-        audit.record_apart(Event.TOTP_FAILED, caller.id)
+        audit_log.record_apart(Event.TOTP_FAILED, caller.id)
         raise WrongCode
     db.execute(
         update(models.Totp)
@@ -108,7 +109,7 @@ def confirm(db: Session, caller: models.User, code: str) -> list[str]:
     codes = [_recovery_code() for _ in range(RECOVERY_CODE_COUNT)]
     hashes = [{"user_id": caller.id, "code_hash": _hash(_plain(code))} for code in codes]
     db.execute(insert(models.RecoveryCode), hashes)
-    audit.record(db, Event.TOTP_ENABLED, caller.id)
+    audit_log.record(db, Event.TOTP_ENABLED, caller.id)
     return codes
 
 
@@ -129,7 +130,7 @@ def remove(db: Session, caller: models.User) -> None:
     if removed is None:
         raise TotpNotFound
     if removed.confirmed_at is not None:
-        audit.record(db, Event.TOTP_DISABLED, caller.id)
+        audit_log.record(db, Event.TOTP_DISABLED, caller.id)
 
 
 def demand(user_id: int, otp: str | None) -> Use:
@@ -152,7 +153,7 @@ def demand(user_id: int, otp: str | None) -> Use:
         return partial(_use_recovery_code, user_id=user_id, code_hash=_hash(code))
     step = _spend(totp, code)
     if step is None:
-        audit.record_apart(Event.TOTP_FAILED, user_id)
+        audit_log.record_apart(Event.TOTP_FAILED, user_id)
         raise InvalidCredentials
     return partial(_use_step, totp=totp, step=step)
 
@@ -174,12 +175,12 @@ def _use_recovery_code(db: Session, user_id: int, code_hash: bytes) -> None:
         .returning(models.RecoveryCode.user_id)
     )
     _only_once(db.scalar(used), user_id)
-    audit.record(db, Event.RECOVERY_CODE_USED, user_id)
+    audit_log.record(db, Event.RECOVERY_CODE_USED, user_id)
 
 
 def _only_once(used: int | None, user_id: int) -> None:
     if used is None:
-        audit.record_apart(Event.TOTP_FAILED, user_id)  # The transaction is about to be rolled back.
+        audit_log.record_apart(Event.TOTP_FAILED, user_id)  # The transaction is about to be rolled back.
         raise InvalidCredentials
 
 
@@ -200,10 +201,10 @@ def _hold(db: Session, caller: models.User) -> bool:
 def _spend(totp: models.Totp, code: str) -> int | None:
     """The time step whose code it is; None where it is of no step near now. A wrong one costs a try."""
     tries = str(totp.user_id)
-    limits.spend(limits.CODE_OF_ACCOUNT, tries)
+    attempt_limits.spend(attempt_limits.CODE_OF_ACCOUNT, tries)
     step = _step_of(totp, code)
     if step is not None:
-        limits.give_back(limits.CODE_OF_ACCOUNT, tries)
+        attempt_limits.give_back(attempt_limits.CODE_OF_ACCOUNT, tries)
     return step
 
 

@@ -8,11 +8,15 @@ from typing import Any, Literal
 from sqlalchemy import and_, delete, insert, select, true, union_all, update
 from sqlalchemy.orm import Session
 
-from app import audit, context, deletions, limits, models, outbox, passwords
-from app.audit import Event
+from app import models
+from app.database import deletion_marks
 from app.errors import LastAdmin, NotAuthenticated, NotAuthorized, UserNotFound, WrongPassword
-from app.schemas.types import canonical_email
+from app.mail import outbox
+from app.models.security_event import Event
+from app.observability import request_context
 from app.schemas.user import UserChange, UserIn
+from app.security import attempt_limits, audit_log, passwords
+from app.security.email_addresses import canonical_email
 
 
 def sign_up(db: Session, new: UserIn) -> models.User:
@@ -29,7 +33,7 @@ def sign_up(db: Session, new: UserIn) -> models.User:
     if new.username is not None:
         values["username"] = new.username
     user = db.scalars(insert(models.User).values(values).returning(models.User)).one()
-    audit.record(db, Event.SIGNED_UP, user.id)
+    audit_log.record(db, Event.SIGNED_UP, user.id)
     outbox.post(db, "email_verification", user.email)
     return user
 
@@ -104,16 +108,16 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
     if user is None:
         raise WrongPassword if needs_password else UserNotFound(user_id)
     if has_new_email:
-        audit.record(db, Event.EMAIL_CHANGED, user_id)
+        audit_log.record(db, Event.EMAIL_CHANGED, user_id)
         _tell(db, "email_changed", before, user_id)
-        if limits.is_within(limits.MAIL_OF_ACCOUNT["email_verification"], str(user_id)):
+        if attempt_limits.is_within(attempt_limits.MAIL_OF_ACCOUNT["email_verification"], str(user_id)):
             outbox.post(db, "email_verification", user.email)
     if wanted.password is not None:
-        audit.record(db, Event.PASSWORD_CHANGED, user_id, by_user_id=caller.id)
+        audit_log.record(db, Event.PASSWORD_CHANGED, user_id, by_user_id=caller.id)
         _tell(db, "password_changed", before, user_id)
     if wanted.password is not None or values.get("is_active") is False:
         # Sign-ins and API keys alike. Only who changed their own password, and is still welcome, stays signed in.
-        deletions.end_sessions(db, user_id, keeping=session_id if user.is_active else None)
+        deletion_marks.end_sessions(db, user_id, keeping=session_id if user.is_active else None)
     _record_change(db, before, user, by=caller.id)
     return user
 
@@ -128,26 +132,28 @@ def _spend_attempts(caller: models.User, user_id: int, wanted: UserChange) -> bo
     if needs_password:
         _require_password(caller, wanted.current_password or "")
     elif wanted.password is not None:  # An admin sets the password of another account.
-        limits.spend_right_password(caller.id)
+        attempt_limits.spend_right_password(caller.id)
     if is_own and wanted.email not in {None, caller.email}:
         # The answer tells whether the address has an account. Admins can list all accounts.
-        limits.spend(limits.EMAIL_CHANGE_OF_ACCOUNT, str(caller.id))
-        limits.spend(limits.EMAIL_CHANGE_FROM_ADDRESS, context.client_address.get() or "")
+        attempt_limits.spend(attempt_limits.EMAIL_CHANGE_OF_ACCOUNT, str(caller.id))
+        attempt_limits.spend(attempt_limits.EMAIL_CHANGE_FROM_ADDRESS, request_context.client_address.get() or "")
     return needs_password
 
 
 def _tell(db: Session, kind: Literal["email_changed", "password_changed"], before: "_Standing", user_id: int) -> None:
     """Mail the address that the account had, if it was verified: else it may be a stranger's."""
-    if before.email_verified_at is not None and limits.is_within(limits.MAIL_OF_ACCOUNT[kind], str(user_id)):
+    if before.email_verified_at is not None and attempt_limits.is_within(
+        attempt_limits.MAIL_OF_ACCOUNT[kind], str(user_id)
+    ):
         outbox.post(db, kind, before.email)
 
 
 def _require_password(caller: models.User, password: str) -> None:
     """Raises `WrongPassword`; `TooManyTries` for somebody with a session that they may not have opened, and no idea."""
-    limits.spend(limits.PASSWORD_OF_ACCOUNT, str(caller.id), password_of=caller.id)
+    attempt_limits.spend(attempt_limits.PASSWORD_OF_ACCOUNT, str(caller.id), password_of=caller.id)
     if not passwords.verify(password, caller.password_hash)[0]:
         raise WrongPassword
-    limits.give_back(limits.PASSWORD_OF_ACCOUNT, str(caller.id), password_of=caller.id)
+    attempt_limits.give_back(attempt_limits.PASSWORD_OF_ACCOUNT, str(caller.id), password_of=caller.id)
 
 
 def remove(db: Session, caller: models.User, user_id: int) -> None:
@@ -160,9 +166,9 @@ def remove(db: Session, caller: models.User, user_id: int) -> None:
     waits for the other in a circle.
     """
     _lock(db, caller, user_id, {"is_active": False}, needs_admin=caller.id != user_id)
-    if deletions.is_large(db, user_id):
-        deletions.mark_account(db, user_id)
-        audit.record(db, Event.ACCOUNT_DELETED, user_id)
+    if deletion_marks.is_large(db, user_id):
+        deletion_marks.mark_account(db, user_id)
+        audit_log.record(db, Event.ACCOUNT_DELETED, user_id)
         return
     own_posts = select(models.Post.id).where(models.Post.owner_id == user_id)
     db.execute(own_posts.order_by(models.Post.id).with_for_update())
@@ -174,7 +180,7 @@ def remove(db: Session, caller: models.User, user_id: int) -> None:
         .with_for_update(key_share=True)
     )
     db.execute(delete(models.User).where(models.User.id == user_id))
-    audit.record(db, Event.ACCOUNT_DELETED, user_id)
+    audit_log.record(db, Event.ACCOUNT_DELETED, user_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +249,7 @@ def _check_caller(now: _Standing | None, *, needs_admin: bool) -> None:
 
 def _record_change(db: Session, before: _Standing, after: models.User, by: int) -> None:
     if after.role != before.role:
-        audit.record(db, audit.Event.ROLE_CHANGED, after.id, role=after.role, by=by)
+        audit_log.record(db, Event.ROLE_CHANGED, after.id, role=after.role, by=by)
     if after.is_active != before.is_active:
-        event = audit.Event.ACCOUNT_ENABLED if after.is_active else audit.Event.ACCOUNT_DISABLED
-        audit.record(db, event, after.id, by=by)
+        event = Event.ACCOUNT_ENABLED if after.is_active else Event.ACCOUNT_DISABLED
+        audit_log.record(db, event, after.id, by=by)

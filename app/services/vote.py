@@ -10,12 +10,12 @@ from typing import Any, Literal
 from sqlalchemy import Boolean, Connection, Integer, Row, bindparam, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 
+from app.database.prepared import Statement
 from app.errors import AlreadyVoted, NotAuthenticated, VotedPostNotFound, VoteNotFound
 from app.models import Session, User
 from app.models.base import possible_key
-from app.prepared import Statement
 from app.schemas.vote import VoteCounted
-from app.tokens import AccessToken
+from app.security.access_tokens import AccessToken
 
 
 @dataclass(frozen=True, slots=True)

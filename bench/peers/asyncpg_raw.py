@@ -19,9 +19,9 @@ from fastapi.security import OAuth2PasswordBearer
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app import tokens
 from app.errors import NotAuthenticated
 from app.schemas.vote import VoteCounted, VoteIn
+from app.security import access_tokens
 from bench.peers import readiness
 
 # More connections than cores only make PostgreSQL switch between them; fewer leave it waiting for the network.
@@ -83,14 +83,14 @@ app = FastAPI(lifespan=lifespan)
 app.include_router(readiness.router)
 
 
-async def verified(token: Annotated[str, Depends(bearer)]) -> tokens.AccessToken:
+async def verified(token: Annotated[str, Depends(bearer)]) -> access_tokens.AccessToken:
     try:
-        return tokens.verify(token)
+        return access_tokens.verify(token)
     except NotAuthenticated:
         raise unauthorized() from None
 
 
-Token = Annotated[tokens.AccessToken, Depends(verified)]
+Token = Annotated[access_tokens.AccessToken, Depends(verified)]
 
 
 def unauthorized() -> HTTPException:

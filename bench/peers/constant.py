@@ -13,8 +13,8 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Query
 from fastapi.security import OAuth2PasswordBearer
 from starlette.responses import Response
 
-from app import tokens
 from app.errors import NotAuthenticated
+from app.security import access_tokens
 from bench.peers import readiness
 
 BODY = Path(os.environ["CONSTANT_BODY"]).read_bytes()
@@ -24,16 +24,16 @@ app = FastAPI()
 app.include_router(readiness.router)
 
 
-async def verified(token: Annotated[str, Depends(bearer)]) -> tokens.AccessToken:
+async def verified(token: Annotated[str, Depends(bearer)]) -> access_tokens.AccessToken:
     try:
-        return tokens.verify(token)
+        return access_tokens.verify(token)
     except NotAuthenticated:
         raise HTTPException(401, "Could not validate credentials", {"WWW-Authenticate": "Bearer"}) from None
 
 
 @app.get("/posts")
 async def list_posts(
-    _token: Annotated[tokens.AccessToken, Depends(verified)],
+    _token: Annotated[access_tokens.AccessToken, Depends(verified)],
     _limit: Annotated[int, Query(alias="limit", ge=1, le=100)] = 10,
     _skip: Annotated[int, Query(alias="skip", ge=0, le=10_000)] = 0,
     _search: Annotated[str | None, Query(alias="search", max_length=500)] = None,

@@ -18,10 +18,11 @@ from sqlalchemy import create_engine, delete, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, contains_eager
 
-from app import models, tokens
+from app import models
 from app.errors import NotAuthenticated
 from app.schemas.post import PostOut, PostWithVotes
 from app.schemas.vote import VoteCounted, VoteIn
+from app.security import access_tokens
 from bench.peers import readiness
 
 THREADS = 40  # As many as FastAPI has.
@@ -49,21 +50,21 @@ Db = Annotated[Session, Depends(get_db, scope="function", max_concurrency=THREAD
 ReadingDb = Annotated[Session, Depends(get_reading_db, scope="function", max_concurrency=THREADS)]
 
 
-async def verified(token: Annotated[str, Depends(bearer)]) -> tokens.AccessToken:
+async def verified(token: Annotated[str, Depends(bearer)]) -> access_tokens.AccessToken:
     try:
-        return tokens.verify(token)
+        return access_tokens.verify(token)
     except NotAuthenticated:
         raise unauthorized() from None
 
 
-Token = Annotated[tokens.AccessToken, Depends(verified)]
+Token = Annotated[access_tokens.AccessToken, Depends(verified)]
 
 
 def unauthorized() -> HTTPException:
     return HTTPException(401, "Could not validate credentials", {"WWW-Authenticate": "Bearer"})
 
 
-def caller_id(db: Session, token: tokens.AccessToken) -> int:
+def caller_id(db: Session, token: access_tokens.AccessToken) -> int:
     """The id of the caller, whose session and account are alive."""
     user_id = db.scalar(
         select(models.User.id)

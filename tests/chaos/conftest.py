@@ -18,7 +18,8 @@ from sqlalchemy import URL, Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from alembic import command
-from app import local_postgres, tokens
+from app.dev import postgres as local_postgres
+from app.security import access_tokens
 from tests.fixtures import Person, Server, _server, free_port
 
 PATIENCE_SECONDS = 60
@@ -112,7 +113,7 @@ def people(postgres: Postgres) -> list[Person]:
                 text("INSERT INTO sessions (user_id, expires_at) VALUES (:id, now() + interval '1 day') RETURNING id"),
                 {"id": user_id},
             )
-            token = tokens.issue(int(user_id or 0), int(session_id or 0), timedelta(hours=1))
+            token = access_tokens.issue(int(user_id or 0), int(session_id or 0), timedelta(hours=1))
             made.append(Person(int(user_id or 0), email, token, int(session_id or 0)))
     return made
 

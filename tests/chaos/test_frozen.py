@@ -19,8 +19,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from app import watchdog
-from app.passwords import hash_password
+from app.database import watchdog
+from app.security.passwords import hash_password
 from tests.chaos.conftest import Postgres, miscounted
 from tests.chaos.load import Answer, Answers, Client, for_seconds, press
 from tests.chaos.test_faults import Writers, clients_of

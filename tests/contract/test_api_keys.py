@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy import Connection, Engine
 from starlette.testclient import TestClient
 
-from app import oauth2, tokens
-from app.database import at_once
+from app.api import authentication
+from app.database.sessions import at_once
 from app.errors import PostNotFound
+from app.security import access_tokens
 from app.services import api_key
 from tests.contract.answers import assert_refused, assert_unauthenticated
 from tests.contract.conftest import Rows
@@ -308,7 +309,7 @@ def test_a_page_that_a_key_and_its_owner_ask_for_at_once_shows_each_their_own(
         (grant,) = api_key.look_up(lane, [digest])
         assert isinstance(grant, api_key.Grant)
         asked = [feed.Question(token, query) for query in questions
-                 for token in (grant.token, tokens.verify(moderator.token))]  # fmt: skip
+                 for token in (grant.token, access_tokens.verify(moderator.token))]  # fmt: skip
         by_key, by_person, post_by_key, post_by_person = feed.read(lane, asked)
 
     assert isinstance(by_key, feed.Reading)
@@ -472,7 +473,7 @@ def test_keys_are_no_devices_that_one_is_signed_in_on(
 def test_a_key_goes_before_a_cookie_and_needs_no_page_of_this_origin(
     client: TestClient, make_key: MakeKey, person: Person, other: Person
 ) -> None:
-    cookie = tokens.issue(other.id, other.session_id, timedelta(minutes=5), "cookie")
+    cookie = access_tokens.issue(other.id, other.session_id, timedelta(minutes=5), "cookie")
     headers = {"X-API-Key": make_key(person), "Cookie": f"session={cookie}", "Sec-Fetch-Site": "cross-site"}
 
     written = client.post("/posts", json={"title": "t", "content": "c"}, headers=headers)
@@ -485,13 +486,13 @@ def test_a_key_goes_before_a_cookie_and_needs_no_page_of_this_origin(
 def test_few_keys_are_remembered_and_a_forgotten_one_works(
     client: TestClient, make_key: MakeKey, person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(oauth2, "MOST_REMEMBERED", 2)
-    oauth2._remembered.clear()
+    monkeypatch.setattr(authentication, "MOST_REMEMBERED", 2)
+    authentication._remembered.clear()
     keys = [make_key(person) for _ in range(4)]
 
     for key in keys * 2:
         assert client.get("/posts", headers=bearer(key)).status_code == 200
-        assert len(oauth2._remembered) <= 2
+        assert len(authentication._remembered) <= 2
 
 
 def test_no_key_is_logged(

@@ -7,8 +7,8 @@ import pytest
 from jose import jwt
 from starlette.testclient import TestClient
 
-from app import tokens
 from app.config import get_settings
+from app.security import access_tokens
 from tests.contract.answers import OF_EACH_REQUEST, assert_refused, assert_unauthenticated
 from tests.contract.conftest import Rows
 from tests.fixtures import PASSWORD, Person
@@ -34,7 +34,7 @@ def test_the_token_carries_the_tutorials_claims_and_ours(client: TestClient, per
     token = client.post("/login", data={"username": person.email, "password": PASSWORD}).json()["access_token"]
 
     header = jwt.get_unverified_header(token)
-    assert header == {"alg": "HS256", "typ": "JWT", "kid": tokens.key_id(get_settings().signing_secret)}
+    assert header == {"alg": "HS256", "typ": "JWT", "kid": access_tokens.key_id(get_settings().signing_secret)}
     claims = jwt.get_unverified_claims(token)
     assert set(claims) == {"user_id", "exp", "sub", "sid", "jti", "iat"}
     assert (claims["user_id"], claims["sub"]) == (person.id, str(person.id))
@@ -252,7 +252,7 @@ def test_a_token_that_expires_while_it_is_remembered_is_refused(
     import time
     from datetime import timedelta
 
-    token = tokens.issue(person.id, person.session_id, timedelta(seconds=2))
+    token = access_tokens.issue(person.id, person.session_id, timedelta(seconds=2))
     headers = {"Authorization": f"Bearer {token}"}
     assert client.get("/posts", headers=headers).status_code == 200
 

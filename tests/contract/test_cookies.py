@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app.api.authentication import SAFE_METHODS
 from app.main import app
-from app.oauth2 import SAFE_METHODS
 from tests.contract.answers import assert_refused, assert_unauthenticated
 from tests.contract.conftest import Rows
 from tests.fixtures import PASSWORD, Person

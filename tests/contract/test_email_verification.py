@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Connection, text
 from starlette.testclient import TestClient
 
-from app import tokens
+from app.security import access_tokens
 from tests.contract.answers import assert_refused
 from tests.contract.conftest import Rows
 from tests.fixtures import PASSWORD, Person
@@ -259,7 +259,7 @@ def test_verification_can_be_asked_for_five_times_an_hour(
 def test_a_session_that_has_ended_uses_up_no_verification_of_its_owner(
     client: TestClient, person: Person, connection: Connection
 ) -> None:
-    ended = {"Authorization": f"Bearer {tokens.issue(person.id, person.session_id + 1, timedelta(minutes=30))}"}
+    ended = {"Authorization": f"Bearer {access_tokens.issue(person.id, person.session_id + 1, timedelta(minutes=30))}"}
 
     for _ in range(6):
         assert_refused(client.post("/email-verification", headers=ended), 401, "not_authenticated")

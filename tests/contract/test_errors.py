@@ -10,8 +10,8 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
+from app.api.route import MAX_CREDENTIALS_BYTES
 from app.main import app
-from app.oauth2 import MAX_CREDENTIALS_BYTES
 from tests.contract.answers import OF_EACH_REQUEST, PROBLEM_KEYS, assert_refused
 from tests.contract.conftest import Rows
 from tests.fixtures import Person, Server, located
@@ -350,7 +350,7 @@ def test_an_exception_of_any_kind_has_the_headers_of_every_answer() -> None:
 def test_a_server_whose_database_is_away_says_not_now(start_server: Callable[..., Server], person: Person) -> None:
     from sqlalchemy import text
 
-    from app.database import dispose, get_engine
+    from app.database.engines import dispose, get_engine
     from tests.conftest import administration
 
     url = get_engine().url

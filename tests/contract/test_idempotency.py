@@ -149,11 +149,11 @@ def test_an_answer_that_is_too_old_is_forgotten(create: Create, rows: Rows) -> N
 
 
 def test_while_the_first_is_under_way_the_second_is_told_to_wait(create: Create, rows: Rows) -> None:
-    import app.database
+    from app.database import sessions
 
     owner = create.person.id if create.is_signed_in else None
     effects = rows(EFFECTS)
-    with app.database.writing() as under_way:
+    with sessions.writing() as under_way:
         under_way.exec_driver_sql(
             "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{owner}:{KEY['Idempotency-Key']}",)
         )

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import Engine, text
 from starlette.testclient import TestClient
 
-from app import limits
 from app.main import app
+from app.security import attempt_limits
 from tests.contract.answers import assert_refused
 from tests.contract.conftest import Rows
 from tests.fixtures import PASSWORD, Person
@@ -113,7 +113,7 @@ def test_honest_sign_ins_use_up_nothing_of_the_guesses(client: TestClient, perso
 def three_right_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     """An account has three right passwords in fifteen minutes, and an address five."""
     for name, most in (("RIGHT_PASSWORD_OF_ACCOUNT", 3), ("RIGHT_PASSWORD_FROM_ADDRESS", 5)):
-        monkeypatch.setattr(limits, name, replace(getattr(limits, name), most=most))
+        monkeypatch.setattr(attempt_limits, name, replace(getattr(attempt_limits, name), most=most))
 
 
 def change_email(client: TestClient, person: Person, current: str) -> httpx2.Response:
@@ -307,7 +307,7 @@ def test_admin_changes_the_addresses_of_others_without_that_limit(
 def test_where_tries_cannot_be_counted_nobody_signs_in_and_everybody_reads(
     client: TestClient, person: Person, database: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.database.LONGEST_WAIT_TO_COUNT_SECONDS", 0.2)
+    monkeypatch.setattr("app.database.sessions.LONGEST_WAIT_TO_COUNT_SECONDS", 0.2)
     client.event_hooks["response"], hooks = [], client.event_hooks["response"]
     try:
         with database.connect() as other:

@@ -11,10 +11,10 @@ import pytest
 from jose import jwt
 from starlette.testclient import TestClient
 
-from app import tokens
 from app.config import get_settings
 from app.main import app
-from app.refresh_tokens import RefreshToken
+from app.security import access_tokens
+from app.security.refresh_tokens import RefreshToken
 from app.services import api_key
 from tests.contract.answers import assert_unauthenticated
 from tests.contract.conftest import Rows
@@ -124,7 +124,7 @@ FORGERIES: dict[str, Callable[[Person], str]] = {
     "a flipped bit in the signature": lambda person: bit_flipped(person.token, 2),
     **{f"a kid of {kid!r}": with_header(kid=kid) for kid in STRANGE},
     "a kid that names the secret, and no secret": lambda person: signed(
-        claims_of(person), "0" * 64, header={"kid": tokens.key_id(get_settings().signing_secret)}
+        claims_of(person), "0" * 64, header={"kid": access_tokens.key_id(get_settings().signing_secret)}
     ),
     "an empty kid, and an empty secret": lambda person: signed(claims_of(person), "\0", header={"kid": ""}),
     "a key of its own": lambda person: signed(
@@ -133,7 +133,7 @@ FORGERIES: dict[str, Callable[[Person], str]] = {
     "a key from elsewhere": lambda person: signed(
         claims_of(person), "0" * 64, header={"jku": "https://evil.example/keys", "x5u": "https://evil.example/x"}
     ),
-    "a cookie": lambda person: tokens.issue(person.id, person.session_id, timedelta(days=1), "cookie"),
+    "a cookie": lambda person: access_tokens.issue(person.id, person.session_id, timedelta(days=1), "cookie"),
     **{f"a typ of {typ!r}": with_claim(typ=typ) for typ in ["refresh", "cookie", *STRANGE] if typ is not None},
     "a refresh token": lambda _: str(RefreshToken.first()),
     "twenty kilobytes of claims": lambda person: signed(claims_of(person, padding="x" * 20_000)),
@@ -145,7 +145,7 @@ FORGERIES: dict[str, Callable[[Person], str]] = {
         [person.token.split(".")[0], part(claims_of(person, user_id=1, sub="1")), person.token.split(".")[2]]
     ),
     "expired": lambda person: signed(claims_of(person, exp=int(time.time()) - 1)),
-    "issued expired": lambda person: tokens.issue(person.id, person.session_id, timedelta(seconds=-1)),
+    "issued expired": lambda person: access_tokens.issue(person.id, person.session_id, timedelta(seconds=-1)),
     "not yet valid": lambda person: signed(claims_of(person, nbf=int(time.time()) + 600)),
     "exp as text": lambda person: signed(claims_of(person, exp="never")),
     "exp infinite": lambda person: signed(claims_of(person, exp=float("inf"))),

@@ -12,10 +12,12 @@ from jose import jwt
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
-from app import models, tokens
+from app import models
 from app.config import get_settings
-from app.database import get_engine, transaction
+from app.database.engines import get_engine
+from app.database.sessions import transaction
 from app.models.session import adopted_session_id, sessionless_session_id
+from app.security import access_tokens
 from app.services import administration
 from tests.contract.conftest import Rows
 from tests.fixtures import PASSWORD, Person, Server, counted_queries
@@ -30,7 +32,7 @@ ROUTES = [("GET", "/posts"), ("GET", "/posts/{post}"), ("POST", "/vote"), ("POST
 def _tutorial(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(get_settings(), "tutorial_defaults", True)
     yield
-    tokens._remembered["access"].clear()
+    access_tokens._remembered["access"].clear()
 
 
 def token_of(user_id: int, *, life: int = HOUR, secret: str | None = None, **claims: Any) -> dict[str, str]:
@@ -82,7 +84,7 @@ def test_without_the_setting_the_token_is_refused(
 ) -> None:
     assert is_accepted(client, token_of(person.id))
     monkeypatch.setattr(get_settings(), "tutorial_defaults", False)
-    tokens._remembered["access"].clear()
+    access_tokens._remembered["access"].clear()
 
     for headers in (token_of(person.id), token_of(person.id, iat=now())):
         assert not is_accepted(client, headers)

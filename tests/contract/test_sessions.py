@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.refresh_tokens import RefreshToken
+from app.security.refresh_tokens import RefreshToken
 from tests.contract.answers import assert_refused, assert_unauthenticated
 from tests.contract.conftest import Rows
 from tests.fixtures import PASSWORD, Person, linked

@@ -13,7 +13,7 @@ from tests.fixtures import Person
 @pytest.fixture
 def kolkata(connection: Connection) -> Iterator[None]:
     """The database's time zone is not UTC, as on a machine that was set up without a thought of it."""
-    from app.database import dispose
+    from app.database.engines import dispose
 
     name = connection.scalar(text("SELECT quote_ident(current_database())"))
     connection.execute(text(f"ALTER DATABASE {name} SET timezone = 'Asia/Kolkata'"))

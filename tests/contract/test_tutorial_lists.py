@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app.api import pagination
 from app.config import get_settings
-from app.routers import paged
 from app.services.feed import search
 from tests.contract.conftest import Rows
 from tests.fixtures import Person, linked
@@ -21,9 +21,9 @@ SUBSTRINGS = ["scrap", "skyscrapers", "est sky", "t s", "ers", "s", "t", "rst ti
 @pytest.fixture
 def tutorial(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(get_settings(), "tutorial_defaults", True)
-    paged._remembered_query.cache_clear()
+    pagination._remembered_query.cache_clear()
     yield
-    paged._remembered_query.cache_clear()
+    pagination._remembered_query.cache_clear()
 
 
 def listed(client: TestClient, person: Person, **parameters: Any) -> list[int]:

@@ -187,7 +187,7 @@ def skip_without(name: str) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A production server behind a proxy on this machine, for all tests of a module; on empty tables at first."""
-    from app.database import get_engine
+    from app.database.engines import get_engine
 
     with get_engine().begin() as connection:
         for table in EMPTIED:

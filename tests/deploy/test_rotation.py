@@ -73,7 +73,7 @@ class Relay:
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
     """Two servers on one database."""
-    from app.database import get_engine
+    from app.database.engines import get_engine
 
     with get_engine().begin() as connection:
         for table in EMPTIED:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from sqlalchemy import Engine, text
 
-from app import tokens
+from app.security import access_tokens
 
 ANONYMOUS = "anonymous"
 CALLERS = ("user", "admin", ANONYMOUS)
@@ -32,7 +32,7 @@ def role_of(caller: str) -> str:
 
 def headers_of(caller: str) -> dict[str, str]:
     """What their client sends."""
-    return {} if caller == ANONYMOUS else {"Authorization": f"Bearer {tokens.issue(1, 1, timedelta(days=1))}"}
+    return {} if caller == ANONYMOUS else {"Authorization": f"Bearer {access_tokens.issue(1, 1, timedelta(days=1))}"}
 
 
 def leave_room(database: Engine) -> None:

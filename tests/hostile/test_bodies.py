@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from app.config import Settings
-from app.protocol import MAX_DRAINED_BYTES
+from app.server.http_protocol import MAX_DRAINED_BYTES
 from tests.contract.answers import PROBLEM_KEYS
 from tests.figures import Figure
 from tests.fixtures import Person, Server

@@ -12,8 +12,9 @@ import httpx2
 import pytest
 from sqlalchemy import Connection, text
 
-from app import context, passwords
 from app.errors import RateLimited
+from app.observability import request_context
+from app.security import passwords
 from tests.fixtures import PASSWORD, Person, Server
 from tests.races.conftest import statuses
 
@@ -36,7 +37,7 @@ def test_account_with_a_hundred_calls_holds_eight_places_and_another_caller_is_n
         order.append(caller)
 
     async def scenario() -> list[object]:
-        context.client_address.set("192.0.2.1")  # Of both: it is the account that is held to its share.
+        request_context.client_address.set("192.0.2.1")  # Of both: it is the account that is held to its share.
         hostile = [asyncio.create_task(passwords.in_hashing_thread(1, None, hash_for, "hostile")) for _ in range(100)]
         await asyncio.sleep(0)
         honest = [asyncio.create_task(passwords.in_hashing_thread(None, None, hash_for, "honest")) for _ in range(3)]

@@ -9,13 +9,13 @@ import httpx2
 import psutil
 import pytest
 
-from app import context
+from app.api import pagination
 from app.config import Sort
 from app.errors import Overloaded
 from app.middleware import admission
 from app.middleware.admission import Admission
 from app.middleware.request_context import RequestContext
-from app.routers import paged
+from app.observability import request_context
 from app.schemas.post import PageParameters
 from app.services.feed import pages, serialization
 from tests.figures import Figure
@@ -53,13 +53,13 @@ def test_distinct_long_queries_take_no_memory(
 
 
 def test_only_short_queries_are_remembered() -> None:
-    paged._remembered_query.cache_clear()
+    pagination._remembered_query.cache_clear()
     for number in range(50):
-        for filler in (10, paged.MAX_REMEMBERED_QUERY_BYTES):
-            found = paged.read_query(PageParameters, f"limit=5&x={number:0>{filler}}".encode())
+        for filler in (10, pagination.MAX_REMEMBERED_QUERY_BYTES):
+            found = pagination.read_query(PageParameters, f"limit=5&x={number:0>{filler}}".encode())
             assert (found.parameters.limit, found.linked) == (5, "limit=5")
 
-    assert paged._remembered_query.cache_info().currsize == 50
+    assert pagination._remembered_query.cache_info().currsize == 50
 
 
 def test_only_short_posts_are_remembered() -> None:
@@ -122,7 +122,7 @@ def test_what_a_proxy_passes_on_as_an_address_is_cut() -> None:
     seen = []
 
     async def note(scope: dict[str, Any], *_: object) -> None:
-        seen.append((scope["client"], context.client_address.get()))
+        seen.append((scope["client"], request_context.client_address.get()))
 
     scope = {"type": "http", "method": "GET", "path": "/", "client": ("x" * 30_000, 7), "headers": []}
     asyncio.run(RequestContext(note)(scope, None, None))  # type: ignore[arg-type]

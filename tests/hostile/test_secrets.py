@@ -16,7 +16,7 @@ import httpx2
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from app import problems
+from app.middleware import problem_details
 from tests.fixtures import Person, Server
 from tests.hostile.corpus import DOCUMENT, FORM, Operation
 
@@ -186,7 +186,7 @@ def test_a_bug_in_python_tells_where_it_is_and_not_what_it_was_given(caplog: pyt
         try:
             stumble()
         except KeyError as error:
-            problems.unexpected({"type": "http"}, error)
+            problem_details.unexpected({"type": "http"}, error)
 
     assert "unexpected KeyError" in caplog.text
     assert "in stumble" in caplog.text

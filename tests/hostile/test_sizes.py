@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from app.protocol import MAX_DRAINED_BYTES
+from app.server.http_protocol import MAX_DRAINED_BYTES
 from tests.contract.answers import PROBLEM_KEYS
 from tests.fixtures import Person, Server
 

@@ -9,7 +9,7 @@ import httpx2
 import psutil
 import pytest
 
-from app.protocol import MAX_UNSENT_BYTES_PER_CALLER
+from app.server.http_protocol import MAX_UNSENT_BYTES_PER_CALLER
 from tests.figures import Figure
 from tests.fixtures import Person, Server
 from tests.hostile.raw import connected, parse, port_of, read_all
@@ -120,7 +120,7 @@ def test_unread_answers_of_one_caller_are_bounded_and_other_callers_keep_theirs(
 
 
 def test_connections_inherit_the_systems_bounds_on_what_is_unsent() -> None:
-    from app.serving import _bound
+    from app.server.supervisor import _bound
 
     with _bound("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         connection, _ = listener.accept()

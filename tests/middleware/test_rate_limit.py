@@ -14,12 +14,13 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import oauth2, tokens
+from app.api import authentication
 from app.config import get_settings
 from app.main import create_app
 from app.middleware import rate_limit
 from app.middleware.rate_limit import RateLimit
 from app.middleware.request_context import RequestContext
+from app.security import access_tokens
 from tests.contract.answers import assert_refused
 from tests.contract.test_public_routes import claims_of, signed
 from tests.fixtures import Person, Server
@@ -113,7 +114,7 @@ def test_cookies_and_api_keys_count_for_their_user_wherever_they_come_from(
 ) -> None:
     ada, bob = make_person(), make_person()
     key = client.post("/api-keys", json={"name": "a script", "scopes": ["read"]}, headers=ada.headers).json()["key"]
-    cookie = tokens.issue(bob.id, bob.session_id, timedelta(days=1), "cookie")
+    cookie = access_tokens.issue(bob.id, bob.session_id, timedelta(days=1), "cookie")
     by_key = [{"Authorization": f"Bearer {key}"}, {"X-API-Key": key}] * 3
     by_cookie = [{"Cookie": f"session={cookie}"}] * 5
 
@@ -185,7 +186,7 @@ def test_it_costs_less_than_twenty_microseconds_a_request(person: Person) -> Non
 
     scope = {"type": "http", "path": "/posts", "root_path": "", "method": "GET",
              "headers": [(b"host", b"x"), (b"authorization", f"Bearer {person.token}".encode())]}  # fmt: skip
-    limited = RateLimit(answer, per_minute=10**7, user_of=oauth2.user_of)
+    limited = RateLimit(answer, per_minute=10**7, user_of=authentication.user_of)
     costs = [asyncio.run(seconds(limited, scope, 5_000)) - asyncio.run(seconds(answer, scope, 5_000)) for _ in range(5)]
 
     print(f"the limit costs {min(costs) * 1e6:.1f} µs a request")  # noqa: T201
@@ -340,7 +341,7 @@ def test_a_credential_that_was_revoked_uses_up_nothing_of_its_owners_limit(
         for n in range(5):
             client = three_a_minute(f"192.0.2.{n}")
             client.request(method, path, headers=ada.headers)
-        good = {"Authorization": f"Bearer {tokens.issue(ada.id, other_session_id, timedelta(minutes=30))}"}
+        good = {"Authorization": f"Bearer {access_tokens.issue(ada.id, other_session_id, timedelta(minutes=30))}"}
         return [three_a_minute("192.0.2.9").get("/", headers=good).status_code for _ in range(3)]
 
     # The first request counts for its owner: only the database knows that the session has ended.

@@ -17,7 +17,7 @@ from sqlalchemy import URL, Connection, Engine, event, text
 
 from app import adoption
 from app.config import get_settings
-from app.services.health import MIGRATION_LOCK
+from app.database.locks import MIGRATION_LOCK
 from tests.fixtures import _server
 from tests.migrations import descendants
 from tests.migrations.conftest import ROOT, address, contents, environment, revisions, version

@@ -9,7 +9,8 @@ import httpx2
 import pytest
 from sqlalchemy import URL, Connection, Engine, text
 
-from app import adoption, passwords
+from app import adoption
+from app.security import passwords
 from tests.fixtures import _server
 from tests.migrations import descendants
 from tests.migrations.conftest import ROOT, address, contents, version

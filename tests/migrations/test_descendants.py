@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, Connection, Engine, text
 
-from app import adoption, passwords
+from app import adoption
+from app.security import passwords
 from tests.migrations import descendants
 from tests.migrations.conftest import contents, drift, revisions, version
 from tests.races.conftest import wrong_counts

@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import URL, Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from app import adoption, passwords
+from app import adoption
+from app.security import passwords
 from tests.fixtures import _server
 from tests.migrations.conftest import address, contents, drift
 from tests.migrations.descendants import PASSWORD

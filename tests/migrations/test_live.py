@@ -24,7 +24,7 @@ from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, text
 
 from alembic import command
-from app import tokens
+from app.security import access_tokens
 from tests.chaos.load import Answer, Answers, Client, press
 from tests.figures import Figure
 from tests.fixtures import Server, _server
@@ -122,7 +122,7 @@ def fill(connection: Connection) -> list[str]:
     for statement in FILL:
         connection.execute(text(statement))
     sessions = connection.execute(text("SELECT user_id, id FROM sessions ORDER BY id LIMIT 8"))
-    return [tokens.issue(row.user_id, row.id, timedelta(hours=1)) for row in sessions]
+    return [access_tokens.issue(row.user_id, row.id, timedelta(hours=1)) for row in sessions]
 
 
 def start_upgrade(root: Path, url: URL) -> subprocess.Popen[str]:

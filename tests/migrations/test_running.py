@@ -12,6 +12,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, inspect, text
 from sqlalchemy.pool import NullPool
 
 from alembic import command
+from tests.cli.test_commands import app
 from tests.conftest import administration
 from tests.fixtures import free_port
 from tests.migrations import descendants
@@ -25,7 +26,6 @@ from tests.migrations.conftest import (
     version,
 )  # fmt: skip
 from tests.races.waiting import in_background, wait_until, wait_until_blocked
-from tests.test_cli import app
 
 HEAD = revisions()[-1]
 LONGEST_WAIT_OF_READERS_SECONDS = 2

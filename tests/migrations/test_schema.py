@@ -11,8 +11,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Column, Connection, Integer, MetaData, text
 
 from alembic import command
+from app.database import schema_version
 from app.models import Base
-from app.services import health
 from tests.migrations.conftest import ROOT, address, config_for, revisions, run_alembic
 
 
@@ -33,7 +33,7 @@ def test_alembic_check_fails_on_a_database_that_differs_from_the_models(url: URL
 
 
 def test_servers_know_the_newest_migration_without_alembic() -> None:
-    assert health.head() == revisions()[-1]
+    assert schema_version.head() == revisions()[-1]
 
 
 def test_header_of_each_revision_names_what_its_variables_do() -> None:

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import URL, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
-from app import local_postgres
+from app.dev import postgres
 from tests.conftest import ROOT, administration
 from tests.migrations.conftest import _database, address, environment
 
@@ -34,8 +34,8 @@ def programs(server: URL) -> Path:
     with administration(server) as connection:
         major = int(connection.scalar(text("SELECT current_setting('server_version_num')::int / 10000")) or 0)
     folders = [*Path("/usr/lib/postgresql").glob("*/bin"), Path(shutil.which("pg_dump") or "/").parent]
-    with suppress(local_postgres.LocalPostgresError):
-        folders.append(local_postgres._packaged_binaries())
+    with suppress(postgres.LocalPostgresError):
+        folders.append(postgres._packaged_binaries())
     versions = {_major(folder): folder for folder in folders if (folder / "pg_dump").exists()}
     for version in (major, major + 1):
         if version in versions:

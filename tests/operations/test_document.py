@@ -17,9 +17,9 @@ import pytest
 from sqlalchemy import URL, Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from app import local_postgres
 from app.config import Settings
-from app.services.health import MIGRATION_LOCK
+from app.database.locks import MIGRATION_LOCK
+from app.dev import postgres as local_postgres
 from tests.conftest import ROOT
 from tests.figures import Figure
 from tests.fixtures import PASSWORD, free_port

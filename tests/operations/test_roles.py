@@ -15,7 +15,7 @@ from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from app import doctor
+from app.cli import doctor
 from app.config import get_settings
 from tests.fixtures import PASSWORD, _server
 from tests.mail_server import MailServer

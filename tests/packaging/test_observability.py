@@ -10,8 +10,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from app import metrics
-from app.audit import Event
+from app.models.security_event import Event
+from app.observability import metrics
 from tests.conftest import ROOT
 from tests.fixtures import Person
 

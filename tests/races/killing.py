@@ -7,7 +7,7 @@ from threading import Event
 
 from sqlalchemy import Connection, text
 
-from app.database import dispose
+from app.database.engines import dispose
 from tests.races.conftest import Call, Crowd, statuses
 
 KILL = text("""

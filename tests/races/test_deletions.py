@@ -12,9 +12,11 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from starlette.testclient import TestClient
 
-from app import deletions, doctor, tokens
+from app.cli import doctor
 from app.config import get_settings
+from app.database import deletion_marks
 from app.models.session import adopted_session_id
+from app.security import access_tokens
 from app.services import api_key, deletion
 from tests.fixtures import PASSWORD, ROOT, Person
 from tests.races.conftest import Call, Crowd, count, statuses, wrong_counts
@@ -22,7 +24,7 @@ from tests.races.waiting import in_background, wait_until, wait_until_blocked
 
 MakePerson = Callable[..., Person]
 MakePost = Callable[..., int]
-MANY = deletions.MAX_ROWS_AT_ONCE + 200
+MANY = deletion_marks.MAX_ROWS_AT_ONCE + 200
 
 
 def write_posts(database: Engine, owner: Person, number: int = MANY) -> list[int]:
@@ -98,7 +100,7 @@ def key_of(database: Engine, session_id: int) -> dict[str, str]:
 
 def person_of(owner: Person, session_id: int) -> Person:
     """The same account, signed in with another session."""
-    return Person(owner.id, owner.email, tokens.issue(owner.id, session_id, timedelta(minutes=5)), session_id)
+    return Person(owner.id, owner.email, access_tokens.issue(owner.id, session_id, timedelta(minutes=5)), session_id)
 
 
 def on_both(crowd: Crowd, *calls: Call) -> list[set[int]]:
@@ -397,7 +399,7 @@ def test_ending_many_sessions_ends_each_at_once_and_keeps_this_one_and_the_keys(
     assert statuses(crowd.send([Call("DELETE", "/sessions", person)])) == {204: 1}
 
     some_left = connection.scalars(text("SELECT id FROM sessions WHERE id = ANY (:ids)"), {"ids": ended}).all()
-    assert len(some_left) >= MANY - deletions.MAX_ROWS_AT_ONCE - 1
+    assert len(some_left) >= MANY - deletion_marks.MAX_ROWS_AT_ONCE - 1
     left = [person_of(person, session_id) for session_id in (some_left[0], some_left[-1])]
     assert on_both(
         crowd,

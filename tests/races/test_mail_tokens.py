@@ -6,9 +6,10 @@ import httpx2
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from app import mail_tokens, models
-from app.database import transaction
+from app import models
+from app.database.sessions import transaction
 from app.models import MailTokenPurpose
+from app.security import email_tokens
 from tests.fixtures import PASSWORD, Person
 from tests.races.conftest import Call, Crowd, count, deadlocks, statuses
 from tests.races.waiting import in_background, wait_until, wait_until_blocked
@@ -18,7 +19,7 @@ def token_of(person: Person, purpose: MailTokenPurpose = "password_reset") -> st
     with transaction() as db:
         user = db.get(models.User, person.id)
         assert user is not None
-        return mail_tokens.issue(db, user, purpose)
+        return email_tokens.issue(db, user, purpose)
 
 
 def reset(token: str, password: str) -> Call:

@@ -9,8 +9,8 @@ import httpx2
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from app import passwords
 from app.errors import InvalidCredentials
+from app.security import passwords
 from app.services import auth, totp
 from tests.fixtures import PASSWORD, Person
 from tests.races.conftest import Call, Crowd, count, deadlocks, statuses

@@ -8,8 +8,9 @@ import pyotp
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from app import mail_tokens, models
-from app.database import transaction
+from app import models
+from app.database.sessions import transaction
+from app.security import email_tokens
 from tests.fixtures import PASSWORD, Person
 from tests.races.conftest import Call, Crowd, count, deadlocks, statuses
 from tests.races.waiting import in_background, wait_until, wait_until_blocked
@@ -119,7 +120,7 @@ def reset_token(person: Person) -> str:
     with transaction() as db:
         user = db.get(models.User, person.id)
         assert user is not None
-        return mail_tokens.issue(db, user, "password_reset")
+        return email_tokens.issue(db, user, "password_reset")
 
 
 @pytest.mark.parametrize("is_verified", [False, True])

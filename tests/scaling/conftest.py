@@ -16,7 +16,8 @@ from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from alembic import command
-from app import local_postgres, tokens
+from app.dev import postgres
+from app.security import access_tokens
 from tests.chaos.conftest import Postgres
 from tests.fixtures import Person, Server, _server
 from tests.races.waiting import wait_until
@@ -37,8 +38,8 @@ class Replicated(Postgres):
     def replica(self, name: str) -> "Replicated":
         """A new server that streams from this one, and runs."""
         made = Replicated(self.folder.with_name(name))
-        ours = local_postgres._settle(self.folder, None)
-        theirs = local_postgres._settle(made.folder, None)
+        ours = postgres._settle(self.folder, None)
+        theirs = postgres._settle(made.folder, None)
         shutil.copy2(ours.folder / "password", theirs.folder / "password")
         data = theirs.folder / "data.new"
         data.mkdir(mode=0o700)
@@ -46,7 +47,7 @@ class Replicated(Postgres):
             os.chown(data, ours.account["user"], ours.account["group"])
         arguments = ("-R", "-X", "stream", "-c", "fast", "--no-sync")
         program = ours.binaries / "pg_basebackup"
-        done = local_postgres._run(ours.account, program, "-d", dsn(self.url, "replication"), "-D", data, *arguments)
+        done = postgres._run(ours.account, program, "-d", dsn(self.url, "replication"), "-D", data, *arguments)
         assert done.returncode == 0, done.stderr
         data.rename(theirs.folder / "data")
         made.start()
@@ -169,4 +170,4 @@ def sign_in(connection: Connection, user_id: int, email: str = "") -> Person:
         {"id": user_id},
     )
     assert isinstance(session_id, int)
-    return Person(user_id, email, tokens.issue(user_id, session_id, timedelta(hours=1)), session_id)
+    return Person(user_id, email, access_tokens.issue(user_id, session_id, timedelta(hours=1)), session_id)

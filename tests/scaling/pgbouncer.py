@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 from sqlalchemy import URL
 
-from app import local_postgres
+from app.dev import postgres
 from tests.fixtures import free_port
 
 PATIENCE_SECONDS = 20
@@ -42,7 +42,7 @@ def pgbouncer(folder: Path, url: URL) -> Iterator[URL]:
         max_client_conn = 300
         default_pool_size = {POOL_SIZE}
         """)
-    account = local_postgres._account_for(folder)  # As PostgreSQL, it refuses to run as root.
+    account = postgres._account_for(folder)  # As PostgreSQL, it refuses to run as root.
     for path in (folder, settings):
         path.chmod(0o700)
         if account:

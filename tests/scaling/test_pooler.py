@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import URL, text
 
 from tests.chaos.load import Answer, Client, ask_once
+from tests.cli.test_commands import Running, app
 from tests.conftest import ROOT, administration
 from tests.figures import Figure
 from tests.fixtures import PASSWORD, Person, Server, linked
@@ -25,7 +26,6 @@ from tests.races.waiting import wait_until
 from tests.scaling.conftest import Replicated, dsn
 from tests.scaling.pgbouncer import POOL_SIZE, needs_pgbouncer, pgbouncer
 from tests.scaling.test_servers import Readers, Start, turns, wait_until_it_reads_from_the_replica
-from tests.test_cli import Running, app
 
 pytestmark = [pytest.mark.slow, needs_pgbouncer]
 

@@ -11,10 +11,10 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, create_engine, text
 
-from app import doctor
+from app.cli import doctor
 from app.config import get_settings
-from app.database import _lane_engine
-from app.replica import Replica
+from app.database.engines import _lane_engine
+from app.database.replica import Replica
 from tests.scaling.conftest import Replicated, dsn
 
 MakeReplica = Callable[..., Replicated]
@@ -74,7 +74,7 @@ def reading(
     """Nothing keeps the connection to the replica but the test."""
     engine = create_engine(primary.url.update_query_dict({"options": options}), isolation_level="AUTOCOMMIT")
     # The application's own database is not the one that has a replica here.
-    monkeypatch.setattr("app.replica.writing", engine.begin)
+    monkeypatch.setattr("app.database.replica.writing", engine.begin)
     url = replica.url.set(database=database or replica.url.database)
     there = Replica(_lane_engine("replica", 1, {"statement_timeout": "1s"}, url=url))
     with engine.connect() as connection:

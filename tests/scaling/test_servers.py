@@ -24,7 +24,7 @@ MakeReplica = Callable[..., Replicated]
 
 OURS = "FROM pg_stat_activity WHERE application_name = 'social-posts'"
 # Reads without looking how far the replica is.
-UNCHECKED = "import app.replica\napp.replica._state = lambda *_: 'replica'\n"
+UNCHECKED = "import app.database.replica\napp.database.replica._state = lambda *_: 'replica'\n"
 
 
 class Readers:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from starlette.testclient import TestClient
 
-from app import tokens
+from app.security import access_tokens
 from app.services import feed
 from app.services.feed import search
 from tests.fixtures import Person
@@ -126,7 +126,7 @@ def test_a_caller_in_one_turn_with_the_owner_still_sees_nothing(
     make_post(ada, published=False)
     query = feed.PageQuery("new", 10, owner_id=ada.id, is_drafts=True)
 
-    answers = feed.read(connection, [feed.Question(tokens.verify(one.token), query) for one in (bob, ada)])
+    answers = feed.read(connection, [feed.Question(access_tokens.verify(one.token), query) for one in (bob, ada)])
 
     shown = [len(answer.page.rows) for answer in answers if isinstance(answer, feed.Reading)]
     assert shown == [0, 1]

@@ -13,10 +13,12 @@ from sqlalchemy import Connection, text
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from app import lanes, pagination, tokens
+from app.api import batch_queues
+from app.api.pagination import respond_with_page
 from app.config import get_settings
-from app.database import at_once
-from app.routers.paged import respond_with_page
+from app.database.sessions import at_once
+from app.schemas import cursor as cursors
+from app.security import access_tokens
 from app.services import feed
 from tests.fixtures import Person, linked
 from tests.services.walking import read
@@ -248,7 +250,7 @@ def test_search_survives_a_walk(client: TestClient, person: Person, make_post: M
 def test_what_was_read_goes_without_the_collector(make_post: MakePost, make_person: MakePerson) -> None:
     person = make_person()
     make_post(person)
-    question = feed.Question(tokens.verify(person.token), feed.PageQuery("old", 10))
+    question = feed.Question(access_tokens.verify(person.token), feed.PageQuery("old", 10))
     gc.disable()
     try:
         with at_once() as connection:
@@ -270,10 +272,10 @@ def test_readers_of_one_batch_share_the_page_but_not_their_votes(
     posts = [make_post(people[0]) for _ in range(3)]
     for number, post_id in enumerate(posts):
         cast_votes(post_id, [person for place, person in enumerate(people) if place >> number & 1])
-    questions = [feed.Question(tokens.verify(person.token), feed.PageQuery("old", 10)) for person in people]
+    questions = [feed.Question(access_tokens.verify(person.token), feed.PageQuery("old", 10)) for person in people]
 
     async def ask() -> list[feed.Reading]:
-        answers = asyncio.gather(*(lanes.readings().submit(question) for question in questions))
+        answers = asyncio.gather(*(batch_queues.readings().submit(question) for question in questions))
         return await asyncio.wait_for(answers, 10)
 
     readings = asyncio.run(ask())
@@ -318,7 +320,7 @@ def test_somebody_signed_out_gets_nothing_of_the_batch(
     ada, bob = make_person(), make_person()
     make_post(ada)
     connection.execute(text("DELETE FROM sessions WHERE id = :id"), {"id": bob.session_id})
-    questions = [feed.Question(tokens.verify(person.token), feed.PageQuery("new", 10)) for person in (bob, ada)]
+    questions = [feed.Question(access_tokens.verify(person.token), feed.PageQuery("new", 10)) for person in (bob, ada)]
     refused, answered = feed.read(connection, questions)
     assert type(refused).__name__ == "NotAuthenticated"
     assert isinstance(answered, feed.Reading)
@@ -492,7 +494,7 @@ def test_cursor_that_was_changed_in_one_letter_is_refused(
 
 @pytest.mark.parametrize("values", [[], ["new"], ["users", 1], ["new", False, "2026-01-01", "1", None], [None] * 9])
 def test_sealed_values_that_are_no_position_are_refused(client: TestClient, person: Person, values: Any) -> None:
-    cursor = pagination.seal(values)
+    cursor = cursors.seal(values)
     response = client.get("/posts", params={"cursor": cursor, "sort": "new"}, headers=person.headers)
     assert (response.status_code, response.json()["code"]) == (422, "malformed_cursor")
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, text
 
-from app import tokens
-from app.prepared import MAY_PREPARE
+from app.database.prepared import MAY_PREPARE
+from app.security import access_tokens
 from app.services import feed, vote
 from app.services.feed import search
 from app.services.feed.pages import Order
@@ -173,7 +173,7 @@ class Site:
         return plans
 
     def explain_votes(self, post_ids: list[int]) -> list[Explained]:
-        token = tokens.verify(self.reader.token)
+        token = access_tokens.verify(self.reader.token)
         with explained(self.engine) as plans:
             vote.cast(self.connection, [vote.Ballot(token, post_id, is_for=True) for post_id in post_ids])
         return plans

@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from starlette.testclient import TestClient
 
-from app import lanes, tokens
+from app.api import batch_queues
 from app.config import get_settings
+from app.security import access_tokens
 from app.services import feed, vote
 from tests.fixtures import Person, counted_queries, linked
 from tests.services.walking import make_posts
@@ -133,10 +134,10 @@ def test_crowd_that_asks_for_one_page_costs_what_one_does(
     database: Engine, posts: list[int], make_person: Callable[..., Person]
 ) -> None:
     people = [make_person() for _ in range(20)]
-    questions = [feed.Question(tokens.verify(person.token), feed.PageQuery("new", 10)) for person in people]
+    questions = [feed.Question(access_tokens.verify(person.token), feed.PageQuery("new", 10)) for person in people]
     statements = at_once(
         database,
-        *(lambda question=question: lanes.readings().submit(question) for question in questions),
+        *(lambda question=question: batch_queues.readings().submit(question) for question in questions),
     )
     assert len(statements) == PAGE
     assert posts
@@ -146,11 +147,11 @@ def test_crowd_that_asks_for_one_page_costs_what_one_does(
 def test_crowd_that_asks_for_five_pages_costs_five_statements(
     database: Engine, posts: list[int], person: Person
 ) -> None:
-    token = tokens.verify(person.token)
+    token = access_tokens.verify(person.token)
     questions = [feed.Question(token, feed.PageQuery("new", 1 + number % 5)) for number in range(20)]
     statements = at_once(
         database,
-        *(lambda question=question: lanes.readings().submit(question) for question in questions),
+        *(lambda question=question: batch_queues.readings().submit(question) for question in questions),
     )
     assert len(statements) == 5 * PAGE
     assert posts
@@ -161,10 +162,10 @@ def test_crowd_that_votes_costs_one_statement(
     database: Engine, connection: Connection, posts: list[int], make_person: Callable[..., Person]
 ) -> None:
     connection.execute(text("DELETE FROM votes"))
-    ballots = [vote.Ballot(tokens.verify(make_person().token), posts[n % 3], is_for=True) for n in range(20)]
+    ballots = [vote.Ballot(access_tokens.verify(make_person().token), posts[n % 3], is_for=True) for n in range(20)]
     statements = at_once(
         database,
-        *(lambda ballot=ballot: lanes.votes().submit(lanes.VoteRequest(ballot)) for ballot in ballots),
+        *(lambda ballot=ballot: batch_queues.votes().submit(batch_queues.VoteRequest(ballot)) for ballot in ballots),
     )
     assert len(statements) == 1
     assert connection.scalar(text("SELECT count(*) FROM votes")) == 20

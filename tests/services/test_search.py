@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 from starlette.testclient import TestClient
 
 from alembic import command
-from app import tokens
+from app.security import access_tokens
 from app.services.feed import search
 from tests.conftest import administration
 from tests.fixtures import Person, _server
@@ -158,7 +158,7 @@ def c_locale(tmp_path: Path) -> Iterator[tuple[Engine, httpx2.Client]]:
             connection.execute(text("INSERT INTO sessions (user_id, expires_at) VALUES (1, now() + interval '1 day')"))
         environment = {"DATABASE_URL": address(url), "RATE_LIMITS_ENABLED": "false", "WORKERS": "1"}
         running = stack.enter_context(_server(tmp_path, environment))
-        headers = {"Authorization": f"Bearer {tokens.issue(1, 1, timedelta(hours=1))}"}
+        headers = {"Authorization": f"Bearer {access_tokens.issue(1, 1, timedelta(hours=1))}"}
         yield engine, stack.enter_context(httpx2.Client(base_url=running.url, headers=headers, timeout=30))
 
 

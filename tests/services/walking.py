@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from app import tokens
+from app.security import access_tokens
 from app.services import feed
 from app.services.feed.pages import PageRows
 from tests.fixtures import Person
@@ -14,7 +14,7 @@ from tests.fixtures import Person
 
 def read(connection: Connection, reader: Person, query: feed.PageQuery | feed.PostQuery) -> feed.Reading:
     """One answer of a turn. Raises what the turn gives as an exception."""
-    (outcome,) = feed.read(connection, [feed.Question(tokens.verify(reader.token), query)])
+    (outcome,) = feed.read(connection, [feed.Question(access_tokens.verify(reader.token), query)])
     if isinstance(outcome, Exception):
         raise outcome
     return outcome

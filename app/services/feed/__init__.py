@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from app.config import get_settings
+from app.config import MODERATING, get_settings
 from app.errors import NotAuthenticated, PostNotFound
-from app.roles import MODERATING
-from app.schemas.types import noreply_domain
+from app.security.access_tokens import AccessToken
+from app.security.email_addresses import noreply_domain
 from app.services.feed.pages import Answer, PageQuery, PageRows, position_of, read_page, read_posts
 from app.services.feed.serialization import for_owner, serialize
-from app.tokens import AccessToken
 
 __all__ = ["Page", "PageQuery", "PostQuery", "Question", "Reading", "position_of", "read"]
 

@@ -35,18 +35,18 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, distinct_on
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
-from app import pagination
 from app.config import Sort
-from app.database import TimeOutOfRange
+from app.database.engines import TimeOutOfRange
+from app.database.prepared import Statement
 from app.errors import MalformedCursor
 from app.models import Post, PostStats, PostStatsHistory, User, Vote
 from app.models.base import Key, possible_key
-from app.pagination import CursorValue
-from app.prepared import Statement
+from app.schemas import cursor as cursors
+from app.schemas.cursor import CursorValue
+from app.security.access_tokens import AccessToken
 from app.services.feed import readers, search
 from app.services.feed.readers import AnyRow, AnySelect
 from app.services.feed.serialization import serialize
-from app.tokens import AccessToken
 
 # `voted`: the posts that somebody voted for, newest vote first.
 Order = Literal[Sort, "voted"]
@@ -233,7 +233,7 @@ _POSTS = Statement(_posts_statement())
 
 def position_of(cursor: str, order: Order) -> Position:
     """Where the cursor stands. Raises `MalformedCursor` unless `read` made it for this order."""
-    made_for, is_backward, value, post_id, snapshot, words = [*pagination.unseal(cursor), *[None] * 6][:6]
+    made_for, is_backward, value, post_id, snapshot, words = [*cursors.unseal(cursor), *[None] * 6][:6]
     if isinstance(snapshot, list):
         snapshot = _unpacked(snapshot)
     if made_for != order or isinstance(value, list) or not isinstance(post_id, int):
@@ -251,7 +251,7 @@ def _cursor(query: PageQuery, row: AnyRow, *, is_backward: bool) -> str:
     if snapshot is not None and query.order != "voted":
         snapshot = _packed(snapshot)
     words = () if query.search is None else (query.search,)
-    return pagination.seal([query.order, is_backward, value, row.id, snapshot, *words])
+    return cursors.seal([query.order, is_backward, value, row.id, snapshot, *words])
 
 
 def _packed(snapshot: str) -> list[int]:

@@ -24,10 +24,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 
+from app.config import MODERATING
 from app.models import Session, User, Vote
 from app.models.base import Key
-from app.roles import MODERATING
-from app.tokens import AccessToken
+from app.security.access_tokens import AccessToken
 
 AnyRow = Row[*tuple[Any, ...]]
 AnySelect = Select[*tuple[Any, ...]]

@@ -7,8 +7,8 @@ from pydantic_core import to_json
 
 from app.config import get_settings
 from app.schemas.post import PostOut, PostWithVotes
-from app.schemas.types import placeholder_email
 from app.schemas.user import Profile
+from app.security.email_addresses import placeholder_email
 from app.services.feed.readers import AnyRow
 
 # Writing a post as JSON takes ten times as long as finding it written. An entry takes at most 24 KB: 2,000 characters

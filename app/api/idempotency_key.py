@@ -1,0 +1,85 @@
+"""`Idempotency-Key`: from the header to `services.idempotency`, and from its answer to a response."""
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import Depends, Header
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.pagination import relative_location
+from app.config import get_settings
+from app.middleware.paths import VERSION_PREFIX
+from app.security import encryption
+from app.services import idempotency
+
+KeyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="A value that you choose for this request, such as a UUID. Repeated within 24 hours with the same "
+        "key and body, the request gets the same response and has no second effect.",
+    ),
+]
+
+
+async def idempotent_request(request: Request, key: KeyHeader = None) -> idempotency.Request | None:
+    """What to do once, or None without a key. The hash is keyed: a body may hold a password."""
+    if key is None:
+        return None
+    route = request.scope["route"].name
+    asked = f"idempotency:{route}:".encode() + await request.body()
+    secrets = get_settings().accepted_secrets
+    return idempotency.Request(key, [hmac.digest(secret.encode(), asked, hashlib.sha256) for secret in secrets])
+
+
+IdempotentRequest = Annotated[idempotency.Request | None, Depends(idempotent_request)]
+
+
+def respond_once(
+    db: Session,
+    request: idempotency.Request | None,
+    user_id: int | None,
+    create: Callable[[], tuple[BaseModel, str | None]],
+    *,
+    http_request: Request | None = None,
+    status: int = 201,
+    is_secret: bool = False,
+) -> Response:
+    """What `create` made and its location, or the answer kept from the first time; a secret one is kept encrypted.
+
+    The location is a path of this API, such as `/posts/7`; `Location` is relative to the `http_request`.
+    """
+
+    def effect() -> idempotency.Answer:
+        created, location = create()
+        body = created.model_dump_json().encode()
+        return idempotency.Answer(status, encryption.encrypt(body) if is_secret else body, location)
+
+    answer = idempotency.once(db, request and request.of(user_id), effect)
+    if answer.location is not None and http_request is not None:
+        # The release before kept `/v1/posts/7`.
+        location = relative_location(http_request, answer.location.removeprefix(VERSION_PREFIX))
+        answer = replace(answer, location=location)
+    if is_secret:
+        body, _ = encryption.decrypt(answer.body)
+        answer = replace(answer, body=body)
+    return respond_with(answer)
+
+
+def respond_with(answer: idempotency.Answer) -> Response:
+    """The answer as a response; `Idempotency-Replayed` marks one that was kept."""
+    headers = {}
+    if answer.location is not None:
+        headers["Location"] = answer.location
+    if answer.is_replay:
+        headers["Idempotency-Replayed"] = "true"
+    return Response(answer.body, status_code=answer.status, headers=headers, media_type="application/json")

@@ -1,0 +1,276 @@
+"""The OpenAPI document: what FastAPI generates, completed with what holds for every operation."""
+
+import json
+import re
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from app.api.authentication import KEY_SCHEME, SAFE_METHODS, SESSION_COOKIE, TOKEN_SCHEME
+from app.api.pagination import SCHEMA_REFERENCE
+from app.errors import (
+    BodyTooLarge,
+    ConstraintViolated,
+    CrossSiteRequest,
+    DomainError,
+    HeadersTooLarge,
+    InsufficientScope,
+    InvalidHost,
+    RateLimited,
+    Unavailable,
+    UnsupportedEncoding,
+    UriTooLong,
+)
+from app.middleware.problem_details import (
+    INTERNAL_ERROR,
+    RESPONSE_HEADERS,
+    VALIDATION_FAILED,
+    DocumentedError,
+    Problem,
+    ValidationProblem,
+    documented,
+    examples,
+    headers,
+    response_components,
+    response_reference,
+)
+from app.schemas.post import PageParameters
+from app.schemas.vote import VoteIn, VoteInByDir
+
+DESCRIPTION = """\
+Sign up at `POST /users`, sign in at `POST /login`, and send the `access_token` as `Authorization: Bearer …`.
+
+- Every error has the same shape, `Problem`. Its `code` never changes; its `detail` may.
+- Every response has an `X-Request-ID`, which is also in the server's log.
+- Paths work with and without a trailing slash, and also below `/v1`.
+- `RateLimit` and `RateLimit-Policy` say how many requests are left, and for how many seconds. So do
+  `X-RateLimit-Limit`, `-Remaining` and `-Reset` (in seconds since 1970).
+- Unknown query parameters, and unknown fields of a body, are ignored.
+"""
+CONTACT = {"name": "The operator of this server"}
+LICENSE = {"name": "MIT", "identifier": "MIT"}
+# FastAPI puts a path prefix (`ROOT_PATH`, `/v1`) in front of it.
+SERVERS = [{"url": "/", "description": "The server that this document comes from."}]
+# In the order of the documentation pages.
+TAGS = {
+    "authentication": "Sign in and out, two-factor authentication, forgotten passwords, e-mail verification.",
+    "users": "Accounts and profiles.",
+    "posts": "Read, write, change and delete posts.",
+    "votes": "Vote for posts.",
+    "API keys": "Credentials for programs that act for you.",
+    "meta": "Links to the documentation, and health checks.",
+}
+# Swagger UI's Authorize dialog shows them in this order: the password form first.
+SECURITY_SCHEMES = (TOKEN_SCHEME, KEY_SCHEME)
+# FastAPI does not know of it: every operation that takes a Bearer token also takes the cookie.
+COOKIE = "SessionCookie"
+COOKIE_SCHEME = {
+    "type": "apiKey",
+    "in": "cookie",
+    "name": SESSION_COOKIE,
+    "description": "Set by `POST /login?cookie=true`. Unsafe methods need a request from the API's own origin. "
+    "In development, over plain HTTP, the cookie is named `session`.",
+}
+# They do not use the database.
+NEVER_READ = {"get_root", "get_livez"}
+NEVER_LIMITED = {"get_livez", "get_readyz"}
+# Described in words (docs/decisions/0025): importers such as Postman's give each header parameter a fixed value, so
+# that a second request would be refused, or would only repeat the first answer.
+IDEMPOTENCY_KEY = "Idempotency-Key"
+LOGIN_FORM = "LoginForm"
+# Where FastAPI's schema is not what clients should read.
+REQUEST_BODIES: dict[str, dict[str, Any]] = {
+    "login": {"$ref": SCHEMA_REFERENCE.format(model=LOGIN_FORM)},
+    "cast_vote": {
+        "anyOf": [{"$ref": SCHEMA_REFERENCE.format(model=model.__name__)} for model in (VoteIn, VoteInByDir)]
+    },
+}
+# In place of FastAPI's "Successful Response" for each of them.
+SUCCESSES = {"200": "OK", "201": "Created", "202": "Accepted", "204": "No content"}
+_SENTENCE = re.compile(r"(.+?)\.(?:\s+|\Z)", re.DOTALL)
+
+
+def describe(app: FastAPI) -> None:
+    """Make `app.openapi()` return the whole contract."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        summary=app.summary,
+        description=DESCRIPTION,
+        contact=CONTACT,
+        license_info=LICENSE,
+        servers=SERVERS,
+        tags=[{"name": name, "description": description} for name, description in TAGS.items()],
+        routes=app.routes,
+        separate_input_output_schemas=app.separate_input_output_schemas,
+    )
+    components = document["components"]
+    schemas = _schemas(components["schemas"])
+    shared = response_components()
+    for path in document["paths"].values():
+        for method, operation in path.items():
+            _split_docstring(operation)
+            _describe_credentials(operation, is_safe=method.upper() in SAFE_METHODS)
+            _describe_errors(operation, is_safe=method.upper() in SAFE_METHODS)
+            _describe_links(operation)
+            _describe_parameters(operation)
+            _describe_body(operation, schemas)
+            operation["responses"] = _without_repetitions(operation["responses"], shared)
+    _require_what_is_always_there(document["paths"], schemas)
+    schemes = components["securitySchemes"]
+    components["securitySchemes"] = {name: schemes[name] for name in SECURITY_SCHEMES} | {COOKIE: COOKIE_SCHEME}
+    components |= {"schemas": schemas, "responses": shared, "headers": RESPONSE_HEADERS, "examples": examples()}
+    return document
+
+
+def _schemas(known: dict[str, Any]) -> dict[str, Any]:
+    """FastAPI's schemas, and those that it does not see: of errors, and of parameters that a route reads itself."""
+    models = (Problem, ValidationProblem, PageParameters, VoteInByDir)
+    _, more = models_json_schema([(model, "validation") for model in models], ref_template=SCHEMA_REFERENCE)
+    schemas = known | more["$defs"]
+    schemas[LOGIN_FORM] = schemas.pop("Body_login") | {"description": "The form of OAuth 2.0's password flow."}
+    for unused in ("HTTPValidationError", PageParameters.__name__):
+        schemas.pop(unused, None)
+    for schema in schemas.values():
+        _remove_titles(schema)
+    return dict(sorted(schemas.items()))
+
+
+def _remove_titles(schema: dict[str, Any]) -> None:
+    """Remove what Pydantic makes of the name, which stands beside it, and by which generators name types."""
+    schema.pop("title", None)
+    inner = [*schema.get("properties", {}).values(), *schema.get("anyOf", ())]
+    inner += [schema[key] for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)]
+    for each in inner:
+        _remove_titles(each)
+
+
+def _describe_parameters(operation: dict[str, Any]) -> None:
+    for parameter in operation.pop("parameters", ()):
+        if parameter["name"] == IDEMPOTENCY_KEY:
+            operation["description"] += f"\n\n`{IDEMPOTENCY_KEY}` header: {parameter['description']}"
+        else:
+            _simplify(parameter)
+            operation.setdefault("parameters", []).append(parameter)
+
+
+def _simplify(parameter: dict[str, Any]) -> None:
+    """Describe a parameter once, and not as nullable: what may be left out is never `null` in a URL or header."""
+    schema = parameter["schema"]
+    for choice in schema.pop("anyOf", ()):
+        schema |= {} if choice == {"type": "null"} else choice
+    parameter.setdefault("description", schema.get("description"))
+    schema.pop("description", None)
+    _remove_titles(schema)
+
+
+def _require_what_is_always_there(paths: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Make every field of a response required: Pydantic leaves out those with defaults, which responses have, too."""
+    bodies = json.dumps([operation.get("requestBody") for path in paths.values() for operation in path.values()])
+    for name, schema in schemas.items():
+        is_sent = f'"{SCHEMA_REFERENCE.format(model=name)}"' in bodies
+        if "properties" in schema and not is_sent and name != ValidationProblem.__name__:
+            schema["required"] = [*schema["properties"]]
+
+
+def _split_docstring(operation: dict[str, Any]) -> None:
+    """Make the first sentence the summary, and the rest the description."""
+    if sentence := _SENTENCE.match(operation.get("description", "")):
+        operation["summary"] = " ".join(sentence[1].split())
+        operation["description"] = operation["description"][sentence.end() :]
+
+
+def _describe_credentials(operation: dict[str, Any], *, is_safe: bool) -> None:
+    if "security" not in operation:
+        operation["security"] = []
+        return
+    takes_keys = {KEY_SCHEME: []} in operation["security"]
+    if takes_keys:
+        operation["security"].insert(0, {TOKEN_SCHEME: []})  # People may do whatever a key may do.
+    operation["security"].append({COOKIE: []})
+    if not is_safe:
+        _declare(operation, CrossSiteRequest)
+    if "401" not in operation["responses"]:
+        operation["security"].insert(0, {})  # A token is used if there is one, and not required.
+    elif not (takes_keys and is_safe):
+        _declare(operation, InsufficientScope)
+
+
+def _describe_errors(operation: dict[str, Any], *, is_safe: bool) -> None:
+    if not is_safe:
+        _declare(operation, ConstraintViolated)
+    if operation["operationId"] not in NEVER_READ:
+        _declare(operation, Unavailable)
+    if operation["operationId"] not in NEVER_LIMITED:
+        _declare(operation, RateLimited)
+    if "requestBody" in operation:
+        _declare(operation, BodyTooLarge, UnsupportedEncoding)
+    if "requestBody" in operation or "parameters" in operation:
+        _declare(operation, VALIDATION_FAILED)
+    _declare(operation, InvalidHost, UriTooLong, HeadersTooLarge, INTERNAL_ERROR)
+
+
+def _declare(operation: dict[str, Any], *errors: type[DomainError] | DocumentedError) -> None:
+    """Add the errors to those of the operation."""
+    answers = operation["responses"]
+    for error in errors:
+        added = error if isinstance(error, DocumentedError) else documented(error)
+        answer = response_reference(added)
+        known = answers.get(str(added.status), {})
+        if "$ref" in known:
+            answer["description"] = f"{known['description']}; {answer['description']}"
+        answers[str(added.status)] = answer
+
+
+def _describe_links(operation: dict[str, Any]) -> None:
+    """Add the `Link` header to operations that are paged by cursors."""
+    if any(parameter["name"] == "cursor" for parameter in operation.get("parameters", ())):
+        for status in {"200", "304"} & set(operation["responses"]):
+            operation["responses"][status].setdefault("headers", {}).update(headers("Link")["headers"])
+
+
+def _describe_body(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Give the body an example: of its required fields, or, where none is, of the first one."""
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        content["schema"] = schema = REQUEST_BODIES.get(operation["operationId"], content["schema"])
+        model = _resolved(schema.get("anyOf", [schema])[0], schemas)
+        names = model.get("required") or [*model.get("properties", ())][:1]
+        example = {name: _example(_resolved(model["properties"][name], schemas)) for name in names}
+        if example and None not in example.values():
+            content["example"] = example
+
+
+def _example(schema: dict[str, Any]) -> object:
+    """The first example of a value, or None."""
+    choices = (schema, *schema.get("anyOf", ()))
+    return next((choice["examples"][0] for choice in choices if "examples" in choice), None)
+
+
+def _resolved(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    resolved: dict[str, Any] = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    return resolved
+
+
+def _without_repetitions(answers: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """The responses by status. A reference has its own description where not all errors of the status can occur."""
+    everything = {answer["description"] for answer in shared.values()}
+    for status, answer in answers.items():
+        if status in SUCCESSES:
+            answer["description"] = SUCCESSES[status]
+        if "$ref" in answer and answer["description"] in everything:
+            del answer["description"]
+        elif "content" in answer:
+            _remove_titles(answer["content"]["application/json"]["schema"])
+    return dict(sorted(answers.items()))

@@ -1,0 +1,95 @@
+"""`python -m app adopt`: take over a database that the tutorial, or a descendant of it, made."""
+
+import shlex
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from app.cli.database import go_past_the_pooler, require_utf8
+from app.config import ConfigurationError, get_settings
+
+
+def adopt(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything, then roll it back. Locks the tables as long as a run.")
+    ] = False,
+    maps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="THEIRS=MEANING",
+            help="What a table or column is, such as accounts=users, posts.writer=owner_id, users.blocked=inactive,"
+            " or ignore. May be given again.",
+        ),
+    ] = None,
+    on_delete: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TABLE.COLUMN=ACTION",
+            help="Have rows of a table of yours that refer to a post or account go along with it (cascade) or forget"
+            " it (set-null). May be given again.",
+        ),
+    ] = None,
+    time_zone: Annotated[str, typer.Option(help="Of times that were kept without one.")] = "UTC",
+) -> None:
+    """Take over a database that the FastAPI tutorial, or a descendant of it, made: in place, and dropping nothing.
+
+    Says what it found and what it does, in one transaction: if anything fails, nothing is changed. Stop the old server
+    and make a backup first. Run again after the end, it changes nothing.
+    """
+    go_past_the_pooler()
+    url = get_settings().database
+    if url is None:
+        raise ConfigurationError("no database is configured; set DATABASE_URL")
+    require_utf8(url, get_settings().database_connect_timeout_seconds)
+    from app import adoption  # noqa: PLC0415 - it reads the settings, and their errors are this command's to tell.
+    from app.database.engines import get_engine  # noqa: PLC0415
+
+    try:
+        choices = adoption.Choices.parse(maps or [], on_delete or [])
+    except adoption.MalformedChoice as error:
+        raise ConfigurationError(str(error)) from None
+    plan = adoption.look(get_engine(), choices, time_zone)
+    _show("Found", plan.found)
+    _show("Note", plan.notes)
+    _show("Cannot be adopted", plan.refusals)
+    if plan.refusals:
+        given = [f"--map {shlex.quote(each)}" for each in maps or []]
+        given += [f"--on-delete {shlex.quote(each)}" for each in on_delete or []]
+        given += [f"--time-zone {shlex.quote(time_zone)}"] if time_zone != "UTC" else []
+        command = " ".join(["python -m app adopt --dry-run", *given])
+        typer.echo(f"Nothing was changed. Mend these, or add the options that are named, and run: {command}")
+        raise typer.Exit(1)
+    if plan.is_adopted and (plan.is_current or dry_run):
+        left = "nothing to do" if plan.is_current else "a run would only migrate to the newest revision"
+        typer.echo(f"Already adopted; {left}.")
+        return
+    if dry_run:
+        _show("To do, in this order", [*(what for what, _ in plan.steps), "migrate to the newest revision"])
+    started_at = time.monotonic()
+    if plan.is_adopted:
+        typer.echo("Already adopted; migrating to the newest revision")
+    else:
+        typer.echo("Trying everything; it is rolled back at the end" if dry_run else "Doing")
+    try:
+        adoption.adopt(
+            url,
+            lambda what: typer.echo(f"  {time.monotonic() - started_at:6,.1f} s  {what}"),
+            tokens_live=get_settings().access_token_lifetime,
+            choices=choices,
+            time_zone=time_zone,
+            is_dry_run=dry_run,
+        )
+    except adoption.CannotAdopt as error:
+        raise ConfigurationError(str(error)) from None
+    if dry_run:
+        typer.echo("It can be adopted; nothing was changed")
+    else:
+        typer.echo("Adopted: start the server with python -m app serve")
+
+
+def _show(heading: str, lines: Sequence[str]) -> None:
+    if lines:
+        typer.echo("\n".join([heading, *(f"  - {line}" for line in lines)]))

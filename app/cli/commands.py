@@ -1,0 +1,44 @@
+"""`python -m app …`: the commands, in the order in which `--help` lists them."""
+
+import sys
+
+import typer
+from sqlalchemy.exc import OperationalError
+
+from app.cli import adopt, maintenance, seed, serve
+from app.cli.users import Refused, users
+from app.config import ConfigurationError
+from app.dev import postgres
+
+cli = typer.Typer(
+    help="The social-posts API: a server, and the tools to look after it.",
+    epilog="Settings are environment variables or lines of .env; README.md has the list.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+for command in (
+    serve.run,
+    serve.serve,
+    serve.worker,
+    serve.openapi,
+    seed.seed,
+    maintenance.gc,
+    adopt.adopt,
+    maintenance.recount,
+    maintenance.doctor,
+):
+    cli.command()(command)
+cli.add_typer(users, name="user")
+
+
+def main() -> None:
+    """Run the command line; whatever the user can mend is said in one line."""
+    try:
+        cli()
+    except (ConfigurationError, postgres.LocalPostgresError, Refused) as error:
+        sys.exit(f"error: {error}")
+    except OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+        sys.exit(f"error: the database does not answer: {reason}")

@@ -1,0 +1,101 @@
+"""The database that a command works on: the configured one, or the embedded one; and that it is migrated."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from itertools import cycle
+
+import psycopg2
+from sqlalchemy.engine import URL
+
+from app.config import ConfigurationError, get_settings
+from app.database import schema_version
+from app.dev import postgres
+
+
+def go_past_the_pooler() -> None:
+    """From here on this process uses the direct database: for what sets up its session, as with temporary tables.
+
+    Raises `ConfigurationError` where there is only the way through the pooler.
+    """
+    if (direct := get_settings().direct_database) is not None:
+        os.environ["DATABASE_URL"] = direct.render_as_string(hide_password=False)
+        os.environ["DATABASE_BEHIND_POOLER"] = "false"
+        get_settings.cache_clear()
+
+
+@contextmanager
+def database(options: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The configured database, or the embedded server for as long as the block runs; yields where it is, in words.
+
+    The embedded server's address goes into the environment, so that worker processes find it too; `options` are its
+    settings, if it is this process that starts it.
+    """
+    configured = get_settings().database
+    if configured is not None:
+        require_utf8(configured, get_settings().database_connect_timeout_seconds)
+        yield _place(configured)
+        return
+    with postgres.running(options=options) as url:
+        os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)
+        get_settings.cache_clear()
+        yield f"embedded PostgreSQL on port {url.port}, data in .local/"
+
+
+@contextmanager
+def migrated_database(options: Mapping[str, str] | None = None) -> Iterator[str]:
+    """As `database`; the embedded one is migrated, the configured one has to be. Raises `ConfigurationError`."""
+    with database(options) as where:
+        if where.startswith("embedded"):
+            migrate()
+        _require_migrated()
+        yield where
+
+
+def require_utf8(url: URL, connect_timeout_seconds: int = 10) -> None:
+    """Raise `ConfigurationError` where the database answers and its encoding is not UTF8.
+
+    Another encoding cannot hold every text: a post with an emoji would be refused, or stored as bytes of no encoding.
+    A database that does not answer is not refused: servers start without it.
+    """
+    arguments, options = url.get_dialect()().create_connect_args(url)
+    ours = {"connect_timeout": connect_timeout_seconds, "client_encoding": "utf8"}
+    try:
+        connection = psycopg2.connect(*arguments, **{**options, **ours})
+    except psycopg2.OperationalError:
+        return
+    with closing(connection):
+        encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in {None, "UTF8"}:  # A pooler need not say.
+        raise ConfigurationError(
+            f"the encoding of database {url.database} is {encoding}, not UTF8; dump it, make one with"
+            f" CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and restore it there"
+        )
+
+
+def _place(url: URL) -> str:
+    _, found = url.get_dialect()().create_connect_args(url)
+    hosts = zip(str(found.get("host")).split(","), cycle(str(found.get("port") or 5432).split(",")), strict=False)
+    return ",".join(f"{host}:{port or 5432}" for host, port in hosts) + f"/{url.database}"
+
+
+def migrate() -> None:
+    """Bring the database to the newest migration."""
+    from alembic.config import Config  # noqa: PLC0415 - a server, which does not migrate, is not to wait for it.
+
+    from alembic import command  # noqa: PLC0415
+
+    config = Config(schema_version.ALEMBIC_INI)
+    config.attributes["configure_logging"] = False
+    command.upgrade(config, "head")
+
+
+def _require_migrated() -> None:
+    from app.database.sessions import writing  # noqa: PLC0415 - it reads the settings, and their errors are the command's to tell.
+
+    with writing() as connection:
+        (found,) = schema_version.check(connection, [None])
+    if isinstance(found, schema_version.Health) and not found.is_migrated:
+        raise ConfigurationError(
+            f"the database is at migration {found.revision}, not {found.head}; run: alembic upgrade head"
+        )

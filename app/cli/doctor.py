@@ -1,0 +1,442 @@
+"""Looking whether everything that this program counts on is so: `python -m app doctor`. Changes nothing."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Index,
+    PrimaryKeyConstraint,
+    UniqueConstraint,
+    create_engine,
+    text,
+)
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from app.config import Settings
+from app.database import replica, schema_version
+from app.database.engines import most_connections
+from app.models import Base
+from app.models.references import own_foreign_keys
+from app.security.email_addresses import canonical_email
+from app.services import recount
+
+Level = Literal["ok", "warn", "FAIL"]
+
+OLDEST_SERVER = 150_000
+SAMPLED_POSTS = 2_000
+MAX_NAMED_ROWS = 20
+# Tokens end by this machine's clock, sessions by the database's.
+WORRYING_SECONDS = 2.0
+WRONG_SECONDS = 30.0
+# They keep names and counts right, whoever writes.
+TRIGGERS = (
+    "users_name", "posts_search", "posts_stats_begin", "posts_stats_follow",
+    "votes_count_insert", "votes_count_delete", "votes_count_update", "votes_count_truncate",
+)  # fmt: skip
+# What a role may do beside reading and writing rows, which is all that a server does. Looking at statistics is no harm.
+_ROLE = text("""
+    SELECT rolname AS name, rolsuper AS is_superuser, array_remove(
+        ARRAY[
+            CASE WHEN rolcreaterole THEN 'make roles' END,
+            CASE WHEN rolcreatedb THEN 'make databases' END,
+            CASE WHEN rolreplication THEN 'replicate' END,
+            CASE WHEN rolbypassrls THEN 'pass by row security' END,
+            CASE WHEN has_database_privilege(current_database(), 'CREATE') THEN 'make schemas' END,
+            CASE WHEN has_database_privilege(current_database(), 'TEMPORARY') THEN 'make temporary tables' END,
+            CASE WHEN has_schema_privilege(current_schema(), 'CREATE') THEN 'make tables' END,
+            CASE WHEN EXISTS (
+                SELECT FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'
+                    AND pg_has_role(relowner, 'USAGE')
+            ) THEN 'change and drop tables' END,
+            CASE WHEN EXISTS (
+                SELECT FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'
+                    AND has_table_privilege(oid, 'TRUNCATE')
+            ) THEN 'empty tables' END,
+            (
+                SELECT 'act as ' || string_agg(rolname, ' and ' ORDER BY rolname) FROM pg_roles
+                WHERE rolname ~ '^pg_' AND rolname !~ '^pg_(monitor|read_all_s|stat_scan|database_owner)'
+                    AND pg_has_role(oid, 'MEMBER')
+            )
+        ], NULL
+    ) AS rights
+    FROM pg_roles WHERE rolname = current_user
+""")
+
+
+_BEYOND_ASCII = text(r"""
+    SELECT id, email, email_canonical FROM users
+    WHERE id > :last AND email !~ '^[\x01-\x7f]*$' ORDER BY id LIMIT 1000
+""")
+
+
+# Foreign keys, not of ours, to posts and accounts, or to what is deleted with them, without an action on delete.
+_FORBIDDING = text("""
+    WITH RECURSIVE deleted AS (
+        SELECT oid FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relname IN ('posts', 'users')
+        UNION
+        SELECT conrelid FROM pg_constraint JOIN deleted ON confrelid = deleted.oid
+        WHERE contype = 'f' AND confdeltype = 'c'
+    )
+    SELECT conname || ' of ' || conrelid::regclass FROM pg_constraint JOIN deleted ON confrelid = deleted.oid
+    WHERE contype = 'f' AND conparentid = 0 AND confdeltype IN ('a', 'r') AND conname <> ALL (:own) ORDER BY 1
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was looked at, how it is, and, where it is not well, how to mend it."""
+
+    level: Level
+    what: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.level:4}  {self.what}" + (f"; {self.mend}" if self.mend else "")
+
+
+def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Finding]:
+    """Look at everything, and say each as it is found. `is_full` counts every vote, not a sample."""
+    yield from _configuration(settings)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield from _server(connection)
+        yield _role(connection, settings)
+        yield _clock(connection)
+        yield _connections(connection, settings)
+        yield _limits(connection, settings)
+        yield from _ways(connection, settings)
+        migrations = _migrations(connection)
+        yield migrations
+        if migrations.level == "FAIL":
+            return  # What follows would only say so again.
+        yield _rights(connection)
+        yield from _indexes(connection)
+        yield _triggers(connection)
+        yield _references(connection)
+        yield _addresses(connection)
+        yield _counts(connection, is_full=is_full)
+        yield from _odd_rows(engine, is_full=is_full)
+        yield _deletions(connection)
+
+
+def _configuration(settings: Settings) -> Iterator[Finding]:
+    yield Finding("ok", f"configuration: it can be used, as {settings.environment}")
+    if settings.secret_key is None:
+        yield Finding("warn", "secret: made for development, and kept in .local/", "set SECRET_KEY to deploy")
+    if settings.environment == "production" and settings.cors_origins is None:
+        yield Finding("warn", "browsers: no page may call the API", "set CORS_ORIGINS, if one is to")
+    if settings.environment == "production" and settings.tutorial_defaults:
+        what = "tutorial defaults: short and common passwords, and tokens without a session, are accepted; "
+        what += "e-mail addresses are public"
+        yield Finding("warn", what, "unset TUTORIAL_DEFAULTS, or set the four settings one by one")
+
+
+def _server(connection: Connection) -> Iterator[Finding]:
+    number, version = connection.execute(
+        text("SELECT current_setting('server_version_num')::int, current_setting('server_version')")
+    ).one()
+    if number < OLDEST_SERVER:
+        yield Finding("FAIL", f"PostgreSQL {version}", "upgrade it to 15 or newer")
+    else:
+        yield Finding("ok", f"PostgreSQL {version}")
+    if connection.scalar(
+        text("SELECT current_setting('fsync') = 'off' OR current_setting('full_page_writes') = 'off'")
+    ):
+        yield Finding("warn", "durability: fsync or full_page_writes is off", "turn both on, or a crash loses the data")
+
+
+def _role(connection: Connection, settings: Settings) -> Finding:
+    role = connection.execute(_ROLE).one()
+    mend = "connect as a role that deploy/postgres/roles.sql makes"
+    if role.is_superuser:
+        level: Level = "FAIL" if settings.environment == "production" else "warn"
+        return Finding(level, f"role {role.name}: a superuser, who may do anything on the server", mend)
+    if not role.rights:
+        return Finding("ok", f"role {role.name}: may read and write rows only")
+    return Finding(
+        "warn" if settings.environment == "production" else "ok",
+        f"role {role.name}: may also {', '.join(role.rights)}",
+        mend,
+    )
+
+
+def _rights(connection: Connection) -> Finding:
+    missing = connection.scalars(
+        text("""
+            SELECT lower(privilege) || ' on ' || name
+            FROM unnest(CAST(:tables AS text[])) AS name,
+                unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
+            WHERE NOT has_table_privilege(name, privilege) ORDER BY 1
+        """),
+        {"tables": sorted(Base.metadata.tables)},
+    ).all()
+    if missing:
+        return Finding("FAIL", f"rights: may not {', '.join(missing)}", "GRANT it to the role")
+    return Finding("ok", "rights: may read and write every table")
+
+
+def _clock(connection: Connection) -> Finding:
+    before = time.time()
+    there = float(connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) or 0)
+    after = time.time()
+    # Anything between the question and the answer may be right.
+    seconds = max(before - there, there - after, 0.0)
+    level: Level = "ok" if seconds < WORRYING_SECONDS else "warn" if seconds < WRONG_SECONDS else "FAIL"
+    mend = "" if level == "ok" else "run a time service (chrony, systemd-timesyncd) on both machines"
+    return Finding(level, f"clock: {seconds:.1f} s between this machine and the database", mend)
+
+
+def _connections(connection: Connection, settings: Settings) -> Finding:
+    each = most_connections(settings)
+    wanted = each * settings.worker_count
+    allowed, others = connection.execute(
+        text("""
+            SELECT least(
+                    current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
+                    (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()),
+                    (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user)
+                ),
+                (SELECT count(*) FROM pg_stat_activity
+                    WHERE backend_type = 'client backend' AND application_name <> 'social-posts')
+        """)
+    ).one()
+    what = (
+        f"connections: {settings.worker_count} workers may open {wanted} ({each} each);"
+        f" the server allows {allowed}, of which others use {others}"
+    )
+    # Behind a pooler there may be more of ours than of the server's: that is what it is for.
+    if wanted <= allowed - others or settings.database_behind_pooler:
+        return Finding("ok", what)
+    mend = "lower DATABASE_POOL_SIZE or WORKERS, raise max_connections, or put PgBouncer in between"
+    return Finding("FAIL" if wanted > allowed else "warn", what, mend)
+
+
+def _limits(connection: Connection, settings: Settings) -> Finding:
+    missing = connection.scalars(
+        text("""
+            SELECT name FROM pg_settings
+            WHERE name IN ('idle_in_transaction_session_timeout', 'statement_timeout') AND setting = '0' ORDER BY name
+        """)
+    ).all()
+    if not missing:
+        return Finding("ok", "limits: slow statements and idle transactions are cut off")
+    role = connection.scalar(text("SELECT quote_ident(current_user)"))
+    seconds = settings.database_statement_timeout_seconds
+    # At connect, a pooler takes none from us.
+    mend = "; ".join(f"ALTER ROLE {role} SET {name} = '{seconds}s'" for name in missing)
+    return Finding("warn", f"limits: no {', no '.join(missing)}", f"run: {mend}; then have the pooler connect anew")
+
+
+def _ways(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    """The other ways to the data: past a pooler, and to a replica."""
+    if settings.database_direct_url is not None:
+        yield _direct(connection, settings)
+    elif settings.database_behind_pooler:
+        yield Finding("warn", "migrations: none can run through a pooler", "set DATABASE_DIRECT_URL where they are run")
+    if settings.replica_database is not None:
+        yield from _replica(connection, settings)
+
+
+def _direct(connection: Connection, settings: Settings) -> Finding:
+    try:
+        with _connected(settings.direct_database, settings) as direct:
+            if direct.execute(replica.WHOSE).one() == connection.execute(replica.WHOSE).one():
+                return Finding("ok", "direct database: the same, past the pooler")
+    except OperationalError as error:
+        return Finding("FAIL", f"direct database: {_words(error)}", "correct DATABASE_DIRECT_URL")
+    return Finding("FAIL", "direct database: another one", "correct DATABASE_DIRECT_URL")
+
+
+def _replica(connection: Connection, settings: Settings) -> Iterator[Finding]:
+    try:
+        with _connected(settings.replica_database, settings) as there:
+            state = replica.look(connection, there, WORRYING_SECONDS)
+            clock = _clock(there)
+    except OperationalError as error:
+        mend = "start it (with hot_standby on), or correct DATABASE_REPLICA_URL"
+        yield Finding("warn", f"replica: the primary answers reads alone: {_words(error)}", mend)
+        return
+    if state == "replica":
+        yield Finding("ok", "replica: it follows, and answers reads")
+    elif state == "behind":
+        mend = "look for replay that is paused, or a machine that is too slow"
+        yield Finding("warn", f"replica: more than {WORRYING_SECONDS:.0f} s behind, so the primary answers reads", mend)
+    else:
+        mend = "correct DATABASE_REPLICA_URL; after a failover, run CHECKPOINT there once it follows the new primary"
+        yield Finding("FAIL", "replica: it does not follow this primary", mend)
+    yield Finding(clock.level, f"replica: {clock.what}", clock.mend)
+    if connection.scalar(text("SELECT current_setting('synchronous_commit') = 'off'")):
+        mend = "turn it on, or do without the replica"
+        yield Finding("warn", "replica: with synchronous_commit off, what was just written is not there", mend)
+
+
+@contextmanager
+def _connected(url: URL | None, settings: Settings) -> Iterator[Connection]:
+    assert url is not None  # noqa: S101 - it was looked at before.
+    engine = create_engine(
+        url,
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+        connect_args={"connect_timeout": settings.database_connect_timeout_seconds, "client_encoding": "utf8"},
+    )
+    with engine.connect() as connection:
+        yield connection
+
+
+def _words(error: OperationalError) -> str:
+    return str(error.orig).strip().partition("\n")[0]
+
+
+def _migrations(connection: Connection) -> Finding:
+    (found,) = schema_version.check(connection, [None])
+    if isinstance(found, Exception):
+        raise found
+    if found.is_ahead:
+        what = f"migrations: at {found.revision}, newer than {found.head}, which this code was written for"
+        return Finding("warn", what, "deploy the newer release, if it is not on its way")
+    if found.is_migrated:
+        return Finding("ok", f"migrations: at {found.revision}, the newest")
+    mend = "run: alembic upgrade head (or, for a database of the tutorial: python -m app adopt)"
+    return Finding("FAIL", f"migrations: at {found.revision or 'none'}, not {found.head}", mend)
+
+
+def _indexes(connection: Connection) -> Iterator[Finding]:
+    wanted = {
+        str(named.name)
+        for table in Base.metadata.tables.values()
+        for named in (*table.indexes, *table.constraints)
+        if isinstance(named, (Index, PrimaryKeyConstraint, UniqueConstraint))
+    }
+    valid: dict[str, bool] = {
+        row.name: row.is_valid
+        for row in connection.execute(
+            text("""
+                SELECT relname AS name, indisvalid AND indisready AS is_valid FROM pg_index
+                JOIN pg_class ON pg_class.oid = indexrelid WHERE relnamespace = current_schema()::regnamespace
+            """)
+        )
+    }
+    if missing := sorted(wanted - valid.keys()):
+        yield Finding("FAIL", f"indexes: {', '.join(missing)} missing", "create them as alembic/versions/ does")
+    if invalid := sorted(name for name, is_valid in valid.items() if not is_valid):
+        level: Level = "FAIL" if wanted & set(invalid) else "warn"
+        yield Finding(level, f"indexes: {', '.join(invalid)} invalid", "run: REINDEX INDEX CONCURRENTLY <name>")
+    if not missing and not invalid:
+        yield Finding("ok", f"indexes: all {len(wanted)} are there")
+
+
+def _triggers(connection: Connection) -> Finding:
+    active = connection.scalars(
+        text("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled IN ('O', 'A')")
+    ).all()
+    if missing := sorted(set(TRIGGERS) - set(active)):
+        mend = "ALTER TABLE … ENABLE TRIGGER …, then run: python -m app recount"
+        return Finding("FAIL", f"triggers: {', '.join(missing)} missing or disabled", mend)
+    return Finding("ok", f"triggers: all {len(TRIGGERS)} are active")
+
+
+def _references(connection: Connection) -> Finding:
+    found = connection.scalars(_FORBIDDING, {"own": own_foreign_keys()}).all()
+    if not found:
+        return Finding("ok", "references: no table of others keeps a post or account from being deleted")
+    return Finding(
+        "warn",
+        f"references: {', '.join(found)} keep posts or accounts from being deleted (409 still_referenced)",
+        "make each ON DELETE CASCADE or SET NULL (ALTER TABLE … DROP CONSTRAINT …, ADD …)",
+    )
+
+
+def _addresses(connection: Connection) -> Finding:
+    """Only addresses beyond ASCII can have the canonical form of an earlier release (migration 0025)."""
+    ids: list[int] = []
+    last = 0
+    while rows := connection.execute(_BEYOND_ASCII, {"last": last}).all():
+        last = rows[-1].id
+        ids += [row.id for row in rows if canonical_email(row.email) != row.email_canonical]
+    if not ids:
+        return Finding("ok", "addresses: every account is found by its e-mail address")
+    named = ", ".join(map(str, ids[:MAX_NAMED_ROWS])) + (", …" if ids[MAX_NAMED_ROWS:] else "")
+    return Finding(
+        "warn",
+        f"addresses: {len(ids):,} accounts are not found by their e-mail address (ids {named})",
+        "they sign in with their username; save the address again (PATCH /users/{id}), or another one if it is taken",
+    )
+
+
+def _counts(connection: Connection, *, is_full: bool) -> Finding:
+    if is_full:
+        wrong = sum(len(batch.wrong) for batch in recount.recount(is_mending=False))
+    else:
+        wrong = recount.wrong_in_sample(connection, SAMPLED_POSTS)
+    looked = "all posts" if is_full else f"a sample of at most {SAMPLED_POSTS:,} posts"
+    if wrong:
+        return Finding("FAIL", f"counts: {wrong:,} of {looked} differ from their votes", "run: python -m app recount")
+    return Finding("ok", f"counts: those of {looked} equal their votes")
+
+
+# What `passwords.can_be_verified` takes, for PostgreSQL: bcrypt of a bearable cost, alone or of a SHA-256.
+VERIFIABLE_HASH = (
+    "^([$]2[aby]?[$](0[4-9]|1[0-6])[$][./A-Za-z0-9]{53}"
+    "|[$]bcrypt-sha256[$]v=2,t=2[aby],r=([4-9]|1[0-6])[$][./A-Za-z0-9]{22}[$][./A-Za-z0-9]{31})$"
+)
+# Rows that other software may have left, by table: what is odd, the condition, and the remedy. Keys have an index; the
+# other conditions read the whole table.
+_ODD_KEYS = ("with an id below 1, which the API answers 404 for", "id < 1", "give each a free id above 0")
+_ODD_TIMES = (
+    "with a time outside the years 1 to 9999, shown as the nearest",
+    "NOT (created_at >= '0001-01-01' AND created_at < '10000-01-01')",
+    "UPDATE their created_at",
+)
+_ODD_HASHES = (
+    "with a password hash that cannot be verified: they cannot sign in",
+    # Empty is that of an account which is not meant to sign in, such as the owner of adopted posts without one.
+    f"password_hash <> '' AND password_hash !~ '{VERIFIABLE_HASH}'",
+    "have them reset the password, or run: python -m app user reset-password",
+)
+
+
+def _odd_rows(engine: Engine, *, is_full: bool) -> Iterator[Finding]:
+    """Name the rows that other software left and the API cannot serve, or only in part."""
+    looked_for = [("users", _ODD_KEYS), ("posts", _ODD_KEYS)]
+    if is_full:
+        looked_for += [("users", _ODD_TIMES), ("posts", _ODD_TIMES), ("users", _ODD_HASHES)]
+    is_odd = False
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        for table, (what, condition, mend) in looked_for:
+            statement = f"SELECT id FROM {table} WHERE {condition} ORDER BY id LIMIT {MAX_NAMED_ROWS + 1}"
+            if ids := connection.scalars(text(statement)).all():
+                is_odd = True
+                named = ", ".join(map(str, ids[:MAX_NAMED_ROWS])) + (", …" if len(ids) > MAX_NAMED_ROWS else "")
+                yield Finding("warn", f"rows: {table} {named} {what}", mend)
+    if not is_odd:
+        yield Finding("ok", "rows: ids, times and password hashes" if is_full else "rows: ids", "")
+
+
+def _deletions(connection: Connection) -> Finding:
+    blocked = connection.scalars(
+        text("SELECT user_id FROM deletions WHERE blocked_at IS NOT NULL ORDER BY 1 LIMIT :limit"),
+        {"limit": MAX_NAMED_ROWS + 1},
+    ).all()
+    if blocked:
+        named = ", ".join(map(str, blocked[:MAX_NAMED_ROWS])) + (", …" if blocked[MAX_NAMED_ROWS:] else "")
+        return Finding(
+            "warn",
+            f"deletions: rows of deleted accounts {named} are kept, because a foreign key forbids it",
+            "change the foreign keys that `references` names; it is tried again every hour",
+        )
+    waiting, since = connection.execute(
+        text("SELECT count(*), to_char(min(requested_at), 'YYYY-MM-DD HH24:MI TZ') FROM deletions")
+    ).one()
+    if not waiting:
+        return Finding("ok", "deletions: none in progress")
+    what = f"deletions: {waiting:,} in progress, the oldest since {since}"
+    is_late = connection.scalar(text("SELECT min(requested_at) < now() - interval '1 hour' FROM deletions"))
+    mend = "set GC_INTERVAL_MINUTES above 0, or run: python -m app worker (or python -m app gc)"
+    return Finding("warn", what, mend) if is_late else Finding("ok", what)

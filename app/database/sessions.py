@@ -1,0 +1,72 @@
+"""Sessions and connections: the one place that commits and rolls back.
+
+Ordinary requests use `SessionDep`: one request, one transaction, committed before the answer is sent. Hot requests
+use connections of their own (`at_once`, `writing`), handed to them by a `Batcher`.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Annotated
+
+from fastapi import Depends
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from app.config import get_settings
+from app.database.engines import LONGEST_WAIT_TO_COUNT_SECONDS, get_engine, get_lane_engine, get_limits_engine
+from app.errors import Overloaded
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """A session whose changes are committed when the block ends, and rolled back when it raises."""
+    with Session(get_engine(), expire_on_commit=False) as session, session.begin():
+        yield session
+
+
+async def _now() -> float:
+    return time.monotonic()
+
+
+# When the request had been read, and its wait for a connection began.
+AskedAt = Annotated[float, Depends(_now)]
+
+
+def refuse_late(asked_at: float) -> None:
+    """Raise `Overloaded` where a request's turn comes later than a statement may take.
+
+    So that behind many who each wait for the same lock, nobody waits longer than two of them.
+    """
+    if time.monotonic() - asked_at > get_settings().database_statement_timeout_seconds:
+        raise Overloaded
+
+
+def get_db(asked_at: AskedAt) -> Iterator[Session]:
+    """One transaction for one request, whose turn has come in time."""
+    refuse_late(asked_at)
+    with transaction() as session:
+        yield session
+
+
+def at_once() -> AbstractContextManager[Connection]:
+    """A connection without transactions: each statement sees what was committed before it, and is committed itself."""
+    return get_lane_engine().connect()
+
+
+def writing() -> AbstractContextManager[Connection]:
+    """A connection whose changes are committed when the block ends, and rolled back when it raises."""
+    return get_engine().begin()
+
+
+@contextmanager
+def counting() -> Iterator[Connection]:
+    """As `writing`, for counting tries, whatever becomes of the request's own transaction; waits for nothing long."""
+    with get_limits_engine().begin() as connection:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LONGEST_WAIT_TO_COUNT_SECONDS * 1000:.0f}ms'")
+        yield connection
+
+
+# scope="function" ends the transaction before the response is sent: nobody is told of a write that then fails.
+# max_concurrency keeps requests from waiting in threads for a connection that other waiting threads hold.
+SessionDep = Annotated[Session, Depends(get_db, scope="function", max_concurrency=get_settings().database_pool_size)]

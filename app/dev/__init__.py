@@ -1,0 +1,1 @@
+"""For development: the embedded server and demo data."""

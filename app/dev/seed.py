@@ -1,0 +1,416 @@
+"""Filling a database with believable people, posts and votes, for developing and for measuring.
+
+Everything is made by set-based statements in chunks, each in a transaction of its own, so whoever stops in the middle
+keeps data in which every count equals its rows. What is drawn depends on the seed alone (times also on today).
+"""
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, text
+
+from app.database.watchdog import lift_limit
+
+# Known to everybody who has read this line: whoever may be reached by strangers gives the people another one.
+PASSWORD = "correct horse battery staple"  # noqa: S105
+
+# Each chunk takes a second or two: how long Ctrl-C waits.
+CHUNK_PEOPLE = 20_000
+CHUNK_POSTS = 10_000
+CHUNK_VOTES = 200_000
+SENTENCES = 20_000
+TITLE_STARTS = 400
+TITLE_ENDS = 4_000
+# The most popular post has at most the votes of every second person.
+MOST_VOTES_SHARE = 0.5
+MOST_ROUNDS = 20
+
+STEPS = ("people", "posts", "votes", "statistics")
+Report = Callable[[str, int, int], None]
+
+
+class CannotSeed(Exception):
+    """What was asked for cannot be made. The message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """How many of each."""
+
+    users: int
+    posts: int
+    votes: int
+
+
+def fill(engine: Engine, wanted: Amounts, *, seed: int, password_hash: str, report: Report) -> None:
+    """Add that many people, posts and votes to what is there; end with ANALYZE.
+
+    Votes fall on all published posts, by all people, also those who were there before. `report` is told, after each
+    commit: of which of the `STEPS`, how many are there, of how many. Needs a direct
+    connection (temporary tables). Raises `CannotSeed`.
+    """
+    with engine.connect() as connection:
+        connection.detach()  # Its settings and temporary tables end with it; nobody gets it from the pool.
+        _prepare(connection)
+        _add_people(connection, wanted.users, seed, password_hash, report)
+        if wanted.posts:
+            _add_posts(connection, wanted.posts, seed, report)
+        if wanted.votes:
+            _add_votes(connection, wanted.votes, seed, report)
+    tables = ("users", "posts", "post_stats", "post_stats_history", "votes")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        lift_limit(connection, "SESSION")
+        for done, table in enumerate(tables, 1):
+            # VACUUM too: it empties the search index's list of pending entries, and marks pages as all-visible.
+            connection.execute(text(f"VACUUM (ANALYZE) {table}"))
+            report("statistics", done, len(tables))
+
+
+def somebody(engine: Engine) -> str:
+    """The e-mail address of one whom `fill` added last."""
+    with engine.connect() as connection:
+        return str(connection.scalar(text("SELECT email FROM users ORDER BY id DESC LIMIT 1")))
+
+
+def _prepare(connection: Connection) -> None:
+    lift_limit(connection, "SESSION")
+    connection.execute(text("SET work_mem = '128MB'"))
+    # New words go to the search index in large sorted portions.
+    connection.execute(text("SET gin_pending_list_limit = '64MB'"))
+    # A crash of the machine may take the last chunks; it takes whole ones.
+    connection.execute(text("SET synchronous_commit = off"))
+    connection.commit()
+
+
+def _chunks(amount: int, size: int) -> Iterator[dict[str, Any]]:
+    for first in range(1, amount + 1, size):
+        yield {"first": first, "last": min(first + size - 1, amount)}
+
+
+def _dice(salt: int, key: str = "n", seed: str = ":seed") -> str:
+    """SQL for a number in [0, 1) that depends on the key, the seed and the salt alone."""
+    return f"((hashint8extended({key}, {seed} + {salt}) & 9007199254740991) / 9007199254740992.0::double precision)"
+
+
+def _pick(salt: int, words: str) -> str:
+    """SQL for one of the words of a parameter."""
+    array = f"CAST(:{words} AS text[])"
+    return f"({array})[1 + floor({_dice(salt)} * cardinality({array}))::int]"
+
+
+def _add_people(connection: Connection, amount: int, seed: int, password_hash: str, report: Report) -> None:
+    taken = connection.scalar(text("SELECT coalesce(max(id), 0) FROM users")) or 0
+    connection.rollback()
+    # Numbers beyond every id make addresses and names unique, also when this runs again.
+    statement = text(f"""
+        INSERT INTO users (email, email_canonical, username, password_hash, created_at)
+        SELECT
+            first_name || '.' || last_name || '.' || number || '@example.com',
+            first_name || '.' || last_name || '.' || number || '@example.com',
+            CASE WHEN {_dice(3)} < 0.8 THEN first_name || '_' || last_name || number END,
+            :password_hash,
+            now() - interval '2 years' - interval '1 year' * {_dice(4)}
+        FROM (
+            SELECT
+                {_pick(1, "first_names")} AS first_name, {_pick(2, "last_names")} AS last_name, n, :taken + n AS number
+            FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n
+        ) AS person
+        ON CONFLICT DO NOTHING
+    """)
+    names = {"first_names": FIRST_NAMES.split(), "last_names": LAST_NAMES.split()}
+    done = 0
+    for chunk in _chunks(amount, CHUNK_PEOPLE):
+        done += connection.execute(
+            statement, {**chunk, **names, "seed": seed, "taken": taken, "password_hash": password_hash}
+        ).rowcount
+        connection.commit()
+        report("people", done, amount)
+    # The active ones first, in an order that has nothing to do with their ids.
+    connection.execute(
+        text(f"""
+            CREATE TEMPORARY TABLE people AS
+            SELECT (row_number() OVER (ORDER BY {_dice(5)}, n) - 1)::int AS rank, id
+            FROM (SELECT row_number() OVER (ORDER BY id) AS n, id FROM users) AS numbered
+        """),
+        {"seed": seed},
+    )
+    connection.execute(text("ALTER TABLE people ADD PRIMARY KEY (rank)"))
+    connection.execute(text("ANALYZE people"))
+    connection.commit()
+
+
+def _add_posts(connection: Connection, amount: int, seed: int, report: Report) -> None:
+    people = connection.scalar(text("SELECT count(*) FROM people")) or 0
+    if not people:
+        raise CannotSeed("there is nobody who could write posts: ask for users too")
+    words = _Words(seed)
+    connection.execute(text("CREATE TEMPORARY TABLE sentences (n int PRIMARY KEY, words text NOT NULL)"))
+    connection.execute(
+        text("INSERT INTO sentences SELECT n, words FROM unnest(CAST(:s AS text[])) WITH ORDINALITY AS s (words, n)"),
+        {"s": [words.sentence() for _ in range(SENTENCES)]},
+    )
+    connection.execute(text("ANALYZE sentences"))
+    connection.commit()
+    # Mostly two or three sentences, seldom forty; the square makes some sentences common and most rare.
+    statement = text(f"""
+        INSERT INTO posts (title, content, published, created_at, updated_at, owner_id)
+        SELECT
+            {_pick(1, "title_starts")} || ' ' || {_pick(2, "title_ends")},
+            (
+                SELECT string_agg(words, CASE WHEN k % 5 = 0 THEN E'\\n\\n' ELSE ' ' END ORDER BY k)
+                FROM generate_series(1, least(40, floor(1.3 * power(1 - {_dice(3)}, -0.7)))::int) AS k
+                JOIN sentences ON sentences.n = 1 + floor({SENTENCES} * power({_dice(4, "k", "post.key")}, 2))::int
+            ) || CASE WHEN {_dice(5)} < 0.05 THEN ' #' || {_rare_word()} ELSE '' END,
+            {_dice(10)} >= 0.03,
+            written_at,
+            written_at,
+            (SELECT id FROM people WHERE rank = floor(:people * power({_dice(11)}, 2))::int)
+        FROM (
+            SELECT n, hashint8extended(n, :seed) AS key,
+                now() - interval '2 years' * ((:amount - n + {_dice(12)}) / :amount) AS written_at
+            FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n
+        ) AS post
+    """)
+    constants = {
+        "seed": seed,
+        "people": people,
+        "amount": float(amount),
+        "title_starts": [words.title_start() for _ in range(TITLE_STARTS)],
+        "title_ends": [words.title_end() for _ in range(TITLE_ENDS)],
+        "syllables": SYLLABLES.split(),
+    }
+    for chunk in _chunks(amount, CHUNK_POSTS):
+        connection.execute(statement, {**chunk, **constants})
+        connection.commit()
+        report("posts", chunk["last"], amount)
+
+
+def _rare_word() -> str:
+    return " || ".join(_pick(salt, "syllables") for salt in (6, 7, 8, 9))
+
+
+def _add_votes(connection: Connection, amount: int, seed: int, report: Report) -> None:
+    """Cast the votes, in rounds: pairs that were there already are cast as others in the next round."""
+    done = 0
+    for vote_round in range(MOST_ROUNDS):
+        if done < amount:
+            done = _cast_round(connection, amount, done, seed + 1000 * (vote_round + 1), report)
+    if done < amount:
+        raise CannotSeed(f"only {done:,} of {amount:,} votes could be cast: the others were there already")
+
+
+def _cast_round(connection: Connection, amount: int, done: int, seed: int, report: Report) -> int:
+    people = connection.scalar(text("SELECT count(*) FROM people")) or 0
+    posts = connection.scalar(text("SELECT count(*) FROM posts WHERE published")) or 0
+    missing = amount - done
+    most = people * posts // 2
+    if amount > most:
+        raise CannotSeed(f"{people:,} people and {posts:,} published posts allow {most:,} votes, not {amount:,}")
+    flatness = _flatness(missing, posts, max(1, int(people * MOST_VOTES_SHARE)))
+    # A post's popularity has nothing to do with its id. The difference of a sum's steps adds up to exactly the sum.
+    connection.execute(
+        text(f"""
+            CREATE TEMPORARY TABLE plan AS
+            SELECT id AS post_id, created_at, hashint8extended(n, :seed) AS key, votes,
+                floor((sum(votes) OVER (ORDER BY id) - 1) / :chunk_votes)::int AS chunk
+            FROM (
+                SELECT id, created_at, n, least(:people, {_share("rank")} - {_share("rank - 1")}) AS votes
+                FROM (
+                    SELECT id, created_at, n, row_number() OVER (ORDER BY {_dice(1)}, n) AS rank
+                    FROM (
+                        SELECT id, created_at, row_number() OVER (ORDER BY id) AS n FROM posts WHERE published
+                    ) AS numbered
+                ) AS ranked
+            ) AS shared
+            WHERE votes > 0
+        """),
+        {
+            "seed": seed,
+            "people": people,
+            "posts": posts,
+            "votes": missing,
+            "flatness": flatness,
+            "chunk_votes": max(CHUNK_VOTES, people),
+        },
+    )
+    connection.execute(text("CREATE INDEX ON plan (chunk)"))
+    connection.execute(text("ANALYZE plan"))
+    connection.commit()
+    for chunk in range((connection.scalar(text("SELECT max(chunk) FROM plan")) or 0) + 1):
+        done += _cast_chunk(connection, chunk, people)
+        connection.commit()
+        report("votes", done, amount)
+    connection.execute(text("DROP TABLE plan"))
+    connection.commit()
+    return done
+
+
+def _share(rank: str) -> str:
+    """SQL for how many votes the posts up to this popularity have together: Zipf's law, flattened at the top."""
+    flatness = "CAST(:flatness AS double precision)"
+    # Rounding must not lose the last vote.
+    return (
+        f"floor(1e-6 + :votes * ln(({rank} + {flatness}) / {flatness}) / ln((:posts + {flatness}) / {flatness}))::int"
+    )
+
+
+def _flatness(votes: int, posts: int, most: int) -> float:
+    """The least number, to be added to every rank, with which the most popular post gets no more than `most` votes."""
+    low, high = 0.5, 1e9
+    for _ in range(60):
+        middle = math.sqrt(low * high)
+        if votes * math.log1p(1 / middle) / math.log1p(posts / middle) > most:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+# The j-th of a post's v voters stands at rank j + (u - v) x², with x somewhere in the j-th of v equal parts of [0, 1):
+# strictly ascending, so nobody votes twice; dense at the active end; and in the order of the primary key's pages.
+_CAST = f"""
+    INSERT INTO votes (post_id, user_id, created_at)
+    SELECT posts.id, users.id, plan.created_at + (now() - plan.created_at) * power({_dice(2, "j", "plan.key")}, 3)
+    FROM plan
+    CROSS JOIN generate_series(0, plan.votes - 1) AS j
+    JOIN people ON people.rank = j + floor(
+        (:people - plan.votes) * power((j + {_dice(1, "j", "plan.key")}) / plan.votes, 2)
+    )::int
+    JOIN posts ON posts.id = plan.post_id
+    JOIN users ON users.id = people.id
+    WHERE plan.chunk = :chunk
+    ORDER BY posts.id, users.id
+    ON CONFLICT DO NOTHING
+"""
+# What the trigger does, by the function that it calls.
+_CAST_AND_COUNT = f"""
+    WITH added AS ({_CAST} RETURNING post_id)
+    SELECT sum(n), change_vote_counts(array_agg(post_id), array_agg(n))
+    FROM (SELECT post_id, count(*) AS n FROM added GROUP BY post_id) AS change
+"""
+
+
+def _cast_chunk(connection: Connection, chunk: int, people: int) -> int:
+    """Cast the chunk's votes and count them, in this transaction; return how many were new.
+
+    Where the role may, PostgreSQL's checks of foreign keys for each row (more than half of the time) are replaced by
+    the locks that they would take, taken at once: users, then posts, then counts, each ascending, as everybody does.
+    The setting ends with the transaction, so that whatever happens no trigger stays disabled.
+    """
+    values = {"chunk": chunk, "people": people}
+    if connection.scalar(text("SELECT has_parameter_privilege('session_replication_role', 'SET')")):
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text("SELECT count(*) FROM (SELECT FROM users ORDER BY id FOR KEY SHARE) AS kept"))
+        connection.execute(
+            text("""
+                SELECT count(*) FROM (
+                    SELECT FROM posts WHERE id IN (SELECT post_id FROM plan WHERE chunk = :chunk)
+                    ORDER BY id FOR KEY SHARE
+                ) AS kept
+            """),
+            values,
+        )
+        done = int(connection.execute(text(_CAST_AND_COUNT), values).one()[0] or 0)
+    else:
+        done = connection.execute(text(_CAST), values).rowcount
+    # The history serves walks that are under way; with ten million made-up votes it would serve nobody.
+    connection.execute(text("DELETE FROM post_stats_history WHERE transaction_id = pg_current_xact_id()"))
+    return done
+
+
+class _Words:
+    """Sentences and titles in which few words are common and many are rare."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)  # noqa: S311 - nothing here is secret.
+        self._lists = {name: words.split() for name, words in WORDS.items()}
+        self._weights = {name: [1 / (n + 2) for n in range(len(words))] for name, words in self._lists.items()}
+
+    def sentence(self) -> str:
+        made = self._made(self._random.choice(SENTENCE_SHAPES))
+        return made[0].upper() + made[1:] + self._random.choice("......!?")
+
+    def title_start(self) -> str:
+        made = self._made(self._random.choice(TITLE_START_SHAPES))
+        return made[0].upper() + made[1:]
+
+    def title_end(self) -> str:
+        return self._made(self._random.choice(TITLE_END_SHAPES))
+
+    def _made(self, shape: str) -> str:
+        return " ".join(
+            self._random.choices(self._lists[word], self._weights[word])[0] if word in self._lists else word
+            for word in shape.split()
+        ).replace("_", " ")
+
+
+FIRST_NAMES = """
+    ada alan alice amara amir ana anders anna anton aisha beatriz ben boris carla carlos chen chloe clara dana daniel
+    david diego dina elena eli elias emil emma erik esther eva fatima felix fiona frida gabriel george grace hana hassan
+    helen hugo ida igor ines ingrid isaac ivan jack jamal jana jin joao jonas jose julia kai karim kate kenji lars laura
+    lea leo lina linus lucia luis maja marco maria marie mark marta max maya mei mia milan mina mira nadia nina noah
+    nora oleg olga oscar otto pablo paul pedro petra priya ravi rosa ruth sam sara sofia stefan sven tara thomas tim
+    tomas vera viktor wei will xin yara yuki yusuf zoe
+"""
+LAST_NAMES = """
+    abe adams ahmed ali allen almeida andersen baker bauer becker berg brown carter castro chan chen clark cohen costa
+    cruz davis diaz dubois evans fischer fox garcia green gruber gupta haas hall hansen harris hill hoffman hughes
+    ivanov jackson jansen jensen johnson jones kaya keller khan kim klein kovacs kowalski kumar lang larsen lee lewis
+    li lim lin lopez maier martin meyer miller moore mori moreno morris muller murphy nagy nguyen novak nunez okafor
+    olsen ortiz park patel perez peters petrov popov price ramos reed reyes rossi roy ruiz russo sato schmidt silva
+    singh smith sousa suzuki tanaka taylor torres tran vega vogel wagner walker wang ward weber white wilson wolf wong
+    wood wright yamada yang young zhang ziegler
+"""
+SYLLABLES = "ba be bo da do fa fi ga go ha ka ki la lo ma mi mo na ni no pa po ra ri ro sa so ta ti to va vo za zi zu"
+WORDS = {
+    "NOUN": """
+        day time people way work place house year book city thing morning weekend friend food team game photo project
+        coffee music garden kitchen train phone dog cat recipe trip beach film river summer winter bike market code
+        museum mountain lake bread school office library festival camera song bridge forest village idea kettle harbour
+        island novel painting guitar storm lantern ladder orchard compass telescope mushroom violin lighthouse umbrella
+        pottery chess mosaic glacier tramway saffron canal sourdough meadow workshop cathedral synthesizer quilt
+        reservoir observatory kayak parchment peninsula sundial marmalade archipelago caravan typewriter waterfall
+        bicycle harmonica zeppelin tapestry greenhouse avalanche accordion vineyard
+    """,
+    "ADJECTIVE": """
+        good new old great small long quiet best little favourite cheap early warm simple green strange perfect slow
+        cold late bright local honest wild empty crowded hidden sunny rainy wooden ancient gentle stubborn spicy dusty
+        narrow salty curious rusty elegant foggy modest remarkable handmade crooked luminous forgotten velvet meticulous
+        windswept improbable sleepy opulent
+    """,
+    "VERB": """
+        love need found made tried visited want saw lost bought built finished started recommend remember enjoyed missed
+        fixed painted shared borrowed cooked planted photographed learned explored repaired discovered sketched
+        postponed mended restored misplaced celebrated dismantled
+    """,
+    "TIME": """
+        today yesterday again lately tonight tomorrow now this_week last_summer on_Sunday before_work after_lunch
+    """,
+    "TOPIC": """
+        cooking travel photography cycling gardening programming reading hiking music history astronomy chess pottery
+        sailing birdwatching typography beekeeping calligraphy fermentation cartography bookbinding origami
+    """,
+}
+SENTENCE_SHAPES = (
+    "I VERB the ADJECTIVE NOUN and the NOUN",
+    "the NOUN is ADJECTIVE TIME",
+    "we VERB a ADJECTIVE NOUN near the NOUN",
+    "does anybody know a ADJECTIVE NOUN for TOPIC",
+    "my NOUN was more ADJECTIVE than the NOUN",
+    "TIME I VERB my NOUN and it was ADJECTIVE",
+    "nothing is as ADJECTIVE as a NOUN in the NOUN",
+    "it is the ADJECTIVE NOUN that I VERB and not the NOUN",
+    "you need a NOUN and a ADJECTIVE NOUN for TOPIC",
+    "after TOPIC the NOUN and the NOUN are ADJECTIVE",
+)
+TITLE_START_SHAPES = (
+    "a ADJECTIVE NOUN", "the ADJECTIVE NOUN", "how I VERB a NOUN", "why we VERB the NOUN", "my ADJECTIVE NOUN",
+    "NOUN and NOUN", "looking for a NOUN", "what I learned about TOPIC",
+)  # fmt: skip
+TITLE_END_SHAPES = (
+    "for TOPIC", "in the ADJECTIVE NOUN", "and a NOUN", "near the NOUN", "without a NOUN", "before the NOUN",
+    "from a ADJECTIVE NOUN", "with my NOUN", "by the NOUN and the NOUN",
+)  # fmt: skip

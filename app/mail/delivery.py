@@ -1,0 +1,201 @@
+"""Sending mails: each is claimed, written, handed to the mail server, and forgotten; what fails is tried again.
+
+At least once: whoever crashes between the mail server's yes and the end sends it a second time. No row stays locked
+while the mail server is talked to.
+"""
+
+import logging
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from email.message import EmailMessage
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.config import get_settings
+from app.database.sessions import transaction
+from app.errors import DomainError, Unavailable
+from app.mail.smtp import NeverSent, NotSent, Transport, transport
+from app.mail.templates import compose
+from app.models import MailTokenPurpose, OutgoingMail, User
+from app.models.security_event import Event
+from app.observability import request_context
+from app.security import attempt_limits, audit_log, email_tokens
+from app.security.email_addresses import canonical_email
+
+logger = logging.getLogger("app.mail")
+
+# Longer than talking to the slowest mail server takes; so long a mail waits whose sender crashed.
+LEASE = timedelta(minutes=5)
+# The pause doubles with each attempt: eight take half an hour.
+FIRST_PAUSE = timedelta(seconds=15)
+MOST_ATTEMPTS = 8
+# What could not be sent for so long, because nothing was to be sent, would only puzzle people.
+SENT_WITHIN = timedelta(days=1)
+
+
+def send_next(transport: Transport) -> bool:
+    """Send the mail that has been due for longest, or put it off; whether there was one."""
+    with transaction() as db:
+        mail = _claim(db)
+    if mail is None:
+        return False
+    failure: NotSent | None = None
+    try:
+        message = _write(mail)
+        if message is not None:
+            transport.send(message, str(message["To"]))
+    except NotSent as error:
+        failure = error
+    with transaction() as db:
+        _settle(db, mail, failure)
+    return True
+
+
+def _claim(db: Session) -> OutgoingMail | None:
+    """Take a mail that is due, so that nobody else does until the lease ends."""
+    due = (
+        select(OutgoingMail.id)
+        .where(OutgoingMail.due_at <= func.now(), OutgoingMail.created_at > func.now() - SENT_WITHIN)
+        .order_by(OutgoingMail.due_at, OutgoingMail.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    return db.scalar(
+        update(OutgoingMail)
+        .where(OutgoingMail.id == due.scalar_subquery())
+        .values(due_at=func.now() + LEASE, attempt_count=OutgoingMail.attempt_count + 1)
+        .returning(OutgoingMail)
+    )
+
+
+def _settle(db: Session, mail: OutgoingMail, failure: NotSent | None) -> None:
+    if failure is None:
+        db.execute(delete(OutgoingMail).where(OutgoingMail.id == mail.id))
+        return
+    is_given_up = isinstance(failure, NeverSent) or mail.attempt_count >= MOST_ATTEMPTS
+    pause = FIRST_PAUSE * 2 ** (mail.attempt_count - 1)
+    db.execute(
+        update(OutgoingMail)
+        # Unless the lease has ended, and somebody else tries by now.
+        .where(OutgoingMail.id == mail.id, OutgoingMail.attempt_count == mail.attempt_count)
+        .values(due_at="infinity" if is_given_up else func.now() + pause, failure=str(failure))
+    )
+    logger.log(
+        logging.ERROR if is_given_up else logging.WARNING,
+        "mail %d (%s) %s after attempt %d: %s",
+        mail.id, mail.kind, "is given up" if is_given_up else "was not sent", mail.attempt_count, failure,
+    )  # fmt: skip
+
+
+def _write(mail: OutgoingMail) -> EmailMessage | None:
+    """The mail as it is sent, or None where there is no longer anybody to send it to. Raises `NeverSent`."""
+    if mail.attempt_count > MOST_ATTEMPTS:
+        raise NeverSent("whoever tried crashed")
+    # Counted here, where no client waits, and before the account is looked for: what is dropped tells nothing.
+    address = canonical_email(mail.address)
+    if mail.attempt_count == 1 and not _is_within(attempt_limits.MAIL_TO_ADDRESS[mail.kind], address):
+        return None
+    match mail.kind:
+        case "password_changed" | "email_changed":
+            return compose(mail.kind, mail.address)
+        case "password_reset" | "email_verification":
+            with _caused_by(mail), transaction() as db:
+                return _with_token(db, mail, mail.kind)
+
+
+def _is_within(limit: attempt_limits.Limit, key: str) -> bool:
+    """As `limits.is_within`, tried once more: the first try may meet a connection that the server has closed.
+
+    Without it the mail would wait until its lease ends.
+    """
+    try:
+        return attempt_limits.is_within(limit, key)
+    except Unavailable:
+        return attempt_limits.is_within(limit, key)
+
+
+def _with_token(db: Session, mail: OutgoingMail, purpose: MailTokenPurpose) -> EmailMessage | None:
+    """To the account's address as it is stored: what was typed may only look like it."""
+    user = db.scalar(
+        select(User)
+        .where(User.email_canonical == canonical_email(mail.address), User.is_active)
+        .with_for_update(read=True, key_share=True)
+    )
+    if user is None or (purpose == "email_verification" and user.email_verified):
+        return None
+    # Not for verified addresses: else strangers could use up the limit of an account's owner.
+    if (
+        mail.attempt_count == 1
+        and not user.email_verified
+        and not _is_within(attempt_limits.MAIL_TO_UNVERIFIED_MAILBOX, f"{purpose} {_mailbox(user.email_canonical)}")
+    ):
+        return None
+    if purpose == "password_reset" and mail.attempt_count == 1:
+        audit_log.record(db, Event.PASSWORD_RESET_REQUESTED, user.id)
+    return compose(purpose, user.email, email_tokens.issue(db, user, purpose))
+
+
+def _mailbox(address: str) -> str:
+    """The address without what is behind a `+`, which most mail servers deliver to the same mailbox."""
+    local, at, domain = address.rpartition("@")
+    return local.partition("+")[0] + at + domain
+
+
+@contextmanager
+def _caused_by(mail: OutgoingMail) -> Iterator[None]:
+    """What is told meanwhile is told of the request that wanted the mail."""
+    request_id = request_context.request_id.set(mail.request_id)
+    address = request_context.client_address.set(mail.client_address)
+    try:
+        yield
+    finally:
+        request_context.request_id.reset(request_id)
+        request_context.client_address.reset(address)
+
+
+PAUSE_SECONDS = 2
+PAUSE_AFTER_FAILURE_SECONDS = 15
+# A mail server that does not answer holds no shutdown up: the mail is sent once its lease has ended.
+LONGEST_STOP_SECONDS = 1
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Send mails while the block runs, if mails are sent at all."""
+    settings = get_settings()
+    way_out = transport(settings)
+    if way_out is None:
+        if settings.environment == "production" and settings.mail_enabled:
+            logger.warning(
+                "no mail can be sent, as SMTP_HOST is not set; mails wait in the database, for a day at most"
+            )
+        yield
+        return
+    stop = threading.Event()
+    thread = threading.Thread(target=_work, args=(way_out, stop), name="postman", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(LONGEST_STOP_SECONDS)
+
+
+def _work(way_out: Transport, stop: threading.Event) -> None:
+    pause: float = 0
+    while not stop.wait(pause * random.uniform(0.5, 1)):  # noqa: S311 - so that workers do not all ask at once.
+        pause = PAUSE_SECONDS
+        try:
+            while not stop.is_set() and send_next(way_out):
+                pass
+        except (SQLAlchemyError, DomainError) as error:  # The database does not answer, or is not migrated yet.
+            logger.warning("mails have to wait: %s", type(error).__name__)
+            pause = PAUSE_AFTER_FAILURE_SECONDS
+        except Exception:
+            logger.exception("mails have to wait")
+            pause = PAUSE_AFTER_FAILURE_SECONDS

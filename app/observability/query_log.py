@@ -1,0 +1,105 @@
+"""What a request asks of the database: each statement carries the request's id, and how long it took is noted."""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Engine, event
+
+from app.observability import request_context
+
+MOST_CHARACTERS = 200
+_SAFE_IN_A_COMMENT = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(slots=True)
+class Statement:
+    """A statement, without its parameters: they are what clients sent."""
+
+    text: str
+    began_at: float
+    # None: it failed, or has not ended yet.
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        text = " ".join(self.text[: 2 * MOST_CHARACTERS].split())
+        shown = text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
+        return f"{'failed' if self.seconds is None else f'{self.seconds * 1000:.1f}ms'} {shown}"
+
+
+@dataclass(slots=True)
+class Turn:
+    """A turn of a lane that a hot request shared: how many did, how long it waited, and the turn's statements."""
+
+    lane: str
+    size: int
+    waited_seconds: float
+    statements: list[Statement]
+
+    def __str__(self) -> str:
+        asked = "; ".join(map(str, self.statements))
+        return f"waited {self.waited_seconds * 1000:.1f}ms for a turn of {self.size} in {self.lane}: {asked}"
+
+
+@dataclass(slots=True)
+class Notes:
+    """What was asked on behalf of one request or one turn."""
+
+    statements: list[Statement] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, (*self.turns, *self.statements))) or "no statements"
+
+
+_notes: ContextVar[Notes | None] = ContextVar("notes", default=None)
+
+
+def begin() -> Notes:
+    """Note from here on what this context asks; threads that work for it included."""
+    notes = Notes()
+    _notes.set(notes)
+    return notes
+
+
+def notes() -> Notes | None:
+    """What this context has asked so far; None where nobody wants to know."""
+    return _notes.get()
+
+
+@contextmanager
+def noted() -> Iterator[list[Statement]]:
+    """What is asked inside the block, in a thread that works for several requests."""
+    token = _notes.set(notes := Notes())
+    try:
+        yield notes.statements
+    finally:
+        _notes.reset(token)
+
+
+def watch(engine: Engine, *, has_comments: bool) -> None:
+    """Note what the engine executes. With comments, pg_stat_activity and PostgreSQL's log can be joined with ours.
+
+    The comment comes first, because pg_stat_activity cuts long statements off. It is put in after SQLAlchemy has looked
+    into its caches, so they go on working.
+    """
+
+    def before(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
+        if (notes := _notes.get()) is not None:
+            notes.statements.append(Statement(statement, time.perf_counter()))
+        request_id = request_context.request_id.get() if has_comments else None
+        if request_id is not None and _SAFE_IN_A_COMMENT.fullmatch(request_id):
+            statement = f"/* request_id={request_id} */ {statement}"
+        return statement, parameters
+
+    def after(*_: Any) -> None:
+        if (notes := _notes.get()) is not None and notes.statements:
+            latest = notes.statements[-1]
+            latest.seconds = time.perf_counter() - latest.began_at
+
+    event.listen(engine, "before_cursor_execute", before, retval=True)
+    event.listen(engine, "after_cursor_execute", after)

@@ -1,0 +1,1 @@
+"""Processes and sockets that serve the application."""

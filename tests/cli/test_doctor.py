@@ -1,0 +1,277 @@
+"""`python -m app doctor`: each thing that can be wrong is found, said with its remedy, and is the only one found."""
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import URL, Engine, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from app.cli import doctor
+from app.config import Settings, get_settings
+from app.database.engines import get_engine, get_lane_engine, get_limits_engine, most_connections
+from app.models import Base
+from app.security import passwords
+from tests.cli.test_commands import app
+from tests.conftest import _own_database, administration
+from tests.contract.test_odd_rows import DAMAGED_HASHES
+
+# As the application itself asks for, and durable.
+LIMITS = {
+    "options": "-c statement_timeout=10s -c idle_in_transaction_session_timeout=10s -c synchronous_commit=on",
+}
+SUPERUSER = "a superuser, who may do anything on the server"
+
+
+@pytest.fixture
+def own() -> Iterator[Engine]:
+    """A migrated database that may be harmed."""
+    with _own_database() as url:
+        engine = create_engine(url, poolclass=NullPool, connect_args=LIMITS)
+        with engine.begin() as connection:
+            connection.execute(text("INSERT INTO users (email, email_canonical, password_hash) VALUES ('', '', '')"))
+            connection.execute(text("INSERT INTO posts (title, content, owner_id) VALUES ('', '', 1)"))
+            connection.execute(text("INSERT INTO votes (post_id, user_id) VALUES (1, 1)"))
+        yield engine
+
+
+@contextmanager
+def ordinary_role(engine: Engine, grants: str) -> Iterator[Engine]:
+    """An engine that connects as a new role with these rights, or as the group that has them."""
+    name, password = f"app_{os.getpid()}_{secrets.token_hex(3)}", secrets.token_hex(8)
+    with administration(engine.url) as connection:
+        connection.execute(text(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'"))
+        for grant in filter(None, grants.split(";")):
+            connection.execute(text(f"{grant} TO {name}"))
+    try:
+        yield create_engine(engine.url.set(username=name, password=password), poolclass=NullPool, connect_args=LIMITS)
+    finally:
+        with administration(engine.url) as connection:
+            connection.execute(text(f"DROP OWNED BY {name}; DROP ROLE {name}"))
+
+
+def troubles(engine: Engine, settings: Settings | None = None, *, is_full: bool = False) -> list[str]:
+    """What is not ok, but for the superuser whom tests use and the durability that they do without."""
+    return [
+        str(finding)
+        for finding in doctor.examine(engine, settings or get_settings(), is_full=is_full)
+        if finding.level != "ok" and "durability" not in finding.what and SUPERUSER not in finding.what
+    ]
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_migrated_database_has_no_troubles(own: Engine, is_full: bool) -> None:
+    assert troubles(own, is_full=is_full) == []
+
+
+def test_command_says_every_line_and_succeeds(own: Engine) -> None:
+    done = app("doctor", "--full", DATABASE_URL=own.url.render_as_string(hide_password=False))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for what in ("configuration", "PostgreSQL", "role", "clock", "connections", "migrations", "rights", "indexes",
+                 "triggers", "addresses", "counts", "deletions"):  # fmt: skip
+        assert what in done.stdout
+    assert {line[:6] for line in done.stdout.splitlines()} <= {"ok    ", "warn  "}
+
+
+def test_command_fails_where_something_must_be_mended(own: Engine) -> None:
+    with own.begin() as connection:
+        connection.execute(text("DROP INDEX posts_search_idx"))
+
+    done = app("doctor", DATABASE_URL=own.url.render_as_string(hide_password=False))
+
+    assert done.returncode == 1
+    assert "FAIL  indexes: posts_search_idx missing; create" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ("DROP INDEX posts_search_idx", "FAIL  indexes: posts_search_idx missing"),
+        ("ALTER TABLE users DROP CONSTRAINT users_email_canonical_key", "FAIL  indexes: users_email_canonical_key"),
+        ("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'posts_search_idx'::regclass",
+         "FAIL  indexes: posts_search_idx invalid; run: REINDEX"),
+        ("ALTER TABLE votes DISABLE TRIGGER votes_count_insert", "FAIL  triggers: votes_count_insert missing"),
+        ("DROP TRIGGER users_name ON users", "FAIL  triggers: users_name missing or disabled"),
+        ("UPDATE users SET email = 'a@bücher.example', email_canonical = 'a@bücher.example'",
+         "warn  addresses: 1 accounts are not found by their e-mail address (ids 1)"),
+        ("DROP TRIGGER posts_search ON posts", "FAIL  triggers: posts_search missing or disabled"),
+        ("UPDATE post_stats SET votes = 5", "FAIL  counts: 1 of a sample of at most 2,000 posts differ"),
+        ("INSERT INTO deletions SELECT id, now() - interval '2 hours' FROM users LIMIT 1",
+         "warn  deletions: 1 in progress, the oldest since 20"),
+    ],
+)  # fmt: skip
+def test_harm_is_found_with_its_remedy(own: Engine, harm: str, said: str) -> None:
+    with own.begin() as connection:
+        connection.execute(text(harm))
+
+    (found,) = troubles(own)
+
+    assert found.startswith(said)
+    assert "; " in found
+
+
+def test_full_examination_counts_every_post(own: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with own.begin() as connection:
+        connection.execute(text("UPDATE post_stats SET votes = 5"))
+    # `--full` walks with the application's own connections.
+    monkeypatch.setattr("app.services.recount.writing", own.begin)
+
+    (found,) = troubles(own, is_full=True)
+
+    assert found.startswith("FAIL  counts: 1 of all posts differ from their votes; run: python -m app recount")
+
+
+@pytest.mark.parametrize("revision", ["0001", None])
+def test_database_that_is_not_migrated_is_told_how_and_nothing_else(own: Engine, revision: str | None) -> None:
+    with own.begin() as connection:
+        connection.execute(text("DELETE FROM alembic_version"))
+        if revision:
+            connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": revision})
+
+    (found,) = troubles(own)
+
+    assert found.startswith(f"FAIL  migrations: at {revision or 'none'}, not ")
+    assert "alembic upgrade head" in found
+
+
+def test_release_older_than_the_database_is_told_so(own: Engine) -> None:
+    with own.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    (found,) = troubles(own)
+
+    assert found.startswith("warn  migrations: at 9999, newer than ")
+
+
+def test_superuser_is_a_warning_in_development_and_a_failure_in_production(own: Engine) -> None:
+    settings = get_settings()
+    for environment, level in (("development", "warn"), ("production", "FAIL")):
+        there = settings.model_copy(update={"environment": environment})
+        (found,) = [str(each) for each in doctor.examine(own, there, is_full=False) if SUPERUSER in each.what]
+        assert found.startswith(f"{level}  role ")
+
+
+def test_defaults_of_the_tutorial_are_a_warning_in_production_only(own: Engine) -> None:
+    settings = get_settings().model_copy(update={"tutorial_defaults": True, "cors_origins": []})
+    for environment, count in (("development", 0), ("production", 1)):
+        there = settings.model_copy(update={"environment": environment})
+        found = [each for each in doctor.examine(own, there, is_full=False) if "tutorial defaults" in each.what]
+        assert [each.level for each in found] == ["warn"] * count
+
+
+def test_role_that_may_only_read_and_write_is_well_and_one_that_may_not_is_not(own: Engine) -> None:
+    everything = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public"
+    with ordinary_role(own, everything) as engine:
+        found = list(doctor.examine(engine, get_settings(), is_full=False))
+        assert {each.level for each in found if "durability" not in each.what} == {"ok"}
+    with ordinary_role(own, "GRANT SELECT ON ALL TABLES IN SCHEMA public") as engine:
+        (trouble,) = troubles(engine)
+        assert trouble.startswith("FAIL  rights: may not delete on allowances, delete on ")
+        assert trouble.count(" on ") == 3 * len(Base.metadata.tables)
+
+
+def test_more_connections_than_there_are_is_a_failure_but_for_a_pooler_to_mend(own: Engine) -> None:
+    wanted = {"database_pool_size": 1000, "workers": 3, "database_direct_url": secret(own.url)}
+    (found,) = troubles(own, get_settings().model_copy(update=wanted))
+    assert troubles(own, get_settings().model_copy(update={**wanted, "database_behind_pooler": True})) == []
+
+    assert found.startswith("FAIL  connections: 3 workers may open 30")
+    assert "lower DATABASE_POOL_SIZE or WORKERS" in found
+
+
+def test_every_pool_of_a_worker_is_counted_and_the_connection_of_its_heartbeat() -> None:
+    pools = [engine().pool for engine in (get_engine, get_lane_engine, get_limits_engine)]
+
+    assert most_connections(get_settings()) == sum(pool.size() for pool in pools) + 1  # type: ignore[attr-defined]
+
+
+def test_clocks_that_differ_are_found(own: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time
+    for seconds, level in ((1.0, []), (5.0, ["warn"]), (-5.0, ["warn"]), (60.0, ["FAIL"])):
+        monkeypatch.setattr(time, "time", lambda seconds=seconds: now() + seconds)
+        assert [found[:4] for found in troubles(own)] == level
+
+
+def test_missing_limits_are_said_with_what_sets_them_for_good(own: Engine) -> None:
+    (found,) = troubles(create_engine(own.url, poolclass=NullPool))
+    assert found.startswith(
+        "warn  limits: no idle_in_transaction_session_timeout, no statement_timeout; run: ALTER ROLE "
+    )
+
+    with ordinary_role(own, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public") as engine:
+        name = str(engine.url.username)
+        with administration(own.url) as connection:
+            statements = found.partition("run: ")[2].partition("; then")[0]
+            connection.execute(text(statements.replace(statements.split()[2], name)))
+        assert troubles(create_engine(engine.url, poolclass=NullPool)) == []
+
+
+def test_direct_database_is_wanted_behind_a_pooler_and_has_to_be_the_same(own: Engine) -> None:
+    def trouble(**settings: object) -> list[str]:
+        return troubles(own, get_settings().model_copy(update={"database_behind_pooler": True, **settings}))
+
+    (found,) = trouble()
+    assert found == "warn  migrations: none can run through a pooler; set DATABASE_DIRECT_URL where they are run"
+
+    assert trouble(database_direct_url=secret(own.url)) == []
+    (found,) = trouble(database_direct_url=secret(own.url.set(database="postgres")))
+    assert found == "FAIL  direct database: another one; correct DATABASE_DIRECT_URL"
+    (found,) = trouble(database_direct_url=secret(own.url.set(host="127.0.0.1", port=1)))
+    assert found.startswith("FAIL  direct database: connection to server")
+
+
+def test_replica_has_to_answer_and_to_be_one(own: Engine) -> None:
+    def trouble(url: URL) -> list[str]:
+        return troubles(own, get_settings().model_copy(update={"database_replica_url": secret(url)}))
+
+    (found,) = trouble(own.url.set(host="127.0.0.1", port=1))
+    assert found.startswith("warn  replica: the primary answers reads alone: connection to server")
+    (found,) = trouble(own.url)
+    assert found.startswith("FAIL  replica: it does not follow this primary; correct DATABASE_REPLICA_URL")
+
+
+def secret(url: URL) -> SecretStr:
+    return SecretStr(url.set(drivername="postgresql").render_as_string(hide_password=False))
+
+
+def test_rows_that_other_software_left_are_named_with_a_remedy(own: Engine) -> None:
+    with own.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO users (id, email, email_canonical, password_hash, created_at) OVERRIDING SYSTEM VALUE VALUES
+                    (0, 'a', 'a', '$2b$04$' || repeat('a', 53), now()), (7, 'b', 'b', '$2b$04$cut', now()),
+                    (8, 'c', 'c', '$2b$31$' || repeat('a', 53), '10000-01-01'),
+                    (9, 'd', 'd', '$2b$04$' || repeat('a', 53), '0044-03-15 BC')
+            """)
+        )
+        connection.execute(text("UPDATE users SET password_hash = '$2a$12$' || repeat('.', 53) WHERE id = 1"))
+        connection.execute(
+            text("INSERT INTO posts (id, title, content, owner_id) OVERRIDING SYSTEM VALUE VALUES (-3, '', '', 1)")
+        )
+
+    quick = [trouble for trouble in troubles(own) if "rows:" in trouble]
+    full = [trouble for trouble in troubles(own, is_full=True) if "rows:" in trouble]
+
+    assert [trouble.partition(" with")[0] for trouble in quick] == ["warn  rows: users 0", "warn  rows: posts -3"]
+    assert [trouble.partition(" with")[0] for trouble in full] == [
+        "warn  rows: users 0", "warn  rows: posts -3", "warn  rows: users 8, 9", "warn  rows: users 7, 8",
+    ]  # fmt: skip
+    assert all(";" in trouble for trouble in full)
+
+
+@pytest.mark.parametrize("kind", ["as it is made", *DAMAGED_HASHES])
+def test_doctor_and_sign_in_agree_on_which_hashes_can_be_verified(own: Engine, kind: str) -> None:
+    # Empty is that of an account which is not meant to sign in.
+    password_hash = DAMAGED_HASHES.get(kind, passwords.hash_password("x")) or "empty"
+    with own.begin() as connection:
+        connection.execute(text("UPDATE users SET password_hash = :hash"), {"hash": password_hash})
+
+    named = [trouble for trouble in troubles(own, is_full=True) if "password hash" in trouble]
+
+    assert bool(named) is not passwords.can_be_verified(password_hash)

@@ -1,0 +1,119 @@
+"""Statements that are planned once on each connection give what they would give otherwise, whatever happens to them."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Connection, Engine, Integer, bindparam, create_engine, text
+from sqlalchemy.exc import DataError
+from sqlalchemy.pool import NullPool
+
+from app.config import get_settings
+from app.database import prepared
+from app.database.engines import get_lane_engine
+from app.database.prepared import MAY_PREPARE, MOST_PER_CONNECTION, Statement
+from tests.fixtures import counted_queries
+
+
+@pytest.fixture(autouse=True)
+def _as_after_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Statement, "_are_kept", True)
+
+
+@pytest.fixture
+def lane(database: Engine) -> Iterator[Connection]:
+    options = {"isolation_level": "AUTOCOMMIT", MAY_PREPARE: True}
+    with create_engine(database.url, poolclass=NullPool).connect() as fresh:
+        lane = fresh.execution_options(**options)
+        lane.execute(text("SET plan_cache_mode = force_generic_plan"))
+        yield lane
+
+
+def double(comment: str = "") -> Statement:
+    return Statement(text(f"SELECT 2 * :n AS n {comment}").bindparams(bindparam("n", type_=Integer)))
+
+
+def names(connection: Connection) -> list[str]:
+    return list(connection.scalars(text("SELECT name FROM pg_prepared_statements")))
+
+
+def test_statement_is_prepared_with_its_first_execution_and_only_executed_from_then_on(
+    lane: Connection,
+) -> None:
+    statement = double()
+    with counted_queries(lane.engine) as sent:
+        assert [statement.execute(lane, {"n": n}).scalar_one() for n in (1, 2, 3)] == [2, 4, 6]
+    assert [one.partition(" ")[0] for one in sent] == ["PREPARE", "EXECUTE", "EXECUTE"]
+    assert len(names(lane)) == 1
+
+
+def test_plan_is_made_once(lane: Connection) -> None:
+    statement = double()
+    for n in range(10):
+        statement.execute(lane, {"n": n})
+    plans = lane.execute(text("SELECT generic_plans, custom_plans FROM pg_prepared_statements")).one()
+    assert tuple(plans) == (10, 0)
+
+
+def test_connections_on_which_nothing_may_be_prepared_get_the_statement_itself(connection: Connection) -> None:
+    with counted_queries(connection.engine) as sent:
+        assert double().execute(connection, {"n": 1}).scalar_one() == 2
+    assert sent[0].startswith("SELECT")
+    assert names(connection) == []
+
+
+def test_lanes_prepare_and_plan_once_unless_they_are_behind_a_pooler(
+    database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lane_of(*, behind_pooler: bool) -> tuple[object, str, str]:
+        monkeypatch.setattr(get_settings(), "database_behind_pooler", behind_pooler)
+        engine = get_lane_engine.__wrapped__()
+        with engine.connect() as lane:
+            shown = [str(lane.scalar(text(f"SHOW {name}"))) for name in ("plan_cache_mode", "statement_timeout")]
+            options = lane.get_execution_options()
+        engine.dispose()
+        return options[MAY_PREPARE], *shown
+
+    assert database
+    assert lane_of(behind_pooler=False) == (True, "force_generic_plan", "10s")
+    assert lane_of(behind_pooler=True) == (False, "auto", "0")
+
+
+def test_statement_that_a_pooler_took_away_is_sent_as_it_is_from_then_on(
+    lane: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    statement, other = double(), double("-- another")
+    statement.execute(lane, {"n": 1})
+    lane.execute(text("DEALLOCATE ALL"))
+    with caplog.at_level(logging.WARNING, logger=prepared.__name__), counted_queries(lane.engine) as sent:
+        assert statement.execute(lane, {"n": 2}).scalar_one() == 4
+        assert other.execute(lane, {"n": 3}).scalar_one() == 6
+    assert [one.partition(" ")[0] for one in sent] == ["EXECUTE", "SELECT", "SELECT"]
+    assert "DATABASE_BEHIND_POOLER" in caplog.text
+
+
+def test_statement_that_is_there_already_is_taken_for_what_it_is(lane: Connection) -> None:
+    double().execute(lane, {"n": 1})
+    lane.info.pop("prepared")  # As if another process had prepared it, behind the same pooler.
+    assert double().execute(lane, {"n": 2}).scalar_one() == 4
+    assert double().execute(lane, {"n": 3}).scalar_one() == 6
+    assert len(names(lane)) == 1
+
+
+def test_first_execution_that_fails_leaves_the_statement_usable(lane: Connection) -> None:
+    statement = Statement(text("SELECT 6 / :n").bindparams(bindparam("n", type_=Integer)))
+    with pytest.raises(DataError):
+        statement.execute(lane, {"n": 0})
+    assert statement.execute(lane, {"n": 3}).scalar_one() == 2
+    assert statement.execute(lane, {"n": 2}).scalar_one() == 3
+
+
+def test_a_connection_holds_a_bounded_number_of_plans(lane: Connection) -> None:
+    for number in range(MOST_PER_CONNECTION + 10):
+        assert double(f"-- {number}").execute(lane, {"n": number}).scalar_one() == 2 * number
+    assert len(names(lane)) == MOST_PER_CONNECTION
+
+
+def test_percent_signs_of_the_text_stay(lane: Connection) -> None:
+    statement = Statement(text("SELECT 'a%b' LIKE 'a%' AND 7 % :n = 1").bindparams(bindparam("n", type_=Integer)))
+    assert [statement.execute(lane, {"n": 3}).scalar_one() for _ in range(2)] == [True, True]

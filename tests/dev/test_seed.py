@@ -1,0 +1,220 @@
+"""`seeding.fill` on a real database, with small numbers."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.pool import NullPool
+from starlette.testclient import TestClient
+
+from app.dev import seed as seeding
+from app.dev.seed import Amounts, CannotSeed
+from app.security import passwords
+
+SMALL = Amounts(users=200, posts=500, votes=4_000)
+
+
+def fill(database: Engine, wanted: Amounts = SMALL, *, seed: int = 1) -> dict[str, int]:
+    done: dict[str, int] = {}
+    seeding.fill(
+        database,
+        wanted,
+        seed=seed,
+        password_hash=passwords.hash_password(seeding.PASSWORD),
+        report=lambda what, count, _: done.update({what: count}),
+    )
+    return done
+
+
+def counted(connection: Connection) -> tuple[int, ...]:
+    return tuple(
+        connection.execute(
+            text("SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM posts), (SELECT count(*) FROM votes)")
+        ).one()
+    )
+
+
+def wrong_counts(connection: Connection) -> int:
+    """How many posts have a count that is not the number of their votes."""
+    posts = connection.execute(
+        text("""
+            SELECT id FROM posts LEFT JOIN post_stats ON post_id = id
+            WHERE votes IS DISTINCT FROM (SELECT count(*) FROM votes WHERE votes.post_id = posts.id)
+        """)
+    )
+    return len(posts.all())
+
+
+def drawn(connection: Connection) -> list[tuple[object, ...]]:
+    """What was drawn, with places instead of ids."""
+    rows = connection.execute(
+        text("""
+            WITH people AS (SELECT id, row_number() OVER (ORDER BY id) AS place, email FROM users)
+            SELECT title, content, published, owner.place, split_part(owner.email, '.', 1),
+                (
+                    SELECT array_agg(voter.place ORDER BY voter.place)
+                    FROM votes JOIN people AS voter ON voter.id = user_id WHERE post_id = posts.id
+                )
+            FROM posts JOIN people AS owner ON owner.id = owner_id ORDER BY posts.id
+        """)
+    )
+    return [tuple(row) for row in rows]
+
+
+def test_counts_equal_rows_and_are_as_many_as_asked_for(database: Engine, connection: Connection) -> None:
+    assert fill(database) == {"people": 200, "posts": 500, "votes": 4_000, "statistics": 5}
+
+    assert counted(connection) == (200, 500, 4_000)
+    assert wrong_counts(connection) == 0
+
+
+def test_filling_twice_adds_more_without_conflict(database: Engine, connection: Connection) -> None:
+    fill(database)
+    fill(database)
+    fill(database, Amounts(users=0, posts=0, votes=1_000))
+
+    assert counted(connection) == (400, 1_000, 9_000)
+    assert wrong_counts(connection) == 0
+
+
+def test_a_seed_draws_the_same_again_and_another_draws_otherwise(database: Engine, connection: Connection) -> None:
+    draws = []
+    for seed in (1, 1, 2):
+        connection.execute(text("DELETE FROM posts"))
+        connection.execute(text("DELETE FROM users"))
+        fill(database, seed=seed)
+        draws.append(drawn(connection))
+
+    assert draws[0] == draws[1]
+    assert draws[0] != draws[2]
+
+
+def test_few_posts_and_few_people_have_most_votes(database: Engine, connection: Connection) -> None:
+    fill(database)
+
+    for key, least in (("post_id", 0.4), ("user_id", 0.2)):
+        share = connection.scalar(
+            text(f"""
+                SELECT sum(n) FILTER (WHERE place <= 0.1 * total) / sum(n) FROM (
+                    SELECT count(*) AS n, row_number() OVER (ORDER BY count(*) DESC) AS place,
+                        count(*) OVER () AS total
+                    FROM votes GROUP BY {key}
+                ) AS counted
+            """)
+        )
+        assert share is not None
+        assert share > least
+
+
+def test_some_posts_are_drafts_and_drafts_have_no_votes(database: Engine, connection: Connection) -> None:
+    fill(database)
+
+    drafts = connection.scalar(text("SELECT count(*) FROM posts WHERE NOT published"))
+    assert drafts is not None
+    assert 1 <= drafts <= 50
+    assert connection.scalar(text("SELECT count(*) FROM votes JOIN posts ON id = post_id WHERE NOT published")) == 0
+
+
+def test_times_lie_in_the_last_two_years_and_in_order(database: Engine, connection: Connection) -> None:
+    fill(database)
+
+    assert connection.scalar(
+        text("""
+            SELECT bool_and(posts.created_at BETWEEN now() - interval '2 years 1 day' AND now()
+                AND users.created_at < posts.created_at)
+            FROM posts JOIN users ON users.id = owner_id
+        """)
+    )
+    assert connection.scalar(
+        text("""
+            SELECT bool_and(votes.created_at BETWEEN posts.created_at AND now())
+            FROM votes JOIN posts ON posts.id = post_id
+        """)
+    )
+
+
+def test_texts_differ_and_keep_to_the_limits_of_the_api(database: Engine, connection: Connection) -> None:
+    fill(database)
+
+    row = connection.execute(
+        text("""
+            SELECT count(DISTINCT title) AS titles, count(DISTINCT content) AS contents, min(length(content)) AS least,
+                max(length(content)) AS most, max(length(title)) AS longest_title FROM posts
+        """)
+    ).one()
+    assert row.titles > 450
+    assert row.contents > 450
+    assert row.least > 10
+    assert 200 < row.most < 40_000
+    assert row.longest_title < 300
+
+
+def test_it_leaves_no_history_and_every_trigger_enabled(database: Engine, connection: Connection) -> None:
+    fill(database)
+
+    assert connection.scalar(text("SELECT count(*) FROM post_stats_history")) == 0
+    assert connection.scalar(text("SELECT count(*) FROM pg_trigger WHERE tgenabled <> 'O'")) == 0
+    with database.connect() as pooled:
+        assert pooled.scalar(text("SHOW session_replication_role")) == "origin"
+
+
+def test_seeded_people_can_sign_in(client: TestClient, database: Engine) -> None:
+    fill(database)
+
+    answer = client.post("/login", data={"username": seeding.somebody(database), "password": seeding.PASSWORD})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (Amounts(users=0, posts=1, votes=0), "ask for users too"),
+        (Amounts(users=2, posts=10, votes=1_000), "allow"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(
+    database: Engine, connection: Connection, wanted: Amounts, message: str
+) -> None:
+    with pytest.raises(CannotSeed, match=message):
+        fill(database, wanted)
+
+    assert wrong_counts(connection) == 0
+
+
+def test_what_was_committed_before_it_was_stopped_is_consistent(
+    database: Engine, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seeding, "CHUNK_VOTES", 500)
+
+    def stop(what: str, done: int, _total: int) -> None:
+        if what == "votes" and done > 1_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        seeding.fill(database, SMALL, seed=1, password_hash="-", report=stop)
+
+    votes = counted(connection)[2]
+    assert 1_000 < votes < 4_000
+    assert wrong_counts(connection) == 0
+
+
+def test_a_role_that_may_not_bypass_triggers_fills_as_well(database: Engine, connection: Connection) -> None:
+    connection.execute(text("DROP ROLE IF EXISTS seeding_nobody"))
+    connection.execute(text("CREATE ROLE seeding_nobody"))
+    try:
+        connection.execute(text("GRANT ALL ON ALL TABLES IN SCHEMA public TO seeding_nobody"))
+        connection.execute(text("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO seeding_nobody"))
+        engine = create_engine(database.url, poolclass=NullPool)
+
+        @event.listens_for(engine, "connect")
+        def become_nobody(dbapi_connection: Any, _record: object) -> None:
+            dbapi_connection.cursor().execute("SET ROLE seeding_nobody")
+            dbapi_connection.commit()
+
+        seeding.fill(engine, SMALL, seed=1, password_hash="-", report=lambda *_: None)
+        assert counted(connection) == (200, 500, 4_000)
+        assert wrong_counts(connection) == 0
+        assert connection.scalar(text("SELECT count(*) FROM post_stats_history")) == 0
+    finally:
+        connection.execute(text("DROP OWNED BY seeding_nobody"))
+        connection.execute(text("DROP ROLE seeding_nobody"))

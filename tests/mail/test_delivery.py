@@ -1,0 +1,173 @@
+"""Server processes send mails: each once, whatever the workers; and no mail server holds them up."""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+import pytest
+from sqlalchemy import Connection, text
+
+from app.mail import outbox
+from tests.fixtures import PASSWORD, Person, Server
+from tests.mail_server import MailServer
+
+PATIENCE_SECONDS = 30
+
+
+def settings_for(server: MailServer, **more: str) -> dict[str, str]:
+    return {
+        "MAIL_ENABLED": "true", "SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(server.port), "SMTP_TLS": "none",
+    } | more  # fmt: skip
+
+
+def production(**more: str) -> dict[str, str]:
+    return {
+        "ENVIRONMENT": "production", "MAIL_ENABLED": "true", "PASSWORD_HASH_ROUNDS": "10", "WORKERS": "1",
+    } | more  # fmt: skip
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
+
+
+def left(connection: Connection) -> int | None:
+    found: int | None = connection.scalar(text("SELECT count(*) FROM outgoing_mails"))
+    return found
+
+
+def test_a_server_sends_what_a_request_caused_and_forgets_it(
+    start_server: Callable[..., Server], person: Person, connection: Connection, mail_server: MailServer, tmp_path: Path
+) -> None:
+    server = start_server(**settings_for(mail_server, PUBLIC_URL="https://posts.example/app/"))
+    httpx2.post(f"{server.url}/password-reset", json={"email": person.email}, headers={"X-Request-ID": "mine"})
+
+    wait_until(lambda: mail_server.received and left(connection) == 0)
+
+    (mail,) = mail_server.received
+    assert mail.address == person.email
+    assert f"https://posts.example/app/password-reset#token={mail.token}\n" in mail.text
+    rows = connection.execute(text("SELECT event, request_id, address FROM security_events")).all()
+    assert [tuple(row) for row in rows] == [("password_reset_requested", "mine", "127.0.0.1")]
+    (log,) = tmp_path.glob("server-*.log")
+    assert mail.token not in log.read_text()
+    assert person.email not in log.read_text()
+    confirmed = httpx2.post(
+        f"{server.url}/password-reset/confirm", json={"token": mail.token, "password": "a whole new password"}
+    )
+    assert confirmed.status_code == 204
+
+
+@pytest.mark.slow
+def test_many_workers_send_each_mail_once(
+    start_server: Callable[..., Server], connection: Connection, mail_server: MailServer
+) -> None:
+    addresses = [f"person{n}@example.com" for n in range(60)]
+    for address in addresses:
+        outbox.post(connection, "email_changed", address)
+
+    start_server(**settings_for(mail_server, WORKERS="2"))
+    start_server(**settings_for(mail_server))
+    wait_until(lambda: left(connection) == 0)
+
+    assert sorted(mail.address for mail in mail_server.received) == sorted(addresses)
+
+
+def test_a_mail_server_that_hangs_does_not_hold_up_the_end(
+    start_server: Callable[..., Server], connection: Connection
+) -> None:
+    outbox.post(connection, "email_changed", "ada@example.com")
+    with MailServer("hang") as mail_server:
+        server = start_server(**settings_for(mail_server))
+        wait_until(lambda: mail_server.connection_count)
+
+        began_at = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=15) == 0
+        assert time.monotonic() - began_at < 4
+
+    attempts, is_leased = connection.execute(
+        text("SELECT attempt_count, due_at > now() + interval '4 minutes' FROM outgoing_mails")
+    ).one()
+    assert (attempts, is_leased) == (1, True)
+
+
+def test_a_mail_that_is_under_way_when_the_end_comes_is_finished(
+    start_server: Callable[..., Server], connection: Connection, mail_server: MailServer
+) -> None:
+    for n in range(200):
+        outbox.post(connection, "email_changed", f"person{n}@example.com")
+    server = start_server(**settings_for(mail_server))
+    wait_until(lambda: mail_server.received)
+
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(timeout=15) == 0
+
+    sent = len(mail_server.received)
+    assert left(connection) == 200 - sent
+    assert connection.scalar(text("SELECT count(*) FROM outgoing_mails WHERE attempt_count > 0")) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "warning_count"),
+    [(production(), 1), (production(MAIL_ENABLED="false"), 0), ({"MAIL_ENABLED": "false"}, 0)],
+    ids=["production without a mail server", "production, switched off", "switched off"],
+)
+def test_without_a_way_out_mails_are_kept_and_requests_answered(
+    start_server: Callable[..., Server],
+    connection: Connection,
+    tmp_path: Path,
+    settings: dict[str, str],
+    warning_count: int,
+) -> None:
+    server = start_server(**settings)
+
+    signed_up = httpx2.post(f"{server.url}/users", json={"email": "ada@example.com", "password": PASSWORD})
+    asked = httpx2.post(f"{server.url}/password-reset", json={"email": "ada@example.com"})
+
+    assert (signed_up.status_code, asked.status_code) == (201, 202)
+    assert httpx2.get(f"{server.url}/readyz").status_code == 200
+    assert left(connection) == 2
+    (log,) = tmp_path.glob("server-*.log")
+    assert log.read_text().count("no mail can be sent, as SMTP_HOST is not set") == warning_count
+
+
+def test_the_postman_goes_on_after_the_database_was_away(
+    connection: Connection,
+    mail_server: MailServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Here in this process, with short pauses; the connection is killed under it."""
+    import threading
+
+    from app.database.engines import dispose
+    from app.mail import delivery
+    from app.mail.smtp import Smtp
+
+    monkeypatch.setattr(delivery, "PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(delivery, "PAUSE_AFTER_FAILURE_SECONDS", 0.1)
+    stop = threading.Event()
+    thread = threading.Thread(target=delivery._work, args=(Smtp("127.0.0.1", mail_server.port, "none"), stop))
+    thread.start()
+    try:
+        for n in range(5):
+            connection.execute(
+                text("""
+                    SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+                    WHERE datname = current_database() AND pid <> pg_backend_pid()
+                """)
+            )
+            outbox.post(connection, "email_changed", f"person{n}@example.com")
+            wait_until(lambda: len(mail_server.received) == n + 1)  # noqa: B023 - waited for here.
+            # Killed between the two, it would send the mail once more when its lease has ended.
+            wait_until(lambda: left(connection) == 0)
+    finally:
+        stop.set()
+        thread.join(10)
+        dispose()  # The pools of this process hold connections that were killed; nobody else is to find out.
+
+    assert left(connection) == 0

@@ -1,0 +1,163 @@
+"""README.md is true: its sessions run as printed, its table is complete, and what it names is there."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Connection, text
+from typer.main import get_group
+
+from app.cli.commands import cli
+from app.config import MINIMUM_SECRET_BYTES, TUTORIAL_DEFAULTS, Settings
+from app.schemas.post import PageParameters, PostIn
+from app.schemas.types import MAX_PAGE_SIZE, MOST_PASSWORD_CODE_POINTS
+from tests.conftest import ROOT
+from tests.fixtures import Server
+
+README = (ROOT / "README.md").read_text()
+ADDRESS = "http://127.0.0.1:8000"
+
+
+def blocks(section: str) -> list[tuple[str, str]]:
+    """The fenced blocks below a heading, up to the next: (language, text)."""
+    below = re.split(r"^#+ ", README.split(f"# {section}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    return re.findall(r"^```(\w+)\n(.*?)^```$", below, re.MULTILINE | re.DOTALL)
+
+
+def without_chance(answer: str) -> str:
+    """The answer with its times and request id, which differ from run to run, replaced."""
+    answer = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", "TIME", answer)
+    return re.sub(r'"request_id":"[0-9a-f]{32}"', '"request_id":"ID"', answer).strip()
+
+
+def run(command: list[str], script: str) -> str:
+    done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def server(connection: Connection, start_server: Callable[..., Server]) -> str:
+    """A server on empty tables whose ids begin at 1, as on a new database."""
+    connection.execute(text("TRUNCATE users, posts RESTART IDENTITY CASCADE"))
+    return start_server().url
+
+
+def test_curl_session_answers_as_printed(server: str) -> None:
+    session = blocks("A first session")
+    script = "".join(body + "echo\n" for language, body in session if language == "sh")
+    printed = [without_chance(body) for language, body in session if language == "json"]
+
+    answers = run(["bash", "-eu"], script.replace(ADDRESS, server)).split("\n")
+
+    assert len(printed) == 5
+    assert [without_chance(answer) for answer in answers if answer] == printed
+
+
+def test_curl_session_that_signs_out_answers_as_printed(server: str) -> None:
+    (_, first), *_ = blocks("A first session")
+    (_, script), (_, printed) = blocks("Staying signed in")
+
+    answers = run(["bash", "-eu"], (first + script).replace(ADDRESS, server))
+
+    assert without_chance(answers.partition("}")[2]) == without_chance(printed)
+
+
+def test_curl_session_with_an_api_key_answers_as_printed_after_the_sessions_before(server: str) -> None:
+    before = [block for section in ("A first session", "Staying signed in") for block in blocks(section)]
+    (_, script), (_, printed) = blocks("Keys for programs")
+    commands = "".join(body for language, body in before if language == "sh")
+
+    answers = run(["bash", "-eu"], (commands + "echo\n" + script).replace(ADDRESS, server)).strip().split("\n")
+
+    assert without_chance(answers[-1]) == without_chance(printed)
+
+
+def test_fetch_session_answers_as_printed(server: str) -> None:
+    node = shutil.which("node")
+    if node is None and not os.environ.get("CI"):
+        pytest.skip("node is not installed")
+    assert node is not None
+    (_, script), (_, printed) = blocks("The same in JavaScript")
+
+    assert run([node, "--input-type=module", "-"], script.replace(ADDRESS, server)) == printed
+
+
+def test_configuration_table_has_every_setting_with_its_default_and_meaning() -> None:
+    table = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.*) \|$", README.split("## Configuration")[1], re.MULTILINE)
+
+    def shown(default: object) -> str:
+        if default is None:
+            return ""
+        return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+    assert table == [
+        (name.upper(), shown(field.default), field.description) for name, field in Settings.model_fields.items()
+    ]
+
+
+def differences() -> str:
+    return README.split("What differs:")[1].split("## Configuration")[0]
+
+
+def test_table_of_differences_has_the_bounds_of_the_code() -> None:
+    fields = PostIn.model_json_schema()["properties"]
+    skip = PageParameters.model_json_schema()["properties"]["skip"]
+    title, content = (f"{fields[name]['minLength']}–{fields[name]['maxLength']:_}" for name in ("title", "content"))
+
+    for bounds in (
+        f"a password has {Settings.model_fields['password_min_length'].default}–{MOST_PASSWORD_CODE_POINTS} characters",
+        f"`limit` above {MAX_PAGE_SIZE} counts as {MAX_PAGE_SIZE}",
+        f"`skip` above {skip['maximum']:_} is 422".replace("_", " "),
+        f"a title has {title} characters and a content {content}".replace("_", " "),
+        f"`SECRET_KEY` has at least {MINIMUM_SECRET_BYTES} bytes",
+    ):
+        assert bounds in differences()
+
+
+def test_table_of_differences_begins_with_what_one_setting_undoes() -> None:
+    named = re.findall(r"^\| .* \| `([A-Z_]+)=([a-z0-9]+)`", differences(), re.MULTILINE)
+
+    assert dict(named[: len(TUTORIAL_DEFAULTS)]) == {
+        name.upper(): str(value).lower() for name, value in TUTORIAL_DEFAULTS.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "words", ["users.noreply", "drafts", "Link", "search", "dir: -1", "CORS_ORIGINS", "429", "Unknown query parameters"]
+)
+def test_table_of_differences_names_what_clients_of_the_tutorial_meet(words: str) -> None:
+    assert words in differences()
+
+
+def test_every_variable_it_names_is_a_setting() -> None:
+    named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)(?:=\S+)?`", README))
+
+    assert {"PASSWORD_MIN_LENGTH", "CORS_ORIGINS"} <= named
+    assert named <= {name.upper() for name in Settings.model_fields}
+
+
+def test_every_make_target_it_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^|\d )make ([a-z-]+)", README, re.MULTILINE))
+
+    assert {"run", "test", "check"} <= named
+    assert named <= targets
+
+
+def test_every_command_it_names_exists() -> None:
+    known = set(get_group(cli).commands)
+    named = set(re.findall(r"python -m app (\w+)", README))
+
+    assert {"serve", "seed", "gc"} <= named
+    assert named <= known
+
+
+def test_every_file_it_links_to_exists() -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", README)
+
+    assert len(targets) >= 8
+    assert [target for target in targets if not (ROOT / target).is_file()] == []
