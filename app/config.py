@@ -52,8 +52,9 @@ TUTORIAL_DEFAULTS: dict[str, object] = {
     "public_emails": True,
     "default_sort": "old",
 }
-CommaSeparated = Annotated[list[str], NoDecode]
-Secrets = Annotated[list[SecretStr], NoDecode]
+# `NoDecode` counts on the whole type only: inside of `… | None`, environment variables were read as JSON.
+CommaSeparated = Annotated[list[str] | None, NoDecode]
+Secrets = Annotated[list[SecretStr] | None, NoDecode]
 SmtpTls = Literal["starttls", "tls", "none"]
 LogFormat = Literal["text", "json"]
 ResponseFields = Literal["all", "tutorial"]
@@ -113,7 +114,7 @@ class Settings(BaseSettings):
     database_replica_url: SecretStr | None = Field(None, description="A streaming replica of it, which answers reads.")
 
     secret_key: SecretStr | None = Field(None, description="Signs access tokens; at least 32 bytes.")
-    secret_key_previous: Secrets | None = Field(
+    secret_key_previous: Secrets = Field(
         None, description="Comma-separated keys that signed before it, and are still accepted."
     )
     algorithm: Literal["HS256"] = Field("HS256", description="Of the access tokens' signature.")
@@ -158,10 +159,8 @@ class Settings(BaseSettings):
     public_emails: bool = Field(
         False, description="`true` shows real addresses in every profile and owner, not placeholders."
     )
-    cors_origins: CommaSeparated | None = Field(
-        None, description="Comma-separated origins; any localhost in development."
-    )
-    trusted_proxies: CommaSeparated | None = Field(
+    cors_origins: CommaSeparated = Field(None, description="Comma-separated origins; any localhost in development.")
+    trusted_proxies: CommaSeparated = Field(
         None, description="Comma-separated addresses and networks of proxies before it."
     )
     rate_limits_enabled: bool = Field(True, description="`false` for load tests: nothing is limited.")

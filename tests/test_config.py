@@ -126,7 +126,12 @@ def is_choice(field: FieldInfo) -> bool:
         ({"CORS_ORIGINS": "https://a.example,*"}, "CORS_ORIGINS: '*' is not an origin"),
         ({"CORS_ORIGINS": "a.example"}, "CORS_ORIGINS: 'a.example' is not an origin"),
         ({"CORS_ORIGINS": "https://a.example/path"}, "CORS_ORIGINS: 'https://a.example/path' is not an origin"),
+        ({"CORS_ORIGINS": "null"}, "CORS_ORIGINS: 'null' is not allowed: every sandboxed page"),
         ({"CORS_ORIGINS": "https://a.example,null"}, "CORS_ORIGINS: 'null' is not allowed: every sandboxed page"),
+        # Not read as JSON, in which `null` would be no value and digits a number.
+        ({"CORS_ORIGINS": '["https://a.example"]'}, "CORS_ORIGINS: '[\"https://a.example\"]' is not an origin"),
+        ({"TRUSTED_PROXIES": "null"}, "TRUSTED_PROXIES: 'null' is not an address or network such as 10.0.0.0/8"),
+        ({"SECRET_KEY_PREVIOUS": "null"}, "SECRET_KEY_PREVIOUS has a key shorter than 32 bytes; leave it out"),
         ({"CORS_ORIGINS": "capacitor://*"}, "CORS_ORIGINS: 'capacitor://*' is not an origin"),
         ({"CORS_ORIGINS": "capacitor://"}, "CORS_ORIGINS: 'capacitor:' is not an origin"),
         ({"CORS_ORIGINS": "chrome-extension://id/page"}, "CORS_ORIGINS: 'chrome-extension://id/page' is not an origin"),

@@ -22,7 +22,8 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if any(name == b"content-encoding" and value.lower() != b"identity" for name, value in scope["headers"]):
+        encodings = {value.lower() for name, value in scope["headers"] if name == b"content-encoding"}
+        if encodings - {b"", b"identity"}:
             await refusal(scope, UnsupportedEncoding())(scope, receive, send)
             return
         declared = header(scope, b"content-length") or b"0"

@@ -387,8 +387,9 @@ def test_a_compressed_body_is_refused_as_one(
     assert response.headers["Accept-Encoding"] == "identity"
 
 
-def test_a_body_that_says_that_it_is_not_compressed_is_read(client: TestClient, person: Person) -> None:
-    headers = person.headers | {"Content-Encoding": "identity"}
+@pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
+def test_a_body_that_says_that_it_is_not_compressed_is_read(client: TestClient, person: Person, encoding: str) -> None:
+    headers = person.headers | {"Content-Encoding": encoding}
 
     assert client.post("/posts", json={"title": "t", "content": "c"}, headers=headers).status_code == 201
 
