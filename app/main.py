@@ -121,7 +121,7 @@ def narrowed(settings: Settings) -> list[Middleware]:
 class Application(FastAPI):
     """FastAPI, whose requests begin with our own middleware, unless they are traced.
 
-    What FastAPI puts around it has nothing to do here: `LastAnswer` answers what nobody handled, `BodyLimit` limits.
+    FastAPI's own outer layers are not needed: `LastAnswer` handles errors, and `BodyLimit` bounds bodies.
     """
 
     _begin: ASGIApp | None = None

@@ -52,17 +52,19 @@ class _Lane(Generic[Item, Outcome]):
 
 
 class Batcher(Generic[Item, Outcome]):
-    """Runs the items of everyone who waits together, in one thread on one connection.
+    """Runs waiting items together, in one thread on one connection.
 
-    `run(connection, items)` returns for each item, in order, its outcome, or the exception that its caller shall see.
-    `connect()` gives the connection for one batch; what leaving it does (a commit) is done before anyone is answered.
-    If a whole batch fails, its items run again one by one, so that only the guilty one fails; when the server is lost,
-    or took too long, all fail at once, and with them those who have waited for `PATIENCE_SECONDS`. So nobody waits
-    longer for a failure than that and one batch. Batches of a lane that only `reads` are asked once more when their
-    connection broke. What PostgreSQL asks to repeat (SQLSTATE 40001, 40P01) is repeated at most three times.
+    `run(connection, items)` returns the outcome of each item, in order, or the exception that its caller gets.
+    `connect()` gives the connection of one batch. Leaving it (a commit) comes before any outcome is returned.
 
-    Items with the same `order_key` never share a batch and keep their order. At most `max_batch` items run together;
-    past `max_waiting` a newcomer gets `Overloaded` at once.
+    If a whole batch fails, its items run again one by one, so that only the bad one fails. If the
+    server is lost or took too long, all fail at once, and with them the items that have waited for
+    `PATIENCE_SECONDS`. So a failure takes at most that and one batch. A batcher that only `reads`
+    runs a batch once more when its connection broke. SQLSTATEs 40001 and 40P01 are retried at most
+    three times.
+
+    Items with the same `order_key` never share a batch and keep their order. At most `max_batch` items run together.
+    Past `max_waiting`, `submit` raises `Overloaded` at once.
     """
 
     def __init__(

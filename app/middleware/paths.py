@@ -16,9 +16,9 @@ VERSION_PREFIX = "/v1"
 class Paths:
     """Serves every path also with a trailing slash, without a redirect, and below `/v1`.
 
-    `/v1` becomes part of the root path, so that links in the answer stay below it. So does `root_path`, the prefix
-    under which a proxy serves the API, whether the proxy removed it from the path or not. Paths with control characters
-    (`/posts%0a`) are 404.
+    `/v1` becomes part of the root path, so that links in the response stay below it. So does `root_path`, the prefix
+    under which a proxy serves the API, whether or not the proxy removed it from the path. A path with control
+    characters (`/posts%0a`) is 404.
     """
 
     def __init__(self, app: ASGIApp, *, root_path: str = "") -> None:

@@ -35,12 +35,13 @@ class Refreshed:
 
 
 def refresh(db: Session, token: RefreshToken) -> Refreshed | NotAuthenticated:
-    """Put a new token in the place of the session's live one.
+    """Replace the session's refresh token with a new one.
 
-    Its predecessor gets the same new token once more, for as long as `LOST_ANSWER_GRACE`: so the client whose answer
-    was lost goes on, of many who refresh at once all hold the one live token, and nobody gets a second chain. Any other
-    token of the session was used before: somebody has a copy, and nobody can say who; the session ends. That must be
-    committed, so the refusal is returned. Raises `NotAuthenticated` where no live session knows the token.
+    Within `LOST_ANSWER_GRACE`, the token before it returns the same new token again. So a client
+    that lost the response goes on, concurrent refreshes all get one token, and there is never a
+    second chain. Any other token of the session was used before, so a copy may be stolen: the
+    session ends. That must be committed, so the refusal is returned. Raises `NotAuthenticated`
+    where no valid session knows the token.
     """
     found = db.execute(
         select(

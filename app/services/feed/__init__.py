@@ -120,7 +120,7 @@ class Reading:
 
 
 def read(connection: Connection, questions: Sequence[Question]) -> list[Reading | Exception]:
-    """Answer the questions, in order: a `Reading`, `NotAuthenticated`, or `PostNotFound` (also for others' drafts).
+    """Return for each request, in order, its `Reading`, `NotAuthenticated`, or `PostNotFound` (also of drafts).
 
     The connection must be in AUTOCOMMIT, so that every statement sees what was committed before it began.
     """

@@ -49,8 +49,8 @@ _PARTS = (
 )
 _ANY_FEW = union_all(select(_WHOLE), _PARTS)
 # With `TUTORIAL_DEFAULTS`, parts of words are looked up beside whole words, and any part of a title is found among the
-# newest posts, as by the tutorial's LIKE. So what the tutorial finds in a small database is all found. Reading so many
-# titles takes some 15 ms.
+# newest posts, as by the tutorial's LIKE. So a small database returns all that the tutorial's would. So many titles
+# are read in some 15 ms.
 MAX_TITLES_READ = 10_000
 _FOUND_BY_WORDS = (
     select(Post.id, literal(True).label("by_words"))
@@ -83,10 +83,10 @@ def parameters(words: str, *, finds_parts: bool = False) -> dict[str, object]:
 def find(connection: Connection, words: str) -> dict[str, object]:
     """What a page's statement takes: the ids of all posts with these words as `found`, else what `MATCHES` takes.
 
-    They are ids unless there are more than `MOST_FEW`. Quick for every word: few posts come from the index, and of many
-    the first come soon. After that, few are sorted, and among many the next of a list are soon met by walking it. The
-    planner cannot be left to choose between the two: of a word that it has no statistics on it expects half a per cent
-    of all posts to have it, walks the list, and for the rarest words goes through the whole of it.
+    They are ids unless there are more than `MOST_FEW`. Both ways are quick: few ids come from the
+    index and are sorted; where there are many, walking the list soon meets the next ones. The
+    planner cannot choose between the two: it expects half a per cent of all posts to have a word
+    without statistics, so for a rare word it would walk the whole list.
     """
     if get_settings().tutorial_defaults:
         return _find_as_the_tutorial(connection, words)
