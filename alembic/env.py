@@ -36,7 +36,7 @@ LOCK_TIMEOUT = "1500ms"
 TRIES = 5
 # Twice as long as they were held up: whoever queued behind the migration gets through, and what came meanwhile.
 PAUSE_SECONDS = 3
-LONGEST_WAIT_FOR_OTHER_RUN_SECONDS = 900
+MAX_WAIT_FOR_OTHER_RUN_SECONDS = 900
 POLL_SECONDS = 0.2
 WATCH_SECONDS = 0.5
 BLOCKER = text("""
@@ -69,7 +69,7 @@ def only_run(connection: Connection) -> Iterator[None]:
     The wait asks again and again instead of blocking: a statement that blocks holds a snapshot, and
     CREATE INDEX CONCURRENTLY in the other run would wait for it for ever.
     """
-    give_up_at = time.monotonic() + LONGEST_WAIT_FOR_OTHER_RUN_SECONDS
+    give_up_at = time.monotonic() + MAX_WAIT_FOR_OTHER_RUN_SECONDS
     while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": MIGRATION_LOCK}):
         if time.monotonic() > give_up_at:
             raise TimeoutError("another migration run holds the lock; look at it in pg_stat_activity")

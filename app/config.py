@@ -24,7 +24,7 @@ from sqlalchemy.exc import ArgumentError
 
 LOCAL_FOLDER = Path(__file__).resolve().parent.parent / ".local"
 MINIMUM_SECRET_BYTES = 32
-LEAST_DISTINCT_SECRET_CHARACTERS = 8
+MIN_DISTINCT_SECRET_CHARACTERS = 8
 MINIMUM_PRODUCTION_HASH_ROUNDS = 10
 
 _ADDRESS = r"[^\s<>@,;:\"]+@[^\s<>@,;:\"]+"
@@ -312,7 +312,7 @@ class Settings(BaseSettings):
         if self.environment == "production":
             if self.secret_key is None:
                 raise ValueError(f"SECRET_KEY is not set; {_MAKE_A_SECRET}")
-            if len(set(self.secret_key.get_secret_value())) < LEAST_DISTINCT_SECRET_CHARACTERS:
+            if len(set(self.secret_key.get_secret_value())) < MIN_DISTINCT_SECRET_CHARACTERS:
                 raise ValueError(f"SECRET_KEY repeats a few characters, which can be guessed; {_MAKE_A_SECRET}")
             if self.secret_key.get_secret_value() == _FASTAPI_DOCUMENTATION_SECRET:
                 raise ValueError(f"SECRET_KEY is the one in FastAPI's documentation; {_MAKE_A_SECRET}")

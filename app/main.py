@@ -54,7 +54,7 @@ from app.routers import (
 LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
 # How long a stopping process, whose requests have ended, waits for what is left in its lanes before it gives up the
 # connections. With uvicorn's 30 s for requests it stays below the 35 s that docker-compose.yml gives.
-LONGEST_DRAIN_SECONDS = 1
+MAX_DRAIN_SECONDS = 1
 EXPOSED_HEADERS = ["ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", "X-Request-ID", *HEADERS]
 
 
@@ -80,7 +80,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     with worker.being_done(*care):
         yield
         with suppress(TimeoutError):
-            async with asyncio.timeout(LONGEST_DRAIN_SECONDS):
+            async with asyncio.timeout(MAX_DRAIN_SECONDS):
                 await batch_queues.drain()
         # No request is left, and a thread that waits for a frozen server would keep the process from ending.
         watchdog.end_waits()

@@ -27,7 +27,7 @@ READER_COUNT = 1_000
 VOTER_COUNT = 3_998
 PASSWORD = "benchmark-password-7235"
 # As many posts as no run votes on; more would only make the load generator read longer.
-MOST_POSTS_IN_FILE = 200_000
+MAX_POSTS_IN_FILE = 200_000
 
 GIGABYTE = 1 << 30
 READY_SECONDS = 600
@@ -70,7 +70,7 @@ class Dataset:
         self.post_ids = [
             post_id
             for (post_id,) in self.rows(
-                "SELECT id FROM posts WHERE published ORDER BY hashint8(id) LIMIT %s", (MOST_POSTS_IN_FILE,)
+                "SELECT id FROM posts WHERE published ORDER BY hashint8(id) LIMIT %s", (MAX_POSTS_IN_FILE,)
             )
         ]
         self.readers_file = self.write("readers", self.reader_tokens)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Container
 
 from app.adoption.choices import Choices
-from app.adoption.plan import MOST_NAMED, Findings, Plan, map_option
+from app.adoption.plan import MAX_NAMED_ROWS, Findings, Plan, map_option
 from app.adoption.shape import Column, Shape, Table, quoted
 from app.adoption.target import FIELDS, REFERENCES, Field, later_columns, taken_constraints, taken_relations
 
@@ -46,7 +46,7 @@ def table_options(here: Shape, others: Collection[str], meaning: str) -> str:
 
 def _one_of(names: Collection[str], meaning: str) -> str:
     options = [map_option(name, meaning) for name in names]
-    return " or ".join(options[:MOST_NAMED]) or f"an option for the {meaning}"
+    return " or ".join(options[:MAX_NAMED_ROWS]) or f"an option for the {meaning}"
 
 
 def _table_by_name(here: Shape, choices: Choices, name: str) -> Table | None:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 from app.adoption.shape import Column, Shape, Table, quoted
 
-MOST_NAMED = 20
+MAX_NAMED_ROWS = 20
 
 
 def counted(number: int, noun: str) -> str:
@@ -17,9 +17,9 @@ def counted(number: int, noun: str) -> str:
 
 
 def some(values: Iterable[object]) -> str:
-    """List the values, at most `MOST_NAMED` of them."""
+    """List the values, at most `MAX_NAMED_ROWS` of them."""
     listed = list(values)
-    return ", ".join(map(str, listed[:MOST_NAMED])) + (", …" if len(listed) > MOST_NAMED else "")
+    return ", ".join(map(str, listed[:MAX_NAMED_ROWS])) + (", …" if len(listed) > MAX_NAMED_ROWS else "")
 
 
 def map_option(name: str, meaning: str) -> str:

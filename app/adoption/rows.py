@@ -7,14 +7,14 @@ from sqlalchemy import text
 
 from app.adoption.choices import Choices
 from app.adoption.names import TEXT, table_options
-from app.adoption.plan import MOST_NAMED, Findings, Plan, counted, map_option, some
+from app.adoption.plan import MAX_NAMED_ROWS, Findings, Plan, counted, map_option, some
 from app.adoption.shape import quoted
 from app.adoption.target import INTEGERS
 from app.security.email_addresses import canonical_email
 
 # `.invalid` is reserved for what does not exist.
 NOBODY = "nobody@adopted.invalid"
-LONGEST_TITLE = 100_000
+MAX_TITLE_CHARACTERS = 100_000
 READ_ROWS = 10_000
 # What descendants call a vote's direction: ours are only ever in favour.
 DIRECTIONS = ("dir", "vote_dir", "direction", "value", "vote", "upvote", "is_upvote")
@@ -35,8 +35,8 @@ def mend(found: Findings, choices: Choices, plan: Plan) -> None:
         _owners(found, plan)
     if found.has("posts", "title"):
         title = found.name("posts", "title")
-        if too_long := found.count("posts", f"length({title}) > {LONGEST_TITLE}"):
-            plan.refuse(f"{counted(too_long, 'title')} of more than {LONGEST_TITLE:,} characters: shorten them")
+        if too_long := found.count("posts", f"length({title}) > {MAX_TITLE_CHARACTERS}"):
+            plan.refuse(f"{counted(too_long, 'title')} of more than {MAX_TITLE_CHARACTERS:,} characters: shorten them")
 
 
 def describe(found: Findings, plan: Plan) -> None:
@@ -57,7 +57,7 @@ def describe(found: Findings, plan: Plan) -> None:
             which = ""
             if found.has("posts", "id"):
                 key = found.name("posts", "id")
-                some_drafts = f"{found.name('posts')} WHERE {is_draft} ORDER BY {key} LIMIT {MOST_NAMED + 1}"
+                some_drafts = f"{found.name('posts')} WHERE {is_draft} ORDER BY {key} LIMIT {MAX_NAMED_ROWS + 1}"
                 which = f" ({some(found.connection.scalars(text(f'SELECT {key} FROM {some_drafts}')))})"
             have, them = ("has", "its owner") if count == 1 else ("have", "their owners")
             plan.note(
@@ -87,7 +87,7 @@ def _ids(found: Findings, plan: Plan) -> None:
             continue
         name, key = found.name(table), found.name(table, "id")
         if count := found.count(table, f"{key} < 1"):
-            statement = text(f"SELECT {key} FROM {name} WHERE {key} < 1 ORDER BY {key} DESC LIMIT {MOST_NAMED + 1}")
+            statement = text(f"SELECT {key} FROM {name} WHERE {key} < 1 ORDER BY {key} DESC LIMIT {MAX_NAMED_ROWS + 1}")
             plan.refuse(
                 f"{counted(count, table[:-1])} with an id below 1, which the API cannot serve:"
                 f" {some(found.connection.scalars(statement))}: give each a free id above 0, also in what refers to it"
@@ -127,13 +127,13 @@ def _addresses(found: Findings, plan: Plan) -> None:
             unclear.append(with_content)
         else:
             moved += set(ids) - {with_content[0] if with_content else min(ids)}
-    for ids in unclear[:MOST_NAMED]:
+    for ids in unclear[:MAX_NAMED_ROWS]:
         plan.refuse(
             f"users {', '.join(map(str, ids))} have the same e-mail address, but for its case, and each has content:"
             " change the address of all but one, or delete them"
         )
-    if len(unclear) > MOST_NAMED:
-        plan.refuse(f"… and {len(unclear) - MOST_NAMED:,} more such addresses")
+    if len(unclear) > MAX_NAMED_ROWS:
+        plan.refuse(f"… and {len(unclear) - MAX_NAMED_ROWS:,} more such addresses")
     if moved:
         plan.do(
             f"put `duplicate<id>+` before the address of {counted(len(moved), 'user')} without content, because an"

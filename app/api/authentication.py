@@ -37,7 +37,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 KEY_SCHEME = "ApiKey"
 # A digest and what it stands for take some 700 bytes, so all take at most 7 MB.
-MOST_REMEMBERED = 10_000
+MAX_REMEMBERED = 10_000
 
 _DESCRIPTION = "Sign in with your e-mail address or username. Sends the `access_token` of `POST /login`."
 _KEY_DESCRIPTION = "An API key: the `key` of `POST /api-keys`. It also works as `Authorization: Bearer …`."
@@ -113,7 +113,7 @@ def _shown_key(request: Request, bearer: str | None) -> str | None:
 
 async def _ask_for_grant(digest: bytes) -> api_key.Grant:
     grant = _remembered[digest] = await batch_queues.api_keys().submit(digest)
-    if len(_remembered) > MOST_REMEMBERED:
+    if len(_remembered) > MAX_REMEMBERED:
         _remembered.popitem(last=False)
     return grant
 

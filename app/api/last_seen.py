@@ -12,7 +12,7 @@ from app.security.access_tokens import AccessToken
 
 logger = logging.getLogger("app.lanes")
 # An entry takes some 200 bytes, so all take at most 2 MB.
-MOST_SEEN_REMEMBERED = 10_000
+MAX_SEEN_REMEMBERED = 10_000
 
 
 # When this process last told of a session, by the monotonic clock; the latest last.
@@ -32,7 +32,7 @@ def note_seen(token: AccessToken) -> None:
         return
     _told[token.session_id] = now
     _told.move_to_end(token.session_id)
-    if len(_told) > MOST_SEEN_REMEMBERED:
+    if len(_told) > MAX_SEEN_REMEMBERED:
         _told.popitem(last=False)
     telling = asyncio.get_running_loop().create_task(_tell(token.session_id))
     _tellings.add(telling)  # The loop itself would let it go.

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from app.api.authentication import Credential, ScopedCredential, note_refused
 from app.database.sessions import get_db
-from app.database.sqlstate import LONGEST_PAUSE_SECONDS, RETRIES, TRY_AGAIN, may_read_again
+from app.database.sqlstate import MAX_PAUSE_SECONDS, RETRIES, TRY_AGAIN, may_read_again
 from app.errors import BodyTooLarge, NotAuthenticated, NotAuthorized
 from app.models.security_event import Event
 from app.security import audit_log
@@ -133,5 +133,5 @@ async def _repeated(handle: Callable[[Request], Coroutine[Any, Any, Response]], 
                 continue
             if retries_left == 0 or getattr(getattr(error, "orig", error), "pgcode", None) not in TRY_AGAIN:
                 raise
-        await asyncio.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311 - jitter, not a secret.
+        await asyncio.sleep(random.uniform(0, MAX_PAUSE_SECONDS))  # noqa: S311 - jitter, not a secret.
     raise AssertionError("unreachable")

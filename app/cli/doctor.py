@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from app.config import Settings
 from app.database import replica, schema_version
-from app.database.engines import most_connections
+from app.database.engines import max_connections
 from app.models import Base
 from app.models.references import own_foreign_keys
 from app.security.email_addresses import canonical_email
@@ -193,7 +193,7 @@ def _clock(connection: Connection) -> Finding:
 
 
 def _connections(connection: Connection, settings: Settings) -> Finding:
-    each = most_connections(settings)
+    each = max_connections(settings)
     wanted = each * settings.worker_count
     allowed, others = connection.execute(
         text("""

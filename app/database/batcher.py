@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.database.sqlstate import (
-    LONGEST_PAUSE_SECONDS,
+    MAX_PAUSE_SECONDS,
     RETRIES,
     TOOK_TOO_LONG,
     TRY_AGAIN,
@@ -181,7 +181,7 @@ class Batcher(Generic[Item, Outcome]):
             except DBAPIError as error:
                 if retries_left == 0 or getattr(error.orig, "pgcode", None) not in TRY_AGAIN:
                     raise
-                time.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS))  # noqa: S311 - jitter, not a secret.
+                time.sleep(random.uniform(0, MAX_PAUSE_SECONDS))  # noqa: S311 - jitter, not a secret.
             else:
                 return outcomes
         raise AssertionError("unreachable")

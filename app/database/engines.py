@@ -19,16 +19,16 @@ LANE_CONNECTION_COUNT = 6
 OTHER_CONNECTION_COUNT = 1 + get_settings().hashing_thread_count + 1 + 1 + 1
 # Each counts a try in a millisecond or so; who finds none free waits no longer than for a lock.
 LIMITS_CONNECTION_COUNT = 2
-LONGEST_WAIT_TO_COUNT_SECONDS = 3
+MAX_WAIT_TO_COUNT_SECONDS = 3
 # By which the process notices that the server has fallen silent.
 HEARTBEAT_CONNECTION_COUNT = 1
 # What takes a replica longer is asked of the primary, which may take `DATABASE_STATEMENT_TIMEOUT_SECONDS`.
-LONGEST_ON_REPLICA_SECONDS = 1
+MAX_ON_REPLICA_SECONDS = 1
 # Of compiled statements, which take up to 80 KB. SQLAlchemy keeps half as many more for a while: at most 6 MB.
 LANE_STATEMENT_COUNT = 48
 
 
-def most_connections(settings: Settings) -> int:
+def max_connections(settings: Settings) -> int:
     """How many connections to the primary one worker may open."""
     pools = settings.database_pool_size + OTHER_CONNECTION_COUNT + LANE_CONNECTION_COUNT + LIMITS_CONNECTION_COUNT
     return pools + HEARTBEAT_CONNECTION_COUNT
@@ -60,7 +60,7 @@ def get_lane_engine() -> Engine:
 def get_replica_engine() -> Engine | None:
     """The engine of readings from the replica; None where there is none. Its one connection is replica.py's."""
     url = get_settings().replica_database
-    limit = {"statement_timeout": f"{LONGEST_ON_REPLICA_SECONDS * 1000:.0f}ms"}
+    limit = {"statement_timeout": f"{MAX_ON_REPLICA_SECONDS * 1000:.0f}ms"}
     return None if url is None else _lane_engine("replica", 1, limit, url=url)
 
 
@@ -95,7 +95,7 @@ def _lane_engine(name: str, pool_size: int, server_settings: Mapping[str, object
 @lru_cache
 def get_limits_engine() -> Engine:
     """The engine that counts tries: its own, so that a request may hold another connection while it counts one."""
-    engine = _engine("limits", LIMITS_CONNECTION_COUNT, {}, pool_timeout=LONGEST_WAIT_TO_COUNT_SECONDS)
+    engine = _engine("limits", LIMITS_CONNECTION_COUNT, {}, pool_timeout=MAX_WAIT_TO_COUNT_SECONDS)
     query_log.watch(engine, has_comments=True)
     return engine
 
@@ -104,7 +104,7 @@ def _engine(
     name: str, pool_size: int, server_settings: Mapping[str, object], url: URL | None = None, **options: Any
 ) -> Engine:
     settings = get_settings()
-    server = get_primary() if url is None else Server(LONGEST_ON_REPLICA_SECONDS + MARGIN_SECONDS)
+    server = get_primary() if url is None else Server(MAX_ON_REPLICA_SECONDS + MARGIN_SECONDS)
     url = url or settings.database
     if url is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL, or start with: python -m app run")

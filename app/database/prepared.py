@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 # The execution option of connections on which statements may be prepared.
 MAY_PREPARE = "may_prepare"
 # Each costs the server process some 100 KB, so all cost a connection at most 5 MB.
-MOST_PER_CONNECTION = 50
+MAX_PER_CONNECTION = 50
 
 _DIALECT = psycopg2.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 _ALREADY_THERE = "42P05"
@@ -48,7 +48,7 @@ class Statement:
         if not (Statement._are_kept and connection.get_execution_options().get(MAY_PREPARE)):
             return connection.execute(self._statement, parameters)
         prepared: set[str] = connection.info.setdefault("prepared", set())
-        if self._name not in prepared and len(prepared) >= MOST_PER_CONNECTION:
+        if self._name not in prepared and len(prepared) >= MAX_PER_CONNECTION:
             return connection.execute(self._statement, parameters)
         try:
             return self._execute_prepared(connection, parameters, prepared)

@@ -43,7 +43,7 @@ POLL_SECONDS = 0.0005
 # For how long a replica that was of no use is not asked, as it would cost each turn its patience: for twice as long
 # each time, until it is of use again.
 FIRST_REST_SECONDS = 0.005
-LONGEST_REST_SECONDS = 0.25
+MAX_REST_SECONDS = 0.25
 KEPT_EVERY = timedelta(milliseconds=250)
 CONNECTS_AFTER_SECONDS = 1.0
 
@@ -116,7 +116,7 @@ class Replica:
             if is_connection_lost(error):
                 self._hang_up(line, _words(error))
         self._why_not, self._rests_until = state, time.monotonic() + self._rest_seconds
-        self._rest_seconds = min(2 * self._rest_seconds, LONGEST_REST_SECONDS)
+        self._rest_seconds = min(2 * self._rest_seconds, MAX_REST_SECONDS)
         return None
 
     def keep(self) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from app.config import get_settings
-from app.database.engines import LONGEST_WAIT_TO_COUNT_SECONDS, get_engine, get_lane_engine, get_limits_engine
+from app.database.engines import MAX_WAIT_TO_COUNT_SECONDS, get_engine, get_lane_engine, get_limits_engine
 from app.errors import Overloaded
 
 
@@ -63,7 +63,7 @@ def writing() -> AbstractContextManager[Connection]:
 def counting() -> Iterator[Connection]:
     """As `writing`, for counting tries, whatever becomes of the request's own transaction; waits for nothing long."""
     with get_limits_engine().begin() as connection:
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LONGEST_WAIT_TO_COUNT_SECONDS * 1000:.0f}ms'")
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{MAX_WAIT_TO_COUNT_SECONDS * 1000:.0f}ms'")
         yield connection
 
 

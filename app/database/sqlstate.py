@@ -10,7 +10,7 @@ TRY_AGAIN = frozenset({"40001", "40P01"})
 # query_canceled (by `statement_timeout`), lock_not_available: one by one, each would take as long.
 TOOK_TOO_LONG = frozenset({"57014", "55P03"})
 RETRIES = 3
-LONGEST_PAUSE_SECONDS = 0.05
+MAX_PAUSE_SECONDS = 0.05
 
 
 def is_connection_lost(error: object) -> bool:

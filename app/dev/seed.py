@@ -25,8 +25,8 @@ SENTENCES = 20_000
 TITLE_STARTS = 400
 TITLE_ENDS = 4_000
 # The most popular post has at most the votes of every second person.
-MOST_VOTES_SHARE = 0.5
-MOST_ROUNDS = 20
+MAX_VOTES_SHARE = 0.5
+MAX_ROUNDS = 20
 
 STEPS = ("people", "posts", "votes", "statistics")
 Report = Callable[[str, int, int], None]
@@ -195,7 +195,7 @@ def _rare_word() -> str:
 def _add_votes(connection: Connection, amount: int, seed: int, report: Report) -> None:
     """Cast the votes, in rounds: pairs that were there already are cast as others in the next round."""
     done = 0
-    for vote_round in range(MOST_ROUNDS):
+    for vote_round in range(MAX_ROUNDS):
         if done < amount:
             done = _cast_round(connection, amount, done, seed + 1000 * (vote_round + 1), report)
     if done < amount:
@@ -209,7 +209,7 @@ def _cast_round(connection: Connection, amount: int, done: int, seed: int, repor
     most = people * posts // 2
     if amount > most:
         raise CannotSeed(f"{people:,} people and {posts:,} published posts allow {most:,} votes, not {amount:,}")
-    flatness = _flatness(missing, posts, max(1, int(people * MOST_VOTES_SHARE)))
+    flatness = _flatness(missing, posts, max(1, int(people * MAX_VOTES_SHARE)))
     # A post's popularity has nothing to do with its id. The difference of a sum's steps adds up to exactly the sum.
     connection.execute(
         text(f"""

@@ -33,7 +33,7 @@ logger = logging.getLogger("app.mail")
 LEASE = timedelta(minutes=5)
 # The pause doubles with each attempt: eight take half an hour.
 FIRST_PAUSE = timedelta(seconds=15)
-MOST_ATTEMPTS = 8
+MAX_ATTEMPTS = 8
 # What could not be sent for so long, because nothing was to be sent, would only puzzle people.
 SENT_WITHIN = timedelta(days=1)
 
@@ -77,7 +77,7 @@ def _settle(db: Session, mail: OutgoingMail, failure: NotSent | None) -> None:
     if failure is None:
         db.execute(delete(OutgoingMail).where(OutgoingMail.id == mail.id))
         return
-    is_given_up = isinstance(failure, NeverSent) or mail.attempt_count >= MOST_ATTEMPTS
+    is_given_up = isinstance(failure, NeverSent) or mail.attempt_count >= MAX_ATTEMPTS
     pause = FIRST_PAUSE * 2 ** (mail.attempt_count - 1)
     db.execute(
         update(OutgoingMail)
@@ -94,7 +94,7 @@ def _settle(db: Session, mail: OutgoingMail, failure: NotSent | None) -> None:
 
 def _write(mail: OutgoingMail) -> EmailMessage | None:
     """The mail as it is sent, or None where there is no longer anybody to send it to. Raises `NeverSent`."""
-    if mail.attempt_count > MOST_ATTEMPTS:
+    if mail.attempt_count > MAX_ATTEMPTS:
         raise NeverSent("whoever tried crashed")
     # Counted here, where no client waits, and before the account is looked for: what is dropped tells nothing.
     address = canonical_email(mail.address)
@@ -161,7 +161,7 @@ def _caused_by(mail: OutgoingMail) -> Iterator[None]:
 PAUSE_SECONDS = 2
 PAUSE_AFTER_FAILURE_SECONDS = 15
 # A mail server that does not answer holds no shutdown up: the mail is sent once its lease has ended.
-LONGEST_STOP_SECONDS = 1
+MAX_STOP_SECONDS = 1
 
 
 @contextmanager
@@ -183,7 +183,7 @@ def at_work() -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(LONGEST_STOP_SECONDS)
+        thread.join(MAX_STOP_SECONDS)
 
 
 def _work(way_out: Transport, stop: threading.Event) -> None:

@@ -11,7 +11,7 @@ from app.middleware.problem_details import refusal
 ALWAYS_ADMITTED = frozenset({"/livez", "/readyz", "/metrics"})
 RETRY_AFTER_SECONDS = float(Overloaded.headers["Retry-After"])
 # Each takes some 15 KB.
-MOST_HELD = 1_000
+MAX_HELD = 1_000
 # An entry takes some 300 bytes, so all take at most 6 MB.
 MAX_RETURN_TIMES = 20_000
 
@@ -51,7 +51,7 @@ class Admission:
         clock = asyncio.get_running_loop().time
         self._forget_until(clock())
         early_seconds = self.return_times.pop(client, 0) - clock()
-        if early_seconds > 0 and self.held_count < MOST_HELD:
+        if early_seconds > 0 and self.held_count < MAX_HELD:
             self.held_count += 1
             try:
                 await asyncio.sleep(early_seconds)

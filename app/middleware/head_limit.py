@@ -6,8 +6,8 @@ from app.errors import DomainError, HeadersTooLarge, InvalidHost, UriTooLong
 from app.middleware.problem_details import problem_response
 
 # A search of 500 characters, percent-encoded, and the longest cursor fit in well.
-MOST_TARGET_BYTES = 16 * 1024
-MOST_HEADER_BYTES = 32 * 1024
+MAX_TARGET_BYTES = 16 * 1024
+MAX_HEADER_BYTES = 32 * 1024
 
 
 class HeadLimit:
@@ -29,9 +29,9 @@ class HeadLimit:
 
 
 def _excess(scope: Scope) -> DomainError | None:
-    if len(scope["path"]) + len(scope["query_string"]) > MOST_TARGET_BYTES:
+    if len(scope["path"]) + len(scope["query_string"]) > MAX_TARGET_BYTES:
         return UriTooLong()
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES:
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
         return HeadersTooLarge()
     hosts = [name for name, _ in scope["headers"]].count(b"host")
     if hosts > 1 or (hosts == 0 and scope["http_version"] != "1.0"):  # RFC 9112, 3.2

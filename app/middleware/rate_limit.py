@@ -19,7 +19,7 @@ from app.observability import request_context
 
 WINDOW_SECONDS = 60
 # A window takes some 400 bytes with its caller, so all take at most 8 MB.
-MOST_CALLERS = 20_000
+MAX_CALLERS = 20_000
 # Concurrent requests of one caller, per worker: an HTTP/2 connection has up to 100 streams. A request counts until its
 # answer is sent, so that a caller that does not read its answers holds a bounded part of memory and of MAX_IN_FLIGHT.
 MAX_IN_HAND = 100
@@ -69,7 +69,7 @@ class RateLimit:
     Requests without a good token do not wait for each other: many people may share an address, and a slow one of them
     must not block the others.
 
-    The windows of `MOST_CALLERS` are kept; with more, those that began first are forgotten.
+    The windows of `MAX_CALLERS` are kept; with more, those that began first are forgotten.
     """
 
     def __init__(self, app: ASGIApp, *, per_minute: int, user_of: Callable[[Scope], int | None]) -> None:
@@ -151,7 +151,7 @@ class RateLimit:
         window = self.windows.get(caller)
         if window is None or window.ends_at <= now:
             self.windows.pop(caller, None)
-            if len(self.windows) >= MOST_CALLERS:
+            if len(self.windows) >= MAX_CALLERS:
                 self.windows.popitem(last=False)
             window = self.windows[caller] = _Window(now + WINDOW_SECONDS, self.per_minute)
         return window

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, event
 
 from app.observability import request_context
 
-MOST_CHARACTERS = 200
+MAX_CHARACTERS = 200
 _SAFE_IN_A_COMMENT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -26,8 +26,8 @@ class Statement:
     seconds: float | None = None
 
     def __str__(self) -> str:
-        text = " ".join(self.text[: 2 * MOST_CHARACTERS].split())
-        shown = text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
+        text = " ".join(self.text[: 2 * MAX_CHARACTERS].split())
+        shown = text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}…"
         return f"{'failed' if self.seconds is None else f'{self.seconds * 1000:.1f}ms'} {shown}"
 
 

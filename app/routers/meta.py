@@ -17,7 +17,7 @@ from app.middleware.problem_details import responses
 from app.observability import metrics
 
 # A load balancer gets its answer within three seconds, also from a server whose database is frozen.
-LONGEST_WAIT_FOR_DATABASE_SECONDS = 2.5
+MAX_WAIT_FOR_DATABASE_SECONDS = 2.5
 
 router = APIRouter(tags=["meta"])
 
@@ -64,7 +64,7 @@ async def get_readyz(request: Request) -> Health:
     if getattr(request.app.state, "is_stopping", False):
         raise NotReady("the server is stopping")
     try:
-        async with asyncio.timeout(LONGEST_WAIT_FOR_DATABASE_SECONDS):
+        async with asyncio.timeout(MAX_WAIT_FOR_DATABASE_SECONDS):
             health = await batch_queues.health_checks().submit(None)
     except TimeoutError:
         raise Unavailable from None

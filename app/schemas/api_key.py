@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from app.schemas.types import Name, Scope, Time
 
 # The driver reads no time that is past the year 9999 in the time zone of the database.
-LONGEST_LIFE = timedelta(days=36_525)
+MAX_LIFETIME = timedelta(days=36_525)
 
 
 def _ordered(scopes: list[Scope]) -> list[Scope]:
@@ -20,7 +20,7 @@ def _ordered(scopes: list[Scope]) -> list[Scope]:
 
 def _ahead(time: datetime) -> datetime:
     now = datetime.now(UTC)
-    if not now < time < now + LONGEST_LIFE:
+    if not now < time < now + MAX_LIFETIME:
         raise PydanticCustomError("datetime_range", "the time should be in the future, within 100 years")
     return time
 

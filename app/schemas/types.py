@@ -16,7 +16,7 @@ from app.config import get_settings
 from app.security import passwords
 from app.security.email_addresses import is_placeholder_email, noreply_domain
 
-MOST_PASSWORD_CODE_POINTS = 128
+MAX_PASSWORD_CODE_POINTS = 128
 MAX_PAGE_SIZE = 100
 MAX_SKIP = 10_000
 # A cursor repeats the search, and has to fit into a `Link` of 2 KB.
@@ -177,7 +177,7 @@ Password = Annotated[
     str,
     Field(
         min_length=get_settings().password_min_length,
-        max_length=MOST_PASSWORD_CODE_POINTS,
+        max_length=MAX_PASSWORD_CODE_POINTS,
         description="A password. A server may refuse the most common ones.",
         examples=["correct horse battery"],
         json_schema_extra={"format": "password"},

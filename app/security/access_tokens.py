@@ -21,8 +21,8 @@ from app.models.session import LAST_SESSIONLESS_USER_ID, adopted_session_id
 
 ALGORITHM = "HS256"
 # Of each kind, and only tokens that we signed, which take some 1 KB with what they say: at most 20 MB.
-MOST_REMEMBERED = 10_000
-MOST_CHARACTERS = 2_000  # Ours have about 300.
+MAX_REMEMBERED = 10_000
+MAX_CHARACTERS = 2_000  # Ours have about 300.
 # How far the clocks of two servers may differ: a token that was issued later than that is refused.
 MAX_SKEW_SECONDS = 60
 
@@ -88,7 +88,7 @@ def verify(token: str, kind: Kind = "access") -> AccessToken:
     if verified is None:
         verified = _decode(token, kind)
         remembered[token] = verified
-        if len(remembered) > MOST_REMEMBERED:
+        if len(remembered) > MAX_REMEMBERED:
             remembered.popitem(last=False)
     now = time.time()
     if verified.expires_at <= now or verified.issued_at > now + MAX_SKEW_SECONDS:
@@ -98,7 +98,7 @@ def verify(token: str, kind: Kind = "access") -> AccessToken:
 
 
 def _decode(token: str, kind: Kind) -> AccessToken:
-    if len(token) > MOST_CHARACTERS or not _is_canonical(token.rpartition(".")[2]):
+    if len(token) > MAX_CHARACTERS or not _is_canonical(token.rpartition(".")[2]):
         raise NotAuthenticated
     try:
         keys = _keys(jwt.get_unverified_header(token))

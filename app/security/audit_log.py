@@ -25,9 +25,9 @@ from app.observability import metrics, request_context
 
 logger = logging.getLogger("app.audit")
 
-MOST_CHARACTERS = 300
+MAX_CHARACTERS = 300
 # Rows that wait to be written apart from their requests; past it, the log alone has the event.
-MOST_WAITING = 1000
+MAX_WAITING = 1000
 
 Detail = str | int | None
 
@@ -74,7 +74,7 @@ def record_apart(event: Event, user_id: int | None, **details: Detail) -> None:
 @lru_cache
 def _waiting() -> Queue[Callable[[], None]]:
     """What the thread has to write; a daemon, so that a database that does not answer holds up no end."""
-    waiting: Queue[Callable[[], None]] = Queue(MOST_WAITING)
+    waiting: Queue[Callable[[], None]] = Queue(MAX_WAITING)
     Thread(target=_write_all, args=(waiting,), name="audit", daemon=True).start()
     return waiting
 
@@ -123,7 +123,7 @@ def _plain(value: Detail) -> Detail:
     """What PostgreSQL can keep, of a bounded length."""
     if not isinstance(value, str):
         return value
-    return value.replace("\0", "")[:MOST_CHARACTERS].encode(errors="replace").decode()
+    return value.replace("\0", "")[:MAX_CHARACTERS].encode(errors="replace").decode()
 
 
 def _say(event: Event, line: str) -> None:

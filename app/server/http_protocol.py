@@ -21,7 +21,7 @@ from app.middleware.problem_details import problem_response
 from app.middleware.security_headers import HEADERS
 
 # Twice what `HeadLimit` lets pass, so that whoever is a little above it gets that answer, with all its headers.
-MOST_UNFINISHED_BYTES = 64 * 1024
+MAX_UNFINISHED_BYTES = 64 * 1024
 
 # Paths whose route upgrades the connection (WebSocket). Everywhere else `Upgrade` is ignored, as RFC 9110 allows.
 UPGRADING_PATHS: frozenset[bytes] = frozenset()
@@ -286,7 +286,7 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse_unparsed()
         else:
-            if self.unfinished_bytes > MOST_UNFINISHED_BYTES and not self.transport.is_closing():
+            if self.unfinished_bytes > MAX_UNFINISHED_BYTES and not self.transport.is_closing():
                 self._refuse(431, "headers_too_large", "The request's headers are too large")
 
     def _after_upgrade(self, data: memoryview) -> None:

@@ -15,9 +15,9 @@ from app.security import attempt_limits, audit_log, passwords
 from app.security.email_addresses import canonical_email, is_placeholder_email
 from app.security.refresh_tokens import RefreshToken
 
-MOST_USER_AGENT_CHARACTERS = 300
+MAX_USER_AGENT_CHARACTERS = 300
 # How often a password is looked at again because its hash was replaced while it was being verified.
-MOST_LOOKS = 3
+MAX_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def sign_in(name: str, password: str, device: Device, second_factor: SecondFacto
     with transaction() as db:
         named = _find(db, name)
     guess = attempt_limits.spend_sign_in(canonical_email(name), named.id if named else None)
-    for _ in range(MOST_LOOKS):
+    for _ in range(MAX_ATTEMPTS):
         user, better_hash = _recognise(name, password)
         try:
             use_second_factor = second_factor(user.id)
@@ -119,7 +119,7 @@ def _open(db: Session, user: models.User, device: Device, *, refreshes: bool) ->
         user_id=user.id,
         expires_at=func.now() + min(settings.session_lifetime, settings.session_idle_limit),
         ends_at=func.now() + settings.session_lifetime,
-        user_agent=device.user_agent and device.user_agent.replace("\0", "")[:MOST_USER_AGENT_CHARACTERS],
+        user_agent=device.user_agent and device.user_agent.replace("\0", "")[:MAX_USER_AGENT_CHARACTERS],
         address=device.address,
         refresh_family=refresh_token and refresh_token.family_hash,
         refresh_hash=refresh_token and refresh_token.hash,

@@ -197,7 +197,7 @@ def test_rows_that_somebody_has_locked_are_left_without_waiting(
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch, database: Engine) -> None:  # noqa: ARG001
-    monkeypatch.setattr(last_seen, "MOST_SEEN_REMEMBERED", 5)
+    monkeypatch.setattr(last_seen, "MAX_SEEN_REMEMBERED", 5)
     last_seen._told.clear()
 
     async def be_seen() -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from app.cli import doctor
 from app.config import Settings, get_settings
-from app.database.engines import get_engine, get_lane_engine, get_limits_engine, most_connections
+from app.database.engines import get_engine, get_lane_engine, get_limits_engine, max_connections
 from app.models import Base
 from app.security import passwords
 from tests.cli.test_commands import app
@@ -188,7 +188,7 @@ def test_more_connections_than_there_are_is_a_failure_but_for_a_pooler_to_mend(o
 def test_every_pool_of_a_worker_is_counted_and_the_connection_of_its_heartbeat() -> None:
     pools = [engine().pool for engine in (get_engine, get_lane_engine, get_limits_engine)]
 
-    assert most_connections(get_settings()) == sum(pool.size() for pool in pools) + 1  # type: ignore[attr-defined]
+    assert max_connections(get_settings()) == sum(pool.size() for pool in pools) + 1  # type: ignore[attr-defined]
 
 
 def test_clocks_that_differ_are_found(own: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

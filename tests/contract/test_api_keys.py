@@ -486,7 +486,7 @@ def test_a_key_goes_before_a_cookie_and_needs_no_page_of_this_origin(
 def test_few_keys_are_remembered_and_a_forgotten_one_works(
     client: TestClient, make_key: MakeKey, person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authentication, "MOST_REMEMBERED", 2)
+    monkeypatch.setattr(authentication, "MAX_REMEMBERED", 2)
     authentication._remembered.clear()
     keys = [make_key(person) for _ in range(4)]
 

@@ -307,7 +307,7 @@ def test_admin_changes_the_addresses_of_others_without_that_limit(
 def test_where_tries_cannot_be_counted_nobody_signs_in_and_everybody_reads(
     client: TestClient, person: Person, database: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.database.sessions.LONGEST_WAIT_TO_COUNT_SECONDS", 0.2)
+    monkeypatch.setattr("app.database.sessions.MAX_WAIT_TO_COUNT_SECONDS", 0.2)
     client.event_hooks["response"], hooks = [], client.event_hooks["response"]
     try:
         with database.connect() as other:

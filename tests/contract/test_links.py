@@ -19,7 +19,7 @@ from tests.fixtures import Person, linked, located
 MakePost = Callable[..., int]
 WORDS = "字" * 333
 # As long as a search may be, in bytes of a cursor.
-LONGEST_SEARCHES = {
+MAX_SEARCHES = {
     "Chinese": WORDS,
     "Latin": "é" * 500,
     "quotes": '"' * 500,
@@ -30,8 +30,8 @@ LONGEST_SEARCHES = {
 
 @pytest.fixture
 def posts(make_post: MakePost, person: Person) -> list[int]:
-    """Seven posts, the oldest first, which every search of `LONGEST_SEARCHES` with words finds."""
-    text = " ".join(["needle", *LONGEST_SEARCHES.values()]).replace("\x01", " ")
+    """Seven posts, the oldest first, which every search of `MAX_SEARCHES` with words finds."""
+    text = " ".join(["needle", *MAX_SEARCHES.values()]).replace("\x01", " ")
     return [make_post(person, content=text) for _ in range(7)]
 
 
@@ -41,13 +41,13 @@ def cursor_of(response: httpx2.Response, relation: str = "next") -> str:
     return parse_qs(link.partition("?")[2])["cursor"][0]
 
 
-@pytest.mark.parametrize("name", LONGEST_SEARCHES)
+@pytest.mark.parametrize("name", MAX_SEARCHES)
 @pytest.mark.parametrize("sort", ["new", "old", "top", "hot"])
 def test_a_link_stays_below_2_kb_whatever_was_searched_for(
     client: TestClient, person: Person, posts: list[int], sort: str, name: str
 ) -> None:
     parameters: dict[str, str | int] = {
-        "search": LONGEST_SEARCHES[name], "sort": sort, "limit": 100, "owner_id": person.id, "published": True,
+        "search": MAX_SEARCHES[name], "sort": sort, "limit": 100, "owner_id": person.id, "published": True,
         "created_after": "2000-01-01T00:00:00.123456+05:00", "created_before": "2100-01-01T00:00:00.123456+05:00",
     }  # fmt: skip
     whole = client.get("/posts", params=parameters, headers=person.headers)

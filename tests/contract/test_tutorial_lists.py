@@ -64,8 +64,8 @@ def test_search_finds_parts_of_words_among_many_posts_that_have_them(
     make_post: Callable[..., int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Past `MOST_FEW` the list is walked."""
-    monkeypatch.setattr(search, "MOST_FEW", 3)
+    """Past `MAX_MATCHES` the list is walked."""
+    monkeypatch.setattr(search, "MAX_MATCHES", 3)
     ids = [make_post(person, title=title, content="x") for title in ["skyscraper", "scrap"] * 4]
     make_post(person, title="other", content="x")
 

@@ -20,7 +20,7 @@ from tests.fixtures import free_port
 
 pytestmark = pytest.mark.usefixtures("database")
 
-LONGEST_SECONDS = 10
+MAX_SECONDS = 10
 GATE = 7236  # An advisory lock: whoever holds it holds up every `Recorder`.
 
 Result = TypeVar("Result")
@@ -29,7 +29,7 @@ Connect = Callable[[], AbstractContextManager[Connection]]
 
 def finish(coroutine: Coroutine[Any, Any, Result]) -> Result:
     """Run it in an event loop of its own, where no lifespan ran; no test waits for ever."""
-    return asyncio.run(asyncio.wait_for(coroutine, LONGEST_SECONDS))
+    return asyncio.run(asyncio.wait_for(coroutine, MAX_SECONDS))
 
 
 def start(coroutine: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
@@ -37,7 +37,7 @@ def start(coroutine: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
 
 
 async def happens(event: threading.Event) -> None:
-    assert await asyncio.to_thread(event.wait, LONGEST_SECONDS)
+    assert await asyncio.to_thread(event.wait, MAX_SECONDS)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -109,7 +109,7 @@ def test_lonely_request_starts_at_once() -> None:
         lane = batcher(run)
         for number in range(5):
             assert await lane.submit(number) == ("answer", number)
-        fastest = LONGEST_SECONDS * 1.0
+        fastest = MAX_SECONDS * 1.0
         for number in range(30):
             began = time.perf_counter()
             await lane.submit(number)
@@ -364,7 +364,7 @@ def test_deadlock_is_retried(connection: Connection, database: Engine) -> None:
             lane_connection.execute(lock, {"n": 1})
             if attempts == 1:
                 first_is_locked.set()
-                assert other_waits.wait(LONGEST_SECONDS)
+                assert other_waits.wait(MAX_SECONDS)
             lane_connection.execute(lock, {"n": 2})
         except DBAPIError as error:
             codes.append(getattr(error.orig, "pgcode", ""))
@@ -372,7 +372,7 @@ def test_deadlock_is_retried(connection: Connection, database: Engine) -> None:
         return ["locked" for _ in items]
 
     def lock_the_other_way_round() -> None:
-        assert first_is_locked.wait(LONGEST_SECONDS)
+        assert first_is_locked.wait(MAX_SECONDS)
         with database.begin() as other:
             other.execute(text("SET LOCAL deadlock_timeout = '10s'"))
             other.execute(lock, {"n": 2})
@@ -477,7 +477,7 @@ def test_success_is_answered_after_the_commit(connection: Connection) -> None:
         with writing() as lane_connection:
             yield lane_connection
             before_commit.set()
-            assert may_commit.wait(LONGEST_SECONDS)
+            assert may_commit.wait(MAX_SECONDS)
 
     async def scenario() -> None:
         answer = start(batcher(keep, slow_to_commit).submit(1))

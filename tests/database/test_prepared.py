@@ -11,7 +11,7 @@ from sqlalchemy.pool import NullPool
 from app.config import get_settings
 from app.database import prepared
 from app.database.engines import get_lane_engine
-from app.database.prepared import MAY_PREPARE, MOST_PER_CONNECTION, Statement
+from app.database.prepared import MAX_PER_CONNECTION, MAY_PREPARE, Statement
 from tests.fixtures import counted_queries
 
 
@@ -109,9 +109,9 @@ def test_first_execution_that_fails_leaves_the_statement_usable(lane: Connection
 
 
 def test_a_connection_holds_a_bounded_number_of_plans(lane: Connection) -> None:
-    for number in range(MOST_PER_CONNECTION + 10):
+    for number in range(MAX_PER_CONNECTION + 10):
         assert double(f"-- {number}").execute(lane, {"n": number}).scalar_one() == 2 * number
-    assert len(names(lane)) == MOST_PER_CONNECTION
+    assert len(names(lane)) == MAX_PER_CONNECTION
 
 
 def test_percent_signs_of_the_text_stay(lane: Connection) -> None:

@@ -34,8 +34,8 @@ from tests.fixtures import Server, free_port
 from tests.hostile.raw import parse
 
 PASSWORD = "correct horse battery"
-MOST_BODY_BYTES = Settings.model_fields["max_body_bytes"].default
-MOST_CONNECTIONS = 100
+MAX_BODY_BYTES = Settings.model_fields["max_body_bytes"].default
+MAX_CONNECTIONS = 100
 StartProxy = Callable[..., Proxy]
 
 
@@ -84,10 +84,10 @@ def test_limits_are_those_of_the_api() -> None:
     nginx = (DEPLOY / "nginx" / "nginx.conf").read_text()
     haproxy = (DEPLOY / "haproxy" / "haproxy.cfg").read_text()
 
-    assert re.findall(r"client_max_body_size (\d+);", nginx) == [str(MOST_BODY_BYTES)]
-    assert re.findall(r"req\.body_size gt (\d+)", haproxy) == [str(MOST_BODY_BYTES)]
-    assert re.findall(r"limit_conn addresses (\d+);", nginx) == [str(MOST_CONNECTIONS)]
-    assert re.findall(r"sc_conn_cur\(0\) gt (\d+)", haproxy) == [str(MOST_CONNECTIONS)]
+    assert re.findall(r"client_max_body_size (\d+);", nginx) == [str(MAX_BODY_BYTES)]
+    assert re.findall(r"req\.body_size gt (\d+)", haproxy) == [str(MAX_BODY_BYTES)]
+    assert re.findall(r"limit_conn addresses (\d+);", nginx) == [str(MAX_CONNECTIONS)]
+    assert re.findall(r"sc_conn_cur\(0\) gt (\d+)", haproxy) == [str(MAX_CONNECTIONS)]
 
 
 def test_the_api_is_used_through_the_proxy_and_its_headers_are_left_alone(proxy: Proxy, server: Server) -> None:
@@ -203,7 +203,7 @@ def test_a_request_has_one_id_in_both_logs(proxy: Proxy, server: Server, given: 
 @pytest.mark.parametrize("accept", ["application/json", "application/problem+json"])
 @pytest.mark.parametrize("way", ["with Content-Length", "in chunks"])
 def test_a_body_past_the_limit_is_refused_in_the_apis_shape(proxy: Proxy, way: str, accept: str) -> None:
-    body = b"[" + b" " * MOST_BODY_BYTES + b"]"
+    body = b"[" + b" " * MAX_BODY_BYTES + b"]"
     content = body if way == "with Content-Length" else iter([body[:500_000], body[500_000:]])
     headers = {"Content-Type": "application/json", "Accept": accept}
     with proxy.client() as client:
@@ -254,11 +254,11 @@ def test_an_endless_body_of_any_method_is_refused_without_filling_the_server(pro
 
 
 def test_a_body_at_the_limit_passes(proxy: Proxy) -> None:
-    body = b'{"email": "' + b" " * (MOST_BODY_BYTES - 13) + b'"}'
+    body = b'{"email": "' + b" " * (MAX_BODY_BYTES - 13) + b'"}'
     with proxy.client() as client:
         answer = client.put("/posts/1", content=body, headers={"Content-Type": "application/json"})
 
-    assert len(body) == MOST_BODY_BYTES
+    assert len(body) == MAX_BODY_BYTES
     assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
 
 
@@ -306,7 +306,7 @@ def test_what_is_not_http_is_refused_and_by_nginx_as_json(proxy: Proxy) -> None:
 def test_one_address_has_so_many_connections_and_others_are_served_meanwhile(proxy: Proxy) -> None:
     head = b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
     with ExitStack() as stack:
-        for _ in range(MOST_CONNECTIONS):
+        for _ in range(MAX_CONNECTIONS):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port)))
             if proxy.name == "haproxy":  # It counts connections before their handshake, which may take long for 100.
                 continue

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 ANALYZE = shutil.which("systemd-analyze")
 # Of 10 for whoever may do anything; systemd calls what is below 2 fine.
-MOST_EXPOSURE = 1.5
+MAX_EXPOSURE = 1.5
 
 needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not installed")
 
@@ -45,7 +45,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
 @needs_systemd
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
 def test_a_unit_may_do_little(path: Path) -> None:
-    found = analyze("security", "--offline=true", f"--threshold={MOST_EXPOSURE * 10:.0f}", path)
+    found = analyze("security", "--offline=true", f"--threshold={MAX_EXPOSURE * 10:.0f}", path)
 
     assert found.returncode == 0, found.stdout + found.stderr
     assert "Overall exposure level" in found.stdout
@@ -56,7 +56,7 @@ def test_the_threshold_is_one(tmp_path: Path) -> None:
     (tmp_path / "open.service").write_text("[Service]\nExecStart=/bin/true\n")
 
     assert analyze(
-        "security", "--offline=true", f"--threshold={MOST_EXPOSURE * 10:.0f}", tmp_path / "open.service"
+        "security", "--offline=true", f"--threshold={MAX_EXPOSURE * 10:.0f}", tmp_path / "open.service"
     ).returncode
 
 

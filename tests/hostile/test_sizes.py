@@ -14,7 +14,7 @@ from tests.fixtures import Person, Server
 
 PATIENCE_SECONDS = 30
 # What the two kernels keep between them, and the limits. Most of it is dropped as it comes.
-MOST_KEPT_BYTES = 10_000_000 + MAX_DRAINED_BYTES
+MAX_KEPT_BYTES = 10_000_000 + MAX_DRAINED_BYTES
 
 
 @contextmanager
@@ -87,14 +87,14 @@ def test_whatever_is_too_large_is_refused_in_the_one_shape(server: Server, perso
 )  # fmt: skip
 def test_a_head_that_never_ends_is_cut_off(server: Server, beginning: bytes, more: bytes) -> None:
     """Else a client could fill the memory with what no middleware ever sees."""
-    assert sent_until_cut_off(server, beginning, more) < MOST_KEPT_BYTES
+    assert sent_until_cut_off(server, beginning, more) < MAX_KEPT_BYTES
     assert answer(server, b"GET /livez HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")[0] == 200
 
 
 def test_trailers_that_never_end_are_cut_off(server: Server, person: Person) -> None:
     beginning = post(person, "Transfer-Encoding: chunked") + b"2\r\n{}\r\n0\r\n"
 
-    assert sent_until_cut_off(server, beginning, b"X-Trailer: x\r\n" * 1_000) < MOST_KEPT_BYTES
+    assert sent_until_cut_off(server, beginning, b"X-Trailer: x\r\n" * 1_000) < MAX_KEPT_BYTES
 
 
 def sent_until_cut_off(server: Server, beginning: bytes, more: bytes) -> int:
@@ -104,7 +104,7 @@ def sent_until_cut_off(server: Server, beginning: bytes, more: bytes) -> int:
         try:
             connection.sendall(beginning)
             time.sleep(0.2)  # So that what may be handled before the end of it is.
-            while sent < 2 * MOST_KEPT_BYTES:
+            while sent < 2 * MAX_KEPT_BYTES:
                 connection.sendall(more)
                 sent += len(more)
         except TimeoutError:

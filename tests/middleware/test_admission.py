@@ -102,7 +102,7 @@ def test_whoever_was_held_is_admitted_if_there_is_room_by_then(played: Play) -> 
 
 
 def test_no_more_are_held_than_there_is_memory_for(played: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "MOST_HELD", 1)
+    monkeypatch.setattr(admission, "MAX_HELD", 1)
 
     async def scene(site: Site) -> None:
         await asyncio.gather(site.ask(2), site.ask(3))

@@ -148,7 +148,7 @@ def test_token_that_nobody_verified_opens_no_new_window(three_a_minute: Clients,
 
 
 def test_callers_that_began_first_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limit, "MOST_CALLERS", 3)
+    monkeypatch.setattr(rate_limit, "MAX_CALLERS", 3)
     limit = RateLimit(PlainTextResponse("hello"), per_minute=1, user_of=lambda _: None)
 
     def status(address: str) -> int:

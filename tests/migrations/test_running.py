@@ -28,7 +28,7 @@ from tests.migrations.conftest import (
 from tests.races.waiting import in_background, wait_until, wait_until_blocked
 
 HEAD = revisions()[-1]
-LONGEST_WAIT_OF_READERS_SECONDS = 2
+MAX_WAIT_OF_READERS_SECONDS = 2
 INVALID = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
 
 
@@ -85,7 +85,7 @@ def test_blocked_migration_gives_up_soon_changes_nothing_and_succeeds_when_run_a
     assert blocked.returncode == 1
     assert error.splitlines()[-1].startswith("error: canceling statement due to lock timeout")
     assert "Traceback" not in error
-    assert 0.5 < waited_seconds <= LONGEST_WAIT_OF_READERS_SECONDS
+    assert 0.5 < waited_seconds <= MAX_WAIT_OF_READERS_SECONDS
     assert version(looking) == "0008"
     again = run_alembic("upgrade", "head", DATABASE_URL=address(url))
     assert again.returncode == 0, again.stderr

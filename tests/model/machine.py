@@ -27,8 +27,8 @@ WORDS = st.lists(st.sampled_from(["red", "Green", "grey", "BLUE", "moss", "mossy
     " ".join
 )
 # Few people with few posts, who meet each other's; a site that is empty or deserted has little to say.
-MOST_PEOPLE = 5
-LEAST_LEFT = 2
+MAX_PEOPLE = 5
+MIN_LEFT = 2
 SORTS = st.sampled_from(["new", "old", "top"])
 
 
@@ -83,7 +83,7 @@ class Machine(RuleBasedStateMachine):
 
     # People.
 
-    @precondition(lambda self: self.names < MOST_PEOPLE)
+    @precondition(lambda self: self.names < MAX_PEOPLE)
     @rule(target=people, is_moderator=st.sampled_from([False, False, True]))
     def sign_up(self, is_moderator: bool) -> Account:
         return self.new_account(is_moderator=is_moderator)
@@ -121,7 +121,7 @@ class Machine(RuleBasedStateMachine):
         if not taken:
             person.username = name
 
-    @precondition(lambda self: len(self.site.accounts) > LEAST_LEFT)
+    @precondition(lambda self: len(self.site.accounts) > MIN_LEFT)
     @rule(person=people)
     def delete_account(self, person: Account) -> None:
         answer = self.ask(person, "DELETE", "/users/me")
@@ -169,7 +169,7 @@ class Machine(RuleBasedStateMachine):
             assert answer.headers["ETag"] == f'"{post.version}"'
             assert without_times(answer.json()) == self.site.shown(person, post_id)["Post"]
 
-    @precondition(lambda self: len(self.site.posts) > LEAST_LEFT)
+    @precondition(lambda self: len(self.site.posts) > MIN_LEFT)
     @rule(person=people, post_id=posts, seen=st.sampled_from([None, None, "now", "before"]))
     def delete_post(self, person: Account, post_id: int, seen: str | None) -> None:
         headers, versions = self.expecting(post_id, seen)

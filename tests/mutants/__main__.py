@@ -23,8 +23,8 @@ from tests.mutants.mutant import LIST, ROOT, Mutant, function_of, load
 
 # Where the project, and its copies, are on this machine is nobody's business.
 _PLACES = re.compile(rf"{re.escape(str(ROOT))}|{re.escape(tempfile.gettempdir())}/mutant-[^/]+/project")
-LONGEST_SECONDS = 1200
-MOST_REASON_CHARACTERS = 150
+MAX_SECONDS = 1200
+MAX_REASON_CHARACTERS = 150
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def run(mutant: Mutant) -> Outcome:
             start_new_session=True,
         ) as process:  # fmt: skip
             try:
-                output, _ = process.communicate(timeout=LONGEST_SECONDS)
+                output, _ = process.communicate(timeout=MAX_SECONDS)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                output = f"no end after {LONGEST_SECONDS} s"
+                output = f"no end after {MAX_SECONDS} s"
         failures = json.loads(report.read_text()) if report.exists() else {}
     survived = [name for name in mutant.tests if function_of(name) not in failures]
     return Outcome(failures, survived, time.monotonic() - began_at, output)
@@ -75,7 +75,7 @@ def run(mutant: Mutant) -> Outcome:
 def reason(words: str) -> str:
     """Return the beginning of the message in one line."""
     line = " ".join(_PLACES.sub(".", words).split()).partition(" + where ")[0]
-    return line if len(line) <= MOST_REASON_CHARACTERS else line[: MOST_REASON_CHARACTERS - 1] + "…"
+    return line if len(line) <= MAX_REASON_CHARACTERS else line[: MAX_REASON_CHARACTERS - 1] + "…"
 
 
 def say(*lines: str) -> None:

@@ -13,7 +13,7 @@ from typer.main import get_group
 from app.cli.commands import cli
 from app.config import MINIMUM_SECRET_BYTES, TUTORIAL_DEFAULTS, Settings
 from app.schemas.post import PageParameters, PostIn
-from app.schemas.types import MAX_PAGE_SIZE, MOST_PASSWORD_CODE_POINTS
+from app.schemas.types import MAX_PAGE_SIZE, MAX_PASSWORD_CODE_POINTS
 from tests.conftest import ROOT
 from tests.fixtures import Server
 
@@ -109,7 +109,7 @@ def test_table_of_differences_has_the_bounds_of_the_code() -> None:
     title, content = (f"{fields[name]['minLength']}–{fields[name]['maxLength']:_}" for name in ("title", "content"))
 
     for bounds in (
-        f"a password has {Settings.model_fields['password_min_length'].default}–{MOST_PASSWORD_CODE_POINTS} characters",
+        f"a password has {Settings.model_fields['password_min_length'].default}–{MAX_PASSWORD_CODE_POINTS} characters",
         f"`limit` above {MAX_PAGE_SIZE} counts as {MAX_PAGE_SIZE}",
         f"`skip` above {skip['maximum']:_} is 422".replace("_", " "),
         f"a title has {title} characters and a content {content}".replace("_", " "),

@@ -195,7 +195,7 @@ def test_somebody_signed_in_before_the_key_changed_stays_signed_in(
 
 
 def test_the_memory_of_verified_tokens_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access_tokens, "MOST_REMEMBERED", 5)
+    monkeypatch.setattr(access_tokens, "MAX_REMEMBERED", 5)
     _forget()
 
     assert all(is_accepted(access_tokens.issue(7, number, LIFETIME)) for number in range(1, 20))

@@ -90,7 +90,7 @@ def test_of_forty_at_once_exactly_so_many_are_allowed(connection: Connection) ->
 def test_of_two_who_want_the_last_try_in_the_same_moment_one_gets_it(
     database: Engine, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.database.sessions.LONGEST_WAIT_TO_COUNT_SECONDS", 30)
+    monkeypatch.setattr("app.database.sessions.MAX_WAIT_TO_COUNT_SECONDS", 30)
     for _ in range(2):
         attempt_limits.spend(THREE_A_MINUTE, "ada")
 
@@ -225,7 +225,7 @@ BREAKING: dict[str, Callable[[Connection], object]] = {
 def test_what_cannot_be_counted_is_unavailable_and_success_does_not_fail_for_it(
     database: Engine, monkeypatch: pytest.MonkeyPatch, breaking: str
 ) -> None:
-    monkeypatch.setattr("app.database.sessions.LONGEST_WAIT_TO_COUNT_SECONDS", 0.2)
+    monkeypatch.setattr("app.database.sessions.MAX_WAIT_TO_COUNT_SECONDS", 0.2)
     with at("192.0.2.1"):
         made = attempt_limits.spend_sign_in("ada@example.com")
     with database.connect() as other:

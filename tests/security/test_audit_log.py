@@ -139,7 +139,7 @@ def test_an_event_told_apart_is_there_although_its_request_failed(
 def test_events_told_apart_are_bounded_and_never_fail_their_request(
     connection: Connection, person: Person, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_log, "MOST_WAITING", 3)
+    monkeypatch.setattr(audit_log, "MAX_WAITING", 3)
     audit_log._waiting.cache_clear()
     with connection.engine.begin() as locking:
         locking.execute(text("LOCK TABLE security_events IN ACCESS EXCLUSIVE MODE"))

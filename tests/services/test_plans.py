@@ -24,7 +24,7 @@ from tests.services.walking import make_posts, read, rows
 
 LISTS: tuple[Order, ...] = ("new", "old", "top", "hot", "voted")
 HOT_TABLES = {"posts", "votes", "post_stats", "users", "sessions"}
-MOST_GROWTH = 1.2
+MAX_GROWTH = 1.2
 
 
 @dataclass
@@ -249,7 +249,7 @@ def test_ten_times_the_posts_and_votes_cost_no_more_buffers(site: Site) -> None:
         before, after = (sum(plan.buffer_count for plan in some) for some in (plans, large[name]))
         print(f"{name:22} {before:6} {after:6} {after / before:5.2f}")  # noqa: T201 - shown with -s.
         # Where more than that, then for no other reason than that the indexes are one level deeper.
-        if after > MOST_GROWTH * before and after - before > sum(plan.index_lookup_count for plan in large[name]):
+        if after > MAX_GROWTH * before and after - before > sum(plan.index_lookup_count for plan in large[name]):
             grown[name] = (before, after, shown(large[name]))
     assert not grown
 
@@ -264,9 +264,9 @@ def test_a_search_touches_few_posts_however_rare_or_common_its_words_are(site: S
         "nowhere": 0,
         "rare1111": 20,  # With what it may still become: rare11110 to rare11119, and rare1111.
         "rare111": 200,
-        "word": search.MOST_FEW + 1,
-        "comm": search.MOST_FEW + 1,
-        "-rare11111": search.MOST_FEW + 1,
+        "word": search.MAX_MATCHES + 1,
+        "comm": search.MAX_MATCHES + 1,
+        "-rare11111": search.MAX_MATCHES + 1,
     }
     touched = {}
     for words, most in most_posts.items():

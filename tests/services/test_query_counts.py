@@ -16,7 +16,7 @@ from tests.services.walking import make_posts
 
 # With who is calling, and what they voted for.
 PAGE = 1
-LONGEST_SECONDS = 10
+MAX_SECONDS = 10
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def at_once(database: Engine, *asked: Callable[[], Awaitable[object]]) -> list[s
     """The statements that these cost together, where all wait in the same moment."""
 
     async def ask() -> None:
-        await asyncio.wait_for(asyncio.gather(*(ask() for ask in asked)), LONGEST_SECONDS)
+        await asyncio.wait_for(asyncio.gather(*(ask() for ask in asked)), MAX_SECONDS)
 
     with counted_queries(database) as statements:
         asyncio.run(ask())

@@ -202,10 +202,10 @@ def test_search_for_parts_of_words_that_many_titles_have_can_be_walked(
 ) -> None:
     connection.execute(
         text("INSERT INTO posts (title, content, owner_id) SELECT 'skyscrapers', n, :id FROM generate_series(1, :n) n"),
-        {"id": person.id, "n": search.MOST_FEW + 50},
+        {"id": person.id, "n": search.MAX_MATCHES + 50},
     )
     for sort in ("new", "top"):
-        query: dict[str, str | int] = {"search": "scrap", "limit": 100, "sort": sort, "skip": search.MOST_FEW}
+        query: dict[str, str | int] = {"search": "scrap", "limit": 100, "sort": sort, "skip": search.MAX_MATCHES}
         answer = client.get("/posts", params=query, headers=person.headers)
         assert (answer.status_code, len(answer.json())) == (200, 50)
 
