@@ -103,8 +103,8 @@ def _command(name: str, port: int, workers: int) -> list[str]:
 
 
 def _wait_until_ready(name: str, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    give_up_at = time.monotonic() + READY_WITHIN_SECONDS
-    while time.monotonic() < give_up_at and process.poll() is None:
+    deadline = time.monotonic() + READY_WITHIN_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
         with suppress(OSError, http.client.HTTPException):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
             connection.request("GET", "/readyz")

@@ -133,9 +133,9 @@ def _logins(server: Server | None, dataset: Dataset, seconds: float, problems: l
 
 def _wait_until_idle(server: Server, dataset: Dataset) -> None:
     """What was asked for goes on after its client has left: votes are cast and passwords hashed until nobody works."""
-    give_up_at = time.monotonic() + IDLE_WITHIN_SECONDS
+    deadline = time.monotonic() + IDLE_WITHIN_SECONDS
     quiet = 0
-    while quiet < 2 and time.monotonic() < give_up_at:
+    while quiet < 2 and time.monotonic() < deadline:
         before = load.spent(server.processes)
         time.sleep(0.1)
         ((working,),) = dataset.rows(

@@ -260,8 +260,8 @@ def _server(folder: Path, environment: dict[str, str], root: Path = ROOT) -> Ite
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    give_up_at = time.monotonic() + READY_WITHIN_SECONDS
-    while time.monotonic() < give_up_at:
+    deadline = time.monotonic() + READY_WITHIN_SECONDS
+    while time.monotonic() < deadline:
         if process.poll() is not None:
             break
         try:

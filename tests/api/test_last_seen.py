@@ -218,7 +218,7 @@ def test_that_it_could_not_be_told_is_nobodys_failure(
 
     assert client.get("/posts", headers=unseen).status_code == 200
 
-    give_up_at = time.monotonic() + 10
+    deadline = time.monotonic() + 10
     while "the database not told" not in caplog.text:
-        assert time.monotonic() < give_up_at
+        assert time.monotonic() < deadline
         time.sleep(0.02)

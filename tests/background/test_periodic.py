@@ -19,13 +19,13 @@ from tests.races.waiting import in_background, wait_until, wait_until_blocked
 
 HOUR = timedelta(hours=1)
 SOON = timedelta(milliseconds=20)
-PATIENCE_SECONDS = 20
+TIMEOUT_SECONDS = 20
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
-        assert time.monotonic() < give_up_at, "it never came"
+        assert time.monotonic() < deadline, "it never came"
         time.sleep(0.01)
 
 
@@ -102,7 +102,7 @@ def test_stopping_does_not_wait_for_the_next_run_and_tells_the_present_one() -> 
     with periodic.running(
         periodic.Task("running", run, SOON), periodic.Task("sleeping", run, timedelta(days=1), is_shared=False)
     ):
-        assert started.wait(PATIENCE_SECONDS)
+        assert started.wait(TIMEOUT_SECONDS)
         stopped_at = time.monotonic()
 
     assert told.is_set()
@@ -115,13 +115,13 @@ def test_run_that_does_not_listen_holds_nobody_up() -> None:
 
     def run(_: periodic.IsStopping) -> None:
         started.set()
-        release.wait(PATIENCE_SECONDS)
+        release.wait(TIMEOUT_SECONDS)
 
     with periodic.running(periodic.Task("deaf", run, SOON, is_shared=False)):
-        assert started.wait(PATIENCE_SECONDS)
+        assert started.wait(TIMEOUT_SECONDS)
         stopped_at = time.monotonic()
     try:
-        assert time.monotonic() - stopped_at < periodic.PATIENCE.total_seconds() + 1
+        assert time.monotonic() - stopped_at < periodic.STOP_TIMEOUT.total_seconds() + 1
     finally:
         release.set()
 
@@ -145,5 +145,5 @@ def test_servers_remove_what_has_expired_and_end_at_once(
         assert httpx2.get(f"{server.url}/livez").status_code == 200
         stopped_at = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=PATIENCE_SECONDS) == 0
+        assert server.process.wait(timeout=TIMEOUT_SECONDS) == 0
         assert time.monotonic() - stopped_at < 5

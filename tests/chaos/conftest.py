@@ -22,7 +22,7 @@ from app.dev import postgres as local_postgres
 from app.security import access_tokens
 from tests.fixtures import Person, Server, _server, free_port
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 
 class Postgres:
@@ -149,8 +149,8 @@ def start(postgres: Postgres, tmp_path: Path) -> Iterator[Callable[..., Server]]
 
 def wait_until_it_takes_connections(postgres: Postgres) -> float:
     """The moment when it did."""
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < give_up_at:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
         try:
             psycopg2.connect(postgres.url.set(drivername="postgresql").render_as_string(hide_password=False)).close()
         except psycopg2.OperationalError:

@@ -18,7 +18,7 @@ from tests.fixtures import Person, Server
 from tests.races.conftest import Call, Crowd, deadlocks, statuses
 from tests.races.waiting import wait_until
 
-PATIENCE_SECONDS = 20
+TIMEOUT_SECONDS = 20
 OURS = "datname = current_database()"
 
 
@@ -58,11 +58,11 @@ class Conflict:
 def is_somebody_blocked(looking: Connection, opponent: Connection, is_over: Callable[[], bool]) -> bool:
     blocker = opponent.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
     waiting = text("SELECT count(*) > 0 FROM pg_stat_activity WHERE :blocker = ANY (pg_blocking_pids(pid))")
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not is_over():
         if looking.scalar(waiting, {"blocker": blocker}):
             return True
-        assert time.monotonic() < give_up_at, "nobody came, and nobody was answered"
+        assert time.monotonic() < deadline, "nobody came, and nobody was answered"
         time.sleep(0.005)
     return False
 

@@ -18,7 +18,7 @@ from tests.fixtures import Person, Server
 
 Start = Callable[..., Server]
 SETTLING_SECONDS = 5
-PATIENCE_SECONDS = 500
+TIMEOUT_SECONDS = 500
 SERVERS = {"WORKERS": "2", "GC_INTERVAL_MINUTES": "60"}
 VOTES_OF_ACCOUNT, VOTES_OF_POST, KEYS = 250_000, 1_000_000, 600_000
 
@@ -82,9 +82,9 @@ def seconds_to_delete(server: Server, caller: Person, method: str, path: str, bo
 
 
 def wait_until_finished(connection: Connection) -> None:
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while connection.scalar(text("SELECT EXISTS (SELECT FROM deletions)")):
-        assert time.monotonic() < give_up_at
+        assert time.monotonic() < deadline
         time.sleep(0.1)
 
 

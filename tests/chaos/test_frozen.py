@@ -168,9 +168,9 @@ def test_server_that_starts_on_a_frozen_database_says_so_in_one_line_and_serves_
 ) -> None:
     with postgres.frozen():
         server = starting(DATABASE_STATEMENT_TIMEOUT_SECONDS="1")
-        give_up_at = time.monotonic() + 60
+        deadline = time.monotonic() + 60
         while "not ready" not in (said := server.log.read_text()):
-            assert time.monotonic() < give_up_at, said
+            assert time.monotonic() < deadline, said
             time.sleep(0.05)
         answer = asyncio.run(ask(server, "GET", "/users/me", token=people[0].token))
     wait_until_ready(server)
@@ -276,13 +276,13 @@ def test_every_wait_for_a_frozen_server_is_ended(guarded: Engine, postgres: Post
     assert all(watchdog.is_server_silent(error) for error in [*errors.values(), refused]), errors
     for connection in lent:
         connection.close()
-    give_up_at = time.monotonic() + 20
+    deadline = time.monotonic() + 20
     for engine in (guarded, fresh):
         while True:
             with suppress(OperationalError), engine.connect() as connection:
                 assert connection.scalar(text("SELECT 1")) == 1
                 break
-            assert time.monotonic() < give_up_at
+            assert time.monotonic() < deadline
             time.sleep(0.05)
     fresh.dispose()
 

@@ -24,7 +24,7 @@ from tests.mail_server import MailServer
 from tests.races.waiting import wait_until
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 
 def app(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -35,7 +35,7 @@ def app(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
 
@@ -60,8 +60,8 @@ class Running:
         return self._log.read_text()
 
     def wait_for(self, pattern: str) -> str:
-        give_up_at = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < give_up_at and self.process.poll() is None:
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
             if found := re.search(pattern, self.said):
                 return found[1]
             time.sleep(0.05)
@@ -70,7 +70,7 @@ class Running:
     def end(self, number: int, *, whole_group: bool = False) -> int:
         """Signal it, or, as a terminal does, its whole group; return the exit code."""
         (os.killpg if whole_group else os.kill)(self.process.pid, number)
-        return self.process.wait(timeout=PATIENCE_SECONDS)
+        return self.process.wait(timeout=TIMEOUT_SECONDS)
 
 
 Start = Callable[..., Running]
@@ -173,7 +173,7 @@ def test_several_workers_without_a_folder_for_temporary_files_are_refused_with_w
     without_a_folder = "import tempfile; tempfile.tempdir = '/nowhere'; from app.cli.commands import main; main()"
     refused = subprocess.run(
         [sys.executable, "-c", without_a_folder, "serve"], cwd=ROOT, env=os.environ | {"WORKERS": "2", "PORT": "0"},
-        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
+        capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
     )  # fmt: skip
 
     assert refused.returncode == 1
@@ -202,8 +202,8 @@ def test_killed_server_with_workers_leaves_its_port_free(start: Start) -> None:
         server = start("serve", WORKERS="2", PORT=port)
         address = server.wait_for(r"serving on (http://\S+)")
         assert server.end(signal.SIGKILL) == -signal.SIGKILL
-        give_up_at = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < give_up_at:
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while time.monotonic() < deadline:
             try:
                 httpx2.get(f"{address}/livez")
             except httpx2.TransportError:
@@ -285,9 +285,9 @@ def test_worker_does_what_a_server_leaves_to_it_and_ends_with_what_is_under_way(
     assert [mail.address for mail in mail_server.received] == [person.email]
     for n in range(200):
         outbox.post(connection, "email_changed", f"person{n}@example.com")
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while len(mail_server.received) < 2:
-        assert time.monotonic() < give_up_at
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
     assert worker.end(signal.SIGTERM) == 0

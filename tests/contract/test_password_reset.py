@@ -295,7 +295,7 @@ def test_known_and_unknown_addresses_take_the_same_time_within_five_per_cent(
     figures = f"known {known * 1000:.3f} ms, unknown {unknown * 1000:.3f} ms, {known / unknown - 1:+.1%}"
     sys.stdout.write(f"medians of {len(people)}: {figures}\n")
     assert abs(known / unknown - 1) <= 0.05
-    give_up_at = time.monotonic() + 30
+    deadline = time.monotonic() + 30
     while not mail_server.received:  # The postman may be at the next only.
-        assert time.monotonic() < give_up_at
+        assert time.monotonic() < deadline
         time.sleep(0.05)

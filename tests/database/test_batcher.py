@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from app.database.batcher import PATIENCE_SECONDS, Batcher
+from app.database.batcher import FAIL_WITH_BATCH_AFTER_SECONDS, Batcher
 from app.database.sessions import at_once, writing
 from app.errors import Overloaded
 from tests.fixtures import free_port
@@ -829,7 +829,7 @@ def test_who_waited_long_behind_a_batch_that_failed_of_itself_runs(closed_gate: 
             first = start(lane.submit("first"))
             await happens(gate.started)
             waited = start(lane.submit("waited"))
-            await asyncio.sleep(PATIENCE_SECONDS + 0.1)
+            await asyncio.sleep(FAIL_WITH_BATCH_AFTER_SECONDS + 0.1)
         assert await waited == ("answer", "waited")
         assert isinstance((await asyncio.gather(first, return_exceptions=True))[0], AssertionError)
 

@@ -29,7 +29,7 @@ PROXIES = ["nginx", "haproxy"]
 METRICS_TOKEN = "a token of these tests, with 32 bytes and more"
 # Slow clients come from 127.0.0.1, as their tool has no choice; the others from here, so that one sees the two apart.
 HONEST_ADDRESS = "127.0.0.2"
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -160,13 +160,13 @@ def proxy_before(name: str, *upstream_ports: int, listen: str = "plain", prefix:
             yield proxy
         finally:
             process.terminate()
-            process.wait(timeout=PATIENCE_SECONDS)
+            process.wait(timeout=TIMEOUT_SECONDS)
             sys.stdout.write(proxy.log[-5000:])
 
 
 def _wait_until_it_listens(proxy: Proxy, process: subprocess.Popen[bytes]) -> None:
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < give_up_at and process.poll() is None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
         try:
             with proxy.client() as client:
                 client.get("/livez")

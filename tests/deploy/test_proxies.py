@@ -53,8 +53,8 @@ def assert_problem(response: httpx2.Response, status: int, code: str) -> None:
 
 def lines_of(server: Server, **wanted: object) -> list[dict[str, Any]]:
     """The lines of the server's log that say so, as soon as there is one."""
-    give_up_at = time.monotonic() + 20
-    while time.monotonic() < give_up_at:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
         lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
         if found := [line for line in lines if wanted.items() <= line.items()]:
             return found
@@ -194,9 +194,9 @@ def test_a_request_has_one_id_in_both_logs(proxy: Proxy, server: Server, given: 
 
     assert (found == given) is is_kept
     assert lines_of(server, logger="app.access", request_id=found)
-    give_up_at = time.monotonic() + 10
+    deadline = time.monotonic() + 10
     while f'"request_id":"{found}"' not in proxy.log:  # Which it writes after it has answered.
-        assert time.monotonic() < give_up_at, proxy.log
+        assert time.monotonic() < deadline, proxy.log
         time.sleep(0.02)
 
 
@@ -458,9 +458,9 @@ def test_connections_to_the_server_are_kept(start_proxy: StartProxy, name: str) 
 def test_haproxy_sends_nothing_to_a_server_that_is_not_ready(start_proxy: StartProxy) -> None:
     with Upstream(readiness=b"503 Service Unavailable").listening() as upstream:
         with start_proxy("haproxy", upstream.port).client() as client:
-            give_up_at = time.monotonic() + 30
+            deadline = time.monotonic() + 30
             while (answer := client.get("/posts")).status_code == 200:
-                assert time.monotonic() < give_up_at
+                assert time.monotonic() < deadline
                 time.sleep(0.2)
         sent_count = upstream.arrived("/posts")
 

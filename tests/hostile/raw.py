@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.fixtures import Server
 
-PATIENCE_SECONDS = 30
+TIMEOUT_SECONDS = 30
 STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [ -~]*")
 FIELD_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([ -~]*)")
 
@@ -23,7 +23,7 @@ class Answer(NamedTuple):
 def connected(port: int, **options: int) -> Iterator[socket.socket]:
     """A connection to that port of this machine. `options` are socket options, as in `SO_RCVBUF=4096`."""
     with socket.socket() as connection:
-        connection.settimeout(PATIENCE_SECONDS)
+        connection.settimeout(TIMEOUT_SECONDS)
         for name, value in options.items():
             connection.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
         connection.connect(("127.0.0.1", port))

@@ -22,7 +22,7 @@ from tests.hostile.corpus import DOCUMENT, FORM, Operation
 
 PASSWORD = "canary correct horse"
 CANARY = re.compile("canary|Canary")
-PATIENCE_SECONDS = 30
+TIMEOUT_SECONDS = 30
 # PostgreSQL says in a message, its detail and its hint what it was given, as it does where a constraint is broken.
 TELL_TALE = """
     CREATE FUNCTION tell_tale() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -55,7 +55,7 @@ class Listener(httpx2.Client):
     """A client that looks for canaries in every answer: in errors and headers all, in others the password."""
 
     def __init__(self, server: Server) -> None:
-        super().__init__(base_url=server.url, timeout=PATIENCE_SECONDS, event_hooks={"response": [self.look]})
+        super().__init__(base_url=server.url, timeout=TIMEOUT_SECONDS, event_hooks={"response": [self.look]})
         self.statuses: set[int] = set()
 
     def look(self, response: httpx2.Response) -> None:
@@ -69,10 +69,10 @@ class Listener(httpx2.Client):
 def assert_log_is_silent(folder: Path, listener: Listener) -> None:
     """No canary in the log, which is read to its end: its lines come after the answers."""
     listener.get("/posts", headers={"X-Request-ID": "the-last-request"})
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     (path,) = folder.glob("server-*.log")
     while "the-last-request" not in (log := path.read_text()):
-        assert time.monotonic() < give_up_at, log[-2000:]
+        assert time.monotonic() < deadline, log[-2000:]
         time.sleep(0.05)
     assert not (found := CANARY.search(log)), log[max(0, found.start() - 1000) : found.end() + 200]
 

@@ -12,7 +12,7 @@ from app.server.http_protocol import MAX_DRAINED_BYTES
 from tests.contract.answers import PROBLEM_KEYS
 from tests.fixtures import Person, Server
 
-PATIENCE_SECONDS = 30
+TIMEOUT_SECONDS = 30
 # What the two kernels keep between them, and the limits. Most of it is dropped as it comes.
 MAX_KEPT_BYTES = 10_000_000 + MAX_DRAINED_BYTES
 
@@ -20,7 +20,7 @@ MAX_KEPT_BYTES = 10_000_000 + MAX_DRAINED_BYTES
 @contextmanager
 def connected(server: Server) -> Iterator[socket.socket]:
     port = int(server.url.rsplit(":", 1)[1])
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS) as connection:
         yield connection
 
 

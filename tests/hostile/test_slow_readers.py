@@ -73,9 +73,9 @@ def test_forty_who_stop_reading_cost_little_and_are_disconnected(
                 began_at = time.monotonic()
                 assert client.get("/readyz").status_code == 200
                 seconds.append(time.monotonic() - began_at)
-        give_up_at = time.monotonic() + GONE_AFTER_SECONDS
+        deadline = time.monotonic() + GONE_AFTER_SECONDS
         while connections_of(two_workers) > 2:
-            assert time.monotonic() < give_up_at, "they are still connected"
+            assert time.monotonic() < deadline, "they are still connected"
             time.sleep(0.5)
         after = memory_megabytes(two_workers)
 

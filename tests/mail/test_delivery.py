@@ -13,7 +13,7 @@ from app.mail import outbox
 from tests.fixtures import PASSWORD, Person, Server
 from tests.mail_server import MailServer
 
-PATIENCE_SECONDS = 30
+TIMEOUT_SECONDS = 30
 
 
 def settings_for(server: MailServer, **more: str) -> dict[str, str]:
@@ -29,9 +29,9 @@ def production(**more: str) -> dict[str, str]:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
-        assert time.monotonic() < give_up_at
+        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 

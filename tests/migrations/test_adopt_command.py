@@ -26,7 +26,7 @@ from tests.races.waiting import in_background, wait_until_blocked
 
 HEAD = revisions()[-1]
 HALF_AN_HOUR = timedelta(minutes=30)
-PATIENCE_SECONDS = 900  # A million rows on a busy machine.
+TIMEOUT_SECONDS = 900  # A million rows on a busy machine.
 
 
 def start(url: URL, *arguments: str) -> subprocess.Popen[str]:
@@ -42,7 +42,7 @@ def start(url: URL, *arguments: str) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     try:
-        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        out, err = process.communicate(timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()

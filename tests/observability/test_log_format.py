@@ -17,7 +17,7 @@ from app.observability import request_context
 from tests.fixtures import PASSWORD, Person, Server
 
 PRODUCTION = {"ENVIRONMENT": "production", "PASSWORD_HASH_ROUNDS": "10"}
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 # Whatever Python, a terminal or a log collector may take for the end of a line, and what moves a terminal's cursor.
 LINE_ENDS = [chr(code) for code in range(sys.maxunicode) if len(f"a{chr(code)}b".splitlines()) > 1]
 HOSTILE = [*LINE_ENDS, "\x1b[2J", "\x00", "\x7f", "\x9b", "\r\n"]
@@ -124,8 +124,8 @@ def test_people_read_text_and_machines_json_unless_told_otherwise(
 
 def lines_when(server: Server, condition: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
     """All lines of the server's log, once the condition holds; a line comes a moment after its answer."""
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < give_up_at:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
         whole = server.log.read_text().rpartition("\n")[0]
         lines = [json.loads(line) for line in whole.split("\n") if line]
         if condition(lines):
@@ -172,8 +172,8 @@ def test_in_text_no_path_forges_a_line(start_server: StartServer) -> None:
     server = start_server()
     httpx2.get(f"{server.url}/no%0d%0aERROR%20app.access%20forged%e2%80%a8x", headers={"X-Request-ID": "log-me"})
 
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
-    while "log-me" not in server.log.read_text() and time.monotonic() < give_up_at:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while "log-me" not in server.log.read_text() and time.monotonic() < deadline:
         time.sleep(0.05)
 
     (line,) = [line for line in server.log.read_text().splitlines() if "forged" in line]

@@ -17,7 +17,7 @@ from tests.fixtures import PASSWORD, Person, Server, counted_queries
 from tests.observability.test_log_format import lines_when
 
 SLOW = {"SLOW_REQUEST_MS": "300", "LOG_FORMAT": "json"}
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 StartServer = Callable[..., Server]
 
@@ -31,12 +31,12 @@ def held_up(
         with database.begin() as blocker:
             blocker.execute(text(lock))
             request = thread.submit(ask)
-            give_up_at = time.monotonic() + PATIENCE_SECONDS
+            deadline = time.monotonic() + TIMEOUT_SECONDS
             while not waiting(connection):
-                assert time.monotonic() < give_up_at, "nobody waits"
+                assert time.monotonic() < deadline, "nobody waits"
                 time.sleep(0.02)
             yield request
-        request.result(PATIENCE_SECONDS)
+        request.result(TIMEOUT_SECONDS)
 
 
 def waiting(connection: Connection) -> list[str]:

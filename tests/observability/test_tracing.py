@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures import Person, Server
 from tests.observability.test_log_format import lines_when
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 StartServer = Callable[..., Server]
 
 pytestmark = pytest.mark.skipif(
@@ -60,9 +60,9 @@ def test_requests_are_traced_and_their_lines_name_the_trace(
 
     lines = lines_when(server, lambda lines: any(line.get("request_id") == "traced" for line in lines))
     (trace_id,) = [bytes.fromhex(line["trace_id"]) for line in lines if line.get("request_id") == "traced"]
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not all(any(wanted in body for _, body in came) for wanted in (b"/posts/{id}", b"POST /login")):
-        assert time.monotonic() < give_up_at, came
+        assert time.monotonic() < deadline, came
         time.sleep(0.05)
 
     everything = b"".join(body for _, body in came)

@@ -19,7 +19,7 @@ from app.dev import postgres
 from tests.conftest import ROOT, administration
 from tests.migrations.conftest import _database, address, environment
 
-PATIENCE_SECONDS = 120
+TIMEOUT_SECONDS = 120
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ class Roles:
                 "OWNER_PASSWORD": str(self.owner_url.password),
                 "APP_PASSWORD": str(self.app_url.password),
             },
-            capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
+            capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
         )  # fmt: skip
 
 
@@ -114,5 +114,5 @@ def run_alembic(url: URL, *arguments: str) -> subprocess.CompletedProcess[str]:
 def _run(command: list[str], url: URL, stdin: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=ROOT, env=environment(DATABASE_URL=address(url)), input=stdin,
-        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
+        capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
     )  # fmt: skip

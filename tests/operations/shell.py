@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-PATIENCE_SECONDS = 180
+TIMEOUT_SECONDS = 180
 _END = "--- end of block ---"
 
 
@@ -36,7 +36,7 @@ class Shell:
         with suppress(BrokenPipeError):
             self._process.stdin.write(f"{block}\necho '{_END}'\n")
             self._process.stdin.flush()
-        watchdog = threading.Timer(PATIENCE_SECONDS, self._process.kill)
+        watchdog = threading.Timer(TIMEOUT_SECONDS, self._process.kill)
         watchdog.start()
         try:
             for line in self._process.stdout:

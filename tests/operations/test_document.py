@@ -62,12 +62,12 @@ class Machine:
 
     def serve(self, port: int) -> None:
         self.shell.run(f"PORT={port} python -m app serve > server-{port}.log 2>&1 &")
-        give_up_at = time.monotonic() + 60
+        deadline = time.monotonic() + 60
         while True:
             try:
                 assert httpx2.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code == 200
             except (httpx2.TransportError, AssertionError):
-                assert time.monotonic() < give_up_at, self.shell.run(f"cat server-{port}.log")
+                assert time.monotonic() < deadline, self.shell.run(f"cat server-{port}.log")
                 time.sleep(0.1)
             else:
                 return

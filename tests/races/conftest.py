@@ -15,7 +15,7 @@ from tests.fixtures import Person, Server, _server
 
 Result = TypeVar("Result")
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Crowd:
             async with AsyncExitStack() as stack:
                 clients = [
                     await stack.enter_async_context(
-                        httpx2.AsyncClient(base_url=server.url, limits=limits, timeout=PATIENCE_SECONDS)
+                        httpx2.AsyncClient(base_url=server.url, limits=limits, timeout=TIMEOUT_SECONDS)
                     )
                     for server in self.servers
                 ]

@@ -274,9 +274,9 @@ def test_deletion_goes_on_after_its_process_was_killed(
 
     process = subprocess.Popen([sys.executable, "-m", "app", "gc"], cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
-        give_up_at = time.monotonic() + 60  # Starting Python takes 20 s on a busy machine.
+        deadline = time.monotonic() + 60  # Starting Python takes 20 s on a busy machine.
         while count(connection, "votes") > 5_000:
-            assert time.monotonic() < give_up_at
+            assert time.monotonic() < deadline
             time.sleep(0.01)
     finally:
         process.send_signal(signal.SIGKILL)

@@ -8,7 +8,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, text
 
 Result = TypeVar("Result")
-PATIENCE_SECONDS = 20
+TIMEOUT_SECONDS = 20
 
 
 def in_background(call: Callable[[], Result]) -> Callable[[], Result]:
@@ -31,7 +31,7 @@ def wait_until_blocked(connection: Connection, *, by: Connection, waiting_count:
 
 def wait_until(connection: Connection, condition: str, **values: object) -> None:
     """Until the query says true."""
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not connection.scalar(text(condition), values):
-        assert time.monotonic() < give_up_at, f"it never came: {condition}"
+        assert time.monotonic() < deadline, f"it never came: {condition}"
         time.sleep(0.02)

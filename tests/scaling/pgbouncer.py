@@ -15,7 +15,7 @@ from sqlalchemy import URL
 from app.dev import postgres
 from tests.fixtures import free_port
 
-PATIENCE_SECONDS = 20
+TIMEOUT_SECONDS = 20
 # Fewer than one worker asks for, so that each transaction may meet another server connection than the one before.
 POOL_SIZE = 4
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -60,8 +60,8 @@ def pgbouncer(folder: Path, url: URL) -> Iterator[URL]:
 
 
 def _wait_until_it_answers(url: URL, process: subprocess.Popen[bytes], log: Path) -> None:
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < give_up_at and process.poll() is None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
         try:
             psycopg2.connect(url.set(drivername="postgresql").render_as_string(hide_password=False)).close()
         except psycopg2.OperationalError:

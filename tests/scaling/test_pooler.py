@@ -132,9 +132,9 @@ def test_frozen_database_behind_it_keeps_no_request_waiting_though_its_role_has_
     )
     assert {answer.status for answer in [*answers, *later]} == {503}
     assert max(slowest, later_slowest) < 7, "four seconds, but for a busy machine"
-    give_up_at = time.monotonic() + 30
+    deadline = time.monotonic() + 30
     while {answer.status for answer in ask()} != {200}:
-        assert time.monotonic() < give_up_at, "it did not recover"
+        assert time.monotonic() < deadline, "it did not recover"
 
 
 def assert_a_person_can_do_everything(servers: list[Server]) -> None:

@@ -18,7 +18,7 @@ from app.database.replica import Replica
 from tests.scaling.conftest import Replicated, dsn
 
 MakeReplica = Callable[..., Replicated]
-PATIENCE_SECONDS = 20
+TIMEOUT_SECONDS = 20
 NAMES = text("SELECT statement FROM pg_prepared_statements")
 
 
@@ -44,9 +44,9 @@ class Reader:
         return answer
 
     def keep_until(self, condition: Callable[[], bool]) -> None:
-        give_up_at = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not condition():
-            assert time.monotonic() < give_up_at, "it never came"
+            assert time.monotonic() < deadline, "it never came"
             self._replica.keep()
             time.sleep(0.05)
 

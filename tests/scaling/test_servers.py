@@ -62,10 +62,10 @@ def turns(server: Server) -> dict[str, int]:
 
 
 def wait_until_it_reads_from_the_replica(server: Server, person: Person) -> None:
-    give_up_at = time.monotonic() + 20
+    deadline = time.monotonic() + 20
     before = turns(server).get("replica", 0)
     while turns(server).get("replica", 0) < before + 5:
-        assert time.monotonic() < give_up_at, "it never read from the replica"
+        assert time.monotonic() < deadline, "it never read from the replica"
         httpx2.get(f"{server.url}/posts", headers=person.headers)
         time.sleep(0.02)
 

@@ -199,7 +199,7 @@ def test_a_server_tells_of_hostile_clients_in_one_line_each_and_no_secret(
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + 20
+    deadline = time.monotonic() + 20
     while not condition():
-        assert time.monotonic() < give_up_at
+        assert time.monotonic() < deadline
         time.sleep(0.05)
