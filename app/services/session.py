@@ -22,7 +22,7 @@ from app.security import audit_log
 from app.security.refresh_tokens import RefreshToken
 
 # Whoever did not get the answer may ask again with the token that it replaced, and gets the same answer.
-LOST_ANSWER_GRACE = timedelta(seconds=10)
+REFRESH_TOKEN_REUSE_INTERVAL = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Refreshed:
 def refresh(db: Session, token: RefreshToken) -> Refreshed | NotAuthenticated:
     """Replace the session's refresh token with a new one.
 
-    Within `LOST_ANSWER_GRACE`, the token before it returns the same new token again. So a client
+    Within `REFRESH_TOKEN_REUSE_INTERVAL`, the token before it returns the same new token again. So a client
     that lost the response goes on, concurrent refreshes all get one token, and there is never a
     second chain. Any other token of the session was used before, so a copy may be stolen: the
     session ends. That must be committed, so the refusal is returned. Raises `NotAuthenticated`
@@ -49,7 +49,7 @@ def refresh(db: Session, token: RefreshToken) -> Refreshed | NotAuthenticated:
             models.Session.user_id,
             models.Session.refresh_hash,
             models.Session.refresh_sealed,
-            (models.Session.refreshed_at > func.now() - LOST_ANSWER_GRACE).label("is_in_grace"),
+            (models.Session.refreshed_at > func.now() - REFRESH_TOKEN_REUSE_INTERVAL).label("is_in_grace"),
         )
         .join(models.User, models.Session.is_alive())
         .where(models.Session.refresh_family == token.family_hash)
