@@ -65,7 +65,7 @@ def list_api_keys(
     keys = api_key.list_own(db, caller.id, after_id=after_id, limit=limit + 1)
     if len(keys) > limit:
         keys = keys[:limit]
-        following = cursors.seal(["api_keys", keys[-1].id])
+        following = cursors.sign(["api_keys", keys[-1].id])
         response.headers["Link"] = pagination.link_header(linked({"limit": limit}), next=following) or ""
     return keys
 

@@ -35,13 +35,13 @@ def list_my_security_events(
     events = security_event.list_own(db, caller.id, before_id=before_id, limit=limit + 1, skip=0 if cursor else skip)
     if len(events) > limit:
         events = events[:limit]
-        following = cursors.seal(["security_events", events[-1].id])
+        following = cursors.sign(["security_events", events[-1].id])
         response.headers["Link"] = pagination.link_header(linked({"limit": limit}), next=following) or ""
     return [*events]
 
 
 def _before(cursor: str) -> int:
-    made_for, event_id = [*cursors.unseal(cursor), None, None][:2]
+    made_for, event_id = [*cursors.verify(cursor), None, None][:2]
     if made_for != "security_events" or not isinstance(event_id, int):
         raise MalformedCursor
     return event_id

@@ -35,7 +35,7 @@ def list_sessions(
     found = session.list_own(db, caller.id, before_id=before_id, limit=limit + 1)
     if len(found) > limit:
         found = found[:limit]
-        following = cursors.seal(["sessions", found[-1].id])
+        following = cursors.sign(["sessions", found[-1].id])
         response.headers["Link"] = pagination.link_header(linked({"limit": limit}), next=following) or ""
     return [SessionOut.model_validate(one).model_copy(update={"current": one.id == token.session_id}) for one in found]
 

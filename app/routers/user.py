@@ -95,7 +95,7 @@ def list_users(
     )
     if len(accounts) > limit:
         accounts = accounts[:limit]
-        following = cursors.seal(["users", accounts[-1].id])
+        following = cursors.sign(["users", accounts[-1].id])
         # Without `email`, which one account has.
         kept = linked({"limit": limit, "role": role, "is_active": is_active})
         response.headers["Link"] = pagination.link_header(kept, next=following) or ""

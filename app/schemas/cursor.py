@@ -14,23 +14,23 @@ SIGNATURE_BYTES = 12
 CursorValue = str | int | float | list[int] | None
 
 
-def seal(values: Sequence[CursorValue]) -> str:
-    """A cursor: the values as URL-safe text, signed, so that what `unseal` returns is what was sealed here."""
+def sign(values: Sequence[CursorValue]) -> str:
+    """A cursor: the values as URL-safe text, signed, so that what `verify` returns is what was signed here."""
     payload = json.dumps(list(values), separators=(",", ":"), ensure_ascii=False).encode()
     return _encoded(_signature(payload, get_settings().signing_secret) + payload)
 
 
-def unseal(cursor: str) -> list[CursorValue]:
-    """The values of a cursor made by `seal`. Raises `MalformedCursor` for anything else."""
+def verify(cursor: str) -> list[CursorValue]:
+    """The values of a cursor made by `sign`. Raises `MalformedCursor` for anything else."""
     try:
-        sealed = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+        signed = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
     except ValueError:
         raise MalformedCursor from None
-    signature, payload = sealed[:SIGNATURE_BYTES], sealed[SIGNATURE_BYTES:]
+    signature, payload = signed[:SIGNATURE_BYTES], signed[SIGNATURE_BYTES:]
     secrets = get_settings().accepted_secrets
     is_ours = any(hmac.compare_digest(signature, _signature(payload, secret)) for secret in secrets)
-    # Decoding ignores what it does not know; a cursor is what `seal` wrote, to the letter.
-    if not is_ours or _encoded(sealed) != cursor:
+    # Decoding ignores what it does not know; a cursor is what `sign` wrote, to the letter.
+    if not is_ours or _encoded(signed) != cursor:
         raise MalformedCursor
     values: list[CursorValue] = json.loads(payload)
     return values
@@ -38,14 +38,14 @@ def unseal(cursor: str) -> list[CursorValue]:
 
 def id_of(cursor: str, made_for: str) -> int:
     """The id in a cursor of a list that is sorted by id alone. Raises `MalformedCursor`, also for another list's."""
-    match unseal(cursor):
+    match verify(cursor):
         case [str() as kind, int() as number] if kind == made_for:
             return number
     raise MalformedCursor
 
 
-def _encoded(sealed: bytes) -> str:
-    return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
+def _encoded(signed: bytes) -> str:
+    return base64.urlsafe_b64encode(signed).rstrip(b"=").decode()
 
 
 def _signature(payload: bytes, secret: str) -> bytes:

@@ -52,13 +52,13 @@ class RefreshToken:
     def hash(self) -> bytes:
         return sha256(b"token:" + self.family + self.secret).digest()
 
-    def seal(self, successor: "RefreshToken") -> bytes:
+    def mask(self, successor: "RefreshToken") -> bytes:
         """The successor, for whoever has this token: a one-time pad, as each token has one successor."""
         return bytes(a ^ b for a, b in zip(successor.secret, self._pad, strict=True))
 
-    def unseal(self, sealed: bytes) -> "RefreshToken":
+    def unmask(self, masked: bytes) -> "RefreshToken":
         """The successor that this token sealed; for another's seal a token that was never given."""
-        return RefreshToken(self.family, bytes(a ^ b for a, b in zip(sealed, self._pad, strict=True)))
+        return RefreshToken(self.family, bytes(a ^ b for a, b in zip(masked, self._pad, strict=True)))
 
     @property
     def _pad(self) -> bytes:

@@ -60,7 +60,7 @@ def refresh(db: Session, token: RefreshToken) -> Refreshed | NotAuthenticated:
     if compare_digest(token.hash, found.refresh_hash):
         return Refreshed(found.user_id, found.id, _replace(db, found.id, token))
     if found.is_in_grace:
-        successor = token.unseal(found.refresh_sealed)
+        successor = token.unmask(found.refresh_sealed)
         if compare_digest(successor.hash, found.refresh_hash):
             return Refreshed(found.user_id, found.id, successor)
     db.execute(delete(models.Session).where(models.Session.id == found.id))
@@ -75,7 +75,7 @@ def _replace(db: Session, session_id: int, token: RefreshToken) -> RefreshToken:
         .where(models.Session.id == session_id)
         .values(
             refresh_hash=successor.hash,
-            refresh_sealed=token.seal(successor),
+            refresh_sealed=token.mask(successor),
             refreshed_at=func.now(),
             last_seen_at=func.now(),
             expires_at=models.Session.idle_end(get_settings().session_idle_limit),

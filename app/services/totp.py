@@ -104,7 +104,7 @@ def confirm(db: Session, caller: models.User, code: str) -> list[str]:
     db.execute(
         update(models.Totp)
         .where(models.Totp.user_id == caller.id)
-        .values(confirmed_at=func.now(), last_step=step, **_resealed(totp))
+        .values(confirmed_at=func.now(), last_step=step, **_encrypted_again(totp))
     )
     codes = [_recovery_code() for _ in range(RECOVERY_CODE_COUNT)]
     hashes = [{"user_id": caller.id, "code_hash": _hash(_plain(code))} for code in codes]
@@ -162,7 +162,7 @@ def _use_step(db: Session, totp: models.Totp, step: int) -> None:
     used = (
         update(models.Totp)
         .where(models.Totp.user_id == totp.user_id, models.Totp.last_step < step)
-        .values(last_step=step, **_resealed(totp))
+        .values(last_step=step, **_encrypted_again(totp))
         .returning(models.Totp.user_id)
     )
     _only_once(db.scalar(used), totp.user_id)
@@ -222,7 +222,7 @@ def _step_of(totp: models.Totp, code: str) -> int | None:
     return next((step for step in near if strings_equal(generator.generate_otp(step), code)), None)
 
 
-def _resealed(totp: models.Totp) -> dict[str, bytes]:
+def _encrypted_again(totp: models.Totp) -> dict[str, bytes]:
     """The secret encrypted with the newest key, where it was with an older one."""
     _, sealed = encryption.decrypt(totp.sealed_secret)
     return {"sealed_secret": sealed} if sealed else {}

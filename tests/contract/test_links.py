@@ -100,10 +100,10 @@ def test_a_cursor_of_the_release_before_goes_on_with_the_search_beside_it(
 ) -> None:
     make_post(person, content="hay")
     first = client.get("/posts?search=needle&limit=2&sort=top", headers=person.headers)
-    order, is_backward, value, post_id, snapshot, words = cursors.unseal(cursor_of(first))
+    order, is_backward, value, post_id, snapshot, words = cursors.verify(cursor_of(first))
     assert words == "needle"
     assert isinstance(snapshot, list)
-    old = cursors.seal([order, is_backward, value, post_id, _unpacked(snapshot)])
+    old = cursors.sign([order, is_backward, value, post_id, _unpacked(snapshot)])
 
     response = client.get("/posts", params={"sort": "top", "cursor": old, "search": "needle"}, headers=person.headers)
 
@@ -119,7 +119,7 @@ def test_a_cursor_of_a_walk_by_votes_is_short_also_while_300_transactions_run() 
     first = 4_123_456_789
     running = ",".join(str(first + 3 * number) for number in range(300))
 
-    cursor = cursors.seal(["top", False, 1, 1, _packed(f"{first}:{first + 900}:{running}")])
+    cursor = cursors.sign(["top", False, 1, 1, _packed(f"{first}:{first + 900}:{running}")])
 
     assert len(cursor) < 1900
 

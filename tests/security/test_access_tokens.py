@@ -171,14 +171,14 @@ def test_a_secret_that_is_json_is_a_secret(keys: Keys, secret: str) -> None:
 
 def test_cursors_of_the_key_before_lead_on(keys: Keys) -> None:
     keys(OLD)
-    cursor = cursors.seal(["users", 7])
+    cursor = cursors.sign(["users", 7])
 
     keys(NEW, OLD)
-    assert cursors.unseal(cursor) == ["users", 7]
+    assert cursors.verify(cursor) == ["users", 7]
 
     keys(NEW)
     with pytest.raises(MalformedCursor):
-        cursors.unseal(cursor)
+        cursors.verify(cursor)
 
 
 def test_somebody_signed_in_before_the_key_changed_stays_signed_in(

@@ -494,7 +494,7 @@ def test_cursor_that_was_changed_in_one_letter_is_refused(
 
 @pytest.mark.parametrize("values", [[], ["new"], ["users", 1], ["new", False, "2026-01-01", "1", None], [None] * 9])
 def test_sealed_values_that_are_no_position_are_refused(client: TestClient, person: Person, values: Any) -> None:
-    cursor = cursors.seal(values)
+    cursor = cursors.sign(values)
     response = client.get("/posts", params={"cursor": cursor, "sort": "new"}, headers=person.headers)
     assert (response.status_code, response.json()["code"]) == (422, "malformed_cursor")
 

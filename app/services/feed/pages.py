@@ -233,7 +233,7 @@ _POSTS = Statement(_posts_statement())
 
 def position_of(cursor: str, order: Order) -> Position:
     """Where the cursor stands. Raises `MalformedCursor` unless `read` made it for this order."""
-    made_for, is_backward, value, post_id, snapshot, words = [*cursors.unseal(cursor), *[None] * 6][:6]
+    made_for, is_backward, value, post_id, snapshot, words = [*cursors.verify(cursor), *[None] * 6][:6]
     if isinstance(snapshot, list):
         snapshot = _unpacked(snapshot)
     if made_for != order or isinstance(value, list) or not isinstance(post_id, int):
@@ -251,7 +251,7 @@ def _cursor(query: PageQuery, row: AnyRow, *, is_backward: bool) -> str:
     if snapshot is not None and query.order != "voted":
         snapshot = _packed(snapshot)
     words = () if query.search is None else (query.search,)
-    return cursors.seal([query.order, is_backward, value, row.id, snapshot, *words])
+    return cursors.sign([query.order, is_backward, value, row.id, snapshot, *words])
 
 
 def _packed(snapshot: str) -> list[int]:
