@@ -199,7 +199,7 @@ async def _no_connection(request: Request, _: Exception) -> Response:
     return await _domain_error(request, Unavailable())
 
 
-class Unquoted(Exception):
+class RedactedError(Exception):
     """An error without its words.
 
     They may be what a client sent: PostgreSQL quotes the row that breaks a constraint, SQLAlchemy the parameters,
@@ -221,7 +221,7 @@ def unexpected(scope: Scope, error: Exception) -> Response:
     request_id = scope.get("state", {}).get("request_id")
     logger.error(
         "unexpected %s", type(error).__name__,
-        exc_info=(Unquoted, Unquoted(_kind(error)), error.__traceback__), extra={"request_id": request_id},
+        exc_info=(RedactedError, RedactedError(_kind(error)), error.__traceback__), extra={"request_id": request_id},
     )  # fmt: skip
     return problem_response(scope, 500, "internal_error", "Internal Server Error")
 
