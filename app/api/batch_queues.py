@@ -33,7 +33,7 @@ class _Asked(NamedTuple, Generic[Item]):
 
     item: Item
     asked_at: float
-    notes: query_log.Notes | None
+    query_log: query_log.QueryLog | None
 
 
 class Lane(Generic[Item, Outcome]):
@@ -62,7 +62,7 @@ class Lane(Generic[Item, Outcome]):
 
     async def submit(self, item: Item) -> Outcome:
         """Wait for the item's outcome. Raises what `run` gave or raised for it, or `Overloaded`."""
-        return await self._batcher.submit(_Asked(item, time.perf_counter(), query_log.notes()))
+        return await self._batcher.submit(_Asked(item, time.perf_counter(), query_log.current()))
 
     async def drain(self) -> None:
         """Answer everyone who waits in this event loop; until that is done, newcomers are refused."""
@@ -70,15 +70,17 @@ class Lane(Generic[Item, Outcome]):
 
     def _turn(self, connection: Connection, everyone: Sequence[_Asked[Item]]) -> Sequence[Outcome | Exception]:
         began_at = time.perf_counter()
-        with query_log.noted() as noted:
+        with query_log.recording() as noted:
             try:
                 return self._run(connection, [asked.item for asked in everyone])
             finally:
                 waited = [began_at - asked.asked_at for asked in everyone]
                 self._metrics.turn(waited, time.perf_counter() - began_at)
                 for asked, waited_seconds in zip(everyone, waited, strict=True):
-                    if asked.notes is not None:
-                        asked.notes.turns.append(query_log.Turn(self._name, len(everyone), waited_seconds, noted))
+                    if asked.query_log is not None:
+                        asked.query_log.batches.append(
+                            query_log.Batch(self._name, len(everyone), waited_seconds, noted)
+                        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,7 @@ def _log(scope: Scope, route: str | None, status: int, seconds: float) -> None:
         )
 
 
-def _log_slow(scope: Scope, route: str | None, status: int, seconds: float, asked: query_log.Notes) -> None:
+def _log_slow(scope: Scope, route: str | None, status: int, seconds: float, asked: query_log.QueryLog) -> None:
     slow_logger.warning(
         "slow: %s %r %s %.1fms: %s",
         scope["method"],

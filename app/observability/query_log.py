@@ -17,7 +17,7 @@ _SAFE_IN_A_COMMENT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass(slots=True)
-class Statement:
+class Query:
     """A statement, without its parameters: they are what clients sent."""
 
     text: str
@@ -32,53 +32,53 @@ class Statement:
 
 
 @dataclass(slots=True)
-class Turn:
+class Batch:
     """A turn of a lane that a hot request shared: how many did, how long it waited, and the turn's statements."""
 
     lane: str
     size: int
     waited_seconds: float
-    statements: list[Statement]
+    queries: list[Query]
 
     def __str__(self) -> str:
-        asked = "; ".join(map(str, self.statements))
+        asked = "; ".join(map(str, self.queries))
         return f"waited {self.waited_seconds * 1000:.1f}ms for a turn of {self.size} in {self.lane}: {asked}"
 
 
 @dataclass(slots=True)
-class Notes:
+class QueryLog:
     """What was asked on behalf of one request or one turn."""
 
-    statements: list[Statement] = field(default_factory=list)
-    turns: list[Turn] = field(default_factory=list)
+    queries: list[Query] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return "; ".join(map(str, (*self.turns, *self.statements))) or "no statements"
+        return "; ".join(map(str, (*self.batches, *self.queries))) or "no statements"
 
 
-_notes: ContextVar[Notes | None] = ContextVar("notes", default=None)
+_current: ContextVar[QueryLog | None] = ContextVar("query_log", default=None)
 
 
-def begin() -> Notes:
+def begin() -> QueryLog:
     """Note from here on what this context asks; threads that work for it included."""
-    notes = Notes()
-    _notes.set(notes)
-    return notes
+    log = QueryLog()
+    _current.set(log)
+    return log
 
 
-def notes() -> Notes | None:
+def current() -> QueryLog | None:
     """What this context has asked so far; None where nobody wants to know."""
-    return _notes.get()
+    return _current.get()
 
 
 @contextmanager
-def noted() -> Iterator[list[Statement]]:
+def recording() -> Iterator[list[Query]]:
     """What is asked inside the block, in a thread that works for several requests."""
-    token = _notes.set(notes := Notes())
+    token = _current.set(log := QueryLog())
     try:
-        yield notes.statements
+        yield log.queries
     finally:
-        _notes.reset(token)
+        _current.reset(token)
 
 
 def watch(engine: Engine, *, has_comments: bool) -> None:
@@ -89,16 +89,16 @@ def watch(engine: Engine, *, has_comments: bool) -> None:
     """
 
     def before(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
-        if (notes := _notes.get()) is not None:
-            notes.statements.append(Statement(statement, time.perf_counter()))
+        if (log := _current.get()) is not None:
+            log.queries.append(Query(statement, time.perf_counter()))
         request_id = request_context.request_id.get() if has_comments else None
         if request_id is not None and _SAFE_IN_A_COMMENT.fullmatch(request_id):
             statement = f"/* request_id={request_id} */ {statement}"
         return statement, parameters
 
     def after(*_: Any) -> None:
-        if (notes := _notes.get()) is not None and notes.statements:
-            latest = notes.statements[-1]
+        if (log := _current.get()) is not None and log.queries:
+            latest = log.queries[-1]
             latest.seconds = time.perf_counter() - latest.began_at
 
     event.listen(engine, "before_cursor_execute", before, retval=True)
