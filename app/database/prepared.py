@@ -32,7 +32,7 @@ _ALREADY_THERE = "42P05"
 _GONE = frozenset({"26000", "0A000"})
 
 
-class Statement:
+class PreparedStatement:
     """A statement with named parameters, whose best plan does not depend on their values.
 
     A `LIMIT` must stand in its text: where it is a parameter, PostgreSQL plans for a tenth of all rows.
@@ -45,7 +45,7 @@ class Statement:
 
     def execute(self, connection: Connection, parameters: Mapping[str, object]) -> CursorResult[Any]:
         """The statement's result. On connections with the option `MAY_PREPARE` it is planned once."""
-        if not (Statement._are_kept and connection.get_execution_options().get(MAY_PREPARE)):
+        if not (PreparedStatement._are_kept and connection.get_execution_options().get(MAY_PREPARE)):
             return connection.execute(self._statement, parameters)
         prepared: set[str] = connection.info.setdefault("prepared", set())
         if self._name not in prepared and len(prepared) >= MAX_PER_CONNECTION:
@@ -55,7 +55,7 @@ class Statement:
         except DBAPIError as error:
             if getattr(error.orig, "pgcode", None) not in _GONE:
                 raise
-        Statement._are_kept = False
+        PreparedStatement._are_kept = False
         logger.warning(
             "a prepared statement was gone: is there a pooler in transaction mode? Going on without;"
             " DATABASE_BEHIND_POOLER=true spares the attempt"

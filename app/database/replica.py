@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import INTEGER
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.database.engines import get_replica_engine
-from app.database.prepared import Statement
+from app.database.prepared import PreparedStatement
 from app.database.sessions import writing
 from app.database.sqlstate import is_connection_lost
 from app.observability import metrics
@@ -49,7 +49,7 @@ CONNECTS_AFTER_SECONDS = 1.0
 
 # Whoever commits without waiting for the disk is answered before the log is flushed. A server that is itself a replica,
 # where an URL may lead for a moment, has no end of its own.
-_END_OF_LOG = Statement(
+_END_OF_LOG = PreparedStatement(
     text("""
         SELECT log.position::text AS position, ('x' || left(pg_walfile_name(log.position), 8))::bit(32)::int AS timeline
         FROM (
@@ -63,7 +63,7 @@ _END_OF_LOG = Statement(
 )
 # A replica that still follows the former primary may have replayed more, of another history. Its control file learns of
 # a new timeline at the next restart point: late, but never early.
-_PROGRESS = Statement(
+_PROGRESS = PreparedStatement(
     text("""
         SELECT pg_is_in_recovery() AND min_recovery_end_timeline = :timeline AS is_of_this_history,
             pg_last_wal_replay_lsn() >= CAST(:position AS pg_lsn) AS is_there

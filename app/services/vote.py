@@ -10,7 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import Boolean, Connection, Integer, Row, bindparam, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 
-from app.database.prepared import Statement
+from app.database.prepared import PreparedStatement
 from app.errors import AlreadyVoted, NotAuthenticated, VotedPostNotFound, VoteNotFound
 from app.models import Session, User
 from app.models.base import possible_key
@@ -45,7 +45,7 @@ class Cast:
 # - posts: the same for posts; a draft is not there, nor is a post whose owner is deleted;
 # - post_stats: from here on, until the transaction ends, nobody else changes these counts. So a count after this
 #   statement, which the statement itself cannot see (triggers run at its end), is the locked one plus what it changed.
-_CAST = Statement(
+_CAST = PreparedStatement(
     text("""
     WITH ballot AS MATERIALIZED (
         SELECT * FROM unnest(:numbers, :session_ids, :user_ids, :post_ids, :is_for)

@@ -11,13 +11,13 @@ from sqlalchemy.pool import NullPool
 from app.config import get_settings
 from app.database import prepared
 from app.database.engines import get_lane_engine
-from app.database.prepared import MAX_PER_CONNECTION, MAY_PREPARE, Statement
+from app.database.prepared import MAX_PER_CONNECTION, MAY_PREPARE, PreparedStatement
 from tests.fixtures import counted_queries
 
 
 @pytest.fixture(autouse=True)
 def _as_after_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Statement, "_are_kept", True)
+    monkeypatch.setattr(PreparedStatement, "_are_kept", True)
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def lane(database: Engine) -> Iterator[Connection]:
         yield lane
 
 
-def double(comment: str = "") -> Statement:
-    return Statement(text(f"SELECT 2 * :n AS n {comment}").bindparams(bindparam("n", type_=Integer)))
+def double(comment: str = "") -> PreparedStatement:
+    return PreparedStatement(text(f"SELECT 2 * :n AS n {comment}").bindparams(bindparam("n", type_=Integer)))
 
 
 def names(connection: Connection) -> list[str]:
@@ -101,7 +101,7 @@ def test_statement_that_is_there_already_is_taken_for_what_it_is(lane: Connectio
 
 
 def test_first_execution_that_fails_leaves_the_statement_usable(lane: Connection) -> None:
-    statement = Statement(text("SELECT 6 / :n").bindparams(bindparam("n", type_=Integer)))
+    statement = PreparedStatement(text("SELECT 6 / :n").bindparams(bindparam("n", type_=Integer)))
     with pytest.raises(DataError):
         statement.execute(lane, {"n": 0})
     assert statement.execute(lane, {"n": 3}).scalar_one() == 2
@@ -115,5 +115,7 @@ def test_a_connection_holds_a_bounded_number_of_plans(lane: Connection) -> None:
 
 
 def test_percent_signs_of_the_text_stay(lane: Connection) -> None:
-    statement = Statement(text("SELECT 'a%b' LIKE 'a%' AND 7 % :n = 1").bindparams(bindparam("n", type_=Integer)))
+    statement = PreparedStatement(
+        text("SELECT 'a%b' LIKE 'a%' AND 7 % :n = 1").bindparams(bindparam("n", type_=Integer))
+    )
     assert [statement.execute(lane, {"n": 3}).scalar_one() for _ in range(2)] == [True, True]

@@ -37,7 +37,7 @@ from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from app.config import Sort
 from app.database.engines import TimeOutOfRange
-from app.database.prepared import Statement
+from app.database.prepared import PreparedStatement
 from app.errors import MalformedCursor
 from app.models import Post, PostStats, PostStatsHistory, User, Vote
 from app.models.base import Key, possible_key
@@ -228,7 +228,7 @@ def _posts_statement() -> AnySelect:
     return readers.with_readers(posts, readers.voters_among_askers(posts), [posts.c.id.asc()])
 
 
-_POSTS = Statement(_posts_statement())
+_POSTS = PreparedStatement(_posts_statement())
 
 
 def position_of(cursor: str, order: Order) -> Position:
@@ -325,8 +325,8 @@ MAX_STATEMENTS = 48
 
 
 @lru_cache(maxsize=MAX_STATEMENTS)
-def _prepared_page(kind: _Kind, rows: int) -> Statement:
-    return Statement(_page_statement(kind, rows))
+def _prepared_page(kind: _Kind, rows: int) -> PreparedStatement:
+    return PreparedStatement(_page_statement(kind, rows))
 
 
 @lru_cache(maxsize=MAX_STATEMENTS)
