@@ -167,15 +167,15 @@ def located(response: httpx2.Response) -> str:
 
 @contextmanager
 def counted_queries(engine: Engine) -> Iterator[list[str]]:
-    """The statements that the engine, and that of the lanes, run inside the block, in order."""
+    """The statements that the engine, and that of the queues, run inside the block, in order."""
     statements: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         statements.append(statement)
 
-    from app.database.engines import get_lane_engine
+    from app.database.engines import get_batch_engine
 
-    engines = (engine, get_lane_engine())
+    engines = (engine, get_batch_engine())
     for one in engines:
         event.listen(one, "before_cursor_execute", note)
     try:

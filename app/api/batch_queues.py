@@ -36,7 +36,7 @@ class _Asked(NamedTuple, Generic[Item]):
     query_log: query_log.QueryLog | None
 
 
-class Lane(Generic[Item, Outcome]):
+class BatchQueue(Generic[Item, Outcome]):
     """A `Batcher` whose turns are counted and timed, and noted for each request that shared them."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Lane(Generic[Item, Outcome]):
     ) -> None:
         self._name = name
         self._run = run
-        self._metrics = metrics.Lane(name)
+        self._metrics = metrics.BatchQueue(name)
         self._batcher: Batcher[_Asked[Item], Outcome] = Batcher(
             self._turn,
             connect,
@@ -92,47 +92,47 @@ class VoteRequest:
 
 
 @lru_cache
-def readings() -> Lane[feed.Question, feed.Reading]:
+def readings() -> BatchQueue[feed.Question, feed.Reading]:
     """Pages and posts; from the replica, if there is one."""
     replica = get_replica()
-    return Lane("readings", replica.first(feed.read) if replica else feed.read, at_once, reads=True)
+    return BatchQueue("readings", replica.first(feed.read) if replica else feed.read, at_once, reads=True)
 
 
 @lru_cache
-def votes() -> Lane[VoteRequest, vote.Cast | idempotency.Answer]:
+def votes() -> BatchQueue[VoteRequest, vote.Cast | idempotency.Answer]:
     """Votes; two of the same user on the same post keep their order."""
-    return Lane("votes", _cast, at_once, order_key=lambda request: request.ballot.pair)
+    return BatchQueue("votes", _cast, at_once, order_key=lambda request: request.ballot.pair)
 
 
 @lru_cache
-def api_keys() -> Lane[bytes, api_key.Grant]:
+def api_keys() -> BatchQueue[bytes, api_key.Grant]:
     """Digests of API keys that this process has not met."""
-    return Lane("api_keys", api_key.look_up, at_once)
+    return BatchQueue("api_keys", api_key.look_up, at_once)
 
 
 @lru_cache
-def sessionless_tokens() -> Lane[AccessToken, AccessToken]:
+def sessionless_tokens() -> BatchQueue[AccessToken, AccessToken]:
     """Tokens that name no session. Without `TUTORIAL_DEFAULTS` there are none."""
-    return Lane("sessionless_tokens", sessionless.admit, at_once)
+    return BatchQueue("sessionless_tokens", sessionless.admit, at_once)
 
 
 @lru_cache
-def health_checks() -> Lane[None, schema_version.Health]:
+def health_checks() -> BatchQueue[None, schema_version.Health]:
     """Questions whether the database is there and migrated."""
-    return Lane("health_checks", schema_version.check, at_once, reads=True)
+    return BatchQueue("health_checks", schema_version.check, at_once, reads=True)
 
 
 @lru_cache
-def sightings() -> Lane[int, None]:
+def sightings() -> BatchQueue[int, None]:
     """Sessions, by id, that are in use."""
     precision = timedelta(seconds=SEEN_PRECISION_SECONDS)
-    return Lane("sightings", lambda connection, ids: session.see(connection, ids, precision), at_once)
+    return BatchQueue("sightings", lambda connection, ids: session.see(connection, ids, precision), at_once)
 
 
 async def drain() -> None:
     """Answer everyone who waits."""
-    for lane in (api_keys(), sessionless_tokens(), readings(), votes(), health_checks(), sightings()):
-        await lane.drain()
+    for queue in (api_keys(), sessionless_tokens(), readings(), votes(), health_checks(), sightings()):
+        await queue.drain()
 
 
 def _cast(

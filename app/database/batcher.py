@@ -43,7 +43,7 @@ class _Waiter(NamedTuple, Generic[Item, Outcome]):
 
 
 @dataclass(slots=True)
-class _Lane(Generic[Item, Outcome]):
+class _LoopQueue(Generic[Item, Outcome]):
     """Those who wait in one event loop, in order of arrival, and the task that serves them."""
 
     waiting: deque[_Waiter[Item, Outcome]] = field(default_factory=deque)
@@ -83,41 +83,41 @@ class Batcher(Generic[Item, Outcome]):
         self._max_batch = max_batch
         self._reads = reads
         self._order_key = order_key
-        self._lanes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane[Item, Outcome]] = WeakKeyDictionary()
+        self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopQueue[Item, Outcome]] = WeakKeyDictionary()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch")  # Begins with the first batch.
 
     async def submit(self, item: Item) -> Outcome:
         """Wait for the item's outcome. Raises what `run` gave or raised for it, or `Overloaded`."""
         loop = asyncio.get_running_loop()
         # Made on first use, in the loop at hand: so it also works where no lifespan ran.
-        lane = self._lanes.setdefault(loop, _Lane())
-        if lane.is_draining or len(lane.waiting) >= self._max_waiting:
+        queue = self._queues.setdefault(loop, _LoopQueue())
+        if queue.is_draining or len(queue.waiting) >= self._max_waiting:
             raise Overloaded
         # Without an order, everyone is their own kind.
         order_key = self._order_key(item) if self._order_key else object()
         outcome: asyncio.Future[Outcome] = loop.create_future()
-        lane.waiting.append(_Waiter(item, order_key, outcome, time.monotonic()))
-        if lane.task is None:
-            lane.task = loop.create_task(self._serve(lane))
+        queue.waiting.append(_Waiter(item, order_key, outcome, time.monotonic()))
+        if queue.task is None:
+            queue.task = loop.create_task(self._serve(queue))
         return await outcome
 
     async def drain(self) -> None:
         """Answer everyone who waits in this event loop; until that is done, newcomers are refused."""
-        lane = self._lanes.get(asyncio.get_running_loop())
-        if lane is None:
+        queue = self._queues.get(asyncio.get_running_loop())
+        if queue is None:
             return
-        lane.is_draining = True
+        queue.is_draining = True
         try:
-            if lane.task is not None:
-                await asyncio.wait([lane.task])  # Unlike awaiting the task, does not stop it when stopped itself.
+            if queue.task is not None:
+                await asyncio.wait([queue.task])  # Unlike awaiting the task, does not stop it when stopped itself.
         finally:
-            lane.is_draining = False
+            queue.is_draining = False
 
-    async def _serve(self, lane: _Lane[Item, Outcome]) -> None:
+    async def _serve(self, queue: _LoopQueue[Item, Outcome]) -> None:
         loop = asyncio.get_running_loop()
         batch: list[_Waiter[Item, Outcome]] = []
         try:
-            while batch := self._next_batch(lane.waiting):
+            while batch := self._next_batch(queue.waiting):
                 began_at = time.monotonic()
                 outcomes = await loop.run_in_executor(self._thread, self._outcomes, [waiter.item for waiter in batch])
                 for waiter, outcome in zip(batch, outcomes, strict=True):
@@ -128,13 +128,13 @@ class Batcher(Generic[Item, Outcome]):
                     else:
                         waiter.outcome.set_result(outcome)
                 if _is_server_lost(failure := outcomes[-1]):
-                    _fail_long_waiting(lane.waiting, began_at, failure)
+                    _fail_long_waiting(queue.waiting, began_at, failure)
         finally:
-            lane.task = None
+            queue.task = None
             # Where this task was stopped, because its loop ends, nobody is left waiting for what will not come.
-            for waiter in (*batch, *lane.waiting):
+            for waiter in (*batch, *queue.waiting):
                 waiter.outcome.cancel()
-            lane.waiting.clear()
+            queue.waiting.clear()
 
     def _next_batch(self, waiting: deque[_Waiter[Item, Outcome]]) -> list[_Waiter[Item, Outcome]]:
         """Take the longest waiting items whose order keys differ; the others keep their place and their order."""

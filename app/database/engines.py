@@ -14,7 +14,7 @@ from app.database.watchdog import MARGIN_SECONDS, Primary, Server
 from app.observability import metrics, query_log
 
 # The lanes of readings, votes, API keys, tokens that name no session, health checks and sightings.
-LANE_CONNECTION_COUNT = 6
+BATCH_CONNECTION_COUNT = 6
 # Votes whose answers are kept, each hashing thread, the postman, events told apart from their requests, and deletions.
 OTHER_CONNECTION_COUNT = 1 + get_settings().hashing_thread_count + 1 + 1 + 1
 # Each counts a try in a millisecond or so; who finds none free waits no longer than for a lock.
@@ -25,12 +25,12 @@ HEARTBEAT_CONNECTION_COUNT = 1
 # What takes a replica longer is asked of the primary, which may take `DATABASE_STATEMENT_TIMEOUT_SECONDS`.
 MAX_ON_REPLICA_SECONDS = 1
 # Of compiled statements, which take up to 80 KB. SQLAlchemy keeps half as many more for a while: at most 6 MB.
-LANE_STATEMENT_COUNT = 48
+BATCH_STATEMENT_COUNT = 48
 
 
 def max_connections(settings: Settings) -> int:
     """How many connections to the primary one worker may open."""
-    pools = settings.database_pool_size + OTHER_CONNECTION_COUNT + LANE_CONNECTION_COUNT + LIMITS_CONNECTION_COUNT
+    pools = settings.database_pool_size + OTHER_CONNECTION_COUNT + BATCH_CONNECTION_COUNT + LIMITS_CONNECTION_COUNT
     return pools + HEARTBEAT_CONNECTION_COUNT
 
 
@@ -46,14 +46,14 @@ def get_engine() -> Engine:
 
 
 @lru_cache
-def get_lane_engine() -> Engine:
+def get_batch_engine() -> Engine:
     """The engine of the lanes, whose connections are in AUTOCOMMIT from their first to their last moment.
 
     An engine of its own, because SQLAlchemy puts a connection that was borrowed in AUTOCOMMIT back into its former mode
     when it is returned: psycopg2 may ask the server for that, and where the server has gone, the error comes after
     everything was committed, and takes the place in the pool with it.
     """
-    return _lane_engine("lanes", LANE_CONNECTION_COUNT, {})
+    return _batch_engine("batches", BATCH_CONNECTION_COUNT, {})
 
 
 @lru_cache
@@ -61,7 +61,7 @@ def get_replica_engine() -> Engine | None:
     """The engine of readings from the replica; None where there is none. Its one connection is replica.py's."""
     url = get_settings().replica_database
     limit = {"statement_timeout": f"{MAX_ON_REPLICA_SECONDS * 1000:.0f}ms"}
-    return None if url is None else _lane_engine("replica", 1, limit, url=url)
+    return None if url is None else _batch_engine("replica", 1, limit, url=url)
 
 
 @lru_cache
@@ -75,7 +75,7 @@ def get_primary() -> Primary:
     )
 
 
-def _lane_engine(name: str, pool_size: int, server_settings: Mapping[str, object], url: URL | None = None) -> Engine:
+def _batch_engine(name: str, pool_size: int, server_settings: Mapping[str, object], url: URL | None = None) -> Engine:
     engine = _engine(
         name,
         pool_size,
@@ -84,7 +84,7 @@ def _lane_engine(name: str, pool_size: int, server_settings: Mapping[str, object
         {"plan_cache_mode": "force_generic_plan", **server_settings},
         url=url,
         isolation_level="AUTOCOMMIT",
-        query_cache_size=LANE_STATEMENT_COUNT,
+        query_cache_size=BATCH_STATEMENT_COUNT,
         execution_options={MAY_PREPARE: not get_settings().database_behind_pooler},
     )
     # A turn's statements are for many requests, and some of them are prepared by their text.
@@ -196,6 +196,6 @@ def _tell_times_in_utc(connection: Any, _: Any) -> None:
 def dispose() -> None:
     """Close all connections that nobody uses at the moment; new ones are made when they are wanted."""
     get_engine().dispose()
-    get_lane_engine().dispose()
+    get_batch_engine().dispose()
     get_limits_engine().dispose()
     get_primary().end_beat()

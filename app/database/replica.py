@@ -94,7 +94,7 @@ class Replica:
             if line is not None and time.monotonic() >= self._rests_until:
                 end = _END_OF_LOG.execute(primary, {}).one()
                 outcomes = self._attempt(line, end, run, items)
-            metrics.replica_turn(self._why_not if outcomes is None else "replica")
+            metrics.replica_batch(self._why_not if outcomes is None else "replica")
             return run(primary, items) if outcomes is None else outcomes
 
         return run_there

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from app.config import get_settings
-from app.database.engines import MAX_WAIT_TO_COUNT_SECONDS, get_engine, get_lane_engine, get_limits_engine
+from app.database.engines import MAX_WAIT_TO_COUNT_SECONDS, get_batch_engine, get_engine, get_limits_engine
 from app.errors import Overloaded
 
 
@@ -51,7 +51,7 @@ def get_db(asked_at: AskedAt) -> Iterator[Session]:
 
 def at_once() -> AbstractContextManager[Connection]:
     """A connection without transactions: each statement sees what was committed before it, and is committed itself."""
-    return get_lane_engine().connect()
+    return get_batch_engine().connect()
 
 
 def writing() -> AbstractContextManager[Connection]:

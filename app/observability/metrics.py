@@ -41,14 +41,12 @@ _request_seconds = Histogram(
     buckets=_SECONDS,
     registry=_registry,
 )
-_turn_size = Histogram(
-    "lane_turn_size", "Hot requests that shared a turn.", ["lane"], buckets=_SIZES, registry=_registry
-)
-_turn_seconds = Histogram(
-    "lane_turn_duration_seconds", "Turns of a lane.", ["lane"], buckets=_SECONDS, registry=_registry
+_batch_size = Histogram("batch_size", "Hot requests that shared a turn.", ["queue"], buckets=_SIZES, registry=_registry)
+_batch_seconds = Histogram(
+    "batch_duration_seconds", "Turns of a lane.", ["queue"], buckets=_SECONDS, registry=_registry
 )
 _wait_seconds = Histogram(
-    "lane_wait_seconds", "What hot requests waited for their turn.", ["lane"], buckets=_SECONDS, registry=_registry
+    "batch_wait_seconds", "What hot requests waited for their turn.", ["queue"], buckets=_SECONDS, registry=_registry
 )
 _connections = Gauge(
     "database_connections_in_use",
@@ -66,8 +64,8 @@ _security_events = Counter(
     ["event"],
     registry=_registry,
 )
-_replica_turns = Counter(
-    "replica_turns",
+_replica_batches = Counter(
+    "replica_batches",
     "Turns of readings, by what became of the replica.",
     ["outcome"],
     registry=_registry,
@@ -89,12 +87,12 @@ def request(method: str, route: str | None, status: int, seconds: float) -> None
     duration.observe(seconds)
 
 
-class Lane:
+class BatchQueue:
     """The metrics of one lane."""
 
     def __init__(self, name: str) -> None:
-        self._size = _turn_size.labels(name)
-        self._seconds = _turn_seconds.labels(name)
+        self._size = _batch_size.labels(name)
+        self._seconds = _batch_seconds.labels(name)
         self._wait = _wait_seconds.labels(name)
 
     def turn(self, waited_seconds: Sequence[float], seconds: float) -> None:
@@ -126,9 +124,9 @@ class Pool:
         self._in_use.dec()
 
 
-def replica_turn(outcome: str) -> None:
+def replica_batch(outcome: str) -> None:
     """Count a turn of readings; `outcome` is one of app/database/replica.py's."""
-    _replica_turns.labels(outcome).inc()
+    _replica_batches.labels(outcome).inc()
 
 
 def security_event(event: str) -> None:

@@ -42,7 +42,7 @@ class Batch:
 
     def __str__(self) -> str:
         asked = "; ".join(map(str, self.queries))
-        return f"waited {self.waited_seconds * 1000:.1f}ms for a turn of {self.size} in {self.lane}: {asked}"
+        return f"waited {self.waited_seconds * 1000:.1f}ms for a batch of {self.size} in {self.lane}: {asked}"
 
 
 @dataclass(slots=True)

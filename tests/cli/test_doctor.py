@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from app.cli import doctor
 from app.config import Settings, get_settings
-from app.database.engines import get_engine, get_lane_engine, get_limits_engine, max_connections
+from app.database.engines import get_batch_engine, get_engine, get_limits_engine, max_connections
 from app.models import Base
 from app.security import passwords
 from tests.cli.test_commands import app
@@ -186,7 +186,7 @@ def test_more_connections_than_there_are_is_a_failure_but_for_a_pooler_to_mend(o
 
 
 def test_every_pool_of_a_worker_is_counted_and_the_connection_of_its_heartbeat() -> None:
-    pools = [engine().pool for engine in (get_engine, get_lane_engine, get_limits_engine)]
+    pools = [engine().pool for engine in (get_engine, get_batch_engine, get_limits_engine)]
 
     assert max_connections(get_settings()) == sum(pool.size() for pool in pools) + 1  # type: ignore[attr-defined]
 

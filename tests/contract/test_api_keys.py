@@ -296,7 +296,7 @@ def test_a_key_reads_no_address_and_no_draft_of_others_whatever_its_owner_may(
 def test_a_page_that_a_key_and_its_owner_ask_for_at_once_shows_each_their_own(
     make_key: MakeKey, make_post: Callable[..., int], moderator: Person, other: Person
 ) -> None:
-    """One turn of the lane answers both: what the moderator may see is not laid over the key's copy."""
+    """One turn of the queue answers both: what the moderator may see is not laid over the key's copy."""
     from app.services import feed
 
     draft = make_post(other, published=False)
@@ -305,12 +305,12 @@ def test_a_page_that_a_key_and_its_owner_ask_for_at_once_shows_each_their_own(
         feed.PageQuery("new", 10, owner_id=other.id, is_drafts=True),
         feed.PostQuery(draft),
     ]
-    with at_once() as lane:
-        (grant,) = api_key.look_up(lane, [digest])
+    with at_once() as queue:
+        (grant,) = api_key.look_up(queue, [digest])
         assert isinstance(grant, api_key.Grant)
         asked = [feed.Question(token, query) for query in questions
                  for token in (grant.token, access_tokens.verify(moderator.token))]  # fmt: skip
-        by_key, by_person, post_by_key, post_by_person = feed.read(lane, asked)
+        by_key, by_person, post_by_key, post_by_person = feed.read(queue, asked)
 
     assert isinstance(by_key, feed.Reading)
     assert isinstance(by_person, feed.Reading)

@@ -106,13 +106,13 @@ Gate = Callable[[], AbstractContextManager[None]]
 def test_lonely_request_starts_at_once() -> None:
     async def scenario() -> None:
         run = Recorder()
-        lane = batcher(run)
+        queue = batcher(run)
         for number in range(5):
-            assert await lane.submit(number) == ("answer", number)
+            assert await queue.submit(number) == ("answer", number)
         fastest = MAX_SECONDS * 1.0
         for number in range(30):
             began = time.perf_counter()
-            await lane.submit(number)
+            await queue.submit(number)
             fastest = min(fastest, time.perf_counter() - began)
         assert len(run.batches) == 35
         # A timer, however short, would be paid by the fastest too.
@@ -124,8 +124,8 @@ def test_lonely_request_starts_at_once() -> None:
 def test_those_who_come_at_once_share_one_batch() -> None:
     async def scenario() -> None:
         run = Recorder()
-        lane = batcher(run)
-        answers = await asyncio.gather(*(lane.submit(number) for number in range(50)))
+        queue = batcher(run)
+        answers = await asyncio.gather(*(queue.submit(number) for number in range(50)))
         assert answers == [("answer", number) for number in range(50)]
         assert run.batches == [list(range(50))]
 
@@ -135,11 +135,11 @@ def test_those_who_come_at_once_share_one_batch() -> None:
 def test_those_who_come_while_it_is_busy_form_the_next_batch(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
-        lane = batcher(run)
+        queue = batcher(run)
         with closed_gate():
-            tasks = [start(lane.submit("first"))]
+            tasks = [start(queue.submit("first"))]
             await happens(run.started)
-            tasks += [start(lane.submit(number)) for number in range(20)]
+            tasks += [start(queue.submit(number)) for number in range(20)]
             await asyncio.sleep(0)
             assert run.batches == [["first"]]
         await asyncio.gather(*tasks)
@@ -151,8 +151,8 @@ def test_those_who_come_while_it_is_busy_form_the_next_batch(closed_gate: Gate) 
 def test_batch_is_no_larger_than_allowed() -> None:
     async def scenario() -> None:
         run = Recorder()
-        lane = batcher(run, max_batch=4)
-        answers = await asyncio.gather(*(lane.submit(number) for number in range(10)))
+        queue = batcher(run, max_batch=4)
+        answers = await asyncio.gather(*(queue.submit(number) for number in range(10)))
         assert answers == [("answer", number) for number in range(10)]
         assert [len(batch) for batch in run.batches] == [4, 4, 2]
 
@@ -174,13 +174,13 @@ def test_read_never_joins_a_query_that_began_before_it(closed_gate: Gate, connec
         return [number] * len(items)
 
     async def scenario() -> None:
-        lane = batcher(count)
+        queue = batcher(count)
         with closed_gate():
-            early = start(lane.submit(None))
+            early = start(queue.submit(None))
             await happens(started)
             await until(lambda: is_somebody_waiting(connection))
             connection.execute(text("INSERT INTO kept VALUES (1)"))
-            late = start(lane.submit(None))
+            late = start(queue.submit(None))
             await asyncio.sleep(0)
         assert await early == 0  # It truly had begun.
         assert await late == 1
@@ -222,8 +222,8 @@ def test_outcome_that_is_an_exception_is_raised_for_its_item_only() -> None:
         return [LookupError(item) if item % 2 else item for item in items]
 
     async def scenario() -> None:
-        lane = batcher(run)
-        answers = await asyncio.gather(*(lane.submit(number) for number in range(4)), return_exceptions=True)
+        queue = batcher(run)
+        answers = await asyncio.gather(*(queue.submit(number) for number in range(4)), return_exceptions=True)
         assert answers[0::2] == [0, 2]
         assert [(type(answer), answer.args) for answer in answers[1::2]] == [(LookupError, (1,)), (LookupError, (3,))]
 
@@ -233,8 +233,8 @@ def test_outcome_that_is_an_exception_is_raised_for_its_item_only() -> None:
 @pytest.mark.usefixtures("table")
 def test_guilty_item_fails_alone(connection: Connection) -> None:
     async def scenario() -> None:
-        lane = batcher(keep, writing)
-        answers = await asyncio.gather(*(lane.submit(n) for n in (1, 2, -3, 4, 2)), return_exceptions=True)
+        queue = batcher(keep, writing)
+        answers = await asyncio.gather(*(queue.submit(n) for n in (1, 2, -3, 4, 2)), return_exceptions=True)
         assert [answers[0], answers[1], answers[3]] == [-1, -2, -4]
         assert isinstance(answers[2], IntegrityError)
         assert isinstance(answers[4], IntegrityError)
@@ -251,8 +251,8 @@ def test_item_that_the_driver_refuses_fails_alone(connection: Connection) -> Non
         return list(items)
 
     async def scenario() -> None:
-        lane = batcher(run, writing)
-        answers = await asyncio.gather(*(lane.submit(item) for item in (1, object(), 3)), return_exceptions=True)
+        queue = batcher(run, writing)
+        answers = await asyncio.gather(*(queue.submit(item) for item in (1, object(), 3)), return_exceptions=True)
         assert [answers[0], answers[2]] == [1, 3]
         assert isinstance(answers[1], DBAPIError)
 
@@ -269,20 +269,20 @@ def test_panic_in_run_reaches_its_waiter_and_nobody_hangs() -> None:
         return ["fine" for _ in items]
 
     async def scenario() -> None:
-        lane = batcher(run)
+        queue = batcher(run)
         items = (None, SystemExit(1), StopIteration(), None)
-        answers = await asyncio.gather(*(lane.submit(item) for item in items), return_exceptions=True)
+        answers = await asyncio.gather(*(queue.submit(item) for item in items), return_exceptions=True)
         assert [answers[0], answers[3]] == ["fine", "fine"]
         assert [type(answers[1]), type(answers[2])] == [RuntimeError, RuntimeError]
-        assert await lane.submit(None) == "fine"
+        assert await queue.submit(None) == "fine"
 
     finish(scenario())
 
 
 def test_order_key_that_cannot_be_made_fails_its_item_only() -> None:
     async def scenario() -> None:
-        lane = batcher(Recorder(), order_key=lambda item: 1 // item)
-        answers = await asyncio.gather(*(lane.submit(number) for number in (1, 0, 2)), return_exceptions=True)
+        queue = batcher(Recorder(), order_key=lambda item: 1 // item)
+        answers = await asyncio.gather(*(queue.submit(number) for number in (1, 0, 2)), return_exceptions=True)
         assert answers[0] == ("answer", 1)
         assert isinstance(answers[1], ZeroDivisionError)
         assert answers[2] == ("answer", 2)
@@ -300,8 +300,8 @@ def test_wrong_number_of_outcomes_fails_its_waiters_and_commits_nothing(
         return outcomes if len(items) == 2 else [*outcomes, *outcomes, 0, 0]
 
     async def scenario() -> None:
-        lane = batcher(run, writing)
-        answers = await asyncio.gather(lane.submit(1), lane.submit(2), return_exceptions=True)
+        queue = batcher(run, writing)
+        answers = await asyncio.gather(queue.submit(1), queue.submit(2), return_exceptions=True)
         assert [type(answer) for answer in answers] == [AssertionError, AssertionError]
 
     finish(scenario())
@@ -415,8 +415,8 @@ def test_items_of_one_order_key_never_share_a_batch_and_keep_their_order() -> No
 
     async def scenario() -> None:
         run = Recorder()
-        lane = batcher(run, order_key=_of_one_pair)
-        await asyncio.gather(*(lane.submit(item) for item in items))
+        queue = batcher(run, order_key=_of_one_pair)
+        await asyncio.gather(*(queue.submit(item) for item in items))
         for batch in run.batches:
             names = [name for name, _ in batch]
             assert len(names) == len(set(names))
@@ -432,11 +432,11 @@ def test_items_of_one_order_key_never_share_a_batch_and_keep_their_order() -> No
 def test_order_is_kept_where_batches_are_full_and_newcomers_arrive(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
-        lane = batcher(run, order_key=_of_one_pair, max_batch=2)
+        queue = batcher(run, order_key=_of_one_pair, max_batch=2)
         tasks: list[asyncio.Task[Any]] = []
         for _ in range(3):
             with closed_gate():
-                tasks += [start(lane.submit((name, len(tasks) + n))) for n, name in enumerate("aabcab")]
+                tasks += [start(queue.submit((name, len(tasks) + n))) for n, name in enumerate("aabcab")]
                 await asyncio.sleep(0)
         await asyncio.gather(*tasks)
         assert sum(map(len, run.batches)) == 18
@@ -456,9 +456,9 @@ def test_items_of_one_order_key_keep_their_order_when_run_one_by_one(connection:
         return keep(lane_connection, [number for _, number in items])
 
     async def scenario() -> None:
-        lane = batcher(run, writing, order_key=_of_one_pair)
+        queue = batcher(run, writing, order_key=_of_one_pair)
         items = [("a", 5), ("b", 6), ("a", 7), ("c", 6), ("b", 7)]
-        answers = await asyncio.gather(*(lane.submit(item) for item in items), return_exceptions=True)
+        answers = await asyncio.gather(*(queue.submit(item) for item in items), return_exceptions=True)
         assert [isinstance(answer, IntegrityError) for answer in answers] == [True, False, False, True, True]
 
     finish(scenario())
@@ -500,8 +500,8 @@ def test_commit_that_fails_is_no_success(connection: Connection) -> None:
     connection.execute(text("INSERT INTO kept VALUES (2)"))
 
     async def scenario() -> None:
-        lane = batcher(keep, writing)
-        answers = await asyncio.gather(*(lane.submit(n) for n in (1, 2, 3)), return_exceptions=True)
+        queue = batcher(keep, writing)
+        answers = await asyncio.gather(*(queue.submit(n) for n in (1, 2, 3)), return_exceptions=True)
         assert [answers[0], answers[2]] == [-1, -3]
         assert isinstance(answers[1], IntegrityError)
 
@@ -518,8 +518,8 @@ def test_connection_lost_at_the_commit_is_no_success(connection: Connection) -> 
         return answers
 
     async def scenario() -> None:
-        lane = batcher(run, writing)
-        answers = await asyncio.gather(lane.submit(1), lane.submit(2), return_exceptions=True)
+        queue = batcher(run, writing)
+        answers = await asyncio.gather(queue.submit(1), queue.submit(2), return_exceptions=True)
         assert [type(answer) for answer in answers] == [OperationalError, OperationalError]
         assert await batcher(keep, writing).submit(3) == -3  # The next one gets a connection that lives.
 
@@ -530,12 +530,12 @@ def test_connection_lost_at_the_commit_is_no_success(connection: Connection) -> 
 def test_client_gone_while_its_batch_runs_changes_nothing_for_the_others(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
-        lane = batcher(run)
+        queue = batcher(run)
         with closed_gate():
-            tasks = [start(lane.submit(number)) for number in range(3)]
+            tasks = [start(queue.submit(number)) for number in range(3)]
             await happens(run.started)
             tasks[1].cancel()
-            late = start(lane.submit("late"))
+            late = start(queue.submit("late"))
             await asyncio.sleep(0)
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert [answers[0], answers[2]] == [("answer", 0), ("answer", 2)]
@@ -548,11 +548,11 @@ def test_client_gone_while_its_batch_runs_changes_nothing_for_the_others(closed_
 def test_client_gone_before_its_turn_is_left_out(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
-        lane = batcher(run, order_key=_of_one_pair)
+        queue = batcher(run, order_key=_of_one_pair)
         with closed_gate():
-            first = start(lane.submit(("a", 0)))
+            first = start(queue.submit(("a", 0)))
             await happens(run.started)
-            tasks = [start(lane.submit(item)) for item in (("a", 1), ("a", 2), ("b", 3))]
+            tasks = [start(queue.submit(item)) for item in (("a", 1), ("a", 2), ("b", 3))]
             await asyncio.sleep(0)
             tasks[0].cancel()
             await asyncio.sleep(0)
@@ -566,16 +566,16 @@ def test_client_gone_before_its_turn_is_left_out(closed_gate: Gate) -> None:
 def test_lane_of_which_every_client_went_away_serves_the_next(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
-        lane = batcher(run)
+        queue = batcher(run)
         with closed_gate():
-            tasks = [start(lane.submit("first"))]
+            tasks = [start(queue.submit("first"))]
             await happens(run.started)
-            tasks += [start(lane.submit(number)) for number in range(3)]
+            tasks += [start(queue.submit(number)) for number in range(3)]
             await asyncio.sleep(0)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        assert await lane.submit("next") == ("answer", "next")
+        assert await queue.submit("next") == ("answer", "next")
         assert run.batches == [["first"], ["next"]]
 
     finish(scenario())
@@ -587,17 +587,17 @@ def test_lane_of_which_every_client_went_away_serves_the_next(closed_gate: Gate)
 def test_newcomer_past_the_bound_is_refused_at_once_and_nobody_else(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
-        lane = batcher(run, max_waiting=3)
+        queue = batcher(run, max_waiting=3)
         with closed_gate():
-            tasks = [start(lane.submit("first"))]
+            tasks = [start(queue.submit("first"))]
             await happens(run.started)
-            tasks += [start(lane.submit(number)) for number in range(3)]
+            tasks += [start(queue.submit(number)) for number in range(3)]
             await asyncio.sleep(0)
             for _ in range(5):
                 with pytest.raises(Overloaded):
-                    await asyncio.wait_for(lane.submit("too many"), 0.5)
+                    await asyncio.wait_for(queue.submit("too many"), 0.5)
         assert len(await asyncio.gather(*tasks)) == 4
-        assert await lane.submit("later") == ("answer", "later")
+        assert await queue.submit("later") == ("answer", "later")
         assert run.batches == [["first"], [0, 1, 2], ["later"]]
 
     finish(scenario())
@@ -606,16 +606,16 @@ def test_newcomer_past_the_bound_is_refused_at_once_and_nobody_else(closed_gate:
 def test_drain_answers_all_who_wait_and_refuses_newcomers(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
-        lane = batcher(run, max_batch=2)
+        queue = batcher(run, max_batch=2)
         with closed_gate():
-            tasks = [start(lane.submit("first"))]
+            tasks = [start(queue.submit("first"))]
             await happens(run.started)
-            tasks += [start(lane.submit(number)) for number in range(5)]
+            tasks += [start(queue.submit(number)) for number in range(5)]
             await asyncio.sleep(0)
-            draining = start(lane.drain())
+            draining = start(queue.drain())
             await asyncio.sleep(0)
             with pytest.raises(Overloaded):
-                await lane.submit("newcomer")
+                await queue.submit("newcomer")
             assert not draining.done()
         await draining
         assert all(task.done() for task in tasks)
@@ -627,16 +627,16 @@ def test_drain_answers_all_who_wait_and_refuses_newcomers(closed_gate: Gate) -> 
 def test_drain_that_is_stopped_stops_nobody_else(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
-        lane = batcher(run)
+        queue = batcher(run)
         with closed_gate():
-            first = start(lane.submit("first"))
+            first = start(queue.submit("first"))
             await happens(run.started)
-            second = start(lane.submit("second"))
-            draining = start(lane.drain())
+            second = start(queue.submit("second"))
+            draining = start(queue.drain())
             await asyncio.sleep(0)
             draining.cancel()
             await asyncio.wait([draining])
-            third = start(lane.submit("third"))
+            third = start(queue.submit("third"))
             await asyncio.sleep(0)
         assert await first == ("answer", "first")
         assert await second == ("answer", "second")
@@ -647,11 +647,11 @@ def test_drain_that_is_stopped_stops_nobody_else(closed_gate: Gate) -> None:
 
 def test_idle_lane_is_drained_at_once_and_can_be_used_again() -> None:
     async def scenario() -> None:
-        lane = batcher(Recorder())
-        await lane.drain()
-        assert await lane.submit(1) == ("answer", 1)
-        await lane.drain()
-        assert await lane.submit(2) == ("answer", 2)
+        queue = batcher(Recorder())
+        await queue.drain()
+        assert await queue.submit(1) == ("answer", 1)
+        await queue.drain()
+        assert await queue.submit(2) == ("answer", 2)
 
     finish(scenario())
 
@@ -661,10 +661,10 @@ def test_idle_lane_is_drained_at_once_and_can_be_used_again() -> None:
 
 def test_works_in_one_loop_after_another_without_a_lifespan() -> None:
     run = Recorder()
-    lane = batcher(run)
+    queue = batcher(run)
 
     async def scenario() -> list[Any]:
-        return await asyncio.gather(*(lane.submit(number) for number in range(3)))
+        return await asyncio.gather(*(queue.submit(number) for number in range(3)))
 
     for _ in range(3):
         assert finish(scenario()) == [("answer", 0), ("answer", 1), ("answer", 2)]
@@ -674,19 +674,19 @@ def test_works_in_one_loop_after_another_without_a_lifespan() -> None:
 
 def test_two_loops_at_once_share_no_batch_and_drain_apart() -> None:
     run = Recorder()
-    lane = batcher(run)
+    queue = batcher(run)
     other_may_go_on = threading.Event()
 
     async def elsewhere() -> list[Any]:
-        answers = await asyncio.gather(*(lane.submit(f"other {number}") for number in range(3)))
+        answers = await asyncio.gather(*(queue.submit(f"other {number}") for number in range(3)))
         await happens(other_may_go_on)
-        return [*answers, await lane.submit("other still")]
+        return [*answers, await queue.submit("other still")]
 
     async def here() -> None:
         other = start(asyncio.to_thread(finish, elsewhere()))
-        answers = await asyncio.gather(*(lane.submit(f"own {number}") for number in range(3)))
+        answers = await asyncio.gather(*(queue.submit(f"own {number}") for number in range(3)))
         assert answers == [("answer", f"own {number}") for number in range(3)]
-        await lane.drain()
+        await queue.drain()
         other_may_go_on.set()
         assert [item for _, item in await other] == ["other 0", "other 1", "other 2", "other still"]
         assert all(len({item.split()[0] for item in batch}) == 1 for batch in run.batches)
@@ -696,13 +696,13 @@ def test_two_loops_at_once_share_no_batch_and_drain_apart() -> None:
 
 def test_loop_that_ends_while_its_batch_runs_leaves_the_next_one_usable(closed_gate: Gate) -> None:
     run = Recorder()
-    lane = batcher(run)
+    queue = batcher(run)
     abandoned: list[asyncio.Task[Any]] = []
 
     async def give_up() -> None:
-        abandoned.extend(start(lane.submit(number)) for number in range(3))
+        abandoned.extend(start(queue.submit(number)) for number in range(3))
         await happens(run.started)
-        abandoned.append(start(lane.submit("waiting")))
+        abandoned.append(start(queue.submit("waiting")))
         await asyncio.sleep(0)
 
     with closed_gate():
@@ -710,7 +710,7 @@ def test_loop_that_ends_while_its_batch_runs_leaves_the_next_one_usable(closed_g
     assert all(task.cancelled() for task in abandoned)
 
     async def next_loop() -> None:
-        assert await lane.submit("next") == ("answer", "next")
+        assert await queue.submit("next") == ("answer", "next")
 
     finish(next_loop())
 
@@ -730,8 +730,8 @@ def test_refused_connection_fails_everyone_after_one_attempt(database: Engine) -
             yield lane_connection
 
     async def scenario() -> None:
-        lane = batcher(keep, connect)
-        answers = await asyncio.gather(*(lane.submit(n) for n in range(50)), return_exceptions=True)
+        queue = batcher(keep, connect)
+        answers = await asyncio.gather(*(queue.submit(n) for n in range(50)), return_exceptions=True)
         assert {type(answer) for answer in answers} == {OperationalError}
         assert attempts == 1
 
@@ -742,10 +742,10 @@ def test_full_pool_fails_everyone_after_one_wait(database: Engine) -> None:
     small = create_engine(database.url, pool_size=1, max_overflow=0, pool_timeout=0.1)
 
     async def scenario() -> None:
-        lane = batcher(keep, small.begin)
+        queue = batcher(keep, small.begin)
         with small.connect():
             began = time.monotonic()
-            answers = await asyncio.gather(*(lane.submit(n) for n in range(50)), return_exceptions=True)
+            answers = await asyncio.gather(*(queue.submit(n) for n in range(50)), return_exceptions=True)
             assert time.monotonic() - began < 1
         assert {type(answer).__name__ for answer in answers} == {"TimeoutError"}
 
@@ -767,8 +767,8 @@ def test_server_lost_while_items_run_one_by_one_fails_the_rest_at_once(connectio
         return keep(lane_connection, items)
 
     async def scenario() -> None:
-        lane = batcher(run, writing)
-        answers = await asyncio.gather(*(lane.submit(n) for n in range(1, 6)), return_exceptions=True)
+        queue = batcher(run, writing)
+        answers = await asyncio.gather(*(queue.submit(n) for n in range(1, 6)), return_exceptions=True)
         assert answers[0] == -1
         assert {type(answer) for answer in answers[1:]} == {OperationalError}
 
@@ -796,15 +796,15 @@ class Blocked(Recorder):
 def test_who_waited_long_behind_a_batch_that_took_too_long_fails_with_it_and_the_others_run(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Blocked()
-        lane = batcher(run)
+        queue = batcher(run)
         with closed_gate():
-            first = start(lane.submit("first"))
+            first = start(queue.submit("first"))
             await happens(run.started)
-            waited = [start(lane.submit(f"waited {number}")) for number in range(3)]
+            waited = [start(queue.submit(f"waited {number}")) for number in range(3)]
             await asyncio.sleep(0)
             waited[1].cancel()
             await asyncio.sleep(Blocked.LIMIT_SECONDS - 0.1)
-            late = start(lane.submit("late"))
+            late = start(queue.submit("late"))
             await asyncio.wait([first, waited[0], waited[2]])
         for task in (first, waited[0], waited[2]):
             assert isinstance(failure := task.exception(), OperationalError)
@@ -824,11 +824,11 @@ def test_who_waited_long_behind_a_batch_that_failed_of_itself_runs(closed_gate: 
     gate = Recorder()
 
     async def scenario() -> None:
-        lane = batcher(run)
+        queue = batcher(run)
         with closed_gate():
-            first = start(lane.submit("first"))
+            first = start(queue.submit("first"))
             await happens(gate.started)
-            waited = start(lane.submit("waited"))
+            waited = start(queue.submit("waited"))
             await asyncio.sleep(FAIL_WITH_BATCH_AFTER_SECONDS + 0.1)
         assert await waited == ("answer", "waited")
         assert isinstance((await asyncio.gather(first, return_exceptions=True))[0], AssertionError)

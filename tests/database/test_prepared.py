@@ -10,7 +10,7 @@ from sqlalchemy.pool import NullPool
 
 from app.config import get_settings
 from app.database import prepared
-from app.database.engines import get_lane_engine
+from app.database.engines import get_batch_engine
 from app.database.prepared import MAX_PER_CONNECTION, MAY_PREPARE, PreparedStatement
 from tests.fixtures import counted_queries
 
@@ -21,12 +21,12 @@ def _as_after_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def lane(database: Engine) -> Iterator[Connection]:
+def batch_connection(database: Engine) -> Iterator[Connection]:
     options = {"isolation_level": "AUTOCOMMIT", MAY_PREPARE: True}
     with create_engine(database.url, poolclass=NullPool).connect() as fresh:
-        lane = fresh.execution_options(**options)
-        lane.execute(text("SET plan_cache_mode = force_generic_plan"))
-        yield lane
+        batch_connection = fresh.execution_options(**options)
+        batch_connection.execute(text("SET plan_cache_mode = force_generic_plan"))
+        yield batch_connection
 
 
 def double(comment: str = "") -> PreparedStatement:
@@ -38,20 +38,20 @@ def names(connection: Connection) -> list[str]:
 
 
 def test_statement_is_prepared_with_its_first_execution_and_only_executed_from_then_on(
-    lane: Connection,
+    batch_connection: Connection,
 ) -> None:
     statement = double()
-    with counted_queries(lane.engine) as sent:
-        assert [statement.execute(lane, {"n": n}).scalar_one() for n in (1, 2, 3)] == [2, 4, 6]
+    with counted_queries(batch_connection.engine) as sent:
+        assert [statement.execute(batch_connection, {"n": n}).scalar_one() for n in (1, 2, 3)] == [2, 4, 6]
     assert [one.partition(" ")[0] for one in sent] == ["PREPARE", "EXECUTE", "EXECUTE"]
-    assert len(names(lane)) == 1
+    assert len(names(batch_connection)) == 1
 
 
-def test_plan_is_made_once(lane: Connection) -> None:
+def test_plan_is_made_once(batch_connection: Connection) -> None:
     statement = double()
     for n in range(10):
-        statement.execute(lane, {"n": n})
-    plans = lane.execute(text("SELECT generic_plans, custom_plans FROM pg_prepared_statements")).one()
+        statement.execute(batch_connection, {"n": n})
+    plans = batch_connection.execute(text("SELECT generic_plans, custom_plans FROM pg_prepared_statements")).one()
     assert tuple(plans) == (10, 0)
 
 
@@ -67,10 +67,12 @@ def test_lanes_prepare_and_plan_once_unless_they_are_behind_a_pooler(
 ) -> None:
     def lane_of(*, behind_pooler: bool) -> tuple[object, str, str]:
         monkeypatch.setattr(get_settings(), "database_behind_pooler", behind_pooler)
-        engine = get_lane_engine.__wrapped__()
-        with engine.connect() as lane:
-            shown = [str(lane.scalar(text(f"SHOW {name}"))) for name in ("plan_cache_mode", "statement_timeout")]
-            options = lane.get_execution_options()
+        engine = get_batch_engine.__wrapped__()
+        with engine.connect() as batch_connection:
+            shown = [
+                str(batch_connection.scalar(text(f"SHOW {name}"))) for name in ("plan_cache_mode", "statement_timeout")
+            ]
+            options = batch_connection.get_execution_options()
         engine.dispose()
         return options[MAY_PREPARE], *shown
 
@@ -80,42 +82,42 @@ def test_lanes_prepare_and_plan_once_unless_they_are_behind_a_pooler(
 
 
 def test_statement_that_a_pooler_took_away_is_sent_as_it_is_from_then_on(
-    lane: Connection, caplog: pytest.LogCaptureFixture
+    batch_connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     statement, other = double(), double("-- another")
-    statement.execute(lane, {"n": 1})
-    lane.execute(text("DEALLOCATE ALL"))
-    with caplog.at_level(logging.WARNING, logger=prepared.__name__), counted_queries(lane.engine) as sent:
-        assert statement.execute(lane, {"n": 2}).scalar_one() == 4
-        assert other.execute(lane, {"n": 3}).scalar_one() == 6
+    statement.execute(batch_connection, {"n": 1})
+    batch_connection.execute(text("DEALLOCATE ALL"))
+    with caplog.at_level(logging.WARNING, logger=prepared.__name__), counted_queries(batch_connection.engine) as sent:
+        assert statement.execute(batch_connection, {"n": 2}).scalar_one() == 4
+        assert other.execute(batch_connection, {"n": 3}).scalar_one() == 6
     assert [one.partition(" ")[0] for one in sent] == ["EXECUTE", "SELECT", "SELECT"]
     assert "DATABASE_BEHIND_POOLER" in caplog.text
 
 
-def test_statement_that_is_there_already_is_taken_for_what_it_is(lane: Connection) -> None:
-    double().execute(lane, {"n": 1})
-    lane.info.pop("prepared")  # As if another process had prepared it, behind the same pooler.
-    assert double().execute(lane, {"n": 2}).scalar_one() == 4
-    assert double().execute(lane, {"n": 3}).scalar_one() == 6
-    assert len(names(lane)) == 1
+def test_statement_that_is_there_already_is_taken_for_what_it_is(batch_connection: Connection) -> None:
+    double().execute(batch_connection, {"n": 1})
+    batch_connection.info.pop("prepared")  # As if another process had prepared it, behind the same pooler.
+    assert double().execute(batch_connection, {"n": 2}).scalar_one() == 4
+    assert double().execute(batch_connection, {"n": 3}).scalar_one() == 6
+    assert len(names(batch_connection)) == 1
 
 
-def test_first_execution_that_fails_leaves_the_statement_usable(lane: Connection) -> None:
+def test_first_execution_that_fails_leaves_the_statement_usable(batch_connection: Connection) -> None:
     statement = PreparedStatement(text("SELECT 6 / :n").bindparams(bindparam("n", type_=Integer)))
     with pytest.raises(DataError):
-        statement.execute(lane, {"n": 0})
-    assert statement.execute(lane, {"n": 3}).scalar_one() == 2
-    assert statement.execute(lane, {"n": 2}).scalar_one() == 3
+        statement.execute(batch_connection, {"n": 0})
+    assert statement.execute(batch_connection, {"n": 3}).scalar_one() == 2
+    assert statement.execute(batch_connection, {"n": 2}).scalar_one() == 3
 
 
-def test_a_connection_holds_a_bounded_number_of_plans(lane: Connection) -> None:
+def test_a_connection_holds_a_bounded_number_of_plans(batch_connection: Connection) -> None:
     for number in range(MAX_PER_CONNECTION + 10):
-        assert double(f"-- {number}").execute(lane, {"n": number}).scalar_one() == 2 * number
-    assert len(names(lane)) == MAX_PER_CONNECTION
+        assert double(f"-- {number}").execute(batch_connection, {"n": number}).scalar_one() == 2 * number
+    assert len(names(batch_connection)) == MAX_PER_CONNECTION
 
 
-def test_percent_signs_of_the_text_stay(lane: Connection) -> None:
+def test_percent_signs_of_the_text_stay(batch_connection: Connection) -> None:
     statement = PreparedStatement(
         text("SELECT 'a%b' LIKE 'a%' AND 7 % :n = 1").bindparams(bindparam("n", type_=Integer))
     )
-    assert [statement.execute(lane, {"n": 3}).scalar_one() for _ in range(2)] == [True, True]
+    assert [statement.execute(batch_connection, {"n": 3}).scalar_one() for _ in range(2)] == [True, True]

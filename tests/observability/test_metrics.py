@@ -173,11 +173,11 @@ def test_every_worker_tells_the_sum_of_all(start_server: StartServer, person: Pe
     for _ in range(10):
         found = scrape(server.url)
         assert sample(found, "http_request_duration_seconds_count", method="GET", route="/posts") == 2 * REQUESTS
-        assert sample(found, "lane_wait_seconds_count", lane="readings") == REQUESTS
-        assert sample(found, "lane_turn_size_sum", lane="readings") == REQUESTS
-        turns = sample(found, "lane_turn_duration_seconds_count", lane="readings")
-        assert 0 < turns == sample(found, "lane_turn_size_count", lane="readings") <= REQUESTS
-        assert sample(found, "lane_wait_seconds_bucket", lane="readings", le="+Inf") == REQUESTS
+        assert sample(found, "batch_wait_seconds_count", queue="readings") == REQUESTS
+        assert sample(found, "batch_size_sum", queue="readings") == REQUESTS
+        turns = sample(found, "batch_duration_seconds_count", queue="readings")
+        assert 0 < turns == sample(found, "batch_size_count", queue="readings") <= REQUESTS
+        assert sample(found, "batch_wait_seconds_bucket", queue="readings", le="+Inf") == REQUESTS
         assert {worker for worker in "0123" if sample(found, "process_resident_memory_bytes", worker=worker)} == {
             "0",
             "1",
@@ -219,7 +219,7 @@ def test_a_killed_worker_takes_no_count_with_it_and_leaves_nothing_in_use(
             if answered(found) == (killed + 1) * REQUESTS:
                 break
         assert set(started(found)) == {"0", "1"}
-        assert sample(found, "database_connections_in_use", pool="lanes") == 0
+        assert sample(found, "database_connections_in_use", pool="queues") == 0
 
 
 def scrapes_while_a_worker_is_away(url: str) -> Iterator[Samples]:

@@ -40,7 +40,7 @@ def exposed(client: TestClient, person: Person) -> Exposed:  # noqa: ARG001 - on
     local.get("/posts", headers=person.headers)
     metrics.security_event(Event.SIGNED_IN)
     metrics.limit_reached("sign_in_of_account")
-    metrics.replica_turn("replica")
+    metrics.replica_batch("replica")
     return {
         sample.name: set(sample.labels)
         for family in text_string_to_metric_families(local.get("/metrics").text)

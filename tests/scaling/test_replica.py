@@ -13,7 +13,7 @@ from sqlalchemy import Connection, create_engine, text
 
 from app.cli import doctor
 from app.config import get_settings
-from app.database.engines import _lane_engine
+from app.database.engines import _batch_engine
 from app.database.replica import Replica
 from tests.scaling.conftest import Replicated, dsn
 
@@ -76,7 +76,7 @@ def reading(
     # The application's own database is not the one that has a replica here.
     monkeypatch.setattr("app.database.replica.writing", engine.begin)
     url = replica.url.set(database=database or replica.url.database)
-    there = Replica(_lane_engine("replica", 1, {"statement_timeout": "1s"}, url=url))
+    there = Replica(_batch_engine("replica", 1, {"statement_timeout": "1s"}, url=url))
     with engine.connect() as connection:
         yield Reader(there, connection)
     there.close()

@@ -57,7 +57,7 @@ class Readers:
 def turns(server: Server) -> dict[str, int]:
     """What became of the turns of the server's readings, by /metrics."""
     found = httpx2.get(f"{server.url}/metrics").text
-    counted = re.findall(r'^replica_turns_total{outcome="(\w+)"} ([\d.]+)$', found, re.MULTILINE)
+    counted = re.findall(r'^replica_batches_total{outcome="(\w+)"} ([\d.]+)$', found, re.MULTILINE)
     return {outcome: int(float(count)) for outcome, count in counted}
 
 

@@ -183,7 +183,7 @@ class Site:
 def site(database: Engine, connection: Connection, person: Person) -> Iterator[Site]:
     make_posts(connection, person, 20)
     connection.execute(text("UPDATE posts SET created_at = now() - interval '3 days'"))  # On no first page.
-    # As the connections of the lanes are.
+    # As the connections of the queues are.
     connection.execute(text("SET plan_cache_mode = force_generic_plan"))
     yield Site(database, connection.execution_options(**{MAY_PREPARE: True}), person)
     connection.execute(text("RESET plan_cache_mode"))
