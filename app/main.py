@@ -24,12 +24,12 @@ from app.database import watchdog
 from app.database.engines import dispose, get_engine, get_primary
 from app.database.replica import KEPT_EVERY, get_replica
 from app.middleware import problem_details
-from app.middleware.admission import Admission
 from app.middleware.body_limit import BodyLimit
 from app.middleware.cors import Cors
 from app.middleware.head import Head
 from app.middleware.head_limit import HeadLimit
 from app.middleware.last_answer import LastAnswer
+from app.middleware.load_shedding import LoadShedding
 from app.middleware.paths import Paths
 from app.middleware.rate_limit import HEADERS, RateLimit
 from app.middleware.request_context import QUIET_PATHS, RequestContext
@@ -171,7 +171,7 @@ def create_app() -> FastAPI:
             Middleware(SecurityHeaders, hsts=settings.environment == "production"),
             # Before the limits and the routes, so that browsers may read refusals too.
             Middleware(Cors, **cors(settings)),
-            Middleware(Admission, most=settings.max_in_flight),
+            Middleware(LoadShedding, most=settings.max_in_flight),
             Middleware(LastAnswer),
             Middleware(HeadLimit),
             Middleware(Paths, root_path=settings.root_path or ""),

@@ -12,8 +12,8 @@ import pytest
 from app.api import pagination
 from app.config import Sort
 from app.errors import Overloaded
-from app.middleware import admission
-from app.middleware.admission import Admission
+from app.middleware import load_shedding
+from app.middleware.load_shedding import LoadShedding
 from app.middleware.request_context import RequestContext
 from app.observability import request_context
 from app.schemas.post import PageParameters
@@ -96,8 +96,8 @@ def test_clients_that_were_refused_are_remembered_up_to_a_number(monkeypatch: py
     async def answer(*_: object) -> None:
         raise AssertionError("there is no room")
 
-    monkeypatch.setattr(admission, "MAX_RETURN_TIMES", 100)
-    middleware = Admission(answer, most=0)
+    monkeypatch.setattr(load_shedding, "MAX_RETURN_TIMES", 100)
+    middleware = LoadShedding(answer, most=0)
     statuses = []
 
     async def send(message: object) -> None:

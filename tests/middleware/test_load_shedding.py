@@ -9,8 +9,8 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from app.middleware import admission
-from app.middleware.admission import Admission
+from app.middleware import load_shedding
+from app.middleware.load_shedding import LoadShedding
 
 TOLD_SECONDS = 0.3
 
@@ -20,7 +20,7 @@ class Site:
 
     def __init__(self) -> None:
         self.is_free = asyncio.Event()
-        self.admission = Admission(self.serve, most=1)
+        self.admission = LoadShedding(self.serve, most=1)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/long":
@@ -47,7 +47,7 @@ class Site:
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
     """Runs a scene while a long request takes all the room."""
-    monkeypatch.setattr(admission, "RETRY_AFTER_SECONDS", TOLD_SECONDS)
+    monkeypatch.setattr(load_shedding, "RETRY_AFTER_SECONDS", TOLD_SECONDS)
 
     def play(scene: Callable[[Site], Awaitable[None]]) -> None:
         async def run() -> None:
@@ -102,7 +102,7 @@ def test_whoever_was_held_is_admitted_if_there_is_room_by_then(played: Play) -> 
 
 
 def test_no_more_are_held_than_there_is_memory_for(played: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "MAX_HELD", 1)
+    monkeypatch.setattr(load_shedding, "MAX_HELD_CLIENTS", 1)
 
     async def scene(site: Site) -> None:
         await asyncio.gather(site.ask(2), site.ask(3))
@@ -127,7 +127,7 @@ def test_clients_are_forgotten_when_their_time_has_come(played: Play) -> None:
 
 def test_probes_are_always_admitted(played: Play) -> None:
     async def scene(site: Site) -> None:
-        for path in admission.ALWAYS_ADMITTED:
+        for path in load_shedding.NEVER_SHED:
             assert (await site.ask(2, path))[0] == 200
 
     played(scene)

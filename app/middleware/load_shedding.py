@@ -8,10 +8,10 @@ from app.errors import Overloaded
 from app.middleware.problem_details import refusal
 
 # They cost next to nothing, and say how things are when things are bad.
-ALWAYS_ADMITTED = frozenset({"/livez", "/readyz", "/metrics"})
+NEVER_SHED = frozenset({"/livez", "/readyz", "/metrics"})
 RETRY_AFTER_SECONDS = float(Overloaded.headers["Retry-After"])
 # Each takes some 15 KB.
-MAX_HELD = 1_000
+MAX_HELD_CLIENTS = 1_000
 # An entry takes some 300 bytes, so all take at most 6 MB.
 MAX_RETURN_TIMES = 20_000
 
@@ -19,7 +19,7 @@ MAX_RETURN_TIMES = 20_000
 _Client = tuple[str, int]
 
 
-class Admission:
+class LoadShedding:
     """Refuses with 503 and `Retry-After` while `most` requests are in hand.
 
     A client that comes again before the time it was told is held for the rest of that time, and then admitted if there
@@ -34,7 +34,7 @@ class Admission:
         self.return_times: dict[_Client | None, float] = {}  # The soonest first.
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in ALWAYS_ADMITTED:
+        if scope["type"] != "http" or scope["path"] in NEVER_SHED:
             await self.app(scope, receive, send)
             return
         if self.in_hand_count >= self.most and not await self._gets_room(scope.get("client")):
@@ -51,7 +51,7 @@ class Admission:
         clock = asyncio.get_running_loop().time
         self._forget_until(clock())
         early_seconds = self.return_times.pop(client, 0) - clock()
-        if early_seconds > 0 and self.held_count < MAX_HELD:
+        if early_seconds > 0 and self.held_count < MAX_HELD_CLIENTS:
             self.held_count += 1
             try:
                 await asyncio.sleep(early_seconds)
