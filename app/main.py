@@ -26,16 +26,16 @@ from app.database.replica import KEPT_EVERY, get_replica
 from app.middleware import problem_details
 from app.middleware.body_limit import BodyLimit
 from app.middleware.cors import Cors
-from app.middleware.head import Head
 from app.middleware.head_limit import HeadLimit
-from app.middleware.last_answer import LastAnswer
+from app.middleware.head_requests import HeadRequests
 from app.middleware.load_shedding import LoadShedding
-from app.middleware.paths import Paths
+from app.middleware.path_aliases import PathAliases
 from app.middleware.rate_limit import HEADERS, RateLimit
 from app.middleware.request_context import QUIET_PATHS, RequestContext
 from app.middleware.response_fields import ResponseFields
 from app.middleware.security_headers import SecurityHeaders
 from app.middleware.trusted_proxies import TrustedProxies
+from app.middleware.unhandled_errors import UnhandledErrors
 from app.routers import (
     api_key,
     auth,
@@ -121,7 +121,7 @@ def narrowed(settings: Settings) -> list[Middleware]:
 class Application(FastAPI):
     """FastAPI, whose requests begin with our own middleware, unless they are traced.
 
-    FastAPI's own outer layers are not needed: `LastAnswer` handles errors, and `BodyLimit` bounds bodies.
+    FastAPI's own outer layers are not needed: `UnhandledErrors` handles errors, and `BodyLimit` bounds bodies.
     """
 
     _begin: ASGIApp | None = None
@@ -172,12 +172,12 @@ def create_app() -> FastAPI:
             # Before the limits and the routes, so that browsers may read refusals too.
             Middleware(Cors, **cors(settings)),
             Middleware(LoadShedding, most=settings.max_in_flight),
-            Middleware(LastAnswer),
+            Middleware(UnhandledErrors),
             Middleware(HeadLimit),
-            Middleware(Paths, root_path=settings.root_path or ""),
+            Middleware(PathAliases, root_path=settings.root_path or ""),
             *limited(settings),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
-            Middleware(Head),
+            Middleware(HeadRequests),
             Middleware(HotPath, routes=[route for router in hot for route in router.routes]),
         ],
     )

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from app.api.pagination import relative_location
 from app.config import get_settings
-from app.middleware.paths import VERSION_PREFIX
+from app.middleware.path_aliases import VERSION_PREFIX
 from app.security import encryption
 from app.services import idempotency
 

@@ -3,7 +3,7 @@
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class Head:
+class HeadRequests:
     """Has routes see GET where the client said HEAD, and keeps the body back. FastAPI's routes know no HEAD."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -5,7 +5,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.middleware.problem_details import unexpected
 
 
-class LastAnswer:
+class UnhandledErrors:
     """Answers 500 for an exception that nobody handled; inside of what adds headers to answers, so that it has them."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -13,7 +13,7 @@ CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 VERSION_PREFIX = "/v1"
 
 
-class Paths:
+class PathAliases:
     """Serves every path also with a trailing slash, without a redirect, and below `/v1`.
 
     `/v1` becomes part of the root path, so that links in the response stay below it. So does `root_path`, the prefix
