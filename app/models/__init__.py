@@ -1,8 +1,8 @@
 """The tables. `models.Post` works from anywhere."""
 
 from app.config import Role
-from app.models.allowance import Allowance
 from app.models.api_key import ApiKey, Scope
+from app.models.attempt_counter import AttemptCounter
 from app.models.base import Base
 from app.models.deletion import Deletion
 from app.models.idempotency_key import IdempotencyKey
@@ -17,7 +17,26 @@ from app.models.user import User
 from app.models.vote import Vote
 
 __all__ = [
-    "Allowance", "ApiKey", "Base", "Deletion", "IdempotencyKey", "MailKind", "MailToken", "MailTokenPurpose",
-    "OutgoingMail", "Post", "PostStats", "PostStatsHistory", "RecoveryCode", "Role", "Schedule", "Scope",
-    "SecurityEvent", "Session", "SessionKind", "Totp", "User", "Vote",
+    "ApiKey",
+    "AttemptCounter",
+    "Base",
+    "Deletion",
+    "IdempotencyKey",
+    "MailKind",
+    "MailToken",
+    "MailTokenPurpose",
+    "OutgoingMail",
+    "Post",
+    "PostStats",
+    "PostStatsHistory",
+    "RecoveryCode",
+    "Role",
+    "Schedule",
+    "Scope",
+    "SecurityEvent",
+    "Session",
+    "SessionKind",
+    "Totp",
+    "User",
+    "Vote",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, delete, func, select, true
 from app.config import get_settings
 from app.database.sessions import writing
 from app.models import (
-    Allowance,
+    AttemptCounter,
     IdempotencyKey,
     MailToken,
     OutgoingMail,
@@ -41,7 +41,7 @@ def collect(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lamb
     remove = partial(_remove, batch_rows, is_stopping)
     yield "sessions", remove(Session, Session.expires_at <= func.now())
     yield "idempotency_keys", remove(IdempotencyKey, IdempotencyKey.expires_at <= func.now())
-    yield "allowances", remove(Allowance, Allowance.expires_at <= func.now())
+    yield "allowances", remove(AttemptCounter, AttemptCounter.expires_at <= func.now())
     is_old = PostStatsHistory.changed_at < func.now() - HISTORY_KEPT
     yield "post_stats_history", remove(PostStatsHistory, is_old)
     yield "mail_tokens", remove(MailToken, MailToken.expires_at <= func.now())
@@ -51,7 +51,7 @@ def collect(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lamb
     yield "security_events", remove(SecurityEvent, is_past)
 
 
-Expiring = Session | IdempotencyKey | Allowance | PostStatsHistory | MailToken | OutgoingMail | SecurityEvent
+Expiring = Session | IdempotencyKey | AttemptCounter | PostStatsHistory | MailToken | OutgoingMail | SecurityEvent
 
 
 def _remove(

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.models.base import Base, PrimaryKey
 
 
-class Allowance(Base):
+class AttemptCounter(Base):
     """When a limit's tries were made for one key, of which only a keyed hash is kept."""
 
     __tablename__ = "allowances"
