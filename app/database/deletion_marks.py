@@ -136,7 +136,7 @@ def _mark_sessions(db: Session, user_id: int, kind: models.SessionKind | None, k
     # A session that another request has marked meanwhile stays ended.
     kept = (
         select(models.Session.id)
-        .where(models.Session.id == keeping, models.Session.user_id == models.User.id, ~models.Session.was_ended())
+        .where(models.Session.id == keeping, models.Session.user_id == models.User.id, ~models.Session.was_revoked())
         .correlate(models.User)
         .scalar_subquery()
     )

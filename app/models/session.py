@@ -87,12 +87,12 @@ class Session(Base):
         return func.least(cls.ends_at, func.now() + limit)
 
     @classmethod
-    def is_alive(cls) -> ColumnElement[bool]:
+    def is_valid(cls) -> ColumnElement[bool]:
         """The condition, on `sessions` joined to `users`, under which a token of the session is accepted."""
-        return and_(cls.user_id == User.id, cls.expires_at > func.now(), User.is_active, ~cls.was_ended())
+        return and_(cls.user_id == User.id, cls.expires_at > func.now(), User.is_active, ~cls.was_revoked())
 
     @classmethod
-    def was_ended(cls) -> ColumnElement[bool]:
+    def was_revoked(cls) -> ColumnElement[bool]:
         """The condition, on `sessions` joined to `users`, under which the session ended and its row is being removed.
 
         An adopted session is not among them, because its id is above all others: `deletions.end_sessions` deletes it.

@@ -148,7 +148,7 @@ class _AllWorkers(Collector):
     """What the workers counted, summed; beside it their processes, each by its place."""
 
     def collect(self) -> Iterable[Metric]:
-        living = multiprocess.living()
+        running = multiprocess.running_workers()
         folder = multiprocess.shared_folder()
         if folder is None:
             yield from _registry.collect()
@@ -157,16 +157,16 @@ class _AllWorkers(Collector):
             files = [
                 str(path)
                 for path in folder.glob("*.db")
-                if not path.name.startswith("gauge_live") or int(path.stem.rpartition("_")[2]) in living
+                if not path.name.startswith("gauge_live") or int(path.stem.rpartition("_")[2]) in running
             ]
             yield from MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
-        yield from _processes(living)
+        yield from _processes(running)
 
 
-def _processes(living: Mapping[int, int]) -> Iterable[Metric]:
+def _processes(running: Mapping[int, int]) -> Iterable[Metric]:
     """Memory, processor time and open files of each worker; on Linux only, where /proc tells."""
     found: dict[str, Metric] = {}
-    for place, process_id in sorted(living.items()):
+    for place, process_id in sorted(running.items()):
         for metric in ProcessCollector(pid=partial(str, process_id), registry=None).collect():
             together = found.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
             for sample in metric.samples:

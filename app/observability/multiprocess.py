@@ -54,7 +54,7 @@ def place() -> int:
     raise AssertionError("unreachable")
 
 
-def living() -> Mapping[int, int]:
+def running_workers() -> Mapping[int, int]:
     """The process id of each living worker, by its place."""
     folder = shared_folder()
     if folder is None:

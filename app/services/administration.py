@@ -71,7 +71,7 @@ def sessions(db: Session, account: models.User) -> Sequence[models.Session]:
     is_there = (
         models.Session.user_id == account.id,
         models.Session.expires_at > func.now(),
-        ~models.Session.was_ended(),
+        ~models.Session.was_revoked(),
     )
     return db.scalars(
         select(models.Session)

@@ -63,7 +63,7 @@ _GRANTS = (
     select(models.ApiKey.key_hash, models.ApiKey.scopes, models.Session.id, models.Session.user_id,
            models.Session.expires_at)
     .join(models.Session, models.Session.id == models.ApiKey.session_id)
-    .join(models.User, models.Session.is_alive())
+    .join(models.User, models.Session.is_valid())
 )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ _SHOWN = (
         func.nullif(models.Session.last_seen_at, models.Session.created_at).label("last_used_at"),
     )
     .join(models.ApiKey, models.ApiKey.session_id == models.Session.id)
-    .join(models.User, models.Session.is_alive())
+    .join(models.User, models.Session.is_valid())
 )
 
 
@@ -110,7 +110,7 @@ def create(db: Session, caller: models.User, session_id: int, new: ApiKeyIn) -> 
     # A statement of its own after the lock: it sees what whoever held the row before has done.
     owner = (
         select(models.User.id, literal("api_key"), expires_at, expires_at)
-        .join(models.Session, models.Session.is_alive())
+        .join(models.Session, models.Session.is_valid())
         .where(models.Session.id == session_id, models.User.id == caller.id)
     )
     opened = insert(models.Session).from_select(["user_id", "kind", "expires_at", "ends_at"], owner)
@@ -143,7 +143,7 @@ def remove(db: Session, user_id: int, key_id: int) -> None:
     """End one of the user's keys: no request is let in with it from now on. Raises `ApiKeyNotFound`."""
     audit_log.hold(db, user_id)
     is_key = (models.Session.id == key_id, models.Session.user_id == user_id, models.Session.kind == "api_key")
-    is_there = (models.Session.user_id == models.User.id, ~models.Session.was_ended())
+    is_there = (models.Session.user_id == models.User.id, ~models.Session.was_revoked())
     ended = delete(models.Session).where(*is_key, *is_there)
     if db.scalar(ended.returning(models.Session.id)) is None:
         raise ApiKeyNotFound

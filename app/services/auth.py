@@ -75,7 +75,7 @@ def current_user(db: Session, user_id: int, session_id: int) -> models.User:
     """
     found = db.execute(
         select(models.User, models.Session.kind)
-        .join(models.Session, models.Session.is_alive())
+        .join(models.Session, models.Session.is_valid())
         .where(models.Session.id == session_id, models.User.id == user_id)
     ).one_or_none()
     if found is None:

@@ -210,7 +210,7 @@ def _lock_counts(connection: Connection, post_ids: Sequence[int]) -> None:
 
 
 def _ended_sessions(connection: Connection, user_id: int, progress: _Progress) -> int:
-    ended = select(Session.id).join(User, User.id == Session.user_id).where(User.id == user_id, Session.was_ended())
+    ended = select(Session.id).join(User, User.id == Session.user_id).where(User.id == user_id, Session.was_revoked())
     ids = connection.scalars(ended.limit(progress.rows)).all()
     connection.execute(delete(Session).where(Session.id == _any(ids)))
     return len(ids)

@@ -51,7 +51,7 @@ def refresh(db: Session, token: RefreshToken) -> Refreshed | NotAuthenticated:
             models.Session.refresh_sealed,
             (models.Session.refreshed_at > func.now() - REFRESH_TOKEN_REUSE_INTERVAL).label("is_in_grace"),
         )
-        .join(models.User, models.Session.is_alive())
+        .join(models.User, models.Session.is_valid())
         .where(models.Session.refresh_family == token.family_hash)
         .with_for_update(of=models.Session)
     ).one_or_none()
@@ -118,7 +118,7 @@ def list_own(db: Session, user_id: int, *, before_id: int, limit: int) -> Sequen
     """The sign-ins that are alive, the newest first."""
     return db.scalars(
         select(models.Session)
-        .join(models.User, models.Session.is_alive())
+        .join(models.User, models.Session.is_valid())
         .where(_is_sign_in_of(user_id), models.Session.id < before_id)
         .order_by(models.Session.id.desc())
         .limit(limit)
@@ -156,6 +156,6 @@ def _end(db: Session, user_id: int, session_id: int) -> bool:
     audit_log.hold(db, user_id)
     ids = deletion_marks.ids_to_end(db, user_id, [session_id])
     is_theirs = (_is_sign_in_of(user_id), models.Session.id.in_(ids))
-    is_there = (models.Session.user_id == models.User.id, ~models.Session.was_ended())
+    is_there = (models.Session.user_id == models.User.id, ~models.Session.was_revoked())
     ended = delete(models.Session).where(*is_theirs, *is_there).returning(models.Session.id)
     return bool(db.scalars(ended).all())

@@ -84,7 +84,7 @@ _CAST = PreparedStatement(
         SELECT post_id, user_id, 1 AS n FROM added UNION ALL SELECT post_id, user_id, -1 FROM removed
     )
     SELECT ballot.number,
-        voter.user_id IS NOT NULL AS is_alive,
+        voter.user_id IS NOT NULL AS is_valid,
         votable.votes + coalesce(sum(change.n) OVER (PARTITION BY ballot.post_id), 0) AS votes,
         change.n IS NOT NULL AS has_changed
     FROM ballot
@@ -141,7 +141,7 @@ def cast(connection: Connection, ballots: Sequence[Ballot]) -> list[Cast | Excep
 
 
 def _outcome(ballot: Ballot, row: Row[*tuple[Any, ...]]) -> Cast | Exception:
-    if not row.is_alive:
+    if not row.is_valid:
         return NotAuthenticated()
     if row.votes is None:
         return VotedPostNotFound(ballot.post_id)
@@ -152,7 +152,7 @@ def authenticate(connection: Connection, ballot: Ballot) -> None:
     """Raises `NotAuthenticated` unless the voter's session is alive; their account stays until the transaction ends."""
     alive = (
         select(Session.id)
-        .join(User, Session.is_alive())
+        .join(User, Session.is_valid())
         .where(Session.id == ballot.token.session_id, User.id == ballot.token.user_id)
         .with_for_update(read=True, key_share=True, of=User)
     )

@@ -68,7 +68,7 @@ def caller_id(db: Session, token: access_tokens.AccessToken) -> int:
     """The id of the caller, whose session and account are alive."""
     user_id = db.scalar(
         select(models.User.id)
-        .join(models.Session, models.Session.is_alive())
+        .join(models.Session, models.Session.is_valid())
         .where(models.Session.id == token.session_id, models.User.id == token.user_id)
     )
     if user_id is None:

@@ -140,7 +140,7 @@ def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessT
         if kind.has_one_plan
         else connection.execute(_unprepared_page(kind), parameters)
     ).all()
-    roles = readers.roles_of_the_living(answers)
+    roles = readers.roles_of_valid_sessions(answers)
     return Answer(_page_of(query, [row for row in answers if row.id is not None]), roles)
 
 
@@ -211,7 +211,7 @@ def read_posts(connection: Connection, asked: Sequence[tuple[AccessToken, int]])
             "post_ids": sorted({key for _, post_id in asked if (key := possible_key(post_id)) is not None}),
         },
     ).all()
-    roles = readers.roles_of_the_living(rows)
+    roles = readers.roles_of_valid_sessions(rows)
     found = {row.id: PageRows([row]) for row in rows if row.id is not None}
     return {post_id: Answer(found.get(post_id, PageRows([])), roles) for _, post_id in asked}
 

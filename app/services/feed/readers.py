@@ -35,13 +35,13 @@ AnySelect = Select[*tuple[Any, ...]]
 _USER_IDS = bindparam("user_ids", type_=ARRAY(BIGINT))
 # An API key gives no access to what only moderators see.
 _ROLE = case((Session.kind == literal_column("'login'"), User.role), else_=literal_column("'user'"))
-_ALIVE = (
+_IS_VALID = (
     select(
         func.array_agg(Session.id).label("session_ids"),
         func.array_agg(User.id).label("reader_ids"),
         func.array_agg(_ROLE).label("roles"),
     )
-    .join(User, Session.is_alive())
+    .join(User, Session.is_valid())
     .where(Session.id == bindparam("session_ids", type_=ARRAY(BIGINT)).any_())
     .subquery("alive")
 )
@@ -56,7 +56,7 @@ _ASKED = (
 # reads no post where it is false.
 MAY_SEE_DRAFTS = (
     select(Session.id)
-    .join(User, Session.is_alive())
+    .join(User, Session.is_valid())
     .where(
         Session.id == bindparam("session_ids", type_=ARRAY(BIGINT)).any_(),
         or_(User.id == bindparam("owner_id", type_=Key), _ROLE.in_(sorted(MODERATING))),
@@ -88,9 +88,9 @@ def with_readers(posts: Subquery, voters: ScalarSelect[Any], order: Sequence[Una
         select(
             *posts.c,
             func.array(voters).label("voters"),
-            *(case((is_first, column)).label(column.name) for column in _ALIVE.c),
+            *(case((is_first, column)).label(column.name) for column in _IS_VALID.c),
         )
-        .select_from(_ALIVE.outerjoin(posts, true()))
+        .select_from(_IS_VALID.outerjoin(posts, true()))
         .order_by(*order)
     )
 
@@ -104,7 +104,7 @@ def parameters(tokens: Iterable[AccessToken]) -> dict[str, object]:
     }
 
 
-def roles_of_the_living(rows: Sequence[AnyRow]) -> Mapping[tuple[int, int], str]:
+def roles_of_valid_sessions(rows: Sequence[AnyRow]) -> Mapping[tuple[int, int], str]:
     """The role of each (session, user) that is alive."""
     first = rows[0]
     if first.session_ids is None:
