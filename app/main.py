@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import batch_queues
 from app.api.authentication import user_of
-from app.api.fast_path import HotPath
+from app.api.fast_path import FastPath
 from app.api.openapi import describe
 from app.background import periodic, worker
 from app.config import Settings, get_settings
@@ -147,7 +147,7 @@ class Application(FastAPI):
 def create_app() -> FastAPI:
     """Build the application from the settings. Raises `ConfigurationError` where they cannot be used."""
     settings = get_settings()
-    hot = (post.hot, vote.hot)
+    hot = (post.fast, vote.fast)
     app = Application(
         title="Social posts API",
         version="0.1.0",
@@ -178,7 +178,7 @@ def create_app() -> FastAPI:
             *limited(settings),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
             Middleware(HeadRequests),
-            Middleware(HotPath, routes=[route for router in hot for route in router.routes]),
+            Middleware(FastPath, routes=[route for router in hot for route in router.routes]),
         ],
     )
     problem_details.install(app)

@@ -26,11 +26,11 @@ from app.middleware import problem_details
 Reader = Callable[[Request], Awaitable[Any]]
 
 
-class OutOfTheOrdinary(Exception):
+class NotOnFastPath(Exception):
     """The request is one for FastAPI."""
 
 
-class HotRoute(Route):
+class FastRoute(Route):
     """A route whose endpoint can be called without FastAPI.
 
     That is a coroutine function that returns a `Response`, and takes credentials, the request, values from the path, a
@@ -55,14 +55,14 @@ class Json(Response):
         self.raw_headers = [*headers, (b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
 
 
-class HotPath:
+class FastPath:
     """Serves the hot routes, as plain ASGI; all else, and all that is out of the ordinary, goes on to `app`."""
 
     def __init__(self, app: ASGIApp, *, routes: Iterable[BaseRoute]) -> None:
         self.app = app
-        hot = [(method, route) for route in routes if isinstance(route, HotRoute) for method in route.methods or ()]
+        hot = [(method, route) for route in routes if isinstance(route, FastRoute) for method in route.methods or ()]
         self.by_path = {(method, route.path): route for method, route in hot if not route.param_convertors}
-        self.by_pattern: dict[str, list[HotRoute]] = {}
+        self.by_pattern: dict[str, list[FastRoute]] = {}
         for method, route in hot:
             if route.param_convertors:
                 self.by_pattern.setdefault(method, []).append(route)
@@ -86,7 +86,7 @@ class HotPath:
             response = await _answered(route, request, arguments)
         await response(scope, receive, send)
 
-    def _match(self, scope: Scope) -> tuple[HotRoute | None, Mapping[str, str]]:
+    def _match(self, scope: Scope) -> tuple[FastRoute | None, Mapping[str, str]]:
         method, path = scope["method"], scope["path"].removeprefix(scope.get("root_path", ""))
         if (route := self.by_path.get((method, path))) is not None:
             return route, {}
@@ -96,7 +96,7 @@ class HotPath:
         return None, {}
 
 
-async def _answered(route: HotRoute, request: Request, arguments: Mapping[str, Any]) -> Response:
+async def _answered(route: FastRoute, request: Request, arguments: Mapping[str, Any]) -> Response:
     try:
         response: Response = await route.endpoint(**arguments)
     except Exception as error:
@@ -161,7 +161,7 @@ def _without_headers(dependant: Dependant) -> Reader:
 
     async def read(request: Request) -> Any:
         if any(name in names for name, _ in request.scope["headers"]):
-            raise OutOfTheOrdinary
+            raise NotOnFastPath
         return await call(**defaults, **({request_name: request} if request_name else {}))
 
     return read
@@ -171,7 +171,7 @@ def _from_path(field: ModelField) -> Reader:
     async def read(request: Request) -> Any:
         value, errors = field.validate(request.path_params[field.alias], {}, loc=("path", field.alias))
         if errors:
-            raise OutOfTheOrdinary
+            raise NotOnFastPath
         return value
 
     return read
@@ -180,10 +180,10 @@ def _from_path(field: ModelField) -> Reader:
 def _from_json(field: ModelField) -> Reader:
     async def read(request: Request) -> Any:
         if request.headers.get("content-type") != "application/json":
-            raise OutOfTheOrdinary
+            raise NotOnFastPath
         value, errors = field.validate(await request.json(), {}, loc=("body",))
         if errors:
-            raise OutOfTheOrdinary
+            raise NotOnFastPath
         return value
 
     return read

@@ -11,7 +11,7 @@ from app import models
 from app.api import batch_queues
 from app.api.authentication import ScopedToken, ScopedUser
 from app.api.conditional import expected_versions, respond_with_post
-from app.api.fast_path import HotRoute
+from app.api.fast_path import FastRoute
 from app.api.idempotency_key import IdempotentRequest, respond_once
 from app.api.pagination import query_parameters, read_query, respond_with_page
 from app.api.route import Route
@@ -35,7 +35,7 @@ from app.schemas.types import MAX_SKIP, Id
 from app.services import feed, post
 
 router = APIRouter(prefix="/posts", tags=["posts"], route_class=Route)
-hot = APIRouter(prefix="/posts", tags=["posts"], route_class=HotRoute)
+fast = APIRouter(prefix="/posts", tags=["posts"], route_class=FastRoute)
 
 SKIPS_TOO_FAR = {
     "type": "less_than_equal",
@@ -57,7 +57,7 @@ IF_NONE_MATCH: dict[str, Any] = {
 }
 
 
-@hot.get(
+@fast.get(
     "",
     response_model=list[PostWithVotes],
     responses={
@@ -120,7 +120,7 @@ def create_post(new: PostIn, caller: ScopedUser, db: SessionDep, once: Idempoten
     return response
 
 
-@hot.get(
+@fast.get(
     "/{id}",
     response_model=PostWithVotes,
     responses={

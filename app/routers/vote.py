@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from app.api import batch_queues
 from app.api.authentication import ScopedToken
-from app.api.fast_path import HotRoute, Json
+from app.api.fast_path import FastRoute, Json
 from app.api.idempotency_key import IdempotentRequest, respond_with
 from app.errors import (
     AlreadyVoted,
@@ -25,7 +25,7 @@ from app.schemas.types import Id
 from app.schemas.vote import VoteCounted, VoteIn, VoteState
 from app.services import idempotency, vote
 
-hot = APIRouter(tags=["votes"], route_class=HotRoute)
+fast = APIRouter(tags=["votes"], route_class=FastRoute)
 
 VOTE_ERRORS = (
     NotAuthenticated,
@@ -38,8 +38,8 @@ VOTE_ERRORS = (
 )
 
 
-@hot.post("/votes", status_code=201, response_model=VoteCounted, include_in_schema=False)
-@hot.post("/vote", status_code=201, response_model=VoteCounted, responses=responses(*VOTE_ERRORS))
+@fast.post("/votes", status_code=201, response_model=VoteCounted, include_in_schema=False)
+@fast.post("/vote", status_code=201, response_model=VoteCounted, responses=responses(*VOTE_ERRORS))
 async def cast_vote(wanted: VoteIn, token: ScopedToken, once: IdempotentRequest) -> Response:
     """Vote for a post, or remove your vote.
 
@@ -56,13 +56,13 @@ async def cast_vote(wanted: VoteIn, token: ScopedToken, once: IdempotentRequest)
 PostId = Annotated[Id, Path(alias="id")]
 
 
-@hot.put("/posts/{id}/vote", response_model=VoteState, responses=responses(NotAuthenticated, PostNotFound, Overloaded))
+@fast.put("/posts/{id}/vote", response_model=VoteState, responses=responses(NotAuthenticated, PostNotFound, Overloaded))
 async def set_vote(post_id: PostId, token: ScopedToken) -> Response:
     """Vote for a post. Idempotent."""
     return await _state(vote.Ballot(token, post_id, is_for=True))
 
 
-@hot.delete(
+@fast.delete(
     "/posts/{id}/vote", response_model=VoteState, responses=responses(NotAuthenticated, PostNotFound, Overloaded)
 )
 async def remove_vote(post_id: PostId, token: ScopedToken) -> Response:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from app.api.fast_path import HotPath, HotRoute
+from app.api.fast_path import FastPath, FastRoute
 from app.database.sessions import SessionDep
 from app.main import create_app
 from tests.fixtures import Person
@@ -71,7 +71,7 @@ def ways(database: Engine) -> Ways:  # noqa: ARG001 - on empty tables.
     """The application, the same without the short way, and the paths of the first one's requests that FastAPI saw."""
     passed: list[str] = []
 
-    class Watched(HotPath):
+    class Watched(FastPath):
         def __init__(self, app: Any, **options: Any) -> None:
             async def watched(scope: Scope, receive: Receive, send: Send) -> None:
                 passed.append(scope["path"])
@@ -81,10 +81,10 @@ def ways(database: Engine) -> Ways:  # noqa: ARG001 - on empty tables.
 
     short, long = create_app(), create_app()
     short.user_middleware = [
-        Middleware(Watched, **one.kwargs) if one.cls is HotPath else one  # type: ignore[arg-type,comparison-overlap]
+        Middleware(Watched, **one.kwargs) if one.cls is FastPath else one  # type: ignore[arg-type,comparison-overlap]
         for one in short.user_middleware
     ]
-    long.user_middleware = [one for one in long.user_middleware if one.cls is not HotPath]  # type: ignore[comparison-overlap]
+    long.user_middleware = [one for one in long.user_middleware if one.cls is not FastPath]  # type: ignore[comparison-overlap]
     return TestClient(short, follow_redirects=False), TestClient(long, follow_redirects=False), passed
 
 
@@ -139,7 +139,7 @@ def test_what_is_out_of_the_ordinary_does(
 
 
 def test_a_route_that_needs_fastapi_is_refused_as_a_hot_one() -> None:
-    router = APIRouter(route_class=HotRoute)
+    router = APIRouter(route_class=FastRoute)
 
     async def with_query(limit: Annotated[int, Query()]) -> Response:
         return Response(str(limit))
