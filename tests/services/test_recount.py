@@ -110,7 +110,7 @@ def test_vote_that_waits_for_the_mending_is_counted_on_top(
             mending.execute(statement, {"ids": posts[:1]})
         voting = in_background(vote)
         wait_until_blocked(connection, by=mending)
-        mending.execute(recount._MEND, {"ids": posts[:1]})
+        mending.execute(recount._REPAIR, {"ids": posts[:1]})
     voting()
 
     assert connection.scalar(text("SELECT votes FROM post_stats WHERE post_id = :id"), {"id": posts[0]}) == 2
