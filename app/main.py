@@ -77,7 +77,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     care = [periodic.Task("heartbeat", lambda _: get_primary().beat(), beat, is_shared=False)]
     if replica:
         care.append(periodic.Task("replica", lambda _: replica.keep(), KEPT_EVERY, is_shared=False))
-    with worker.being_done(*care):
+    with worker.running(*care):
         yield
         with suppress(TimeoutError):
             async with asyncio.timeout(MAX_DRAIN_SECONDS):

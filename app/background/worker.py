@@ -19,8 +19,8 @@ from app.services import deletion, gc
 
 logger = logging.getLogger("app")
 
-DELETIONS_LOOKED_FOR_EVERY = timedelta(seconds=2)
-DELETIONS_TURN = timedelta(seconds=10)
+DELETION_INTERVAL = timedelta(seconds=2)
+DELETION_TIME_LIMIT = timedelta(seconds=10)
 
 
 def tasks(settings: Settings) -> list[periodic.Task]:
@@ -30,7 +30,7 @@ def tasks(settings: Settings) -> list[periodic.Task]:
         return []
     return [
         periodic.Task("gc", lambda is_stopping: dict(gc.collect(is_stopping=is_stopping)), interval),
-        periodic.Task("deletions", _remove_deleted, DELETIONS_LOOKED_FOR_EVERY, is_shared=False),
+        periodic.Task("deletions", _remove_deleted, DELETION_INTERVAL, is_shared=False),
     ]
 
 
@@ -39,19 +39,19 @@ def _remove_deleted(is_stopping: periodic.IsStopping) -> None:
 
     Looking for it costs one read. The turn is given back at the end; if the process dies, it ends by itself.
     """
-    if deletion.is_requested() and periodic.claim("deletions", DELETIONS_TURN):
-        deletion.work(is_stopping, DELETIONS_TURN.total_seconds())
+    if deletion.is_requested() and periodic.claim("deletions", DELETION_TIME_LIMIT):
+        deletion.work(is_stopping, DELETION_TIME_LIMIT.total_seconds())
         periodic.release("deletions")
 
 
 @contextmanager
-def being_done(*own: periodic.Task) -> Iterator[None]:
+def running(*own: periodic.Task) -> Iterator[None]:
     """Do them while the block runs, as far as the settings leave them to this process, and what is its own."""
-    with delivery.at_work(), periodic.running(*tasks(get_settings()), *own):
+    with delivery.delivering(), periodic.running(*tasks(get_settings()), *own):
         yield
 
 
-def do_until_told_to_stop() -> None:
+def run_until_stopped() -> None:
     """Do them until SIGTERM, and return when what was under way is done, or was given up.
 
     Raises `ConfigurationError` where the settings leave nothing to do.
@@ -61,7 +61,7 @@ def do_until_told_to_stop() -> None:
         raise ConfigurationError("MAIL_ENABLED is false and GC_INTERVAL_MINUTES is 0, so a worker has nothing to do")
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    with being_done():
+    with running():
         logger.info("working: mails and whatever is due, but no requests")
         stop.wait()
     dispose()

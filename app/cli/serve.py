@@ -64,10 +64,10 @@ def worker() -> None:
     if settings.database is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL")
     require_utf8(settings.database, settings.database_connect_timeout_seconds)
-    from app.background.worker import do_until_told_to_stop  # noqa: PLC0415 - it reads the settings, and their errors are this command's to tell.
+    from app.background.worker import run_until_stopped  # noqa: PLC0415 - it reads the settings, and their errors are this command's to tell.
 
     logging.config.dictConfig(log_format.config(settings))
-    do_until_told_to_stop()
+    run_until_stopped()
 
 
 def openapi() -> None:

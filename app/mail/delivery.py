@@ -165,11 +165,11 @@ MAX_STOP_SECONDS = 1
 
 
 @contextmanager
-def at_work() -> Iterator[None]:
+def delivering() -> Iterator[None]:
     """Send mails while the block runs, if mails are sent at all."""
     settings = get_settings()
-    way_out = transport(settings)
-    if way_out is None:
+    outgoing = transport(settings)
+    if outgoing is None:
         if settings.environment == "production" and settings.mail_enabled:
             logger.warning(
                 "no mail can be sent, as SMTP_HOST is not set; mails wait in the database, for a day at most"
@@ -177,7 +177,7 @@ def at_work() -> Iterator[None]:
         yield
         return
     stop = threading.Event()
-    thread = threading.Thread(target=_work, args=(way_out, stop), name="postman", daemon=True)
+    thread = threading.Thread(target=_work, args=(outgoing, stop), name="mail-delivery", daemon=True)
     thread.start()
     try:
         yield
@@ -186,12 +186,12 @@ def at_work() -> Iterator[None]:
         thread.join(MAX_STOP_SECONDS)
 
 
-def _work(way_out: Transport, stop: threading.Event) -> None:
+def _work(outgoing: Transport, stop: threading.Event) -> None:
     pause: float = 0
     while not stop.wait(pause * random.uniform(0.5, 1)):  # noqa: S311 - so that workers do not all ask at once.
         pause = PAUSE_SECONDS
         try:
-            while not stop.is_set() and send_next(way_out):
+            while not stop.is_set() and send_next(outgoing):
                 pass
         except (SQLAlchemyError, DomainError) as error:  # The database does not answer, or is not migrated yet.
             logger.warning("mails have to wait: %s", type(error).__name__)
