@@ -1,4 +1,4 @@
-"""Reading /metrics as Prometheus does."""
+"""PageResponse /metrics as Prometheus does."""
 
 import time
 from collections.abc import Iterator

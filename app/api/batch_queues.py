@@ -92,14 +92,14 @@ class VoteRequest:
 
 
 @lru_cache
-def readings() -> BatchQueue[feed.Question, feed.Reading]:
+def page_reads() -> BatchQueue[feed.PageRequest, feed.PageResponse]:
     """Pages and posts; from the replica, if there is one."""
     replica = get_replica()
-    return BatchQueue("readings", replica.first(feed.read) if replica else feed.read, at_once, reads=True)
+    return BatchQueue("pages", replica.first(feed.read) if replica else feed.read, at_once, reads=True)
 
 
 @lru_cache
-def votes() -> BatchQueue[VoteRequest, vote.Cast | idempotency.Answer]:
+def votes() -> BatchQueue[VoteRequest, vote.Cast | idempotency.StoredResponse]:
     """Votes; two of the same user on the same post keep their order."""
     return BatchQueue("votes", _cast, at_once, order_key=lambda request: request.ballot.pair)
 
@@ -123,27 +123,27 @@ def health_checks() -> BatchQueue[None, schema_version.Health]:
 
 
 @lru_cache
-def sightings() -> BatchQueue[int, None]:
+def last_seen_updates() -> BatchQueue[int, None]:
     """Sessions, by id, that are in use."""
     precision = timedelta(seconds=SEEN_PRECISION_SECONDS)
-    return BatchQueue("sightings", lambda connection, ids: session.see(connection, ids, precision), at_once)
+    return BatchQueue("last_seen", lambda connection, ids: session.see(connection, ids, precision), at_once)
 
 
 async def drain() -> None:
     """Answer everyone who waits."""
-    for queue in (api_keys(), sessionless_tokens(), readings(), votes(), health_checks(), sightings()):
+    for queue in (api_keys(), sessionless_tokens(), page_reads(), votes(), health_checks(), last_seen_updates()):
         await queue.drain()
 
 
 def _cast(
     connection: Connection, requests: Sequence[VoteRequest]
-) -> Sequence[vote.Cast | idempotency.Answer | Exception]:
+) -> Sequence[vote.Cast | idempotency.StoredResponse | Exception]:
     """All ballots in one statement; before it, those whose answers are to be kept, in one transaction with these.
 
     In this order a batch can run again after it failed: what is kept answers by itself, and the statement, which is
     committed as it ends, comes last.
     """
-    outcomes: dict[int, vote.Cast | idempotency.Answer | Exception] = {}
+    outcomes: dict[int, vote.Cast | idempotency.StoredResponse | Exception] = {}
     if kept := [request.ballot for request in requests if request.once is not None]:
         with writing() as transaction:
             vote.lock(transaction, kept)
@@ -159,14 +159,14 @@ def _cast(
 
 def _cast_once(
     connection: Connection, ballot: vote.Ballot, once: idempotency.Request
-) -> idempotency.Answer | Exception:
+) -> idempotency.StoredResponse | Exception:
     """Cast the ballot and keep the answer with it. A ballot that is refused has changed nothing."""
 
-    def effect() -> idempotency.Answer:
+    def effect() -> idempotency.StoredResponse:
         (outcome,) = vote.cast(connection, [ballot])
         if isinstance(outcome, Exception):
             raise outcome
-        return idempotency.Answer(201, vote.counted(ballot, outcome).model_dump_json().encode())
+        return idempotency.StoredResponse(201, vote.counted(ballot, outcome).model_dump_json().encode())
 
     try:
         vote.authenticate(connection, ballot)  # A kept answer, too, is for the living.

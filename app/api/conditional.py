@@ -8,14 +8,14 @@ from starlette.responses import Response
 
 from app.api.fast_path import Json
 from app.middleware.headers import header
-from app.services.feed import Reading
+from app.services.feed import PageResponse
 
 # The answer is the caller's own, and may be kept, but asked for again each time.
 PRIVATE = ((b"cache-control", b"private, no-cache"), (b"vary", b"Authorization, Cookie, X-API-Key, Accept"))
 LARGEST_VERSION = 2**31 - 1
 
 
-def respond_with_post(request: Request, reading: Reading) -> Response:
+def respond_with_post(request: Request, reading: PageResponse) -> Response:
     """200 with the one post, or 304 where the client has it."""
     return respond(request, f"{reading.page.rows[0].version}-{reading.etag}", lambda: reading.json)
 

@@ -59,10 +59,10 @@ def respond_once(
     The location is a path of this API, such as `/posts/7`; `Location` is relative to the `http_request`.
     """
 
-    def effect() -> idempotency.Answer:
+    def effect() -> idempotency.StoredResponse:
         created, location = create()
         body = created.model_dump_json().encode()
-        return idempotency.Answer(status, encryption.encrypt(body) if is_secret else body, location)
+        return idempotency.StoredResponse(status, encryption.encrypt(body) if is_secret else body, location)
 
     answer = idempotency.once(db, request and request.of(user_id), effect)
     if answer.location is not None and http_request is not None:
@@ -75,7 +75,7 @@ def respond_once(
     return respond_with(answer)
 
 
-def respond_with(answer: idempotency.Answer) -> Response:
+def respond_with(answer: idempotency.StoredResponse) -> Response:
     """The answer as a response; `Idempotency-Replayed` marks one that was kept."""
     headers = {}
     if answer.location is not None:

@@ -6,7 +6,7 @@ import math
 import time
 from collections import OrderedDict
 
-from app.api.batch_queues import SEEN_PRECISION_SECONDS, sightings
+from app.api.batch_queues import SEEN_PRECISION_SECONDS, last_seen_updates
 from app.observability import query_log
 from app.security.access_tokens import AccessToken
 
@@ -42,6 +42,6 @@ def note_seen(token: AccessToken) -> None:
 async def _tell(session_id: int) -> None:
     query_log.begin()  # Not the request's, which does not wait for it.
     try:
-        await sightings().submit(session_id)
+        await last_seen_updates().submit(session_id)
     except Exception as error:
         logger.warning("a session was seen and the database not told: %s", type(error).__name__)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.conditional import respond
-from app.services.feed import Reading
+from app.services.feed import PageResponse
 
 # `components.schemas` of the OpenAPI document.
 SCHEMA_REFERENCE = "#/components/schemas/{model}"
@@ -89,7 +89,7 @@ def relative_location(request: Request, path: str) -> str:
     return "../" * (asked.count("/") - 1 + has_slash) + path.removeprefix("/")
 
 
-def respond_with_page(request: Request, reading: Reading, linked: str) -> Response:
+def respond_with_page(request: Request, reading: PageResponse, linked: str) -> Response:
     """200 with a bare array, or 304 where the client has it; `linked` are the parameters that links repeat."""
     link = link_header(linked, next=reading.page.next_cursor, prev=reading.page.previous_cursor)
     links = () if link is None else ((b"link", link.encode()),)

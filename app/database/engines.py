@@ -13,7 +13,7 @@ from app.database.prepared import MAY_PREPARE
 from app.database.watchdog import MARGIN_SECONDS, Primary, Server
 from app.observability import metrics, query_log
 
-# The lanes of readings, votes, API keys, tokens that name no session, health checks and sightings.
+# The lanes of readings, votes, API keys, tokens that name no session, health checks and last_seen_updates.
 BATCH_CONNECTION_COUNT = 6
 # Votes whose answers are kept, each hashing thread, the postman, events told apart from their requests, and deletions.
 OTHER_CONNECTION_COUNT = 1 + get_settings().hashing_thread_count + 1 + 1 + 1

@@ -92,7 +92,7 @@ async def list_posts(token: ScopedToken, request: Request) -> Response:
         created_before=wanted.created_before,
         position=position,
     )
-    reading = await batch_queues.readings().submit(feed.Question(token, query))
+    reading = await batch_queues.page_reads().submit(feed.PageRequest(token, query))
     if wanted.skip > MAX_SKIP and position is None and reading.page.rows:
         # TUTORIAL_DEFAULTS lets it through for lists that end before. Here an empty page would look like the end.
         raise RequestValidationError([SKIPS_TOO_FAR])
@@ -136,8 +136,8 @@ async def get_post(
     request: Request,
 ) -> Response:
     """Get a post with its vote count. A draft is 404 for others than its owner and moderators."""
-    question = feed.Question(token, feed.PostQuery(post_id))
-    return respond_with_post(request, await batch_queues.readings().submit(question))
+    page_request = feed.PageRequest(token, feed.PostQuery(post_id))
+    return respond_with_post(request, await batch_queues.page_reads().submit(page_request))
 
 
 CHANGE_ERRORS = (NotAuthenticated, NotAuthorized, PostNotFound, PreconditionFailed)

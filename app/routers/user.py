@@ -132,7 +132,7 @@ async def list_my_votes(
         voter_id=token.user_id,
         position=feed.position_of(cursor, "voted") if cursor else None,
     )
-    reading = await batch_queues.readings().submit(feed.Question(token, query))
+    reading = await batch_queues.page_reads().submit(feed.PageRequest(token, query))
     return respond_with_page(request, reading, linked({"limit": limit}))
 
 

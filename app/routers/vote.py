@@ -48,7 +48,7 @@ async def cast_vote(wanted: VoteIn, token: ScopedToken, once: IdempotentRequest)
     """
     ballot = vote.Ballot(token, wanted.post_id, is_for=wanted.vote_dir == 1)
     outcome = await batch_queues.votes().submit(batch_queues.VoteRequest(ballot, once and once.of(token.user_id)))
-    if isinstance(outcome, idempotency.Answer):
+    if isinstance(outcome, idempotency.StoredResponse):
         return respond_with(outcome)
     return _json(vote.counted(ballot, outcome), 201)
 

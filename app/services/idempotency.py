@@ -31,7 +31,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StoredResponse:
     """A response that can be given again."""
 
     status: int
@@ -40,7 +40,7 @@ class Answer:
     is_replay: bool = False
 
 
-def once(db: Session | Connection, request: Request | None, effect: Callable[[], Answer]) -> Answer:
+def once(db: Session | Connection, request: Request | None, effect: Callable[[], StoredResponse]) -> StoredResponse:
     """The effect's answer; for a key that was used, the answer that it got then, with no effect.
 
     What fails keeps nothing: the same key may try again. Raises `IdempotencyInProgress` while another request with
@@ -62,7 +62,7 @@ def once(db: Session | Connection, request: Request | None, effect: Callable[[],
     if kept is not None:
         if kept.fingerprint not in request.fingerprints:
             raise IdempotencyMismatch
-        return Answer(kept.status, kept.body, kept.location, is_replay=True)
+        return StoredResponse(kept.status, kept.body, kept.location, is_replay=True)
     answer = effect()
     values = {
         "fingerprint": request.fingerprints[0],

@@ -213,7 +213,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch, database
 def test_that_it_could_not_be_told_is_nobodys_failure(
     client: TestClient, unseen: dict[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    batch_queues.sightings.cache_clear()
+    batch_queues.last_seen_updates.cache_clear()
     monkeypatch.setattr(session, "_SEE", text("SELECT 1 / 0"))
 
     assert client.get("/posts", headers=unseen).status_code == 200

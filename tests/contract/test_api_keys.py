@@ -308,15 +308,15 @@ def test_a_page_that_a_key_and_its_owner_ask_for_at_once_shows_each_their_own(
     with at_once() as queue:
         (grant,) = api_key.look_up(queue, [digest])
         assert isinstance(grant, api_key.Grant)
-        asked = [feed.Question(token, query) for query in questions
+        asked = [feed.PageRequest(token, query) for query in questions
                  for token in (grant.token, access_tokens.verify(moderator.token))]  # fmt: skip
         by_key, by_person, post_by_key, post_by_person = feed.read(queue, asked)
 
-    assert isinstance(by_key, feed.Reading)
-    assert isinstance(by_person, feed.Reading)
+    assert isinstance(by_key, feed.PageResponse)
+    assert isinstance(by_person, feed.PageResponse)
     assert ([row.id for row in by_key.page.rows], [row.id for row in by_person.page.rows]) == ([], [draft])
     assert isinstance(post_by_key, PostNotFound)
-    assert isinstance(post_by_person, feed.Reading)
+    assert isinstance(post_by_person, feed.PageResponse)
 
 
 @pytest.mark.parametrize("role", ["moderator", "admin"])

@@ -173,11 +173,11 @@ def test_every_worker_tells_the_sum_of_all(start_server: StartServer, person: Pe
     for _ in range(10):
         found = scrape(server.url)
         assert sample(found, "http_request_duration_seconds_count", method="GET", route="/posts") == 2 * REQUESTS
-        assert sample(found, "batch_wait_seconds_count", queue="readings") == REQUESTS
-        assert sample(found, "batch_size_sum", queue="readings") == REQUESTS
-        turns = sample(found, "batch_duration_seconds_count", queue="readings")
-        assert 0 < turns == sample(found, "batch_size_count", queue="readings") <= REQUESTS
-        assert sample(found, "batch_wait_seconds_bucket", queue="readings", le="+Inf") == REQUESTS
+        assert sample(found, "batch_wait_seconds_count", queue="pages") == REQUESTS
+        assert sample(found, "batch_size_sum", queue="pages") == REQUESTS
+        turns = sample(found, "batch_duration_seconds_count", queue="pages")
+        assert 0 < turns == sample(found, "batch_size_count", queue="pages") <= REQUESTS
+        assert sample(found, "batch_wait_seconds_bucket", queue="pages", le="+Inf") == REQUESTS
         assert {worker for worker in "0123" if sample(found, "process_resident_memory_bytes", worker=worker)} == {
             "0",
             "1",

@@ -138,7 +138,7 @@ def test_a_slow_hot_request_is_logged_with_its_turn(
 
     (line,) = [line for line in lines if is_slow(line, "/posts")]
     assert line["request_id"] == "slow-page"
-    found = re.search(r"200 [\d.]+ms: waited [\d.]+ms for a batch of 1 in readings: ([\d.]+)ms \S", line["message"])
+    found = re.search(r"200 [\d.]+ms: waited [\d.]+ms for a batch of 1 in pages: ([\d.]+)ms \S", line["message"])
     assert found
     assert float(found[1]) >= 300
 

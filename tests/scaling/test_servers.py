@@ -55,7 +55,7 @@ class Readers:
 
 
 def turns(server: Server) -> dict[str, int]:
-    """What became of the turns of the server's readings, by /metrics."""
+    """What became of the turns of the server's page_reads, by /metrics."""
     found = httpx2.get(f"{server.url}/metrics").text
     counted = re.findall(r'^replica_batches_total{outcome="(\w+)"} ([\d.]+)$', found, re.MULTILINE)
     return {outcome: int(float(count)) for outcome, count in counted}

@@ -126,7 +126,7 @@ def test_a_caller_in_one_turn_with_the_owner_still_sees_nothing(
     make_post(ada, published=False)
     query = feed.PageQuery("new", 10, owner_id=ada.id, is_drafts=True)
 
-    answers = feed.read(connection, [feed.Question(access_tokens.verify(one.token), query) for one in (bob, ada)])
+    answers = feed.read(connection, [feed.PageRequest(access_tokens.verify(one.token), query) for one in (bob, ada)])
 
-    shown = [len(answer.page.rows) for answer in answers if isinstance(answer, feed.Reading)]
+    shown = [len(answer.page.rows) for answer in answers if isinstance(answer, feed.PageResponse)]
     assert shown == [0, 1]

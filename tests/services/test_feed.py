@@ -250,12 +250,12 @@ def test_search_survives_a_walk(client: TestClient, person: Person, make_post: M
 def test_what_was_read_goes_without_the_collector(make_post: MakePost, make_person: MakePerson) -> None:
     person = make_person()
     make_post(person)
-    question = feed.Question(access_tokens.verify(person.token), feed.PageQuery("old", 10))
+    question = feed.PageRequest(access_tokens.verify(person.token), feed.PageQuery("old", 10))
     gc.disable()
     try:
         with at_once() as connection:
             (reading,) = feed.read(connection, [question])
-        assert isinstance(reading, feed.Reading)
+        assert isinstance(reading, feed.PageResponse)
         assert reading.json
         page = weakref.ref(reading.page)
         del reading
@@ -272,10 +272,10 @@ def test_readers_of_one_batch_share_the_page_but_not_their_votes(
     posts = [make_post(people[0]) for _ in range(3)]
     for number, post_id in enumerate(posts):
         cast_votes(post_id, [person for place, person in enumerate(people) if place >> number & 1])
-    questions = [feed.Question(access_tokens.verify(person.token), feed.PageQuery("old", 10)) for person in people]
+    questions = [feed.PageRequest(access_tokens.verify(person.token), feed.PageQuery("old", 10)) for person in people]
 
-    async def ask() -> list[feed.Reading]:
-        answers = asyncio.gather(*(batch_queues.readings().submit(question) for question in questions))
+    async def ask() -> list[feed.PageResponse]:
+        answers = asyncio.gather(*(batch_queues.page_reads().submit(question) for question in questions))
         return await asyncio.wait_for(answers, 10)
 
     readings = asyncio.run(ask())
@@ -320,10 +320,12 @@ def test_somebody_signed_out_gets_nothing_of_the_batch(
     ada, bob = make_person(), make_person()
     make_post(ada)
     connection.execute(text("DELETE FROM sessions WHERE id = :id"), {"id": bob.session_id})
-    questions = [feed.Question(access_tokens.verify(person.token), feed.PageQuery("new", 10)) for person in (bob, ada)]
+    questions = [
+        feed.PageRequest(access_tokens.verify(person.token), feed.PageQuery("new", 10)) for person in (bob, ada)
+    ]
     refused, answered = feed.read(connection, questions)
     assert type(refused).__name__ == "NotAuthenticated"
-    assert isinstance(answered, feed.Reading)
+    assert isinstance(answered, feed.PageResponse)
 
 
 # ETag
@@ -408,7 +410,7 @@ def test_page_that_the_client_has_is_not_serialized(
     query = feed.PageQuery("new", 10)
     etag = read(connection, person, query).etag
 
-    def respond(reading: feed.Reading, if_none_match: str) -> Response:
+    def respond(reading: feed.PageResponse, if_none_match: str) -> Response:
         headers = [(b"if-none-match", f'"{if_none_match}"'.encode())]
         scope = {"type": "http", "path": "/posts", "query_string": b"", "headers": headers}
         return respond_with_page(Request(scope), reading, "")

@@ -134,10 +134,10 @@ def test_crowd_that_asks_for_one_page_costs_what_one_does(
     database: Engine, posts: list[int], make_person: Callable[..., Person]
 ) -> None:
     people = [make_person() for _ in range(20)]
-    questions = [feed.Question(access_tokens.verify(person.token), feed.PageQuery("new", 10)) for person in people]
+    questions = [feed.PageRequest(access_tokens.verify(person.token), feed.PageQuery("new", 10)) for person in people]
     statements = at_once(
         database,
-        *(lambda question=question: batch_queues.readings().submit(question) for question in questions),
+        *(lambda question=question: batch_queues.page_reads().submit(question) for question in questions),
     )
     assert len(statements) == PAGE
     assert posts
@@ -148,10 +148,10 @@ def test_crowd_that_asks_for_five_pages_costs_five_statements(
     database: Engine, posts: list[int], person: Person
 ) -> None:
     token = access_tokens.verify(person.token)
-    questions = [feed.Question(token, feed.PageQuery("new", 1 + number % 5)) for number in range(20)]
+    questions = [feed.PageRequest(token, feed.PageQuery("new", 1 + number % 5)) for number in range(20)]
     statements = at_once(
         database,
-        *(lambda question=question: batch_queues.readings().submit(question) for question in questions),
+        *(lambda question=question: batch_queues.page_reads().submit(question) for question in questions),
     )
     assert len(statements) == 5 * PAGE
     assert posts

@@ -12,9 +12,9 @@ from app.services.feed.pages import PageRows
 from tests.fixtures import Person
 
 
-def read(connection: Connection, reader: Person, query: feed.PageQuery | feed.PostQuery) -> feed.Reading:
+def read(connection: Connection, reader: Person, query: feed.PageQuery | feed.PostQuery) -> feed.PageResponse:
     """One answer of a turn. Raises what the turn gives as an exception."""
-    (outcome,) = feed.read(connection, [feed.Question(access_tokens.verify(reader.token), query)])
+    (outcome,) = feed.read(connection, [feed.PageRequest(access_tokens.verify(reader.token), query)])
     if isinstance(outcome, Exception):
         raise outcome
     return outcome

@@ -16,10 +16,10 @@ from app.config import MODERATING, get_settings
 from app.errors import NotAuthenticated, PostNotFound
 from app.security.access_tokens import AccessToken
 from app.security.email_addresses import noreply_domain
-from app.services.feed.pages import Answer, PageQuery, PageRows, position_of, read_page, read_posts
+from app.services.feed.pages import PageQuery, PageResult, PageRows, position_of, read_page, read_posts
 from app.services.feed.serialization import for_owner, serialize
 
-__all__ = ["Page", "PageQuery", "PostQuery", "Question", "Reading", "position_of", "read"]
+__all__ = ["Page", "PageQuery", "PageRequest", "PageResponse", "PostQuery", "position_of", "read"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class PostQuery:
     post_id: int
 
 
-class Question(NamedTuple):
+class PageRequest(NamedTuple):
     """One request: who asks (which the turn verifies), and for what."""
 
     token: AccessToken
@@ -81,7 +81,7 @@ class Page:
         return tuple(user_id in row.voters for row in self.rows)
 
 
-class Reading:
+class PageResponse:
     """A page for readers who voted for the same of its posts: shared rows, and which those are.
 
     A reader who owns some of the posts (`owner_id`) has a reading of their own.
@@ -119,8 +119,8 @@ class Reading:
         return [part + (b"true}" if voted else b"false}") for part, voted in zip(parts, self.voted, strict=True)]
 
 
-def read(connection: Connection, questions: Sequence[Question]) -> list[Reading | Exception]:
-    """Return for each request, in order, its `Reading`, `NotAuthenticated`, or `PostNotFound` (also of drafts).
+def read(connection: Connection, questions: Sequence[PageRequest]) -> list[PageResponse | Exception]:
+    """Return for each request, in order, its `PageResponse`, `NotAuthenticated`, or `PostNotFound` (also of drafts).
 
     The connection must be in AUTOCOMMIT, so that every statement sees what was committed before it began.
     """
@@ -131,26 +131,27 @@ def read(connection: Connection, questions: Sequence[Question]) -> list[Reading 
             readers.setdefault(question.query, []).append(question.token)
         else:
             asked.append((question.token, question.query.post_id))
-    answers: dict[PageQuery | PostQuery, Answer] = {
+    answers: dict[PageQuery | PostQuery, PageResult] = {
         query: read_page(connection, query, tokens) for query, tokens in readers.items()
     }
     if asked:
         answers |= {PostQuery(post_id): answer for post_id, answer in read_posts(connection, asked).items()}
     pages = {query: Page(answer.page) for query, answer in answers.items()}
-    readings: _Readings = {}
+    readings: _PageResponses = {}
     return [
-        _reading(question, answers[question.query].roles, pages[question.query], readings) for question in questions
+        _page_response(question, answers[question.query].roles, pages[question.query], readings)
+        for question in questions
     ]
 
 
 # One for all readers of a page who voted for the same of its posts, as most did for none; one for each owner of a post.
 # Kept outside of the pages: two that know each other are rubbish that only the collector finds, with all their rows.
-_Readings = dict[tuple[Page, tuple[bool, ...], int | None], Reading]
+_PageResponses = dict[tuple[Page, tuple[bool, ...], int | None], PageResponse]
 
 
-def _reading(
-    question: Question, roles: Mapping[tuple[int, int], str], page: Page, readings: _Readings
-) -> Reading | Exception:
+def _page_response(
+    question: PageRequest, roles: Mapping[tuple[int, int], str], page: Page, readings: _PageResponses
+) -> PageResponse | Exception:
     """What this reader may see of what was read for all; without a role, nothing."""
     token, query = question.token, question.query
     role = roles.get((token.session_id, token.user_id))
@@ -164,5 +165,5 @@ def _reading(
         return PostNotFound(query.post_id)
     place = (page, page.voted(token.user_id), token.user_id if token.user_id in page.owner_ids else None)
     if (reading := readings.get(place)) is None:
-        reading = readings[place] = Reading(*place)
+        reading = readings[place] = PageResponse(*place)
     return reading

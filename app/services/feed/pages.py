@@ -98,14 +98,14 @@ class PageRows(NamedTuple):
     parts: Sequence[bytes] | None = None
 
 
-class Answer(NamedTuple):
+class PageResult(NamedTuple):
     """A page, and the roles of those of its readers who are alive, by session and user."""
 
     page: PageRows
     roles: Mapping[tuple[int, int], str]
 
 
-def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessToken]) -> Answer:
+def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessToken]) -> PageResult:
     """The page for all who ask for it: one statement, and before it one for a search of published posts.
 
     The connection must be in AUTOCOMMIT, with a snapshot for each statement.
@@ -141,7 +141,7 @@ def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessT
         else connection.execute(_unprepared_page(kind), parameters)
     ).all()
     roles = readers.roles_of_valid_sessions(answers)
-    return Answer(_page_of(query, [row for row in answers if row.id is not None]), roles)
+    return PageResult(_page_of(query, [row for row in answers if row.id is not None]), roles)
 
 
 def _page_of(query: PageQuery, rows: Sequence[AnyRow]) -> PageRows:
@@ -197,7 +197,7 @@ _SHOWN = (
 )
 
 
-def read_posts(connection: Connection, asked: Sequence[tuple[AccessToken, int]]) -> dict[int, Answer]:
+def read_posts(connection: Connection, asked: Sequence[tuple[AccessToken, int]]) -> dict[int, PageResult]:
     """Each of the posts asked for, draft or not, as a page of its own, in one statement.
 
     A post that does not exist is an empty page.
@@ -213,7 +213,7 @@ def read_posts(connection: Connection, asked: Sequence[tuple[AccessToken, int]])
     ).all()
     roles = readers.roles_of_valid_sessions(rows)
     found = {row.id: PageRows([row]) for row in rows if row.id is not None}
-    return {post_id: Answer(found.get(post_id, PageRows([])), roles) for _, post_id in asked}
+    return {post_id: PageResult(found.get(post_id, PageRows([])), roles) for _, post_id in asked}
 
 
 def _joined(shown: AnySelect) -> AnySelect:
