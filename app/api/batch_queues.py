@@ -88,7 +88,7 @@ class VoteRequest:
     """A ballot, and what makes it count once however often it is sent."""
 
     ballot: vote.Ballot
-    once: idempotency.Request | None = None
+    idempotent: idempotency.Request | None = None
 
 
 @lru_cache
@@ -144,13 +144,13 @@ def _cast(
     committed as it ends, comes last.
     """
     outcomes: dict[int, vote.Cast | idempotency.StoredResponse | Exception] = {}
-    if kept := [request.ballot for request in requests if request.once is not None]:
+    if kept := [request.ballot for request in requests if request.idempotent is not None]:
         with writing() as transaction:
             vote.lock(transaction, kept)
             for place, request in enumerate(requests):
-                if request.once is not None:
-                    outcomes[place] = _cast_once(transaction, request.ballot, request.once)
-    places = [place for place, request in enumerate(requests) if request.once is None]
+                if request.idempotent is not None:
+                    outcomes[place] = _cast_once(transaction, request.ballot, request.idempotent)
+    places = [place for place, request in enumerate(requests) if request.idempotent is None]
     if places:
         cast = vote.cast(connection, [requests[place].ballot for place in places])
         outcomes |= zip(places, cast, strict=True)
@@ -158,7 +158,7 @@ def _cast(
 
 
 def _cast_once(
-    connection: Connection, ballot: vote.Ballot, once: idempotency.Request
+    connection: Connection, ballot: vote.Ballot, idempotent: idempotency.Request
 ) -> idempotency.StoredResponse | Exception:
     """Cast the ballot and keep the answer with it. A ballot that is refused has changed nothing."""
 
@@ -170,6 +170,6 @@ def _cast_once(
 
     try:
         vote.authenticate(connection, ballot)  # A kept answer, too, is for the living.
-        return idempotency.once(connection, once, effect)
+        return idempotency.run_once(connection, idempotent, effect)
     except DomainError as refusal:
         return refusal

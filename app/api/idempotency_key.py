@@ -64,7 +64,7 @@ def respond_once(
         body = created.model_dump_json().encode()
         return idempotency.StoredResponse(status, encryption.encrypt(body) if is_secret else body, location)
 
-    answer = idempotency.once(db, request and request.of(user_id), effect)
+    answer = idempotency.run_once(db, request and request.of(user_id), effect)
     if answer.location is not None and http_request is not None:
         # The release before kept `/v1/posts/7`.
         location = relative_location(http_request, answer.location.removeprefix(VERSION_PREFIX))

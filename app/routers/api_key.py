@@ -41,7 +41,7 @@ KeyId = Annotated[Id, Path(alias="id")]
     },
 )
 def create_api_key(
-    new: ApiKeyIn, token: Token, caller: CurrentUser, db: SessionDep, once: IdempotentRequest, request: Request
+    new: ApiKeyIn, token: Token, caller: CurrentUser, db: SessionDep, idempotent: IdempotentRequest, request: Request
 ) -> Response:
     """Create an API key. The key is returned only in this response."""
 
@@ -49,7 +49,7 @@ def create_api_key(
         made = api_key.create(db, caller, token.session_id, new)
         return made, f"/api-keys/{made.id}"
 
-    return respond_once(db, once, caller.id, create, http_request=request, is_secret=True)
+    return respond_once(db, idempotent, caller.id, create, http_request=request, is_secret=True)
 
 
 @router.get("", response_model=list[ApiKeyOut], responses=responses(NotAuthenticated, MalformedCursor))

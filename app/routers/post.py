@@ -108,14 +108,16 @@ async def list_posts(token: ScopedToken, request: Request) -> Response:
         **responses(NotAuthenticated, QuotaExceeded, IdempotencyInProgress, IdempotencyMismatch),
     },
 )
-def create_post(new: PostIn, caller: ScopedUser, db: SessionDep, once: IdempotentRequest, request: Request) -> Response:
+def create_post(
+    new: PostIn, caller: ScopedUser, db: SessionDep, idempotent: IdempotentRequest, request: Request
+) -> Response:
     """Create a post."""
 
     def create() -> tuple[PostOut, str]:
         written = post.write(db, caller, new)
         return _flat(written), f"/posts/{written.id}"
 
-    response = respond_once(db, once, caller.id, create, http_request=request)
+    response = respond_once(db, idempotent, caller.id, create, http_request=request)
     response.headers["ETag"] = f'"{FIRST_VERSION}"'  # Also of an answer that was kept: it is of that version.
     return response
 

@@ -78,7 +78,7 @@ async def create_totp(caller: DetachedUser, proof: PasswordProof, request: Reque
         IdempotencyMismatch,
     ),
 )
-def confirm_totp(entered: CodeIn, caller: CurrentUser, db: SessionDep, once: IdempotentRequest) -> Response:
+def confirm_totp(entered: CodeIn, caller: CurrentUser, db: SessionDep, idempotent: IdempotentRequest) -> Response:
     """Enable two-factor authentication. From now on, signing in needs a code.
 
     The recovery codes are returned only in this response.
@@ -87,7 +87,7 @@ def confirm_totp(entered: CodeIn, caller: CurrentUser, db: SessionDep, once: Ide
     def create() -> tuple[RecoveryCodeList, None]:
         return RecoveryCodeList(recovery_codes=totp.confirm(db, caller, entered.code)), None
 
-    return respond_once(db, once, caller.id, create, status=200, is_secret=True)
+    return respond_once(db, idempotent, caller.id, create, status=200, is_secret=True)
 
 
 @router.delete("", status_code=204, responses=responses(NotAuthenticated, WrongPassword, TotpNotFound, TooManyTries))

@@ -61,7 +61,7 @@ def _profile(account: models.User, caller: models.User | None) -> Profile:
         **responses(EmailTaken, UsernameTaken, IdempotencyInProgress, IdempotencyMismatch, TooManyTries),
     },
 )
-async def sign_up(new: UserIn, once: IdempotentRequest, request: Request) -> Response:
+async def sign_up(new: UserIn, idempotent: IdempotentRequest, request: Request) -> Response:
     """Create an account. An e-mail address can have one account, in upper or lower case."""
 
     def create(db: Session) -> tuple[NewUser, str]:
@@ -71,7 +71,7 @@ async def sign_up(new: UserIn, once: IdempotentRequest, request: Request) -> Res
     def commit() -> Response:
         attempt_limits.spend(attempt_limits.SIGN_UP_FROM_ADDRESS, request_context.client_address.get() or "")
         with transaction() as db:
-            return respond_once(db, once, None, lambda: create(db), http_request=request)
+            return respond_once(db, idempotent, None, lambda: create(db), http_request=request)
 
     return await passwords.in_hashing_thread(None, request.receive, commit)
 

@@ -40,14 +40,16 @@ VOTE_ERRORS = (
 
 @fast.post("/votes", status_code=201, response_model=VoteCounted, include_in_schema=False)
 @fast.post("/vote", status_code=201, response_model=VoteCounted, responses=responses(*VOTE_ERRORS))
-async def cast_vote(wanted: VoteIn, token: ScopedToken, once: IdempotentRequest) -> Response:
+async def cast_vote(wanted: VoteIn, token: ScopedToken, idempotent: IdempotentRequest) -> Response:
     """Vote for a post, or remove your vote.
 
     `vote_dir` 1 votes, 0 removes. A second vote is 409, and removing a vote that does not exist is 404.
     `PUT` and `DELETE /posts/{id}/vote` are idempotent instead.
     """
     ballot = vote.Ballot(token, wanted.post_id, is_for=wanted.vote_dir == 1)
-    outcome = await batch_queues.votes().submit(batch_queues.VoteRequest(ballot, once and once.of(token.user_id)))
+    outcome = await batch_queues.votes().submit(
+        batch_queues.VoteRequest(ballot, idempotent and idempotent.of(token.user_id))
+    )
     if isinstance(outcome, idempotency.StoredResponse):
         return respond_with(outcome)
     return _json(vote.counted(ballot, outcome), 201)

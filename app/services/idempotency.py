@@ -40,7 +40,7 @@ class StoredResponse:
     is_replay: bool = False
 
 
-def once(db: Session | Connection, request: Request | None, effect: Callable[[], StoredResponse]) -> StoredResponse:
+def run_once(db: Session | Connection, request: Request | None, effect: Callable[[], StoredResponse]) -> StoredResponse:
     """The effect's answer; for a key that was used, the answer that it got then, with no effect.
 
     What fails keeps nothing: the same key may try again. Raises `IdempotencyInProgress` while another request with
