@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import psycopg2
 from dotenv import dotenv_values
 from psycopg2.extensions import make_dsn
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
@@ -60,6 +60,10 @@ LogFormat = Literal["text", "json"]
 ResponseFields = Literal["all", "tutorial"]
 
 
+# Names that settings had in earlier releases. They are still read where the new name is not set.
+FORMER_NAMES = {"cleanup_interval_minutes": ("gc_interval_minutes",)}
+
+
 class ConfigurationError(Exception):
     """The configuration cannot be used. The message is one line and says how to mend it."""
 
@@ -76,7 +80,12 @@ class _DotEnvFile(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         lines = self._lines()
-        return {name: value for name in self.settings_cls.model_fields if (value := lines.get(name))}
+        return {
+            known: value
+            for name in self.settings_cls.model_fields
+            for known in (name, *FORMER_NAMES.get(name, ()))
+            if (value := lines.get(known))
+        }
 
     def _lines(self) -> Mapping[str, str | None]:
         path = self._path
@@ -174,8 +183,12 @@ class Settings(BaseSettings):
         100, ge=1, le=1_000_000, description="Sign-ins of one account; past it the least recently used one ends."
     )
     max_drafts: int = Field(1000, ge=1, le=1_000_000, description="Drafts of one account; past it 409.")
-    gc_interval_minutes: int = Field(
-        60, ge=0, le=1440, description="Between removals of what has expired; 0: never by the server."
+    cleanup_interval_minutes: int = Field(
+        60,
+        ge=0,
+        le=1440,
+        validation_alias=AliasChoices("cleanup_interval_minutes", *FORMER_NAMES["cleanup_interval_minutes"]),
+        description="Minutes between cleanup runs; 0 disables them.",
     )
 
     @classmethod

@@ -211,6 +211,30 @@ def test_lines_of_the_env_file_are_taken_literally_and_the_environment_goes_befo
     assert [secret.get_secret_value() for secret in settings.secret_key_previous or []] == [SECRET, SECRET[::-1]]
 
 
+@pytest.mark.parametrize("place", ["environment", "file"])
+@pytest.mark.parametrize(
+    ("values", "meant"),
+    [
+        ({"GC_INTERVAL_MINUTES": "7"}, 7),
+        ({"CLEANUP_INTERVAL_MINUTES": "8"}, 8),
+        ({"GC_INTERVAL_MINUTES": "7", "CLEANUP_INTERVAL_MINUTES": "8"}, 8),
+        ({}, 60),
+    ],
+)
+def test_former_name_of_a_setting_is_read_where_the_new_one_is_not_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str, values: dict[str, str], meant: int
+) -> None:
+    file = tmp_path / ".env"
+    file.write_text("".join(f"{name}={value}\n" for name, value in values.items() if place == "file"))
+    monkeypatch.setitem(Settings.model_config, "env_file", file)
+    monkeypatch.delenv("CLEANUP_INTERVAL_MINUTES", raising=False)
+    for name, value in values.items():
+        if place == "environment":
+            monkeypatch.setenv(name, value)
+
+    assert Settings().cleanup_interval_minutes == meant
+
+
 @pytest.mark.parametrize(
     ("name", "value", "meant"),
     [("LOG_LEVEL", "INFO", "info"), ("LOG_FORMAT", "Json", "json"), ("ENVIRONMENT", "Development", "development"),

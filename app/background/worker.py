@@ -15,7 +15,7 @@ from app.background import periodic
 from app.config import ConfigurationError, Settings, get_settings
 from app.database.engines import dispose
 from app.mail import delivery
-from app.services import deletion, gc
+from app.services import cleanup, deletion
 
 logger = logging.getLogger("app")
 
@@ -25,11 +25,11 @@ DELETION_TIME_LIMIT = timedelta(seconds=10)
 
 def tasks(settings: Settings) -> list[periodic.Task]:
     """What is done again and again."""
-    interval = timedelta(minutes=settings.gc_interval_minutes)
+    interval = timedelta(minutes=settings.cleanup_interval_minutes)
     if not interval:
         return []
     return [
-        periodic.Task("gc", lambda is_stopping: dict(gc.collect(is_stopping=is_stopping)), interval),
+        periodic.Task("cleanup", lambda is_stopping: dict(cleanup.run(is_stopping=is_stopping)), interval),
         periodic.Task("deletions", _remove_deleted, DELETION_INTERVAL, is_shared=False),
     ]
 
@@ -57,8 +57,10 @@ def run_until_stopped() -> None:
     Raises `ConfigurationError` where the settings leave nothing to do.
     """
     settings = get_settings()
-    if not settings.mail_enabled and not settings.gc_interval_minutes:
-        raise ConfigurationError("MAIL_ENABLED is false and GC_INTERVAL_MINUTES is 0, so a worker has nothing to do")
+    if not settings.mail_enabled and not settings.cleanup_interval_minutes:
+        raise ConfigurationError(
+            "MAIL_ENABLED is false and CLEANUP_INTERVAL_MINUTES is 0, so a worker has nothing to do"
+        )
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with running():

@@ -24,12 +24,14 @@ for command in (
     serve.worker,
     serve.openapi,
     seed.seed,
-    maintenance.gc,
+    maintenance.cleanup,
     adopt.adopt,
     maintenance.recount,
     maintenance.doctor,
 ):
     cli.command()(command)
+# Its name in earlier releases, which crontabs may have.
+cli.command("gc", hidden=True)(maintenance.cleanup)
 cli.add_typer(users, name="user")
 
 

@@ -438,5 +438,5 @@ def _deletions(connection: Connection) -> Finding:
         return Finding("ok", "deletions: none in progress")
     what = f"deletions: {waiting:,} in progress, the oldest since {since}"
     is_late = connection.scalar(text("SELECT min(requested_at) < now() - interval '1 hour' FROM deletions"))
-    mend = "set GC_INTERVAL_MINUTES above 0, or run: python -m app worker (or python -m app gc)"
+    mend = "set CLEANUP_INTERVAL_MINUTES above 0, or run: python -m app worker (or python -m app cleanup)"
     return Finding("warn", what, mend) if is_late else Finding("ok", what)

@@ -8,17 +8,17 @@ from app.cli.database import database, migrated_database
 from app.config import get_settings
 
 
-def gc() -> None:
-    """Remove what has expired: sessions, answers, allowances, history of votes, mails, tokens, security events.
+def cleanup() -> None:
+    """Remove expired rows: sessions, stored responses, attempt counters, vote history, mails, tokens, security events.
 
-    Also what is left of deleted accounts and posts, and of sessions that have ended.
-    Safe at any time, also twice at once. The servers do it by themselves, every GC_INTERVAL_MINUTES.
+    Also removes what is left of deleted accounts and posts, and of sessions that have ended. Safe at any time, also
+    twice at once. The servers do it themselves, every CLEANUP_INTERVAL_MINUTES.
     """
     with migrated_database():
+        from app.services import cleanup as service  # noqa: PLC0415
         from app.services import deletion  # noqa: PLC0415 - it reads the settings, which now name the database.
-        from app.services import gc as service  # noqa: PLC0415
 
-        for table, removed in service.collect():
+        for table, removed in service.run():
             typer.echo(f"{table}: {removed:,} removed")
         typer.echo(f"deletions: {deletion.work():,} finished")
 

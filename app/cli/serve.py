@@ -57,8 +57,7 @@ def serve() -> None:
 def worker() -> None:
     """Send mails and remove what has expired, without serving. The database must be configured and migrated.
 
-    For servers that leave it to others: they have MAIL_ENABLED=false and GC_INTERVAL_MINUTES=0. Any number may run.
-    SIGTERM ends it gracefully.
+    For servers that have MAIL_ENABLED=false and CLEANUP_INTERVAL_MINUTES=0. Any number may run. SIGTERM ends it gracefully.
     """
     settings = get_settings()
     if settings.database is None:

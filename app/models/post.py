@@ -118,7 +118,7 @@ class PostStatsHistory(Base):
     """The count that each change of `post_stats.votes` replaced, and by which transaction.
 
     With it a reader who walks a list sorted by votes keeps to the order of the moment the walk began
-    (`services/feed/pages.py`). Rows older than the longest walk are removed by `python -m app gc`.
+    (`services/feed/pages.py`). Rows older than the longest walk are removed by `python -m app cleanup`.
     """
 
     __tablename__ = "post_stats_history"

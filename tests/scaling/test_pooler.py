@@ -84,7 +84,7 @@ def test_everything_works_through_it_and_nothing_is_left_on_its_connections(
                 DATABASE_REPLICA_URL=dsn(replica.url),
                 WORKERS="2",
                 RATE_LIMITS_ENABLED="true",
-                GC_INTERVAL_MINUTES="1",
+                CLEANUP_INTERVAL_MINUTES="1",
                 MAIL_ENABLED="true",
                 SMTP_HOST="127.0.0.1",
                 SMTP_PORT=str(mails.port),

@@ -33,7 +33,7 @@ UNSENT_MAILS_KEPT = timedelta(days=7)
 BATCH_ROWS = 5_000
 
 
-def collect(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lambda: False) -> Iterator[tuple[str, int]]:
+def run(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lambda: False) -> Iterator[tuple[str, int]]:
     """Remove all that has expired; yield each table's name and how many of its rows were removed.
 
     Told to stop, it leaves the rest to the next time.
