@@ -36,20 +36,7 @@ from app.middleware.response_fields import ResponseFields
 from app.middleware.security_headers import SecurityHeaders
 from app.middleware.trusted_proxies import TrustedProxies
 from app.middleware.unhandled_errors import UnhandledErrors
-from app.routers import (
-    api_key,
-    auth,
-    docs,
-    email_verification,
-    meta,
-    password_reset,
-    post,
-    security_event,
-    session,
-    totp,
-    user,
-    vote,
-)
+from app.routers import FAST_ROUTERS, ROUTERS
 
 LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
 # How long a stopping process, whose requests have ended, waits for what is left in its lanes before it gives up the
@@ -147,7 +134,6 @@ class Application(FastAPI):
 def create_app() -> FastAPI:
     """Build the application from the settings. Raises `ConfigurationError` where they cannot be used."""
     settings = get_settings()
-    hot = (post.fast, vote.fast)
     app = Application(
         title="Social posts API",
         version="0.1.0",
@@ -178,12 +164,11 @@ def create_app() -> FastAPI:
             *limited(settings),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
             Middleware(HeadRequests),
-            Middleware(FastPath, routes=[route for router in hot for route in router.routes]),
+            Middleware(FastPath, routes=[route for router in FAST_ROUTERS for route in router.routes]),
         ],
     )
     problem_details.install(app)
-    modules = (post, totp, user, security_event, auth, session, api_key, password_reset, email_verification, meta, docs)
-    for router in (*hot, *(module.router for module in modules)):
+    for router in ROUTERS:
         app.include_router(router)
     describe(app)
     return app

@@ -57,7 +57,8 @@ def serve() -> None:
 def worker() -> None:
     """Send mails and remove what has expired, without serving. The database must be configured and migrated.
 
-    For servers that have MAIL_ENABLED=false and CLEANUP_INTERVAL_MINUTES=0. Any number may run. SIGTERM ends it gracefully.
+    For servers that have MAIL_ENABLED=false and CLEANUP_INTERVAL_MINUTES=0. Any number may run. SIGTERM ends it
+    gracefully.
     """
     settings = get_settings()
     if settings.database is None:
