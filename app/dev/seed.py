@@ -69,7 +69,7 @@ def fill(engine: Engine, wanted: Amounts, *, seed: int, password_hash: str, repo
             report("statistics", done, len(tables))
 
 
-def somebody(engine: Engine) -> str:
+def newest_address(engine: Engine) -> str:
     """The e-mail address of one whom `fill` added last."""
     with engine.connect() as connection:
         return str(connection.scalar(text("SELECT email FROM users ORDER BY id DESC LIMIT 1")))

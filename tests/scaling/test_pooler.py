@@ -237,7 +237,7 @@ def test_slow_statement_is_cut_by_the_limits_that_doctor_names(
                      " AND backend_type = 'client backend'")
             )  # fmt: skip
             told = app("doctor", DATABASE_STATEMENT_TIMEOUT_SECONDS="1", **settings).stdout
-            assert "ok    limits: slow statements and idle transactions are cut off" in told
+            assert "ok    limits: slow statements and idle transactions time out" in told
             server = start(**settings)
             connection.execute(text("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
             for path in ("/posts", "/users/me"):
