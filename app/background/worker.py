@@ -1,7 +1,7 @@
-"""What is done beside the requests: mails are sent, and what has expired or was deleted is removed.
+"""Background worker: mail delivery, cleanup of expired rows and removal of deleted rows.
 
-Server processes do it by themselves; `python -m app worker` does nothing else. Whoever finds work due takes it, by
-statements that let one of all processes have it: so any number of either may run, on any number of machines.
+Server processes do this too; `python -m app worker` does nothing else. Each process claims due work by statements that
+let exactly one process have it. So any number of servers and workers may run, on any number of machines.
 """
 
 import logging
@@ -24,7 +24,7 @@ DELETION_TIME_LIMIT = timedelta(seconds=10)
 
 
 def tasks(settings: Settings) -> list[periodic.Task]:
-    """What is done again and again."""
+    """Return the periodic tasks that the settings enable."""
     interval = timedelta(minutes=settings.cleanup_interval_minutes)
     if not interval:
         return []
@@ -35,9 +35,9 @@ def tasks(settings: Settings) -> list[periodic.Task]:
 
 
 def _remove_deleted(is_stopping: periodic.IsStopping) -> None:
-    """Remove what requests have marked as deleted, if no other process is about it.
+    """Remove rows that requests marked as deleted, unless another process is doing it.
 
-    Looking for it costs one read. The turn is given back at the end; if the process dies, it ends by itself.
+    Checking for such rows costs one read. The claim is released at the end; if the process dies, it expires.
     """
     if deletion.is_requested() and periodic.claim("deletions", DELETION_TIME_LIMIT):
         deletion.work(is_stopping, DELETION_TIME_LIMIT.total_seconds())
@@ -46,15 +46,15 @@ def _remove_deleted(is_stopping: periodic.IsStopping) -> None:
 
 @contextmanager
 def running(*own: periodic.Task) -> Iterator[None]:
-    """Do them while the block runs, as far as the settings leave them to this process, and what is its own."""
+    """Run mail delivery and the enabled tasks during the block, and also the given tasks."""
     with delivery.delivering(), periodic.running(*tasks(get_settings()), *own):
         yield
 
 
 def run_until_stopped() -> None:
-    """Do them until SIGTERM, and return when what was under way is done, or was given up.
+    """Run the background work until SIGTERM. Return after running tasks have finished or timed out.
 
-    Raises `ConfigurationError` where the settings leave nothing to do.
+    Raises `ConfigurationError` if the settings disable all of it.
     """
     settings = get_settings()
     if not settings.mail_enabled and not settings.cleanup_interval_minutes:
@@ -64,6 +64,6 @@ def run_until_stopped() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with running():
-        logger.info("working: mails and whatever is due, but no requests")
+        logger.info("background worker started")
         stop.wait()
     dispose()

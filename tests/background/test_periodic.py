@@ -85,7 +85,7 @@ def test_failure_is_logged_without_what_rows_hold_and_tried_again_by_whoever_com
     with caplog.at_level(logging.WARNING), periodic.running(periodic.Task("task", fail, HOUR)):
         wait_for(lambda: len(runs) >= 3)
 
-    assert "task failed, and will be tried again: duplicate key value violates" in caplog.text
+    assert "task failed and will be retried: task=task reason=duplicate key value violates" in caplog.text
     assert "canary" not in caplog.text
     wait_until(connection, "SELECT due_at <= now() FROM schedules WHERE name = 'task'")
 

@@ -339,7 +339,7 @@ def test_seed_fills_the_database_and_shows_its_progress_on_stderr(connection: Co
 
     assert done.returncode == 0, done.stderr
     assert "Added 50 users, 100 posts and 500 votes in " in done.stdout
-    assert "Everybody's password is: " in done.stdout
+    assert "The password of each user is: " in done.stdout
     assert "500/500" in done.stderr
     assert "500/500" not in done.stdout
     assert connection.scalar(text("SELECT count(*) FROM votes")) == 500
@@ -380,9 +380,9 @@ def test_recount_says_what_differs_and_mends_it(
     again = app("recount", "--check")
 
     assert (checked.returncode, mended.returncode, again.returncode) == (1, 0, 0)
-    assert checked.stdout == f"wrong counts up to post {post_id}: {post_id}\n1 wrong, 0 mended\n"
-    assert mended.stdout.endswith("1 wrong, 1 mended\n")
-    assert again.stdout == "0 wrong, 0 mended\n"
+    assert checked.stdout == f"wrong counts up to post {post_id}: {post_id}\n1 wrong, 0 repaired\n"
+    assert mended.stdout.endswith("1 wrong, 1 repaired\n")
+    assert again.stdout == "0 wrong, 0 repaired\n"
 
 
 def test_cleanup_says_what_it_removed(connection: Connection) -> None:

@@ -194,10 +194,10 @@ def test_doctor_says_how_the_replica_is(primary: Replicated, replica: Replicated
         finally:
             connection.execute(text("ALTER DATABASE social_posts RESET synchronous_commit"))
 
-    assert well == "ok    replica: it follows, and answers reads"
+    assert well == "ok    replica: it follows the primary and answers reads"
     assert clock.startswith("ok    replica: clock: ")
     assert behind.startswith("warn  replica: more than 2 s behind, so the primary answers reads; look for replay")
-    assert careless.startswith("warn  replica: with synchronous_commit off")
+    assert careless.startswith("warn  replica: synchronous_commit is off")
 
 
 @pytest.mark.slow
