@@ -2,7 +2,7 @@
 
 `TEST_DATABASE_URL` names a server on which the role may create databases; without it the embedded one is used.
 Savepoints cannot isolate these tests, because hot requests read on connections of their own; so each test that uses
-`database` begins with empty tables (docs/decisions/0002-test-isolation.md has the figures).
+`database` begins with empty tables (docs/decisions/0002 has the figures).
 """
 
 import hashlib

@@ -7,7 +7,7 @@ none any more, the same turn reads from the primary. Nothing is remembered betwe
 
 No turn waits for a connection to be made: a thread keeps one at hand. The watchdog cuts it where the replica has fallen
 silent.
-docs/decisions/0011-a-replica-that-is-never-behind.md has the reasons and the figures.
+docs/decisions/0011 has the reasons and the figures.
 """
 
 import logging

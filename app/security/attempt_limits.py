@@ -7,7 +7,7 @@ stand there.
 Nobody can lock a stranger out for good. Tries to sign in are counted by the name as it was typed, so whoever knows
 only the (public) username uses up nothing of the (private) e-mail address. And an address from which that name signed
 in within `ADDRESS_KNOWN` has an allowance of its own, which tries from elsewhere do not touch. It is a row that is
-there before any try is (docs/decisions/0008-guessing-is-slow.md).
+there before any try is (docs/decisions/0008).
 """
 
 import hashlib

@@ -253,7 +253,7 @@ def mend(machine: Machine) -> None:
         shown, _ = machine.follow("Mails do not arrive")
         assert re.search(r"password_reset +\| +8 \| infinity", shown)
         assert connection.scalar(text("SELECT count(*) FROM outgoing_mails WHERE due_at <= now()")) > 0
-        assert "nothing to take away" in machine.follow("Somebody lost their second factor")[0]
+        assert "nothing to take away" in machine.follow("A user lost their second factor")[0]
         for block in re.findall(r"`(python -m app user [^`]*)`", WHEN):
             assert machine.type(block if "reset-password" not in block else f"{block} --generate")
 
