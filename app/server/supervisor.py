@@ -92,7 +92,7 @@ def serve(listener: socket.socket, announce: Announce) -> None:
         # Longer than proxies keep an idle connection (60 s is usual). If the proxy closes first, no request is lost.
         timeout_keep_alive=75,
         timeout_graceful_shutdown=30,
-        # A worker that does not respond for this long hangs. uvicorn's five seconds are too short to start on a busy machine.
+        # A worker that does not respond for this long hangs. uvicorn's 5 s are too short to start on a busy machine.
         timeout_worker_healthcheck=30,
     )
     threading.Thread(target=_announce_when_it_answers, args=(_address(listener), announce), daemon=True).start()
