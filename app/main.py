@@ -60,7 +60,10 @@ EXPOSED_HEADERS = ["ETag", "Idempotency-Replayed", "Link", "Location", "Retry-Af
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Run the background tasks. At SIGTERM, report not ready to load balancers, then drain the batch queues."""
+    """Run the background tasks.
+
+    At SIGTERM, report not ready to load balancers, then drain the batch queues.
+    """
     get_engine()
     app.state.is_stopping = False
     if threading.current_thread() is threading.main_thread():
@@ -145,7 +148,10 @@ class Application(FastAPI):
 
 
 def create_app() -> FastAPI:
-    """Build the application from the settings. Raises `ConfigurationError` if they are invalid."""
+    """Build the application from the settings.
+
+    Raises `ConfigurationError` if they are invalid.
+    """
     settings = get_settings()
     fast_path = (post.fast, vote.fast)
     app = Application(

@@ -87,7 +87,10 @@ class Batcher(Generic[Item, Outcome]):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch")  # Started by the first batch.
 
     async def submit(self, item: Item) -> Outcome:
-        """Return the item's outcome. Raises what `run` returned or raised for it, or `Overloaded`."""
+        """Return the item's outcome.
+
+        Raises what `run` returned or raised for it, or `Overloaded`.
+        """
         loop = asyncio.get_running_loop()
         # Created on first use in the running loop, so that it also works without a lifespan.
         queue = self._queues.setdefault(loop, _LoopQueue())
@@ -102,7 +105,10 @@ class Batcher(Generic[Item, Outcome]):
         return await outcome
 
     async def drain(self) -> None:
-        """Run all waiting items of this event loop. Until that is done, `submit` refuses new ones."""
+        """Run all waiting items of this event loop.
+
+        Until that is done, `submit` refuses new ones.
+        """
         queue = self._queues.get(asyncio.get_running_loop())
         if queue is None:
             return

@@ -33,7 +33,10 @@ _HAS_MORE_ROWS = text("""
 
 
 class Ended(NamedTuple):
-    """The ids of the removed sessions. If they are not all, the rest is marked as ended."""
+    """The ids of the removed sessions.
+
+    If they are not all, the rest is marked as ended.
+    """
 
     ids: Sequence[int]
     is_complete: bool
@@ -53,9 +56,10 @@ def is_large(db: Session, user_id: int) -> bool:
 
 
 def mark_account(db: Session, user_id: int) -> None:
-    """Mark the account as deleted, with its posts and sessions. Its names become available.
+    """Mark the account as deleted, with its posts and sessions.
 
-    No sign-up can use a placeholder, because an address has an `@`, and a username no colon.
+    Its names become available. No sign-up can use a placeholder, because an address has an `@`, and a username no
+    colon.
     """
     placeholder = f"deleted:{user_id}"
     db.execute(
@@ -77,7 +81,10 @@ def mark_account(db: Session, user_id: int) -> None:
 
 
 def mark_post(db: Session, post_id: int) -> None:
-    """Mark the post as deleted by moving it to a deleted account. The post must be locked."""
+    """Mark the post as deleted by moving it to a deleted account.
+
+    The post must be locked.
+    """
     placeholder = f"deleted:post:{post_id}"
     heir = insert(models.User).values(
         is_deleted=True, is_active=False, email=placeholder, email_canonical=placeholder, password_hash=""

@@ -37,9 +37,9 @@ def max_connections(settings: Settings) -> int:
 
 @lru_cache
 def get_engine() -> Engine:
-    """The process's engine for transactions. Its pool has a connection for each possible user.
+    """The process's engine for transactions.
 
-    Raises `ConfigurationError` if no database is configured.
+    Its pool has a connection for each possible user. Raises `ConfigurationError` if no database is configured.
     """
     engine = _engine("requests", get_settings().database_pool_size + OTHER_CONNECTION_COUNT, {})
     query_log.watch(engine, has_comments=True)
@@ -59,7 +59,10 @@ def get_batch_engine() -> Engine:
 
 @lru_cache
 def get_replica_engine() -> Engine | None:
-    """The engine of reads from the replica, or None. replica.py uses its one connection."""
+    """The engine of reads from the replica, or None.
+
+    replica.py uses its one connection.
+    """
     url = get_settings().replica_database
     limit = {"statement_timeout": f"{MAX_ON_REPLICA_SECONDS * 1000:.0f}ms"}
     return None if url is None else _batch_engine("replica", 1, limit, url=url)
@@ -153,7 +156,10 @@ class TimeOutOfRange(datetime):
 
 
 def _time_in_range(value: str | bytes | None, cursor: Any) -> datetime | None:
-    """Read a `timestamptz`. PostgreSQL has years from 4713 BC to 294276, and infinities (`TimeOutOfRange`)."""
+    """Read a `timestamptz`.
+
+    PostgreSQL has years from 4713 BC to 294276, and infinities (`TimeOutOfRange`).
+    """
     try:
         time = cast("datetime | None", PYDATETIMETZ(value, cursor))
         if time is None or 1 < time.year < 9999 or _FIRST_TIME < time < _LAST_TIME:
@@ -191,7 +197,10 @@ def _count_borrowed(engine: Engine, pool: metrics.Pool) -> None:
 
 
 def _tell_times_in_utc(connection: Any, _: Any) -> None:
-    """Set the time zone. PgBouncer takes no settings at connect, but keeps this one per client."""
+    """Set the time zone.
+
+    PgBouncer takes no settings at connect, but keeps this one per client.
+    """
     with connection.cursor() as cursor:
         cursor.execute("SET TIME ZONE 'UTC'")
     connection.commit()

@@ -44,7 +44,10 @@ class PreparedStatement:
         self._statement = statement
 
     def execute(self, connection: Connection, parameters: Mapping[str, object]) -> CursorResult[Any]:
-        """Execute the statement. On connections with the option `MAY_PREPARE` it is planned once."""
+        """Execute the statement.
+
+        On connections with the option `MAY_PREPARE` it is planned once.
+        """
         if not (PreparedStatement._are_kept and connection.get_execution_options().get(MAY_PREPARE)):
             return connection.execute(self._statement, parameters)
         prepared: set[str] = connection.info.setdefault("prepared", set())

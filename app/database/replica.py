@@ -179,7 +179,10 @@ def look(primary: Connection, there: Connection, catch_up_timeout_seconds: float
 
 
 def _state(there: Connection, end: Row[Any], catch_up_timeout_seconds: float = CATCH_UP_TIMEOUT_SECONDS) -> Result:
-    """Poll until the replica has replayed the log up to `end`, or the timeout. Returns the outcome."""
+    """Poll until the replica has replayed the log up to `end`, or the timeout.
+
+    Returns the outcome.
+    """
     gives_up_at = time.monotonic() + catch_up_timeout_seconds
     while True:
         found = _PROGRESS.execute(there, {"timeline": end.timeline, "position": end.position}).one()
@@ -200,5 +203,8 @@ def _discard(connection: Connection) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """The first line of the driver's message. Later lines may quote the contents of rows."""
+    """The first line of the driver's message.
+
+    Later lines may quote the contents of rows.
+    """
     return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]

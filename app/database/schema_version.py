@@ -22,7 +22,10 @@ class Health:
 
     @property
     def is_ahead(self) -> bool:
-        """Whether a newer release has migrated the database. Only revisions of this project are numbered."""
+        """Whether a newer release has migrated the database.
+
+        Only revisions of this project are numbered.
+        """
         return bool(self.head and self.revision and _NUMBERED.fullmatch(self.revision) and self.revision > self.head)
 
     @property

@@ -43,7 +43,10 @@ def refuse_late(asked_at: float) -> None:
 
 
 def get_db(asked_at: AskedAt) -> Iterator[Session]:
-    """One transaction for one request. Raises `Overloaded` if it waited too long for a connection."""
+    """One transaction for one request.
+
+    Raises `Overloaded` if it waited too long for a connection.
+    """
     refuse_late(asked_at)
     with transaction() as session:
         yield session

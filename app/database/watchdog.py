@@ -52,7 +52,10 @@ def is_server_silent(error: object) -> bool:
 
 
 class GuardedCursor(psycopg2.extensions.cursor):
-    """A cursor whose statements the watchdog bounds. Rows come with the answer, so fetching never waits."""
+    """A cursor whose statements the watchdog bounds.
+
+    Rows come with the answer, so fetching never waits.
+    """
 
     connection: "GuardedConnection"
 
@@ -92,7 +95,10 @@ class GuardedConnection(psycopg2.extensions.connection):
     def bounded(
         self, call: Callable[Parameters, Result], *arguments: Parameters.args, **options: Parameters.kwargs
     ) -> Result:
-        """Call a function that waits for the server. Raises `ServerSilent` if the watchdog ended the wait."""
+        """Call a function that waits for the server.
+
+        Raises `ServerSilent` if the watchdog ended the wait.
+        """
         self.waits_since = time.monotonic()
         try:
             return call(*arguments, **options)
@@ -105,7 +111,10 @@ class GuardedConnection(psycopg2.extensions.connection):
             self.waits_since = None
 
     def commit(self) -> None:
-        """Commit. Only the watchdog ends a commit that waits for a standby; `statement_timeout` does not."""
+        """Commit.
+
+        Only the watchdog ends a commit that waits for a standby; `statement_timeout` does not.
+        """
         self.limit_seconds = self.session_limit_seconds
         self.bounded(super().commit)
 
@@ -132,7 +141,10 @@ class GuardedConnection(psycopg2.extensions.connection):
         return since is not None and limit is not None and now - since > limit
 
     def give_up(self) -> None:
-        """Shut the socket. A waiting thread gets an error, and the pool opens a new connection. Thread-safe."""
+        """Shut the socket.
+
+        A waiting thread gets an error, and the pool opens a new connection. Thread-safe.
+        """
         self.is_given_up = True
         with _watchdog.lock, suppress(OSError):  # Raised if the server has already closed it.
             if self._descriptor is not None:
@@ -173,14 +185,18 @@ class Server:
 
 
 class Primary(Server):
-    """The primary: one or several hosts of a URL. While none of them answers, connections are refused at once.
+    """The primary: one or several hosts of a URL.
 
-    The host that answered last is tried first. So a connection does not wait for a frozen host each time. After a
-    failover, connections stay with the new primary, even if the former one returns and still accepts writes.
+    While none of them answers, connections are refused at once. The host that answered last is tried first. So a
+    connection does not wait for a frozen host each time. After a failover, connections stay with the new primary, even
+    if the former one returns and still accepts writes.
     """
 
     def __init__(self, statement_timeout_seconds: float, connect_timeout_seconds: int, *, is_pooled: bool) -> None:
-        """Set the limits. A pooler takes none at connect, so there the watchdog's limit always applies."""
+        """Set the limits.
+
+        A pooler takes none at connect, so there the watchdog's limit always applies.
+        """
         super().__init__(statement_timeout_seconds + MARGIN_SECONDS)
         self._connect_timeout_seconds = connect_timeout_seconds
         self._is_pooled = is_pooled
@@ -192,7 +208,10 @@ class Primary(Server):
         self._beating: GuardedConnection | None = None
 
     def connect(self, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> GuardedConnection:
-        """Connect to the first host that fits the URL. Raises `ServerSilent` at once while no host answers."""
+        """Connect to the first host that fits the URL.
+
+        Raises `ServerSilent` at once while no host answers.
+        """
         if self._silent_since is not None:
             raise ServerSilent("the database server does not answer")
         self._last = (arguments, parameters)
@@ -211,10 +230,10 @@ class Primary(Server):
         return connection
 
     def beat(self) -> None:
-        """Send a heartbeat query on a reserved connection. For one thread, every `BEAT_INTERVAL_SECONDS`.
+        """Send a heartbeat query on a reserved connection.
 
-        So a process without requests also detects a silent server and gives up its connections to it. Errors are not
-        logged here: they are logged already, or will fail requests too.
+        For one thread, every `BEAT_INTERVAL_SECONDS`. So a process without requests also detects a silent server and
+        gives up its connections to it. Errors are not logged here: they are logged already, or will fail requests too.
         """
         if self._last is None:
             return
@@ -254,9 +273,9 @@ class Primary(Server):
         self._fall_silent()
 
     def _timeout_seconds(self, hosts: Sequence[Host]) -> int:
-        """The connect timeout of one host. All hosts together take no longer than a statement.
+        """The connect timeout of one host.
 
-        libpq accepts only whole seconds.
+        All hosts together take no longer than a statement. libpq accepts only whole seconds.
         """
         return max(1, min(self._connect_timeout_seconds, int(self.limit_seconds) // max(1, len(hosts))))
 
@@ -354,7 +373,10 @@ def _require_usable(connection: GuardedConnection, *_: Any) -> None:
 
 
 def _hosts(parameters: Mapping[str, Any]) -> list[Host]:
-    """The hosts of the URL if there are several. Empty for one host, or with `hostaddr`."""
+    """The hosts of the URL if there are several.
+
+    Empty for one host, or with `hostaddr`.
+    """
     names = str(parameters.get("host") or "").split(",")
     if len(names) == 1 or "hostaddr" in parameters:
         return []
@@ -363,7 +385,10 @@ def _hosts(parameters: Mapping[str, Any]) -> list[Host]:
 
 
 class _Watchdog:
-    """The thread that checks all guarded connections of the process. The first connection starts it."""
+    """The thread that checks all guarded connections of the process.
+
+    The first connection starts it.
+    """
 
     def __init__(self) -> None:
         # Reentrant, because `__del__` of a connection also takes it, at any time.

@@ -1,4 +1,7 @@
-"""Limit of request bodies. Starlette's own limit responds in plain text, before our error handlers."""
+"""Limit of request bodies.
+
+Starlette's own limit responds in plain text, before our error handlers.
+"""
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -4,7 +4,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class HeadRequests:
-    """Pass HEAD requests to the routes as GET and drop the body. FastAPI's routes do not accept HEAD."""
+    """Pass HEAD requests to the routes as GET and drop the body.
+
+    FastAPI's routes do not accept HEAD.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -47,7 +47,10 @@ class LoadShedding:
             self.in_hand_count -= 1
 
     async def _gets_room(self, client: _Client | None) -> bool:
-        """Hold a client that retries early. Return whether there is room then; if not, note its return time."""
+        """Hold a client that retries early.
+
+        Return whether there is room then; if not, note its return time.
+        """
         clock = asyncio.get_running_loop().time
         self._forget_until(clock())
         early_seconds = self.return_times.pop(client, 0) - clock()

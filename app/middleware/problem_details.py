@@ -1,4 +1,7 @@
-"""Problem responses (RFC 9457) for all errors, and their OpenAPI. The only place that writes error bodies."""
+"""Problem responses (RFC 9457) for all errors, and their OpenAPI.
+
+The only place that writes error bodies.
+"""
 
 import json
 import logging
@@ -83,7 +86,10 @@ def problem_response(
     detail: str | Sequence[Mapping[str, Any]],
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Build the response of an error. `detail` is a sentence, or FastAPI's list of validation errors."""
+    """Build the response of an error.
+
+    `detail` is a sentence, or FastAPI's list of validation errors.
+    """
     request_id = scope.get("state", {}).get("request_id", "")
     body = _body(status, code, detail, request_id)
     media_type = "application/json"

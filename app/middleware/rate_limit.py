@@ -123,7 +123,10 @@ class RateLimit:
         headers: list[tuple[bytes, bytes]],
         turns: asyncio.Semaphore | None,
     ) -> None:
-        """Run the application in the request's turn. The turn ends when the response begins."""
+        """Run the application in the request's turn.
+
+        The turn ends when the response begins.
+        """
         turn = None if turns is None else _Turn(turns, receive)
         if turn is not None and not await turn.take():
             response = refusal(scope, Overloaded())
@@ -169,7 +172,10 @@ class RateLimit:
 
 
 class _Turn:
-    """The turn of one request. It is given up while the body is late, and taken again afterwards."""
+    """The turn of one request.
+
+    It is given up while the body is late, and taken again afterwards.
+    """
 
     __slots__ = ("has_ended", "is_held", "is_whole", "late", "receive_message", "turns")
 
@@ -192,7 +198,10 @@ class _Turn:
         return True
 
     async def receive(self) -> Message:
-        """Receive the next message. Raises `HTTPException` (503) if the turn does not come again in time."""
+        """Receive the next message.
+
+        Raises `HTTPException` (503) if the turn does not come again in time.
+        """
         if self.is_whole:
             return await self.receive_message()
         if self.late is None:

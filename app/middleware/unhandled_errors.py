@@ -6,7 +6,10 @@ from app.middleware.problem_details import unexpected
 
 
 class UnhandledErrors:
-    """Answer an unhandled exception with 500. Inside the middleware that adds headers to responses."""
+    """Answer an unhandled exception with 500.
+
+    Inside the middleware that adds headers to responses.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,7 @@
-"""Log formats: JSON for machines, text for people. One line per record, with the request id."""
+"""Log formats: JSON for machines, text for people.
+
+One line per record, with the request id.
+"""
 
 import logging
 from typing import Any

@@ -78,12 +78,18 @@ _limits_reached = Counter(
 # Labels have few values, and no client can choose them, so there are at most about 1,500 entries of 200 bytes.
 @lru_cache(maxsize=2000)
 def _of_route(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-    """The metrics of a route. Cached, because looking up the labels takes longer than counting."""
+    """The metrics of a route.
+
+    Cached, because looking up the labels takes longer than counting.
+    """
     return _requests.labels(method, route, status or NONE), _request_seconds.labels(method, route)
 
 
 def request(method: str, route: str | None, status: int, seconds: float) -> None:
-    """Count a request. `route` is the template of its path; status 0 means that there was no response."""
+    """Count a request.
+
+    `route` is the template of its path; status 0 means that there was no response.
+    """
     answered, duration = _of_route(method if method in METHODS else NONE, route or NONE, status)
     answered.inc()
     duration.observe(seconds)

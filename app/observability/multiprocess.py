@@ -19,7 +19,10 @@ _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 @contextmanager
 def sharing() -> Iterator[None]:
-    """Provide the shared folder while the block runs. For the process that starts the workers."""
+    """Provide the shared folder while the block runs.
+
+    For the process that starts the workers.
+    """
     with TemporaryDirectory(prefix="social-posts-workers-", ignore_cleanup_errors=True) as folder:
         os.environ[_FOLDER] = folder
         try:

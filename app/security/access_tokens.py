@@ -144,9 +144,10 @@ def _is_signed_with(secret: str, token: str) -> bool:
 
 
 def _keys(header: dict[str, object]) -> list[str]:
-    """The key that the header names. Without `kid`, as in older releases: all accepted keys.
+    """The key that the header names.
 
-    Always a list, because jose treats a single string that happens to be JSON as a key set.
+    Without `kid`, as in older releases: all accepted keys. Always a list, because jose treats a single string that
+    happens to be JSON as a key set.
     """
     accepted = get_settings().accepted_secrets
     return [secret for secret in accepted if key_id(secret) == header["kid"]] if "kid" in header else accepted
@@ -159,7 +160,10 @@ def key_id(secret: str) -> str:
 
 
 def _is_canonical(signature: str) -> bool:
-    """Whether the base64 text is canonical. The decoder ignores some characters and some bits."""
+    """Whether the base64 text is canonical.
+
+    The decoder ignores some characters and some bits.
+    """
     try:
         decoded = urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
     except ValueError:

@@ -1,8 +1,8 @@
-"""Brute-force protection. Attempts are counted in PostgreSQL, so limits hold across workers and restarts.
+"""Brute-force protection.
 
-A row of `allowances` is an attempt counter: it has the times of one key's attempts within a limit's period. This is an
-exact sliding window. A row holds no more times than the limit allows. Its key is a keyed hash, so the table contains
-neither e-mail addresses nor names.
+Attempts are counted in PostgreSQL, so limits hold across workers and restarts. A row of `allowances` is an attempt
+counter: it has the times of one key's attempts within a limit's period. This is an exact sliding window. A row holds no
+more times than the limit allows. Its key is a keyed hash, so the table contains neither e-mail addresses nor names.
 
 An attacker cannot lock out another user permanently. Sign-in attempts are counted by the name as typed, so attempts
 with the (public) username do not count for the (private) e-mail address. An address from which that name signed in
@@ -121,7 +121,10 @@ def is_within(limit: Limit, key: str) -> bool:
 
 
 def give_back(limit: Limit, key: str, *, password_of: int | None = None) -> None:
-    """Uncount an attempt with a correct password. It is counted as a correct password instead."""
+    """Uncount an attempt with a correct password.
+
+    It is counted as a correct password instead.
+    """
     _after_success([(limit, key)], password_of=password_of)
 
 
@@ -234,7 +237,10 @@ def _spend(connection: Connection, limit: Limit, key: str) -> None:
 
 
 def _right_password(user_id: int | None) -> Iterator[tuple[Limit, str]]:
-    """The counters of a correct password. The same number without an account, so that timing reveals nothing."""
+    """The counters of a correct password.
+
+    The same number without an account, so that timing reveals nothing.
+    """
     address = request_context.client_address.get()
     yield RIGHT_PASSWORD_OF_ACCOUNT, _here(str(user_id), address or "")
     if address is not None:
@@ -271,7 +277,10 @@ def _here(name: str, address: str) -> str:
 
 @contextmanager
 def _counting() -> Iterator[Connection]:
-    """A transaction for counting, committed when the block ends. Raises `Unavailable` for any database error."""
+    """A transaction for counting, committed when the block ends.
+
+    Raises `Unavailable` for any database error.
+    """
     try:
         with counting() as connection:
             yield connection

@@ -75,7 +75,10 @@ def record_apart(event: Event, user_id: int | None, **details: Detail) -> None:
 
 @lru_cache
 def _waiting() -> Queue[Callable[[], None]]:
-    """The queue of the writing thread. It is a daemon, so that a silent database does not delay shutdown."""
+    """The queue of the writing thread.
+
+    It is a daemon, so that a silent database does not delay shutdown.
+    """
     waiting: Queue[Callable[[], None]] = Queue(MAX_WAITING)
     Thread(target=_write_all, args=(waiting,), name="audit", daemon=True).start()
     return waiting
@@ -96,7 +99,10 @@ def _write(event: Event, user_id: int | None, details: dict[str, Detail]) -> Non
 
 
 def _row(event: Event, user_id: int, details: dict[str, Detail]) -> Insert:
-    """The row, if the account still exists. Its deletion waits until the transaction ends."""
+    """The row, if the account still exists.
+
+    Its deletion waits until the transaction ends.
+    """
     values: dict[str, ColumnElement[object]] = {
         "event": literal(str(event)),
         "address": literal(_plain(request_context.client_address.get())),

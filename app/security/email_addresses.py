@@ -32,7 +32,10 @@ def canonical_email(email: str) -> str:
 
 
 def _ascii_domain(domain: str) -> str:
-    """Return the domain in lower-case ASCII. Raises `UnicodeError` if IDNA 2008 does not allow it."""
+    """Return the domain in lower-case ASCII.
+
+    Raises `UnicodeError` if IDNA 2008 does not allow it.
+    """
     if domain.isascii():  # Unlike `idna`, accept what DNS accepts, such as `_` in the domains of intranets.
         return domain.lower()
     return idna.encode(domain, uts46=True, transitional=False).decode()

@@ -19,7 +19,10 @@ LIFETIMES: dict[MailTokenPurpose, timedelta] = {
 
 
 def issue(db: Session, user: User, purpose: MailTokenPurpose) -> str:
-    """Issue a token for the account and its current e-mail address. It replaces the previous one of this purpose."""
+    """Issue a token for the account and its current e-mail address.
+
+    It replaces the previous one of this purpose.
+    """
     token = secrets.token_urlsafe(TOKEN_BYTES)
     values = {
         "token_hash": _hash(token),

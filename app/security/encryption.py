@@ -1,4 +1,7 @@
-"""Encryption at rest of secrets that cannot be hashed. The only importer of cryptography."""
+"""Encryption at rest of secrets that cannot be hashed.
+
+The only importer of cryptography.
+"""
 
 import base64
 from functools import lru_cache

@@ -39,10 +39,10 @@ class FairQueue:
         max_waiting_of_caller: int | None = None,
         until_gone: Callable[[], Awaitable[object]] | None = None,
     ) -> AsyncIterator[None]:
-        """Hold a slot while the block runs. A call whose `until_gone` returns while it waits is dropped.
+        """Hold a slot while the block runs.
 
-        Raises `RateLimited` if `max_waiting_of_caller` calls of the caller already wait, and `Overloaded` if the queue
-        is full or the call waited too long.
+        A call whose `until_gone` returns while it waits is dropped. Raises `RateLimited` if `max_waiting_of_caller`
+        calls of the caller already wait, and `Overloaded` if the queue is full or the call waited too long.
         """
         if self._free_slot_count:
             self._free_slot_count -= 1

@@ -67,7 +67,10 @@ _context = CryptContext(
 
 
 def hash_password(password: str) -> str:
-    """Return a salted hash of the password. Takes about 0.25 s of one core at the default cost."""
+    """Return a salted hash of the password.
+
+    Takes about 0.25 s of one core at the default cost.
+    """
     return str(_context.hash(_normalised(password)))
 
 

@@ -1,4 +1,7 @@
-"""Refresh tokens: opaque, random, single-use. The database stores only hashes (app/models/session.py)."""
+"""Refresh tokens: opaque, random, single-use.
+
+The database stores only hashes (app/models/session.py).
+"""
 
 import re
 import secrets
@@ -16,9 +19,10 @@ _SHAPE = re.compile(PREFIX + r"([A-Za-z0-9_-]{64})")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RefreshToken:
-    """A refresh token. All tokens of a session have the same `family`, each has its own `secret`.
+    """A refresh token.
 
-    So a token that was replaced long ago still identifies its session, and other clients cannot name the session.
+    All tokens of a session have the same `family`, each has its own `secret`. So a token that was replaced long ago
+    still identifies its session, and other clients cannot name the session.
     """
 
     family: bytes
@@ -31,7 +35,10 @@ class RefreshToken:
 
     @classmethod
     def read(cls, text: str) -> "RefreshToken":
-        """Parse the token that a client sent. Raises `NotAuthenticated` if it is malformed."""
+        """Parse the token that a client sent.
+
+        Raises `NotAuthenticated` if it is malformed.
+        """
         if not (shape := _SHAPE.fullmatch(text)):
             raise NotAuthenticated
         content = urlsafe_b64decode(shape[1])
@@ -60,7 +67,10 @@ class RefreshToken:
         return bytes(a ^ b for a, b in zip(successor.secret, self._pad, strict=True))
 
     def unmask(self, masked: bytes) -> "RefreshToken":
-        """The successor that this token masked. For the mask of another token: a token that was never issued."""
+        """The successor that this token masked.
+
+        For the mask of another token: a token that was never issued.
+        """
         return RefreshToken(self.family, bytes(a ^ b for a, b in zip(masked, self._pad, strict=True)))
 
     @property

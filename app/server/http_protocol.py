@@ -118,7 +118,10 @@ class Cycle(RequestResponseCycle):
             self.disconnected = True
 
     async def _send_in_pieces(self, message: HTTPResponseBodyEvent) -> HTTPResponseBodyEvent:
-        """Send a long body except its last piece, which is returned. The pieces share the body's memory."""
+        """Send a long body except its last piece, which is returned.
+
+        The pieces share the body's memory.
+        """
         rest = memoryview(message.get("body", b""))
         if len(rest) <= PIECE_BYTES or self.scope["method"] == "HEAD":
             return message
@@ -250,7 +253,10 @@ class Protocol(HttpToolsProtocol):
         self.max_body_cost_bytes = 2 * get_settings().max_body_bytes
 
     def shutdown(self) -> None:
-        """Stop. A request that arrives within `LAST_REQUEST_SECONDS` is answered, as the last on this connection."""
+        """Stop.
+
+        A request that arrives within `LAST_REQUEST_SECONDS` is answered, as the last on this connection.
+        """
         self.is_stopping = True
         if self._is_idle():
             self.loop.call_later(LAST_REQUEST_SECONDS, self._close_if_idle)

@@ -122,7 +122,10 @@ def _folder_of_workers() -> Iterator[None]:
 
 
 def worker() -> "FastAPI":
-    """Return the application for uvicorn. The worker ends when its parent process has ended for any reason."""
+    """Return the application for uvicorn.
+
+    The worker ends when its parent process has ended for any reason.
+    """
     gc.disable()  # As in __main__.py.
     from app.main import app  # noqa: PLC0415 - the application is built in the process that serves it.
 
@@ -141,7 +144,10 @@ def worker() -> "FastAPI":
 
 
 class _Supervisor(Multiprocess):
-    """The supervisor of several workers. Raises KeyboardInterrupt after SIGINT ended them."""
+    """The supervisor of several workers.
+
+    Raises KeyboardInterrupt after SIGINT ended them.
+    """
 
     is_interrupted = False
 
