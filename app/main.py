@@ -95,7 +95,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def cors(settings: Settings) -> dict[str, Any]:
-    """The CORS options: the allow-list, or without one in development, any page of this machine."""
+    """The CORS options: the allow-list of origins.
+
+    Without an allow-list, development allows any page of this machine.
+    """
     origins: dict[str, Any] = {"allow_origins": settings.cors_origins or []}
     if settings.cors_origins is None and settings.environment == "development":
         origins = {"allow_origin_regex": LOCALHOST}
@@ -196,7 +199,10 @@ def create_app() -> FastAPI:
 
 
 def is_probe(scope: MutableMapping[str, Any]) -> bool:
-    """Whether the request is a probe, which monitors send every few seconds and which would hide other requests."""
+    """Whether the request is a probe.
+
+    Monitors send probes every few seconds, which would hide other requests.
+    """
     return scope["path"] in QUIET_PATHS
 
 

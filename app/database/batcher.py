@@ -45,7 +45,7 @@ class _Waiter(NamedTuple, Generic[Item, Outcome]):
 
 @dataclass(slots=True)
 class _LoopQueue(Generic[Item, Outcome]):
-    """The waiting items of one event loop, in order of arrival, and the task that runs them."""
+    """The waiting items of one event loop, in order, and the task that runs them."""
 
     waiting: deque[_Waiter[Item, Outcome]] = field(default_factory=deque)
     task: asyncio.Task[None] | None = None
@@ -194,10 +194,10 @@ class Batcher(Generic[Item, Outcome]):
 
 
 def _fail_long_waiting(waiting: deque[_Waiter[Item, Outcome]], began_at: float, failure: Exception) -> None:
-    """Fail items queued behind a batch that timed out, so that they do not wait for a second timeout.
+    """Fail items queued behind a batch that timed out.
 
-    None of these items has begun. They are the oldest, so later items with the same order key keep their order.
-    Items behind a batch that failed quickly do not fail.
+    They must not wait for a second timeout. None of these items has begun. They are the oldest, so later items with the
+    same order key keep their order. Items behind a batch that failed quickly do not fail.
     """
     earlier = time.monotonic() - FAIL_WITH_BATCH_AFTER_SECONDS
     while began_at < earlier and waiting and waiting[0].since < earlier:
@@ -207,7 +207,10 @@ def _fail_long_waiting(waiting: deque[_Waiter[Item, Outcome]], began_at: float, 
 
 
 def _as_outcome(error: BaseException) -> Exception:
-    """The error as an exception that a future accepts: not a `BaseException`, not `StopIteration`."""
+    """The error as an exception that a future accepts.
+
+    A future accepts neither a `BaseException` nor `StopIteration`.
+    """
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     failure = RuntimeError(f"the batch ended with {type(error).__name__}")
@@ -216,7 +219,10 @@ def _as_outcome(error: BaseException) -> Exception:
 
 
 def _is_server_lost(outcome: object) -> TypeGuard[Exception]:
-    """Whether a retry item by item would meet the same silent server, full pool or long-held lock."""
+    """Whether a retry item by item would fail in the same way.
+
+    It would with a silent server, a full pool or a long-held lock.
+    """
     if isinstance(outcome, DBAPIError) and getattr(outcome.orig, "pgcode", None) in TOOK_TOO_LONG:
         return True
     return isinstance(outcome, PoolTimeoutError) or is_connection_lost(outcome)

@@ -98,7 +98,7 @@ def mark_post(db: Session, post_id: int) -> None:
 def end_sessions(
     db: Session, user_id: int, *, kind: models.SessionKind | None = None, keeping: int | None = None
 ) -> Ended:
-    """End the account's sessions of this kind, or of every kind, except the one to keep.
+    """End the account's sessions of one kind, or of every kind, except one to keep.
 
     The account must be locked, at least against its deletion. If two requests each keep a different session, both
     sessions end. Tokens without a session id share one session. It is never kept, because one of them may be stolen.

@@ -1,4 +1,4 @@
-"""SQLAlchemy engines: one connection pool for each kind of work, and the setup of connections."""
+"""SQLAlchemy engines: one pool per kind of work, and the setup of connections."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -150,7 +150,10 @@ _FIRST_TIME, _LAST_TIME = datetime.min.replace(tzinfo=UTC), datetime.max.replace
 
 
 class TimeOutOfRange(datetime):
-    """The nearest time that Python can represent, and the time as PostgreSQL wrote it (`stored`)."""
+    """The nearest time that Python can represent.
+
+    `stored` is the time as PostgreSQL wrote it.
+    """
 
     stored: str
 

@@ -1,7 +1,8 @@
-"""Prepared statements of the fast path: compiled once per process, planned once per connection.
+"""Prepared statements of the fast path.
 
-psycopg2 has no prepared statements, but SQL does. `PREPARE` is sent with a statement's first execution on a
-connection, later executions are only `EXECUTE`. This halves PostgreSQL's work for a page (docs/decisions/0006).
+A statement is compiled once per process and planned once per connection. psycopg2 has no prepared statements, but SQL
+does. `PREPARE` is sent with a statement's first execution on a connection, later executions are only `EXECUTE`. This
+halves PostgreSQL's work for a page (docs/decisions/0006).
 
 A pooler in transaction mode (PgBouncer) loses prepared statements, because each transaction may get another server
 connection. Names are hashes of the text, so a name never refers to another statement. When a statement is missing,
@@ -33,7 +34,7 @@ _GONE = frozenset({"26000", "0A000"})
 
 
 class PreparedStatement:
-    """A statement with named parameters, whose best plan does not depend on their values.
+    """A statement with named parameters. Its best plan must not depend on values.
 
     A `LIMIT` must be in its text: for a parameter, PostgreSQL plans for a tenth of all rows.
     """

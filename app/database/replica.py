@@ -85,7 +85,10 @@ class Replica:
         self._last_warning = ""
 
     def first(self, run: Run[Item, Outcome]) -> Run[Item, Outcome]:
-        """Return a `run` that reads from the replica if it is up to date, else from the primary."""
+        """Return a `run` that reads from the replica if it is up to date.
+
+        Otherwise it reads from the primary.
+        """
 
         def run_there(primary: Connection, items: Sequence[Item]) -> Sequence[Outcome | Exception]:
             connection = self._connection
@@ -172,7 +175,7 @@ def get_replica() -> Replica | None:
 
 
 def look(primary: Connection, there: Connection, catch_up_timeout_seconds: float = CATCH_UP_TIMEOUT_SECONDS) -> Result:
-    """Return the outcome that a batch with this timeout would have with these two servers."""
+    """Return the outcome that a batch with this timeout would have."""
     if primary.execute(WHOSE).one() != there.execute(WHOSE).one():
         return "diverged"
     return _state(there, _END_OF_LOG.execute(primary, {}).one(), catch_up_timeout_seconds)
@@ -196,7 +199,10 @@ def _state(there: Connection, end: Row[Any], catch_up_timeout_seconds: float = C
 
 
 def _discard(connection: Connection) -> None:
-    """Close the connection instead of returning it to the pool: the next one may lead to another server."""
+    """Close the connection instead of returning it to the pool.
+
+    The next connection may lead to another server.
+    """
     with suppress(SQLAlchemyError, psycopg2.Error):
         connection.invalidate()
         connection.close()

@@ -1,4 +1,4 @@
-"""The schema version of the database, compared with the version that this code needs."""
+"""The schema version of the database, and the version that this code needs."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,10 @@ ALEMBIC_INI = Path(__file__).resolve().parent.parent.parent / "alembic.ini"
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The revision that the database is at (None: never migrated), and the one this code needs."""
+    """The revision of the database, and the one that this code needs.
+
+    `revision` is None if the database was never migrated.
+    """
 
     revision: str | None
     head: str | None
@@ -30,16 +33,20 @@ class Health:
 
     @property
     def is_migrated(self) -> bool:
-        """Whether this code can use the database, also during an upgrade and after a rollback.
+        """Whether this code can use the database.
 
-        The migrations of each release are compatible with the code of the release before it (docs/migrations.md).
+        It can also do so during an upgrade and after a rollback. The migrations of each release are compatible with the
+        code of the release before it (docs/migrations.md).
         """
         return self.revision == self.head or self.is_ahead
 
 
 @lru_cache
 def head() -> str | None:
-    """The newest migration in this code, read from the file names: Alembic would cost each worker 18 MB."""
+    """The newest migration in this code, read from the file names.
+
+    Loading Alembic would cost each worker 18 MB.
+    """
     names = (_NAME.match(path.name) for path in ALEMBIC_INI.with_name("alembic").glob("versions/*.py"))
     return max((name[1] for name in names if name), default=None)
 

@@ -20,7 +20,7 @@ from app.errors import Overloaded
 
 @contextmanager
 def transaction() -> Iterator[Session]:
-    """A session whose changes are committed when the block ends, and rolled back when it raises."""
+    """A session that commits when the block ends, and rolls back if it raises."""
     with Session(get_engine(), expire_on_commit=False) as session, session.begin():
         yield session
 
@@ -34,9 +34,10 @@ AskedAt = Annotated[float, Depends(_now)]
 
 
 def refuse_late(asked_at: float) -> None:
-    """Raise `Overloaded` if the request waited for a connection longer than `statement_timeout`.
+    """Raise `Overloaded` if the request waited longer than `statement_timeout`.
 
-    Behind many requests that wait for the same lock, a request then waits for at most two of them.
+    The wait is the one for a connection. Behind many requests that wait for the same lock, a request then waits for at
+    most two of them.
     """
     if time.monotonic() - asked_at > get_settings().database_statement_timeout_seconds:
         raise Overloaded
@@ -53,18 +54,24 @@ def get_db(asked_at: AskedAt) -> Iterator[Session]:
 
 
 def at_once() -> AbstractContextManager[Connection]:
-    """A connection in AUTOCOMMIT: each statement sees all earlier commits and commits itself."""
+    """A connection in AUTOCOMMIT.
+
+    Each statement sees all earlier commits and commits itself.
+    """
     return get_batch_engine().connect()
 
 
 def writing() -> AbstractContextManager[Connection]:
-    """A connection whose changes are committed when the block ends, and rolled back when it raises."""
+    """A connection that commits when the block ends, and rolls back if it raises."""
     return get_engine().begin()
 
 
 @contextmanager
 def counting() -> Iterator[Connection]:
-    """As `writing`, for attempt counters: independent of the request's transaction, with a short lock timeout."""
+    """As `writing`, for attempt counters.
+
+    It is independent of the request's transaction and has a short lock timeout.
+    """
     with get_limits_engine().begin() as connection:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{MAX_WAIT_TO_COUNT_SECONDS * 1000:.0f}ms'")
         yield connection

@@ -23,8 +23,9 @@ def is_connection_lost(error: object) -> bool:
 
 
 def may_read_again(error: object) -> bool:
-    """Whether a read may be repeated: its connection broke, but the server is not silent.
+    """Whether a read may be repeated.
 
-    A second wait for a silent server would double the response time.
+    It may if its connection broke but the server is not silent. A second wait for a silent server would double the
+    response time.
     """
     return is_connection_lost(error) and not is_server_silent(error)

@@ -1,8 +1,9 @@
-"""Client-side timeouts for PostgreSQL, which also end waits for a frozen server (stopped process, paused disk).
+"""Client-side timeouts for PostgreSQL.
 
-`statement_timeout` runs in the frozen server, and its kernel still acknowledges packets. So neither PostgreSQL nor TCP
-ends the wait. One thread per process therefore shuts the socket of each connection whose statement, commit or rollback
-is not answered within its `statement_timeout` and `MARGIN_SECONDS`. The blocked thread gets `ServerSilent`.
+They also end waits for a frozen server, whose process is stopped or whose disk is paused. `statement_timeout` runs in
+the frozen server, and its kernel still acknowledges packets. So neither PostgreSQL nor TCP ends the wait. One thread
+per process therefore shuts the socket of each connection whose statement, commit or rollback is not answered within its
+`statement_timeout` and `MARGIN_SECONDS`. The blocked thread gets `ServerSilent`.
 
 If no other connection to that host was answered in the meantime, the host is silent. Its other connections are shut
 too. New ones are refused at once, until a host of the URL answers a query. One thread per host probes for that.
@@ -47,7 +48,7 @@ class ServerSilent(psycopg2.OperationalError):
 
 
 def is_server_silent(error: object) -> bool:
-    """Whether the error is `ServerSilent`, as the driver raises it or as SQLAlchemy wraps it."""
+    """Whether the error is `ServerSilent`, plain or wrapped by SQLAlchemy."""
     return isinstance(error.orig if isinstance(error, DBAPIError) else error, ServerSilent)
 
 
@@ -255,7 +256,7 @@ class Primary(Server):
             beating.close()
 
     def overdue(self, connection: GuardedConnection) -> None:
-        """End the wait of a connection, and all waits for its host if the whole host is silent."""
+        """End the wait of a connection, and of all others if the whole host is silent."""
         connection.give_up()
         if self._silent_since is not None:
             return
@@ -282,7 +283,10 @@ class Primary(Server):
     def _open(
         self, arguments: Sequence[Any], parameters: Mapping[str, Any], hosts: Sequence[Host]
     ) -> GuardedConnection:
-        """Connect to one of the hosts (none: those of the parameters) and read its `statement_timeout`."""
+        """Connect to one of the hosts and read its `statement_timeout`.
+
+        Without hosts, the parameters name them.
+        """
         there = {"host": ",".join(name for name, _ in hosts), "port": ",".join(str(port) for _, port in hosts)}
         timeout = {"connect_timeout": self._timeout_seconds(hosts)}
         connection = super().connect(arguments, {**parameters, **timeout, **(there if hosts else {})})
@@ -357,7 +361,10 @@ def lift_limit(connection: Connection, scope: Literal["LOCAL", "SESSION"]) -> No
 
 
 def end_waits() -> None:
-    """Give up all waiting connections, and until `allow_waits` also those that begin to wait. For shutdown."""
+    """Give up all connections that wait for an answer. For shutdown.
+
+    Until `allow_waits`, this includes connections that begin to wait.
+    """
     _watchdog.is_ending = True
     _watchdog.look()
 

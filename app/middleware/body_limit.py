@@ -12,9 +12,10 @@ from app.middleware.problem_details import problem_response, refusal
 
 
 class BodyLimit:
-    """Refuse compressed bodies with 415, because no route decompresses, and large bodies with 413.
+    """Refuse compressed bodies with 415 and large bodies with 413.
 
-    With Content-Length, a large body is refused at once. Without it, as soon as more than `max_bytes` have arrived.
+    No route decompresses. With Content-Length, a large body is refused at once. Without it, as soon as more than
+    `max_bytes` have arrived.
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:

@@ -16,7 +16,10 @@ _HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{0,1024}")
 
 
 class Cors(CORSMiddleware):
-    """Starlette's middleware, but with problem responses, and bypassed for requests without `Origin`."""
+    """Starlette's middleware with problem responses.
+
+    Requests without `Origin` bypass it.
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and b"origin" not in dict(scope["headers"]):

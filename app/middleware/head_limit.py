@@ -11,7 +11,7 @@ MAX_HEADER_BYTES = 32 * 1024
 
 
 class HeadLimit:
-    """Refuse a path and query past 16 KB with 414, and headers past 32 KB in total with 431.
+    """Refuse a path and query past 16 KB with 414, headers past 32 KB with 431.
 
     A request without `Host`, or with two, is 400, because caches and proxies may assign it to another site.
     """

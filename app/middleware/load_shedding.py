@@ -1,4 +1,4 @@
-"""Load shedding: refuse requests at once when a worker has too many concurrent ones."""
+"""Load shedding: refuse requests at once when a worker has too many."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ _Client = tuple[str, int]
 
 
 class LoadShedding:
-    """Refuse requests with 503 and `Retry-After` while `most` requests are in progress.
+    """Refuse requests with 503 and `Retry-After` while `most` are in progress.
 
     A client that retries before `Retry-After` is over is held for the rest of that time, and then admitted if there is
     room. Otherwise refusing clients that never wait would take all the time needed for the other requests.

@@ -14,7 +14,7 @@ VERSION_PREFIX = "/v1"
 
 
 class PathAliases:
-    """Serve every path also with a trailing slash, without a redirect, and under `/v1`.
+    """Serve every path also with a trailing slash and under `/v1`, without a redirect.
 
     `/v1` becomes part of the root path, so that links in the response stay under it. So does `root_path`, the prefix
     under which a proxy serves the API. The proxy may remove the prefix from the path or not. A path with control

@@ -143,7 +143,10 @@ async def answer(request: Request, error: Exception) -> Response:
 
 
 def refusal(scope: Scope, error: DomainError) -> Response:
-    """Build the response to an error that is not raised, so that the transaction is committed."""
+    """Build the response to an error that is not raised.
+
+    Not raising the error lets the transaction commit.
+    """
     return problem_response(scope, error.status, error.code, error.detail, error.headers)
 
 
@@ -152,7 +155,7 @@ async def _domain_error(request: Request, error: DomainError) -> Response:
 
 
 async def _http_exception(request: Request, error: HTTPException) -> Response:
-    """Answer an exception of the framework, such as an unknown route or a wrong method."""
+    """Answer an exception of the framework, such as a wrong method."""
     if error.status_code == 405:
         # Starlette names the methods of only one of the path's routes.
         methods = _methods_of(request)
@@ -277,7 +280,10 @@ RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
 
 
 def responses(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` of a route with these errors, besides the errors of every route."""
+    """OpenAPI's `responses` of a route with these errors.
+
+    The errors that every route can have are added elsewhere.
+    """
     by_status: dict[int, list[DocumentedError]] = {}
     for error in errors:
         by_status.setdefault(error.status, []).append(documented(error))
@@ -290,7 +296,10 @@ def documented(error: type[DomainError]) -> DocumentedError:
 
 
 def response_reference(*errors: DocumentedError) -> dict[str, Any]:
-    """A reference to the response of the errors' common status, with a description of only these errors."""
+    """A reference to the response of the errors' common status.
+
+    Its description names only these errors.
+    """
     return {
         "$ref": f"#/components/responses/{RESPONSE_NAMES[errors[0].status]}",
         "description": "; ".join(f"`{error.code}`: {error.text}" for error in errors),

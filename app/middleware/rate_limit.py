@@ -46,7 +46,7 @@ class _Window:
 
 
 class _InHand:
-    """The concurrent requests of one caller: their number, and semaphores for those that run."""
+    """The number of one caller's concurrent requests, and their semaphores."""
 
     __slots__ = ("count", "reads", "writes")
 
@@ -57,13 +57,13 @@ class _InHand:
 
 
 class RateLimit:
-    """Allow at most `per_minute` requests per caller in a fixed window of one minute; 429 past it.
+    """Allow at most `per_minute` requests per caller in a fixed window; else 429.
 
-    The window begins with the caller's first request. A caller is the user of the request's valid token, else the
-    client's address. A token that was not verified does not open a new window. Around the end of a minute, a caller may
-    make twice as many requests, as with a token bucket of that size. In return, the headers are exact
-    (draft-ietf-httpapi-ratelimit-headers-11): the number of requests left, and the seconds until the window ends.
-    `X-RateLimit-Reset` is in seconds since 1970.
+    The window takes one minute and begins with the caller's first request. A caller is the user of the request's
+    valid token, else the client's address. A token that was not verified does not open a new window. Around the end
+    of a minute, a caller may make twice as many requests, as with a token bucket of that size. In return, the
+    headers are exact (draft-ietf-httpapi-ratelimit-headers-11): the number of requests left, and the seconds until
+    the window ends. `X-RateLimit-Reset` is in seconds since 1970.
 
     A caller with `MAX_IN_HAND` concurrent requests is refused in the same way. Of one account, at most
     `MAX_READS_OF_ACCOUNT` and `MAX_WRITES_OF_ACCOUNT` run at the same time, until their responses begin. The others

@@ -21,9 +21,10 @@ QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 class RequestContext:
-    """Assign a request id (`X-Request-ID`, kept if well-formed), count the request and log its outcome.
+    """Assign a request id, count the request and log its outcome.
 
-    A request that took longer than `slow_seconds` is logged with its database statements.
+    A well-formed `X-Request-ID` of the client is kept. A request that took longer than `slow_seconds` is logged with
+    its database statements.
     """
 
     def __init__(self, app: ASGIApp, *, slow_seconds: float = math.inf) -> None:

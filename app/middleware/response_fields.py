@@ -1,4 +1,4 @@
-"""`RESPONSE_FIELDS=tutorial`: restrict responses to the fields of the tutorial's API."""
+"""`RESPONSE_FIELDS=tutorial`: only return the fields of the tutorial's API."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,7 +33,7 @@ _JSON = b"application/json"
 
 
 class ResponseFields:
-    """Remove the fields that the tutorial does not have from JSON responses, including errors.
+    """Remove fields that the tutorial does not have from JSON responses and errors.
 
     It is outside of every layer that can respond. A response that lacks a field of the tutorial's (such as
     `POST /login?cookie=true`) is not changed. Bodies are held until they are complete: a page has at most 1 MB.

@@ -15,7 +15,10 @@ HSTS = (b"strict-transport-security", b"max-age=63072000; includeSubDomains")
 
 
 class SecurityHeaders:
-    """Add the headers that a response does not set itself; `Strict-Transport-Security` only with `hsts`."""
+    """Add the headers that a response does not set itself.
+
+    `Strict-Transport-Security` is added only with `hsts`.
+    """
 
     def __init__(self, app: ASGIApp, *, hsts: bool) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""The client's address and scheme, from the forwarding headers of trusted proxies only."""
+"""The client's address and scheme, from the headers of trusted proxies."""
 
 import logging
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ logger = logging.getLogger("app.proxies")
 
 
 class TrustedProxies:
-    """Set the client and the scheme from `X-Forwarded-For` and `-Proto` if the peer is a trusted proxy.
+    """Set client and scheme from the forwarding headers of trusted proxies.
 
-    The client is the last hop that is not one of the proxies, because the client may have written earlier hops itself.
-    Headers of other peers are ignored. The first one is logged: with a proxy missing in the setting, all its clients
-    would share one rate limit.
+    The headers are `X-Forwarded-For` and `X-Forwarded-Proto`. The client is the last hop that is not one of the
+    proxies, because the client may have written earlier hops itself. Headers of other peers are ignored. The first one
+    is logged: with a proxy missing in the setting, all its clients would share one rate limit.
     """
 
     def __init__(self, app: ASGIApp, *, proxies: Sequence[str]) -> None:

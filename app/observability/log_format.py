@@ -32,7 +32,10 @@ class Request(logging.Filter):
 
 
 class Text(logging.Formatter):
-    """`INFO app.access GET '/posts' 200 1.2ms 0123abcd`: the request id ends the line; tracebacks are indented."""
+    """Text lines such as `INFO app.access GET '/posts' 200 1.2ms 0123abcd`.
+
+    The line ends with the request id. Tracebacks are indented.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(levelname)s %(name)s %(message)s")
@@ -48,7 +51,10 @@ class Text(logging.Formatter):
 
 
 class Json(JsonFormatter):
-    """One object per line: `time`, `level`, `logger`, `message`, `request_id` and the record's extra fields."""
+    """One JSON object per line.
+
+    It has `time`, `level`, `logger`, `message`, `request_id` and the record's extra fields.
+    """
 
     # Created once. The base class creates one per line, which takes longer than the rest of the formatting.
     _encode = staticmethod(JsonEncoder(separators=(",", ":")).encode)
@@ -65,7 +71,10 @@ class Json(JsonFormatter):
 
 
 def config(settings: Settings) -> dict[str, Any]:
-    """The configuration for `logging.config.dictConfig`: every worker logs lines to stderr."""
+    """The configuration for `logging.config.dictConfig`.
+
+    Every worker logs to stderr.
+    """
     return {
         "version": 1,
         "disable_existing_loggers": False,

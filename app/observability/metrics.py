@@ -111,7 +111,10 @@ class BatchQueue:
 
 
 def _observe_all(histogram: Histogram, seconds: Sequence[float]) -> None:
-    """Observe many values with fewer writes than `observe`, which writes two numbers per value."""
+    """Observe many values at once.
+
+    `observe` would write two numbers per value.
+    """
     for place, count in collections.Counter(bisect_left(_SECONDS, value) for value in seconds).items():
         histogram._buckets[place].inc(count)
     histogram._sum.inc(sum(seconds))
@@ -143,7 +146,10 @@ def security_event(event: str) -> None:
 
 
 def limit_reached(limit: str) -> None:
-    """Count an attempt that a limit of app/security/attempt_limits.py refused; `limit` is its name."""
+    """Count an attempt refused by a limit of app/security/attempt_limits.py.
+
+    `limit` is the name of the limit.
+    """
     _limits_reached.labels(limit).inc()
 
 

@@ -1,4 +1,4 @@
-"""Registry of the worker processes of one server: each has a numbered place in a shared folder.
+"""Registry of worker processes: each has a numbered place in a shared folder.
 
 A worker takes the lowest free place and holds its file lock until the process ends for any reason. So there are never
 more places than concurrent workers, and a new worker takes over the files of an ended one.
@@ -73,7 +73,10 @@ def running_workers() -> Mapping[int, int]:
 
 
 def _try_lock(path: Path) -> int | None:
-    """An open file that holds the lock; None if a process, this one included, already holds it."""
+    """An open file that holds the lock; None if it is held already.
+
+    The holder may be this process.
+    """
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,7 +88,10 @@ def _try_lock(path: Path) -> int | None:
 
 @contextmanager
 def _locking(folder: Path) -> Iterator[None]:
-    """Lock all places: a reader's check briefly locks a place and must not be taken for a worker."""
+    """Lock all places.
+
+    A check of a place locks it for a moment and must not be taken for a worker.
+    """
     with (folder / "places").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,7 @@
-"""Query log: the database statements of a request with their durations, tagged with the request id."""
+"""Query log: the database statements of a request, with their durations.
+
+The statements carry the request id.
+"""
 
 import re
 import time
@@ -33,7 +36,7 @@ class Query:
 
 @dataclass(slots=True)
 class Batch:
-    """A batch that the request was in: its queue and size, the request's wait and the batch's statements."""
+    """A batch that the request was in, and the request's wait for it."""
 
     queue: str
     size: int
@@ -73,7 +76,7 @@ def current() -> QueryLog | None:
 
 @contextmanager
 def recording() -> Iterator[list[Query]]:
-    """Record the statements inside the block, in a thread that serves several requests."""
+    """Record the statements of a block that serves several requests."""
     token = _current.set(log := QueryLog())
     try:
         yield log.queries

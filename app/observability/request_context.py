@@ -18,7 +18,7 @@ user_agent: ContextVar[str | None] = ContextVar("user_agent", default=None)
 # Addresses are of at most 64 characters (app/middleware/request_context.py), so these take at most 4 MB.
 @lru_cache(maxsize=10_000)
 def network_of(address: str) -> str:
-    """The network of one customer: an IPv4 address itself, or the /64 of an IPv6 address.
+    """The network of one customer: an IPv4 address, or the /64 of an IPv6 address.
 
     Text that is no address (a name, or empty) is returned unchanged.
     """

@@ -39,11 +39,11 @@ MAX_SESSIONLESS_LIFETIME = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """The claims of a verified credential: user, session and expiry (seconds since 1970).
+    """The user, session and expiry of a verified credential.
 
-    `issued_at` is when the issuer updated the session's last-seen time; 0 if it did not.
-    `sessionless_since` is set with `TUTORIAL_DEFAULTS`, for a token without a session id. It is the earliest time at
-    which the token may have been issued. `services.sessionless` decides on such tokens at every request.
+    Times are in seconds since 1970. `issued_at` is when the issuer updated the session's last-seen time; 0 if it did
+    not. `sessionless_since` is set with `TUTORIAL_DEFAULTS`, for a token without a session id. It is the earliest time
+    at which the token may have been issued. `services.sessionless` decides on such tokens at every request.
     """
 
     user_id: int
@@ -59,9 +59,10 @@ _remembered: dict[Kind, OrderedDict[str, AccessToken]] = {"access": OrderedDict(
 
 
 def issue(user_id: int, session_id: int, lifetime: timedelta, kind: Kind = "access") -> str:
-    """Issue a signed JWT with the tutorial's claims (`user_id`, `exp`) and `sub`, `sid`, `jti`, `iat`.
+    """Issue a signed JWT.
 
-    Its header names the key (`kid`). A token of another kind than `access` has the claim `typ`.
+    It has the tutorial's claims (`user_id`, `exp`) and `sub`, `sid`, `jti`, `iat`. Its header names the key (`kid`). A
+    token of another kind than `access` has the claim `typ`.
     """
     now = int(time.time())
     claims = {

@@ -137,9 +137,10 @@ def spend_right_password(user_id: int) -> None:
 
 
 def spend_sign_in(name: str, user_id: int | None = None) -> SignInTry:
-    """Count one sign-in attempt for this (canonical) name and for the request's address, or neither.
+    """Count one sign-in attempt for the canonical name and the request's address.
 
-    `user_id` is the account that has this name, if there is one. Raises as `spend` does.
+    It counts for both or for neither. `user_id` is the account that has this name, if there is one. Raises as `spend`
+    does.
     """
     if not get_settings().rate_limits_enabled:
         return SignInTry(name, user_id, ())
@@ -163,7 +164,7 @@ def settle_sign_in(made: SignInTry) -> None:
 
 
 def give_back_sign_in(made: SignInTry) -> None:
-    """Uncount a sign-in attempt whose password was correct, but which still needs a code."""
+    """Uncount a sign-in attempt with a correct password that still needs a code."""
     _after_success(made.used, password_of=made.user_id)
 
 

@@ -1,4 +1,4 @@
-"""Audit log: security events as rows for the account's owner and as log lines for operators.
+"""Audit log: security events as rows for owners and log lines for operators.
 
 A row is written in the transaction of its event, so it exists exactly when the event happened. A line is one JSON
 object. Everything that a client sent is escaped, so that it cannot begin a log line of its own.
@@ -43,12 +43,12 @@ def hold(db: Session, user_id: int) -> bool:
 
 
 def record(db: Session | Connection | None, event: Event, user_id: int | None, **details: Detail) -> None:
-    """Record an event with the request's id, address, user agent and details without secrets.
+    """Record an event with the request's id, address and user agent.
 
-    The request's data come from `app.observability.request_context`. With `db`, a row is added to its transaction. Pass
-    None for events without an account, or of a transaction that was rolled back: they are in the log only.
-    With a session, the line is written after the commit, and not at all after a rollback. Otherwise it is written at
-    once.
+    Details must not contain secrets. The request's data come from `app.observability.request_context`. With `db`, a row
+    is added to its transaction. Pass None for events without an account, or of a transaction that was rolled back: they
+    are in the log only. With a session, the line is written after the commit, and not at all after a rollback.
+    Otherwise it is written at once.
     """
     line = _line(event, user_id, details)
     if db is not None and user_id is not None:
@@ -128,7 +128,10 @@ def _line(event: Event, user_id: int | None, details: dict[str, Detail]) -> str:
 
 
 def _plain(value: Detail) -> Detail:
-    """The value as PostgreSQL can store it: of bounded length, without NUL and lone surrogates."""
+    """The value without NUL and lone surrogates, and of bounded length.
+
+    PostgreSQL can store neither.
+    """
     if not isinstance(value, str):
         return value
     return value.replace("\0", "")[:MAX_CHARACTERS].encode(errors="replace").decode()

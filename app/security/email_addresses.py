@@ -15,12 +15,12 @@ FALLBACK_HOST = "example.com"
 
 
 def canonical_email(email: str) -> str:
-    """Return the form in which all spellings of one address are equal; `users.email_canonical` holds it.
+    """Return the canonical form, which is equal for all spellings of an address.
 
-    The domain is compared as DNS does it: in ASCII, encoded by IDNA 2008. The local part is NFC in lower case. It is
-    not case-folded, because folding joins the mailboxes `straße` and `strasse`, and not NFKC, which joins `ﬁ` and `fi`
-    (docs/decisions/0019). Sign-up refuses an address whose domain cannot be encoded. Adopted databases may contain one.
-    It keeps the form of earlier releases, so that its owner can still sign in.
+    `users.email_canonical` stores it. The domain is compared as DNS does it: in ASCII, encoded by IDNA 2008. The local
+    part is NFC in lower case. It is not case-folded, because folding joins the mailboxes `straße` and `strasse`, and
+    not NFKC, which joins `ﬁ` and `fi` (docs/decisions/0019). Sign-up refuses an address whose domain cannot be encoded.
+    Adopted databases may contain one. It keeps the form of earlier releases, so that its owner can still sign in.
     """
     email = email.strip()
     local, at, domain = email.rpartition("@")
@@ -42,7 +42,10 @@ def _ascii_domain(domain: str) -> str:
 
 
 def noreply_domain() -> str:
-    """Domain of the placeholders for hidden e-mail addresses: `users.noreply.` and the host of `PUBLIC_URL`."""
+    """Domain of the placeholders for hidden e-mail addresses.
+
+    It is `users.noreply.` and the host of `PUBLIC_URL`.
+    """
     return _noreply_domain(get_settings().public_url)
 
 
@@ -58,7 +61,10 @@ def _noreply_domain(public_url: str | None) -> str:
 
 
 def placeholder_email(user_id: int, username: str) -> str:
-    """The placeholder of an e-mail address that the caller may not see: valid for `EmailStr`, no mailbox."""
+    """The placeholder of an e-mail address that the caller may not see.
+
+    It is valid for `EmailStr` and has no mailbox.
+    """
     # A username may contain `..`, an e-mail address may not. `user<id>` is unique to this account.
     local_part = username if _DOT_ATOM.fullmatch(username) else f"user{user_id}"
     return f"{local_part}@{noreply_domain()}"

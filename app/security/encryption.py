@@ -18,14 +18,15 @@ class Undecryptable(Exception):
 
 
 def encrypt(plain: bytes) -> bytes:
-    """Encrypt and authenticate the bytes (Fernet) with a key derived from `SECRET_KEY`."""
+    """Encrypt and authenticate bytes (Fernet), with a key derived from `SECRET_KEY`."""
     return _fernet(get_settings().signing_secret).encrypt(plain)
 
 
 def decrypt(encrypted: bytes) -> tuple[bytes, bytes | None]:
-    """Return the plain bytes, and a new encrypted text if a previous `SECRET_KEY` was used, else None.
+    """Return the plain bytes, and a re-encrypted text for an outdated key, else None.
 
-    The caller stores the new text in place of the old one. Raises `Undecryptable`.
+    A previous `SECRET_KEY` is an outdated key. The caller stores the new text in place of the old one. Raises
+    `Undecryptable`.
     """
     for number, secret in enumerate(get_settings().accepted_secrets):
         try:

@@ -1,4 +1,4 @@
-"""Fair queue: a round robin of callers, independent of how many calls each has waiting."""
+"""Fair queue: a round robin of callers, however many calls each has waiting."""
 
 import asyncio
 from collections import OrderedDict, deque

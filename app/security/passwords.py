@@ -75,9 +75,10 @@ def hash_password(password: str) -> str:
 
 
 def verify(password: str, password_hash: str | None) -> tuple[bool, str | None]:
-    """Return whether the password is correct, and a new hash to store if the old one is outdated.
+    """Return whether the password is correct, and a new hash if it is outdated.
 
-    Without a hash (the account does not exist) it takes the same time and returns False.
+    The caller stores the new hash. Without a hash (the account does not exist) it takes the same time and returns
+    False.
     """
     if password_hash is None or "\0" in password or not can_be_verified(password_hash):
         _context.dummy_verify()
@@ -107,7 +108,7 @@ def can_be_verified(password_hash: str) -> bool:
 
 
 def is_common(password: str) -> bool:
-    """Whether it is one of the most common passwords, in any case and Unicode composition."""
+    """Whether it is a common password, in any case and Unicode composition."""
     return _normalised(password).casefold() in _common_passwords()
 
 

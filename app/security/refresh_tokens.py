@@ -60,9 +60,9 @@ class RefreshToken:
         return sha256(b"token:" + self.family + self.secret).digest()
 
     def mask(self, successor: "RefreshToken") -> bytes:
-        """Mask the successor with a one-time pad, so that only a client with this token can unmask it.
+        """Mask the successor with a one-time pad.
 
-        The pad is used once, because each token has one successor.
+        Only a client with this token can unmask it. The pad is used once, because each token has one successor.
         """
         return bytes(a ^ b for a, b in zip(successor.secret, self._pad, strict=True))
 

@@ -1,4 +1,7 @@
-"""uvicorn's HTTP protocol with limits on what comes before middleware runs, and single-write responses."""
+"""uvicorn's HTTP protocol with additional limits and single-write responses.
+
+The limits apply before any middleware runs.
+"""
 
 import secrets
 import time
@@ -61,9 +64,10 @@ _BODILESS = frozenset({204, 304})
 
 
 class Cycle(RequestResponseCycle):
-    """Send a complete response in one write. uvicorn's separate head costs a system call and a packet more.
+    """Send a complete response in one write.
 
-    The head is held until the first part of the body. uvicorn handles every response that is not an ordinary one.
+    uvicorn writes the head separately, which costs a system call and a packet more. The head is held until the first
+    part of the body. uvicorn handles every response that is not an ordinary one.
     """
 
     head: ASGISendEvent | None = None
@@ -141,7 +145,10 @@ class Cycle(RequestResponseCycle):
         return _body(rest, more_body=message.get("more_body", False))
 
     def _send_whole(self, head: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
-        """Send the response in one write if it is complete, has a length and keeps the connection open."""
+        """Send the response in one write if it is complete; return whether it was.
+
+        It must have a length and keep the connection open.
+        """
         if (
             message["type"] != "http.response.body"
             or message.get("more_body", False)
@@ -188,7 +195,7 @@ _sending: set[Cycle] = set()
 
 
 def _disconnect_stalled(cycles: Collection[Cycle], max_bytes: int) -> None:
-    """Abort the responses with the least recent progress until the others fit into `max_bytes`."""
+    """Abort the most stalled responses until the others fit into `max_bytes`."""
     excess_bytes = sum(cycle.unsent_bytes for cycle in cycles) - max_bytes
     if excess_bytes > 0 and len(cycles) > 1:
         for stalled in sorted(cycles, key=lambda cycle: cycle.moved_at)[:-1]:
@@ -204,7 +211,10 @@ httptools_impl.RequestResponseCycle = Cycle  # type: ignore[misc]
 
 
 class _PastHead:
-    """Parser callbacks that ignore the first head, for a parser that starts at the body of a request."""
+    """Parser callbacks that ignore the first head.
+
+    For a parser that starts at the body of a request.
+    """
 
     is_past_head = False
 
@@ -230,7 +240,7 @@ class _PastHead:
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's protocol with limits on heads, problem responses for invalid HTTP, and a graceful stop.
+    """uvicorn's protocol with limits on heads, problem responses and graceful stop.
 
     uvicorn buffers a head, trailer or chunk extension without a limit. It answers invalid HTTP in plain text. When it
     stops, it closes idle connections at once and can lose a request that is on its way.
@@ -311,7 +321,10 @@ class Protocol(HttpToolsProtocol):
         self.handle_websocket_upgrade()
 
     def _parse_on_at_body(self) -> None:
-        """Continue with a new parser at the body: httptools takes a body after `Upgrade` for another protocol."""
+        """Continue with a new parser at the body.
+
+        httptools takes a body after `Upgrade` for another protocol.
+        """
         self.is_upgrade_ignored = False
         past_head = _PastHead(self)
         self.parser = httptools.HttpRequestParser(past_head)
@@ -322,7 +335,10 @@ class Protocol(HttpToolsProtocol):
         past_head.is_past_head = True
 
     def _refuse_unparsed(self) -> None:
-        """Refuse a request that the parser rejected: it is not HTTP, or a callback below raised."""
+        """Refuse a request that the parser rejected.
+
+        It is not HTTP, or a callback below raised.
+        """
         if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
             self.cycle.keep_alive = False
             self.is_drained = True
@@ -394,7 +410,10 @@ class Protocol(HttpToolsProtocol):
                 self.drain_timer = self.loop.call_later(DRAIN_SECONDS, self.transport.close)
 
     def _drain(self) -> None:
-        """Close the connection once the client has stopped sending, within `MAX_DRAINED_BYTES` and `DRAIN_SECONDS`."""
+        """Close the connection once the client has stopped sending.
+
+        At most `MAX_DRAINED_BYTES` are read, for at most `DRAIN_SECONDS`.
+        """
         self._unset_keepalive_if_required()
         self._cancel_drain_timer()
         if len(_drained) >= MAX_DRAINED_CONNECTIONS:

@@ -44,9 +44,9 @@ _NEW_OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
 @contextmanager
 def listening() -> Iterator[socket.socket]:
-    """Listen on HOST and PORT at once, so that a second instance fails on the occupied port before it migrates.
+    """Listen on HOST and PORT.
 
-    Raises `ConfigurationError`.
+    Bind before migrating, so that a second instance fails at once on the occupied port. Raises `ConfigurationError`.
     """
     with _bound(get_settings().host, get_settings().port) as listener:
         yield listener
