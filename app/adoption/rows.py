@@ -183,8 +183,8 @@ def _owners(found: Findings, plan: Plan) -> None:
             # Unlike nextval, this is undone with the transaction.
             *([f"ALTER SEQUENCE users_id_seq RESTART WITH {next_id}"] if next_id is not None else []),
             f"""
-                WITH nobody AS (INSERT INTO users (email, password) VALUES ('{NOBODY}', '') RETURNING id)
-                UPDATE posts SET owner_id = nobody.id FROM nobody WHERE {is_ownerless}
+                WITH placeholder AS (INSERT INTO users (email, password) VALUES ('{NOBODY}', '') RETURNING id)
+                UPDATE posts SET owner_id = placeholder.id FROM placeholder WHERE {is_ownerless}
             """,
         )
     if not has_owner or not found.columns["posts"]["owner_id"].is_required:

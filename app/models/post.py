@@ -42,7 +42,7 @@ FIRST_VERSION = 1
 
 
 class Post(Base):
-    """What somebody wrote. `version` grows with every change: the post's part of its ETag."""
+    """A post. `version` grows with every change, and is the post's part of its ETag."""
 
     __tablename__ = "posts"
 
