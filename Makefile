@@ -50,6 +50,10 @@ test-all: .venv/dev-installed ## Run all tests
 mutants: .venv/dev-installed ## Remove each defence in turn and expect its tests to fail (13 minutes with ARGS="--jobs 2")
 	@$(VENV_PYTHON) -m tests.mutants $(ARGS)
 
+# Plain English names the subject instead. `nobody` is the name of an account in some places.
+VAGUE_WORDS = whoever|whomever|nobody|somebody|everybody|anybody
+WORDED = app alembic bench deploy docs README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md
+
 .PHONY: check
 check: .venv/dev-installed ## Lint; check format, types, imports between layers, migrations and CI workflows
 	@$(VENV_PYTHON) -m ruff check .
@@ -58,6 +62,8 @@ check: .venv/dev-installed ## Lint; check format, types, imports between layers,
 	@$(VENV_PYTHON) .venv/bin/lint-imports
 	@$(VENV_PYTHON) -m tests.migrations.lint
 	@if [ -d .github ]; then .venv/bin/zizmor --offline --quiet .github; fi
+	@! grep -rniwE '$(VAGUE_WORDS)' $(WORDED) --include='*.py' --include='*.md' --include='*.y*ml' --include='*.conf' \
+	    --include='*.cfg' --include='*.json' | grep -vE 'nobody(@|\.id| AS)|"nobody"'
 
 .PHONY: bench
 bench: .venv/bench-installed ## Benchmark the API and its peers (about half an hour, on an idle machine)
