@@ -168,7 +168,7 @@ def test_seeded_people_can_sign_in(client: TestClient, database: Engine) -> None
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (Amounts(users=0, posts=1, votes=0), "ask for users too"),
+        (Amounts(users=0, posts=1, votes=0), "pass --users too"),
         (Amounts(users=2, posts=10, votes=1_000), "allow"),
     ],
 )

@@ -613,7 +613,7 @@ def test_background_deletion_that_is_forbidden_is_put_off_and_holds_up_no_other(
     assert deletion.is_requested() is False
     assert deletion.work() == 0
     said = [str(finding) for finding in doctor.examine(database, get_settings(), is_full=False)]
-    assert any("references: c of comments keep" in line for line in said)
+    assert any("references: c of comments prevent" in line for line in said)
     assert any(f"prevents deleting rows of deleted accounts {leaver.id}" in line for line in said)
 
     connection.exec_driver_sql("ALTER TABLE comments DROP CONSTRAINT c")
