@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app.models.security_event import Details, Event
 
@@ -19,3 +19,10 @@ class SecurityEvent(BaseModel):
     user_agent: str | None = Field(description="`User-Agent` of the request.")
     request_id: str | None = Field(description="`X-Request-ID` of the request.")
     details: Details = Field(description="Further values, which depend on the kind of event.")
+
+    @field_validator("details", mode="before")
+    @classmethod
+    def _without_foreign_values(cls, details: object) -> object:
+        """Other software can have written the row, and the column holds any JSON."""
+        found = details if isinstance(details, dict) else {}
+        return {name: value for name, value in found.items() if value is None or isinstance(value, str | int)}

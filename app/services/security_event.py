@@ -6,11 +6,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.models import SecurityEvent
+from app.models.security_event import Event
 
 
 def list_own(db: Session, user_id: int, *, before_id: int | None, limit: int, skip: int) -> Sequence[SecurityEvent]:
-    """The account's events, the newest first, from before one of them."""
-    statement = select(SecurityEvent).where(SecurityEvent.user_id == user_id)
+    """The account's events, the newest first, from before one of them.
+
+    Kinds that this release does not know are left out: a newer release can have written them before a rollback.
+    """
+    statement = select(SecurityEvent).where(SecurityEvent.user_id == user_id, SecurityEvent.event.in_([*Event]))
     if before_id is not None:
         statement = statement.where(SecurityEvent.id < before_id)
     return db.scalars(statement.order_by(SecurityEvent.id.desc()).limit(limit).offset(skip)).all()

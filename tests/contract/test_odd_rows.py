@@ -158,3 +158,31 @@ def test_adopted_address_without_an_at_sign_signs_in_before_a_username_of_the_sa
     )
     assert client.get("/users/me", headers=headers).json()["email"] == "Robert"
     assert client.post("/login", data={"username": "bob", "password": PASSWORD}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("event", "details", "listed"),
+    [
+        ("of_a_newer_release", "{}", None),
+        ("", "{}", None),
+        ("signed_in", "null", {}),
+        ("signed_in", "[]", {}),
+        ("signed_in", '"text"', {}),
+        ("signed_in", '{"method": "password", "nested": {"a": 1}, "share": 1.5}', {"method": "password"}),
+    ],
+)
+def test_security_events_are_listed_whatever_kind_and_details_a_row_has(
+    client: TestClient, person: Person, connection: Connection, event: str, details: str, listed: object
+) -> None:
+    connection.execute(text("DELETE FROM security_events WHERE user_id = :id"), {"id": person.id})
+    for kind, values in (("password_changed", "{}"), (event, details)):
+        connection.execute(
+            text("INSERT INTO security_events (user_id, event, details) VALUES (:id, :event, CAST(:details AS jsonb))"),
+            {"id": person.id, "event": kind, "details": values},
+        )
+
+    answer = client.get("/users/me/security-events", headers=person.headers)
+
+    assert answer.status_code == 200, answer.text
+    expected = [] if listed is None else [("signed_in", listed)]
+    assert [(row["event"], row["details"]) for row in answer.json()] == [*expected, ("password_changed", {})]
