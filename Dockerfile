@@ -3,8 +3,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
 COPY requirements.lock /tmp/requirements.lock
-# Wheels only, each with its hash: nothing is compiled here, and nothing unlocked can slip in.
-# The environment has no pip of its own, so the final image can install nothing into it.
+# Hashed wheels only, so that nothing is compiled here and nothing outside the lock is installed.
+# The environment has no pip, so that nothing can be installed in the final image.
 RUN python -m venv --without-pip /opt/venv \
     && python -m pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: \
         --requirement /tmp/requirements.lock
@@ -13,7 +13,7 @@ FROM python:3.13-slim-trixie
 LABEL org.opencontainers.image.title="social-posts-api" \
       org.opencontainers.image.description="A PostgreSQL-backed social-posts API" \
       org.opencontainers.image.licenses="MIT"
-# The uid is a number, so that an orchestrator can see for itself that it is not root.
+# A numeric uid, so that an orchestrator can verify that it is not root.
 RUN groupadd --gid 10001 app \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin app
 COPY --from=builder /opt/venv /opt/venv
@@ -21,7 +21,7 @@ WORKDIR /srv
 COPY alembic.ini ./
 COPY alembic ./alembic
 COPY app ./app
-# `production` by default: without SECRET_KEY and a database the container refuses to start.
+# `production` by default, so that the container refuses to start without SECRET_KEY and a database.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -32,7 +32,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# Past any proxy that the environment names: the probe is for this container only.
+# Without proxies from the environment, because the probe must reach this container.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open(f\"http://127.0.0.1:{os.environ['PORT']}/livez\", timeout=4)"]
 CMD ["python", "-m", "app", "serve"]

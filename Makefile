@@ -1,5 +1,5 @@
-# Each target sets up what it needs: `.venv` holds stamps of what is installed, so nothing is installed twice.
-# PYTHON=… chooses the interpreter; ARGS=… is passed on, as in `make test ARGS="-k vote"`.
+# Each target installs what it needs. Stamp files in `.venv` record what is installed, so that nothing is repeated.
+# PYTHON=… selects the interpreter; ARGS=… is passed on, as in `make test ARGS="-k vote"`.
 
 PYTHON_CANDIDATES = $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python
 LOCKS = requirements.lock requirements-local.lock
@@ -10,16 +10,16 @@ VENV_PYTHON = .venv/bin/python
 PIP_INSTALL = $(VENV_PYTHON) -m pip install -qq --require-hashes
 UV_COMPILE = $(VENV_PYTHON) -m uv pip compile --quiet --system-certs --universal --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --custom-compile-command "make lock"
-# Where PYTHONDONTWRITEBYTECODE is set, each of the many servers that tests start would compile everything anew.
+# With PYTHONDONTWRITEBYTECODE, each of the many servers that tests start would compile everything again.
 COMPILE = $(VENV_PYTHON) -m compileall -q app alembic tests
 IS_RECENT = import sys; sys.exit(sys.version_info < (3, 11))
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
-# What a user's environment or pip.conf may say, and an environment of our own refuses.
+# A user's environment or pip.conf may set it, but a virtual environment rejects it.
 export PIP_USER = 0
 
-# An environment whose Python was removed or is too old is made again.
+# Recreate an environment whose Python was removed or is too old.
 ifeq ($(shell $(VENV_PYTHON) -c '$(IS_RECENT)' 2>/dev/null && echo usable),)
 .PHONY: .venv/made
 endif
@@ -29,15 +29,15 @@ help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: install
-install: .venv/dev-installed ## Install everything that running, testing and checking need
+install: .venv/dev-installed ## Install everything for running, testing and checking
 	@echo "Everything is installed in .venv"
 
 .PHONY: run
-run: .venv/installed ## Serve the API; without a configured database, on an embedded PostgreSQL
+run: .venv/installed ## Serve the API, with an embedded PostgreSQL if no database is configured
 	@trap : INT; $(VENV_PYTHON) -m app run $(ARGS) || { code=$$?; [ $$code -eq 130 ] || exit $$code; } # Ctrl-C is no error.
 
 .PHONY: test
-test: .venv/dev-installed ## Run the tests, but for the slow ones
+test: .venv/dev-installed ## Run the tests except the slow ones
 	@$(COMPILE)
 	@$(VENV_PYTHON) -m pytest -n 3 -m "not slow" $(ARGS)
 
@@ -47,37 +47,43 @@ test-all: .venv/dev-installed ## Run all tests
 	@$(VENV_PYTHON) -m pytest -n 2 $(ARGS)
 
 .PHONY: mutants
-mutants: .venv/dev-installed ## Take each defence out in turn, and see its tests fail (13 minutes with ARGS="--jobs 2")
+mutants: .venv/dev-installed ## Remove each defence in turn and expect its tests to fail (13 minutes with ARGS="--jobs 2")
 	@$(VENV_PYTHON) -m tests.mutants $(ARGS)
 
+# Plain English names the subject instead. `nobody` is the name of an account in some places.
+VAGUE_WORDS = whoever|whomever|nobody|somebody|everybody|anybody
+WORDED = app alembic bench deploy docs README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md
+
 .PHONY: check
-check: .venv/dev-installed ## Lint, check format, types, imports between layers, migrations, and the CI workflows
+check: .venv/dev-installed ## Lint; check format, types, imports between layers, migrations and CI workflows
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy
 	@$(VENV_PYTHON) .venv/bin/lint-imports
 	@$(VENV_PYTHON) -m tests.migrations.lint
 	@if [ -d .github ]; then .venv/bin/zizmor --offline --quiet .github; fi
+	@! grep -rniwE '$(VAGUE_WORDS)' $(WORDED) --include='*.py' --include='*.md' --include='*.y*ml' --include='*.conf' \
+	    --include='*.cfg' --include='*.json' | grep -vE 'nobody(@|\.id| AS)|"nobody"'
 
 .PHONY: bench
-bench: .venv/bench-installed ## Measure the API and its peers side by side (about half an hour, on an idle machine)
+bench: .venv/bench-installed ## Benchmark the API and its peers (about half an hour, on an idle machine)
 	@$(VENV_PYTHON) -m bench $(ARGS)
 
 .PHONY: bench-quick
-bench-quick: .venv/bench-installed ## See that the benchmark works: one short round on little data
+bench-quick: .venv/bench-installed ## Check that the benchmark works: one short round on a small data set
 	@$(VENV_PYTHON) -m bench --quick $(ARGS)
 
 .PHONY: format
-format: .venv/dev-installed ## Format the code and mend what the linter can mend
+format: .venv/dev-installed ## Format the code and apply the linter's fixes
 	@$(VENV_PYTHON) -m ruff check --fix --exit-zero --quiet .
 	@$(VENV_PYTHON) -m ruff format .
 
 .PHONY: openapi
-openapi: .venv/installed ## Bring openapi.json in line with the code
+openapi: .venv/installed ## Regenerate openapi.json
 	@$(VENV_PYTHON) -m app openapi > openapi.json
 
 .PHONY: lock
-lock: .venv/made ## Bring the locks in line with requirements*.txt; ARGS=--upgrade takes the newest versions
+lock: .venv/made ## Update the locks from requirements*.txt; ARGS=--upgrade takes the newest versions
 	@$(VENV_PYTHON) -m uv --version >/dev/null 2>&1 || $(VENV_PYTHON) -m pip install --quiet "$$(grep '^uv' requirements-dev.txt)"
 	@$(UV_COMPILE) $(ARGS) requirements.txt -o requirements.lock
 	@$(UV_COMPILE) $(ARGS) -c requirements.lock requirements-local.txt -o requirements-local.lock
@@ -88,7 +94,7 @@ lock: .venv/made ## Bring the locks in line with requirements*.txt; ARGS=--upgra
 	@$(UV_COMPILE) $(ARGS) tests/clients/requirements.txt -o tests/clients/requirements.lock
 
 .PHONY: clean
-clean: ## Remove the environment and all caches; the data in .local stay
+clean: ## Remove the environment and all caches, but not the data in .local
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -97,13 +103,13 @@ clean: ## Remove the environment and all caches; the data in .local stay
 		"$$python" -c '$(IS_RECENT)' 2>/dev/null || continue; \
 		found="$$python"; \
 		"$$python" -c 'import ensurepip, venv' 2>/dev/null || continue; \
-		echo "Making .venv with $$("$$python" --version)"; \
+		echo "Creating .venv with $$("$$python" --version)"; \
 		rm -rf .venv && "$$python" -m venv .venv && touch $@; exit; \
 	done; \
 	if [ -n "$$found" ]; then \
-		echo "$$found cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)"; \
+		echo "$$found cannot create environments: install its venv module (Debian, Ubuntu: apt install python3-venv)"; \
 	else \
-		echo "no Python 3.11 or newer was found: install one, or say where it is with make PYTHON=/path/to/python"; \
+		echo "no Python 3.11 or newer was found: install one, or pass its path with make PYTHON=/path/to/python"; \
 	fi >&2; \
 	exit 1
 

@@ -1,11 +1,11 @@
-"""How migrations run: on the application's database, one run at a time, one transaction each, never waiting long.
+"""Migration environment: one run at a time, one transaction per migration, short lock timeouts.
 
-An address may be handed over as `config.attributes["url"]` (tests do); else the configured database is used, past any
-pooler, as a session holds the lock; and without one the embedded server. `python -m app adopt` runs the migrations of a
-database that it takes over without this module, in one transaction.
+The database is `config.attributes["url"]` (used by tests), else the configured one, else the embedded server. The
+connection bypasses any pooler, because a session holds the advisory lock. `python -m app adopt` does not use this
+module: it runs all migrations in one transaction.
 
-A migration that cannot get a lock is tried again a few times; `alembic -x tries=100 upgrade head` says how often.
-docs/migrations.md says what a migration may do.
+A migration that cannot get a lock is retried; `alembic -x tries=100 upgrade head` sets how often.
+docs/migrations.md has the rules for migrations.
 """
 
 import logging
@@ -30,11 +30,11 @@ from app.models import Base
 
 logger = logging.getLogger("alembic.runtime.migration")
 
-# A migration that waits for a lock makes everybody else wait behind it; rather fail and run again. It counts inside
-# transactions only: CREATE INDEX CONCURRENTLY waits outside of one, for as long as it takes, with nobody behind it.
+# A migration that waits for a lock blocks every later request for that table, so fail early and retry. The timeout
+# applies inside transactions only: CREATE INDEX CONCURRENTLY waits outside of one without blocking other sessions.
 LOCK_TIMEOUT = "1500ms"
 TRIES = 5
-# Twice as long as they were held up: whoever queued behind the migration gets through, and what came meanwhile.
+# Twice the lock timeout, so that the sessions queued behind the migration finish before the next attempt.
 PAUSE_SECONDS = 3
 MAX_WAIT_FOR_OTHER_RUN_SECONDS = 900
 POLL_SECONDS = 0.2
@@ -53,7 +53,7 @@ if config.config_file_name is not None and config.attributes.get("configure_logg
 
 @contextmanager
 def database_url() -> Iterator[URL]:
-    """The configured database; without one the embedded server, for as long as the block runs."""
+    """Yield the URL of the configured database, or run the embedded server during the block."""
     configured = config.attributes.get("url") or get_settings().direct_database
     if configured is not None:
         yield configured
@@ -64,15 +64,15 @@ def database_url() -> Iterator[URL]:
 
 @contextmanager
 def only_run(connection: Connection) -> Iterator[None]:
-    """Hold the advisory lock that lets one run at a time through; the second waits, then finds nothing to do.
+    """Hold the advisory lock for migrations. A second run waits, then finds nothing to do.
 
-    The wait asks again and again instead of blocking: a statement that blocks holds a snapshot, and
-    CREATE INDEX CONCURRENTLY in the other run would wait for it for ever.
+    It polls instead of blocking, because a blocked statement holds a snapshot. CREATE INDEX CONCURRENTLY in the other
+    run would wait for that snapshot forever.
     """
     give_up_at = time.monotonic() + MAX_WAIT_FOR_OTHER_RUN_SECONDS
     while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": MIGRATION_LOCK}):
         if time.monotonic() > give_up_at:
-            raise TimeoutError("another migration run holds the lock; look at it in pg_stat_activity")
+            raise TimeoutError("another migration run holds the lock; find it in pg_stat_activity")
         time.sleep(POLL_SECONDS)
     try:
         yield
@@ -81,13 +81,13 @@ def only_run(connection: Connection) -> Iterator[None]:
 
 
 def migrate(connection: Connection, guard: Connection) -> None:
-    """Run what Alembic was asked for on the connection; where a lock is not given, again from the step that failed."""
+    """Run Alembic's command on the connection. After a lock timeout, retry from the migration that failed."""
     event.listen(connection, "begin", lambda begun: begun.exec_driver_sql(SET_LOCK_TIMEOUT))
     left = tries()
     while True:
         left -= 1
         try:
-            with telling_who_is_in_the_way(connection, guard):
+            with reporting_blockers(connection, guard):
                 run(connection)
         except DBAPIError as error:
             if left <= 0 or not is_lock_refused(error):
@@ -99,7 +99,7 @@ def migrate(connection: Connection, guard: Connection) -> None:
 
 
 def tries() -> int:
-    """How often a migration may fail for want of a lock: `-x tries=…`."""
+    """Return how often to try a migration that cannot get a lock: `-x tries=…`."""
     given = str(context.get_x_argument(as_dictionary=True).get("tries", TRIES))
     if not given.isdecimal():
         raise ConfigurationError(f"-x tries takes a number, not {given}")
@@ -107,7 +107,7 @@ def tries() -> int:
 
 
 def run(connection: Connection) -> None:
-    """Once through all that is to be done."""
+    """Run all pending migrations once."""
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
@@ -119,8 +119,8 @@ def run(connection: Connection) -> None:
 
 
 @contextmanager
-def telling_who_is_in_the_way(connection: Connection, guard: Connection) -> Iterator[None]:
-    """Say for whom it waits, while it waits: for a lock, or, to make an index, for older transactions to end."""
+def reporting_blockers(connection: Connection, guard: Connection) -> Iterator[None]:
+    """Log which process blocks the migration: by a lock, or by a transaction older than a new index."""
     waiting = {"pid": connection.connection.driver_connection.info.backend_pid}  # type: ignore[union-attr]
     is_over = threading.Event()
 
@@ -129,11 +129,11 @@ def telling_who_is_in_the_way(connection: Connection, guard: Connection) -> Iter
         while not is_over.wait(WATCH_SECONDS):
             try:
                 found = guard.execute(BLOCKER, waiting).first()
-            except DBAPIError:  # What becomes of the migration is told in its place.
+            except DBAPIError:  # The migration reports its own error.
                 return
             if found is not None and found.pid != told:
                 told = found.pid
-                # A role sees for how long only of its own, or as a member of pg_read_all_stats.
+                # Only members of pg_read_all_stats see the transaction age of other roles.
                 since = f", in a transaction for {found.age}" if found.age else ""
                 logger.warning("waiting for process %s (%s)%s", found.pid, found.application_name, since)
 
@@ -147,7 +147,7 @@ def telling_who_is_in_the_way(connection: Connection, guard: Connection) -> Iter
 
 
 def run_offline() -> None:
-    """`--sql`: print the statements instead of running them."""
+    """Print the statements instead of running them, for `--sql`."""
     context.configure(
         dialect_name="postgresql", target_metadata=Base.metadata, literal_binds=True, transaction_per_migration=True
     )
@@ -174,9 +174,10 @@ def run_online() -> None:
 
 
 def refuse_tables_of_others(guard: Connection) -> None:
-    """Raise `ConfigurationError` where other software, such as the tutorial, made the tables. `adopt` takes them over.
+    """Raise `ConfigurationError` if other software, such as the tutorial, created the tables.
 
-    Ours are known by `post_stats`, or by a revision of our chain; before the sixth revision there is no `post_stats`.
+    Our tables are recognised by `post_stats` or by a revision of our chain, because early revisions have no
+    `post_stats`.
     """
     asked_for, *_ = getattr(config.cmd_opts, "cmd", (command.upgrade,))
     if asked_for is not command.upgrade:
@@ -188,16 +189,16 @@ def refuse_tables_of_others(guard: Connection) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if not found or not known.issuperset(found):
         raise ConfigurationError(
-            "other software made the tables of this database; to take them over with what is in them, run:"
-            " python -m app adopt"
+            "other software made the tables of this database; to take them over with their rows, run: python -m app"
+            " adopt"
         )
 
 
 def is_for_an_older_release(guard: Connection) -> bool:
-    """Whether this is `alembic upgrade head` of a release that was put back in the place of a newer one.
+    """Return whether this is `alembic upgrade head` of a release that was rolled back to.
 
-    Alembic has not heard of the newer one's revisions, and would fail; with it the step before the release, and so the
-    rollback. Everything but an upgrade has to fail.
+    Alembic does not know the newer release's revisions and would fail, and with it the release phase and so the
+    rollback. Commands other than this upgrade must fail.
     """
     asked_for, *_ = getattr(config.cmd_opts, "cmd", (None,))
     if asked_for is not command.upgrade or getattr(config.cmd_opts, "revision", None) != "head":
@@ -207,7 +208,7 @@ def is_for_an_older_release(guard: Connection) -> bool:
 
 
 def is_lock_refused(error: DBAPIError) -> bool:
-    """Not given in time, or given to the other one of two that waited for each other."""
+    """Return whether the error is a lock timeout or a deadlock."""
     return getattr(error.orig, "pgcode", None) in {"55P03", "40P01"}
 
 
@@ -215,23 +216,23 @@ def first_line(error: DBAPIError) -> str:
     return str(error.orig).strip().splitlines()[0]
 
 
-def can_be_mended_by_operator(error: DBAPIError) -> bool:
-    """Whether the connection failed (no SQLSTATE: unreachable server, odd URL), or a lock or a right is missing."""
+def is_fixable_by_operator(error: DBAPIError) -> bool:
+    """Return whether the connection failed (no SQLSTATE: server or URL), or a lock or a privilege is missing."""
     return getattr(error.orig, "pgcode", None) is None or is_lock_refused(error) or is_right_missing(error)
 
 
 def is_right_missing(error: DBAPIError) -> bool:
-    """Whether the role may not do it (SQLSTATE 42501, insufficient_privilege)."""
+    """Return whether the role lacks a privilege (SQLSTATE 42501, insufficient_privilege)."""
     return getattr(error.orig, "pgcode", None) == "42501"
 
 
 def remedy(error: DBAPIError) -> str:
-    """What the operator can do; empty where the error says it."""
+    """Return what the operator can do, or an empty string if the error says it."""
     if is_lock_refused(error):
-        return "; nothing of this migration is left: run it again"
+        return "; this migration was rolled back: run it again"
     if is_right_missing(error):
         return (
-            "; migrations need the role that owns the tables: connect as it, or, in a new database, run as its owner:"
+            "; migrations need the role that owns the tables: connect as it or, in a new database, run as its owner:"
             " GRANT CREATE ON SCHEMA public TO <role>"
         )
     return ""
@@ -245,6 +246,6 @@ try:
 except (ConfigurationError, postgres.LocalPostgresError, TimeoutError) as error:
     raise SystemExit(f"error: {error}") from None
 except DBAPIError as error:
-    if not can_be_mended_by_operator(error):
+    if not is_fixable_by_operator(error):
         raise
     raise SystemExit(f"error: {first_line(error)}{remedy(error)}") from None

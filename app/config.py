@@ -1,6 +1,6 @@
-"""Settings: every environment variable the project reads, typed, with its unit and its reason.
+"""Settings: every environment variable that the project reads, with its type, unit and default.
 
-Nothing else reads the environment. A bad value stops the program with one clear line (`ConfigurationError`).
+No other module reads the environment. An invalid value stops the program with one line (`ConfigurationError`).
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import psycopg2
 from dotenv import dotenv_values
 from psycopg2.extensions import make_dsn
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
@@ -30,7 +30,7 @@ MINIMUM_PRODUCTION_HASH_ROUNDS = 10
 _ADDRESS = r"[^\s<>@,;:\"]+@[^\s<>@,;:\"]+"
 _MAILBOX = re.compile(rf"{_ADDRESS}|[^\r\n<>@,;:\"]+ <{_ADDRESS}>")
 _PAGE = re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?")
-# Of web pages, of applications in a web view (Capacitor, Ionic, Tauri), and of browser extensions.
+# Origins of web pages, of web view applications (Capacitor, Ionic, Tauri), and of browser extensions.
 _ORIGIN = re.compile(
     r"(?:https?|capacitor|ionic|tauri|chrome-extension|moz-extension|safari-web-extension)://[^\s*/?#@]+"
 )
@@ -42,17 +42,17 @@ Sort = Literal["new", "old", "top", "hot"]
 
 Role = Literal["user", "moderator", "admin"]
 
-# They see drafts of others and delete posts of others.
+# Roles that may see drafts and delete posts of other users.
 MODERATING: frozenset[Role] = frozenset({"moderator", "admin"})
 
-# What `TUTORIAL_DEFAULTS` makes the default of these settings.
+# Defaults that `TUTORIAL_DEFAULTS` sets.
 TUTORIAL_DEFAULTS: dict[str, object] = {
     "password_min_length": 1,
     "password_blocklist_enabled": False,
     "public_emails": True,
     "default_sort": "old",
 }
-# `NoDecode` counts on the whole type only: inside of `… | None`, environment variables were read as JSON.
+# `NoDecode` works on the whole type only: inside `… | None`, environment variables would be read as JSON.
 CommaSeparated = Annotated[list[str] | None, NoDecode]
 Secrets = Annotated[list[SecretStr] | None, NoDecode]
 SmtpTls = Literal["starttls", "tls", "none"]
@@ -60,12 +60,16 @@ LogFormat = Literal["text", "json"]
 ResponseFields = Literal["all", "tutorial"]
 
 
+# Names that settings had in earlier releases. They are still read where the new name is not set.
+FORMER_NAMES = {"cleanup_interval_minutes": ("gc_interval_minutes",)}
+
+
 class ConfigurationError(Exception):
-    """The configuration cannot be used. The message is one line and says how to mend it."""
+    """The configuration is invalid. The message is one line with the remedy."""
 
 
 class _DotEnvFile(PydanticBaseSettingsSource):
-    """The lines of `.env`, taken literally: pydantic-settings' own source replaces `${…}`, also within a password."""
+    """Source that reads `.env` literally: that of pydantic-settings expands `${…}`, even in a password."""
 
     def __init__(self, settings_cls: type[BaseSettings], path: object) -> None:
         super().__init__(settings_cls)
@@ -76,7 +80,12 @@ class _DotEnvFile(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         lines = self._lines()
-        return {name: value for name in self.settings_cls.model_fields if (value := lines.get(name))}
+        return {
+            known: value
+            for name in self.settings_cls.model_fields
+            for known in (name, *FORMER_NAMES.get(name, ()))
+            if (value := lines.get(known))
+        }
 
     def _lines(self) -> Mapping[str, str | None]:
         path = self._path
@@ -87,95 +96,125 @@ class _DotEnvFile(PydanticBaseSettingsSource):
 
 
 class Settings(BaseSettings):
-    """What an operator may set. Names are case-insensitive; a `.env` file in the working directory is read too."""
+    """Settings from the environment and from `.env` in the working directory. Names are case-insensitive."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True)
 
     environment: Environment = Field("development", description="`production` refuses weak or missing secrets.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
-    workers: int | None = Field(None, ge=1, le=256, description="Processes; one in development, one per core else.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity logged.")
-    log_format: LogFormat | None = Field(None, description="`text` or `json`; text in development, JSON else.")
-    slow_request_ms: int = Field(1000, ge=1, description="Slower requests are logged with their statements, in ms.")
-    metrics_token: SecretStr | None = Field(None, description="Opens `/metrics` as a Bearer token; at least 32 bytes.")
+    workers: int | None = Field(
+        None, ge=1, le=256, description="Server processes. Default: 1 in development, else 1 per core."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Minimum severity that is logged."
+    )
+    log_format: LogFormat | None = Field(
+        None, description="`text` or `json`. Default: `text` in development, else `json`."
+    )
+    slow_request_ms: int = Field(
+        1000, ge=1, description="Milliseconds after which a request is logged with its statements."
+    )
+    metrics_token: SecretStr | None = Field(None, description="Bearer token for `/metrics`; at least 32 bytes.")
 
-    database_url: SecretStr | None = Field(None, description="`postgres://…` or `postgresql://…`.")
-    database_hostname: str | None = Field(None, description="Server, when `DATABASE_URL` is not set.")
+    database_url: SecretStr | None = Field(None, description="Database, as `postgres://…` or `postgresql://…`.")
+    database_hostname: str | None = Field(None, description="Database server, if `DATABASE_URL` is not set.")
     database_port: int = Field(5432, ge=1, le=65535, description="Port of that server.")
     database_name: str = Field("fastapi", description="Database on that server.")
     database_username: str = Field("postgres", description="Role to connect as.")
-    database_password: SecretStr | None = Field(None, description="Its password, as it is: nothing to escape.")
+    database_password: SecretStr | None = Field(None, description="Password of that role, unescaped.")
     database_pool_size: int = Field(8, ge=1, le=1000, description="Connections per worker for ordinary requests.")
-    database_connect_timeout_seconds: int = Field(5, ge=1, le=60, description="Longest wait for a new connection.")
-    database_statement_timeout_seconds: int = Field(10, ge=1, le=3600, description="Longest run of one statement.")
-    database_behind_pooler: bool = Field(False, description="`true` behind PgBouncer or the like in transaction mode.")
-    database_direct_url: SecretStr | None = Field(None, description="The same database past the pooler: migrations.")
-    database_replica_url: SecretStr | None = Field(None, description="A streaming replica of it, which answers reads.")
+    database_connect_timeout_seconds: int = Field(
+        5, ge=1, le=60, description="Maximum seconds to wait for a new connection."
+    )
+    database_statement_timeout_seconds: int = Field(
+        10, ge=1, le=3600, description="Maximum seconds that one statement may run."
+    )
+    database_behind_pooler: bool = Field(
+        False, description="`true` behind PgBouncer or another pooler in transaction mode."
+    )
+    database_direct_url: SecretStr | None = Field(
+        None, description="URL of the same database without the pooler, for migrations."
+    )
+    database_replica_url: SecretStr | None = Field(None, description="URL of a streaming replica that serves reads.")
 
-    secret_key: SecretStr | None = Field(None, description="Signs access tokens; at least 32 bytes.")
+    secret_key: SecretStr | None = Field(None, description="Key that signs access tokens; at least 32 bytes.")
     secret_key_previous: Secrets = Field(
-        None, description="Comma-separated keys that signed before it, and are still accepted."
+        None, description="Comma-separated earlier keys whose tokens are still accepted."
     )
-    algorithm: Literal["HS256"] = Field("HS256", description="Of the access tokens' signature.")
-    access_token_expire_minutes: int = Field(30, ge=1, le=60 * 24 * 365, description="Life of an access token.")
-    session_lifetime_days: int = Field(30, ge=1, le=3650, description="Longest life of one sign-in.")
-    session_idle_days: int = Field(14, ge=1, le=3650, description="Longest time that a sign-in may go unused.")
-    password_min_length: int = Field(8, ge=1, le=128, description="In code points.")
+    algorithm: Literal["HS256"] = Field("HS256", description="Signature algorithm of access tokens.")
+    access_token_expire_minutes: int = Field(
+        30, ge=1, le=60 * 24 * 365, description="Minutes until an access token expires."
+    )
+    session_lifetime_days: int = Field(30, ge=1, le=3650, description="Maximum days that a session lasts.")
+    session_idle_days: int = Field(14, ge=1, le=3650, description="Days after which an unused session expires.")
+    password_min_length: int = Field(8, ge=1, le=128, description="Minimum length of new passwords, in code points.")
     password_blocklist_enabled: bool | None = Field(
-        None, description="`true` refuses the most common passwords; on in production, off in development."
+        None, description="`true` refuses the most common passwords. Default: `true` in production, else `false`."
     )
-    password_hash_rounds: int = Field(12, ge=4, le=20, description="bcrypt cost: the hash takes 2^rounds steps.")
+    password_hash_rounds: int = Field(12, ge=4, le=20, description="bcrypt cost: a hash takes 2^rounds steps.")
 
-    mail_enabled: bool = Field(True, description="`false` sends no mail; what is to be sent waits in the database.")
+    mail_enabled: bool = Field(True, description="`false` sends no mail; mails wait in the database.")
     mail_from: str = Field(
         "no-reply@localhost", description="Sender, as `name@example.com` or `Name <name@example.com>`."
     )
-    public_url: str | None = Field(None, description="Address of the site that people use; links in mails lead there.")
+    public_url: str | None = Field(None, description="URL of the site, to which links in mails lead.")
     root_path: str | None = Field(None, description="Path under which a proxy serves the API, such as `/api`.")
     smtp_host: str | None = Field(
-        None, description="Mail server. Without it, development keeps mails in `.local/mail/`."
+        None, description="Mail server. If unset, development writes mails to `.local/mail/`."
     )
     smtp_port: int = Field(587, ge=1, le=65535, description="Port of the mail server; 465 is usual for `SMTP_TLS=tls`.")
     smtp_tls: SmtpTls = Field("starttls", description="`starttls`, `tls` from the first byte, or `none`.")
-    smtp_username: str | None = Field(None, description="Name to sign in to the mail server with, if it wants one.")
-    smtp_password: SecretStr | None = Field(None, description="Its password.")
+    smtp_username: str | None = Field(None, description="User name for the mail server, if it requires one.")
+    smtp_password: SecretStr | None = Field(None, description="Password for the mail server.")
 
     security_events_kept_days: int = Field(
-        90, ge=1, le=3650, description="How long accounts' security events are kept."
+        90, ge=1, le=3650, description="Days for which security events of accounts are kept."
     )
 
     tutorial_defaults: bool = Field(
         False,
-        description="`true` changes four defaults to what the tutorial does: `PASSWORD_MIN_LENGTH=1`, "
+        description="`true` changes four defaults to those of the tutorial: `PASSWORD_MIN_LENGTH=1`, "
         "`PASSWORD_BLOCKLIST_ENABLED=false`, `PUBLIC_EMAILS=true`, `DEFAULT_SORT=old`. "
         "It also accepts tokens with only `user_id` and `exp`, numbers as text, `limit=0`, a large `skip`, "
-        "`dir: -1`, and searches any part of titles.",
+        "`dir: -1`, and searches for any part of titles.",
     )
     response_fields: ResponseFields = Field(
-        "all", description="`tutorial` leaves out all fields that the tutorial's answers have not, for strict clients."
+        "all", description="`tutorial` omits all fields that the tutorial's responses do not have, for strict clients."
     )
-    default_sort: Sort = Field("new", description="`old` for clients that count on ascending ids.")
+    default_sort: Sort = Field(
+        "new", description="Default order of `GET /posts`; `old` for clients that rely on ascending ids."
+    )
     public_emails: bool = Field(
-        False, description="`true` shows real addresses in every profile and owner, not placeholders."
+        False, description="`true` shows real e-mail addresses in all profiles and owners, not placeholders."
     )
-    cors_origins: CommaSeparated = Field(None, description="Comma-separated origins; any localhost in development.")
+    cors_origins: CommaSeparated = Field(
+        None, description="Comma-separated origins. Default: any localhost in development."
+    )
     trusted_proxies: CommaSeparated = Field(
-        None, description="Comma-separated addresses and networks of proxies before it."
+        None, description="Comma-separated addresses and networks of reverse proxies."
     )
-    rate_limits_enabled: bool = Field(True, description="`false` for load tests: nothing is limited.")
-    rate_limit_per_minute: int = Field(600, ge=1, le=10_000_000, description="Requests of one caller, per worker.")
-    max_body_bytes: int = Field(1_000_000, ge=1024, le=1 << 30, description="Largest request body.")
-    max_batch: int = Field(256, ge=1, le=10_000, description="Hot requests that share a statement, at most.")
-    max_in_flight: int = Field(2000, ge=1, le=1_000_000, description="Requests that a worker has in hand, at most.")
-    max_waiting: int = Field(1000, ge=1, le=1_000_000, description="Hot requests that may wait, per worker and kind.")
-    max_api_keys: int = Field(100, ge=1, le=1_000_000, description="API keys of one account; past it 409.")
+    rate_limits_enabled: bool = Field(True, description="`false` disables all rate limits, for load tests.")
+    rate_limit_per_minute: int = Field(
+        600, ge=1, le=10_000_000, description="Maximum requests per minute per caller and worker."
+    )
+    max_body_bytes: int = Field(1_000_000, ge=1024, le=1 << 30, description="Maximum bytes of a request body.")
+    max_batch: int = Field(256, ge=1, le=10_000, description="Maximum requests in one batch.")
+    max_in_flight: int = Field(2000, ge=1, le=1_000_000, description="Maximum concurrent requests per worker.")
+    max_waiting: int = Field(
+        1000, ge=1, le=1_000_000, description="Maximum waiting requests per worker and batch queue."
+    )
+    max_api_keys: int = Field(100, ge=1, le=1_000_000, description="Maximum API keys per account, else 409.")
     max_sessions: int = Field(
-        100, ge=1, le=1_000_000, description="Sign-ins of one account; past it the least recently used one ends."
+        100, ge=1, le=1_000_000, description="Maximum sessions per account; one more ends the least recently used."
     )
-    max_drafts: int = Field(1000, ge=1, le=1_000_000, description="Drafts of one account; past it 409.")
-    gc_interval_minutes: int = Field(
-        60, ge=0, le=1440, description="Between removals of what has expired; 0: never by the server."
+    max_drafts: int = Field(1000, ge=1, le=1_000_000, description="Maximum drafts per account, else 409.")
+    cleanup_interval_minutes: int = Field(
+        60,
+        ge=0,
+        le=1440,
+        validation_alias=AliasChoices("cleanup_interval_minutes", *FORMER_NAMES["cleanup_interval_minutes"]),
+        description="Minutes between cleanup runs; 0 disables them.",
     )
 
     @classmethod
@@ -187,14 +226,14 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # The path is `model_config`'s, or the one of `Settings(_env_file=…)`.
+        # The path comes from `model_config` or from `Settings(_env_file=…)`.
         return init_settings, env_settings, _DotEnvFile(settings_cls, getattr(dotenv_settings, "env_file", None))
 
     @field_validator("*", mode="before")
     @classmethod
     def _has_no_line_break_at_its_end(cls, value: object) -> object:
         if isinstance(value, str) and value.endswith(("\n", "\r")):
-            raise ValueError("ends with a line break, which a file that it was read from may have; leave it out")
+            raise ValueError("ends with a line break, possibly of the file that it was read from; remove it")
         return value
 
     @field_validator(
@@ -232,7 +271,7 @@ class Settings(BaseSettings):
     def _origins_are_origins(cls, origins: list[str] | None) -> list[str] | None:
         for origin in origins or []:
             if origin == "null":
-                # Any site can send it, from a sandboxed frame.
+                # Any site can send it from a sandboxed frame.
                 raise ValueError("'null' is not allowed: every sandboxed page and local file sends it")
             if not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"{origin!r} is not an origin such as https://example.com; `*` is never allowed")
@@ -248,11 +287,11 @@ class Settings(BaseSettings):
     def _proxies_are_networks(cls, proxies: list[str] | None) -> list[str] | None:
         for proxy in proxies or []:
             try:
-                is_everybody = ip_network(proxy).prefixlen == 0
+                is_any_address = ip_network(proxy).prefixlen == 0
             except ValueError:
                 raise ValueError(f"{proxy!r} is not an address or network such as 10.0.0.0/8") from None
-            if is_everybody:
-                raise ValueError(f"{proxy!r} would let everybody choose the address that they are limited by")
+            if is_any_address:
+                raise ValueError(f"{proxy!r} would let every client choose the address used for its rate limit")
         return proxies
 
     @field_validator("mail_from")
@@ -278,7 +317,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fill_in_defaults(self) -> "Settings":
-        """Set the defaults that depend on other settings. A setting that is set itself keeps its value."""
+        """Set the defaults that depend on other settings. Explicit values stay."""
         defaults: dict[str, object] = {"password_blocklist_enabled": self.environment == "production"}
         if self.tutorial_defaults:
             defaults |= TUTORIAL_DEFAULTS
@@ -290,13 +329,13 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _mail_can_be_sent(self) -> "Settings":
         if (self.smtp_username is None) != (self.smtp_password is None):
-            raise ValueError("SMTP_USERNAME and SMTP_PASSWORD go together; one of them is not set")
+            raise ValueError("SMTP_USERNAME and SMTP_PASSWORD go together; set both or neither")
         if self.environment != "production" or self.smtp_host is None:
             return self
         if self.smtp_tls == "none" and not _LOOPBACK.fullmatch(self.smtp_host):
-            raise ValueError("SMTP_TLS=none sends secrets in the clear; in production only to a server on this machine")
+            raise ValueError("SMTP_TLS=none sends secrets in the clear; production allows it only for a local server")
         if self.public_url is None or not self.public_url.startswith("https://"):
-            raise ValueError("PUBLIC_URL must be an https:// address in production, where SMTP_HOST is set")
+            raise ValueError("PUBLIC_URL must be an https:// address in production if SMTP_HOST is set")
         if "mail_from" not in self.model_fields_set:
             raise ValueError("MAIL_FROM is not set; mails need a sender")
         return self
@@ -324,12 +363,12 @@ class Settings(BaseSettings):
             if (url := getattr(self, name)) is not None:
                 _parse_database_url(url, name.upper())
         if self.database is None and (self.database_direct_url or self.database_replica_url):
-            raise ValueError("no database is configured; set DATABASE_URL beside the direct one and the replica")
+            raise ValueError("no database is configured; set DATABASE_URL beside the direct and the replica URL")
         return self
 
     @property
     def database(self) -> URL | None:
-        """Where the configured database is, or None: then the embedded server stands in.
+        """The URL of the configured database, or None to use the embedded server.
 
         `postgres://` (Heroku) and `postgresql://` (which SQLAlchemy 2.1 reads as psycopg 3) both mean psycopg2.
         """
@@ -349,11 +388,11 @@ class Settings(BaseSettings):
 
     @property
     def direct_database(self) -> URL | None:
-        """Where sessions of one's own are had, as migrations need them. Raises `ConfigurationError`."""
+        """The database without a pooler, for code that needs session state. Raises `ConfigurationError`."""
         if self.database_direct_url is not None:
             return _parse_database_url(self.database_direct_url)
         if self.database_behind_pooler:
-            raise ConfigurationError("this cannot be done through a pooler; set DATABASE_DIRECT_URL to a way past it")
+            raise ConfigurationError("this does not work through a pooler; set DATABASE_DIRECT_URL")
         return self.database
 
     @property
@@ -363,32 +402,32 @@ class Settings(BaseSettings):
 
     @property
     def site(self) -> str:
-        """Where links in mails lead: `PUBLIC_URL`; in development this machine."""
+        """The base URL of links in mails: `PUBLIC_URL`, or this machine in development."""
         return self.public_url or f"http://localhost:{self.port}"
 
     @property
     def signing_secret(self) -> str:
-        """`SECRET_KEY`; in development one that is made once and kept in `.local/secret_key`."""
+        """`SECRET_KEY`, or in development a generated key stored in `.local/secret_key`."""
         return self.secret_key.get_secret_value() if self.secret_key else _development_secret()
 
     @property
     def accepted_secrets(self) -> list[str]:
-        """What may have signed something that is still good: the `signing_secret` first, then those before it."""
+        """The keys whose signatures are accepted: `signing_secret` first, then the previous ones."""
         return [self.signing_secret, *(secret.get_secret_value() for secret in self.secret_key_previous or [])]
 
     @property
     def worker_count(self) -> int:
-        """Server processes: `WORKERS`, else one in development and one per core in production."""
+        """Number of server processes: `WORKERS`, else 1 in development and 1 per core in production."""
         return self.workers or (1 if self.environment == "development" else os.cpu_count() or 1)
 
     @property
     def hashing_thread_count(self) -> int:
-        """Threads of one process that hash: together, as many as there are cores."""
+        """Number of hashing threads per process. All processes together have one per core."""
         return max(1, (os.cpu_count() or 1) // self.worker_count)
 
     @property
     def line_format(self) -> LogFormat:
-        """`LOG_FORMAT`, else what suits the reader: a person in development, a log collector in production."""
+        """`LOG_FORMAT`, else text for humans in development and JSON for log collectors in production."""
         return self.log_format or ("text" if self.environment == "development" else "json")
 
     @property
@@ -412,14 +451,14 @@ def _is_weak(secret: SecretStr) -> bool:
     return len(secret.get_secret_value().encode()) < MINIMUM_SECRET_BYTES
 
 
-# The tutorial's, and so that of many of its clones.
+# The tutorial uses this key, and so do many of its clones.
 _FASTAPI_DOCUMENTATION_SECRET = "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7"  # noqa: S105
 _MAKE_A_SECRET = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"  # noqa: S105
 
 
 @lru_cache
 def get_settings() -> Settings:
-    """The process's settings, read once. Raises `ConfigurationError` on the first value that cannot be used."""
+    """Return the settings, read once per process. Raises `ConfigurationError` for the first invalid value."""
     try:
         return Settings()
     except ValidationError as error:
@@ -435,13 +474,13 @@ def _first_problem(problem: Mapping[str, Any]) -> str:
 
 
 def _parse_database_url(setting: SecretStr, name: str = "DATABASE_URL") -> URL:
-    """The URL as SQLAlchemy has it, which takes several hosts as parameters, and not where libpq's URLs have them."""
+    """Parse a libpq URL. SQLAlchemy takes several hosts as parameters, not in the authority as libpq does."""
     scheme, _, rest = setting.get_secret_value().partition("://")
     authority, slash, path = rest.partition("/")
     account, at, hosts = authority.rpartition("@")
     try:
         if scheme not in {"postgres", "postgresql", "postgresql+psycopg2"} or not rest:
-            raise ValueError  # noqa: TRY301 - all of them are told the same.
+            raise ValueError  # noqa: TRY301 - every error gets the same message.
         if "," in hosts:
             url = make_url(f"postgresql+psycopg2://{account}{at}{slash}{path}")
             url = url.update_query_pairs([("host", host) for host in hosts.split(",")])
@@ -454,7 +493,7 @@ def _parse_database_url(setting: SecretStr, name: str = "DATABASE_URL") -> URL:
     return url
 
 
-# What other programs' URLs have, and what it is here.
+# Parameters in URLs of other programs, and what to use here.
 _PARAMETERS_ELSEWHERE = {
     "pgbouncer": "set DATABASE_BEHIND_POOLER=true in its place",
     "schema": "write ?options=-csearch_path%3D<schema> in its place",
@@ -466,7 +505,7 @@ _PARAMETERS_ELSEWHERE = {
 
 
 def _require_known_parameters(url: URL, arguments: Mapping[str, Any], name: str) -> None:
-    """Raise `ValueError` for a parameter that libpq does not know; it would fail at each connection."""
+    """Raise `ValueError` for a parameter unknown to libpq, which would fail at each connection."""
     for parameter in url.query:
         try:
             make_dsn(**{parameter: arguments[parameter]})

@@ -1,35 +1,24 @@
-"""The catalogue of everything that can go wrong by design, and what a broken constraint means; imports nothing of ours.
+"""The catalogue of domain errors, and the error of each broken constraint.
 
-DomainError
-├── InvalidHost                 400   no `Host`, or two
-├── NotAuthenticated            401   no valid token, or its session has ended
-│   └── CredentialMissing       401   no credential at all
-├── InvalidCredentials          403   wrong e-mail, username or password at sign-in
-├── OtpRequired                 403   the password is right, and a second factor is due
-├── WrongPassword               403   `current_password` is missing or wrong
-├── WrongCode                   403   of the authenticator
-├── InsufficientScope           403   the API key does not go so far
-├── NotAuthorized               403   somebody else's
-├── CrossSiteRequest            403   a cookie came along with what another site's page sent
-├── InvalidToken                403   a token from a mail that is wrong, used, replaced or expired
-├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, UserNotFound   404
-├── SessionNotFound, ApiKeyNotFound, TotpNotFound   404
-├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
-├── QuotaExceeded               409   the account has the maximum number of API keys or drafts
-├── LastAdmin                   409   nobody could manage accounts any more
-├── StillReferenced             409   rows of a table that is not ours refer to it
-├── ConstraintViolated          409   a constraint that is not ours forbids the write
-├── PreconditionFailed          412   it changed meanwhile
-├── BodyTooLarge                413
-├── UriTooLong                  414
-├── UnsupportedEncoding         415   a compressed body
-├── IdempotencyMismatch, MalformedCursor   422
-├── TooManyTries                429   to sign in, to sign up, with a code, for a mail
-├── RateLimited                 429   of any kind
-├── HeadersTooLarge             431
-├── Overloaded                  503   too many wait already
-├── Unavailable                 503   the database does not answer
-└── NotReady                    503   stopping, or not migrated
+Imports no other module of the project. DomainError ├── InvalidHost                 400   no `Host`, or two ├──
+NotAuthenticated            401   no valid token, or its session has ended │   └── CredentialMissing       401   no
+credential at all ├── InvalidCredentials          403   wrong e-mail, username or password at sign-in ├── OtpRequired
+403   the password is correct, but a second factor is required ├── WrongPassword               403   `current_password`
+is missing or wrong ├── WrongCode                   403   the authenticator's code is wrong or expired ├──
+InsufficientScope           403   the API key lacks the scope ├── NotAuthorized               403   the resource belongs
+to another user ├── CrossSiteRequest            403   the session cookie came with a request from another site ├──
+InvalidToken                403   a mailed token is wrong, used, replaced or expired ├── NotFound, PostNotFound,
+VotedPostNotFound, VoteNotFound, UserNotFound   404 ├── SessionNotFound, ApiKeyNotFound, TotpNotFound   404 ├──
+EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409 ├── QuotaExceeded               409
+the account has the maximum number of API keys or drafts ├── LastAdmin                   409   no active admin would
+remain ├── StillReferenced             409   rows of a table outside this project refer to it ├── ConstraintViolated
+409   a constraint outside this project forbids the write ├── PreconditionFailed          412   the resource has changed
+since it was read ├── BodyTooLarge                413 ├── UriTooLong                  414 ├── UnsupportedEncoding
+415   a compressed body ├── IdempotencyMismatch, MalformedCursor   422 ├── TooManyTries                429   too many
+attempts to sign in, to sign up, with a code, or for a mail ├── RateLimited                 429   too many requests of
+any kind ├── HeadersTooLarge             431 ├── Overloaded                  503   too many requests are waiting ├──
+Unavailable                 503   the database does not answer └── NotReady                    503   stopping, or not
+migrated
 
 A class's docstring is the message that clients read, and the text in OpenAPI.
 """
@@ -39,7 +28,7 @@ from typing import ClassVar
 
 
 class DomainError(Exception):
-    """Something that a client can meet: an HTTP status, a code that stays the same, and a sentence."""
+    """An error that clients can receive: an HTTP status, a stable code and a sentence."""
 
     status: ClassVar[int]
     code: ClassVar[str]
@@ -357,8 +346,8 @@ class NotReady(DomainError):
     headers: Mapping[str, str] = {"Retry-After": "1"}
 
 
-# What it means when PostgreSQL refuses a row. A constraint of ours that is not named here stays a 500: it is our
-# bug. One that is not ours is `ConstraintViolated`, or `StillReferenced` of a deletion
+# The error of each constraint that a row can break. A constraint of this project that is not listed stays a 500,
+# because it is our bug. Other constraints are `ConstraintViolated`, or `StillReferenced` for a deletion
 # (app/middleware/problem_details.py).
 BROKEN_CONSTRAINTS: Mapping[str, type[DomainError]] = {
     "users_email_canonical_key": EmailTaken,
@@ -371,5 +360,8 @@ BROKEN_CONSTRAINTS: Mapping[str, type[DomainError]] = {
 
 
 def _shown(number: int) -> str:
-    """Ids past int8 can have thousands of digits, which no message needs."""
+    """The id as text.
+
+    Ids past int8 are not shown, because they can have thousands of digits.
+    """
     return str(number) if -(2**63) <= number < 2**63 else "out of range"

@@ -1,4 +1,4 @@
-"""The application: what happens at start and stop, what every request passes through, and which routes there are."""
+"""The ASGI application: lifespan, middleware and routers."""
 
 import asyncio
 import signal
@@ -36,31 +36,21 @@ from app.middleware.response_fields import ResponseFields
 from app.middleware.security_headers import SecurityHeaders
 from app.middleware.trusted_proxies import TrustedProxies
 from app.middleware.unhandled_errors import UnhandledErrors
-from app.routers import (
-    api_key,
-    auth,
-    docs,
-    email_verification,
-    meta,
-    password_reset,
-    post,
-    security_event,
-    session,
-    totp,
-    user,
-    vote,
-)
+from app.routers import FAST_ROUTERS, ROUTERS
 
 LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
-# How long a stopping process, whose requests have ended, waits for what is left in its lanes before it gives up the
-# connections. With uvicorn's 30 s for requests it stays below the 35 s that docker-compose.yml gives.
+# How long a stopping process, whose requests have ended, waits for its batch queues before it gives up the connections.
+# With uvicorn's 30 s for requests, this is below the 35 s of docker-compose.yml.
 MAX_DRAIN_SECONDS = 1
 EXPOSED_HEADERS = ["ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", "X-Request-ID", *HEADERS]
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Tell load balancers at the first signal that this process stops; answer everyone who waits before it does."""
+    """Run the background tasks.
+
+    At SIGTERM, report not ready to load balancers, then drain the batch queues.
+    """
     get_engine()
     app.state.is_stopping = False
     if threading.current_thread() is threading.main_thread():
@@ -73,16 +63,16 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
         signal.signal(signal.SIGTERM, begin_to_stop)
     replica = get_replica()
-    beat = timedelta(seconds=watchdog.BEAT_INTERVAL_SECONDS)
-    care = [periodic.Task("heartbeat", lambda _: get_primary().beat(), beat, is_shared=False)]
+    beat_interval = timedelta(seconds=watchdog.BEAT_INTERVAL_SECONDS)
+    tasks = [periodic.Task("heartbeat", lambda _: get_primary().beat(), beat_interval, is_shared=False)]
     if replica:
-        care.append(periodic.Task("replica", lambda _: replica.keep(), KEPT_EVERY, is_shared=False))
-    with worker.running(*care):
+        tasks.append(periodic.Task("replica", lambda _: replica.keep(), KEPT_EVERY, is_shared=False))
+    with worker.running(*tasks):
         yield
         with suppress(TimeoutError):
             async with asyncio.timeout(MAX_DRAIN_SECONDS):
                 await batch_queues.drain()
-        # No request is left, and a thread that waits for a frozen server would keep the process from ending.
+        # No request is left. A thread that waits for a frozen server would keep the process from ending.
         watchdog.end_waits()
         await batch_queues.drain()
     if replica:
@@ -92,7 +82,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def cors(settings: Settings) -> dict[str, Any]:
-    """Who may call from a browser: the allow-list; in development, without one, any page of this machine."""
+    """The CORS options: the allow-list of origins.
+
+    Without an allow-list, development allows any page of this machine.
+    """
     origins: dict[str, Any] = {"allow_origins": settings.cors_origins or []}
     if settings.cors_origins is None and settings.environment == "development":
         origins = {"allow_origin_regex": LOCALHOST}
@@ -107,21 +100,21 @@ def cors(settings: Settings) -> dict[str, Any]:
 
 
 def limited(settings: Settings) -> list[Middleware]:
-    """What limits how much one caller may ask."""
+    """The middleware that limits the requests of each caller, if enabled."""
     if not settings.rate_limits_enabled:
         return []
     return [Middleware(RateLimit, per_minute=settings.rate_limit_per_minute, user_of=user_of)]
 
 
 def narrowed(settings: Settings) -> list[Middleware]:
-    """What removes fields from answers."""
+    """The middleware that removes fields from responses, if enabled."""
     return [Middleware(ResponseFields)] if settings.response_fields == "tutorial" else []
 
 
 class Application(FastAPI):
-    """FastAPI, whose requests begin with our own middleware, unless they are traced.
+    """FastAPI without its own outer middleware, unless requests are traced.
 
-    FastAPI's own outer layers are not needed: `UnhandledErrors` handles errors, and `BodyLimit` bounds bodies.
+    Those layers are not needed: `UnhandledErrors` handles errors, and `BodyLimit` limits bodies.
     """
 
     _begin: ASGIApp | None = None
@@ -130,7 +123,7 @@ class Application(FastAPI):
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
-        if self._begin is None:  # Not before a request comes, as starting may set tracing up.
+        if self._begin is None:  # Decided by the first request, because the start may set up tracing.
             self._begin = self._first_of_ours()
         scope["app"] = self
         await self._begin(scope, receive, send)
@@ -145,9 +138,11 @@ class Application(FastAPI):
 
 
 def create_app() -> FastAPI:
-    """Build the application from the settings. Raises `ConfigurationError` where they cannot be used."""
+    """Build the application from the settings.
+
+    Raises `ConfigurationError` if they are invalid.
+    """
     settings = get_settings()
-    hot = (post.fast, vote.fast)
     app = Application(
         title="Social posts API",
         version="0.1.0",
@@ -158,18 +153,18 @@ def create_app() -> FastAPI:
         redirect_slashes=False,
         separate_input_output_schemas=False,
         generate_unique_id_function=operation_id,
-        # Does nothing until the environment says where to send traces (docs/observability.md). Its logs would carry the
-        # words of exceptions, which may be what clients sent; ours leave them out.
+        # Off until the environment names a destination of traces (docs/observability.md). Its logs would contain the
+        # messages of exceptions, which may quote what clients sent. Our logs leave them out.
         telemetry={"logs": False, "exclude": is_probe},
         middleware=[
-            # Outermost first. Who is calling has to be known before anything is said of it.
+            # Outermost first. The client's address has to be known before anything is logged or counted.
             Middleware(TrustedProxies, proxies=settings.trusted_proxies or []),
-            # Outside of everything that answers.
+            # Outside of every layer that can respond.
             *narrowed(settings),
-            # The context comes before everything that may answer, so that every answer has an id.
+            # Before every layer that can respond, so that every response has a request id.
             Middleware(RequestContext, slow_seconds=settings.slow_request_ms / 1000),
             Middleware(SecurityHeaders, hsts=settings.environment == "production"),
-            # Before the limits and the routes, so that browsers may read refusals too.
+            # Before the limits and the routes, so that browsers can read refusals too.
             Middleware(Cors, **cors(settings)),
             Middleware(LoadShedding, most=settings.max_in_flight),
             Middleware(UnhandledErrors),
@@ -178,24 +173,26 @@ def create_app() -> FastAPI:
             *limited(settings),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
             Middleware(HeadRequests),
-            Middleware(FastPath, routes=[route for router in hot for route in router.routes]),
+            Middleware(FastPath, routes=[route for router in FAST_ROUTERS for route in router.routes]),
         ],
     )
     problem_details.install(app)
-    modules = (post, totp, user, security_event, auth, session, api_key, password_reset, email_verification, meta, docs)
-    for router in (*hot, *(module.router for module in modules)):
+    for router in ROUTERS:
         app.include_router(router)
     describe(app)
     return app
 
 
 def is_probe(scope: MutableMapping[str, Any]) -> bool:
-    """Asked every few seconds by machines; nobody wants to see it among requests."""
+    """Whether the request is a probe.
+
+    Monitors send probes every few seconds, which would hide other requests.
+    """
     return scope["path"] in QUIET_PATHS
 
 
 def operation_id(route: APIRoute) -> str:
-    """The function's name: what generated clients call their method."""
+    """The function's name, which generated clients use as the name of the method."""
     return route.name
 
 

@@ -1,4 +1,4 @@
-"""`python -m bench`: this application and its peers, measured side by side."""
+"""`python -m bench`: benchmark of this application and its peers."""
 
 import json
 import platform
@@ -25,10 +25,10 @@ from bench.scenarios import SizeName
 RESULTS = ROOT / "bench" / "results"
 STARTS = 3
 QUICK_SECONDS = 2.0
-# Beside its seconds a run costs its program's start, and for votes the clearing away.
+# Extra time of a run: starting its load generator, and cleaning up after votes.
 OVERHEAD_SECONDS = 1.0
 
-# Tables need their width, also where the output is a file.
+# Tables need this width, also when the output is a file.
 console = Console(width=max(140, Console().width))
 
 
@@ -39,17 +39,17 @@ def bench(
     contestants_: Annotated[
         str, typer.Option("--contestants", help=f"Comma-separated: {', '.join(scenarios.TITLES)}.")
     ] = "",
-    rounds_: Annotated[int, typer.Option("--rounds", min=1, help="How often everybody runs.")] = 3,
-    seconds: Annotated[float, typer.Option(min=1, max=60, help="Length of one run.")] = 5,
+    rounds_: Annotated[int, typer.Option("--rounds", min=1, help="Number of runs per contestant and load.")] = 3,
+    seconds: Annotated[float, typer.Option(min=1, max=60, help="Seconds per run.")] = 5,
     quick: Annotated[
-        bool, typer.Option("--quick", help="One round of short runs on the small data set: tells that it works.")
+        bool, typer.Option("--quick", help="One round of short runs on the small data set, to check that it works.")
     ] = False,
-    remake: Annotated[bool, typer.Option("--remake", help="Make the data sets anew.")] = False,
+    remake: Annotated[bool, typer.Option("--remake", help="Recreate the data sets.")] = False,
 ) -> None:
-    """Measure this application and its peers on the same data, in turn, and compare with DESIGN.md's targets.
+    """Benchmark this application and its peers on the same data, and compare with the targets of DESIGN.md.
 
-    The data sets are made once (a million posts take minutes) and kept in .local/bench-postgres. Results are written
-    to bench/results. Nothing else should run on the machine meanwhile.
+    The data sets are created once (a million posts take minutes) and kept in .local/bench-postgres. Results go to
+    bench/results. Run nothing else on the machine meanwhile.
     """
     groups = _chosen(only, (*scenarios.GROUPS, *scenarios.OTHERS), "--only") or [*scenarios.GROUPS, *scenarios.OTHERS]
     names = _chosen(contestants_, tuple(scenarios.TITLES), "--contestants")
@@ -72,7 +72,7 @@ def bench(
                 groups, frozenset(names) or None, datasets, scouted, findings, rounds_count=rounds_, seconds=seconds
             )
             is_whole = not (quick or only or contestants_)
-        finally:  # Whatever stops it, what was measured until then is not lost.
+        finally:  # Keep the measurements even after an error or Ctrl-C.
             report.show_measurements(findings, console)
             report.show_targets(findings, console)
             if entries := report.disturbed(findings):
@@ -85,7 +85,7 @@ def _chosen(words: str, known: tuple[str, ...], option: str) -> list[str]:
     chosen = [word.strip() for word in words.split(",") if word.strip()]
     for word in chosen:
         if word not in known:
-            raise BenchError(f"{option}: there is no {word}; there are {', '.join(known)}")
+            raise BenchError(f"{option}: unknown {word}; known are {', '.join(known)}")
     return chosen
 
 
@@ -107,7 +107,7 @@ def _measure(
     rounds_count: int,
     seconds: float,
 ) -> None:
-    """Fill `findings`."""
+    """Run the groups and add the results to `findings`."""
     plan = {
         group: scenarios.chosen(group, contestants=names, sizes=tuple(datasets))
         for group in groups
@@ -122,8 +122,8 @@ def _measure(
             task = progress.add_task(f"{group}: warming up", total=len(entries) * rounds_count)
 
             def note(entry: scenarios.Entry, number: int, run: Run, *, task: Any = task, group: str = group) -> None:
-                said = f"FAILED: {run.problem}" if run.problem else f"{run.rate:,.0f}/s"
-                progress.update(task, advance=1, description=f"{group} {number + 1}: {entry.key} {said}")
+                outcome = f"FAILED: {run.problem}" if run.problem else f"{run.rate:,.0f}/s"
+                progress.update(task, advance=1, description=f"{group} {number + 1}: {entry.key} {outcome}")
 
             found = rounds.play(entries, datasets, scouted, rounds=rounds_count, seconds=seconds, report=note)
             findings.add(entries, found)
@@ -139,7 +139,7 @@ def _measure(
 
 
 def _circumstances(datasets: dict[SizeName, Dataset], scouted: dict[SizeName, scouting.Scouted]) -> dict[str, Any]:
-    """What a reader of the figures has to know."""
+    """Describe machine, versions, settings and data, without which the figures mean little."""
     some = next(iter(datasets.values()))
     ((postgres,),) = some.rows("SHOW server_version")
     settings = dict(
@@ -206,7 +206,7 @@ def _write(findings: report.Findings, circumstances: dict[str, Any], *, is_whole
 
 
 def main() -> None:
-    """Run the command line; whatever the user can mend is said in one line."""
+    """Run the command line. Report errors that the user can fix in one line."""
     try:
         typer.run(bench)
     except (BenchError, LocalPostgresError) as error:

@@ -1,8 +1,7 @@
-"""Growth as PostgreSQL counts it: the blocks that this application's own statements touch, at either size.
+"""Growth in blocks: how many the application's statements touch in either data set.
 
-The statements are taken from the server's log while one request of each kind is answered, and run again under
-EXPLAIN (ANALYZE, BUFFERS). EXPLAIN leaves out what triggers and foreign keys read; so the statistics of the tables are
-read too.
+The statements come from the server's log while it answers one request of each kind. They run again under
+EXPLAIN (ANALYZE, BUFFERS). EXPLAIN omits reads of triggers and foreign keys, so table statistics are read too.
 """
 
 import json
@@ -50,7 +49,7 @@ def _requests(server: contestants.Server, dataset: Dataset, scouted: Scouted) ->
         _require(status == 200, path)
 
     def vote() -> None:
-        # The last voter and a post that nobody in particular votes on.
+        # The last voter and the last post.
         token = dataset.voters_file.read_text().splitlines()[-1]
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         body = json.dumps({"post_id": dataset.post_ids[-1], "vote_dir": 1}).encode()
@@ -69,11 +68,11 @@ def _requests(server: contestants.Server, dataset: Dataset, scouted: Scouted) ->
 
 def _require(is_right: bool, what: str) -> None:
     if not is_right:
-        raise BenchError(f"{what.partition('?')[0]} did not answer as it should while its statements were recorded")
+        raise BenchError(f"{what.partition('?')[0]} returned a wrong status while its statements were recorded")
 
 
 def _statements(ask: Callable[[], None]) -> list[str]:
-    """What the application sends while it answers: from the server's log, which knows parameters as they were sent."""
+    """Return the statements of a request from the server's log, which has the parameters as sent."""
     log = data.FOLDER / "log"
     start = log.stat().st_size
     ask()
@@ -93,11 +92,9 @@ def _in_explain(dataset: Dataset, statements: list[str]) -> int:
     total = 0
     with dataset.connection() as connection, connection.cursor() as cursor:
         cursor.execute("BEGIN")
-        cursor.execute(
-            "SET LOCAL plan_cache_mode = force_generic_plan"
-        )  # As the application has it (app/database/engines.py).
+        cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")  # As in app/database/engines.py.
         for statement in statements:
-            # The first time, a statement that is prepared comes with its preparation.
+            # The first EXECUTE of a prepared statement is sent together with its PREPARE.
             preparation, separator, execution = statement.rpartition("; EXECUTE")
             if separator:
                 cursor.execute(preparation)

@@ -1,4 +1,4 @@
-"""Who takes part: this application and the peers, each started with uvicorn, two workers, on the loopback."""
+"""Contestants: this application and its peers, each a uvicorn server with two workers on loopback."""
 
 import http.client
 import os
@@ -24,7 +24,7 @@ STOPPED_WITHIN_SECONDS = 15
 
 @dataclass(frozen=True)
 class Server:
-    """A contestant that serves."""
+    """A running contestant."""
 
     name: str
     port: int
@@ -53,7 +53,7 @@ class Server:
     def request(
         self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> tuple[int, dict[str, str], bytes]:
-        """One request on a connection of its own: status, headers (names in lower case), body."""
+        """Send a request on a new connection. Return status, headers (names in lower case) and body."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request(method, path, body, headers or {})
@@ -64,13 +64,13 @@ class Server:
 
 
 def constant_body(dataset: Dataset) -> Path:
-    """Where `constant` finds its body: a page of this application's, left there before."""
+    """Return the file with the body of `constant`: a page that this application returned before."""
     return dataset.folder / "page.json"
 
 
 @contextmanager
 def running(name: str, dataset: Dataset, *, workers: int = WORKERS) -> Iterator[Server]:
-    """Start the contestant, wait until it is ready, and stop all its processes when the block ends, however it ends."""
+    """Run a contestant during the block. Wait until it is ready; stop all its processes at the end."""
     port = _free_port()
     environment = for_children(
         dataset.url, PORT=str(port), WORKERS=str(workers), CONSTANT_BODY=str(constant_body(dataset))
@@ -78,7 +78,7 @@ def running(name: str, dataset: Dataset, *, workers: int = WORKERS) -> Iterator[
     log = WORK / f"{name}-{dataset.name}.log"
     started_at = time.perf_counter()
     with log.open("wb") as output:
-        # A session of its own: Ctrl-C reaches us alone, and we stop it.
+        # A separate session, so that Ctrl-C reaches only this process, which then stops the contestant.
         process = subprocess.Popen(
             _command(name, port, workers),
             env=environment,
@@ -123,7 +123,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         pass
     finally:
-        # Whatever is left of its session, which is its process group.
+        # Kill what is left of its session, which is also its process group.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -1,4 +1,4 @@
-"""The data sets: an embedded PostgreSQL of the benchmark's own, with the same data in two sizes, made once and kept."""
+"""Data sets: the benchmark's own embedded PostgreSQL with the same data in two sizes, created once."""
 
 import subprocess
 from collections.abc import Iterator
@@ -21,12 +21,12 @@ from bench.scenarios import SIZES, Size, SizeName
 FOLDER = LOCAL_FOLDER / "bench-postgres"
 
 
-# Readers are people of the data set, with votes of their own. Voters come on top and have none but those of a run,
-# so that taking away what a run has left is easy. Their number has few divisors (see lua/vote.lua).
+# Readers are users of the data set who have votes. Voters are extra users who vote only during runs, so that the votes
+# of a run are easy to remove. The number of voters has few divisors (see lua/vote.lua).
 READER_COUNT = 1_000
 VOTER_COUNT = 3_998
 PASSWORD = "benchmark-password-7235"
-# As many posts as no run votes on; more would only make the load generator read longer.
+# More posts than any run votes on. More would only slow down the start of the load generator.
 MAX_POSTS_IN_FILE = 200_000
 
 GIGABYTE = 1 << 30
@@ -34,7 +34,7 @@ READY_SECONDS = 600
 
 
 def server_options() -> dict[str, str]:
-    """What any guide to a PostgreSQL of this size sets; everything about durability stays at its default: on."""
+    """Return common tuning for a PostgreSQL of this size. Durability settings keep their default: on."""
     memory = psutil.virtual_memory().total
     return {
         "shared_buffers": f"{min(memory // 4, 4 * GIGABYTE) // 1024}kB",
@@ -42,7 +42,7 @@ def server_options() -> dict[str, str]:
         "maintenance_work_mem": "256MB",
         "random_page_cost": "1.1",
         "max_connections": "500",
-        # Checkpoints come between runs, not at a random moment in one of them.
+        # Checkpoints happen between runs, not at a random time during one.
         "max_wal_size": "8GB",
         "checkpoint_timeout": "30min",
     }
@@ -50,14 +50,14 @@ def server_options() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Voter:
-    """Somebody who votes in runs."""
+    """An account that votes during runs, and its session."""
 
     user_id: int
     session_id: int
 
 
 class Dataset:
-    """One size of the data, and the files that load generators read: people, voters, posts."""
+    """One data set, and the files for load generators: readers, voters, posts."""
 
     def __init__(self, name: SizeName, url: URL) -> None:
         self.name = name
@@ -76,7 +76,7 @@ class Dataset:
         self.readers_file = self.write("readers", self.reader_tokens)
         self.voters_file = self.write("voters", voter_tokens)
         self.posts_file = self.write("posts", [str(post_id) for post_id in self.post_ids])
-        # Any post; one in the middle is neither the first nor the last in any index.
+        # A post in the middle, which is neither first nor last in any index.
         self.hot_post_id = sorted(self.post_ids)[len(self.post_ids) // 2]
         self.hot_post_file = self.write("hot-post", [str(self.hot_post_id)])
         emails = self.rows("SELECT email FROM users WHERE id = ANY (%s)", ([voter.user_id for voter in self.voters],))
@@ -84,7 +84,7 @@ class Dataset:
 
     @property
     def url(self) -> str:
-        """The address, as every driver reads it."""
+        """The URL in the form that every driver accepts."""
         return _as_text(self.address)
 
     def write(self, name: str, lines: list[str]) -> Path:
@@ -111,7 +111,7 @@ class Dataset:
 
     @property
     def voters_are_between(self) -> str:
-        """SQL for: the vote is one of a run."""
+        """SQL condition on votes that were cast during a run."""
         return f"user_id BETWEEN {self.voters[0].user_id} AND {self.voters[-1].user_id}"
 
     def count_votes_of_runs(self) -> int:
@@ -119,7 +119,7 @@ class Dataset:
         return int(count)
 
     def forget_votes_of_runs(self) -> None:
-        """Bring the data back to what they were, with no rubbish left for the next contestant."""
+        """Restore the data, and vacuum so that the next contestant finds no dead rows."""
         self.execute(
             f"DELETE FROM votes WHERE {self.voters_are_between}",
             "DELETE FROM sessions WHERE user_agent IS DISTINCT FROM 'bench reader'"
@@ -131,9 +131,9 @@ class Dataset:
         )
 
     def warm(self) -> None:
-        """Have everything that runs read in memory: a size that is read from disk would be measured as slow for it."""
+        """Read everything that runs use into memory, because disk reads would slow down the larger data set."""
         self.execute(
-            # By index, because what a table is scanned for is soon forgotten.
+            # By index, because PostgreSQL soon evicts pages of a sequential scan.
             "SET enable_seqscan = off",
             "SET enable_bitmapscan = off",
             "SET max_parallel_workers_per_gather = 0",
@@ -145,7 +145,7 @@ class Dataset:
         )
 
     def miscounted_posts(self) -> int:
-        """How many of the posts that runs vote on have a count that differs from their rows."""
+        """Count the posts voted on in runs whose vote count differs from their votes."""
         ((count,),) = self.rows(
             "SELECT count(*) FROM post_stats"
             f" WHERE post_id IN (SELECT post_id FROM votes WHERE {self.voters_are_between} UNION SELECT %s)"
@@ -163,13 +163,13 @@ _PEOPLE = "SELECT user_id, id AS session_id FROM sessions WHERE user_agent = %s"
 
 @contextmanager
 def server() -> Iterator[URL]:
-    """The benchmark's PostgreSQL, for as long as the block runs."""
+    """Run the benchmark's PostgreSQL during the block."""
     with postgres.running(FOLDER, options=server_options()) as url:
         yield url
 
 
 def open_dataset(server_url: URL, name: SizeName) -> Dataset:
-    """The data set, made if it is not there yet, migrated to this code's head, and put in order."""
+    """Open the data set: create it if it is missing, migrate, restore and warm it."""
     size = SIZES[name]
     url = server_url.set(database=size.database)
     if not _exists(server_url, size.database):
@@ -182,16 +182,16 @@ def open_dataset(server_url: URL, name: SizeName) -> Dataset:
 
 
 def remove_datasets(server_url: URL) -> None:
-    """So that the next run makes them anew."""
+    """Drop the data sets, so that the next run recreates them."""
     for size in SIZES.values():
         _administer(server_url, f"DROP DATABASE IF EXISTS {size.database} WITH (FORCE)")
 
 
 def _make(server_url: URL, size: Size) -> None:
-    """Under another name first, so that a half-made data set is never taken for one."""
+    """Create a data set under a temporary name, so that an incomplete one is never used."""
     unfinished = f"{size.database}_unfinished"
     url = server_url.set(database=unfinished)
-    print(f"Making {size.posts:,} posts with {size.votes:,} votes; this is done once")
+    print(f"Creating {size.posts:,} posts with {size.votes:,} votes, only once")
     _administer(server_url, f"DROP DATABASE IF EXISTS {unfinished} WITH (FORCE)", f"CREATE DATABASE {unfinished}")
     _run("alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head", url=url, is_quiet=True)
     _seed(url, size)
@@ -206,7 +206,7 @@ def _seed(url: URL, size: Size) -> None:
 
 
 def _add_people(url: URL) -> None:
-    """Voters, and sessions for them and for readers. Ids of voters follow each other: pgbench counts on it."""
+    """Add voters, and sessions for voters and readers. Ids of voters are consecutive, as pgbench requires."""
     with _connected(url) as connection, connection.cursor() as cursor:
         cursor.execute(
             """
@@ -255,7 +255,7 @@ def _connected(url: URL) -> Iterator[Any]:
 
 
 def _as_text(url: URL) -> str:
-    """As every driver reads it."""
+    """Return the URL in the form that every driver accepts."""
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 

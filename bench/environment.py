@@ -1,4 +1,4 @@
-"""Where the benchmark works, and the environment of its child processes, into which nothing of the caller's leaks."""
+"""Folders of the benchmark, and the clean environment of its child processes."""
 
 import os
 import secrets
@@ -14,11 +14,11 @@ HASH_ROUNDS = 12
 
 
 class BenchError(Exception):
-    """The benchmark cannot go on. The message is one line: what is wrong and how to mend it."""
+    """The benchmark cannot continue. The message is one line with the remedy."""
 
 
 def prepare() -> None:
-    """Settle the settings of this process, which issues the tokens that all contestants accept."""
+    """Set the settings of this process, which issues the tokens that all contestants accept."""
     WORK.mkdir(parents=True, exist_ok=True)
     Settings.model_config["env_file"] = None
     for name in Settings.model_fields:
@@ -28,7 +28,7 @@ def prepare() -> None:
 
 
 def for_children(database_url: str, **more: str) -> dict[str, str]:
-    """What a contestant, a migration or the seeding is started with."""
+    """Return the environment of a contestant, a migration or the seed command."""
     kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "TERM", "COLUMNS"}}
     return {
         **kept,

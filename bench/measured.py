@@ -1,4 +1,4 @@
-"""What one run has measured, and how that is read from what wrk and pgbench print."""
+"""Results of one run, parsed from the output of wrk and pgbench."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Counted:
-    """What a load generator counted in one run. `problem` says why the run does not count, if it does not."""
+    """Counts of a load generator in one run. `problem` is the reason to discard the run, if any."""
 
     requests: int
     seconds: float
@@ -45,7 +45,7 @@ class Run:
 
 
 def parse_wrk(output: str) -> Counted:
-    """What lua/summary.lua printed."""
+    """Parse the output of lua/summary.lua."""
     lines = [line for line in output.splitlines() if line.startswith("{")]
     if not lines:
         last = [line for line in output.splitlines() if line.strip()]
@@ -69,7 +69,7 @@ def parse_wrk(output: str) -> Counted:
 
 
 def parse_pgbench(output: str, *, statements_per_transaction: int) -> Counted:
-    """Pgbench's summary, in statements."""
+    """Parse pgbench's summary, in statements."""
     rate = re.search(r"^tps = ([0-9.]+) \(without initial connection time\)", output, re.MULTILINE)
     done = re.search(r"^number of transactions actually processed: ([0-9]+)", output, re.MULTILINE)
     failed = re.search(r"^number of failed transactions: ([0-9]+)", output, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The picture: throughput of a page against the number of connections, and against the size of the data."""
+"""Plot of page throughput by number of connections and by data size."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ mpl.use("Agg")
 
 
 def draw(findings: Findings, path: Path) -> None:
-    """Write it to `path`. Lines are medians, bars the least and the most."""
+    """Write the plot to `path`. Lines are medians; bars span minimum and maximum."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     by_connections, by_size = figure.subplots(1, 2)
     pages = [entry for entry in findings.entries.values() if entry.load == "page"]

@@ -1,4 +1,4 @@
-"""From runs to what DESIGN.md asks for ("Speed to reach"): medians, ratios, ok or short."""
+"""Report: medians and ratios of runs, compared with the targets of DESIGN.md ("Speed to reach")."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ Verdict = Literal["ok", "short", "not measured"]
 
 @dataclass(frozen=True)
 class Spread:
-    """A number that was measured several times."""
+    """Median, minimum and maximum of a number measured several times."""
 
     median: float
     least: float
@@ -29,7 +29,7 @@ class Spread:
 
 @dataclass
 class Findings:
-    """All that a run of the benchmark has measured so far."""
+    """All measurements of a benchmark so far."""
 
     runs: dict[str, list[Run]] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Findings:
     buffers: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
 
     def add(self, entries: Sequence[Entry], runs: Mapping[str, list[Run]]) -> None:
-        """An entry that several groups share is measured in each, and keeps the runs of the first, its neighbours'."""
+        """Add the runs of a group. An entry that several groups share keeps the runs of the first group."""
         for entry in entries:
             if entry.key not in self.runs:
                 self.entries[entry.key] = entry
@@ -47,7 +47,7 @@ class Findings:
         return all(entry.size == "S" for entry in self.entries.values())
 
     def values(self, entry: Entry, metric: Metric) -> list[float]:
-        """Of each run; empty where a run failed or none was made. Small data stand in where there are no others."""
+        """Return the metric of each run, or nothing if a run failed. Use small data if there are no others."""
         if self.has_only_small_data():
             entry = replace(entry, size="S")
         runs = self.runs.get(entry.key, [])
@@ -57,7 +57,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Target:
-    """A line of DESIGN.md's table: a ratio, or a figure, and the bound that it has to keep."""
+    """A row of DESIGN.md's table: a ratio or figure, and its bound."""
 
     what: str
     measured: Callable[[Findings], Spread | None]
@@ -65,7 +65,7 @@ class Target:
     is_least: bool
 
     def verdict(self, findings: Findings) -> tuple[Spread | None, Verdict]:
-        """How it stands."""
+        """Return the measurement and whether it meets the bound."""
         measured = self.measured(findings)
         if measured is None:
             return None, "not measured"
@@ -74,12 +74,12 @@ class Target:
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """Median, least and most; None of nothing."""
+    """Return median, minimum and maximum, or None without values."""
     return Spread(statistics.median(values), min(values), max(values)) if values else None
 
 
 def ratio(numerator: Entry, denominator: Entry, metric: Metric = "rate") -> Callable[[Findings], Spread | None]:
-    """The ratio in each round: what disturbed a round disturbed both."""
+    """Compute the ratio per round, because a disturbance affects both entries of a round."""
 
     def measured(findings: Findings) -> Spread | None:
         above, below = findings.values(numerator, metric), findings.values(denominator, metric)
@@ -89,13 +89,13 @@ def ratio(numerator: Entry, denominator: Entry, metric: Metric = "rate") -> Call
 
 
 def growth(load: LoadName) -> Callable[[Findings], Spread | None]:
-    """How much slower the large data set is."""
+    """Compute how much slower the large data set is."""
     both = ratio(Entry(load, size="S"), Entry(load, size="L"))
     return lambda findings: None if findings.has_only_small_data() else both(findings)
 
 
 def buffer_growth(load: str, kind: str) -> Callable[[Findings], Spread | None]:
-    """Blocks touched in the large data set, for each one in the small."""
+    """Compute the ratio of blocks touched in the large and the small data set."""
 
     def measured(findings: Findings) -> Spread | None:
         if not {"S", "L"} <= findings.buffers.keys():
@@ -107,7 +107,7 @@ def buffer_growth(load: str, kind: str) -> Callable[[Findings], Spread | None]:
 
 
 def largest_worker(findings: Findings) -> Spread | None:
-    """Megabytes of this application's workers, after each of its runs."""
+    """Return the megabytes of this application's largest worker after each run."""
     return spread(
         [
             run.worker_megabytes
@@ -154,7 +154,7 @@ TARGETS = [
 
 
 def show_measurements(findings: Findings, console: Console) -> None:
-    """Every entry, with what it cost."""
+    """Print every entry with its rate, latency and cost."""
     table = Table(
         "load", "contestant", "size", "conn.", "requests/s", "p50 ms", "p99 ms", "CPU ms: server", "postgres", "MB"
     )
@@ -176,7 +176,7 @@ def show_measurements(findings: Findings, console: Console) -> None:
 
 
 def show_targets(findings: Findings, console: Console) -> None:
-    """The table of DESIGN.md."""
+    """Print the table of DESIGN.md."""
     table = Table("what", "bound", "median (least-most)", "")
     for target in TARGETS:
         measured, verdict = target.verdict(findings)
@@ -189,7 +189,7 @@ def show_targets(findings: Findings, console: Console) -> None:
 
 
 def to_json(findings: Findings) -> dict[str, Any]:
-    """What is kept."""
+    """Return the results as stored in bench/results."""
     return {
         "targets": [
             {
@@ -210,7 +210,7 @@ def to_json(findings: Findings) -> dict[str, Any]:
 
 
 def disturbed(findings: Findings, *, cores: float = 0.2) -> list[str]:
-    """The entries in one of whose runs other programs took more than that of the machine."""
+    """Return the entries with a run in which other programs used more than `cores`."""
     return [key for key, runs in findings.runs.items() if any(run.others_cores > cores for run in runs)]
 
 

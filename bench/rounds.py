@@ -1,4 +1,4 @@
-"""The rounds: everybody in a group runs once per round, in turn, so that what drifts on the machine hits all alike."""
+"""Rounds: each entry of a group runs once per round, so that drift of the machine affects all entries alike."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from bench.measured import Counted, Run, parse_pgbench, parse_wrk
 from bench.scenarios import LOGIN_CONNECTIONS, PGBENCH, Entry, SizeName
 from bench.scouting import Scouted, require_agreement
 
-# Logins begin before the readers do and end after them. Their last answers come late.
+# Logins start before the page requests and end after them. Their last responses come late.
 LOGIN_LEAD_SECONDS = 2
 IDLE_WITHIN_SECONDS = 60
 
@@ -30,13 +30,13 @@ def play(
     seconds: float,
     report: Report,
 ) -> dict[str, list[Run]]:
-    """Start whom the entries need, warm everybody up, run the rounds. `report` hears of each run."""
+    """Start the contestants, warm up every entry and run the rounds. Call `report` after each run."""
     found: dict[str, list[Run]] = {entry.key: [] for entry in entries}
     with _servers(entries, datasets) as servers:
-        for entry in entries:  # Pools are filled, statements prepared and caches warm before anybody is measured.
+        for entry in entries:  # Warm up pools, prepared statements and caches before the first round.
             _measure(entry, servers, datasets[entry.size], scouted[entry.size], seconds=min(seconds, 2))
         for number in range(rounds):
-            # Each round begins with somebody else: nobody always follows the same neighbour.
+            # Each round starts with a different entry, so that its order differs from that of the others.
             first = number * len(entries) // rounds
             for entry in [*entries[first:], *entries[:first]]:
                 run = _measure(entry, servers, datasets[entry.size], scouted[entry.size], seconds=seconds)
@@ -115,7 +115,7 @@ def _run(
 
 @contextmanager
 def _logins(server: Server | None, dataset: Dataset, seconds: float, problems: list[str]) -> Iterator[None]:
-    """50 clients log in, again and again. That some are refused, or none gets in, is put into `problems`."""
+    """Let 50 clients log in repeatedly during the block. Append to `problems` if logins fail."""
     assert server is not None
     total = seconds + 2 * LOGIN_LEAD_SECONDS
     process = load.start_wrk(
@@ -132,7 +132,7 @@ def _logins(server: Server | None, dataset: Dataset, seconds: float, problems: l
 
 
 def _wait_until_idle(server: Server, dataset: Dataset) -> None:
-    """What was asked for goes on after its client has left: votes are cast and passwords hashed until nobody works."""
+    """Wait until the server is idle: it finishes votes and password hashes after its clients have disconnected."""
     deadline = time.monotonic() + IDLE_WITHIN_SECONDS
     quiet = 0
     while quiet < 2 and time.monotonic() < deadline:
@@ -146,9 +146,9 @@ def _wait_until_idle(server: Server, dataset: Dataset) -> None:
 
 
 def _compared_with_rows(entry: Entry, counted: Counted, dataset: Dataset) -> tuple[Counted, str | None]:
-    """What was answered must be in the table, and the counts must equal the rows.
+    """Compare responses with rows, and vote counts with votes.
 
-    pgbench's random pairs may name a draft or a vote that is there: only rows count for it.
+    Random pairs of pgbench may name a draft or an existing vote, so only its rows count.
     """
     problem = counted.problem
     if miscounted := dataset.miscounted_posts():

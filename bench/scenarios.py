@@ -1,10 +1,10 @@
-"""What is measured: who runs which load on which size of data, in groups whose members are run in turn."""
+"""Benchmark entries: contestant, load and data size, in groups whose entries run in turn."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
 OURS = "ours"
-# In the order of the report. The pgbench ones are no servers: load.py runs them.
+# In the order of the report. Those of pgbench are no servers; load.py runs them.
 SERVERS = {
     OURS: "this application",
     "constant": "constant body, no database",
@@ -23,7 +23,7 @@ SizeName = Literal["S", "L"]
 
 @dataclass(frozen=True)
 class Size:
-    """How much there is of what."""
+    """Number of rows in a data set."""
 
     users: int
     posts: int
@@ -45,12 +45,12 @@ LOADS: dict[LoadName, str] = {
     "poll": "a page that has not changed (If-None-Match)",
     "vote": "votes, spread over posts",
     "hot_vote": "votes, all on one post",
-    "page_calm": "a page, nobody logs in",
+    "page_calm": "a page, without logins",
     "page_during_logins": "a page, while 50 clients log in",
 }
 CONNECTIONS = 64
 LOGIN_CONNECTIONS = 50
-# The calm before the logins must be calm: at 64 connections the cores are busy, and waiting hides hashing.
+# Fewer connections than elsewhere: with 64, the cores are busy even without logins, which would hide hashing.
 CALM_CONNECTIONS = 16
 
 
@@ -65,7 +65,7 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """How results name it."""
+        """The name in results."""
         return f"{self.load} {self.size} {self.connections} {self.contestant}"
 
 
@@ -74,7 +74,7 @@ WITH_SESSIONS = (OURS, "asyncpg_raw", "orm_sync")
 VOTING = (OURS, "asyncpg_raw", "orm_sync", "tutorial")
 
 GROUPS: dict[str, list[Entry]] = {
-    # This application's two sizes stand next to each other: growth is their ratio, and the machine's speed drifts.
+    # This application's two sizes run next to each other, because growth is their ratio and the machine drifts.
     "page": [
         Entry("page", OURS, "S"),
         *(Entry("page", name, "L") for name in HTTP),
@@ -94,12 +94,12 @@ GROUPS: dict[str, list[Entry]] = {
         Entry("page_during_logins", connections=CALM_CONNECTIONS),
     ],
 }
-# Measured otherwise than by load.
+# Measured without a load generator.
 OTHERS = ("start", "buffers")
 
 
 def chosen(group: str, *, contestants: frozenset[str] | None, sizes: tuple[SizeName, ...]) -> list[Entry]:
-    """The group's entries for these contestants; with only one size at hand, all on that size."""
+    """Return the group's entries for these contestants. If only one size exists, all use it."""
     entries = [
         entry if entry.size in sizes else replace(entry, size=sizes[0])
         for entry in GROUPS[group]

@@ -1,6 +1,4 @@
-"""Before the rounds: pages, cursors and ETags from this application, as load generators need them; and that the
-contestants agree on what a page is.
-"""
+"""Preparation of the rounds: collect pages, cursors and ETags, and check that contestants agree on a page."""
 
 import json
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ POLLING_READER_COUNT = 200
 
 @dataclass(frozen=True)
 class Scouted:
-    """The files of requests for one data set."""
+    """Files with the requests for one data set."""
 
     dataset: Dataset
     page: Path
@@ -30,7 +28,7 @@ class Scouted:
     polling_readers: Path
 
     def request(self, name: LoadName) -> tuple[str, list[str]]:
-        """The script that makes the load, and its arguments."""
+        """Return the script that generates the load, and its arguments."""
         readers, voters = self.dataset.readers_file, self.dataset.voters_file
         match name:
             case "vote":
@@ -48,7 +46,7 @@ class Scouted:
 
 
 def scout(server: Server, dataset: Dataset) -> Scouted:
-    """Ask `server`, which is this application on the data set."""
+    """Collect the requests from `server`, which is this application on the data set."""
     token = dataset.reader_tokens[0]
     _, _, body = _get(server, PAGE_PATH, token)
     constant_body(dataset).write_bytes(body)
@@ -76,7 +74,7 @@ def _get(
 
 
 def _walk(server: Server, token: str) -> tuple[str, int]:
-    """The path of page 1 000 of ten posts, or of the last full one of a smaller data set; and its number."""
+    """Return the path and number of page 1 000 of ten posts, or of the last full page of a smaller data set."""
     path: str | None = "/posts?limit=100"
     pages = 0.0
     deepest = (PAGE_PATH, 1)
@@ -84,7 +82,7 @@ def _walk(server: Server, token: str) -> tuple[str, int]:
         limit = 100 if pages + 10 <= DEEP_PAGE - 1 else 10
         _, headers, body = _get(server, path.replace("limit=100", f"limit={limit}"), token)
         count = len(json.loads(body))
-        if count == limit:  # A page of a few posts costs less than a full one, at whatever depth.
+        if count == limit:  # A page with few posts costs less than a full one.
             deepest = (path.replace("limit=100", "limit=10"), int(pages) + 1)
         pages += count / 10
         path = _next_path(headers.get("link", ""))
@@ -111,7 +109,7 @@ def _polling_readers(server: Server, dataset: Dataset) -> list[str]:
 
 
 def disagreement(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str | None:
-    """How two pages differ in what every contestant shows; None where they agree."""
+    """Return how two pages differ in the fields that every contestant has, or None."""
 
     def shown(page: list[dict[str, Any]]) -> list[dict[str, Any]]:
         names = ("id", "title", "content", "published", "owner_id")
@@ -127,9 +125,9 @@ def disagreement(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> st
 
 
 def require_agreement(server: Server, dataset: Dataset) -> None:
-    """That the contestant answers what this application does. Raises `BenchError`.
+    """Raise `BenchError` unless the contestant returns the same page as this application.
 
-    The tutorial's shape has no order and no `voted`; of it ten posts with their votes are expected.
+    The tutorial has no order and no `voted`, so its page must have any ten posts with their votes.
     """
     token = dataset.reader_tokens[0]
     page = json.loads(_get(server, PAGE_PATH, token)[2])
@@ -141,7 +139,7 @@ def require_agreement(server: Server, dataset: Dataset) -> None:
             )
         )
         if len(page) != 10 or any(counts[item["Post"]["id"]] != item["votes"] for item in page):
-            raise BenchError("tutorial answers another page than expected")
+            raise BenchError("tutorial returns a page with wrong votes or without ten posts")
         return
     if difference := disagreement(json.loads(constant_body(dataset).read_bytes()), page):
-        raise BenchError(f"{server.name} answers another page than this application: {difference}")
+        raise BenchError(f"{server.name} returns another page than this application: {difference}")

@@ -1,4 +1,4 @@
-"""`python -m bench.table`: puts the result that is kept into the documents that show it; a test compares them."""
+"""`python -m bench.table`: update the documents with the stored result. A test compares them."""
 
 import json
 from pathlib import Path
@@ -12,13 +12,13 @@ BEGIN, END = "<!-- python -m bench.table -->\n", "<!-- end -->\n"
 
 
 def kept() -> Path:
-    """The one result that is kept; those before it are in git's history."""
+    """Return the stored result. Earlier results are in git's history."""
     (path,) = (path for path in RESULTS.glob("*.json") if "-partial" not in path.name)
     return path
 
 
 def markdown(path: Path) -> str:
-    """The targets of a result, as they were reached or not, and under which circumstances."""
+    """Format the targets of a result with their verdicts and circumstances."""
     result: dict[str, Any] = json.loads(path.read_text())
     machine, versions = result["machine"], result["versions"]
     lines = [
@@ -41,7 +41,7 @@ def _row(target: dict[str, Any]) -> str:
 
 
 def in_place(document: str, table: str) -> str:
-    """The document with this table between its marks."""
+    """Return the document with this table between its marks."""
     before, _, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)
     return before + BEGIN + table + end + after

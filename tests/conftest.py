@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
         # Tests of mails send them themselves, or start servers that do.
         "MAIL_ENABLED": "false",
         # What tests leave is looked at by them, and not to be removed meanwhile.
-        "GC_INTERVAL_MINUTES": "0",
+        "CLEANUP_INTERVAL_MINUTES": "0",
     }
 
 

@@ -49,7 +49,7 @@ def is_choice(field: FieldInfo) -> bool:
         ({"METRICS_TOKEN": "x" * 31}, "METRICS_TOKEN is shorter than 32 bytes; make one with: python -c"),
         (
             {"SECRET_KEY": SECRET + "\n"},
-            "SECRET_KEY: ends with a line break, which a file that it was read from",
+            "SECRET_KEY: ends with a line break, possibly of the file that it was read from",
         ),
         ({"DATABASE_PASSWORD": "canary\r\n"}, "DATABASE_PASSWORD: ends with a line break"),
         (
@@ -104,7 +104,7 @@ def is_choice(field: FieldInfo) -> bool:
         ({"DEFAULT_SORT": "best"}, "DEFAULT_SORT: Input should be 'new', 'old', 'top' or 'hot'"),
         ({"PUBLIC_EMAILS": "perhaps"}, "PUBLIC_EMAILS: Input should be a valid boolean"),
         ({"MAX_BODY_BYTES": "1MB"}, "MAX_BODY_BYTES: Input should be a valid integer"),
-        ({"MAIL_FROM": "nobody"}, "MAIL_FROM: must look like name@example.com"),
+        ({"MAIL_FROM": "posts"}, "MAIL_FROM: must look like name@example.com"),
         ({"MAIL_FROM": "a@b.c\r\nBcc: canary@b.c"}, "MAIL_FROM: must look like name@example.com"),
         ({"MAIL_FROM": "a@b.c, canary@b.c"}, "MAIL_FROM: must look like name@example.com"),
         ({"PUBLIC_URL": "posts.example"}, "PUBLIC_URL: must look like https://example.com"),
@@ -143,8 +143,8 @@ def is_choice(field: FieldInfo) -> bool:
         ({"TRUSTED_PROXIES": "*"}, "TRUSTED_PROXIES: '*' is not an address or network such as 10.0.0.0/8"),
         ({"TRUSTED_PROXIES": "10.0.0.1,proxy"}, "TRUSTED_PROXIES: 'proxy' is not an address or network"),
         ({"TRUSTED_PROXIES": "10.0.0.1/8"}, "TRUSTED_PROXIES: '10.0.0.1/8' is not an address or network"),
-        ({"TRUSTED_PROXIES": "0.0.0.0/0"}, "TRUSTED_PROXIES: '0.0.0.0/0' would let everybody choose the address"),
-        ({"TRUSTED_PROXIES": "::/0"}, "TRUSTED_PROXIES: '::/0' would let everybody choose the address"),
+        ({"TRUSTED_PROXIES": "0.0.0.0/0"}, "TRUSTED_PROXIES: '0.0.0.0/0' would let every client choose the address"),
+        ({"TRUSTED_PROXIES": "::/0"}, "TRUSTED_PROXIES: '::/0' would let every client choose the address"),
         ({"RATE_LIMIT_PER_MINUTE": "0"}, "RATE_LIMIT_PER_MINUTE: Input should be greater than or equal to 1"),
         ({"RATE_LIMITS_ENABLED": "perhaps"}, "RATE_LIMITS_ENABLED: Input should be a valid boolean"),
     ],
@@ -209,6 +209,30 @@ def test_lines_of_the_env_file_are_taken_literally_and_the_environment_goes_befo
     assert (settings.database.host, settings.database.database) == ("db", "fastapi")
     assert (settings.port, settings.host) == (8002, "127.0.0.1")
     assert [secret.get_secret_value() for secret in settings.secret_key_previous or []] == [SECRET, SECRET[::-1]]
+
+
+@pytest.mark.parametrize("place", ["environment", "file"])
+@pytest.mark.parametrize(
+    ("values", "meant"),
+    [
+        ({"GC_INTERVAL_MINUTES": "7"}, 7),
+        ({"CLEANUP_INTERVAL_MINUTES": "8"}, 8),
+        ({"GC_INTERVAL_MINUTES": "7", "CLEANUP_INTERVAL_MINUTES": "8"}, 8),
+        ({}, 60),
+    ],
+)
+def test_former_name_of_a_setting_is_read_where_the_new_one_is_not_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str, values: dict[str, str], meant: int
+) -> None:
+    file = tmp_path / ".env"
+    file.write_text("".join(f"{name}={value}\n" for name, value in values.items() if place == "file"))
+    monkeypatch.setitem(Settings.model_config, "env_file", file)
+    monkeypatch.delenv("CLEANUP_INTERVAL_MINUTES", raising=False)
+    for name, value in values.items():
+        if place == "environment":
+            monkeypatch.setenv(name, value)
+
+    assert Settings().cleanup_interval_minutes == meant
 
 
 @pytest.mark.parametrize(

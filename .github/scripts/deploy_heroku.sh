@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Deploys HEAD to the Heroku app HEROKU_APP_NAME with HEROKU_API_KEY, and fails unless the release succeeded.
+# Deploy HEAD to the Heroku app HEROKU_APP_NAME with HEROKU_API_KEY, and fail unless the release succeeded.
 #
-# Without either variable nothing is done: a fork or a new repository has nowhere to deploy to.
+# Without either variable it does nothing, because a fork or a new repository has no app.
 # The push is never forced, so an older commit cannot replace a newer one.
 set -euo pipefail
 
@@ -18,13 +18,13 @@ if [[ ! $HEROKU_APP_NAME =~ ^[a-z][a-z0-9-]{1,28}[a-z0-9]$ ]]; then
   exit 1
 fi
 
-# Both clients are handed the key through a pipe: an argument could be read in the process list.
+# Both clients get the key through a pipe, because the process list shows arguments.
 # shellcheck disable=SC2016 # git's own shell expands the key.
 git -c credential.helper= \
   -c credential.helper='!printf "username=_\npassword=%s\n" "$HEROKU_API_KEY" #' \
   push "https://git.heroku.com/$HEROKU_APP_NAME.git" HEAD:refs/heads/main
 
-# The push succeeds even when the release phase (the migrations) fails, so the last release is asked for its status.
+# The push succeeds even if the release phase (the migrations) fails, so check the status of the last release.
 for ((attempt = 1; attempt <= attempts; attempt++)); do
   status=$(
     curl --fail --silent --show-error --retry 3 \

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Puts an earlier release of the Heroku app back, and fails unless that release succeeded: `rollback_heroku.py TARGET`.
+"""Roll the Heroku app back to an earlier release, and fail unless that succeeds: `rollback_heroku.py TARGET`.
 
-TARGET is a release (v42) or a commit that was released. What was built then runs again: nothing is built, so nothing
-can differ; and the configuration stays as it is, so no secret comes back that was changed since.
+TARGET is a release (v42) or a released commit. Its original build runs again, so that nothing can differ. The
+configuration stays, so that no replaced secret returns.
 
-Migrations stay. The release after them may have been made to live with the one before it (expand, deploy, contract),
-but not with any older one: where TARGET does not know all of the present release's migrations, they are listed and
-nothing is done, unless MIGRATIONS_ARE_COMPATIBLE is `true`: somebody looked at each of them.
+Migrations stay. They are compatible with the release before them (expand, deploy, contract), but not with older ones.
+If TARGET lacks migrations of the current release, the script lists them and stops. To continue, check each of them and
+set MIGRATIONS_ARE_COMPATIBLE to `true`.
 """
 
 import json
@@ -28,7 +28,7 @@ def fail(title: str, message: str) -> None:
 
 
 def ask(path: str, body: dict[str, str] | None = None) -> Any:
-    """Heroku's answer about the app; the newest releases come first."""
+    """Call Heroku's API for the app. Lists have the newest releases first."""
     request = urllib.request.Request(  # noqa: S310 - the address is ours.
         f"{API_URL}/apps/{os.environ['HEROKU_APP_NAME']}{path}",
         data=json.dumps(body).encode() if body else None,
@@ -48,7 +48,7 @@ def commit_of(release: dict[str, Any]) -> str:
 
 
 def find(releases: list[dict[str, Any]], target: str) -> tuple[dict[str, Any], str]:
-    """The newest release that is meant and had succeeded, and its commit."""
+    """Return the newest successful release that matches the target, and its commit."""
     for release in releases:
         if release["status"] != "succeeded" or not release["slug"]:
             continue
@@ -57,12 +57,12 @@ def find(releases: list[dict[str, Any]], target: str) -> tuple[dict[str, Any], s
                 return release, commit_of(release)
         elif (commit := commit_of(release)).startswith(target):
             return release, commit
-    fail("Not rolled back", f"{target} is none of the last releases that succeeded.")
+    fail("Not rolled back", f"{target} is not among the last successful releases.")
     raise AssertionError("unreachable")
 
 
 def unknown_migrations(target: str, present: str) -> list[str]:
-    """What the present release has and the target has not."""
+    """Return the migrations of the current release that the target lacks."""
     command = ["git", "diff", "--name-only", "--diff-filter=A", target, present, "--", "alembic/versions"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()  # noqa: S603
 
@@ -77,10 +77,10 @@ def main() -> None:
     release, commit = find(releases, target)
     present = next(each for each in releases if each["current"])
     if release["slug"]["id"] == present["slug"]["id"]:
-        fail("Not rolled back", f"{commit} is what is running.")
+        fail("Not rolled back", f"{commit} is already running.")
     migrations = unknown_migrations(commit, commit_of(present))
     if migrations and os.environ.get("MIGRATIONS_ARE_COMPATIBLE") != "true":
-        fail("Not rolled back", f"{commit} does not know these migrations, which stay: {', '.join(migrations)}")
+        fail("Not rolled back", f"{commit} lacks these migrations, which stay: {', '.join(migrations)}")
     made = ask("/releases", {"slug": release["slug"]["id"], "description": f"Rollback to {commit}"})
     for _ in range(ATTEMPTS):
         status = ask(f"/releases/{made['version']}")["status"]
@@ -88,7 +88,7 @@ def main() -> None:
             print(f"v{made['version']} runs {commit} again.")  # noqa: T201
             return
         if status != "pending":
-            fail("Rollback failed", f"Heroku says {status}; what ran before keeps running.")
+            fail("Rollback failed", f"Heroku reports {status}; the previous release keeps running.")
         time.sleep(PAUSE_SECONDS)
     fail("Rollback unknown", f"Heroku had not finished after {ATTEMPTS * PAUSE_SECONDS} seconds.")
 

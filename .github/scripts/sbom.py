@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes the bill of materials (CycloneDX) of a hashed lock, and fails unless it has all of it: `sbom.py LOCK OUTPUT`.
+"""Write the SBOM (CycloneDX) of a hashed lock, and fail if a package is missing: `sbom.py LOCK OUTPUT`.
 
-Needs requirements-audit.lock to be installed. The same lock gives the same bytes.
+Requires the packages of requirements-audit.lock. The same lock gives the same bytes.
 """
 
 import json
@@ -13,12 +13,12 @@ from typing import Any
 
 
 def locked(lock: Path) -> dict[str, str]:
-    """The version of each package that the lock names."""
+    """Return the version of each package in the lock."""
     return dict(re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)", lock.read_text(), re.MULTILINE))
 
 
 def missing(sbom: dict[str, Any], wanted: dict[str, str]) -> list[str]:
-    """What of the lock is not in the document with its version and a SHA-256."""
+    """Return the packages of the lock that the document lacks, with version and SHA-256."""
     found = {
         (component["name"], component["version"])
         for component in sbom["components"]

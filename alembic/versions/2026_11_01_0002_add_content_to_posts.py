@@ -1,4 +1,4 @@
-"""Give posts their content: the tutorial's second step.
+"""Add content to posts: the tutorial's second step.
 
 Revision ID: 0002
 Revises: 0001
@@ -14,7 +14,7 @@ down_revision = "0001"
 
 def upgrade() -> None:
     op.add_column("posts", sa.Column("content", sa.String(), server_default="", nullable=False))
-    op.alter_column("posts", "content", server_default=None)  # It was for the posts that are there.
+    op.alter_column("posts", "content", server_default=None)  # Only existing posts needed it.
 
 
 def downgrade() -> None:

@@ -1,4 +1,4 @@
-"""Give posts an owner: the tutorial's fourth step.
+"""Add owners to posts: the tutorial's fourth step.
 
 Revision ID: 0004
 Revises: 0003
@@ -14,8 +14,8 @@ down_revision = "0003"
 
 def upgrade() -> None:
     op.add_column("posts", sa.Column("owner_id", sa.Integer()))
-    # Posts that were written before there were owners, or came down from a later revision, are kept: by an account that
-    # nobody can sign in to, whose password was random and forgotten.
+    # Posts that have no owner go to an account that cannot sign in: its random password was discarded. They are older
+    # than this migration, or were downgraded from a later one.
     op.execute("""
         WITH nobody AS (
             INSERT INTO users (email, password)

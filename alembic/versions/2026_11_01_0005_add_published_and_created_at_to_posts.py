@@ -1,4 +1,4 @@
-"""Publish and date posts: the tutorial's fifth step.
+"""Add published and created_at to posts: the tutorial's fifth step.
 
 Revision ID: 0005
 Revises: 0004

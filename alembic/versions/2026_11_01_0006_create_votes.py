@@ -1,4 +1,4 @@
-"""Create votes with their composite key: the tutorial's last step.
+"""Create votes with a composite key: the tutorial's last step.
 
 Revision ID: 0006
 Revises: 0005

@@ -1,7 +1,7 @@
 """Widen keys to bigint identity columns, and name constraints by the convention.
 
-Here the tutorial's chain ends and ours begins. Changing a key's type rewrites its table under an exclusive lock; that
-is why this step comes first, while an adopted database has no users of this API yet.
+The tutorial's chain ends before this migration. Changing the type of a key rewrites its table under an exclusive lock.
+So this is the first migration, while an adopted database has no users of this API yet.
 
 Revision ID: 0007
 Revises: 0006
@@ -21,7 +21,7 @@ RENAMED = (
 
 def upgrade() -> None:
     for table in ("users", "posts"):
-        # The sequence moves on from where it was: an id that was deleted is not given again.
+        # The identity continues after the old sequence, so that deleted ids are not reused.
         op.execute(f"""
             DO $$
             DECLARE position record;

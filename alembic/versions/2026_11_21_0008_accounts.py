@@ -1,4 +1,4 @@
-"""Add canonical e-mail addresses, usernames, roles and a switch to accounts.
+"""Add canonical e-mail addresses, usernames, roles and is_active to accounts.
 
 Revision ID: 0008
 Revises: 0007
@@ -19,10 +19,10 @@ BATCH_ROWS = 10_000
 
 
 def canonical(email: str) -> str:
-    """As app/schemas/types.py has it today; a migration keeps its own copy, so that it never changes.
+    """Return the canonical form as of migration 0025. A migration has its own copy, so that it never changes.
 
-    Databases that passed here before 0025 have a form of theirs, which 0025 brings in line. The form of today is made
-    here at once, because under the former one some addresses of different mailboxes were one.
+    Databases that ran this migration before 0025 existed have an older form, which 0025 updates. New databases get the
+    new form here, because the older one mapped some addresses of different mailboxes to one form.
     """
     email = email.strip()
     local, at, domain = email.rpartition("@")
@@ -68,7 +68,7 @@ def upgrade() -> None:
 
 
 def backfill(connection: sa.Connection) -> None:
-    """Fill in the new columns in batches; the canonical form is Python's, which PostgreSQL does not have."""
+    """Fill the new columns in batches, in Python, because PostgreSQL cannot compute the canonical form."""
     last = 0
     while rows := connection.execute(
         sa.text("SELECT id, email FROM users WHERE id > :last ORDER BY id LIMIT :rows"),
@@ -93,7 +93,7 @@ def backfill(connection: sa.Connection) -> None:
 
 
 def backfill_in_sql() -> None:
-    """For `--sql`: what PostgreSQL can do alone, which is ASCII; it refuses anything else."""
+    """Fill the new columns in SQL, for `--sql`. PostgreSQL refuses non-ASCII addresses."""
     op.execute(r"""
         DO $$ BEGIN
             IF EXISTS (SELECT FROM users WHERE email !~ '^[\x01-\x7f]*$') THEN

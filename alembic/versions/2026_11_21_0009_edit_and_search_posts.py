@@ -1,4 +1,4 @@
-"""Add a version, the time of the last change, and a search column to posts.
+"""Add version, updated_at and a search column to posts.
 
 Revision ID: 0009
 Revises: 0008

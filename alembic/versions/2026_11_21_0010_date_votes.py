@@ -1,4 +1,4 @@
-"""Date votes, and put the post first in their key, so that a post's votes lie together.
+"""Add created_at to votes, and put post_id first in their key to cluster votes by post.
 
 Revision ID: 0010
 Revises: 0009

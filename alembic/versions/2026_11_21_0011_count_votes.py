@@ -1,7 +1,7 @@
 """Count the votes of every post with triggers.
 
-`post_stats` has one narrow row for each post. Statement-level triggers with transition tables keep it, so that a
-statement with many votes costs one update for each post; rows are locked in ascending order of `post_id`.
+`post_stats` has one narrow row per post. Statement-level triggers with transition tables maintain it, so that a
+statement with many votes costs one update per post. Rows are locked in ascending order of `post_id`.
 
 Revision ID: 0011
 Revises: 0010
@@ -14,10 +14,10 @@ down_revision = "0010"
 
 
 def upgrade() -> None:
-    # Whoever votes between the first count and the triggers would be counted by neither.
+    # Without the lock, neither the initial count nor the triggers would count votes cast between the two.
     op.execute("LOCK TABLE posts, votes IN SHARE ROW EXCLUSIVE MODE")
-    # Each vote weighs less than the one before; a day of age weighs as much as a factor of 83 in votes
-    # (10^(86 400 / 45 000)). The shape of the formula is the one Reddit published as "hot".
+    # Each vote has less weight than the one before. One day of age equals a factor of 83 in votes
+    # (10^(86 400 / 45 000)). The formula has the form of Reddit's published "hot" ranking.
     op.execute("""
         CREATE FUNCTION hot_score(votes integer, created_at timestamptz) RETURNS double precision
         LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -115,7 +115,7 @@ def upgrade() -> None:
             CREATE TRIGGER votes_count_{name} AFTER {event} ON votes REFERENCING {tables}
             FOR EACH STATEMENT EXECUTE FUNCTION count_votes()
         """)
-    # TRUNCATE fires no other trigger, and would leave counts that no row stands for.
+    # TRUNCATE fires none of the other triggers and would leave stale counts.
     op.execute("""
         CREATE FUNCTION forget_votes() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN

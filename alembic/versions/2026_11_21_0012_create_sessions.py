@@ -1,4 +1,4 @@
-"""Create sessions: every access token names one and ends with it.
+"""Create sessions. Every access token names one and is valid only as long as it.
 
 Revision ID: 0012
 Revises: 0011

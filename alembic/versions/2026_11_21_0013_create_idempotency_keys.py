@@ -1,4 +1,4 @@
-"""Create idempotency_keys: stored answers for requests that are sent again.
+"""Create idempotency_keys: stored responses for retried requests.
 
 Revision ID: 0013
 Revises: 0012

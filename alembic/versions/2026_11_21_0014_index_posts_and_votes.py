@@ -1,4 +1,4 @@
-"""Index what lists are sorted and searched by, without blocking writes.
+"""Create the indexes for sorting and searching lists, without blocking writes.
 
 Revision ID: 0014
 Revises: 0013
@@ -22,7 +22,7 @@ INDEXES = (
 def upgrade() -> None:
     with op.get_context().autocommit_block():
         for name, definition in INDEXES:
-            # A run that was cut off leaves an index that is marked invalid, which IF NOT EXISTS would take for done.
+            # An interrupted run leaves an invalid index, which IF NOT EXISTS would accept.
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
             op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {definition}")
 

@@ -1,4 +1,4 @@
-"""Add an absolute end, a kind, the time last seen, and a refresh token to sessions.
+"""Add an absolute expiry, a kind, last_seen_at and a refresh token to sessions.
 
 Revision ID: 0015
 Revises: 0014
@@ -16,7 +16,7 @@ def upgrade() -> None:
     time = sa.DateTime(timezone=True)
     op.add_column("sessions", sa.Column("kind", sa.String(), server_default="login", nullable=False))
     op.add_column("sessions", sa.Column("last_seen_at", time, server_default=sa.text("now()"), nullable=False))
-    # The default is for the release before this one, which goes on opening sessions until the new one has taken over.
+    # The default is for the previous release, which creates sessions until the new one has replaced it.
     op.add_column("sessions", sa.Column("ends_at", time, server_default=sa.text("now() + '30 days'"), nullable=False))
     op.add_column("sessions", sa.Column("refresh_family", sa.LargeBinary()))
     op.add_column("sessions", sa.Column("refresh_hash", sa.LargeBinary()))
@@ -28,7 +28,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # The release before would take every session for a sign-in.
+    # The previous release would treat every session as a sign-in.
     op.execute("DELETE FROM sessions WHERE kind <> 'login'")
     op.drop_constraint("sessions_kind_check", "sessions")
     for column in (

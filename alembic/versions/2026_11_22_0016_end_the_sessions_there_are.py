@@ -1,4 +1,4 @@
-"""Require an absolute end of every session, and index refresh tokens.
+"""Require an absolute expiry of every session, and index refresh tokens.
 
 Revision ID: 0016
 Revises: 0015
@@ -14,8 +14,8 @@ BATCH_ROWS = 10_000
 
 def upgrade() -> None:
     with op.get_context().autocommit_block():
-        # Until now the one end that a session had was the absolute one. Each batch is a transaction of its own, so that
-        # nobody who signs out waits for more than one.
+        # The only expiry of existing sessions was the absolute one. Each batch has its own transaction, so that a
+        # sign-out waits for at most one batch.
         op.execute(f"""
             DO $$
             DECLARE first bigint := 0; last bigint := coalesce((SELECT max(id) FROM sessions), 0);
@@ -29,7 +29,7 @@ def upgrade() -> None:
             END $$
         """)
         op.execute("ALTER TABLE sessions VALIDATE CONSTRAINT sessions_kind_check")
-        # A run that was cut off leaves an index that is marked invalid, which IF NOT EXISTS would take for done.
+        # An interrupted run leaves an invalid index, which IF NOT EXISTS would accept.
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS sessions_refresh_family_key")
         op.execute("CREATE UNIQUE INDEX CONCURRENTLY sessions_refresh_family_key ON sessions (refresh_family)")
 

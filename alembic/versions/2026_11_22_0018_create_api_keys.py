@@ -1,4 +1,4 @@
-"""Create api_keys: sessions of programs.
+"""Create api_keys: long-lived sessions for programs.
 
 Revision ID: 0018
 Revises: 0017
@@ -29,5 +29,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("api_keys")
-    # Nothing is left that could use them, or end them.
+    # Without api_keys, nothing could use or revoke these sessions.
     op.execute("DELETE FROM sessions WHERE kind = 'api_key'")

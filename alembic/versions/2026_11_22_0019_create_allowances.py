@@ -1,4 +1,4 @@
-"""Create allowances: how much of a limit is used.
+"""Create allowances: attempt counters of rate limits.
 
 Revision ID: 0019
 Revises: 0018

@@ -12,7 +12,7 @@ down_revision = "0019"
 
 def upgrade() -> None:
     with op.get_context().autocommit_block():
-        # A run that was cut off leaves an index that is marked invalid, which IF NOT EXISTS would take for done.
+        # An interrupted run leaves an invalid index, which IF NOT EXISTS would accept.
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS users_role_idx")
         op.execute("CREATE INDEX CONCURRENTLY users_role_idx ON users (role) WHERE role <> 'user'")
 

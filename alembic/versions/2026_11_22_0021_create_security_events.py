@@ -1,4 +1,4 @@
-"""Create security_events: what happened to accounts, for their owners to read.
+"""Create security_events: the audit log of each account.
 
 Revision ID: 0021
 Revises: 0020

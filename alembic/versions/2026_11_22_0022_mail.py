@@ -1,4 +1,4 @@
-"""Create outgoing mails and mailed tokens, and record which addresses are verified.
+"""Create outgoing mails and mail tokens, and record verified addresses.
 
 Revision ID: 0022
 Revises: 0021
@@ -13,7 +13,7 @@ down_revision = "0021"
 
 
 def upgrade() -> None:
-    # NULL without a default: no row is rewritten. Whoever signed up before this has shown nothing yet.
+    # NULL without a default rewrites no row. Existing accounts have not verified their address.
     op.add_column("users", sa.Column("email_verified_at", sa.DateTime(timezone=True)))
     op.create_table(
         "outgoing_mails",

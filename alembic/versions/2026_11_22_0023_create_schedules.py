@@ -1,4 +1,4 @@
-"""Create schedules: when tasks that one process runs for all are due.
+"""Create schedules: due times of shared periodic tasks.
 
 Revision ID: 0023
 Revises: 0022

@@ -1,9 +1,9 @@
-"""Prepare the text of posts for search in linear time, with functions of our own.
+"""Index posts for search in linear time, with our own SQL functions.
 
-PostgreSQL's text parser takes time that grows with the square of the length for text such as `a_a_a_…`, and so does
-`normalize` for long runs of combining marks. It also takes tags, URLs and signed numbers for single words. So it is not
-used any more: `search_vector` makes what is indexed and `search_query` what is searched, both from `search_words`. The
-column `search` keeps its name and its index, and a trigger fills it in, whichever release writes.
+PostgreSQL's text parser takes quadratic time for text such as `a_a_a_…`, and so does `normalize` for long runs of
+combining marks. The parser also treats tags, URLs and signed numbers as single words. So this replaces it:
+`search_vector` builds the index entry and `search_query` the query, both from `search_words`. The column `search` keeps
+its name and its index. A trigger fills it, so that it is correct whichever release writes.
 
 Revision ID: 0024
 Revises: 0023
@@ -17,16 +17,16 @@ down_revision = "0023"
 MAX_TITLE = 300
 MAX_CONTENT = 40_000
 MAX_WORD = 64
-# More than 40,000 characters of English have. It is what bounds the time of texts whose every character is a word.
+# More words than 40,000 characters of English contain. Bounds the time for texts whose every character is a word.
 MAX_WORDS = 10_000
 MAX_COMPOUNDS = 4_096
 MAX_QUERY = 500
 MAX_QUERY_WORDS = 32
 
-# Ranges of characters for regular expressions. They are written out, because what PostgreSQL takes for a letter depends
-# on the database's locale. What is in none of them belongs to a word.
+# Character ranges for regular expressions. They are explicit, because PostgreSQL's letter classes depend on the
+# database's locale. Characters in none of them are parts of words.
 SPACES = r"\u0001-\u0020\u007F-\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000"
-# Invisible inside of words: soft hyphens, joiners, marks of direction, variation selectors.
+# Invisible characters inside words: soft hyphens, joiners, direction marks, variation selectors.
 IGNORED = (
     r"\u00AD\u034F\u061C\u180B-\u180E\u200B-\u200F\u202A-\u202E\u2060-\u206F\uFE00-\uFE0F\uFEFF\U000E0000-\U000E0FFF"
 )
@@ -38,14 +38,14 @@ UNSPACED = (
     r"\u30FC-\u318E\u31A0-\u31BF\u31F0-\u31FF\u3400-\u4DBF\u4E00-\uA4CF\uA960-\uA97C\uAC00-\uD7FB\uF900-\uFAFF"
     r"\uFF66-\uFF9D\U0001F000-\U0001FBFF\U00020000-\U0003FFFF"
 )
-# The combining marks of these scripts. They are apart because only they are put in order by `normalize`.
+# Combining marks of these scripts. They are separate because `normalize` reorders only them.
 UNSPACED_MARKS = (
     r"\u0E38-\u0E3A\u0E48-\u0E4B\u0EB8-\u0EBA\u0EC8-\u0ECB\u1037\u1039\u103A\u108D\u17D2\u302A-\u302F\u3099\u309A"
 )
-# What need not be cut before `normalize`.
+# Characters whose runs need no cut before `normalize`.
 NOT_CUT = r"\u0001-\u007F" + SPACES + UNSPACED
 RUN = UNSPACED + UNSPACED_MARKS
-# They join the parts of one word: wi-fi, it's, sure_thing, node.js, bob@example.com.
+# Joiners of the parts of one word: wi-fi, it's, sure_thing, node.js, bob@example.com.
 JOINERS = r"\u0027\u002D\u002E\u0040\u005F"
 # All other punctuation, symbols and spaces.
 BREAKS = (
@@ -60,10 +60,10 @@ BREAKS = (
     r"\uFF3B-\uFF40\uFF5B-\uFF65\uFFE0-\uFFFF\u1680"
 )
 SEPARATORS = BREAKS + JOINERS
-# Stands before each run of unspaced characters. It is one of `BREAKS`, so no text has it at that point.
+# Marks the start of each run of unspaced characters. It is one of `BREAKS`, so folded text cannot contain it.
 RUN_MARK = "chr(57344)"
 
-# Named collations do not exist on every server. So one is used only where the database's own changes ASCII alone.
+# Named collations do not exist on every server. So use one only if the database's own folds ASCII letters only.
 LOWER = """
     DO $do$
     DECLARE
@@ -92,8 +92,8 @@ LOWER = """
         );
     END $do$
 """
-# Words separated by spaces, with the joiners inside them, in one spelling. Words are cut to their longest length before
-# `normalize`, so that no run of combining marks is longer. Only then is its time linear.
+# Normalised words with their joiners, separated by spaces. Words are cut to the maximum length before `normalize`.
+# That limits runs of combining marks, without which its time is not linear.
 FOLD = rf"""
     CREATE FUNCTION search_fold(given text) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
     DECLARE
@@ -121,8 +121,8 @@ FOLD = rf"""
         RETURN folded;
     END $$
 """
-# The words of folded text in order. Of a run of unspaced characters every two that adjoin, and the last alone: so each
-# character begins one word, and whatever stands inside the run is found.
+# The words of folded text in order. A run of unspaced characters becomes its bigrams and its last character. So each
+# character begins one word, and any part of the run can be found.
 WORDS = f"""
     CREATE FUNCTION search_words(folded text) RETURNS SETOF text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE ROWS 20 AS $$
@@ -152,7 +152,7 @@ WORDS = f"""
         END IF;
     END $$
 """
-# Words that have joiners inside them, written as one: so `wi-f` and `wifi` find wi-fi.
+# Words with joiners, written without them, so that `wi-f` and `wifi` find wi-fi.
 COMPOUNDS = f"""
     CREATE FUNCTION search_compounds(folded text) RETURNS SETOF text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE ROWS 2 AS $$
@@ -165,9 +165,9 @@ COMPOUNDS = f"""
         END IF;
     END $$
 """
-# Words with their positions, compounds without, and after an asterisk the ends of the title's words: there a search
-# finds parts of words. The functions say how many rows to expect: with the default of 1,000, indexing an ordinary post
-# takes ten times as long on PostgreSQL 18.
+# Words with positions, compounds without, and after an asterisk the suffixes of the title's words, in which a search
+# finds parts of words. The functions declare ROWS: with the default of 1,000, indexing an ordinary post takes ten times
+# as long on PostgreSQL 18.
 VECTOR = f"""
     CREATE FUNCTION search_vector(title text, content text) RETURNS tsvector
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -188,8 +188,8 @@ VECTOR = f"""
         ), '')::tsvector;
     END $$
 """
-# Words, "phrases", -exclusions and `or`, as in websearch_to_tsquery; the last word may be unfinished. A word of several
-# parts is the phrase of its parts, or its compound. `finds_parts`: words also match inside the words of titles.
+# Words, "phrases", -exclusions and `or`, as in websearch_to_tsquery. The last word may be a prefix. A word of several
+# parts matches the phrase of its parts or its compound. With `finds_parts`, words also match inside words of titles.
 QUERY = f"""
     CREATE FUNCTION search_query(given text, finds_parts boolean) RETURNS tsquery
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -273,8 +273,8 @@ def upgrade() -> None:
             RETURN NEW;
         END $$
     """)
-    # Changes the catalogue only: the words of the posts that are there stay until the next migration. No release
-    # writes the column, so none misses the expression.
+    # Changes the catalogue only. Existing posts keep their old index entries until migration 0028. No release writes
+    # the column itself, so none depends on the expression.
     op.execute("""
         -- squawk-ignore ban-drop-generated-expression
         ALTER TABLE posts ALTER COLUMN search DROP EXPRESSION

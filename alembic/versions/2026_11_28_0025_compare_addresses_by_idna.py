@@ -21,8 +21,8 @@ logger = logging.getLogger("alembic.runtime.migration")
 
 Row = tuple[int, str, str]
 
-# The rows are locked in the order of their ids, as the application locks them. A row whose new form is taken keeps the
-# old one, and so does a row whose address was changed since it was read.
+# Rows are locked in the order of their ids, as in the application. A row keeps its old form if another row has the new
+# one, or if its address changed after it was read.
 UPDATE = sa.text("""
     WITH new AS (
         SELECT users.id, row.form
@@ -37,7 +37,7 @@ UPDATE = sa.text("""
 
 
 def new_form(email: str) -> str:
-    """As app/schemas/types.py has it today; a migration keeps its own copy."""
+    """Return the canonical form as of this migration, which has its own copy so that it never changes."""
     email = email.strip()
     local, at, domain = email.rpartition("@")
     try:
@@ -53,7 +53,7 @@ def old_form(email: str) -> str:
 
 def upgrade() -> None:
     with op.get_context().autocommit_block():
-        if context.is_offline_mode():  # Addresses in ASCII have one form. PostgreSQL cannot compute the others.
+        if context.is_offline_mode():  # ASCII addresses do not change. PostgreSQL cannot compute the others.
             op.execute(r"""
                 DO $$ BEGIN
                     IF EXISTS (SELECT FROM users WHERE email !~ '^[\x01-\x7f]*$') THEN
@@ -71,16 +71,16 @@ def downgrade() -> None:
 
 
 def recompute(connection: sa.Connection, form: Callable[[str], str]) -> None:
-    """Bring `email_canonical` in line with the addresses, in batches that each commit.
+    """Recompute `email_canonical` in batches that each commit.
 
-    A form may be taken by a row that gives it up in the same run, so passes are repeated until one changes nothing.
+    Another row may give a form up later in the same run, so passes repeat until one changes nothing.
     """
     while True:
         changed, kept = 0, list[int]()
         last = 0
         while rows := _rows_after(connection, last):
             last = rows[-1][0]
-            # Of rows with one form the first gets it.
+            # If several rows have the same form, the first gets it.
             wanted = {form(email): (row_id, email) for row_id, email, old in reversed(rows) if form(email) != old}
             changed += _update(connection, [(row_id, email, new) for new, (row_id, email) in wanted.items()])
             kept += [row_id for row_id, email, old in rows if form(email) != old]
@@ -89,13 +89,13 @@ def recompute(connection: sa.Connection, form: Callable[[str], str]) -> None:
         logger.info("recomputed the canonical form of %s e-mail addresses", changed)
     if kept:
         logger.warning(
-            "%s accounts keep their old form, because another account has the new one (ids %s): python -m app doctor",
+            "%s accounts keep their old form, as another account has the new one (ids %s): see python -m app doctor",
             len(kept), ", ".join(map(str, kept[:20])),
         )  # fmt: skip
 
 
 def _rows_after(connection: sa.Connection, last: int) -> list[Row]:
-    """The next rows whose address has characters beyond ASCII."""
+    """Return the next rows with non-ASCII addresses."""
     found = connection.execute(
         sa.text(r"""
             SELECT id, email, email_canonical FROM users
@@ -107,7 +107,7 @@ def _rows_after(connection: sa.Connection, last: int) -> list[Row]:
 
 
 def _update(connection: sa.Connection, rows: Sequence[Row]) -> int:
-    """Return how many rows changed. A sign-up that takes one of the forms meanwhile costs only that row its update."""
+    """Return how many rows changed. A concurrent sign-up with one of the forms prevents only that row's update."""
     if not rows:
         return 0
     ids, emails, forms = zip(*rows, strict=True)

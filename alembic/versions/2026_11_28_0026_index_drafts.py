@@ -1,4 +1,4 @@
-"""Index drafts by their owner, so that those of an account can be counted.
+"""Index drafts by owner, so that the drafts of an account can be counted.
 
 Revision ID: 0026
 Revises: 0025

@@ -1,4 +1,4 @@
-"""Mark accounts as deleted and sessions as ended whose rows are removed later, in batches.
+"""Mark deleted accounts and revoked sessions, whose rows are removed later in batches.
 
 Revision ID: 0027
 Revises: 0026
@@ -13,7 +13,7 @@ down_revision = "0026"
 
 
 def upgrade() -> None:
-    # Constant defaults: only the catalogue changes. One statement, so that the table is locked once.
+    # Constant defaults change only the catalogue. One statement locks the table only once.
     op.execute("""
         ALTER TABLE users
             ADD COLUMN is_deleted boolean NOT NULL DEFAULT false,
@@ -31,7 +31,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # The revision before cannot tell that they are deleted.
+    # The previous revision cannot recognise them as deleted.
     op.execute("DELETE FROM users WHERE is_deleted")
     op.execute("""
         DELETE FROM sessions USING users

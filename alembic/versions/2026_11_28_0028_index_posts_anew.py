@@ -14,7 +14,7 @@ revision = "0028"
 down_revision = "0027"
 
 BATCH_POSTS = 1_000
-# What is done already is not written again, so that a run that was cut off goes on quickly.
+# Rows that are up to date are skipped, so that an interrupted run continues quickly.
 FILL = """
     UPDATE posts SET search = search_vector(title, content) WHERE search IS DISTINCT FROM search_vector(title, content)
 """
@@ -27,7 +27,7 @@ logger = logging.getLogger("alembic.runtime.migration")
 
 def upgrade() -> None:
     with op.get_context().autocommit_block():
-        if context.is_offline_mode():  # `--sql` cannot ask how many there are.
+        if context.is_offline_mode():  # `--sql` cannot query the number of posts.
             op.execute(FILL)
         else:
             fill_in_batches(op.get_bind())

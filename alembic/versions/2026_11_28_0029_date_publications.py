@@ -13,7 +13,7 @@ down_revision = "0028"
 
 
 def upgrade() -> None:
-    # NULL, for posts published when they were created and for drafts, changes the catalogue only.
+    # NULL for drafts and for posts published at creation, so that only the catalogue changes.
     op.add_column("posts", sa.Column("first_published_at", sa.DateTime(timezone=True)))
 
 

@@ -24,5 +24,5 @@ def _replace(what: str) -> None:
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS posts_search_new_idx")
         op.execute(f"CREATE INDEX CONCURRENTLY posts_search_new_idx ON {what}")
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS posts_search_idx")
-        # No client names an index.
+        # No client refers to an index by name.
         op.execute("-- squawk-ignore renaming-object\nALTER INDEX posts_search_new_idx RENAME TO posts_search_idx")

@@ -11,7 +11,7 @@ down_revision = "0030"
 
 
 def upgrade() -> None:
-    # Without a default: only the catalogue changes.
+    # Without a default, so that only the catalogue changes.
     op.execute("ALTER TABLE deletions ADD COLUMN blocked_at timestamptz")
 
 

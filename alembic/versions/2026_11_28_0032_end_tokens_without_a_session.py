@@ -1,4 +1,4 @@
-"""Remember when the tokens of an account that name no session were ended.
+"""Record when an account's tokens without a session were revoked.
 
 Revision ID: 0032
 Revises: 0031
@@ -11,10 +11,10 @@ down_revision = "0031"
 
 
 def upgrade() -> None:
-    # Without a default: only the catalogue changes.
+    # Without a default, so that only the catalogue changes.
     op.execute("ALTER TABLE users ADD COLUMN sessionless_tokens_ended_at timestamptz")
 
 
 def downgrade() -> None:
-    # No release before accepts such tokens, except those of the session that `adopt` made.
+    # No earlier release accepts such tokens, except those of the session that `adopt` created.
     op.drop_column("users", "sessionless_tokens_ended_at")

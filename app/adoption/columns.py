@@ -102,7 +102,7 @@ def _fill(found: Findings, plan: Plan, table: str, field: Field) -> None:
 
 
 def _allow_new_rows(found: Findings, plan: Plan, table: str) -> None:
-    """Their own columns stay; as nobody fills them any more, they may be empty."""
+    """Keep their own columns. They become nullable, because our inserts do not fill them."""
     ours = {column.name for column in found.columns[table].values()}
     theirs = [column for column in found.tables[table].columns.values() if column.name not in ours]
     if theirs:

@@ -13,7 +13,7 @@ from app.adoption.target import INTEGERS
 from app.security.email_addresses import canonical_email
 
 # `.invalid` is reserved for what does not exist.
-NOBODY = "nobody@adopted.invalid"
+PLACEHOLDER_EMAIL = "nobody@adopted.invalid"
 MAX_TITLE_CHARACTERS = 100_000
 READ_ROWS = 10_000
 # What descendants call a vote's direction: ours are only ever in favour.
@@ -169,22 +169,28 @@ def _owners(found: Findings, plan: Plan) -> None:
     has_owner = found.has("posts", "owner_id")
     ownerless = found.count("posts", f"NOT {_exists(found, 'users', 'posts', 'owner_id')}" if has_owner else "true")
     if ownerless:
-        if found.has("users", "email") and found.count("users", f"{found.name('users', 'email')} = '{NOBODY}'"):
-            plan.refuse(f"a user has the address {NOBODY}, which is needed for posts without an owner: change it")
+        if found.has("users", "email") and found.count(
+            "users", f"{found.name('users', 'email')} = '{PLACEHOLDER_EMAIL}'"
+        ):
+            plan.refuse(
+                f"a user has the address {PLACEHOLDER_EMAIL}, which is needed for posts without an owner: change it"
+            )
         if "former_owners" in found.shape.relations:
             plan.refuse("there is a table former_owners already: rename it")
         is_ownerless = "NOT EXISTS (SELECT FROM users WHERE users.id = posts.owner_id)"
         keep = f"CREATE TABLE former_owners AS SELECT id AS post_id, owner_id FROM posts WHERE {is_ownerless}"
         next_id = found.next_id.get("users")
         plan.do(
-            f"give {counted(ownerless, 'post')} without an owner to {NOBODY}, an account without a password"
+            f"give {counted(ownerless, 'post')} without an owner to {PLACEHOLDER_EMAIL}, an account without a password"
             + ("; former_owners keeps who it was" if has_owner else ""),
             *([keep] if has_owner else []),
             # Unlike nextval, this is undone with the transaction.
             *([f"ALTER SEQUENCE users_id_seq RESTART WITH {next_id}"] if next_id is not None else []),
             f"""
-                WITH nobody AS (INSERT INTO users (email, password) VALUES ('{NOBODY}', '') RETURNING id)
-                UPDATE posts SET owner_id = nobody.id FROM nobody WHERE {is_ownerless}
+                WITH placeholder AS (
+                    INSERT INTO users (email, password) VALUES ('{PLACEHOLDER_EMAIL}', '') RETURNING id
+                )
+                UPDATE posts SET owner_id = placeholder.id FROM placeholder WHERE {is_ownerless}
             """,
         )
     if not has_owner or not found.columns["posts"]["owner_id"].is_required:

@@ -1,8 +1,8 @@
 """Who is calling, as parameter types.
 
-`Token`, `CurrentUser` and `Admin` are people who signed in, and nobody else. A route that API keys may call, as
-far as their scopes go, says so: `ScopedToken`, `ScopedUser`. So a new route is closed to keys, and with it everything
-by which a key that was found could be made more of: accounts, passwords, sessions, second factors, other keys.
+`Token`, `CurrentUser` and `Admin` accept only people who signed in. `ScopedToken` and `ScopedUser` also accept
+API keys, as far as their scopes go. So a new route is closed to keys by default. A leaked key cannot reach
+accounts, passwords, sessions, second factors or other keys.
 """
 
 import time
@@ -50,7 +50,7 @@ _ended_session_ids: OrderedDict[int, None] = OrderedDict()
 
 
 class Credential(OAuth2PasswordBearer):
-    """The token of somebody who signed in: ours, not expired. That its session is alive is for the query to find out.
+    """The token of a signed-in user: signed by us, not expired. The query checks that its session is valid.
 
     A Bearer token is looked at first. A cookie is only taken from pages of this origin where it could change something,
     because browsers send it along with whatever other sites' pages ask for. API keys are refused.
@@ -191,7 +191,7 @@ def current_user(token: Token, db: SessionDep) -> models.User:
 
 
 def scoped_user(token: ScopedToken, db: SessionDep) -> models.User:
-    """The same, of whoever's API key it is."""
+    """The caller's account, also for an API key."""
     return auth.current_user(db, token.user_id, token.session_id)
 
 
@@ -224,7 +224,7 @@ _optional_credential = OptionalCredential(tokenUrl="login", scheme_name=TOKEN_SC
 def optional_user(
     token: Annotated[access_tokens.AccessToken | None, Depends(_optional_credential)], db: SessionDep, request: Request
 ) -> models.User | None:
-    """The caller's account; None for somebody who is not, or no longer, signed in. For routes that anyone may call."""
+    """The caller's account, or None without a valid credential. For public routes."""
     try:
         return None if token is None else auth.current_user(db, token.user_id, token.session_id)
     except NotAuthenticated:

@@ -43,7 +43,7 @@ def expected_versions(if_match: str | None) -> frozenset[int] | None:
 
     The rest of the ETag, which changes with votes, is left aside: a vote must not stop an edit. Weak ETags count, too:
     RFC 9110 (13.1.1) excludes them because their bytes may differ, and here versions are compared, not bytes.
-    Empty where no version could fit: then the post is missing, somebody else's, or changed, in this order.
+    Empty if no version can match. Then the post is missing, of another owner, or changed, in this order.
     """
     if if_match is None or if_match.strip() == "*":
         return None

@@ -34,7 +34,7 @@ class FastRoute(Route):
     """A route whose endpoint can be called without FastAPI.
 
     That is a coroutine function that returns a `Response`, and takes credentials, the request, values from the path, a
-    model from a JSON body, and dependencies that look at headers which hardly anybody sends. Raises `TypeError` for any
+    model from a JSON body, and dependencies on headers that are rarely sent. Raises `TypeError` for any
     other.
     """
 
@@ -76,7 +76,7 @@ class FastPath:
         request = StrictRequest(scope, receive)
         try:
             arguments = await route.arguments(request)
-        # Nobody is asked twice who is calling, and what was read of a body that is too large cannot be read again.
+        # Answer here instead of falling through: FastAPI would authenticate again, and the body is already consumed.
         except (DomainError, HTTPException) as error:
             response = await problem_details.answer(request, error)
         except Exception:  # Whatever it is, FastAPI says what is wrong, in the contract's order.

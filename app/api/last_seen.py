@@ -23,7 +23,7 @@ _tellings: set[asyncio.Task[None]] = set()
 def note_seen(token: AccessToken) -> None:
     """Have the database told that the session is in use, unless it was within `SEEN_PRECISION_SECONDS`.
 
-    Nobody waits for it, and nothing fails with it: it is told again a minute later.
+    No request waits for it or fails with it. A failed update is repeated a minute later.
     """
     now = time.monotonic()
     # A token from the future says nothing: a clock jumped back.
@@ -44,4 +44,4 @@ async def _tell(session_id: int) -> None:
     try:
         await last_seen_updates().submit(session_id)
     except Exception as error:
-        logger.warning("a session was seen and the database not told: %s", type(error).__name__)
+        logger.warning("failed to update last_seen_at: %s", type(error).__name__)

@@ -29,7 +29,7 @@ MAX_CREDENTIALS_BYTES = 16_384
 
 
 def required_credential(dependant: Dependant) -> Credential | ScopedCredential | None:
-    """What the route knows its caller by; None where it is for everybody."""
+    """The credential that the route requires; None for public routes."""
     for inner in dependant.dependencies:
         if isinstance(inner.call, Credential | ScopedCredential):
             return inner.call
@@ -97,7 +97,7 @@ class Route(APIRoute):
             except (HTTPException, RequestValidationError) as error:
                 if isinstance(error, HTTPException) and error.status_code == BodyTooLarge.status:
                     raise  # Before the token is verified: what is left of the body is not read.
-                # The body is read before the token is; whoever has none is told that, whatever the body is.
+                # The body is read before the token, but a missing token is reported first.
                 if credential is not None:
                     await credential(request)
                 if not isinstance(error, HTTPException) or error.status_code != 400:

@@ -1,1 +1,1 @@
-"""What is done beside the requests."""
+"""Background work: periodic tasks and mail delivery."""

@@ -1,8 +1,7 @@
-"""Doing something again and again beside the requests, in every server process or in one of them at a time.
+"""Periodic tasks that run in every server process, or in one process at a time.
 
-Each task has a thread of its own, which ends with the process whatever it is doing. Which process runs a shared task is
-decided by one statement on the table `schedules`: no lock outlives a transaction, so it also works through PgBouncer,
-and no process need know of the others.
+Each task has its own daemon thread. One statement on the table `schedules` decides which process runs a shared task.
+No lock outlives its transaction, so this works through PgBouncer, and processes need not know each other.
 """
 
 import logging
@@ -22,10 +21,10 @@ from app.models import Schedule
 
 logger = logging.getLogger(__name__)
 
-# The longest that stopping waits for a run, which is told to stop and asked to do so between two statements.
+# Maximum wait for a run at shutdown. Tasks check between two statements whether to stop.
 STOP_TIMEOUT = timedelta(seconds=1)
 RETRY_AFTER = timedelta(minutes=1)
-# Pauses differ by as much, so that processes that were started together do not act together.
+# Up to this fraction is added to each pause, so that processes started together do not act together.
 JITTER = 0.2
 
 IsStopping = Callable[[], bool]
@@ -33,9 +32,9 @@ IsStopping = Callable[[], bool]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What to run (it is given a function that says whether to stop), and how often.
+    """A function to run periodically. It gets a function that returns whether to stop.
 
-    A shared task runs in one of all the processes on this database each time; another one in each of them.
+    A shared task runs in one of the processes that use this database; other tasks run in each process.
     """
 
     name: str
@@ -46,7 +45,7 @@ class Task:
 
 @contextmanager
 def running(*tasks: Task) -> Iterator[None]:
-    """Run the tasks again and again for as long as the block lasts. What fails is logged, and tried again."""
+    """Run the tasks periodically during the block. Failures are logged and retried."""
     stop = threading.Event()
     threads = [threading.Thread(target=_repeat, args=(task, stop), name=task.name, daemon=True) for task in tasks]
     for thread in threads:
@@ -68,7 +67,7 @@ def _repeat(task: Task, stop: threading.Event) -> None:
 
 
 def _run(task: Task, is_stopping: IsStopping) -> bool:
-    """Run it if it is this process's turn; return whether that went well."""
+    """Run the task if this process can claim it. Return False if it failed."""
     try:
         if task.is_shared and not claim(task.name, task.every):
             return True
@@ -79,17 +78,18 @@ def _run(task: Task, is_stopping: IsStopping) -> bool:
                 release(task.name)
             raise
     except DBAPIError as error:
-        # The lines after the first may quote what is in rows.
-        logger.warning("%s failed, and will be tried again: %s", task.name, str(error.orig).strip().partition("\n")[0])
+        # The first line only: the others may quote values of rows.
+        reason = str(error.orig).strip().partition("\n")[0]
+        logger.warning("task failed and will be retried: task=%s reason=%s", task.name, reason)
     except Exception:
-        logger.exception("%s failed, and will be tried again", task.name)
+        logger.exception("task failed and will be retried: task=%s", task.name)
     else:
         return True
     return False
 
 
 def claim(name: str, every: timedelta) -> bool:
-    """Whether the task is due, and this process the one that runs it. Of any number who ask at once, one may."""
+    """Claim the task if it is due. Of any number of concurrent callers, at most one gets True."""
     due_at = func.now() + every
     statement = (
         insert(Schedule)
@@ -102,6 +102,6 @@ def claim(name: str, every: timedelta) -> bool:
 
 
 def release(name: str) -> None:
-    """Make the task due again: it was claimed, and failed."""
+    """Make a claimed task due again."""
     with writing() as connection:
         connection.execute(update(Schedule).where(Schedule.name == name).values(due_at=func.now()))

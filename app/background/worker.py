@@ -1,7 +1,7 @@
-"""What is done beside the requests: mails are sent, and what has expired or was deleted is removed.
+"""Background worker: mail delivery, cleanup of expired rows and removal of deleted rows.
 
-Server processes do it by themselves; `python -m app worker` does nothing else. Whoever finds work due takes it, by
-statements that let one of all processes have it: so any number of either may run, on any number of machines.
+Server processes do this too; `python -m app worker` does nothing else. Each process claims due work by statements that
+let exactly one process have it. So any number of servers and workers may run, on any number of machines.
 """
 
 import logging
@@ -15,7 +15,7 @@ from app.background import periodic
 from app.config import ConfigurationError, Settings, get_settings
 from app.database.engines import dispose
 from app.mail import delivery
-from app.services import deletion, gc
+from app.services import cleanup, deletion
 
 logger = logging.getLogger("app")
 
@@ -24,20 +24,20 @@ DELETION_TIME_LIMIT = timedelta(seconds=10)
 
 
 def tasks(settings: Settings) -> list[periodic.Task]:
-    """What is done again and again."""
-    interval = timedelta(minutes=settings.gc_interval_minutes)
+    """Return the periodic tasks that the settings enable."""
+    interval = timedelta(minutes=settings.cleanup_interval_minutes)
     if not interval:
         return []
     return [
-        periodic.Task("gc", lambda is_stopping: dict(gc.collect(is_stopping=is_stopping)), interval),
+        periodic.Task("cleanup", lambda is_stopping: dict(cleanup.run(is_stopping=is_stopping)), interval),
         periodic.Task("deletions", _remove_deleted, DELETION_INTERVAL, is_shared=False),
     ]
 
 
 def _remove_deleted(is_stopping: periodic.IsStopping) -> None:
-    """Remove what requests have marked as deleted, if no other process is about it.
+    """Remove rows that requests marked as deleted, unless another process is doing it.
 
-    Looking for it costs one read. The turn is given back at the end; if the process dies, it ends by itself.
+    Checking for such rows costs one read. The claim is released at the end; if the process dies, it expires.
     """
     if deletion.is_requested() and periodic.claim("deletions", DELETION_TIME_LIMIT):
         deletion.work(is_stopping, DELETION_TIME_LIMIT.total_seconds())
@@ -46,22 +46,24 @@ def _remove_deleted(is_stopping: periodic.IsStopping) -> None:
 
 @contextmanager
 def running(*own: periodic.Task) -> Iterator[None]:
-    """Do them while the block runs, as far as the settings leave them to this process, and what is its own."""
+    """Run mail delivery and the enabled tasks during the block, and also the given tasks."""
     with delivery.delivering(), periodic.running(*tasks(get_settings()), *own):
         yield
 
 
 def run_until_stopped() -> None:
-    """Do them until SIGTERM, and return when what was under way is done, or was given up.
+    """Run the background work until SIGTERM. Return after running tasks have finished or timed out.
 
-    Raises `ConfigurationError` where the settings leave nothing to do.
+    Raises `ConfigurationError` if the settings disable all of it.
     """
     settings = get_settings()
-    if not settings.mail_enabled and not settings.gc_interval_minutes:
-        raise ConfigurationError("MAIL_ENABLED is false and GC_INTERVAL_MINUTES is 0, so a worker has nothing to do")
+    if not settings.mail_enabled and not settings.cleanup_interval_minutes:
+        raise ConfigurationError(
+            "MAIL_ENABLED is false and CLEANUP_INTERVAL_MINUTES is 0, so a worker has nothing to do"
+        )
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with running():
-        logger.info("working: mails and whatever is due, but no requests")
+        logger.info("background worker started")
         stop.wait()
     dispose()

@@ -1,1 +1,1 @@
-"""Commands for operators."""
+"""Commands of `python -m app`."""

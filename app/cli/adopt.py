@@ -1,4 +1,4 @@
-"""`python -m app adopt`: take over a database that the tutorial, or a descendant of it, made."""
+"""`python -m app adopt`: take over a database of the FastAPI tutorial."""
 
 import shlex
 import time
@@ -13,38 +13,38 @@ from app.config import ConfigurationError, get_settings
 
 def adopt(
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Do everything, then roll it back. Locks the tables as long as a run.")
+        bool, typer.Option("--dry-run", help="Run every step, then roll back. Locks the tables as long as a real run.")
     ] = False,
     maps: Annotated[
         list[str] | None,
         typer.Option(
             "--map",
             metavar="THEIRS=MEANING",
-            help="What a table or column is, such as accounts=users, posts.writer=owner_id, users.blocked=inactive,"
-            " or ignore. May be given again.",
+            help="Meaning of a table or column: accounts=users, posts.writer=owner_id, users.blocked=inactive, or"
+            " comments=ignore, for example. Repeatable.",
         ),
     ] = None,
     on_delete: Annotated[
         list[str] | None,
         typer.Option(
             metavar="TABLE.COLUMN=ACTION",
-            help="Have rows of a table of yours that refer to a post or account go along with it (cascade) or forget"
-            " it (set-null). May be given again.",
+            help="What happens to rows of your own tables when the post or account they refer to is deleted:"
+            " cascade deletes them, set-null clears the column. Repeatable.",
         ),
     ] = None,
-    time_zone: Annotated[str, typer.Option(help="Of times that were kept without one.")] = "UTC",
+    time_zone: Annotated[str, typer.Option(help="Time zone of columns stored without one.")] = "UTC",
 ) -> None:
-    """Take over a database that the FastAPI tutorial, or a descendant of it, made: in place, and dropping nothing.
+    """Take over a database of the FastAPI tutorial, or of an application derived from it.
 
-    Says what it found and what it does, in one transaction: if anything fails, nothing is changed. Stop the old server
-    and make a backup first. Run again after the end, it changes nothing.
+    Converts in place and drops nothing. Prints what it finds and each step. All steps run in one transaction, so a
+    failure changes nothing. Stop the old server and make a backup first. A second run changes nothing.
     """
     go_past_the_pooler()
     url = get_settings().database
     if url is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL")
     require_utf8(url, get_settings().database_connect_timeout_seconds)
-    from app import adoption  # noqa: PLC0415 - it reads the settings, and their errors are this command's to tell.
+    from app import adoption  # noqa: PLC0415 - reads the settings, whose errors this command reports.
     from app.database.engines import get_engine  # noqa: PLC0415
 
     try:
@@ -60,19 +60,19 @@ def adopt(
         given += [f"--on-delete {shlex.quote(each)}" for each in on_delete or []]
         given += [f"--time-zone {shlex.quote(time_zone)}"] if time_zone != "UTC" else []
         command = " ".join(["python -m app adopt --dry-run", *given])
-        typer.echo(f"Nothing was changed. Mend these, or add the options that are named, and run: {command}")
+        typer.echo(f"Nothing was changed. Fix these, or add the options named above, and run: {command}")
         raise typer.Exit(1)
     if plan.is_adopted and (plan.is_current or dry_run):
-        left = "nothing to do" if plan.is_current else "a run would only migrate to the newest revision"
+        left = "nothing to do" if plan.is_current else "a real run would only migrate to the newest revision"
         typer.echo(f"Already adopted; {left}.")
         return
     if dry_run:
-        _show("To do, in this order", [*(what for what, _ in plan.steps), "migrate to the newest revision"])
+        _show("Steps, in this order", [*(what for what, _ in plan.steps), "migrate to the newest revision"])
     started_at = time.monotonic()
     if plan.is_adopted:
         typer.echo("Already adopted; migrating to the newest revision")
     else:
-        typer.echo("Trying everything; it is rolled back at the end" if dry_run else "Doing")
+        typer.echo("Running every step; all are rolled back at the end" if dry_run else "Running")
     try:
         adoption.adopt(
             url,
@@ -85,7 +85,7 @@ def adopt(
     except adoption.CannotAdopt as error:
         raise ConfigurationError(str(error)) from None
     if dry_run:
-        typer.echo("It can be adopted; nothing was changed")
+        typer.echo("The database can be adopted; nothing was changed")
     else:
         typer.echo("Adopted: start the server with python -m app serve")
 

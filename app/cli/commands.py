@@ -1,4 +1,4 @@
-"""`python -m app …`: the commands, in the order in which `--help` lists them."""
+"""Entry point of `python -m app …`, with the commands in the order of `--help`."""
 
 import sys
 
@@ -11,8 +11,8 @@ from app.config import ConfigurationError
 from app.dev import postgres
 
 cli = typer.Typer(
-    help="The social-posts API: a server, and the tools to look after it.",
-    epilog="Settings are environment variables or lines of .env; README.md has the list.",
+    help="Run and maintain the social-posts API.",
+    epilog="Settings are environment variables or lines of .env; README.md lists them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -24,17 +24,19 @@ for command in (
     serve.worker,
     serve.openapi,
     seed.seed,
-    maintenance.gc,
+    maintenance.cleanup,
     adopt.adopt,
     maintenance.recount,
     maintenance.doctor,
 ):
     cli.command()(command)
+# Its name in earlier releases, which crontabs may have.
+cli.command("gc", hidden=True)(maintenance.cleanup)
 cli.add_typer(users, name="user")
 
 
 def main() -> None:
-    """Run the command line; whatever the user can mend is said in one line."""
+    """Run the command line. Report errors that the user can fix in one line."""
     try:
         cli()
     except (ConfigurationError, postgres.LocalPostgresError, Refused) as error:

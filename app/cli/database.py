@@ -1,4 +1,4 @@
-"""The database that a command works on: the configured one, or the embedded one; and that it is migrated."""
+"""Database of a command: the configured or the embedded one, checked for migrations."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -14,9 +14,9 @@ from app.dev import postgres
 
 
 def go_past_the_pooler() -> None:
-    """From here on this process uses the direct database: for what sets up its session, as with temporary tables.
+    """Make this process use the direct database, for commands that need session state such as temporary tables.
 
-    Raises `ConfigurationError` where there is only the way through the pooler.
+    Raises `ConfigurationError` if the database is reachable only through the pooler.
     """
     if (direct := get_settings().direct_database) is not None:
         os.environ["DATABASE_URL"] = direct.render_as_string(hide_password=False)
@@ -26,10 +26,10 @@ def go_past_the_pooler() -> None:
 
 @contextmanager
 def database(options: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The configured database, or the embedded server for as long as the block runs; yields where it is, in words.
+    """Provide the configured database, or run the embedded server during the block. Yield its location as text.
 
-    The embedded server's address goes into the environment, so that worker processes find it too; `options` are its
-    settings, if it is this process that starts it.
+    The embedded server's address is stored in the environment, so that worker processes find it. `options` are
+    PostgreSQL settings, used only if this process starts that server.
     """
     configured = get_settings().database
     if configured is not None:
@@ -44,7 +44,10 @@ def database(options: Mapping[str, str] | None = None) -> Iterator[str]:
 
 @contextmanager
 def migrated_database(options: Mapping[str, str] | None = None) -> Iterator[str]:
-    """As `database`; the embedded one is migrated, the configured one has to be. Raises `ConfigurationError`."""
+    """Provide a migrated database as `database` does. Migrate the embedded one only.
+
+    Raises `ConfigurationError` if the configured database is not migrated.
+    """
     with database(options) as where:
         if where.startswith("embedded"):
             migrate()
@@ -53,10 +56,10 @@ def migrated_database(options: Mapping[str, str] | None = None) -> Iterator[str]
 
 
 def require_utf8(url: URL, connect_timeout_seconds: int = 10) -> None:
-    """Raise `ConfigurationError` where the database answers and its encoding is not UTF8.
+    """Raise `ConfigurationError` if the database is reachable and its encoding is not UTF8.
 
-    Another encoding cannot hold every text: a post with an emoji would be refused, or stored as bytes of no encoding.
-    A database that does not answer is not refused: servers start without it.
+    Other encodings cannot store every text: a post with an emoji would be refused, or stored as invalid bytes.
+    An unreachable database is accepted, because servers start without it.
     """
     arguments, options = url.get_dialect()().create_connect_args(url)
     ours = {"connect_timeout": connect_timeout_seconds, "client_encoding": "utf8"}
@@ -66,7 +69,7 @@ def require_utf8(url: URL, connect_timeout_seconds: int = 10) -> None:
         return
     with closing(connection):
         encoding = connection.info.parameter_status("server_encoding")
-    if encoding not in {None, "UTF8"}:  # A pooler need not say.
+    if encoding not in {None, "UTF8"}:  # A pooler may not report it.
         raise ConfigurationError(
             f"the encoding of database {url.database} is {encoding}, not UTF8; dump it, make one with"
             f" CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and restore it there"
@@ -80,8 +83,8 @@ def _place(url: URL) -> str:
 
 
 def migrate() -> None:
-    """Bring the database to the newest migration."""
-    from alembic.config import Config  # noqa: PLC0415 - a server, which does not migrate, is not to wait for it.
+    """Upgrade the database to the newest migration."""
+    from alembic.config import Config  # noqa: PLC0415 - servers do not migrate, so they skip this slow import.
 
     from alembic import command  # noqa: PLC0415
 
@@ -91,7 +94,7 @@ def migrate() -> None:
 
 
 def _require_migrated() -> None:
-    from app.database.sessions import writing  # noqa: PLC0415 - it reads the settings, and their errors are the command's to tell.
+    from app.database.sessions import writing  # noqa: PLC0415 - reads the settings, whose errors the command reports.
 
     with writing() as connection:
         (found,) = schema_version.check(connection, [None])

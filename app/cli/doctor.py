@@ -1,4 +1,4 @@
-"""Looking whether everything that this program counts on is so: `python -m app doctor`. Changes nothing."""
+"""`python -m app doctor`: read-only checks of the configuration and the database."""
 
 import time
 from collections.abc import Iterator
@@ -32,15 +32,15 @@ Level = Literal["ok", "warn", "FAIL"]
 OLDEST_SERVER = 150_000
 SAMPLED_POSTS = 2_000
 MAX_NAMED_ROWS = 20
-# Tokens end by this machine's clock, sessions by the database's.
+# Access tokens expire by this machine's clock, sessions by the database's.
 WORRYING_SECONDS = 2.0
 WRONG_SECONDS = 30.0
-# They keep names and counts right, whoever writes.
+# Keep names, search vectors and counts correct for every writer.
 TRIGGERS = (
     "users_name", "posts_search", "posts_stats_begin", "posts_stats_follow",
     "votes_count_insert", "votes_count_delete", "votes_count_update", "votes_count_truncate",
 )  # fmt: skip
-# What a role may do beside reading and writing rows, which is all that a server does. Looking at statistics is no harm.
+# Privileges beyond reading and writing rows, which is all that a server needs. Reading statistics is harmless.
 _ROLE = text("""
     SELECT rolname AS name, rolsuper AS is_superuser, array_remove(
         ARRAY[
@@ -76,7 +76,7 @@ _BEYOND_ASCII = text(r"""
 """)
 
 
-# Foreign keys, not of ours, to posts and accounts, or to what is deleted with them, without an action on delete.
+# Foreign keys outside our models to posts, accounts or rows deleted with them, without ON DELETE.
 _FORBIDDING = text("""
     WITH RECURSIVE deleted AS (
         SELECT oid FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relname IN ('posts', 'users')
@@ -91,18 +91,18 @@ _FORBIDDING = text("""
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, how it is, and, where it is not well, how to mend it."""
+    """Result of one check, with a remedy if it did not pass."""
 
     level: Level
     what: str
-    mend: str = ""
+    remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.level:4}  {self.what}" + (f"; {self.mend}" if self.mend else "")
+        return f"{self.level:4}  {self.what}" + (f"; {self.remedy}" if self.remedy else "")
 
 
 def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Finding]:
-    """Look at everything, and say each as it is found. `is_full` counts every vote, not a sample."""
+    """Run every check and yield each result at once. `is_full` checks every count, not a sample."""
     yield from _configuration(settings)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         yield from _server(connection)
@@ -114,7 +114,7 @@ def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Fi
         migrations = _migrations(connection)
         yield migrations
         if migrations.level == "FAIL":
-            return  # What follows would only say so again.
+            return  # The checks below would fail for the same reason.
         yield _rights(connection)
         yield from _indexes(connection)
         yield _triggers(connection)
@@ -126,11 +126,11 @@ def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Fi
 
 
 def _configuration(settings: Settings) -> Iterator[Finding]:
-    yield Finding("ok", f"configuration: it can be used, as {settings.environment}")
+    yield Finding("ok", f"configuration: valid, ENVIRONMENT is {settings.environment}")
     if settings.secret_key is None:
-        yield Finding("warn", "secret: made for development, and kept in .local/", "set SECRET_KEY to deploy")
+        yield Finding("warn", "secret: generated for development in .local/", "set SECRET_KEY before you deploy")
     if settings.environment == "production" and settings.cors_origins is None:
-        yield Finding("warn", "browsers: no page may call the API", "set CORS_ORIGINS, if one is to")
+        yield Finding("warn", "browsers: no web page may call the API", "set CORS_ORIGINS if a web page should")
     if settings.environment == "production" and settings.tutorial_defaults:
         what = "tutorial defaults: short and common passwords, and tokens without a session, are accepted; "
         what += "e-mail addresses are public"
@@ -153,16 +153,16 @@ def _server(connection: Connection) -> Iterator[Finding]:
 
 def _role(connection: Connection, settings: Settings) -> Finding:
     role = connection.execute(_ROLE).one()
-    mend = "connect as a role that deploy/postgres/roles.sql makes"
+    remedy = "connect as a role that deploy/postgres/roles.sql makes"
     if role.is_superuser:
         level: Level = "FAIL" if settings.environment == "production" else "warn"
-        return Finding(level, f"role {role.name}: a superuser, who may do anything on the server", mend)
+        return Finding(level, f"role {role.name}: a superuser, who may do anything on the server", remedy)
     if not role.rights:
         return Finding("ok", f"role {role.name}: may read and write rows only")
     return Finding(
         "warn" if settings.environment == "production" else "ok",
         f"role {role.name}: may also {', '.join(role.rights)}",
-        mend,
+        remedy,
     )
 
 
@@ -185,11 +185,11 @@ def _clock(connection: Connection) -> Finding:
     before = time.time()
     there = float(connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) or 0)
     after = time.time()
-    # Anything between the question and the answer may be right.
+    # The database read its clock at an unknown time between the two readings here.
     seconds = max(before - there, there - after, 0.0)
     level: Level = "ok" if seconds < WORRYING_SECONDS else "warn" if seconds < WRONG_SECONDS else "FAIL"
-    mend = "" if level == "ok" else "run a time service (chrony, systemd-timesyncd) on both machines"
-    return Finding(level, f"clock: {seconds:.1f} s between this machine and the database", mend)
+    remedy = "" if level == "ok" else "run a time service (chrony, systemd-timesyncd) on both machines"
+    return Finding(level, f"clock: {seconds:.1f} s between this machine and the database", remedy)
 
 
 def _connections(connection: Connection, settings: Settings) -> Finding:
@@ -208,13 +208,13 @@ def _connections(connection: Connection, settings: Settings) -> Finding:
     ).one()
     what = (
         f"connections: {settings.worker_count} workers may open {wanted} ({each} each);"
-        f" the server allows {allowed}, of which others use {others}"
+        f" the server allows {allowed}, of which other clients use {others}"
     )
-    # Behind a pooler there may be more of ours than of the server's: that is what it is for.
+    # A pooler exists to map many client connections to few server connections.
     if wanted <= allowed - others or settings.database_behind_pooler:
         return Finding("ok", what)
-    mend = "lower DATABASE_POOL_SIZE or WORKERS, raise max_connections, or put PgBouncer in between"
-    return Finding("FAIL" if wanted > allowed else "warn", what, mend)
+    remedy = "lower DATABASE_POOL_SIZE or WORKERS, raise max_connections, or put PgBouncer in between"
+    return Finding("FAIL" if wanted > allowed else "warn", what, remedy)
 
 
 def _limits(connection: Connection, settings: Settings) -> Finding:
@@ -225,16 +225,16 @@ def _limits(connection: Connection, settings: Settings) -> Finding:
         """)
     ).all()
     if not missing:
-        return Finding("ok", "limits: slow statements and idle transactions are cut off")
+        return Finding("ok", "limits: slow statements and idle transactions time out")
     role = connection.scalar(text("SELECT quote_ident(current_user)"))
     seconds = settings.database_statement_timeout_seconds
-    # At connect, a pooler takes none from us.
-    mend = "; ".join(f"ALTER ROLE {role} SET {name} = '{seconds}s'" for name in missing)
-    return Finding("warn", f"limits: no {', no '.join(missing)}", f"run: {mend}; then have the pooler connect anew")
+    # ALTER ROLE, because a pooler ignores settings that a client sends when it connects.
+    remedy = "; ".join(f"ALTER ROLE {role} SET {name} = '{seconds}s'" for name in missing)
+    return Finding("warn", f"limits: no {', no '.join(missing)}", f"run: {remedy}; then let the pooler reconnect")
 
 
 def _ways(connection: Connection, settings: Settings) -> Iterator[Finding]:
-    """The other ways to the data: past a pooler, and to a replica."""
+    """Check the direct connection past a pooler, and the replica."""
     if settings.database_direct_url is not None:
         yield _direct(connection, settings)
     elif settings.database_behind_pooler:
@@ -247,7 +247,7 @@ def _direct(connection: Connection, settings: Settings) -> Finding:
     try:
         with _connected(settings.direct_database, settings) as direct:
             if direct.execute(replica.WHOSE).one() == connection.execute(replica.WHOSE).one():
-                return Finding("ok", "direct database: the same, past the pooler")
+                return Finding("ok", "direct database: the same database, past the pooler")
     except OperationalError as error:
         return Finding("FAIL", f"direct database: {_words(error)}", "correct DATABASE_DIRECT_URL")
     return Finding("FAIL", "direct database: another one", "correct DATABASE_DIRECT_URL")
@@ -259,26 +259,27 @@ def _replica(connection: Connection, settings: Settings) -> Iterator[Finding]:
             state = replica.look(connection, there, WORRYING_SECONDS)
             clock = _clock(there)
     except OperationalError as error:
-        mend = "start it (with hot_standby on), or correct DATABASE_REPLICA_URL"
-        yield Finding("warn", f"replica: the primary answers reads alone: {_words(error)}", mend)
+        remedy = "start it (with hot_standby on), or correct DATABASE_REPLICA_URL"
+        yield Finding("warn", f"replica: the primary answers reads alone: {_words(error)}", remedy)
         return
     if state == "replica":
-        yield Finding("ok", "replica: it follows, and answers reads")
+        yield Finding("ok", "replica: it follows the primary and answers reads")
     elif state == "behind":
-        mend = "look for replay that is paused, or a machine that is too slow"
-        yield Finding("warn", f"replica: more than {WORRYING_SECONDS:.0f} s behind, so the primary answers reads", mend)
+        remedy = "check for paused replay or an overloaded machine"
+        what = f"replica: more than {WORRYING_SECONDS:.0f} s behind, so the primary answers reads"
+        yield Finding("warn", what, remedy)
     else:
-        mend = "correct DATABASE_REPLICA_URL; after a failover, run CHECKPOINT there once it follows the new primary"
-        yield Finding("FAIL", "replica: it does not follow this primary", mend)
-    yield Finding(clock.level, f"replica: {clock.what}", clock.mend)
+        remedy = "correct DATABASE_REPLICA_URL; after a failover, run CHECKPOINT there once it follows the new primary"
+        yield Finding("FAIL", "replica: it does not follow this primary", remedy)
+    yield Finding(clock.level, f"replica: {clock.what}", clock.remedy)
     if connection.scalar(text("SELECT current_setting('synchronous_commit') = 'off'")):
-        mend = "turn it on, or do without the replica"
-        yield Finding("warn", "replica: with synchronous_commit off, what was just written is not there", mend)
+        remedy = "turn it on, or unset DATABASE_REPLICA_URL"
+        yield Finding("warn", "replica: synchronous_commit is off, so reads can miss the latest writes", remedy)
 
 
 @contextmanager
 def _connected(url: URL | None, settings: Settings) -> Iterator[Connection]:
-    assert url is not None  # noqa: S101 - it was looked at before.
+    assert url is not None  # noqa: S101 - the callers checked it.
     engine = create_engine(
         url,
         poolclass=NullPool,
@@ -298,12 +299,12 @@ def _migrations(connection: Connection) -> Finding:
     if isinstance(found, Exception):
         raise found
     if found.is_ahead:
-        what = f"migrations: at {found.revision}, newer than {found.head}, which this code was written for"
-        return Finding("warn", what, "deploy the newer release, if it is not on its way")
+        what = f"migrations: at {found.revision}, newer than {found.head}, the newest that this release knows"
+        return Finding("warn", what, "deploy the newer release, unless a deployment is in progress")
     if found.is_migrated:
         return Finding("ok", f"migrations: at {found.revision}, the newest")
-    mend = "run: alembic upgrade head (or, for a database of the tutorial: python -m app adopt)"
-    return Finding("FAIL", f"migrations: at {found.revision or 'none'}, not {found.head}", mend)
+    remedy = "run: alembic upgrade head (or, for a database of the tutorial: python -m app adopt)"
+    return Finding("FAIL", f"migrations: at {found.revision or 'none'}, not {found.head}", remedy)
 
 
 def _indexes(connection: Connection) -> Iterator[Finding]:
@@ -323,12 +324,12 @@ def _indexes(connection: Connection) -> Iterator[Finding]:
         )
     }
     if missing := sorted(wanted - valid.keys()):
-        yield Finding("FAIL", f"indexes: {', '.join(missing)} missing", "create them as alembic/versions/ does")
+        yield Finding("FAIL", f"indexes: {', '.join(missing)} missing", "create them as in alembic/versions/")
     if invalid := sorted(name for name, is_valid in valid.items() if not is_valid):
         level: Level = "FAIL" if wanted & set(invalid) else "warn"
         yield Finding(level, f"indexes: {', '.join(invalid)} invalid", "run: REINDEX INDEX CONCURRENTLY <name>")
     if not missing and not invalid:
-        yield Finding("ok", f"indexes: all {len(wanted)} are there")
+        yield Finding("ok", f"indexes: all {len(wanted)} are present and valid")
 
 
 def _triggers(connection: Connection) -> Finding:
@@ -336,36 +337,36 @@ def _triggers(connection: Connection) -> Finding:
         text("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled IN ('O', 'A')")
     ).all()
     if missing := sorted(set(TRIGGERS) - set(active)):
-        mend = "ALTER TABLE … ENABLE TRIGGER …, then run: python -m app recount"
-        return Finding("FAIL", f"triggers: {', '.join(missing)} missing or disabled", mend)
+        remedy = "ALTER TABLE … ENABLE TRIGGER …, then run: python -m app recount"
+        return Finding("FAIL", f"triggers: {', '.join(missing)} missing or disabled", remedy)
     return Finding("ok", f"triggers: all {len(TRIGGERS)} are active")
 
 
 def _references(connection: Connection) -> Finding:
     found = connection.scalars(_FORBIDDING, {"own": own_foreign_keys()}).all()
     if not found:
-        return Finding("ok", "references: no table of others keeps a post or account from being deleted")
+        return Finding("ok", "references: no foreign key prevents deleting posts or accounts")
     return Finding(
         "warn",
-        f"references: {', '.join(found)} keep posts or accounts from being deleted (409 still_referenced)",
+        f"references: {', '.join(found)} prevent deleting posts or accounts (409 still_referenced)",
         "make each ON DELETE CASCADE or SET NULL (ALTER TABLE … DROP CONSTRAINT …, ADD …)",
     )
 
 
 def _addresses(connection: Connection) -> Finding:
-    """Only addresses beyond ASCII can have the canonical form of an earlier release (migration 0025)."""
+    """Check stored canonical addresses. Only non-ASCII ones can have an older form (migration 0025)."""
     ids: list[int] = []
     last = 0
     while rows := connection.execute(_BEYOND_ASCII, {"last": last}).all():
         last = rows[-1].id
         ids += [row.id for row in rows if canonical_email(row.email) != row.email_canonical]
     if not ids:
-        return Finding("ok", "addresses: every account is found by its e-mail address")
+        return Finding("ok", "addresses: every account can be found by its e-mail address")
     named = ", ".join(map(str, ids[:MAX_NAMED_ROWS])) + (", …" if ids[MAX_NAMED_ROWS:] else "")
     return Finding(
         "warn",
         f"addresses: {len(ids):,} accounts are not found by their e-mail address (ids {named})",
-        "they sign in with their username; save the address again (PATCH /users/{id}), or another one if it is taken",
+        "save each address again (PATCH /users/{id}), or another one if it is taken; until then, usernames sign in",
     )
 
 
@@ -377,44 +378,44 @@ def _counts(connection: Connection, *, is_full: bool) -> Finding:
     looked = "all posts" if is_full else f"a sample of at most {SAMPLED_POSTS:,} posts"
     if wrong:
         return Finding("FAIL", f"counts: {wrong:,} of {looked} differ from their votes", "run: python -m app recount")
-    return Finding("ok", f"counts: those of {looked} equal their votes")
+    return Finding("ok", f"counts: {looked} match their votes")
 
 
-# What `passwords.can_be_verified` takes, for PostgreSQL: bcrypt of a bearable cost, alone or of a SHA-256.
+# `passwords.can_be_verified` as a PostgreSQL regex: bcrypt with cost 4 to 16, plain or over a SHA-256 digest.
 VERIFIABLE_HASH = (
     "^([$]2[aby]?[$](0[4-9]|1[0-6])[$][./A-Za-z0-9]{53}"
     "|[$]bcrypt-sha256[$]v=2,t=2[aby],r=([4-9]|1[0-6])[$][./A-Za-z0-9]{22}[$][./A-Za-z0-9]{31})$"
 )
-# Rows that other software may have left, by table: what is odd, the condition, and the remedy. Keys have an index; the
-# other conditions read the whole table.
-_ODD_KEYS = ("with an id below 1, which the API answers 404 for", "id < 1", "give each a free id above 0")
+# Unusual rows that other software may have written: description, SQL condition, remedy. The condition on keys uses an
+# index; the others read the whole table.
+_ODD_KEYS = ("with an id below 1, for which the API returns 404", "id < 1", "give each a free id above 0")
 _ODD_TIMES = (
-    "with a time outside the years 1 to 9999, shown as the nearest",
+    "with a time outside the years 1 to 9999, shown as the nearest year in that range",
     "NOT (created_at >= '0001-01-01' AND created_at < '10000-01-01')",
     "UPDATE their created_at",
 )
 _ODD_HASHES = (
     "with a password hash that cannot be verified: they cannot sign in",
-    # Empty is that of an account which is not meant to sign in, such as the owner of adopted posts without one.
+    # Accounts with an empty hash must not sign in, such as the owner of adopted posts that had no owner.
     f"password_hash <> '' AND password_hash !~ '{VERIFIABLE_HASH}'",
     "have them reset the password, or run: python -m app user reset-password",
 )
 
 
 def _odd_rows(engine: Engine, *, is_full: bool) -> Iterator[Finding]:
-    """Name the rows that other software left and the API cannot serve, or only in part."""
+    """Report rows written by other software that the API cannot serve, or only in part."""
     looked_for = [("users", _ODD_KEYS), ("posts", _ODD_KEYS)]
     if is_full:
         looked_for += [("users", _ODD_TIMES), ("posts", _ODD_TIMES), ("users", _ODD_HASHES)]
     is_odd = False
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
-        for table, (what, condition, mend) in looked_for:
+        for table, (what, condition, remedy) in looked_for:
             statement = f"SELECT id FROM {table} WHERE {condition} ORDER BY id LIMIT {MAX_NAMED_ROWS + 1}"
             if ids := connection.scalars(text(statement)).all():
                 is_odd = True
                 named = ", ".join(map(str, ids[:MAX_NAMED_ROWS])) + (", …" if len(ids) > MAX_NAMED_ROWS else "")
-                yield Finding("warn", f"rows: {table} {named} {what}", mend)
+                yield Finding("warn", f"rows: {table} {named} {what}", remedy)
     if not is_odd:
         yield Finding("ok", "rows: ids, times and password hashes" if is_full else "rows: ids", "")
 
@@ -428,8 +429,8 @@ def _deletions(connection: Connection) -> Finding:
         named = ", ".join(map(str, blocked[:MAX_NAMED_ROWS])) + (", …" if blocked[MAX_NAMED_ROWS:] else "")
         return Finding(
             "warn",
-            f"deletions: rows of deleted accounts {named} are kept, because a foreign key forbids it",
-            "change the foreign keys that `references` names; it is tried again every hour",
+            f"deletions: a foreign key prevents deleting rows of deleted accounts {named}",
+            "change the foreign keys listed under `references`; the servers retry every hour",
         )
     waiting, since = connection.execute(
         text("SELECT count(*), to_char(min(requested_at), 'YYYY-MM-DD HH24:MI TZ') FROM deletions")
@@ -438,5 +439,5 @@ def _deletions(connection: Connection) -> Finding:
         return Finding("ok", "deletions: none in progress")
     what = f"deletions: {waiting:,} in progress, the oldest since {since}"
     is_late = connection.scalar(text("SELECT min(requested_at) < now() - interval '1 hour' FROM deletions"))
-    mend = "set GC_INTERVAL_MINUTES above 0, or run: python -m app worker (or python -m app gc)"
-    return Finding("warn", what, mend) if is_late else Finding("ok", what)
+    remedy = "set CLEANUP_INTERVAL_MINUTES above 0, or run: python -m app worker (or python -m app cleanup)"
+    return Finding("warn", what, remedy) if is_late else Finding("ok", what)

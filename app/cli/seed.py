@@ -1,4 +1,4 @@
-"""`python -m app seed`: fill the database with invented people, posts and votes."""
+"""`python -m app seed`: fill the database with sample users, posts and votes."""
 
 import secrets
 import time
@@ -14,33 +14,33 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-# For the embedded server while it is filled: fewer checkpoints, so that fewer whole pages are written to the log.
+# Of the embedded server while seeding: fewer checkpoints, so that fewer full pages are written to the WAL.
 FOR_FILLING = {"max_wal_size": "4GB", "checkpoint_timeout": "30min", "shared_buffers": "512MB"}
 
 
 def seed(
-    users: Annotated[int, typer.Option(min=0, help="People to add.")] = 1_000,
-    posts: Annotated[int, typer.Option(min=0, help="Posts to add; three of a hundred are drafts.")] = 10_000,
-    votes: Annotated[int, typer.Option(min=0, help="Votes to add; few posts get most of them.")] = 100_000,
-    seed: Annotated[int, typer.Option(min=0, max=2**31, help="The same number draws the same data.")] = 1,
-    yes: Annotated[bool, typer.Option("--yes", help="Also where ENVIRONMENT is production.")] = False,
+    users: Annotated[int, typer.Option(min=0, help="Users to add.")] = 1_000,
+    posts: Annotated[int, typer.Option(min=0, help="Posts to add; 3 % are drafts.")] = 10_000,
+    votes: Annotated[int, typer.Option(min=0, help="Votes to add; a few posts get most of them.")] = 100_000,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Random seed; the same seed gives the same data.")] = 1,
+    yes: Annotated[bool, typer.Option("--yes", help="Allow this when ENVIRONMENT is production.")] = False,
 ) -> None:
-    """Fill the database with believable people, posts and votes; it adds to what is there.
+    """Add realistic users, posts and votes to the database. Existing rows stay.
 
-    Without a configured database it fills the embedded one, which `run` serves. Ctrl-C keeps what is there by then.
+    Without a configured database, this fills the embedded one, which `run` serves. Ctrl-C keeps the rows added so far.
     """
     is_production = get_settings().environment == "production"
     if is_production and not yes:
-        raise ConfigurationError("ENVIRONMENT is production; to fill it with invented people all the same, add --yes")
+        raise ConfigurationError("ENVIRONMENT is production; to add sample data anyway, pass --yes")
     go_past_the_pooler()
     with migrated_database(FOR_FILLING):
         _seed(users, posts, votes, seed, password=None if is_production else seeding.PASSWORD)
 
 
 def _seed(users: int, posts: int, votes: int, seed: int, password: str | None) -> None:
-    """Fill the database, showing how far it is; without a password nobody can sign in as these people."""
+    """Fill the database and show the progress. Without a password, the new users cannot sign in."""
     from app.database.engines import get_engine  # noqa: PLC0415
-    from app.security import passwords  # noqa: PLC0415 - it reads the settings, and their errors are this command's to tell.
+    from app.security import passwords  # noqa: PLC0415 - reads the settings, whose errors this command reports.
 
     started_at = time.monotonic()
     added = dict.fromkeys(("people", "posts", "votes"), 0)
@@ -69,8 +69,8 @@ def _seed(users: int, posts: int, votes: int, seed: int, password: str | None) -
             f" in {seconds:,.1f} seconds"
         )
     if password is not None and added["people"]:
-        typer.echo(f"Everybody's password is: {password}")
-        typer.echo(f"One of them is: {seeding.somebody(get_engine())}")
+        typer.echo(f"The password of each user is: {password}")
+        typer.echo(f"One of them is: {seeding.newest_address(get_engine())}")
 
 
 def _progress() -> "Progress":

@@ -1,4 +1,4 @@
-"""Running servers and workers, and printing the OpenAPI document."""
+"""Commands that run servers and workers, and `openapi`."""
 
 import json
 import logging
@@ -13,9 +13,9 @@ from app.server import supervisor
 
 
 def run() -> None:
-    """Serve for development: start the embedded PostgreSQL if no database is configured, migrate, serve.
+    """Migrate and serve, for development. Starts the embedded PostgreSQL if no database is configured.
 
-    HOST and PORT say where (127.0.0.1:8000; PORT=0 takes a free port). Ctrl-C stops it; the data stay in .local/.
+    Listens on HOST and PORT (127.0.0.1:8000; PORT=0 picks a free port). Ctrl-C stops it; the data stay in .local/.
     """
     with supervisor.listening() as listener, database() as where:
         migrate()
@@ -29,9 +29,9 @@ def run() -> None:
 
 
 def serve() -> None:
-    """Serve, with WORKERS processes. The database must be configured and migrated (alembic upgrade head).
+    """Serve with WORKERS processes. The database must be configured and migrated (alembic upgrade head).
 
-    It starts also while the database cannot be used, and GET /readyz then says why. SIGTERM ends it gracefully.
+    Starts even if the database is unavailable; GET /readyz then returns the reason. SIGTERM stops it gracefully.
     """
     settings = get_settings()
     if settings.database is None:
@@ -42,7 +42,7 @@ def serve() -> None:
         logger = logging.getLogger("app")
         logger.info("serving on %s", address)
         if settings.environment == "production" and settings.tutorial_defaults:
-            # Allowed, because the operator chose it. Logged, because a .env of a test may end up in production.
+            # Allowed, because the operator chose it. Logged, because a test's .env may end up in production.
             logger.warning(
                 "TUTORIAL_DEFAULTS=true in production: the defaults accept short and common passwords, and show e-mail"
                 " addresses to everyone; tokens that name no session are accepted, so SECRET_KEY alone opens accounts"
@@ -55,16 +55,16 @@ def serve() -> None:
 
 
 def worker() -> None:
-    """Send mails and remove what has expired, without serving. The database must be configured and migrated.
+    """Send mails and delete expired rows, without serving requests. The database must be configured and migrated.
 
-    For servers that leave it to others: they have MAIL_ENABLED=false and GC_INTERVAL_MINUTES=0. Any number may run.
-    SIGTERM ends it gracefully.
+    For deployments whose servers set MAIL_ENABLED=false and CLEANUP_INTERVAL_MINUTES=0. Any number of workers may run.
+    SIGTERM stops it gracefully.
     """
     settings = get_settings()
     if settings.database is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL")
     require_utf8(settings.database, settings.database_connect_timeout_seconds)
-    from app.background.worker import run_until_stopped  # noqa: PLC0415 - it reads the settings, and their errors are this command's to tell.
+    from app.background.worker import run_until_stopped  # noqa: PLC0415 - reads the settings.
 
     logging.config.dictConfig(log_format.config(settings))
     run_until_stopped()
@@ -72,6 +72,6 @@ def worker() -> None:
 
 def openapi() -> None:
     """Print the OpenAPI document."""
-    from app.main import app  # noqa: PLC0415 - building the application is this command's work, not every command's.
+    from app.main import app  # noqa: PLC0415 - only this command builds the application.
 
     typer.echo(json.dumps(app.openapi(), indent=2, ensure_ascii=False))

@@ -1,7 +1,7 @@
-"""`python -m app user …`: an operator's hands on accounts.
+"""`python -m app user …`: account management for operators.
 
-What reads the settings is imported where a command runs: their errors are the command's to tell, and by then they name
-the embedded database.
+Modules that read the settings are imported inside the commands. By then the settings name the embedded database, and
+the command reports their errors.
 """
 
 import secrets
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from app.models import User
 
 users = typer.Typer(
-    help="Look after accounts: make them, give them roles, keep them out, end their sessions.", no_args_is_help=True
+    help="Manage accounts: create, promote, disable, reset passwords, revoke sessions.", no_args_is_help=True
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The e-mail address, or the username.")]
-Generate = Annotated[bool, typer.Option("--generate", help="Make a password and show it, once.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="E-mail address or username.")]
+Generate = Annotated[bool, typer.Option("--generate", help="Generate a password and print it once.")]
 
 
 class Refused(Exception):
-    """What the operator wants cannot be done. The message is one line."""
+    """The command cannot be carried out. The message is one line."""
 
 
 @users.command()
 def create(
-    email: Annotated[str, typer.Argument(help="Identifies the account, however it is cased.")],
-    username: Annotated[str | None, typer.Option(help="`user<id>` until chosen.")] = None,
-    role: Annotated[Role, typer.Option(help="What the account may do.")] = "user",
+    email: Annotated[str, typer.Argument(help="E-mail address; compared case-insensitively.")],
+    username: Annotated[str | None, typer.Option(help="Username; `user<id>` if omitted.")] = None,
+    role: Annotated[Role, typer.Option(help="Role of the account.")] = "user",
     generate: Generate = False,
 ) -> None:
-    """Make an account. Its password is asked for; where standard input is no terminal, it is the first line of that."""
+    """Create an account. Prompts for the password, or reads it from the first line of piped standard input."""
     password = _password(generate=generate)
     with _transaction() as db:
         from app.schemas.user import UserIn
@@ -55,8 +55,8 @@ def create(
 
 
 @users.command()
-def promote(name: Name, role: Annotated[Role, typer.Argument(help="What the account may do from now on.")]) -> None:
-    """Give an account a role: moderators see drafts and delete posts, admins manage accounts too."""
+def promote(name: Name, role: Annotated[Role, typer.Argument(help="New role of the account.")]) -> None:
+    """Set the role of an account: moderators see drafts and delete posts, admins also manage accounts."""
     with _account(name) as (db, account):
         from app.services import administration
 
@@ -66,7 +66,7 @@ def promote(name: Name, role: Annotated[Role, typer.Argument(help="What the acco
 
 @users.command()
 def disable(name: Name) -> None:
-    """Keep an account from signing in, and end its sessions and API keys. What it wrote stays."""
+    """Disable an account: no sign-in, sessions and API keys revoked. Its posts stay."""
     with _account(name) as (db, account):
         from app.services import administration
 
@@ -76,7 +76,7 @@ def disable(name: Name) -> None:
 
 @users.command()
 def enable(name: Name) -> None:
-    """Let a disabled account sign in again."""
+    """Enable a disabled account, so that it can sign in again."""
     with _account(name) as (db, account):
         from app.services import administration
 
@@ -86,9 +86,9 @@ def enable(name: Name) -> None:
 
 @users.command()
 def reset_password(name: Name, generate: Generate = False) -> None:
-    """Give an account another password, and end its sessions and API keys.
+    """Set a new password for an account, and revoke its sessions and API keys.
 
-    The password is asked for; where standard input is no terminal, it is the first line of that.
+    Prompts for the password, or reads it from the first line of piped standard input.
     """
     password = _password(generate=generate)
     with _account(name) as (db, account):
@@ -98,15 +98,15 @@ def reset_password(name: Name, generate: Generate = False) -> None:
 
         TypeAdapter(Password).validate_python(password)
         administration.set_password(db, account, passwords.hash_password(password))
-    typer.echo(f"{account.username} has another password and is signed out everywhere")
+    typer.echo(f"{account.username} has a new password and is signed out everywhere")
     _show(password, generate=generate)
 
 
 @users.command()
 def disable_totp(name: Name) -> None:
-    """Take away the second factor of somebody who lost it, with its recovery codes. Make sure first who asks for that.
+    """Remove a lost second factor and its recovery codes. First verify that the owner of the account asks for it.
 
-    From then on the password alone signs in, until they set up another one.
+    The password alone then signs in, until the owner sets up a new second factor.
     """
     with _account(name) as (db, account):
         from app.services import administration
@@ -119,10 +119,10 @@ def disable_totp(name: Name) -> None:
 @users.command()
 def sessions(
     name: Name,
-    end: Annotated[list[int] | None, typer.Option(metavar="ID", help="End this one; may be given again.")] = None,
-    end_all: Annotated[bool, typer.Option("--end-all", help="End them all, API keys too.")] = False,
+    end: Annotated[list[int] | None, typer.Option(metavar="ID", help="Revoke this session. Repeatable.")] = None,
+    end_all: Annotated[bool, typer.Option("--end-all", help="Revoke all sessions and API keys.")] = False,
 ) -> None:
-    """List the sessions of an account, or end some."""
+    """List the sessions of an account, or revoke some."""
     with _account(name) as (db, account):
         from app.services import administration
 
@@ -139,7 +139,7 @@ def sessions(
 
 @contextmanager
 def _transaction() -> Iterator["Session"]:
-    """A transaction on the configured or embedded database. Raises `Refused` for what an operator can mend."""
+    """Run a transaction on the configured or embedded database. Raises `Refused` for errors the operator can fix."""
     with migrated_database():
         from app.database.sessions import transaction
         from app.models.references import broken_constraint
@@ -155,7 +155,7 @@ def _transaction() -> Iterator["Session"]:
         except IntegrityError as error:
             meaning = BROKEN_CONSTRAINTS.get(getattr(getattr(error.orig, "diag", None), "constraint_name", None) or "")
             if meaning is None and (foreign := broken_constraint(error)) is not None:
-                raise Refused(f"a constraint that is not of this project forbids it: {foreign}") from None
+                raise Refused(f"a constraint outside this project's schema forbids it: {foreign}") from None
             if meaning is None:
                 raise
             raise Refused(meaning().detail) from None
@@ -163,18 +163,18 @@ def _transaction() -> Iterator["Session"]:
 
 @contextmanager
 def _account(name: str) -> Iterator[tuple["Session", "User"]]:
-    """The account of that name, in a transaction."""
+    """Find the account by e-mail address or username, in a transaction."""
     with _transaction() as db:
         from app.services import administration
 
         account = administration.find(db, name)
         if account is None:
-            raise Refused(f"nobody is called {name}")
+            raise Refused(f"no account has the name {name}")
         yield db, account
 
 
 def _password(*, generate: bool) -> str:
-    """Never an argument: other users of the machine see those, and the shell keeps them."""
+    """Generate or read the password. Never an argument: process lists and shell histories would show it."""
     if generate:
         return secrets.token_urlsafe(15)
     if sys.stdin.isatty():
@@ -188,7 +188,7 @@ def _show(password: str, *, generate: bool) -> None:
 
 
 def _printable(text: str) -> str:
-    """What a client sent, without what a terminal would obey."""
+    """Replace characters of a client's text that a terminal would interpret."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 

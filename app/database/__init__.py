@@ -1,1 +1,1 @@
-"""The ways to PostgreSQL."""
+"""Connections to PostgreSQL: engines, transactions, batch queues and timeouts."""

@@ -1,7 +1,8 @@
-"""Everyone who waits shares one round trip: group commit for requests. Knows nothing of posts or votes.
+"""Group commit for requests: concurrent calls share one database round trip.
 
-An idle lane starts at once; what arrives while it is busy forms the next batch. There is no timer, so a lonely
-request pays no tax, and a read never joins a statement that began before the read arrived.
+An idle batch queue starts at once. Calls that arrive while it is busy form the next batch. There is no timer, so a
+single request has no extra latency. A read never joins a statement that began before the read arrived.
+This module does not depend on posts or votes.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ from app.errors import Overloaded
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
-# Whoever has waited for longer behind a batch that a silent server or a long-held lock ended fails with it.
+# If a silent server or a long-held lock ended a batch, the items that have waited longer than this fail with it.
 FAIL_WITH_BATCH_AFTER_SECONDS = 0.5
 
 
@@ -44,7 +45,7 @@ class _Waiter(NamedTuple, Generic[Item, Outcome]):
 
 @dataclass(slots=True)
 class _LoopQueue(Generic[Item, Outcome]):
-    """Those who wait in one event loop, in order of arrival, and the task that serves them."""
+    """The waiting items of one event loop, in order, and the task that runs them."""
 
     waiting: deque[_Waiter[Item, Outcome]] = field(default_factory=deque)
     task: asyncio.Task[None] | None = None
@@ -52,16 +53,15 @@ class _LoopQueue(Generic[Item, Outcome]):
 
 
 class Batcher(Generic[Item, Outcome]):
-    """Runs waiting items together, in one thread on one connection.
+    """Run waiting items together, in one thread on one connection.
 
     `run(connection, items)` returns the outcome of each item, in order, or the exception that its caller gets.
-    `connect()` gives the connection of one batch. Leaving it (a commit) comes before any outcome is returned.
+    `connect()` returns the connection of one batch. It is committed before any outcome is returned.
 
-    If a whole batch fails, its items run again one by one, so that only the bad one fails. If the
-    server is lost or took too long, all fail at once, and with them the items that have waited for
-    `FAIL_WITH_BATCH_AFTER_SECONDS`. So a failure takes at most that and one batch. A batcher that only `reads`
-    runs a batch once more when its connection broke. SQLSTATEs 40001 and 40P01 are retried at most
-    three times.
+    If a whole batch fails, its items run again one by one, so that only the bad one fails. If the server is lost or
+    took too long, all items fail at once. So do the items that have waited for `FAIL_WITH_BATCH_AFTER_SECONDS`.
+    A failure therefore takes at most that time and one batch. A batcher that only `reads` runs a batch once more when
+    its connection broke. SQLSTATEs 40001 and 40P01 are retried at most three times.
 
     Items with the same `order_key` never share a batch and keep their order. At most `max_batch` items run together.
     Past `max_waiting`, `submit` raises `Overloaded` at once.
@@ -84,16 +84,19 @@ class Batcher(Generic[Item, Outcome]):
         self._reads = reads
         self._order_key = order_key
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopQueue[Item, Outcome]] = WeakKeyDictionary()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch")  # Begins with the first batch.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch")  # Started by the first batch.
 
     async def submit(self, item: Item) -> Outcome:
-        """Wait for the item's outcome. Raises what `run` gave or raised for it, or `Overloaded`."""
+        """Return the item's outcome.
+
+        Raises what `run` returned or raised for it, or `Overloaded`.
+        """
         loop = asyncio.get_running_loop()
-        # Made on first use, in the loop at hand: so it also works where no lifespan ran.
+        # Created on first use in the running loop, so that it also works without a lifespan.
         queue = self._queues.setdefault(loop, _LoopQueue())
         if queue.is_draining or len(queue.waiting) >= self._max_waiting:
             raise Overloaded
-        # Without an order, everyone is their own kind.
+        # Without `order_key`, each item has a key of its own.
         order_key = self._order_key(item) if self._order_key else object()
         outcome: asyncio.Future[Outcome] = loop.create_future()
         queue.waiting.append(_Waiter(item, order_key, outcome, time.monotonic()))
@@ -102,14 +105,17 @@ class Batcher(Generic[Item, Outcome]):
         return await outcome
 
     async def drain(self) -> None:
-        """Answer everyone who waits in this event loop; until that is done, newcomers are refused."""
+        """Run all waiting items of this event loop.
+
+        Until that is done, `submit` refuses new ones.
+        """
         queue = self._queues.get(asyncio.get_running_loop())
         if queue is None:
             return
         queue.is_draining = True
         try:
             if queue.task is not None:
-                await asyncio.wait([queue.task])  # Unlike awaiting the task, does not stop it when stopped itself.
+                await asyncio.wait([queue.task])  # Awaiting the task itself would cancel it when this is cancelled.
         finally:
             queue.is_draining = False
 
@@ -121,7 +127,7 @@ class Batcher(Generic[Item, Outcome]):
                 began_at = time.monotonic()
                 outcomes = await loop.run_in_executor(self._thread, self._outcomes, [waiter.item for waiter in batch])
                 for waiter, outcome in zip(batch, outcomes, strict=True):
-                    if waiter.outcome.done():  # Its client went away.
+                    if waiter.outcome.done():  # Its client disconnected.
                         continue
                     if isinstance(outcome, Exception):
                         waiter.outcome.set_exception(outcome)
@@ -131,19 +137,19 @@ class Batcher(Generic[Item, Outcome]):
                     _fail_long_waiting(queue.waiting, began_at, failure)
         finally:
             queue.task = None
-            # Where this task was stopped, because its loop ends, nobody is left waiting for what will not come.
+            # If the event loop ends and cancels this task, cancel the futures that it will no longer resolve.
             for waiter in (*batch, *queue.waiting):
                 waiter.outcome.cancel()
             queue.waiting.clear()
 
     def _next_batch(self, waiting: deque[_Waiter[Item, Outcome]]) -> list[_Waiter[Item, Outcome]]:
-        """Take the longest waiting items whose order keys differ; the others keep their place and their order."""
+        """Take the oldest items whose order keys differ. The others keep their order."""
         batch: list[_Waiter[Item, Outcome]] = []
         left: list[_Waiter[Item, Outcome]] = []
         taken: set[Hashable] = set()
         while waiting and len(batch) < self._max_batch:
             waiter = waiting.popleft()
-            if waiter.outcome.done():  # Its client went away before its turn came.
+            if waiter.outcome.done():  # Its client disconnected before its batch began.
                 continue
             (left if waiter.order_key in taken else batch).append(waiter)
             taken.add(waiter.order_key)
@@ -151,16 +157,16 @@ class Batcher(Generic[Item, Outcome]):
         return batch
 
     def _outcomes(self, items: Sequence[Item]) -> Sequence[Outcome | Exception]:
-        """In the thread: every item's outcome; never raises."""
+        """Run the items in the thread and return the outcome of each. Never raises."""
         try:
             try:
                 return self._attempt(items)
             except Exception as error:
-                # Whatever was lost, reading it again does no harm. The pool makes new connections after such an error.
+                # Repeating a read is harmless. The pool makes new connections after such an error.
                 if not (self._reads and may_read_again(error)):
                     raise
             return self._attempt(items)
-        except BaseException as error:  # Also the panics of Rust extensions: nobody may wait for ever.
+        except BaseException as error:  # Includes panics of Rust extensions: every future must be resolved.
             failure = _as_outcome(error)
         if len(items) == 1 or _is_server_lost(failure):
             return [failure] * len(items)
@@ -176,7 +182,7 @@ class Batcher(Generic[Item, Outcome]):
             try:
                 with self._connect() as connection:
                     outcomes = self._run(connection, items)
-                    if len(outcomes) != len(items):  # Before anything is committed.
+                    if len(outcomes) != len(items):  # Checked before the commit.
                         raise AssertionError(f"{len(items)} items got {len(outcomes)} outcomes")
             except DBAPIError as error:
                 if retries_left == 0 or getattr(error.orig, "pgcode", None) not in TRY_AGAIN:
@@ -188,10 +194,10 @@ class Batcher(Generic[Item, Outcome]):
 
 
 def _fail_long_waiting(waiting: deque[_Waiter[Item, Outcome]], began_at: float, failure: Exception) -> None:
-    """Whoever waited long behind a batch that met a silent server or a long-held lock is spared meeting it again.
+    """Fail items queued behind a batch that timed out.
 
-    Nothing of theirs has begun, and they came first: what has the same order key and came later keeps its order.
-    A batch that failed quickly costs the next one nothing.
+    They must not wait for a second timeout. None of these items has begun. They are the oldest, so later items with the
+    same order key keep their order. Items behind a batch that failed quickly do not fail.
     """
     earlier = time.monotonic() - FAIL_WITH_BATCH_AFTER_SECONDS
     while began_at < earlier and waiting and waiting[0].since < earlier:
@@ -201,7 +207,10 @@ def _fail_long_waiting(waiting: deque[_Waiter[Item, Outcome]], began_at: float, 
 
 
 def _as_outcome(error: BaseException) -> Exception:
-    """The error as one that a future can carry to whoever waits."""
+    """The error as an exception that a future accepts.
+
+    A future accepts neither a `BaseException` nor `StopIteration`.
+    """
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     failure = RuntimeError(f"the batch ended with {type(error).__name__}")
@@ -210,7 +219,10 @@ def _as_outcome(error: BaseException) -> Exception:
 
 
 def _is_server_lost(outcome: object) -> TypeGuard[Exception]:
-    """Whether asking again, item by item, would only meet the same silent server, full pool or long-held lock."""
+    """Whether a retry item by item would fail in the same way.
+
+    It would with a silent server, a full pool or a long-held lock.
+    """
     if isinstance(outcome, DBAPIError) and getattr(outcome.orig, "pgcode", None) in TOOK_TOO_LONG:
         return True
     return isinstance(outcome, PoolTimeoutError) or is_connection_lost(outcome)

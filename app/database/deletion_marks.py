@@ -1,6 +1,6 @@
 """Marks for deletions with more rows than one transaction should remove.
 
-What is marked does not exist for any later request. `services.deletion` removes the rows afterwards, in batches.
+A marked row does not exist for any later request. `services.deletion` removes the rows afterwards, in batches.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 from app import models
 from app.models.session import FIRST_ADOPTED, adopted_session_id, sessionless_session_id
 
-# Rows that a request removes itself: in 0.1 s, for which others may wait (ADR 0021).
+# Maximum rows that a request removes itself. It takes 0.1 s, for which other requests may wait (ADR 0021).
 MAX_ROWS_AT_ONCE = 1_000
 
-# LATERAL with a LIMIT of its own: whatever the statistics say, votes are looked up post by post.
+# LATERAL with its own LIMIT, so that PostgreSQL looks votes up post by post with any statistics.
 _HAS_MORE_ROWS = text("""
     SELECT count(*) > :rows FROM (
         (SELECT FROM votes WHERE user_id = :user_id LIMIT :rows + 1)
@@ -33,26 +33,33 @@ _HAS_MORE_ROWS = text("""
 
 
 class Ended(NamedTuple):
-    """The ids of the sessions whose rows were removed, and whether these were all; else the rest is marked as ended."""
+    """The ids of the removed sessions.
+
+    If they are not all, the rest is marked as ended.
+    """
 
     ids: Sequence[int]
     is_complete: bool
 
     @property
     def session_count(self) -> int | None:
-        """How many sessions ended, None if they were too many to count."""
+        """How many sessions ended; None if there were too many to count."""
         return len(self.ids) if self.is_complete else None
 
 
 def is_large(db: Session, user_id: int) -> bool:
-    """Return whether the account has more rows than one transaction should remove. Reads a bounded number of them."""
+    """Return whether the account has more rows than one transaction should remove.
+
+    Reads a bounded number of rows.
+    """
     return bool(db.scalar(_HAS_MORE_ROWS, {"user_id": user_id, "rows": MAX_ROWS_AT_ONCE}))
 
 
 def mark_account(db: Session, user_id: int) -> None:
-    """Mark the account as deleted, with its posts and sessions. Its names are free again.
+    """Mark the account as deleted, with its posts and sessions.
 
-    The placeholders cannot be signed up with: an address has an `@`, and a username no colon.
+    Its names become available. No sign-up can use a placeholder, because an address has an `@`, and a username no
+    colon.
     """
     placeholder = f"deleted:{user_id}"
     db.execute(
@@ -74,13 +81,16 @@ def mark_account(db: Session, user_id: int) -> None:
 
 
 def mark_post(db: Session, post_id: int) -> None:
-    """Mark the post as deleted: give it to an account that is deleted. The post must be locked."""
+    """Mark the post as deleted by moving it to a deleted account.
+
+    The post must be locked.
+    """
     placeholder = f"deleted:post:{post_id}"
     heir = insert(models.User).values(
         is_deleted=True, is_active=False, email=placeholder, email_canonical=placeholder, password_hash=""
     )
     heir_id = db.scalars(heir.returning(models.User.id)).one()
-    # Not published, so that it leaves the partial indexes of lists.
+    # Unpublish it, so that it leaves the partial indexes of lists.
     db.execute(update(models.Post).where(models.Post.id == post_id).values(owner_id=heir_id, published=False))
     _request(db, heir_id)
 
@@ -88,10 +98,10 @@ def mark_post(db: Session, post_id: int) -> None:
 def end_sessions(
     db: Session, user_id: int, *, kind: models.SessionKind | None = None, keeping: int | None = None
 ) -> Ended:
-    """End the account's sessions of this kind, or of every kind, except the one to keep.
+    """End the account's sessions of one kind, or of every kind, except one to keep.
 
-    The account must be locked, at least against its deletion. Where two requests each keep another session, both end.
-    The session of tokens that name none is not kept, because one of them may be stolen and they share it.
+    The account must be locked, at least against its deletion. If two requests each keep a different session, both
+    sessions end. Tokens without a session id share one session. It is never kept, because one of them may be stolen.
     """
     if keeping == sessionless_session_id(user_id):
         keeping = None
@@ -106,7 +116,7 @@ def end_sessions(
     is_complete = len(ids) <= MAX_ROWS_AT_ONCE
     if not is_complete:
         _mark_sessions(db, user_id, kind, keeping)
-        # No id of the marks covers these.
+        # The ids in the marks do not cover these two.
         ids = [*ids, adopted_session_id(user_id), sessionless_session_id(user_id)]
     removed = delete(models.Session).where(*ended, models.Session.id.in_(ids)).returning(models.Session.id)
     return Ended(db.scalars(removed).all(), is_complete)
@@ -115,7 +125,7 @@ def end_sessions(
 def ids_to_end(db: Session, user_id: int, ids: Collection[int]) -> Collection[int]:
     """Return the sessions to delete so that these end.
 
-    Where one stands for tokens that name no session, both that do have to end, and such tokens be refused.
+    Two sessions stand for tokens without a session id. If one of them is given, end both and refuse such tokens.
     """
     sessionless = {adopted_session_id(user_id), sessionless_session_id(user_id)}
     if sessionless.isdisjoint(ids):
@@ -131,9 +141,9 @@ def _end_sessionless_tokens(db: Session, user_id: int) -> None:
 
 
 def _mark_sessions(db: Session, user_id: int, kind: models.SessionKind | None, keeping: int | None) -> None:
-    # Sessions begin with the account locked, so later ones of this account get greater ids than this one.
+    # Sessions are created with the account locked, so later ones of this account get greater ids than this one.
     last_id = select(func.max(models.Session.id)).where(models.Session.id < FIRST_ADOPTED).scalar_subquery()
-    # A session that another request has marked meanwhile stays ended.
+    # A session that another request has marked in the meantime stays ended.
     kept = (
         select(models.Session.id)
         .where(models.Session.id == keeping, models.Session.user_id == models.User.id, ~models.Session.was_revoked())
@@ -150,9 +160,9 @@ def _mark_sessions(db: Session, user_id: int, kind: models.SessionKind | None, k
 
 
 def _request(db: Session, user_id: int) -> None:
-    """Have `services.deletion` look at the account.
+    """Request that `services.deletion` processes the account.
 
-    A request that is there is updated, because its row may be about to be removed: the lock makes one of both wait.
+    Update an existing request, because its row may be about to be removed. The row lock makes one of the two wait.
     """
     requested = upsert(models.Deletion).values(user_id=user_id)
     db.execute(requested.on_conflict_do_update(index_elements=["user_id"], set_={"requested_at": func.now()}))

@@ -1,4 +1,4 @@
 """Advisory locks."""
 
-# Held by whoever migrates. Any number that no other program takes a lock on in this database: "posts" in ASCII.
+# Held while migrating. Any number that no other program locks in this database will do: "posts" in ASCII.
 MIGRATION_LOCK = 0x706F737473

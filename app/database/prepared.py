@@ -1,11 +1,12 @@
-"""Statements of the hot paths: compiled once in a process, planned once on each connection.
+"""Prepared statements of the fast path.
 
-psycopg2 knows no prepared statements, but SQL does: `PREPARE` goes along with a statement's first execution on a
-connection, `EXECUTE` is all that follows. It halves what PostgreSQL does for a page (docs/decisions/0006).
+A statement is compiled once per process and planned once per connection. psycopg2 has no prepared statements, but SQL
+does. `PREPARE` is sent with a statement's first execution on a connection, later executions are only `EXECUTE`. This
+halves PostgreSQL's work for a page (docs/decisions/0006).
 
-A pooler that gives each transaction another server connection (PgBouncer) takes prepared statements away. They are
-named after their text, so no connection can hold another statement under a name; when one is missing, this process
-goes on without. `DATABASE_BEHIND_POOLER=true` spares it the attempt.
+A pooler in transaction mode (PgBouncer) loses prepared statements, because each transaction may get another server
+connection. Names are hashes of the text, so a name never refers to another statement. When a statement is missing,
+this process stops preparing. `DATABASE_BEHIND_POOLER=true` disables preparing from the start.
 """
 
 import hashlib
@@ -21,21 +22,21 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 logger = logging.getLogger(__name__)
 
-# The execution option of connections on which statements may be prepared.
+# Execution option of connections on which statements may be prepared.
 MAY_PREPARE = "may_prepare"
-# Each costs the server process some 100 KB, so all cost a connection at most 5 MB.
+# Each takes about 100 KB in the server process: at most 5 MB per connection.
 MAX_PER_CONNECTION = 50
 
 _DIALECT = psycopg2.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 _ALREADY_THERE = "42P05"
-# The name is unknown; the plan no longer fits the tables.
+# invalid_sql_statement_name: it is unknown. feature_not_supported: the cached plan no longer fits the tables.
 _GONE = frozenset({"26000", "0A000"})
 
 
 class PreparedStatement:
-    """A statement with named parameters, whose best plan does not depend on their values.
+    """A statement with named parameters. Its best plan must not depend on values.
 
-    A `LIMIT` must stand in its text: where it is a parameter, PostgreSQL plans for a tenth of all rows.
+    A `LIMIT` must be in its text: for a parameter, PostgreSQL plans for a tenth of all rows.
     """
 
     _are_kept = True
@@ -44,7 +45,10 @@ class PreparedStatement:
         self._statement = statement
 
     def execute(self, connection: Connection, parameters: Mapping[str, object]) -> CursorResult[Any]:
-        """The statement's result. On connections with the option `MAY_PREPARE` it is planned once."""
+        """Execute the statement.
+
+        On connections with the option `MAY_PREPARE` it is planned once.
+        """
         if not (PreparedStatement._are_kept and connection.get_execution_options().get(MAY_PREPARE)):
             return connection.execute(self._statement, parameters)
         prepared: set[str] = connection.info.setdefault("prepared", set())
@@ -57,8 +61,8 @@ class PreparedStatement:
                 raise
         PreparedStatement._are_kept = False
         logger.warning(
-            "a prepared statement was gone: is there a pooler in transaction mode? Going on without;"
-            " DATABASE_BEHIND_POOLER=true spares the attempt"
+            "stopped using prepared statements, because one was missing on its connection;"
+            " if a pooler in transaction mode is in use, set DATABASE_BEHIND_POOLER=true"
         )
         return connection.execute(self._statement, parameters)
 
@@ -73,7 +77,7 @@ class PreparedStatement:
         try:
             result = connection.exec_driver_sql(f"{self._prepare}\n; {self._execute}", values)
         except DBAPIError as error:
-            # By an execution that failed, or by another process behind the same pooler.
+            # Prepared by an execution that failed, or by another process behind the same pooler.
             if getattr(error.orig, "pgcode", None) != _ALREADY_THERE:
                 raise
             result = connection.exec_driver_sql(self._execute, values)
@@ -86,7 +90,7 @@ class PreparedStatement:
 
     @cached_property
     def _parameters(self) -> Mapping[str, Any]:
-        """By name, in the order of the statement's `$1`, `$2`, …, what makes a value the driver's."""
+        """The bind processor of each parameter, by name, in the order of `$1`, `$2`, …"""
         binds: Mapping[str, BindParameter[Any]] = self._compiled.binds
         return {name: binds[name].type.bind_processor(_DIALECT) for name in self._compiled.positiontup or ()}
 
@@ -100,5 +104,5 @@ class PreparedStatement:
 
     @cached_property
     def _execute(self) -> str:
-        # Empty brackets would be a syntax error.
+        # Empty parentheses would be a syntax error.
         return f"EXECUTE {self._name} ({', '.join(['%s'] * len(self._parameters))})".replace(" ()", "")

@@ -1,13 +1,12 @@
-"""Reading from a streaming replica (`DATABASE_REPLICA_URL`) that is never behind: what was acknowledged before somebody
-asked, by whichever server, is in what they are shown.
+"""Consistent reads from a streaming replica (`DATABASE_REPLICA_URL`).
 
-A turn begins after everybody in it asked. It first asks the primary where its log ends, in one small statement for all;
-then the replica whether it has replayed as far; and only then reads there. Where the replica lags, fails, hangs or is
-none any more, the same turn reads from the primary. Nothing is remembered between turns but the connection.
+A response contains every write that any server acknowledged before the request arrived. A batch begins after all its
+requests have arrived. It first reads the end of the log from the primary, in one small statement for the whole batch.
+It reads from the replica only if the replica has replayed up to there. If the replica lags, fails, hangs or is no
+replica any more, the same batch reads from the primary. Only the connection and the time to skip outlive a batch.
 
-No turn waits for a connection to be made: a thread keeps one at hand. The watchdog cuts it where the replica has fallen
-silent.
-docs/decisions/0011 has the reasons and the figures.
+No batch waits for a new connection, because a background thread keeps one open. The watchdog shuts it when the replica
+is silent. docs/decisions/0011 has the reasons and the figures.
 """
 
 import logging
@@ -34,21 +33,21 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 Run = Callable[[Connection, Sequence[Item]], Sequence[Outcome | Exception]]
-# What becomes of a turn. All but the first are answered by the primary.
+# The outcome of a batch. All but the first mean that it read from the primary.
 Result = Literal["replica", "behind", "diverged", "failed", "absent"]
 
-# How long a turn waits for the replica to catch up, asking again and again.
+# How long a batch waits for the replica to catch up, and the interval at which it polls.
 CATCH_UP_TIMEOUT_SECONDS = 0.005
 POLL_SECONDS = 0.0005
-# For how long a replica that was of no use is not asked, as it would cost each turn its patience: for twice as long
-# each time, until it is of use again.
-FIRST_REST_SECONDS = 0.005
-MAX_REST_SECONDS = 0.25
+# How long batches skip a replica that was not usable, because each of them would wait for it in vain. The time doubles
+# each time until the replica is usable again.
+FIRST_SKIP_SECONDS = 0.005
+MAX_SKIP_SECONDS = 0.25
 KEPT_EVERY = timedelta(milliseconds=250)
 CONNECTS_AFTER_SECONDS = 1.0
 
-# Whoever commits without waiting for the disk is answered before the log is flushed. A server that is itself a replica,
-# where an URL may lead for a moment, has no end of its own.
+# With synchronous_commit = off, a commit is acknowledged before the log is flushed. A server that is itself a replica,
+# to which a URL may lead for a moment, has no end of its own.
 _END_OF_LOG = PreparedStatement(
     text("""
         SELECT log.position::text AS position, ('x' || left(pg_walfile_name(log.position), 8))::bit(32)::int AS timeline
@@ -61,8 +60,8 @@ _END_OF_LOG = PreparedStatement(
         ) AS log
     """)
 )
-# A replica that still follows the former primary may have replayed more, of another history. Its control file learns of
-# a new timeline at the next restart point: late, but never early.
+# A replica that still follows the former primary may have replayed further, but on another timeline. Its control file
+# shows a new timeline from the next restart point on: late, but never early.
 _PROGRESS = PreparedStatement(
     text("""
         SELECT pg_is_in_recovery() AND min_recovery_end_timeline = :timeline AS is_of_this_history,
@@ -70,64 +69,67 @@ _PROGRESS = PreparedStatement(
         FROM pg_control_recovery()
     """).bindparams(bindparam("timeline", type_=INTEGER), bindparam("position", type_=String))
 )
-# Which cluster, and which database of it.
+# Identifies the cluster and the database.
 WHOSE = text("SELECT system_identifier, current_database() FROM pg_control_system()")
 
 
 class Replica:
-    """The replica, as the turns of one lane read from it, one after the other."""
+    """The replica, from which the batches of one queue read one after the other."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._line: Connection | None = None
-        self._why_not: Result = "absent"
-        self._rest_seconds = FIRST_REST_SECONDS
-        self._rests_until = self._connects_at = 0.0
-        self._said = ""
+        self._connection: Connection | None = None
+        self._failure: Result = "absent"
+        self._skip_seconds = FIRST_SKIP_SECONDS
+        self._skipped_until = self._connects_at = 0.0
+        self._last_warning = ""
 
     def first(self, run: Run[Item, Outcome]) -> Run[Item, Outcome]:
-        """`run`, on the replica where that shows no less than the primary would, else on the primary."""
+        """Return a `run` that reads from the replica if it is up to date.
+
+        Otherwise it reads from the primary.
+        """
 
         def run_there(primary: Connection, items: Sequence[Item]) -> Sequence[Outcome | Exception]:
-            line = self._line
+            connection = self._connection
             outcomes = None
-            if line is not None and time.monotonic() >= self._rests_until:
+            if connection is not None and time.monotonic() >= self._skipped_until:
                 end = _END_OF_LOG.execute(primary, {}).one()
-                outcomes = self._attempt(line, end, run, items)
-            metrics.replica_batch(self._why_not if outcomes is None else "replica")
+                outcomes = self._attempt(connection, end, run, items)
+            metrics.replica_batch(self._failure if outcomes is None else "replica")
             return run(primary, items) if outcomes is None else outcomes
 
         return run_there
 
     def _attempt(
-        self, line: Connection, end: Row[Any], run: Run[Item, Outcome], items: Sequence[Item]
+        self, connection: Connection, end: Row[Any], run: Run[Item, Outcome], items: Sequence[Item]
     ) -> Sequence[Outcome | Exception] | None:
-        """The outcomes; None where the replica cannot give them, for whatever reason."""
+        """Read from the replica. Returns None if it is not usable, for any reason."""
         try:
-            state = _state(line, end)
+            state = _state(connection, end)
             if state == "replica":
-                outcomes = run(line, items)
-                self._rest_seconds = FIRST_REST_SECONDS
+                outcomes = run(connection, items)
+                self._skip_seconds = FIRST_SKIP_SECONDS
                 return outcomes
             if state == "diverged":
-                self._hang_up(line, "it is no replica of the primary any more")
+                self._disconnect(connection, "it is no replica of the primary any more")
         except (SQLAlchemyError, psycopg2.Error) as error:
             state = "failed"
             if is_connection_lost(error):
-                self._hang_up(line, _words(error))
-        self._why_not, self._rests_until = state, time.monotonic() + self._rest_seconds
-        self._rest_seconds = min(2 * self._rest_seconds, MAX_REST_SECONDS)
+                self._disconnect(connection, _first_line(error))
+        self._failure, self._skipped_until = state, time.monotonic() + self._skip_seconds
+        self._skip_seconds = min(2 * self._skip_seconds, MAX_SKIP_SECONDS)
         return None
 
     def keep(self) -> None:
-        """Make the connection if it is missing."""
-        if self._line is None and time.monotonic() >= self._connects_at:
+        """Connect if there is no connection."""
+        if self._connection is None and time.monotonic() >= self._connects_at:
             self._connect()
 
     def close(self) -> None:
-        """Let go of the connection."""
-        if self._line is not None:
-            self._hang_up(self._line, "")
+        """Close the connection."""
+        if self._connection is not None:
+            self._disconnect(self._connection, "")
 
     def _connect(self) -> None:
         self._connects_at = time.monotonic() + CONNECTS_AFTER_SECONDS
@@ -137,50 +139,53 @@ class Replica:
                 with writing() as primary:
                     is_ours = look(primary, connection) != "diverged"
                 if is_ours:
-                    self._line = connection
+                    self._connection = connection
             finally:
-                if self._line is None:
-                    _end(connection)
+                if self._connection is None:
+                    _discard(connection)
         except (SQLAlchemyError, psycopg2.Error, OSError) as error:
-            self._say(_words(error))
+            self._warn_once(_first_line(error))
             return
         if is_ours:
-            self._said = ""
-            logger.info("reading from the replica")
+            self._last_warning = ""
+            logger.info("connected to the replica")
         else:
-            self._why_not = "diverged"
-            self._say("it is no replica of the primary, or does not follow it yet")
+            self._failure = "diverged"
+            self._warn_once("it is no replica of the primary, or does not follow it yet")
 
-    def _hang_up(self, line: Connection, why: str) -> None:
-        self._line = None
+    def _disconnect(self, connection: Connection, reason: str) -> None:
+        self._connection = None
         self._connects_at = time.monotonic() + CONNECTS_AFTER_SECONDS
-        _end(line)
-        if why:
-            self._say(why)
+        _discard(connection)
+        if reason:
+            self._warn_once(reason)
 
-    def _say(self, why: str) -> None:
-        """Once, however often it is tried again."""
-        if why != self._said:
-            logger.warning("reading from the primary alone, as the replica cannot be used: %s", why)
-        self._said = why
+    def _warn_once(self, reason: str) -> None:
+        """Log the reason, but not again while it stays the same."""
+        if reason != self._last_warning:
+            logger.warning("reading from the primary only, because the replica cannot be used: %s", reason)
+        self._last_warning = reason
 
 
 @lru_cache
 def get_replica() -> Replica | None:
-    """The process's replica; None where none is configured."""
+    """The process's replica, or None if none is configured."""
     engine = get_replica_engine()
     return None if engine is None else Replica(engine)
 
 
 def look(primary: Connection, there: Connection, catch_up_timeout_seconds: float = CATCH_UP_TIMEOUT_SECONDS) -> Result:
-    """What a turn with so much patience would make of this replica of this primary."""
+    """Return the outcome that a batch with this timeout would have."""
     if primary.execute(WHOSE).one() != there.execute(WHOSE).one():
         return "diverged"
     return _state(there, _END_OF_LOG.execute(primary, {}).one(), catch_up_timeout_seconds)
 
 
 def _state(there: Connection, end: Row[Any], catch_up_timeout_seconds: float = CATCH_UP_TIMEOUT_SECONDS) -> Result:
-    """Whether the replica is in the primary's history, and has replayed as much of it, or does so while we wait."""
+    """Poll until the replica has replayed the log up to `end`, or the timeout.
+
+    Returns the outcome.
+    """
     gives_up_at = time.monotonic() + catch_up_timeout_seconds
     while True:
         found = _PROGRESS.execute(there, {"timeline": end.timeline, "position": end.position}).one()
@@ -193,13 +198,19 @@ def _state(there: Connection, end: Row[Any], catch_up_timeout_seconds: float = C
         time.sleep(POLL_SECONDS)
 
 
-def _end(connection: Connection) -> None:
-    """Not back to the pool: the next attempt may lead to another server."""
+def _discard(connection: Connection) -> None:
+    """Close the connection instead of returning it to the pool.
+
+    The next connection may lead to another server.
+    """
     with suppress(SQLAlchemyError, psycopg2.Error):
         connection.invalidate()
         connection.close()
 
 
-def _words(error: Exception) -> str:
-    """What the driver said, in one line; lines after the first may quote what is in rows."""
+def _first_line(error: Exception) -> str:
+    """The first line of the driver's message.
+
+    Later lines may quote the contents of rows.
+    """
     return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]

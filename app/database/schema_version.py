@@ -1,4 +1,4 @@
-"""Whether the database is reachable and migrated to what this code was written for."""
+"""The schema version of the database, and the version that this code needs."""
 
 import re
 from collections.abc import Sequence
@@ -15,36 +15,46 @@ ALEMBIC_INI = Path(__file__).resolve().parent.parent.parent / "alembic.ini"
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The revision that the database is at (None: never migrated), and the one this code needs."""
+    """The revision of the database, and the one that this code needs.
+
+    `revision` is None if the database was never migrated.
+    """
 
     revision: str | None
     head: str | None
 
     @property
     def is_ahead(self) -> bool:
-        """Whether a newer release has migrated it. Our revisions are numbered; those of anybody else are not."""
+        """Whether a newer release has migrated the database.
+
+        Only revisions of this project are numbered.
+        """
         return bool(self.head and self.revision and _NUMBERED.fullmatch(self.revision) and self.revision > self.head)
 
     @property
     def is_migrated(self) -> bool:
-        """Whether this code can use it: also while the next release takes over from it, and after a rollback.
+        """Whether this code can use the database.
 
-        What the next release's migrations do, the release before it can live with (docs/migrations.md).
+        It can also do so during an upgrade and after a rollback. The migrations of each release are compatible with the
+        code of the release before it (docs/migrations.md).
         """
         return self.revision == self.head or self.is_ahead
 
 
 @lru_cache
 def head() -> str | None:
-    """The newest migration that ships with this code, by the files' names: Alembic would cost each worker 18 MB."""
+    """The newest migration in this code, read from the file names.
+
+    Loading Alembic would cost each worker 18 MB.
+    """
     names = (_NAME.match(path.name) for path in ALEMBIC_INI.with_name("alembic").glob("versions/*.py"))
     return max((name[1] for name in names if name), default=None)
 
 
-def check(connection: Connection, askers: Sequence[None]) -> list[Health | Exception]:
-    """The same answer for everyone who asks at the moment."""
+def check(connection: Connection, requests: Sequence[None]) -> list[Health | Exception]:
+    """Check the database once and return the result for each request of the batch."""
     revision = None
     if connection.scalar(text("SELECT to_regclass('alembic_version')")) is not None:
         revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
     health = Health(revision, head())
-    return [health for _ in askers]
+    return [health for _ in requests]

@@ -1,7 +1,7 @@
 """Sessions and connections: the one place that commits and rolls back.
 
-Ordinary requests use `SessionDep`: one request, one transaction, committed before the answer is sent. Hot requests
-use connections of their own (`at_once`, `writing`), handed to them by a `Batcher`.
+Ordinary requests use `SessionDep`: one request, one transaction, committed before the response is sent. The fast path
+uses other connections (`at_once`, `writing`) through a `Batcher`.
 """
 
 import time
@@ -20,7 +20,7 @@ from app.errors import Overloaded
 
 @contextmanager
 def transaction() -> Iterator[Session]:
-    """A session whose changes are committed when the block ends, and rolled back when it raises."""
+    """A session that commits when the block ends, and rolls back if it raises."""
     with Session(get_engine(), expire_on_commit=False) as session, session.begin():
         yield session
 
@@ -29,44 +29,54 @@ async def _now() -> float:
     return time.monotonic()
 
 
-# When the request had been read, and its wait for a connection began.
+# When the request had been read and began to wait for a connection.
 AskedAt = Annotated[float, Depends(_now)]
 
 
 def refuse_late(asked_at: float) -> None:
-    """Raise `Overloaded` where a request's turn comes later than a statement may take.
+    """Raise `Overloaded` if the request waited longer than `statement_timeout`.
 
-    So that behind many who each wait for the same lock, nobody waits longer than two of them.
+    The wait is the one for a connection. Behind many requests that wait for the same lock, a request then waits for at
+    most two of them.
     """
     if time.monotonic() - asked_at > get_settings().database_statement_timeout_seconds:
         raise Overloaded
 
 
 def get_db(asked_at: AskedAt) -> Iterator[Session]:
-    """One transaction for one request, whose turn has come in time."""
+    """One transaction for one request.
+
+    Raises `Overloaded` if it waited too long for a connection.
+    """
     refuse_late(asked_at)
     with transaction() as session:
         yield session
 
 
 def at_once() -> AbstractContextManager[Connection]:
-    """A connection without transactions: each statement sees what was committed before it, and is committed itself."""
+    """A connection in AUTOCOMMIT.
+
+    Each statement sees all earlier commits and commits itself.
+    """
     return get_batch_engine().connect()
 
 
 def writing() -> AbstractContextManager[Connection]:
-    """A connection whose changes are committed when the block ends, and rolled back when it raises."""
+    """A connection that commits when the block ends, and rolls back if it raises."""
     return get_engine().begin()
 
 
 @contextmanager
 def counting() -> Iterator[Connection]:
-    """As `writing`, for counting tries, whatever becomes of the request's own transaction; waits for nothing long."""
+    """As `writing`, for attempt counters.
+
+    It is independent of the request's transaction and has a short lock timeout.
+    """
     with get_limits_engine().begin() as connection:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{MAX_WAIT_TO_COUNT_SECONDS * 1000:.0f}ms'")
         yield connection
 
 
-# scope="function" ends the transaction before the response is sent: nobody is told of a write that then fails.
+# scope="function" ends the transaction before the response is sent, so that no response reports a write that fails.
 # max_concurrency keeps requests from waiting in threads for a connection that other waiting threads hold.
 SessionDep = Annotated[Session, Depends(get_db, scope="function", max_concurrency=get_settings().database_pool_size)]

@@ -1,11 +1,12 @@
-"""Bounds every wait for PostgreSQL, also for a server that is frozen: its process stopped, its disk paused.
+"""Client-side timeouts for PostgreSQL.
 
-`statement_timeout` runs in the frozen server, and its kernel goes on acknowledging, so neither PostgreSQL nor TCP ends
-the wait. One thread per process therefore shuts the socket of each connection whose statement, commit or rollback is
-not answered within its `statement_timeout` and `MARGIN_SECONDS`. The blocked thread gets `ServerSilent`.
+They also end waits for a frozen server, whose process is stopped or whose disk is paused. `statement_timeout` runs in
+the frozen server, and its kernel still acknowledges packets. So neither PostgreSQL nor TCP ends the wait. One thread
+per process therefore shuts the socket of each connection whose statement, commit or rollback is not answered within its
+`statement_timeout` and `MARGIN_SECONDS`. The blocked thread gets `ServerSilent`.
 
-If no other connection to that host was answered meanwhile, the host is silent. Its other connections are shut too, and
-new ones are refused at once, until a host of the URL answers a query. One thread per host looks for that.
+If no other connection to that host was answered in the meantime, the host is silent. Its other connections are shut
+too. New ones are refused at once, until a host of the URL answers a query. One thread per host probes for that.
 docs/decisions/0022-shut-the-sockets-of-a-frozen-postgresql.md has the reasons and the figures.
 """
 
@@ -31,28 +32,31 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 Host = tuple[str, int]
 
-# Added to `statement_timeout`, for the way to the server and back. No statement runs longer than `statement_timeout`,
-# so when the first connection to a frozen host is overdue, that host's last answer is older than this margin.
+# Added to `statement_timeout` for the network. No statement runs longer than `statement_timeout`. So when the first
+# connection to a frozen host is overdue, that host's last answer is older than this margin.
 MARGIN_SECONDS = 1.0
 SCAN_INTERVAL_SECONDS = 0.25
 PROBE_INTERVAL_SECONDS = 0.5
-# Below the margin, so that a single connection without an answer is told from a silent server.
+# Below the margin, to distinguish a single connection without an answer from a silent server.
 BEAT_INTERVAL_SECONDS = 0.5
 DEFAULT_PORT = 5432
 _STATEMENT_TIMEOUT_SECONDS = "SELECT extract(epoch FROM current_setting('statement_timeout')::interval)::float"
 
 
 class ServerSilent(psycopg2.OperationalError):
-    """The server did not answer in time. Whether it did what it was asked is unknown."""
+    """The server did not answer in time. Whether it executed the statement is unknown."""
 
 
 def is_server_silent(error: object) -> bool:
-    """Whether the error is `ServerSilent`, as the driver raises it or as SQLAlchemy wraps it."""
+    """Whether the error is `ServerSilent`, plain or wrapped by SQLAlchemy."""
     return isinstance(error.orig if isinstance(error, DBAPIError) else error, ServerSilent)
 
 
 class GuardedCursor(psycopg2.extensions.cursor):
-    """A cursor whose statements the watchdog bounds. Their rows come with the answer, so fetching never waits."""
+    """A cursor whose statements the watchdog bounds.
+
+    Rows come with the answer, so fetching never waits.
+    """
 
     connection: "GuardedConnection"
 
@@ -63,7 +67,7 @@ class GuardedCursor(psycopg2.extensions.cursor):
         connection.answered_at = time.monotonic()
 
     def executemany(self, query: Any, vars_list: Any) -> None:
-        """Run a statement for each of the parameters, each with a timeout of its own."""
+        """Run the statement once per parameter set, each with its own timeout."""
         for values in vars_list:
             self.execute(query, values)
 
@@ -76,13 +80,13 @@ class GuardedConnection(psycopg2.extensions.connection):
         self.cursor_factory = GuardedCursor
         self.server = server
         self.host: Host = (self.info.host, self.info.port)
-        # How long one wait may last; None: no limit.
+        # The maximum duration of one wait; None: no limit.
         self.session_limit_seconds: float | None = server.limit_seconds
         self.limit_seconds: float | None = server.limit_seconds
         self.waits_since: float | None = None
         self.answered_at = 0.0
         self.is_given_up = False
-        # A second descriptor of the socket: the number of libpq's own may be another file's as soon as libpq closes it.
+        # A second descriptor of the socket, because the number of libpq's own is reused as soon as libpq closes it.
         try:
             self._descriptor: int | None = os.dup(self.fileno())
         except OSError as error:
@@ -92,12 +96,15 @@ class GuardedConnection(psycopg2.extensions.connection):
     def bounded(
         self, call: Callable[Parameters, Result], *arguments: Parameters.args, **options: Parameters.kwargs
     ) -> Result:
-        """Make a call that waits for the server. Raises `ServerSilent` if the watchdog ended the wait."""
+        """Call a function that waits for the server.
+
+        Raises `ServerSilent` if the watchdog ended the wait.
+        """
         self.waits_since = time.monotonic()
         try:
             return call(*arguments, **options)
         except psycopg2.Error as error:
-            # With an SQLSTATE the server's answer came, just before its connection was given up.
+            # With an SQLSTATE, the server answered just before its connection was given up.
             if self.is_given_up and error.pgcode is None:
                 raise ServerSilent("the database server did not answer in time") from error
             raise
@@ -105,7 +112,10 @@ class GuardedConnection(psycopg2.extensions.connection):
             self.waits_since = None
 
     def commit(self) -> None:
-        """Commit. `statement_timeout` does not end a commit that waits for a standby; the watchdog does."""
+        """Commit.
+
+        Only the watchdog ends a commit that waits for a standby; `statement_timeout` does not.
+        """
         self.limit_seconds = self.session_limit_seconds
         self.bounded(super().commit)
 
@@ -115,7 +125,7 @@ class GuardedConnection(psycopg2.extensions.connection):
         self.bounded(super().rollback)
 
     def set_client_encoding(self, encoding: str) -> None:
-        """Set the encoding, which asks the server."""
+        """Set the encoding, with a query to the server."""
         self.bounded(super().set_client_encoding, encoding)
 
     def close(self) -> None:
@@ -127,14 +137,17 @@ class GuardedConnection(psycopg2.extensions.connection):
         self._release()
 
     def is_overdue(self, now: float) -> bool:
-        """Whether the server owes an answer for longer than the connection's limit."""
+        """Whether the connection has waited for an answer longer than its limit."""
         since, limit = self.waits_since, self.limit_seconds
         return since is not None and limit is not None and now - since > limit
 
     def give_up(self) -> None:
-        """Shut the socket: a thread that waits on it gets an error, and the pool makes another. Thread-safe."""
+        """Shut the socket.
+
+        A waiting thread gets an error, and the pool opens a new connection. Thread-safe.
+        """
         self.is_given_up = True
-        with _watchdog.lock, suppress(OSError):  # The server closed it before.
+        with _watchdog.lock, suppress(OSError):  # Raised if the server has already closed it.
             if self._descriptor is not None:
                 handle = socket.socket(fileno=self._descriptor)
                 try:
@@ -150,19 +163,19 @@ class GuardedConnection(psycopg2.extensions.connection):
 
 
 class Server:
-    """A server whose connections are guarded, each for itself."""
+    """A server whose connections the watchdog guards independently of each other."""
 
     def __init__(self, limit_seconds: float) -> None:
-        """Without an answer for so long, a connection is given up, unless it has a limit of its own."""
+        """Set the maximum wait of connections that have no limit of their own."""
         self.limit_seconds = limit_seconds
 
     def guard(self, engine: Engine) -> None:
-        """Guard all connections of the engine, which must not have made one yet."""
+        """Guard all connections of the engine. It must not have any connection yet."""
         event.listen(engine, "do_connect", lambda _dialect, _record, *arguments: self.connect(*arguments))
         event.listen(engine, "checkout", _require_usable)
 
     def connect(self, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> GuardedConnection:
-        """Connect, as SQLAlchemy's `do_connect` wants it."""
+        """Connect, with the arguments of SQLAlchemy's `do_connect` event."""
         factory = partial(GuardedConnection, server=self)
         connection: GuardedConnection = psycopg2.connect(*arguments, **parameters, connection_factory=factory)
         return connection
@@ -173,14 +186,18 @@ class Server:
 
 
 class Primary(Server):
-    """A server, or several of one URL, to which no connections are made while none of them answers.
+    """The primary: one or several hosts of a URL.
 
-    The host that answered last is tried first. So a connection does not wait for a frozen host each time, and servers
-    stay with the new primary when the former one comes back and takes itself for the primary still.
+    While none of them answers, connections are refused at once. The host that answered last is tried first. So a
+    connection does not wait for a frozen host each time. After a failover, connections stay with the new primary, even
+    if the former one returns and still accepts writes.
     """
 
     def __init__(self, statement_timeout_seconds: float, connect_timeout_seconds: int, *, is_pooled: bool) -> None:
-        """A pooler takes no limits at connect, so there the watchdog stands in for those that the role may lack."""
+        """Set the limits.
+
+        A pooler takes none at connect, so there the watchdog's limit always applies.
+        """
         super().__init__(statement_timeout_seconds + MARGIN_SECONDS)
         self._connect_timeout_seconds = connect_timeout_seconds
         self._is_pooled = is_pooled
@@ -192,7 +209,10 @@ class Primary(Server):
         self._beating: GuardedConnection | None = None
 
     def connect(self, arguments: Sequence[Any], parameters: Mapping[str, Any]) -> GuardedConnection:
-        """Connect to the first host that fits the URL. Raises `ServerSilent` at once while no host answers."""
+        """Connect to the first host that fits the URL.
+
+        Raises `ServerSilent` at once while no host answers.
+        """
         if self._silent_since is not None:
             raise ServerSilent("the database server does not answer")
         self._last = (arguments, parameters)
@@ -202,7 +222,7 @@ class Primary(Server):
         try:
             connection = self._open(arguments, parameters, hosts)
         except psycopg2.OperationalError as error:
-            # A server that is down refuses within milliseconds; this one, or the way to it, swallows what is sent.
+            # A server that is down refuses within milliseconds. This one, or the network, drops packets.
             if time.monotonic() - began_at < timeout_seconds / 2:
                 raise
             self._fall_silent()
@@ -211,10 +231,10 @@ class Primary(Server):
         return connection
 
     def beat(self) -> None:
-        """Ask the server anything on a connection kept for it. For one thread, every `BEAT_INTERVAL_SECONDS`.
+        """Send a heartbeat query on a reserved connection.
 
-        So a process without requests notices that the server is silent, and gives up its connections to it as the
-        others do. What fails here has its line in the log already, or will fail for requests too.
+        For one thread, every `BEAT_INTERVAL_SECONDS`. So a process without requests also detects a silent server and
+        gives up its connections to it. Errors are not logged here: they are logged already, or will fail requests too.
         """
         if self._last is None:
             return
@@ -222,7 +242,7 @@ class Primary(Server):
             if self._beating is None:
                 self._beating = self.connect(*self._last)
                 self._beating.autocommit = True
-                # It does nothing that takes long, so it has a limit also where statements have none.
+                # The query is short, so it has a limit even if statements have none.
                 self._beating.limit_seconds = self._beating.session_limit_seconds = self.limit_seconds
             with self._beating.cursor() as cursor:
                 cursor.execute("SELECT 1")
@@ -230,13 +250,13 @@ class Primary(Server):
             self.end_beat()
 
     def end_beat(self) -> None:
-        """Close the connection that `beat` keeps."""
+        """Close the connection of `beat`."""
         beating, self._beating = self._beating, None
         if beating is not None:
             beating.close()
 
     def overdue(self, connection: GuardedConnection) -> None:
-        """End the wait of a connection, and all others if the whole host is silent."""
+        """End the wait of a connection, and of all others if the whole host is silent."""
         connection.give_up()
         if self._silent_since is not None:
             return
@@ -254,13 +274,19 @@ class Primary(Server):
         self._fall_silent()
 
     def _timeout_seconds(self, hosts: Sequence[Host]) -> int:
-        """For one host, so that all together take no longer than a statement. libpq knows whole seconds only."""
+        """The connect timeout of one host.
+
+        All hosts together take no longer than a statement. libpq accepts only whole seconds.
+        """
         return max(1, min(self._connect_timeout_seconds, int(self.limit_seconds) // max(1, len(hosts))))
 
     def _open(
         self, arguments: Sequence[Any], parameters: Mapping[str, Any], hosts: Sequence[Host]
     ) -> GuardedConnection:
-        """Connect to one of the hosts (none: as the parameters say), and learn the `statement_timeout` there."""
+        """Connect to one of the hosts and read its `statement_timeout`.
+
+        Without hosts, the parameters name them.
+        """
         there = {"host": ",".join(name for name, _ in hosts), "port": ",".join(str(port) for _, port in hosts)}
         timeout = {"connect_timeout": self._timeout_seconds(hosts)}
         connection = super().connect(arguments, {**parameters, **timeout, **(there if hosts else {})})
@@ -292,7 +318,7 @@ class Primary(Server):
             probe = partial(self._probe, host, arguments, parameters)
             try:
                 threading.Thread(target=probe, name="database probe", daemon=True).start()
-            except RuntimeError:  # No thread can be started: requests have to find out themselves.
+            except RuntimeError:  # No thread can be started, so let requests try to connect again.
                 with self._lock:
                     self._silent_since = None
                     self._probed.discard(host)
@@ -302,7 +328,7 @@ class Primary(Server):
         while self._is_probed(host):
             try:
                 connection = self._open(arguments, parameters, [host] if host else [])
-            except Exception:  # Whatever it is, there is no other way back.
+            except Exception:  # Continue after any error, because only a probe ends the silent state.
                 time.sleep(PROBE_INTERVAL_SECONDS)
             else:
                 self._answer(connection)
@@ -315,7 +341,7 @@ class Primary(Server):
             return self._silent_since is not None
 
     def _answer(self, connection: GuardedConnection) -> None:
-        """Note that the connection's host answered a query."""
+        """Record that the connection's host answered a query."""
         with self._lock:
             self._preferred = connection.host
             since, self._silent_since = self._silent_since, None
@@ -325,7 +351,7 @@ class Primary(Server):
 
 
 def lift_limit(connection: Connection, scope: Literal["LOCAL", "SESSION"]) -> None:
-    """Let statements take as long as they need: to the end of the transaction, or of the session."""
+    """Remove the statement timeout until the end of the transaction or of the session."""
     connection.execute(text(f"SET {scope} statement_timeout = 0"))
     driver_connection = connection.connection.driver_connection
     if isinstance(driver_connection, GuardedConnection):
@@ -335,13 +361,16 @@ def lift_limit(connection: Connection, scope: Literal["LOCAL", "SESSION"]) -> No
 
 
 def end_waits() -> None:
-    """Give up all connections that wait for an answer, and, until `allow_waits`, those that begin to: to end soon."""
+    """Give up all connections that wait for an answer. For shutdown.
+
+    Until `allow_waits`, this includes connections that begin to wait.
+    """
     _watchdog.is_ending = True
     _watchdog.look()
 
 
 def allow_waits() -> None:
-    """Go back to the connections' own limits."""
+    """Apply the connections' own limits again."""
     _watchdog.is_ending = False
 
 
@@ -351,7 +380,10 @@ def _require_usable(connection: GuardedConnection, *_: Any) -> None:
 
 
 def _hosts(parameters: Mapping[str, Any]) -> list[Host]:
-    """The hosts of the URL, where there are several; none where it names them in other ways, too."""
+    """The hosts of the URL if there are several.
+
+    Empty for one host, or with `hostaddr`.
+    """
     names = str(parameters.get("host") or "").split(",")
     if len(names) == 1 or "hostaddr" in parameters:
         return []
@@ -360,10 +392,13 @@ def _hosts(parameters: Mapping[str, Any]) -> list[Host]:
 
 
 class _Watchdog:
-    """The thread that looks at all guarded connections of the process, from the first one on."""
+    """The thread that checks all guarded connections of the process.
+
+    The first connection starts it.
+    """
 
     def __init__(self) -> None:
-        # Reentrant, because it is also taken where the garbage collector meets a connection.
+        # Reentrant, because `__del__` of a connection also takes it, at any time.
         self.lock = threading.RLock()
         self.is_ending = False
         self._connections: WeakSet[GuardedConnection] = WeakSet()
@@ -384,12 +419,12 @@ class _Watchdog:
         while True:
             began_at = time.monotonic()
             time.sleep(SCAN_INTERVAL_SECONDS)
-            # Else this process itself stood still, or had no processor: what came meanwhile is read first.
+            # After a longer sleep, this process was stopped or had no CPU. Let it read pending answers first.
             if time.monotonic() - began_at < SCAN_INTERVAL_SECONDS + MARGIN_SECONDS:
                 try:
                     self.look()
                 except Exception:
-                    logger.exception("the watchdog failed, and looks again")
+                    logger.exception("the watchdog failed; it continues")
 
     def look(self) -> None:
         now = time.monotonic()

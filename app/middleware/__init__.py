@@ -1,1 +1,1 @@
-"""Plain ASGI middleware: what every request passes through."""
+"""ASGI middleware of every request."""

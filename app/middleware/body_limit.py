@@ -1,4 +1,7 @@
-"""No body is read past a limit. Starlette's own limit answers in plain text, before our error handlers."""
+"""Limit of request bodies.
+
+Starlette's own limit responds in plain text, before our error handlers.
+"""
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -9,9 +12,10 @@ from app.middleware.problem_details import problem_response, refusal
 
 
 class BodyLimit:
-    """Refuses a compressed body with 415: no route would read it.
+    """Refuse compressed bodies with 415 and large bodies with 413.
 
-    Refuses a large one with 413: at once by Content-Length; without one, as soon as more than `max_bytes` have come.
+    No route decompresses. With Content-Length, a large body is refused at once. Without it, as soon as more than
+    `max_bytes` have arrived.
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
@@ -39,7 +43,7 @@ class BodyLimit:
             message = await receive()
             received_bytes += len(message.get("body", b""))
             if received_bytes > self.max_bytes:
-                # While FastAPI reads a body, it lets only HTTPExceptions through.
+                # While FastAPI reads a body, it re-raises only HTTPExceptions.
                 raise HTTPException(BodyTooLarge.status, self._error().detail, {"Connection": "close"})
             return message
 

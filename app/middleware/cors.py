@@ -1,4 +1,4 @@
-"""Which pages of other origins a browser lets call. Starlette's, but for a refusal in our one shape."""
+"""CORS: Starlette's middleware, with refusals as problem responses."""
 
 import re
 
@@ -9,14 +9,17 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.middleware.problem_details import problem_response
 
-# A cache must not give a page of one origin the answer that another origin got, or a client without any.
+# A cache must not serve the response of one origin, or of a client without an origin, to another origin.
 VARY = (b"vary", b"Origin")
-# The answer repeats the names of headers that a preflight asks for: names, and not more than fit into a proxy's buffer.
+# The response repeats the header names of a preflight. Allow only names, and only as many as fit into a proxy's buffer.
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{0,1024}")
 
 
 class Cors(CORSMiddleware):
-    """Starlette's, which refuses a preflight in plain text, and looks at what no browser sent from another origin."""
+    """Starlette's middleware with problem responses.
+
+    Requests without `Origin` bypass it.
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and b"origin" not in dict(scope["headers"]):
@@ -39,7 +42,7 @@ class Cors(CORSMiddleware):
 
 
 class _Refusal(Response):
-    """400 `cors_refused`, with the headers and the words of Starlette's answer."""
+    """400 `cors_refused`, with the headers and the text of Starlette's response."""
 
     def __init__(self, refusal: Response) -> None:
         super().__init__(refusal.body, refusal.status_code)

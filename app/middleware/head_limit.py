@@ -1,19 +1,19 @@
-"""No request with a head past a limit comes any further: what a proxy would refuse is refused without one, too."""
+"""Limits of request heads, equal with and without a proxy in front of the server."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import DomainError, HeadersTooLarge, InvalidHost, UriTooLong
 from app.middleware.problem_details import problem_response
 
-# A search of 500 characters, percent-encoded, and the longest cursor fit in well.
+# Enough for a percent-encoded search of 500 characters and the longest cursor.
 MAX_TARGET_BYTES = 16 * 1024
 MAX_HEADER_BYTES = 32 * 1024
 
 
 class HeadLimit:
-    """Refuses a path and query past 16 KB with 414, and headers that take more than 32 KB together with 431.
+    """Refuse a path and query past 16 KB with 414, headers past 32 KB with 431.
 
-    A request without `Host`, or with two, is 400: caches and proxies may take it for another site's.
+    A request without `Host`, or with two, is 400, because caches and proxies may assign it to another site.
     """
 
     def __init__(self, app: ASGIApp) -> None:

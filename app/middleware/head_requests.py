@@ -1,10 +1,13 @@
-"""HEAD: what GET would answer, without the body."""
+"""HEAD requests: the response of GET without the body."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class HeadRequests:
-    """Has routes see GET where the client said HEAD, and keeps the body back. FastAPI's routes know no HEAD."""
+    """Pass HEAD requests to the routes as GET and drop the body.
+
+    FastAPI's routes do not accept HEAD.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -21,5 +24,5 @@ class HeadRequests:
         try:
             await self.app(inner, receive, send_without_body)
         finally:
-            # For those outside of this, who count requests by route.
+            # For the outer middleware, which counts requests by route.
             scope["route"] = inner.get("route")

@@ -1,10 +1,10 @@
-"""Reading the headers of an ASGI scope."""
+"""Access to the headers of an ASGI scope."""
 
 from starlette.types import Scope
 
 
 def header(scope: Scope, name: bytes) -> bytes:
-    """The value of the request's first header of this name; empty where there is none."""
+    """The value of the request's first header of this name; empty if there is none."""
     for key, value in scope["headers"]:
         if key == name:
             return bytes(value)

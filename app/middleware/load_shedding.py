@@ -1,4 +1,4 @@
-"""No more requests in hand than a worker can answer soon: the others are refused at once, not left to wait."""
+"""Load shedding: refuse requests at once when a worker has too many."""
 
 import asyncio
 
@@ -7,23 +7,23 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.errors import Overloaded
 from app.middleware.problem_details import refusal
 
-# They cost next to nothing, and say how things are when things are bad.
+# Cheap, and needed for monitoring under overload.
 NEVER_SHED = frozenset({"/livez", "/readyz", "/metrics"})
 RETRY_AFTER_SECONDS = float(Overloaded.headers["Retry-After"])
-# Each takes some 15 KB.
+# Each takes about 15 KB.
 MAX_HELD_CLIENTS = 1_000
-# An entry takes some 300 bytes, so all take at most 6 MB.
+# An entry takes about 300 bytes: at most 6 MB.
 MAX_RETURN_TIMES = 20_000
 
-# Its address and port: a connection. Of those behind a trusted proxy only the address is known.
+# Address and port identify a connection. Behind a trusted proxy, only the address is known.
 _Client = tuple[str, int]
 
 
 class LoadShedding:
-    """Refuses with 503 and `Retry-After` while `most` requests are in hand.
+    """Refuse requests with 503 and `Retry-After` while `most` are in progress.
 
-    A client that comes again before the time it was told is held for the rest of that time, and then admitted if there
-    is room: refusing clients that never wait would take all the time that the others could be answered in.
+    A client that retries before `Retry-After` is over is held for the rest of that time, and then admitted if there is
+    room. Otherwise refusing clients that never wait would take all the time needed for the other requests.
     """
 
     def __init__(self, app: ASGIApp, *, most: int) -> None:
@@ -31,7 +31,7 @@ class LoadShedding:
         self.most = most
         self.in_hand_count = 0
         self.held_count = 0
-        self.return_times: dict[_Client | None, float] = {}  # The soonest first.
+        self.return_times: dict[_Client | None, float] = {}  # In ascending order.
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in NEVER_SHED:
@@ -47,7 +47,10 @@ class LoadShedding:
             self.in_hand_count -= 1
 
     async def _gets_room(self, client: _Client | None) -> bool:
-        """Whether there is room at the time the client was told to come again, if it is early; if not, it is told."""
+        """Hold a client that retries early.
+
+        Return whether there is room then; if not, note its return time.
+        """
         clock = asyncio.get_running_loop().time
         self._forget_until(clock())
         early_seconds = self.return_times.pop(client, 0) - clock()

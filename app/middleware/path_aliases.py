@@ -1,4 +1,4 @@
-"""One route, several spellings of its path: `/posts`, `/posts/`, `/v1/posts`."""
+"""Aliases of paths: `/posts/` and `/v1/posts` are served like `/posts`."""
 
 import re
 
@@ -14,10 +14,10 @@ VERSION_PREFIX = "/v1"
 
 
 class PathAliases:
-    """Serves every path also with a trailing slash, without a redirect, and below `/v1`.
+    """Serve every path also with a trailing slash and under `/v1`, without a redirect.
 
-    `/v1` becomes part of the root path, so that links in the response stay below it. So does `root_path`, the prefix
-    under which a proxy serves the API, whether or not the proxy removed it from the path. A path with control
+    `/v1` becomes part of the root path, so that links in the response stay under it. So does `root_path`, the prefix
+    under which a proxy serves the API. The proxy may remove the prefix from the path or not. A path with control
     characters (`/posts%0a`) is 404.
     """
 

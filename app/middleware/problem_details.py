@@ -1,4 +1,7 @@
-"""Errors become HTTP answers, all of one shape, and OpenAPI; the only place that writes an error's body."""
+"""Problem responses (RFC 9457) for all errors, and their OpenAPI.
+
+The only place that writes error bodies.
+"""
 
 import json
 import logging
@@ -31,14 +34,14 @@ from app.models.references import broken_constraint, broken_reference
 logger = logging.getLogger("app.problems")
 
 PROBLEM_JSON = "application/problem+json"
-# SQLSTATE classes that say "not now": connection lost, resources used up, server stopping, statement cut, lock not
-# given, and the two that ask to try again.
+# SQLSTATEs of temporary failures: connection lost, insufficient resources, operator intervention (shutdown, timeout),
+# lock_not_available, serialization_failure, deadlock_detected.
 NOT_NOW = ("08", "53", "57", "55P03", "40001", "40P01")
 
 
-# Python's phrases for these statuses change between its versions.
-# Of codes that do not read well as words.
+# Titles of codes that do not read well as words.
 TITLES = {"otp_required": "Two-factor code required"}
+# Python's phrases for these statuses change between its versions.
 FRAMEWORK_CODES = {413: "body_too_large", 414: "uri_too_long", 422: "validation_failed", 503: Overloaded.code}
 
 
@@ -83,7 +86,10 @@ def problem_response(
     detail: str | Sequence[Mapping[str, Any]],
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The one shape of an error. `detail` is a sentence, or FastAPI's list of what is wrong with the request."""
+    """Build the response of an error.
+
+    `detail` is a sentence, or FastAPI's list of validation errors.
+    """
     request_id = scope.get("state", {}).get("request_id", "")
     body = _body(status, code, detail, request_id)
     media_type = "application/json"
@@ -111,14 +117,14 @@ def _body(status: int, code: str, detail: str | Sequence[Mapping[str, Any]], req
 
 
 def install(app: FastAPI) -> None:
-    """Make the application answer every exception with a `Problem`."""
+    """Install handlers that answer exceptions with a `Problem`."""
     handlers: dict[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
         DomainError: _domain_error,
         HTTPException: _http_exception,
         RequestValidationError: _validation_error,
         DBAPIError: _database_error,
         PoolTimeoutError: _no_connection,
-        # From outside of a statement, where SQLAlchemy wraps nothing.
+        # Raised outside of a statement, where SQLAlchemy does not wrap exceptions.
         psycopg2.OperationalError: _no_connection,
         psycopg2.InterfaceError: _no_connection,
     }
@@ -127,7 +133,7 @@ def install(app: FastAPI) -> None:
 
 
 async def answer(request: Request, error: Exception) -> Response:
-    """What the application answers to an exception. Raises it where nobody handles its kind."""
+    """Return the response to an exception. Raises the exception if it has no handler."""
     handlers = request.app.exception_handlers
     for kind in type(error).__mro__:
         if kind in handlers:
@@ -137,7 +143,10 @@ async def answer(request: Request, error: Exception) -> Response:
 
 
 def refusal(scope: Scope, error: DomainError) -> Response:
-    """The answer to an error that must not be raised, because what was written with it is to be committed."""
+    """Build the response to an error that is not raised.
+
+    Not raising the error lets the transaction commit.
+    """
     return problem_response(scope, error.status, error.code, error.detail, error.headers)
 
 
@@ -146,9 +155,9 @@ async def _domain_error(request: Request, error: DomainError) -> Response:
 
 
 async def _http_exception(request: Request, error: HTTPException) -> Response:
-    """Raised by the framework: no such route, wrong method, and the like."""
+    """Answer an exception of the framework, such as a wrong method."""
     if error.status_code == 405:
-        # Starlette names the methods of one of the path's routes.
+        # Starlette names the methods of only one of the path's routes.
         methods = _methods_of(request)
         if request.method == "OPTIONS":
             return Response(status_code=204, headers={"Allow": methods})
@@ -159,7 +168,7 @@ async def _http_exception(request: Request, error: HTTPException) -> Response:
 
 
 def _methods_of(request: Request) -> str:
-    """What `Allow` says: every method that a route of this path takes, and those that every path takes."""
+    """The value of `Allow`: the methods of all routes of this path, HEAD and OPTIONS."""
     scope = {name: request.scope[name] for name in ("type", "path", "root_path", "headers")}
     routes = request.app.routes
     methods = [
@@ -171,7 +180,7 @@ def _methods_of(request: Request) -> str:
 
 
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:
-    # What was sent (`input`, and what `ctx` may quote of it) is not said back: it may be a password, or not be JSON.
+    # Do not repeat what was sent (`input`, and quotes of it in `ctx`): it may be a password, or not be JSON.
     detail = [{"type": item["type"], "loc": list(item["loc"]), "msg": item["msg"]} for item in error.errors()]
     return problem_response(request.scope, 422, "validation_failed", detail)
 
@@ -184,10 +193,10 @@ async def _database_error(request: Request, error: DBAPIError) -> Response:
         if meaning is not None:
             return await _domain_error(request, meaning())
         if request.method == "DELETE" and (reference := broken_reference(error)) is not None:
-            logger.warning("a foreign key forbids a deletion: %s; python -m app doctor says more", reference)
+            logger.warning("a foreign key forbids a deletion: %s; run python -m app doctor for details", reference)
             return await _domain_error(request, StillReferenced())
         if (foreign := broken_constraint(error)) is not None:
-            logger.warning("a constraint that is not of this project forbids a write: %s", foreign)
+            logger.warning("a constraint outside this project forbids a write: %s", foreign)
             return await _domain_error(request, ConstraintViolated())
     if error.connection_invalidated or state is None or state.startswith(NOT_NOW):
         logger.warning("the database did not answer: %s", state or type(error.orig).__name__)
@@ -200,15 +209,16 @@ async def _no_connection(request: Request, _: Exception) -> Response:
 
 
 class RedactedError(Exception):
-    """An error without its words.
+    """An error without its message, for the log.
 
-    They may be what a client sent: PostgreSQL quotes the row that breaks a constraint, SQLAlchemy the parameters,
-    Pydantic and Python the value that does not fit. Where it happened is in the traceback, and what, in this.
+    Messages may quote what a client sent: PostgreSQL quotes the row that breaks a constraint, SQLAlchemy the
+    parameters, Pydantic and Python the invalid value. The traceback says where the error happened. This exception
+    names its kind.
     """
 
 
 def _kind(error: Exception) -> str:
-    """What went wrong, in words that no client can choose."""
+    """The kind of the error, from names that no client can choose."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     known = [f"{type(cause).__module__}.{type(cause).__qualname__}", getattr(cause, "pgcode", None)]
     diagnosis = getattr(cause, "diag", None)
@@ -217,7 +227,7 @@ def _kind(error: Exception) -> str:
 
 
 def unexpected(scope: Scope, error: Exception) -> Response:
-    """A bug of ours: the log gets the traceback, the client a number to ask about."""
+    """Log the traceback of a bug and return a 500 with the request id."""
     request_id = scope.get("state", {}).get("request_id")
     logger.error(
         "unexpected %s", type(error).__name__,
@@ -227,7 +237,7 @@ def unexpected(scope: Scope, error: Exception) -> Response:
 
 
 class DocumentedError(NamedTuple):
-    """An error as the OpenAPI document has it."""
+    """An error in the OpenAPI document."""
 
     status: int
     code: str
@@ -235,10 +245,10 @@ class DocumentedError(NamedTuple):
     headers: tuple[str, ...] = ()
 
 
-# Errors of the framework, and bugs, are not in the catalogue.
+# Errors of the framework and bugs, which are not in the catalogue.
 VALIDATION_FAILED = DocumentedError(422, "validation_failed", "Parts of the request are invalid; `detail` lists them")
 INTERNAL_ERROR = DocumentedError(500, "internal_error", "A bug in the server; its log has the `request_id`")
-# Each status is described once, in `components.responses`. Python's names for some of them change between versions.
+# Names in `components.responses`, which describes each status once. Python's names change between versions.
 RESPONSE_NAMES: Mapping[int, str] = {
     400: "BadRequest",
     401: "Unauthorized",
@@ -255,7 +265,7 @@ RESPONSE_NAMES: Mapping[int, str] = {
     500: "InternalServerError",
     503: "ServiceUnavailable",
 }
-# `components.headers`: what `headers` can name.
+# `components.headers`, to which `headers` refers.
 RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
     name: {"description": description, "schema": {"type": "integer" if name == "Retry-After" else "string"}}
     for name, description in {
@@ -270,7 +280,10 @@ RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
 
 
 def responses(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` of a route that can give these errors, beside those that every route can give."""
+    """OpenAPI's `responses` of a route with these errors.
+
+    The errors that every route can have are added elsewhere.
+    """
     by_status: dict[int, list[DocumentedError]] = {}
     for error in errors:
         by_status.setdefault(error.status, []).append(documented(error))
@@ -278,12 +291,15 @@ def responses(*errors: type[DomainError]) -> dict[int | str, dict[str, Any]]:
 
 
 def documented(error: type[DomainError]) -> DocumentedError:
-    """What the document says of an error of the catalogue."""
+    """The OpenAPI entry of an error of the catalogue."""
     return DocumentedError(error.status, error.code, (error.__doc__ or "").strip(), tuple(error.headers))
 
 
 def response_reference(*errors: DocumentedError) -> dict[str, Any]:
-    """A reference to the response of the errors' common status, described with these errors only."""
+    """A reference to the response of the errors' common status.
+
+    Its description names only these errors.
+    """
     return {
         "$ref": f"#/components/responses/{RESPONSE_NAMES[errors[0].status]}",
         "description": "; ".join(f"`{error.code}`: {error.text}" for error in errors),
@@ -291,7 +307,7 @@ def response_reference(*errors: DocumentedError) -> dict[str, Any]:
 
 
 def response_components() -> dict[str, Any]:
-    """OpenAPI's `components.responses`: one for each status, with an example of each of its codes."""
+    """OpenAPI's `components.responses`: one per status, with an example of each code."""
     return {name: _response_component(status) for status, name in RESPONSE_NAMES.items()}
 
 
@@ -311,13 +327,13 @@ def _response_component(status: int) -> dict[str, Any]:
 
 
 def headers(*names: str) -> dict[str, Any]:
-    """OpenAPI's `headers` of a response that may have these; nothing if there are none."""
+    """OpenAPI's `headers` of a response; empty without names."""
     references = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
     return {"headers": references} if references else {}
 
 
 def examples() -> dict[str, Any]:
-    """OpenAPI's `components.examples`: a body for each code."""
+    """OpenAPI's `components.examples`: one body per code."""
     request_id = "0123456789abcdef0123456789abcdef"
     details: dict[str, str | list[dict[str, Any]]] = {
         VALIDATION_FAILED.code: [{"type": "missing", "loc": ["body", "title"], "msg": "Field required"}],
@@ -335,7 +351,7 @@ def _all_documented() -> list[DocumentedError]:
 
 def _catalogue(error: type[DomainError]) -> Iterator[type[DomainError]]:
     for kind in error.__subclasses__():
-        # A subclass without a code of its own has that of its parent, and other words.
+        # A subclass without its own code has the code of its parent and only another message.
         if "code" in vars(kind):
             yield kind
         yield from _catalogue(kind)

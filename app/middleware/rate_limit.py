@@ -1,6 +1,6 @@
-"""How many requests one caller may make, whatever they are: counted in memory, by each worker for itself.
+"""Rate limits of all requests, per caller and worker, counted in memory.
 
-Limits that keep guessing slow are app/security/attempt_limits.py's: shared by all workers, and kept.
+Brute-force protection is in app/security/attempt_limits.py. Its limits hold across workers and restarts.
 """
 
 import asyncio
@@ -18,20 +18,21 @@ from app.middleware.problem_details import refusal
 from app.observability import request_context
 
 WINDOW_SECONDS = 60
-# A window takes some 400 bytes with its caller, so all take at most 8 MB.
+# A window takes about 400 bytes with its caller: at most 8 MB.
 MAX_CALLERS = 20_000
-# Concurrent requests of one caller, per worker: an HTTP/2 connection has up to 100 streams. A request counts until its
-# answer is sent, so that a caller that does not read its answers holds a bounded part of memory and of MAX_IN_FLIGHT.
+# Maximum concurrent requests of one caller, per worker: an HTTP/2 connection has up to 100 streams. A request counts
+# until its response is sent, so that a caller that does not read its responses holds a bounded part of memory and of
+# MAX_IN_FLIGHT.
 MAX_IN_HAND = 100
-# Of these, how many of one account run at the same time, per worker: the others wait for their turn. So an account has
-# a bounded share of the batches, threads and connections, and at most so many expensive statements. A page or a vote
+# How many of them run at the same time for one account, per worker. The others wait for their turn. So an account has a
+# bounded share of the batches, threads and connections, and at most this many expensive statements. A page or a vote
 # takes some milliseconds, so a few at a time are as fast for a browser as all at once.
 MAX_READS_OF_ACCOUNT = 4
 MAX_WRITES_OF_ACCOUNT = 2
 # Below the 30 s after which the proxies of deploy/ give up.
 MAX_WAIT_SECONDS = 28.0
-# A request whose body takes longer to come gives its turn up until the body is complete: a client that never sends the
-# rest must not hold up the account's other requests. A body that comes in one packet keeps the turn.
+# A request whose body takes longer to arrive gives up its turn until the body is complete, because a client that never
+# sends the rest must not block the account's other requests. A body that arrives in one packet keeps the turn.
 MAX_BODY_SECONDS = 0.1
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 EXEMPT_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
@@ -45,7 +46,7 @@ class _Window:
 
 
 class _InHand:
-    """The requests of one caller that are under way: how many, and the turns of those that run."""
+    """The number of one caller's concurrent requests, and their semaphores."""
 
     __slots__ = ("count", "reads", "writes")
 
@@ -56,20 +57,21 @@ class _InHand:
 
 
 class RateLimit:
-    """At most `per_minute` requests in each minute, which begins with the caller's first; past it 429.
+    """Allow at most `per_minute` requests per caller in a fixed window; else 429.
 
-    A caller is the user whose good token the request carries, and else its address: a token that nobody verified opens
-    no new window. Around the end of a minute a caller may make twice as many, as with a token bucket of that size; in
-    return, what the headers say (draft-ietf-httpapi-ratelimit-headers-11) is exact: so many are left, for so long.
-    `X-RateLimit-Reset` is in seconds since 1970.
+    The window takes one minute and begins with the caller's first request. A caller is the user of the request's
+    valid token, else the client's address. A token that was not verified does not open a new window. Around the end
+    of a minute, a caller may make twice as many requests, as with a token bucket of that size. In return, the
+    headers are exact (draft-ietf-httpapi-ratelimit-headers-11): the number of requests left, and the seconds until
+    the window ends. `X-RateLimit-Reset` is in seconds since 1970.
 
-    A caller that has `MAX_IN_HAND` requests under way is refused in the same way. Of one account, at most
-    `MAX_READS_OF_ACCOUNT` and `MAX_WRITES_OF_ACCOUNT` run at the same time, until their answers begin. The others wait
-    in order of arrival, for at most `MAX_WAIT_SECONDS` (then 503). A request gives its turn up while its body is late.
-    Requests without a good token do not wait for each other: many people may share an address, and a slow one of them
-    must not block the others.
+    A caller with `MAX_IN_HAND` concurrent requests is refused in the same way. Of one account, at most
+    `MAX_READS_OF_ACCOUNT` and `MAX_WRITES_OF_ACCOUNT` run at the same time, until their responses begin. The others
+    wait in order of arrival, for at most `MAX_WAIT_SECONDS` (then 503). A request gives up its turn while its body is
+    late. Requests without a valid token do not wait for each other, because many people may share an address, and a
+    slow one of them must not block the others.
 
-    The windows of `MAX_CALLERS` are kept; with more, those that began first are forgotten.
+    The windows of `MAX_CALLERS` callers are kept. Past that number, the oldest window is dropped.
     """
 
     def __init__(self, app: ASGIApp, *, per_minute: int, user_of: Callable[[Scope], int | None]) -> None:
@@ -99,7 +101,7 @@ class RateLimit:
             return
         window.left -= 1
         headers = self._headers(window.left, seconds_left)
-        scope.setdefault("state", {})["caller"] = caller  # The server bounds what waits to be sent to one caller.
+        scope.setdefault("state", {})["caller"] = caller  # The server limits the unsent bytes of each caller.
         if in_hand is None:
             in_hand = self.in_hand[caller] = _InHand()
         in_hand.count += 1
@@ -121,7 +123,10 @@ class RateLimit:
         headers: list[tuple[bytes, bytes]],
         turns: asyncio.Semaphore | None,
     ) -> None:
-        """Run the application when it is the request's turn. The turn ends when the answer begins."""
+        """Run the application in the request's turn.
+
+        The turn ends when the response begins.
+        """
         turn = None if turns is None else _Turn(turns, receive)
         if turn is not None and not await turn.take():
             response = refusal(scope, Overloaded())
@@ -157,7 +162,7 @@ class RateLimit:
         return window
 
     def _headers(self, left: int, seconds_left: int) -> list[tuple[bytes, bytes]]:
-        """`HEADERS`, as ASGI has them."""
+        """The values of `HEADERS` in ASGI's form."""
         return [
             (b"ratelimit", b'"default";r=%d;t=%d' % (left, seconds_left)),
             *self.constant_headers,
@@ -167,7 +172,10 @@ class RateLimit:
 
 
 class _Turn:
-    """The turn of one request. It is given up while the request's body is late, and taken again when it is complete."""
+    """The turn of one request.
+
+    It is given up while the body is late, and taken again afterwards.
+    """
 
     __slots__ = ("has_ended", "is_held", "is_whole", "late", "receive_message", "turns")
 
@@ -179,7 +187,7 @@ class _Turn:
 
     async def take(self) -> bool:
         """Wait for the turn; return False if that takes longer than `MAX_WAIT_SECONDS`."""
-        if not self.turns.locked():  # asyncio.timeout would cost each request more than all else here.
+        if not self.turns.locked():  # asyncio.timeout would cost each request more than the rest of this middleware.
             self.is_held = await self.turns.acquire()
             return True
         try:
@@ -190,7 +198,10 @@ class _Turn:
         return True
 
     async def receive(self) -> Message:
-        """Receive the next message. Raises `HTTPException` (503) if the turn does not come again in time."""
+        """Receive the next message.
+
+        Raises `HTTPException` (503) if the turn does not come again in time.
+        """
         if self.is_whole:
             return await self.receive_message()
         if self.late is None:
@@ -200,7 +211,7 @@ class _Turn:
             self.is_whole = True
             self.late.cancel()
             if not self.is_held and not self.has_ended and not await self.take():
-                # While FastAPI reads a body, it lets only HTTPExceptions through.
+                # While FastAPI reads a body, it re-raises only HTTPExceptions.
                 raise HTTPException(Overloaded.status, Overloaded().detail, dict(Overloaded.headers))
         return message
 

@@ -1,4 +1,4 @@
-"""The outermost middleware: a request id; and when the request has ended, what is counted and logged of it."""
+"""Request id, access log, slow-request log and request metrics."""
 
 import logging
 import math
@@ -15,15 +15,16 @@ logger = logging.getLogger("app.access")
 slow_logger = logging.getLogger("app.slow")
 
 ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-# Some 40 for an IPv6 address. Addresses are remembered in many places, and a proxy may pass anything on as one.
+# An IPv6 address takes about 40. Addresses are stored in many places, and a proxy may pass on any text as one.
 MAX_ADDRESS_CHARACTERS = 64
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 class RequestContext:
-    """Gives every request an id (`X-Request-ID`, taken over where it is well-formed), counts it and logs its outcome.
+    """Assign a request id, count the request and log its outcome.
 
-    A request that took longer than `slow_seconds` is logged with what it asked of the database.
+    A well-formed `X-Request-ID` of the client is kept. A request that took longer than `slow_seconds` is logged with
+    its database statements.
     """
 
     def __init__(self, app: ASGIApp, *, slow_seconds: float = math.inf) -> None:
@@ -36,7 +37,7 @@ class RequestContext:
             return
         given = header(scope, b"x-request-id")
         request_id = given.decode() if ACCEPTABLE_ID.fullmatch(given) else secrets.token_hex(16)
-        # The state of the lifespan is shared by all requests; this one's is its own.
+        # All requests share the state of the lifespan, so give this request its own copy.
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
         request_context.request_id.set(request_id)
         if scope.get("client"):
@@ -69,7 +70,7 @@ class RequestContext:
 def _log(scope: Scope, route: str | None, status: int, seconds: float) -> None:
     level = logging.DEBUG if scope["path"] in QUIET_PATHS else logging.INFO
     if logger.isEnabledFor(level):
-        # The path is quoted: no line break of a client's becomes one of the log's.
+        # The path is quoted, so that its line breaks do not reach the log.
         logger.log(
             level,
             "%s %r %s %.1fms",
@@ -94,7 +95,7 @@ def _log_slow(scope: Scope, route: str | None, status: int, seconds: float, aske
 
 
 def _facts(scope: Scope, route: str | None, status: int, seconds: float) -> dict[str, object]:
-    """What a line of JSON says beside its message."""
+    """The additional fields of a JSON log line."""
     return {
         "method": scope["method"],
         "path": scope["path"],

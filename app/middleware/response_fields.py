@@ -1,4 +1,4 @@
-"""`RESPONSE_FIELDS=tutorial`: answers have the fields that the tutorial's have, and no others."""
+"""`RESPONSE_FIELDS=tutorial`: only return the fields of the tutorial's API."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# The fields of an object, and of the objects in them; None stands for any value, and is kept as it is.
+# The fields of an object and of its nested objects. None stands for any value, which is kept unchanged.
 Shape = Mapping[str, "Shape | None"]
 
 _USER: Shape = dict.fromkeys(("id", "email", "created_at"))
@@ -17,7 +17,7 @@ _POST: Shape = {
 _POST_WITH_VOTES: Shape = {"Post": _POST, "votes": None}
 _MESSAGE: Shape = {"message": None}
 _ERROR: Shape = {"detail": None}
-# By the names of the routes that the tutorial has. What other routes answer is left as it is.
+# By the names of the tutorial's routes. Responses of other routes are not changed.
 _SHAPES: Mapping[str, Shape] = {
     "list_posts": _POST_WITH_VOTES,
     "get_post": _POST_WITH_VOTES,
@@ -33,11 +33,10 @@ _JSON = b"application/json"
 
 
 class ResponseFields:
-    """Removes from JSON answers what the tutorial's have not, errors included.
+    """Remove fields that the tutorial does not have from JSON responses and errors.
 
-    It is outside of everything that may answer. An answer that lacks a field of the tutorial's (that of
-    `POST /login?cookie=true`) is another one, and left as it is. Bodies are held until they are complete: a page has at
-    most 1 MB.
+    It is outside of every layer that can respond. A response that lacks a field of the tutorial's (such as
+    `POST /login?cookie=true`) is not changed. Bodies are held until they are complete: a page has at most 1 MB.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -68,7 +67,7 @@ class ResponseFields:
                 return
             body = _narrowed(b"".join(chunks), shape)
             headers = [(name, value) for name, value in held["headers"] if name.lower() != b"content-length"]
-            if body:  # That of HEAD is missing, and with it the length.
+            if body:  # The response to HEAD has no body, and so no length.
                 headers.append((b"content-length", b"%d" % len(body)))
             await send({**held, "headers": headers})
             await send({"type": "http.response.body", "body": body})
@@ -82,7 +81,7 @@ def _shape_of(scope: Scope, start: Message) -> Shape | None:
     if start["status"] >= 400:
         return _ERROR
     if scope["method"] == "HEAD":
-        return _MESSAGE  # Any: there is no body.
+        return _MESSAGE  # Any shape will do, because there is no body.
     return _SHAPES.get(getattr(scope.get("route"), "name", ""))
 
 

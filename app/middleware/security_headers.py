@@ -1,21 +1,24 @@
-"""What browsers are told about every answer."""
+"""Security headers of every response."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# As ASGI has them: this is done for every answer, and Starlette's mapping would copy the headers for each.
+# In ASGI's form, because Starlette's mapping would copy the headers for each response.
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
-    # An answer of the API is data, never a page. The pages of the documentation set a policy of their own.
+    # An API response is data, never a page. The documentation pages set their own policy.
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
-# An answer may depend on the caller in ways that no `Vary` names. What may be kept says so itself.
+# A response may depend on the caller in ways that `Vary` cannot name. Cacheable responses set their own header.
 NO_STORE = (b"cache-control", b"no-store")
 HSTS = (b"strict-transport-security", b"max-age=63072000; includeSubDomains")
 
 
 class SecurityHeaders:
-    """Adds the headers that a response does not set itself; `Strict-Transport-Security` where told so."""
+    """Add the headers that a response does not set itself.
+
+    `Strict-Transport-Security` is added only with `hsts`.
+    """
 
     def __init__(self, app: ASGIApp, *, hsts: bool) -> None:
         self.app = app

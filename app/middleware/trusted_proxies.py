@@ -1,4 +1,4 @@
-"""Where a request comes from: what proxies before the server say of it is believed, what others say is not."""
+"""The client's address and scheme, from the headers of trusted proxies."""
 
 import logging
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ logger = logging.getLogger("app.proxies")
 
 
 class TrustedProxies:
-    """Sets the client and the scheme by `X-Forwarded-For` and `-Proto`, where the peer is one of the proxies.
+    """Set client and scheme from the forwarding headers of trusted proxies.
 
-    The client is the last hop that is not one of them: what stands before it, the client may have written itself.
-    Headers of anybody else are ignored, and the first time that is said, because an operator who forgot to name a proxy
-    would have all its clients limited as if they were one.
+    The headers are `X-Forwarded-For` and `X-Forwarded-Proto`. The client is the last hop that is not one of the
+    proxies, because the client may have written earlier hops itself. Headers of other peers are ignored. The first one
+    is logged: with a proxy missing in the setting, all its clients would share one rate limit.
     """
 
     def __init__(self, app: ASGIApp, *, proxies: Sequence[str]) -> None:
@@ -41,7 +41,5 @@ class TrustedProxies:
                 return
             if not self.has_warned and header(scope, b"x-forwarded-for"):
                 self.has_warned = True
-                logger.warning(
-                    "X-Forwarded-For of %s is ignored; if that is your proxy, name it in TRUSTED_PROXIES", peer
-                )
+                logger.warning("ignored X-Forwarded-For of %s; if that is your proxy, add it to TRUSTED_PROXIES", peer)
         await self.app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""The last answer, where everything else failed."""
+"""Responses to unhandled exceptions."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -6,7 +6,10 @@ from app.middleware.problem_details import unexpected
 
 
 class UnhandledErrors:
-    """Answers 500 for an exception that nobody handled; inside of what adds headers to answers, so that it has them."""
+    """Answer an unhandled exception with 500.
+
+    Inside the middleware that adds headers to responses.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -26,5 +29,5 @@ class UnhandledErrors:
                 raise
             response = unexpected(scope, error)
             if has_begun:
-                raise  # The head is out; the server cuts the connection, so that nobody takes half an answer for whole.
+                raise  # The head has been sent. The server closes the connection, so that the client sees the error.
             await response(scope, receive, send)

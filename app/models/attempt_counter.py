@@ -1,4 +1,4 @@
-"""What somebody has used of a limit, in a table of its own that nothing else refers to."""
+"""Attempts counted against a limit, in a table that no other table refers to."""
 
 from datetime import datetime
 

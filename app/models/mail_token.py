@@ -1,4 +1,4 @@
-"""Tokens that travel by mail, and prove that whoever brings one back reads the mail of an address."""
+"""Mailed tokens, which prove that the client reads the mail of an address."""
 
 from datetime import datetime
 from typing import Literal

@@ -11,11 +11,11 @@ MailKind = Literal["password_reset", "email_verification", "password_changed", "
 
 
 class OutgoingMail(Base):
-    """One mail, until it is sent. What it says, and the token in it, are made when it is sent: neither is stored.
+    """One mail, until it is sent. Its text and its token are made when it is sent, and never stored.
 
-    `address` is where it goes, but for a `password_reset`: there it is what somebody typed, and the mail goes to the
-    account that has this address, if there is one. Whoever sends a mail moves `due_at` ahead first, so that nobody
-    else does meanwhile, and so that the mail is due again should they never finish.
+    `address` is the recipient. Of a `password_reset` it is the address as typed; the mail goes to the account
+    that has it, if there is one. A sender moves `due_at` ahead first, so that no other process sends the mail
+    meanwhile, and so that it is due again if the sender never finishes.
     """
 
     __tablename__ = "outgoing_mails"

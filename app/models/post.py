@@ -42,7 +42,7 @@ FIRST_VERSION = 1
 
 
 class Post(Base):
-    """What somebody wrote. `version` grows with every change: the post's part of its ETag."""
+    """A post. `version` grows with every change, and is the post's part of its ETag."""
 
     __tablename__ = "posts"
 
@@ -118,7 +118,7 @@ class PostStatsHistory(Base):
     """The count that each change of `post_stats.votes` replaced, and by which transaction.
 
     With it a reader who walks a list sorted by votes keeps to the order of the moment the walk began
-    (`services/feed/pages.py`). Rows older than the longest walk are removed by `python -m app gc`.
+    (`services/feed/pages.py`). Rows older than the longest walk are removed by `python -m app cleanup`.
     """
 
     __tablename__ = "post_stats_history"

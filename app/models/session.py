@@ -23,8 +23,8 @@ from app.models.user import User
 
 SessionKind = Literal["login", "api_key"]
 
-# Above every id that the table will give, and below 2^53, so that JavaScript reads it exactly. Whoever goes through the
-# table in batches goes along its keys, not in steps of numbers.
+# Above every id that the table will assign, and below 2^53, so that JavaScript reads it exactly. Code that goes through
+# the table in batches must follow its keys, not steps of numbers.
 FIRST_ADOPTED = 2**52
 
 

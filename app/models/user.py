@@ -10,7 +10,7 @@ from app.models.base import Base, Now, PrimaryKey
 
 
 class User(Base):
-    """An account. A trigger names it `user<id>` until a username is chosen; nobody else can choose such a name."""
+    """An account. A trigger names it `user<id>` until a username is chosen; no account can choose such a name."""
 
     __tablename__ = "users"
 

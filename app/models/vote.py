@@ -7,7 +7,7 @@ from app.models.base import Base, Key, Now
 
 
 class Vote(Base):
-    """That a user voted for a post. The composite primary key is the promise that nobody votes twice."""
+    """A vote of a user for a post. The composite primary key allows one vote per user and post."""
 
     __tablename__ = "votes"
 

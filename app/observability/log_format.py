@@ -1,4 +1,7 @@
-"""How log lines look: JSON for machines, text for people; one line each, with the id of the request they belong to."""
+"""Log formats: JSON for machines, text for people.
+
+One line per record, with the request id.
+"""
 
 import logging
 from typing import Any
@@ -9,15 +12,15 @@ from pythonjsonlogger.json import JsonEncoder, JsonFormatter
 from app.config import Settings
 from app.observability import request_context
 
-# Everything that ends a line or steers a terminal, and what stands for it: nobody's words begin a line of their own.
+# Escapes of line breaks and terminal control characters, so that quoted input cannot begin a log line of its own.
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
 _ESCAPES_BUT_LINE_BREAKS = {code: text for code, text in _ESCAPES.items() if code != ord("\n")}
 
 
 class Request(logging.Filter):
-    """Adds to each record the id of the request that its code works for, and, where it is traced, of the trace.
+    """Add the request id and, if the request is traced, the trace id to each record.
 
-    On the handler, not on a logger: so lines of libraries have it too.
+    It is a filter of the handler, not of a logger, so that records of libraries have the ids too.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -29,7 +32,10 @@ class Request(logging.Filter):
 
 
 class Text(logging.Formatter):
-    """`INFO app.access GET '/posts' 200 1.2ms 0123abcd`: the request id ends the line; tracebacks are indented."""
+    """Text lines such as `INFO app.access GET '/posts' 200 1.2ms 0123abcd`.
+
+    The line ends with the request id. Tracebacks are indented.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(levelname)s %(name)s %(message)s")
@@ -40,14 +46,17 @@ class Text(logging.Formatter):
         return f"{line} {request_id}" if request_id else line
 
     def format(self, record: logging.LogRecord) -> str:
-        # What follows the first line is a traceback; an exception's words may hold line breaks of a client's.
+        # The lines after the first are a traceback. An exception's message may contain line breaks of a client.
         return super().format(record).translate(_ESCAPES_BUT_LINE_BREAKS).replace("\n", "\n    ")
 
 
 class Json(JsonFormatter):
-    """One object a line: `time`, `level`, `logger`, `message`, `request_id`, and whatever the line says beside it."""
+    """One JSON object per line.
 
-    # Made once: the base class makes one for each line, which takes longer than all the rest.
+    It has `time`, `level`, `logger`, `message`, `request_id` and the record's extra fields.
+    """
+
+    # Created once. The base class creates one per line, which takes longer than the rest of the formatting.
     _encode = staticmethod(JsonEncoder(separators=(",", ":")).encode)
 
     def __init__(self) -> None:
@@ -62,7 +71,10 @@ class Json(JsonFormatter):
 
 
 def config(settings: Settings) -> dict[str, Any]:
-    """For `logging.config.dictConfig`: everything in lines on stderr, in every worker."""
+    """The configuration for `logging.config.dictConfig`.
+
+    Every worker logs to stderr.
+    """
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -78,9 +90,9 @@ def config(settings: Settings) -> dict[str, Any]:
         },
         "root": {"level": settings.log_level.upper(), "handlers": ["stderr"]},
         "loggers": {
-            # It names each of its plugins.
+            # It logs each of its plugins at INFO.
             "alembic": {"level": "WARNING"},
-            # What happened to accounts is not a matter of verbosity.
+            # The audit log does not depend on LOG_LEVEL.
             "app.audit": {"level": "INFO"},
         },
     }

@@ -1,7 +1,7 @@
-"""What is counted and timed, and how Prometheus reads it: of all workers together, whichever of them is asked.
+"""Prometheus metrics. Each worker returns the sums of all workers.
 
-Labels have few values, none of which a client can choose: a path without a route is `none`, like a method that no
-route has. docs/observability.md lists every metric; a test compares.
+Labels have few values, and no client can choose them: a path without a route is `none`, and so is a method that no
+route has. docs/observability.md lists every metric. A test compares the list.
 """
 
 import collections
@@ -18,8 +18,8 @@ from prometheus_client.registry import Collector
 from app.observability import multiprocess
 
 if multiprocess.shared_folder() is not None:
-    # Kept in files, by place and not by process id: however often workers are replaced, there are as many files as
-    # workers, and what a killed one counted is counted on.
+    # Stored in one set of files per worker place, not per process id. So replaced workers add no files, and counters of
+    # a killed worker continue.
     prometheus_values.ValueClass = prometheus_values.MultiProcessValue(multiprocess.place)  # type: ignore[no-untyped-call]
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -32,63 +32,71 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 _requests = Counter(
-    "http_requests", "Requests answered, by route template.", ["method", "route", "status"], registry=_registry
+    "http_requests", "Completed requests by route template.", ["method", "route", "status"], registry=_registry
 )
 _request_seconds = Histogram(
     "http_request_duration_seconds",
-    "From the head of a request to the end of its answer.",
+    "Seconds from the head of a request to the end of its response.",
     ["method", "route"],
     buckets=_SECONDS,
     registry=_registry,
 )
-_batch_size = Histogram("batch_size", "Hot requests that shared a turn.", ["queue"], buckets=_SIZES, registry=_registry)
+_batch_size = Histogram("batch_size", "Requests in a batch.", ["queue"], buckets=_SIZES, registry=_registry)
 _batch_seconds = Histogram(
-    "batch_duration_seconds", "Turns of a lane.", ["queue"], buckets=_SECONDS, registry=_registry
+    "batch_duration_seconds", "Seconds that a batch took.", ["queue"], buckets=_SECONDS, registry=_registry
 )
 _wait_seconds = Histogram(
-    "batch_wait_seconds", "What hot requests waited for their turn.", ["queue"], buckets=_SECONDS, registry=_registry
+    "batch_wait_seconds", "Seconds that requests waited for a batch.", ["queue"], buckets=_SECONDS, registry=_registry
 )
 _connections = Gauge(
     "database_connections_in_use",
-    "Connections borrowed from a pool at the moment.",
+    "Connections of a pool in use.",
     ["pool"],
     multiprocess_mode="livesum",
     registry=_registry,
 )
 _pool_size = Gauge(
-    "database_pool_size", "Most connections of a pool.", ["pool"], multiprocess_mode="livesum", registry=_registry
+    "database_pool_size", "Maximum connections of a pool.", ["pool"], multiprocess_mode="livesum", registry=_registry
 )
 _security_events = Counter(
     "security_events",
-    "Sign-ins, failures and the like; app/models/security_event.py has the list.",
+    "Security events such as sign-ins and failures, listed in app/models/security_event.py.",
     ["event"],
     registry=_registry,
 )
 _replica_batches = Counter(
     "replica_batches",
-    "Turns of readings, by what became of the replica.",
+    "Batches of reads by outcome: `replica`, or the reason why the primary was read.",
     ["outcome"],
     registry=_registry,
 )
-_limits_reached = Counter("limits_reached", "Tries refused by a limit on guessing.", ["limit"], registry=_registry)
+_limits_reached = Counter(
+    "limits_reached", "Attempts refused by brute-force protection.", ["limit"], registry=_registry
+)
 
 
-# Labels have few values, none of which a client can choose, so there are at most some 1,500 of 200 bytes.
+# Labels have few values, and no client can choose them, so there are at most about 1,500 entries of 200 bytes.
 @lru_cache(maxsize=2000)
 def _of_route(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-    """Looking the labels up takes longer than counting."""
+    """The metrics of a route.
+
+    Cached, because looking up the labels takes longer than counting.
+    """
     return _requests.labels(method, route, status or NONE), _request_seconds.labels(method, route)
 
 
 def request(method: str, route: str | None, status: int, seconds: float) -> None:
-    """Count a request. `route` is the template of its path; status 0 means that there was no answer."""
+    """Count a request.
+
+    `route` is the template of its path; status 0 means that there was no response.
+    """
     answered, duration = _of_route(method if method in METHODS else NONE, route or NONE, status)
     answered.inc()
     duration.observe(seconds)
 
 
 class BatchQueue:
-    """The metrics of one lane."""
+    """The metrics of one batch queue."""
 
     def __init__(self, name: str) -> None:
         self._size = _batch_size.labels(name)
@@ -96,14 +104,17 @@ class BatchQueue:
         self._wait = _wait_seconds.labels(name)
 
     def turn(self, waited_seconds: Sequence[float], seconds: float) -> None:
-        """Count a turn that those who waited so long shared."""
+        """Count a batch of requests that waited for this long each."""
         self._size.observe(len(waited_seconds))
         self._seconds.observe(seconds)
         _observe_all(self._wait, waited_seconds)
 
 
 def _observe_all(histogram: Histogram, seconds: Sequence[float]) -> None:
-    """As `observe` of each, which writes two numbers each time."""
+    """Observe many values at once.
+
+    `observe` would write two numbers per value.
+    """
     for place, count in collections.Counter(bisect_left(_SECONDS, value) for value in seconds).items():
         histogram._buckets[place].inc(count)
     histogram._sum.inc(sum(seconds))
@@ -125,7 +136,7 @@ class Pool:
 
 
 def replica_batch(outcome: str) -> None:
-    """Count a turn of readings; `outcome` is one of app/database/replica.py's."""
+    """Count a batch of reads; `outcome` is a `Result` of app/database/replica.py."""
     _replica_batches.labels(outcome).inc()
 
 
@@ -135,17 +146,20 @@ def security_event(event: str) -> None:
 
 
 def limit_reached(limit: str) -> None:
-    """Count a try that a limit of app/security/attempt_limits.py refused; `limit` is its name."""
+    """Count an attempt refused by a limit of app/security/attempt_limits.py.
+
+    `limit` is the name of the limit.
+    """
     _limits_reached.labels(limit).inc()
 
 
 def render() -> bytes:
-    """Everything, in Prometheus's text format."""
+    """Return all metrics in Prometheus's text format."""
     return generate_latest(_AllWorkers())
 
 
 class _AllWorkers(Collector):
-    """What the workers counted, summed; beside it their processes, each by its place."""
+    """The summed metrics of all workers, and the process metrics of each worker."""
 
     def collect(self) -> Iterable[Metric]:
         running = multiprocess.running_workers()
@@ -153,7 +167,7 @@ class _AllWorkers(Collector):
         if folder is None:
             yield from _registry.collect()
         else:
-            # What a dead worker has in use, it has no longer.
+            # Leave out live gauges of ended workers: they no longer use anything.
             files = [
                 str(path)
                 for path in folder.glob("*.db")
@@ -164,7 +178,7 @@ class _AllWorkers(Collector):
 
 
 def _processes(running: Mapping[int, int]) -> Iterable[Metric]:
-    """Memory, processor time and open files of each worker; on Linux only, where /proc tells."""
+    """Memory, CPU time and open files of each worker, read from /proc (Linux only)."""
     found: dict[str, Metric] = {}
     for place, process_id in sorted(running.items()):
         for metric in ProcessCollector(pid=partial(str, process_id), registry=None).collect():

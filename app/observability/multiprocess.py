@@ -1,7 +1,7 @@
-"""The worker processes of one server, as they know of each other: each has a place in a folder that they share.
+"""Registry of worker processes: each has a numbered place in a shared folder.
 
-A worker takes the lowest place that no living worker has, and holds its lock until the process ends, however it ends.
-So there are never more places than workers that lived at the same time, and what a dead worker left is taken over.
+A worker takes the lowest free place and holds its file lock until the process ends for any reason. So there are never
+more places than concurrent workers, and a new worker takes over the files of an ended one.
 """
 
 import fcntl
@@ -13,13 +13,16 @@ from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-# The name is prometheus-client's, which keeps the workers' counters there.
+# prometheus-client defines the name and stores the workers' counters there.
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 @contextmanager
 def sharing() -> Iterator[None]:
-    """In the process that starts workers: the folder that they share, for as long as the block runs."""
+    """Provide the shared folder while the block runs.
+
+    For the process that starts the workers.
+    """
     with TemporaryDirectory(prefix="social-posts-workers-", ignore_cleanup_errors=True) as folder:
         os.environ[_FOLDER] = folder
         try:
@@ -29,38 +32,38 @@ def sharing() -> Iterator[None]:
 
 
 def shared_folder() -> Path | None:
-    """Where the workers meet; None where this process is the only one."""
+    """The shared folder of the workers; None if this process is the only one."""
     folder = os.environ.get(_FOLDER)
     return Path(folder) if folder else None
 
 
 @lru_cache
 def place() -> int:
-    """This worker's number, which is its own until it ends."""
+    """This worker's number. It has the number until it ends."""
     folder = shared_folder()
     if folder is None:
         return 0
-    with _nobody_else(folder):
+    with _locking(folder):
         for number in count():
             lock = _try_lock(folder / f"{number}.lock")
             if lock is None:
                 continue
             os.ftruncate(lock, 0)
             os.write(lock, str(os.getpid()).encode())
-            # Sums of the living go back to nothing with their worker; counters go on where it left them.
+            # Live gauges start at zero with a new worker. Counters continue from the values of the ended one.
             for gauges in folder.glob(f"gauge_live*_{number}.db"):
                 gauges.unlink()
-            return number  # The lock's file stays open, and with it the lock, until this process has gone.
+            return number  # The file stays open and locked until this process ends.
     raise AssertionError("unreachable")
 
 
 def running_workers() -> Mapping[int, int]:
-    """The process id of each living worker, by its place."""
+    """The process id of each running worker, by its place."""
     folder = shared_folder()
     if folder is None:
         return {0: os.getpid()}
     found = {}
-    with _nobody_else(folder):
+    with _locking(folder):
         for path in folder.glob("*.lock"):
             if (lock := _try_lock(path)) is not None:
                 os.close(lock)
@@ -70,7 +73,10 @@ def running_workers() -> Mapping[int, int]:
 
 
 def _try_lock(path: Path) -> int | None:
-    """An open file that holds the lock; None where a living process, this one included, holds it already."""
+    """An open file that holds the lock; None if it is held already.
+
+    The holder may be this process.
+    """
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,8 +87,11 @@ def _try_lock(path: Path) -> int | None:
 
 
 @contextmanager
-def _nobody_else(folder: Path) -> Iterator[None]:
-    """Places are taken and looked at by one process at a time, so that no look is taken for a worker."""
+def _locking(folder: Path) -> Iterator[None]:
+    """Lock all places.
+
+    A check of a place locks it for a moment and must not be taken for a worker.
+    """
     with (folder / "places").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,7 @@
-"""What a request asks of the database: each statement carries the request's id, and how long it took is noted."""
+"""Query log: the database statements of a request, with their durations.
+
+The statements carry the request id.
+"""
 
 import re
 import time
@@ -18,11 +21,11 @@ _SAFE_IN_A_COMMENT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 @dataclass(slots=True)
 class Query:
-    """A statement, without its parameters: they are what clients sent."""
+    """A statement without its parameters, because clients sent them."""
 
     text: str
     began_at: float
-    # None: it failed, or has not ended yet.
+    # None: it failed or has not finished.
     seconds: float | None = None
 
     def __str__(self) -> str:
@@ -33,21 +36,21 @@ class Query:
 
 @dataclass(slots=True)
 class Batch:
-    """A turn of a lane that a hot request shared: how many did, how long it waited, and the turn's statements."""
+    """A batch that the request was in, and the request's wait for it."""
 
-    lane: str
+    queue: str
     size: int
     waited_seconds: float
     queries: list[Query]
 
     def __str__(self) -> str:
-        asked = "; ".join(map(str, self.queries))
-        return f"waited {self.waited_seconds * 1000:.1f}ms for a batch of {self.size} in {self.lane}: {asked}"
+        statements = "; ".join(map(str, self.queries))
+        return f"waited {self.waited_seconds * 1000:.1f}ms for a batch of {self.size} in {self.queue}: {statements}"
 
 
 @dataclass(slots=True)
 class QueryLog:
-    """What was asked on behalf of one request or one turn."""
+    """The statements of one request or one batch."""
 
     queries: list[Query] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
@@ -60,20 +63,20 @@ _current: ContextVar[QueryLog | None] = ContextVar("query_log", default=None)
 
 
 def begin() -> QueryLog:
-    """Note from here on what this context asks; threads that work for it included."""
+    """Start recording the statements of this context, including those of its threads."""
     log = QueryLog()
     _current.set(log)
     return log
 
 
 def current() -> QueryLog | None:
-    """What this context has asked so far; None where nobody wants to know."""
+    """The query log of this context; None if nothing is recorded."""
     return _current.get()
 
 
 @contextmanager
 def recording() -> Iterator[list[Query]]:
-    """What is asked inside the block, in a thread that works for several requests."""
+    """Record the statements of a block that serves several requests."""
     token = _current.set(log := QueryLog())
     try:
         yield log.queries
@@ -82,10 +85,10 @@ def recording() -> Iterator[list[Query]]:
 
 
 def watch(engine: Engine, *, has_comments: bool) -> None:
-    """Note what the engine executes. With comments, pg_stat_activity and PostgreSQL's log can be joined with ours.
+    """Record the statements of the engine. With comments, they carry the request id.
 
-    The comment comes first, because pg_stat_activity cuts long statements off. It is put in after SQLAlchemy has looked
-    into its caches, so they go on working.
+    So entries of pg_stat_activity and PostgreSQL's log can be joined with our log. The comment comes first, because
+    pg_stat_activity truncates long statements. It is added after SQLAlchemy's cache lookup, so that the caches work.
     """
 
     def before(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:

@@ -1,6 +1,7 @@
-"""What a request is known by, wherever its code runs: set by the outermost middleware, read by the log and the audit.
+"""Context variables of the current request: id, address and user agent.
 
-Threads that work for a request see it too: FastAPI's and the hashing threads copy the context.
+The middleware sets them. The log and the audit log read them. They are also set in the threads that work for a request,
+because FastAPI and the hashing threads copy the context.
 """
 
 from contextvars import ContextVar
@@ -8,18 +9,18 @@ from functools import lru_cache
 from ipaddress import IPv6Network, ip_address
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-# Where the request came from, as far as trusted proxies tell.
+# The client's address, which may come from a trusted proxy.
 client_address: ContextVar[str | None] = ContextVar("client_address", default=None)
-# What the client calls itself.
+# The `User-Agent` header.
 user_agent: ContextVar[str | None] = ContextVar("user_agent", default=None)
 
 
 # Addresses are of at most 64 characters (app/middleware/request_context.py), so these take at most 4 MB.
 @lru_cache(maxsize=10_000)
 def network_of(address: str) -> str:
-    """Whom an address stands for: one IPv4 address, or the /64 of an IPv6 address, all of which is one customer's.
+    """The network of one customer: an IPv4 address, or the /64 of an IPv6 address.
 
-    What is not an address (a name, nothing at all) stands for itself.
+    Text that is no address (a name, or empty) is returned unchanged.
     """
     try:
         ip = ip_address(address)

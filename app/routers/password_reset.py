@@ -1,4 +1,4 @@
-"""`/password-reset`: a new password for somebody who has forgotten theirs."""
+"""`/password-reset`: reset a forgotten password."""
 
 from fastapi import APIRouter
 from starlette.requests import Request

@@ -96,14 +96,21 @@ def _zero_or_one(value: object) -> object:
 
 
 _RFC_3339_WITH_SPACE = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d[0-9:.]*) (\d\d:?\d\d)")
+# Pydantic reads what is no time as a date, and then complains of characters at its end.
+_DATE_OR_TIME = re.compile(
+    r"\d{4}-\d\d-\d\d([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d([.,]\d+)?)?(Z|[+-]([01]\d|2[0-3]):?[0-5]\d)?)?",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 def _written_out(value: object) -> object:
     """Refuse numbers, which would be seconds since 1970. Read the space that a `+` in a query becomes as `+`."""
     if isinstance(value, str):
-        if not re.match(r"\d{4}-", value):
+        if _RFC_3339_WITH_SPACE.fullmatch(value):
+            value = _RFC_3339_WITH_SPACE.sub(r"\1+\2", value)
+        if not _DATE_OR_TIME.fullmatch(value):
             raise PydanticCustomError("datetime_format", "the time should look like 2024-03-10 or 2024-03-10T12:00:00Z")
-        return _RFC_3339_WITH_SPACE.sub(r"\1+\2", value) if _RFC_3339_WITH_SPACE.fullmatch(value) else value
+        return value
     if isinstance(value, int | float):
         raise PydanticCustomError("datetime_format", "the time should be text such as 2024-03-10T12:00:00Z")
     return value

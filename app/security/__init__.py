@@ -1,1 +1,1 @@
-"""Tokens, passwords, limits on guessing, and the log of what happened to accounts."""
+"""Tokens, passwords, brute-force protection, encryption and the audit log."""

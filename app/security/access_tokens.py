@@ -1,4 +1,4 @@
-"""Access tokens, and the cookie that stands for one: the only importer of jose."""
+"""Access tokens and the session cookie (JWT). The only importer of jose."""
 
 import secrets
 import time
@@ -20,30 +20,30 @@ from app.models.base import LARGEST_KEY
 from app.models.session import LAST_SESSIONLESS_USER_ID, adopted_session_id
 
 ALGORITHM = "HS256"
-# Of each kind, and only tokens that we signed, which take some 1 KB with what they say: at most 20 MB.
+# Maximum cached tokens of each kind. Only tokens that we signed are cached. Each takes about 1 KB: at most 20 MB.
 MAX_REMEMBERED = 10_000
 MAX_CHARACTERS = 2_000  # Ours have about 300.
-# How far the clocks of two servers may differ: a token that was issued later than that is refused.
+# Maximum clock difference between two servers. A token issued further in the future is refused.
 MAX_SKEW_SECONDS = 60
 
-# `access` is sent as a Bearer, `cookie` as a cookie; neither is taken for the other.
+# `access` is sent as a Bearer token, `cookie` as a cookie. Neither is accepted as the other.
 Kind = Literal["access", "cookie"]
 
 _REQUIRED = {"require_exp": True, "verify_aud": False}
 _CLAIMS = frozenset({"user_id", "sub", "sid", "jti", "iat", "exp"})
-# What tokens of the tutorial have, no less and no more. With `TUTORIAL_DEFAULTS`, they may have `iat` too.
+# The exact claims of the tutorial's tokens. With `TUTORIAL_DEFAULTS`, they may also have `iat`.
 _TUTORIAL_CLAIMS = frozenset({"user_id", "exp"})
-# The longest life of a token that names no session and was not issued by us; a longer ACCESS_TOKEN_EXPIRE_MINUTES wins.
+# Maximum lifetime of a token without a session id that we did not issue, unless ACCESS_TOKEN_EXPIRE_MINUTES is longer.
 MAX_SESSIONLESS_LIFETIME = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """What a verified credential says: who, in which session, until when (seconds since 1970).
+    """The user, session and expiry of a verified credential.
 
-    `issued_at` is when whatever issued it told the database that the session is in use; 0 where nobody did.
-    `sessionless_since` is set with `TUTORIAL_DEFAULTS`, for a token that names no session: the earliest time at which
-    it may have been issued. `services.sessionless` decides on such tokens at every request.
+    Times are in seconds since 1970. `issued_at` is when the issuer updated the session's last-seen time; 0 if it did
+    not. `sessionless_since` is set with `TUTORIAL_DEFAULTS`, for a token without a session id. It is the earliest time
+    at which the token may have been issued. `services.sessionless` decides on such tokens at every request.
     """
 
     user_id: int
@@ -53,15 +53,16 @@ class AccessToken:
     sessionless_since: int | None = field(default=None, compare=False)
 
 
-# Verifying a signature costs 0.05 ms; a token that was verified stays so until it expires. Its session and account
-# are looked up at every request all the same.
+# Cache of verified tokens, until they expire, because verifying a signature costs 0.05 ms. The session and account are
+# still looked up at every request.
 _remembered: dict[Kind, OrderedDict[str, AccessToken]] = {"access": OrderedDict(), "cookie": OrderedDict()}
 
 
 def issue(user_id: int, session_id: int, lifetime: timedelta, kind: Kind = "access") -> str:
-    """A signed JWT with the tutorial's claims (`user_id`, `exp`) and `sub`, `sid`, `jti`, `iat`.
+    """Issue a signed JWT.
 
-    Its header names the key (`kid`). One that is no access token says what it is (`typ`).
+    It has the tutorial's claims (`user_id`, `exp`) and `sub`, `sid`, `jti`, `iat`. Its header names the key (`kid`). A
+    token of another kind than `access` has the claim `typ`.
     """
     now = int(time.time())
     claims = {
@@ -78,10 +79,10 @@ def issue(user_id: int, session_id: int, lifetime: timedelta, kind: Kind = "acce
 
 
 def verify(token: str, kind: Kind = "access") -> AccessToken:
-    """What the token says. Raises `NotAuthenticated` unless we signed it, as this kind, and it is within its time.
+    """Verify a token and return its claims.
 
-    A token of the tutorial is taken for one of the session that `adopt` made for its user, unless `sessionless_since`
-    says that there may be another.
+    Raises `NotAuthenticated` unless we signed it, as this kind, and it has not expired. A token of the tutorial belongs
+    to the session that `adopt` created for its user, unless `sessionless_since` says that there may be another.
     """
     remembered = _remembered[kind]
     verified = remembered.get(token)
@@ -103,7 +104,7 @@ def _decode(token: str, kind: Kind) -> AccessToken:
     try:
         keys = _keys(jwt.get_unverified_header(token))
         claims = jwt.decode(token, keys, algorithms=[ALGORITHM], options=_REQUIRED)
-    except (JWTError, OverflowError, RecursionError, TypeError):  # jose lets those of odd times and deep nesting out.
+    except (JWTError, OverflowError, RecursionError, TypeError):  # jose does not catch odd times and deep nesting.
         raise NotAuthenticated from None
     user_id, session_id, expires_at = claims.get("user_id"), claims.get("sid"), claims["exp"]
     if kind == "access" and _is_of_the_tutorial(claims) and _is_key(user_id):
@@ -144,9 +145,10 @@ def _is_signed_with(secret: str, token: str) -> bool:
 
 
 def _keys(header: dict[str, object]) -> list[str]:
-    """The key that the header names; all that are accepted where it names none, as older releases did.
+    """The key that the header names.
 
-    In a list also when it is one: a single text that happens to be JSON is a set of keys to jose.
+    Without `kid`, as in older releases: all accepted keys. Always a list, because jose treats a single string that
+    happens to be JSON as a key set.
     """
     accepted = get_settings().accepted_secrets
     return [secret for secret in accepted if key_id(secret) == header["kid"]] if "kid" in header else accepted
@@ -154,12 +156,15 @@ def _keys(header: dict[str, object]) -> list[str]:
 
 @lru_cache
 def key_id(secret: str) -> str:
-    """What `kid` says: the same for the same secret, on every host."""
+    """The `kid` of a secret, equal on every host."""
     return sha256(b"key id:" + secret.encode()).hexdigest()[:12]
 
 
 def _is_canonical(signature: str) -> bool:
-    """Whether these letters are the only ones for what they encode: the decoder skips some, and some bits."""
+    """Whether the base64 text is canonical.
+
+    The decoder ignores some characters and some bits.
+    """
     try:
         decoded = urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
     except ValueError:

@@ -1,13 +1,13 @@
-"""Guessing is slow: how many tries somebody has, counted in PostgreSQL, so that workers share it and restarts keep it.
+"""Brute-force protection.
 
-A row of `allowances` has the times of the tries that one key made within a limit's span: a true sliding window, with no
-error. It can hold no more of them than the limit allows. Its key is a keyed hash: neither e-mail addresses nor names
-stand there.
+Attempts are counted in PostgreSQL, so limits hold across workers and restarts. A row of `allowances` is an attempt
+counter: it has the times of one key's attempts within a limit's period. This is an exact sliding window. A row holds no
+more times than the limit allows. Its key is a keyed hash, so the table contains neither e-mail addresses nor names.
 
-Nobody can lock a stranger out for good. Tries to sign in are counted by the name as it was typed, so whoever knows
-only the (public) username uses up nothing of the (private) e-mail address. And an address from which that name signed
-in within `ADDRESS_KNOWN` has an allowance of its own, which tries from elsewhere do not touch. It is a row that is
-there before any try is (docs/decisions/0008).
+An attacker cannot lock out another user permanently. Sign-in attempts are counted by the name as typed, so attempts
+with the (public) username do not count for the (private) e-mail address. An address from which that name signed in
+within `ADDRESS_KNOWN` has a counter of its own, which attempts from other addresses do not affect. Its row exists
+before any attempt (docs/decisions/0008).
 """
 
 import hashlib
@@ -36,7 +36,7 @@ logger = logging.getLogger("app.limits")
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most so many tries of one kind, for one key, in any such span of time."""
+    """A maximum of attempts of one kind, per key, in any period of this length."""
 
     name: str
     most: int
@@ -46,32 +46,33 @@ class Limit:
 SIGN_IN_OF_ACCOUNT = Limit("sign_in_of_account", 10, timedelta(minutes=15))
 SIGN_IN_FROM_KNOWN_ADDRESS = Limit("sign_in_from_known_address", 10, timedelta(minutes=15))
 SIGN_IN_FROM_ADDRESS = Limit("sign_in_from_address", 50, timedelta(minutes=15))
-# Each tells whether an e-mail address has an account, and takes the time of a hash. A class room or a company shares
-# one address.
+# Each attempt reveals whether an e-mail address has an account, and costs a hash. A class room or a company shares one
+# address.
 SIGN_UP_FROM_ADDRESS = Limit("sign_up_from_address", 100, timedelta(hours=1))
-# Right passwords of an account from one address: each costs a hash, too. They are counted after the hash, so a stranger
-# without the password uses up nothing. A script uses up nothing of its owner's at another address.
+# Correct passwords of an account from one address, because each also costs a hash. They are counted after the hash, so
+# attempts without the password do not count. A script does not use up the limit of its owner at another address.
 # 100 hashes are 25 s of one core, and enough for a test suite that signs in before each test.
 RIGHT_PASSWORD_OF_ACCOUNT = Limit("right_password_of_account", 100, timedelta(minutes=15))
-# Those of all accounts, because one person may have many: 250 s of one core. A school or a company shares one address.
+# The same for all accounts together, because one person may have many: 250 s of one core. A school or a company shares
+# one address.
 RIGHT_PASSWORD_FROM_ADDRESS = Limit("right_password_from_address", 1_000, timedelta(minutes=15))
-# Of whoever is signed in, and says the password again for what matters most.
+# Password confirmations (`current_password`) of a signed-in user.
 PASSWORD_OF_ACCOUNT = Limit("password_of_account", 10, timedelta(minutes=15))
 CODE_OF_ACCOUNT = Limit("code_of_account", 5, timedelta(minutes=15))
-# Each change asks whether the new address has an account, as a sign-up does, and mails it.
+# Each change reveals whether the new address has an account, as a sign-up does, and sends a mail to it.
 EMAIL_CHANGE_OF_ACCOUNT = Limit("email_change_of_account", 5, timedelta(hours=1))
 EMAIL_CHANGE_FROM_ADDRESS = Limit("email_change_from_address", 20, timedelta(hours=1))
-# Per recipient, and a limit for each kind, so that mails of one kind do not suppress those of another. No window is
-# longer than a mailed token lives: where a mail is dropped, the mailbox has a link that works.
+# Per recipient and kind, so that mails of one kind do not suppress those of another. No period is longer than the
+# lifetime of a mailed token. So when a mail is dropped, the mailbox has a link that still works.
 MAIL_TO_ADDRESS: dict[MailKind, Limit] = {
     "password_reset": Limit("mail_to_address_password_reset", 3, timedelta(hours=1)),
     "email_verification": Limit("mail_to_address_email_verification", 3, timedelta(hours=1)),
     "password_changed": Limit("mail_to_address_password_changed", 5, timedelta(hours=1)),
     "email_changed": Limit("mail_to_address_email_changed", 5, timedelta(hours=1)),
 }
-# To all addresses of one mailbox that were never verified, for each kind: `ada+1@` and `ada+2@` are `ada@` (RFC 5233).
+# Per kind, to all unverified addresses of one mailbox: `ada+1@` and `ada+2@` count as `ada@` (RFC 5233).
 MAIL_TO_UNVERIFIED_MAILBOX = Limit("mail_to_unverified_mailbox", 10, timedelta(hours=1))
-# Per account that the mail is about, wherever it goes: whose address changes again and again mails many recipients.
+# Per account that the mail is about, for all recipients: an account that changes its address repeatedly mails many.
 MAIL_OF_ACCOUNT: dict[MailKind, Limit] = {
     "email_verification": Limit("mail_of_account_email_verification", 5, timedelta(hours=1)),
     "password_changed": Limit("mail_of_account_password_changed", 5, timedelta(hours=1)),
@@ -84,10 +85,10 @@ ADDRESS_KNOWN = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class SignInTry:
-    """A try to sign in that was counted: what it used.
+    """A counted sign-in attempt, with the counters that it used.
 
-    `user_id` is the account that has this name, if there is one. Rows are locked in this order: that of the known
-    address, of the account, of the address; then those of right passwords, of the account and of the address.
+    `user_id` is the account that has this name, if there is one. Rows are locked in this order: known address, account,
+    address, then correct passwords of the account and of the address.
     """
 
     name: str
@@ -96,12 +97,12 @@ class SignInTry:
 
 
 def spend(limit: Limit, key: str, *, password_of: int | None = None) -> None:
-    """Count one try before it is made, at once and for good, whatever becomes of the request's transaction.
+    """Count one attempt before it is checked, in a transaction of its own.
 
-    Tries are counted before they are judged, so that a thousand at once are not judged before the first is counted.
-    `password_of` is the account whose password is tried, if it is one.
-    Raises `TooManyTries` (429 with `Retry-After`) past the limit, and past that of right passwords; `Unavailable` where
-    it cannot be counted.
+    Counting first means that a thousand concurrent attempts cannot be checked before the first is counted.
+    `password_of` is the account whose password is checked, if it is a password.
+    Raises `TooManyTries` (429 with `Retry-After`) past the limit, or past that of correct passwords. Raises
+    `Unavailable` if the attempt cannot be counted.
     """
     if get_settings().rate_limits_enabled:
         with _counting() as connection:
@@ -111,7 +112,7 @@ def spend(limit: Limit, key: str, *, password_of: int | None = None) -> None:
 
 
 def is_within(limit: Limit, key: str) -> bool:
-    """Count one try as `spend` does; False past the limit. Raises `Unavailable`."""
+    """Count one attempt as `spend` does; False past the limit. Raises `Unavailable`."""
     try:
         spend(limit, key)
     except TooManyTries:
@@ -120,12 +121,15 @@ def is_within(limit: Limit, key: str) -> bool:
 
 
 def give_back(limit: Limit, key: str, *, password_of: int | None = None) -> None:
-    """Take back a try that turned out to be no guess: the password was right, and is counted as such."""
+    """Uncount an attempt with a correct password.
+
+    It is counted as a correct password instead.
+    """
     _after_success([(limit, key)], password_of=password_of)
 
 
 def spend_right_password(user_id: int) -> None:
-    """Count a hash for the account that takes no password of its own. Raises as `spend` does."""
+    """Count a hash for the account that checks no password. Raises as `spend` does."""
     if get_settings().rate_limits_enabled:
         with _counting() as connection:
             for limit, key in _right_password(user_id):
@@ -133,9 +137,10 @@ def spend_right_password(user_id: int) -> None:
 
 
 def spend_sign_in(name: str, user_id: int | None = None) -> SignInTry:
-    """Count one try to sign in with this name (canonical), of the account and of the request's address, or neither.
+    """Count one sign-in attempt for the canonical name and the request's address.
 
-    `user_id` is the account that has this name, if there is one. Raises as `spend` does.
+    It counts for both or for neither. `user_id` is the account that has this name, if there is one. Raises as `spend`
+    does.
     """
     if not get_settings().rate_limits_enabled:
         return SignInTry(name, user_id, ())
@@ -154,19 +159,20 @@ def spend_sign_in(name: str, user_id: int | None = None) -> SignInTry:
 
 
 def settle_sign_in(made: SignInTry) -> None:
-    """Whoever made the try has signed in: it is taken back, and the address is known from now on."""
+    """Uncount a successful sign-in attempt and remember its address as known."""
     _after_success(made.used, name=made.name, password_of=made.user_id)
 
 
 def give_back_sign_in(made: SignInTry) -> None:
-    """Take back a try to sign in whose password was right, but not enough: a code is due."""
+    """Uncount a sign-in attempt with a correct password that still needs a code."""
     _after_success(made.used, password_of=made.user_id)
 
 
 def know_address(name: str) -> None:
-    """Whoever has this name (canonical) is at the request's address: tries from elsewhere are not counted there.
+    """Remember the request's address as known for this (canonical) name.
 
-    For those who proved who they are otherwise than by signing in: with a token that was mailed to them.
+    Attempts from other addresses then do not count at this one. For users who authenticated with a mailed token
+    instead of a sign-in.
     """
     _after_success((), name=name)
 
@@ -184,14 +190,14 @@ def _after_success(used: Sequence[tuple[Limit, str]], name: str | None = None, p
                 connection.execute(_GIVE_BACK, _bound(limit, key))
             if password_of is not None:
                 for limit, key in _right_password(password_of):
-                    # Of those that are verified at this moment, one may be past the limit: it was right all the same.
+                    # Concurrent attempts may pass the limit by this one. It is not refused: the password was correct.
                     connection.execute(_SPEND, _bound(limit, key))
     except Unavailable:
-        # The try counts until its time is over, which is no reason to refuse who got it right.
-        logger.warning("a try could not be given back")
+        # The attempt counts until its period is over, which is no reason to refuse a correct password.
+        logger.warning("could not uncount a successful attempt: it counts until its period is over")
 
 
-# Whether there is room is asked, and the try is added, while the row is locked: of many at once none is overlooked.
+# The check of the limit and the increment run while the row is locked, so that no concurrent attempt is missed.
 _SPEND = text("""
     INSERT INTO allowances AS held (limit_name, key, used_at, expires_at)
     VALUES (:name, :key, ARRAY[now()], now() + :per)
@@ -202,7 +208,7 @@ _SPEND = text("""
     RETURNING held.id
 """).bindparams(bindparam("per", type_=Interval))
 
-# None while there is room.
+# NULL below the limit.
 _SECONDS_LEFT = text("""
     SELECT CAST(ceil(extract(epoch FROM min(used) + :per - now())) AS integer)
     FROM allowances, unnest(used_at) AS used
@@ -210,7 +216,7 @@ _SECONDS_LEFT = text("""
     HAVING count(*) >= :most
 """).bindparams(bindparam("per", type_=Interval))
 
-# The latest try goes, which may be another's, made in the meantime: how many are left is the same.
+# Removes the latest attempt. It may be another one, made in the meantime, but the count is the same.
 _GIVE_BACK = text("""
     UPDATE allowances SET used_at = trim_array(used_at, 1)
     WHERE limit_name = :name AND key = :key AND cardinality(used_at) > 0
@@ -227,12 +233,15 @@ _KNOW = text("""
 def _spend(connection: Connection, limit: Limit, key: str) -> None:
     values = _bound(limit, key)
     if connection.execute(_SPEND, values).first() is None:
-        # There may be room since, or the row may have gone with the last of its tries.
+        # In the meantime attempts may have expired, or the row may have been deleted with its last attempt.
         _refuse(limit, connection.scalar(_SECONDS_LEFT, values) or 1)
 
 
 def _right_password(user_id: int | None) -> Iterator[tuple[Limit, str]]:
-    """What a right password uses up. As much is looked up without an account, so that the time does not tell."""
+    """The counters of a correct password.
+
+    The same number without an account, so that timing reveals nothing.
+    """
     address = request_context.client_address.get()
     yield RIGHT_PASSWORD_OF_ACCOUNT, _here(str(user_id), address or "")
     if address is not None:
@@ -269,10 +278,13 @@ def _here(name: str, address: str) -> str:
 
 @contextmanager
 def _counting() -> Iterator[Connection]:
-    """A transaction for counting, committed when the block ends. Raises `Unavailable` for whatever goes wrong in it."""
+    """A transaction for counting, committed when the block ends.
+
+    Raises `Unavailable` for any database error.
+    """
     try:
         with counting() as connection:
             yield connection
     except (SQLAlchemyError, psycopg2.Error) as error:
-        logger.error("tries cannot be counted: %s", type(error).__name__)  # noqa: TRY400 - the cause is in the type.
+        logger.error("failed to count an attempt: %s", type(error).__name__)  # noqa: TRY400 - the cause is in the type.
         raise Unavailable from error

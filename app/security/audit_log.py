@@ -1,7 +1,7 @@
-"""What happened to accounts, as rows that their owners can read and lines that operators can.
+"""Audit log: security events as rows for owners and log lines for operators.
 
-A row is written in the transaction of what it tells of; so it is there exactly when that happened. A line is one JSON
-object, in which whatever a client sent is escaped: nothing that anybody types begins a line of its own.
+A row is written in the transaction of its event, so it exists exactly when the event happened. A line is one JSON
+object. Everything that a client sent is escaped, so that it cannot begin a log line of its own.
 """
 
 import json
@@ -26,28 +26,29 @@ from app.observability import metrics, request_context
 logger = logging.getLogger("app.audit")
 
 MAX_CHARACTERS = 300
-# Rows that wait to be written apart from their requests; past it, the log alone has the event.
+# Maximum rows that wait to be written apart from their requests. Past it, an event is in the log only.
 MAX_WAITING = 1000
 
 Detail = str | int | None
 
 
 def hold(db: Session, user_id: int) -> bool:
-    """Whether the account is there, which stays so until the transaction ends.
+    """Lock the account until the transaction ends. Returns whether it exists.
 
-    To be called before other rows of an account are locked of which `record` will then tell: its row refers to the
-    account, and who deletes or changes that has it locked, and waits for those rows.
+    Call this before locking other rows of the account, if `record` follows. The row of `record` refers to the account.
+    A request that deletes or changes the account locks it first and then waits for those rows: a deadlock otherwise.
     """
     account = select(User.id).where(User.id == user_id).with_for_update(read=True, key_share=True)
     return db.scalar(account) is not None
 
 
 def record(db: Session | Connection | None, event: Event, user_id: int | None, **details: Detail) -> None:
-    """Tell of an event, with the request's id, address and user agent (`app.observability.request_context`), and
-    details without secrets.
+    """Record an event with the request's id, address and user agent.
 
-    With `db` a row is added to its transaction; None for what has no account, or was rolled back: only the log has it.
-    The line is written once a session has committed, and not at all if it is rolled back; else at once.
+    Details must not contain secrets. The request's data come from `app.observability.request_context`. With `db`, a row
+    is added to its transaction. Pass None for events without an account, or of a transaction that was rolled back: they
+    are in the log only. With a session, the line is written after the commit, and not at all after a rollback.
+    Otherwise it is written at once.
     """
     line = _line(event, user_id, details)
     if db is not None and user_id is not None:
@@ -59,21 +60,25 @@ def record(db: Session | Connection | None, event: Event, user_id: int | None, *
 
 
 def record_apart(event: Event, user_id: int | None, **details: Detail) -> None:
-    """Tell of an event whose request fails, such as a wrong password: at once in the log, and a row a moment later.
+    """Record an event whose request fails, such as a wrong password.
 
-    A thread of its own writes the row, and does the same work when there is no account (None): how long the request
-    takes tells nobody whether there is one. Rows that still wait when the process ends are in the log only.
+    The line is logged at once. A separate thread writes the row a moment later. It does the same work without an
+    account (None), so that the response time does not reveal whether there is one. Rows that still wait when the
+    process ends are in the log only.
     """
     record(None, event, user_id, **details)
     try:
         _waiting().put_nowait(partial(copy_context().run, _write, event, user_id, details))
     except Full:
-        logger.warning("too many events wait; one is in the log only")
+        logger.warning("too many audit events are waiting: one is in the log only")
 
 
 @lru_cache
 def _waiting() -> Queue[Callable[[], None]]:
-    """What the thread has to write; a daemon, so that a database that does not answer holds up no end."""
+    """The queue of the writing thread.
+
+    It is a daemon, so that a silent database does not delay shutdown.
+    """
     waiting: Queue[Callable[[], None]] = Queue(MAX_WAITING)
     Thread(target=_write_all, args=(waiting,), name="audit", daemon=True).start()
     return waiting
@@ -89,12 +94,15 @@ def _write(event: Event, user_id: int | None, details: dict[str, Detail]) -> Non
     try:
         with writing() as connection:
             connection.execute(_row(event, user_id or 0, details))
-    except Exception as error:  # Whatever it is, the next event is written.
-        logger.warning("an event is in the log only: %s", type(error).__name__)
+    except Exception as error:  # After any error, continue with the next event.
+        logger.warning("failed to store an audit event, it is in the log only: %s", type(error).__name__)
 
 
 def _row(event: Event, user_id: int, details: dict[str, Detail]) -> Insert:
-    """The row, if the account is (still) there; deleting it waits until the transaction ends."""
+    """The row, if the account still exists.
+
+    Its deletion waits until the transaction ends.
+    """
     values: dict[str, ColumnElement[object]] = {
         "event": literal(str(event)),
         "address": literal(_plain(request_context.client_address.get())),
@@ -107,7 +115,7 @@ def _row(event: Event, user_id: int, details: dict[str, Detail]) -> Insert:
 
 
 def _line(event: Event, user_id: int | None, details: dict[str, Detail]) -> str:
-    told = {
+    fields = {
         "event": event,
         "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "user_id": user_id,
@@ -116,11 +124,14 @@ def _line(event: Event, user_id: int | None, details: dict[str, Detail]) -> str:
         "user_agent": _plain(request_context.user_agent.get()),
         **{name: _plain(value) for name, value in details.items()},
     }
-    return json.dumps(told)  # In ASCII: what looks like the end of a line, to whatever program, is escaped too.
+    return json.dumps(fields)  # In ASCII, so that everything that any program takes for a line break is escaped.
 
 
 def _plain(value: Detail) -> Detail:
-    """What PostgreSQL can keep, of a bounded length."""
+    """The value without NUL and lone surrogates, and of bounded length.
+
+    PostgreSQL can store neither.
+    """
     if not isinstance(value, str):
         return value
     return value.replace("\0", "")[:MAX_CHARACTERS].encode(errors="replace").decode()

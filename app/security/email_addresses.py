@@ -1,4 +1,4 @@
-"""E-mail addresses: when two are the same, and placeholders for those that are hidden."""
+"""E-mail addresses: their canonical form, and placeholders for hidden ones."""
 
 import re
 import unicodedata
@@ -10,17 +10,17 @@ from email_validator import EmailNotValidError, validate_email
 
 from app.config import get_settings
 
-# Has no mailboxes, and never will (RFC 2606).
+# A reserved domain without mailboxes (RFC 2606).
 FALLBACK_HOST = "example.com"
 
 
 def canonical_email(email: str) -> str:
-    """Return the form in which all spellings of one address are equal; `users.email_canonical` holds it.
+    """Return the canonical form, which is equal for all spellings of an address.
 
-    The domain is compared as DNS does it: in ASCII, encoded by IDNA 2008. The local part is NFC in lower case. It is
-    not case-folded, because folding joins the mailboxes `straße` and `strasse`, and not NFKC, which joins `ﬁ` and `fi`
-    (docs/decisions/0019). An address with a domain that cannot be encoded passes no sign-up. Databases that were
-    adopted may hold one: it keeps the form of earlier releases, so that its owner can still sign in.
+    `users.email_canonical` stores it. The domain is compared as DNS does it: in ASCII, encoded by IDNA 2008. The local
+    part is NFC in lower case. It is not case-folded, because folding joins the mailboxes `straße` and `strasse`, and
+    not NFKC, which joins `ﬁ` and `fi` (docs/decisions/0019). Sign-up refuses an address whose domain cannot be encoded.
+    Adopted databases may contain one. It keeps the form of earlier releases, so that its owner can still sign in.
     """
     email = email.strip()
     local, at, domain = email.rpartition("@")
@@ -32,14 +32,20 @@ def canonical_email(email: str) -> str:
 
 
 def _ascii_domain(domain: str) -> str:
-    """Return the domain in lower-case ASCII. Raises `UnicodeError` if IDNA 2008 does not allow it."""
-    if domain.isascii():  # Unlike `idna`, keep what only DNS decides, such as `_` in the domains of intranets.
+    """Return the domain in lower-case ASCII.
+
+    Raises `UnicodeError` if IDNA 2008 does not allow it.
+    """
+    if domain.isascii():  # Unlike `idna`, accept what DNS accepts, such as `_` in the domains of intranets.
         return domain.lower()
     return idna.encode(domain, uts46=True, transitional=False).decode()
 
 
 def noreply_domain() -> str:
-    """Domain of the placeholders for hidden e-mail addresses: `users.noreply.` and the host of `PUBLIC_URL`."""
+    """Domain of the placeholders for hidden e-mail addresses.
+
+    It is `users.noreply.` and the host of `PUBLIC_URL`.
+    """
     return _noreply_domain(get_settings().public_url)
 
 
@@ -47,7 +53,7 @@ def noreply_domain() -> str:
 def _noreply_domain(public_url: str | None) -> str:
     try:
         host = urlsplit(public_url or "").hostname or FALLBACK_HOST
-        # With the longest local part there is. `localhost`, IP addresses and names such as `.local` are refused here.
+        # Checked with a local part of maximum length. Refuses `localhost`, IP addresses and names such as `.local`.
         checked = validate_email(f"{'a' * 64}@users.noreply.{host}", check_deliverability=False)
     except ValueError:
         return f"users.noreply.{FALLBACK_HOST}"
@@ -55,8 +61,11 @@ def _noreply_domain(public_url: str | None) -> str:
 
 
 def placeholder_email(user_id: int, username: str) -> str:
-    """What stands in place of an e-mail address that the caller may not see: valid for `EmailStr`, no mailbox."""
-    # A username may have `..`, which an e-mail address may not. `user<id>` belongs to this account alone.
+    """The placeholder of an e-mail address that the caller may not see.
+
+    It is valid for `EmailStr` and has no mailbox.
+    """
+    # A username may contain `..`, an e-mail address may not. `user<id>` is unique to this account.
     local_part = username if _DOT_ATOM.fullmatch(username) else f"user{user_id}"
     return f"{local_part}@{noreply_domain()}"
 
@@ -65,7 +74,7 @@ _DOT_ATOM = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 
 
 def is_placeholder_email(text: str) -> bool:
-    """Whether the address is in the domain of the placeholders, in any spelling of it."""
+    """Whether the address is in the domain of the placeholders, in any spelling."""
     try:
         domain = validate_email(text, check_deliverability=False, test_environment=True).ascii_domain
     except EmailNotValidError:

@@ -1,4 +1,4 @@
-"""Tokens that travel by mail: made, kept as their hashes, and used once."""
+"""Single-use tokens sent by e-mail. The database stores only their hashes."""
 
 import hashlib
 import secrets
@@ -19,7 +19,10 @@ LIFETIMES: dict[MailTokenPurpose, timedelta] = {
 
 
 def issue(db: Session, user: User, purpose: MailTokenPurpose) -> str:
-    """A token for the account and its e-mail address as it is now; the one before it for this purpose is void."""
+    """Issue a token for the account and its current e-mail address.
+
+    It replaces the previous one of this purpose.
+    """
     token = secrets.token_urlsafe(TOKEN_BYTES)
     values = {
         "token_hash": _hash(token),
@@ -35,17 +38,17 @@ def issue(db: Session, user: User, purpose: MailTokenPurpose) -> str:
 
 
 def check(db: Session, purpose: MailTokenPurpose, token: str) -> None:
-    """Raises `InvalidToken` unless the token could be used now."""
+    """Raise `InvalidToken` unless the token is valid now. Does not use it."""
     if db.scalar(select(MailToken.id).join(User, _opens(purpose, token))) is None:
         raise InvalidToken
 
 
 def use(db: Session, purpose: MailTokenPurpose, token: str) -> User:
-    """The account, locked, whose token this is; its tokens for this purpose end with the transaction.
+    """Use the token up and return its account, locked.
 
-    Raises `InvalidToken` if it is wrong, used, replaced or expired, if the account has another address by now, or is
-    disabled. The account is locked before its tokens, as by everybody; of two who bring a token, the second then finds
-    it gone.
+    Raises `InvalidToken` if the token is wrong, used, replaced or expired, or if the account has another address by now
+    or is disabled. The account is locked before its tokens, as everywhere. So the second of two concurrent requests
+    with one token finds it used.
     """
     user = db.scalar(select(User).join(MailToken, _opens(purpose, token)).with_for_update(of=User))
     if user is None:
@@ -57,12 +60,12 @@ def use(db: Session, purpose: MailTokenPurpose, token: str) -> User:
 
 
 def end_all(db: Session, user_id: int) -> None:
-    """Void every token that was mailed for the account."""
+    """Delete all mailed tokens of the account."""
     db.execute(delete(MailToken).where(MailToken.user_id == user_id))
 
 
 def _opens(purpose: MailTokenPurpose, token: str) -> ColumnElement[bool]:
-    """The condition, on `mail_tokens` joined to `users`, under which the token is accepted."""
+    """The condition on `mail_tokens` joined to `users` under which the token is valid."""
     return and_(
         MailToken.token_hash == _hash(token),
         MailToken.purpose == purpose,
@@ -74,5 +77,5 @@ def _opens(purpose: MailTokenPurpose, token: str) -> ColumnElement[bool]:
 
 
 def _hash(token: str) -> bytes:
-    """A plain hash is enough for what has 256 random bits."""
+    """Hash a token. It has 256 random bits, so a hash without salt and key is enough."""
     return hashlib.sha256(token.encode(errors="replace")).digest()

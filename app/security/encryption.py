@@ -1,4 +1,7 @@
-"""Secrets that have to be read again, and so cannot be hashed: encrypted at rest; the only importer of cryptography."""
+"""Encryption at rest of secrets that cannot be hashed.
+
+The only importer of cryptography.
+"""
 
 import base64
 from functools import lru_cache
@@ -11,22 +14,23 @@ from app.config import get_settings
 
 
 class Undecryptable(Exception):
-    """It was encrypted with none of the keys there are, or changed since."""
+    """The text was not encrypted with any configured key, or was modified."""
 
 
 def encrypt(plain: bytes) -> bytes:
-    """The bytes, encrypted and authenticated (Fernet) with a key that is derived from `SECRET_KEY`."""
+    """Encrypt and authenticate bytes (Fernet), with a key derived from `SECRET_KEY`."""
     return _fernet(get_settings().signing_secret).encrypt(plain)
 
 
-def decrypt(sealed: bytes) -> tuple[bytes, bytes | None]:
-    """What was encrypted, and, where that was with a previous `SECRET_KEY`, the same with the newest, to keep instead.
+def decrypt(encrypted: bytes) -> tuple[bytes, bytes | None]:
+    """Return the plain bytes, and a re-encrypted text for an outdated key, else None.
 
-    Raises `Undecryptable`.
+    A previous `SECRET_KEY` is an outdated key. The caller stores the new text in place of the old one. Raises
+    `Undecryptable`.
     """
     for number, secret in enumerate(get_settings().accepted_secrets):
         try:
-            plain = _fernet(secret).decrypt(sealed)
+            plain = _fernet(secret).decrypt(encrypted)
         except InvalidToken:
             continue
         return plain, encrypt(plain) if number else None
@@ -35,6 +39,6 @@ def decrypt(sealed: bytes) -> tuple[bytes, bytes | None]:
 
 @lru_cache
 def _fernet(secret: str) -> Fernet:
-    # A key of its own: what signs tokens encrypts nothing. The input is random: no salt (RFC 5869, 3.1).
+    # A derived key, so that the signing key encrypts nothing. No salt, because the input is random (RFC 5869, 3.1).
     derived = HKDF(SHA256(), length=32, salt=None, info=b"social-posts encryption at rest").derive(secret.encode())
     return Fernet(base64.urlsafe_b64encode(derived))

@@ -1,4 +1,4 @@
-"""A fair queue: callers take turns, however many calls each of them has waiting."""
+"""Fair queue: a round robin of callers, however many calls each has waiting."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -13,15 +13,15 @@ _Turn = asyncio.Future[bool]
 
 
 class FairQueue:
-    """Lets at most `slots` calls run at once. For one event loop at a time.
+    """Run at most `slots` calls concurrently. For one event loop at a time.
 
-    Each caller has a first-in, first-out queue of its own, and a free slot goes to the next caller in turn. A caller
-    whose call has just ended is the last in turn. So a new caller waits for the calls that run, and for at most one
-    call of each caller that waits already.
+    Each caller has a first-in, first-out queue, and a free slot goes to the next caller in turn. A caller whose call
+    has just ended is the last in turn. So a new caller waits for the running calls, and for at most one call of each
+    caller that already waits.
 
-    At most `max_waiting` calls wait. If the queue is full, a call of a caller with few calls takes the place of the
-    newest call of the caller with the most. So no caller can fill the queue.
-    No call waits for longer than `max_wait_seconds`.
+    At most `max_waiting` calls wait. If the queue is full, a call of a caller with few calls replaces the newest call
+    of the caller with the most. So no caller can fill the queue.
+    No call waits longer than `max_wait_seconds`.
     """
 
     def __init__(self, *, slots: int, max_waiting: int, max_wait_seconds: float) -> None:
@@ -39,10 +39,10 @@ class FairQueue:
         max_waiting_of_caller: int | None = None,
         until_gone: Callable[[], Awaitable[object]] | None = None,
     ) -> AsyncIterator[None]:
-        """Hold a slot while the block runs. A call whose `until_gone` returns while it waits is dropped.
+        """Hold a slot while the block runs.
 
-        Raises `RateLimited` if `max_waiting_of_caller` calls of the caller wait already, and `Overloaded` if the queue
-        is full, or the call waited too long.
+        A call whose `until_gone` returns while it waits is dropped. Raises `RateLimited` if `max_waiting_of_caller`
+        calls of the caller already wait, and `Overloaded` if the queue is full or the call waited too long.
         """
         if self._free_slot_count:
             self._free_slot_count -= 1
@@ -69,7 +69,7 @@ class FairQueue:
         finally:
             if gone:
                 gone.cancel()
-            if not is_served:  # Also if the waiting task was cancelled: a turn that it was given must not be lost.
+            if not is_served:  # Also if the waiting task was cancelled: a slot that it got must not be lost.
                 self._give_up(caller, turn)
         if not is_served:
             raise Overloaded

@@ -1,4 +1,4 @@
-"""How passwords are kept: the only importer of passlib."""
+"""Password hashing. The only importer of passlib."""
 
 import asyncio
 import logging
@@ -21,42 +21,42 @@ from app.config import get_settings
 from app.observability import request_context
 from app.security.fair_queue import FairQueue
 
-# passlib 1.7.4 asks bcrypt for a version attribute that it no longer has, and logs that it caught the error.
+# passlib 1.7.4 reads a version attribute that bcrypt no longer has, and logs the error that it caught.
 logging.getLogger("passlib.handlers.bcrypt").setLevel(logging.ERROR)
 
-# Hashing is bounded to the cores, shared by the worker processes, and has threads of its own: a rush of logins delays
-# logins, nothing else.
+# Hashing has its own threads, limited to the number of cores and divided among the worker processes. So a burst of
+# logins delays only logins.
 HASHING_THREAD_COUNT = get_settings().hashing_thread_count
-# A hash takes a quarter of a second: the last of so many waits for half a minute.
+# A hash takes 0.25 s, so the last call in a full queue waits for half a minute.
 MAX_WAITING_HASHES = 128 * HASHING_THREAD_COUNT
-# One person needs one or two at once. An address has no maximum of its own: 100 people of a class sign in at once.
+# One person needs one or two at once. There is no maximum per address, because 100 people of a class sign in at once.
 MAX_WAITING_HASHES_OF_ACCOUNT = 8
 # Below the 30 s after which the proxies of deploy/ give up.
 MAX_WAIT_SECONDS = 28.0
-# A thread that hashes gets a third of the time of one that answers, where both want the same core. It is added to what
-# the process was started with: less than that only root may take.
+# On a contended core, a hashing thread gets a third of the time of a thread that serves requests. The value is added to
+# the niceness of the process, because only root may go below that.
 _NICENESS = 5
 
 
-def _yield_to_others() -> None:
-    if sys.platform == "linux":  # Elsewhere a priority is the whole process's.
+def _lower_priority() -> None:
+    if sys.platform == "linux":  # On other systems the priority applies to the whole process.
         thread = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)
 
 
 _queue = FairQueue(slots=HASHING_THREAD_COUNT, max_waiting=MAX_WAITING_HASHES, max_wait_seconds=MAX_WAIT_SECONDS)
-_threads = ThreadPoolExecutor(HASHING_THREAD_COUNT, thread_name_prefix="hashing", initializer=_yield_to_others)
+_threads = ThreadPoolExecutor(HASHING_THREAD_COUNT, thread_name_prefix="hashing", initializer=_lower_priority)
 
-# The highest bcrypt cost of a stored hash that is verified: four seconds of a core, sixteen times the default.
+# Maximum bcrypt cost of a stored hash that is verified: four seconds of a core, sixteen times the default.
 MAX_STORED_ROUNDS = max(16, get_settings().password_hash_rounds)
 
-# The 30 000 most common ones, of zxcvbn 4.5.0 (PyPI), under the licence (MIT) that lies beside them; NFKC, case folded.
+# The 30 000 most common passwords of zxcvbn 4.5.0 (PyPI), NFKC and case-folded. The licence (MIT) is beside them.
 _COMMON_PASSWORDS = Path(__file__).parent / "common_passwords" / "passwords.txt"
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
-# bcrypt alone cuts at 72 bytes; bcrypt_sha256 does not. Plain bcrypt is what the tutorial wrote: accepted, and
+# Plain bcrypt truncates at 72 bytes, bcrypt_sha256 does not. The tutorial wrote plain bcrypt: it is accepted and
 # replaced at the next login.
 _context = CryptContext(
     schemes=["bcrypt_sha256", "bcrypt"],
@@ -67,23 +67,27 @@ _context = CryptContext(
 
 
 def hash_password(password: str) -> str:
-    """A salted hash of the password; about a quarter of a second of one core at the default cost."""
+    """Return a salted hash of the password.
+
+    Takes about 0.25 s of one core at the default cost.
+    """
     return str(_context.hash(_normalised(password)))
 
 
 def verify(password: str, password_hash: str | None) -> tuple[bool, str | None]:
-    """Whether the password fits, and, where its hash is out of date, a new hash to keep.
+    """Return whether the password is correct, and a new hash if it is outdated.
 
-    Without a hash (nobody has that name) it takes the same time, and does not fit.
+    The caller stores the new hash. Without a hash (the account does not exist) it takes the same time and returns
+    False.
     """
     if password_hash is None or "\0" in password or not can_be_verified(password_hash):
         _context.dummy_verify()
         return False, None
-    # The tutorial hashed what was typed, as it was typed.
+    # The tutorial hashed passwords without normalising them.
     secret = _normalised(password) if password_hash.startswith("$bcrypt-sha256$") else password
     try:
         fits = bool(_context.verify(secret, password_hash))
-    except PasswordSizeError:  # A character can become eighteen when it is normalised.
+    except PasswordSizeError:  # Normalising can turn one character into eighteen.
         _context.dummy_verify()
         return False, None
     replace = fits and _context.needs_update(password_hash)
@@ -91,10 +95,10 @@ def verify(password: str, password_hash: str | None) -> tuple[bool, str | None]:
 
 
 def can_be_verified(password_hash: str) -> bool:
-    """Return whether the hash is well-formed and no dearer than `MAX_STORED_ROUNDS`.
+    """Return whether the hash is well-formed and its cost at most `MAX_STORED_ROUNDS`.
 
-    A database may hold whatever other software wrote: passlib raises `ValueError` for a damaged hash, and a cost of 31
-    would keep a hashing thread busy for days.
+    Other software may have written it. passlib raises `ValueError` for a damaged hash, and a cost of 31 would keep a
+    hashing thread busy for days.
     """
     try:
         handler = _context.identify(password_hash, resolve=True)
@@ -104,7 +108,7 @@ def can_be_verified(password_hash: str) -> bool:
 
 
 def is_common(password: str) -> bool:
-    """Whether it is among the passwords that guessers try first, however cased and composed."""
+    """Whether it is a common password, in any case and Unicode composition."""
     return _normalised(password).casefold() in _common_passwords()
 
 
@@ -120,12 +124,12 @@ async def in_hashing_thread(
     *args: Parameters.args,
     **kwargs: Parameters.kwargs,
 ) -> Result:
-    """Run the call in one of the few threads that hash, when it is the turn of its caller, and return its result.
+    """Run the call in a hashing thread, in the caller's turn, and return its result.
 
-    The caller is the signed-in account, and without one (`user_id` is None) the network of the client's address.
-    If `receive`, which has no body left, reports that the client has disconnected while the call waits, the call is
-    dropped. Raises `RateLimited` if the account has too many calls waiting, and `Overloaded` if there are too many in
-    all.
+    The caller is the signed-in account, or without one (`user_id` is None) the network of the client's address.
+    If `receive` reports that the client has disconnected while the call waits, the call is dropped. The request's body
+    must have been read. Raises `RateLimited` if too many calls of the account wait, and `Overloaded` if too many wait
+    in total.
     """
     caller: Hashable = user_id
     if user_id is None:
@@ -145,5 +149,5 @@ async def _until_disconnected(receive: Receive) -> None:
 
 
 def _normalised(password: str) -> str:
-    """The same password, whichever way a keyboard composes its characters."""
+    """The password in NFKC, because keyboards compose characters differently."""
     return unicodedata.normalize("NFKC", password)

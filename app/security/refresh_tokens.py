@@ -1,4 +1,7 @@
-"""Refresh tokens: opaque, random, used once. The database keeps hashes of them only (app/models/session.py)."""
+"""Refresh tokens: opaque, random, single-use.
+
+The database stores only hashes (app/models/session.py).
+"""
 
 import re
 import secrets
@@ -10,15 +13,16 @@ from app.errors import NotAuthenticated
 
 PREFIX = "refresh_"
 FAMILY_BYTES = 16
-SECRET_BYTES = 32  # As many as a SHA-256 has, which seals it.
+SECRET_BYTES = 32  # As many as SHA-256 has, which masks it.
 _SHAPE = re.compile(PREFIX + r"([A-Za-z0-9_-]{64})")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RefreshToken:
-    """`family` is common to all tokens of a session, one after the other; `secret` is this one's own.
+    """A refresh token.
 
-    So a token that was replaced long ago still tells whose it was, and nobody else can name the session.
+    All tokens of a session have the same `family`, each has its own `secret`. So a token that was replaced long ago
+    still identifies its session, and other clients cannot name the session.
     """
 
     family: bytes
@@ -26,12 +30,15 @@ class RefreshToken:
 
     @classmethod
     def first(cls) -> "RefreshToken":
-        """The first of a new session."""
+        """Generate the first token of a new session."""
         return cls(secrets.token_bytes(FAMILY_BYTES), secrets.token_bytes(SECRET_BYTES))
 
     @classmethod
     def read(cls, text: str) -> "RefreshToken":
-        """The token that a client sent. Raises `NotAuthenticated` for what cannot be one."""
+        """Parse the token that a client sent.
+
+        Raises `NotAuthenticated` if it is malformed.
+        """
         if not (shape := _SHAPE.fullmatch(text)):
             raise NotAuthenticated
         content = urlsafe_b64decode(shape[1])
@@ -41,7 +48,7 @@ class RefreshToken:
         return PREFIX + urlsafe_b64encode(self.family + self.secret).decode()
 
     def next(self) -> "RefreshToken":
-        """One to take its place."""
+        """Generate the successor."""
         return RefreshToken(self.family, secrets.token_bytes(SECRET_BYTES))
 
     @property
@@ -53,11 +60,17 @@ class RefreshToken:
         return sha256(b"token:" + self.family + self.secret).digest()
 
     def mask(self, successor: "RefreshToken") -> bytes:
-        """The successor, for whoever has this token: a one-time pad, as each token has one successor."""
+        """Mask the successor with a one-time pad.
+
+        Only a client with this token can unmask it. The pad is used once, because each token has one successor.
+        """
         return bytes(a ^ b for a, b in zip(successor.secret, self._pad, strict=True))
 
     def unmask(self, masked: bytes) -> "RefreshToken":
-        """The successor that this token sealed; for another's seal a token that was never given."""
+        """The successor that this token masked.
+
+        For the mask of another token: a token that was never issued.
+        """
         return RefreshToken(self.family, bytes(a ^ b for a, b in zip(masked, self._pad, strict=True)))
 
     @property

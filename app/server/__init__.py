@@ -1,1 +1,1 @@
-"""Processes and sockets that serve the application."""
+"""The HTTP server: processes, sockets and the HTTP protocol."""

@@ -1,5 +1,6 @@
-"""HTTP as uvicorn speaks it, but for what happens before there is a request which middleware could refuse, and for how
-whole answers are sent.
+"""uvicorn's HTTP protocol with additional limits and single-write responses.
+
+The limits apply before any middleware runs.
 """
 
 import secrets
@@ -20,59 +21,60 @@ from app.middleware.cors import VARY
 from app.middleware.problem_details import problem_response
 from app.middleware.security_headers import HEADERS
 
-# Twice what `HeadLimit` lets pass, so that whoever is a little above it gets that answer, with all its headers.
+# Twice the limit of `HeadLimit`, so that a request a little above that limit gets its response with all headers.
 MAX_UNFINISHED_BYTES = 64 * 1024
 
-# Paths whose route upgrades the connection (WebSocket). Everywhere else `Upgrade` is ignored, as RFC 9110 allows.
+# Paths whose route upgrades the connection (WebSocket). On all others `Upgrade` is ignored, as RFC 9110 allows.
 UPGRADING_PATHS: frozenset[bytes] = frozenset()
 
-# A body may cost twice MAX_BODY_BYTES before it is cut off here: BodyLimit refuses it earlier and with all headers, but
-# only while a route reads it. Each piece counts as at least 128 bytes, because the parser's work is per piece: 1 MB in
-# chunks of one byte took 0.65 s of a core.
+# A body may cost twice MAX_BODY_BYTES before this protocol refuses it. BodyLimit refuses it earlier and with all
+# headers, but only while a route reads it. Each piece counts as at least 128 bytes, because the parser's work is per
+# piece: 1 MB in chunks of one byte took 0.65 s of a core.
 MIN_PIECE_BYTES = 128
 
-# After an answer with `Connection: close`, what the client still sends is read and dropped, so that it can read the
-# answer: closing a socket with unread bytes resets the connection. nginx waits as long (`lingering_time`).
+# After a response with `Connection: close`, the rest of the request is read and dropped, so that the client can read
+# the response: closing a socket with unread bytes resets the connection. nginx waits as long (`lingering_time`).
 MAX_DRAINED_BYTES = 16_000_000
 DRAIN_SECONDS = 30
-# Between two reads, each of at most 256 KB: 12 MB/s for each connection, so that others' requests come first.
+# Pause between two reads of at most 256 KB: 12 MB/s per connection, so that other requests have priority.
 DRAIN_PAUSE_SECONDS = 0.02
-# Connections of a worker that are drained at the same time. More are closed at once.
+# Maximum connections that a worker drains concurrently. Further ones are closed at once.
 MAX_DRAINED_CONNECTIONS = 100
 
-# A client that sends nothing of its body for so long is disconnected. The proxies of deploy/ wait 10 s.
+# A client that sends no part of its body for this long is disconnected. The proxies of deploy/ wait 10 s.
 STALLED_SECONDS = 30
 
-# One packet of 256 KB holds 14,000 requests, and each takes some 2 KB while it is queued.
+# One packet of 256 KB can hold 14,000 requests, and each takes about 2 KB while it is queued.
 MAX_PIPELINED_REQUESTS = 100
 
-# Longer bodies are handed to the transport in pieces of this size, each when it has room: it keeps a copy of what it
+# Longer response bodies are written in pieces of this size, each when the transport has room, because it copies what it
 # cannot send. 64 KB is the transport's own high-water mark.
 PIECE_BYTES = 64 * 1024
-# Parts of such bodies that wait in a worker: of one caller (as RateLimit tells them apart), and of all callers. Past
-# either, the client among them that has taken nothing for longest is disconnected.
+# Maximum unsent bytes of such bodies in a worker, per caller (as in RateLimit) and in total. Past either limit, the
+# client that has read nothing for the longest time is disconnected.
 MAX_UNSENT_BYTES_PER_CALLER = 4_000_000
 MAX_UNSENT_BYTES = 64_000_000
 
-# For a request that a client sent before it could know that the server stops.
+# How long a stopping server waits for a request that a client sent before it could notice the stop.
 LAST_REQUEST_SECONDS = 0.5
 
-# No header may hold one of these. Line breaks are counted instead: each header has its own, and no other.
+# Characters that no header may contain. Line breaks are counted instead: exactly one per header.
 _CONTROLS = bytes({*range(32), 127} - {*b"\t\r\n"})
 _BODILESS = frozenset({204, 304})
 
 
 class Cycle(RequestResponseCycle):
-    """Sends a whole answer in one piece: uvicorn sends its head by itself, a system call and a packet more.
+    """Send a complete response in one write.
 
-    The head waits for the first part of the body. Whatever is not quite ordinary is then left to uvicorn.
+    uvicorn writes the head separately, which costs a system call and a packet more. The head is held until the first
+    part of the body. uvicorn handles every response that is not an ordinary one.
     """
 
     head: ASGISendEvent | None = None
-    # Of a body that is sent in pieces: what the transport has not got yet, and when it last took a piece.
+    # For a body that is sent in pieces: the bytes not yet written, and the time of the last write.
     unsent_bytes = 0
     moved_at = 0.0
-    # Whether the connection is to be closed, but not before the rest of the request's body has come.
+    # Whether to close the connection after the rest of the request's body has arrived.
     is_to_be_drained = False
 
     async def receive(self) -> ASGIReceiveEvent:
@@ -81,7 +83,7 @@ class Cycle(RequestResponseCycle):
                 async with timeout(STALLED_SECONDS):
                     return await super().receive()
             except TimeoutError:
-                self.transport.close()  # Then the next line returns a disconnect.
+                self.transport.close()  # So that the next line returns a disconnect.
         return await super().receive()
 
     async def send(self, message: ASGISendEvent) -> None:
@@ -93,7 +95,7 @@ class Cycle(RequestResponseCycle):
         head, self.head = self.head, None
         if head is not None:
             if self.waiting_for_100_continue and self.more_body:
-                # The client may send its body or leave it out now (RFC 9110, 10.1.1), so what follows is ambiguous.
+                # The client may now send or omit its body (RFC 9110, 10.1.1), so what follows is ambiguous.
                 self.keep_alive = False
             if self._send_whole(head, message):
                 return
@@ -101,23 +103,29 @@ class Cycle(RequestResponseCycle):
         if message["type"] == "http.response.body":
             message = await self._send_in_pieces(message)
             if not self.keep_alive and self.more_body and not message.get("more_body", False):
-                self.keep_alive = self.is_to_be_drained = True  # The protocol closes it, not uvicorn.
+                self.keep_alive = self.is_to_be_drained = True  # `Protocol` closes the connection, not uvicorn.
         await super().send(message)
 
     @property
     def caller(self) -> object:
-        """Whose requests are counted together; None where nothing is limited."""
+        """The caller to whom `RateLimit` assigned the request; None without rate limits."""
         return self.scope["state"].get("caller")
 
     async def _drained(self) -> None:
-        """Wait until the transport takes more. uvicorn tells only the newest of pipelined requests of a disconnect."""
+        """Wait until the transport has room, and detect a disconnect.
+
+        uvicorn reports a disconnect only to the newest of pipelined requests.
+        """
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
         if self.transport.is_closing():
             self.disconnected = True
 
     async def _send_in_pieces(self, message: HTTPResponseBodyEvent) -> HTTPResponseBodyEvent:
-        """Send a long body but for its last piece, which is returned. The pieces share the body's memory."""
+        """Send a long body except its last piece, which is returned.
+
+        The pieces share the body's memory.
+        """
         rest = memoryview(message.get("body", b""))
         if len(rest) <= PIECE_BYTES or self.scope["method"] == "HEAD":
             return message
@@ -137,7 +145,10 @@ class Cycle(RequestResponseCycle):
         return _body(rest, more_body=message.get("more_body", False))
 
     def _send_whole(self, head: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
-        """Send the answer, if it is whole, of a declared length, and nothing is to happen to the connection."""
+        """Send the response in one write if it is complete; return whether it was.
+
+        It must have a length and keep the connection open.
+        """
         if (
             message["type"] != "http.response.body"
             or message.get("more_body", False)
@@ -175,16 +186,16 @@ class Cycle(RequestResponseCycle):
 
 
 def _body(part: memoryview, *, more_body: bool) -> HTTPResponseBodyEvent:
-    # uvicorn needs no more of it than its length and that it can be written.
+    # uvicorn only needs its length and writes it.
     return {"type": "http.response.body", "body": part, "more_body": more_body}  # type: ignore[typeddict-item]
 
 
-# The cycles whose long bodies are being sent.
+# Cycles that are sending a long body.
 _sending: set[Cycle] = set()
 
 
 def _disconnect_stalled(cycles: Collection[Cycle], max_bytes: int) -> None:
-    """Abort those of the answers that have moved least recently, until the others fit into `max_bytes`."""
+    """Abort the most stalled responses until the others fit into `max_bytes`."""
     excess_bytes = sum(cycle.unsent_bytes for cycle in cycles) - max_bytes
     if excess_bytes > 0 and len(cycles) > 1:
         for stalled in sorted(cycles, key=lambda cycle: cycle.moved_at)[:-1]:
@@ -195,12 +206,15 @@ def _disconnect_stalled(cycles: Collection[Cycle], max_bytes: int) -> None:
                 break
 
 
-# Protocols make their cycles by this name.
+# uvicorn's protocol creates its cycles by this name.
 httptools_impl.RequestResponseCycle = Cycle  # type: ignore[misc]
 
 
 class _PastHead:
-    """What a parser calls that starts at the body of a request: nothing, until it has read the head it is given."""
+    """Parser callbacks that ignore the first head.
+
+    For a parser that starts at the body of a request.
+    """
 
     is_past_head = False
 
@@ -226,21 +240,20 @@ class _PastHead:
 
 
 class Protocol(HttpToolsProtocol):
-    """Keeps no head (or trailer, or chunk extension) past a limit, refuses what is not HTTP in our one shape, and loses
-    no request that is on its way when the server stops.
+    """uvicorn's protocol with limits on heads, problem responses and graceful stop.
 
-    uvicorn keeps a head until it is complete, however long that takes, answers what it cannot read in plain text, and
-    closes idle connections at once when it stops, however soon after their last answer that is.
+    uvicorn buffers a head, trailer or chunk extension without a limit. It answers invalid HTTP in plain text. When it
+    stops, it closes idle connections at once and can lose a request that is on its way.
     """
 
     unfinished_bytes = 0
     is_stopping = False
-    # Whether the parser has yet to read the end of the request's body, and what that body has cost so far.
+    # Whether the end of the request's body has yet to arrive, and the cost of the body so far.
     is_body_due = False
     body_cost_bytes = 0
-    # Whether the parser takes this request's head for the last of HTTP here.
+    # Whether the parser treats this request as an upgrade although its route does not upgrade.
     is_upgrade_ignored = False
-    # Whether what comes is dropped unread, and how much was.
+    # Whether received bytes are dropped, and how many were.
     is_drained = False
     drained_bytes = 0
     drain_timer: TimerHandle | None = None
@@ -250,7 +263,10 @@ class Protocol(HttpToolsProtocol):
         self.max_body_cost_bytes = 2 * get_settings().max_body_bytes
 
     def shutdown(self) -> None:
-        """Called when the server stops: what comes soon is answered, as the last on this connection."""
+        """Stop.
+
+        A request that arrives within `LAST_REQUEST_SECONDS` is answered, as the last on this connection.
+        """
         self.is_stopping = True
         if self._is_idle():
             self.loop.call_later(LAST_REQUEST_SECONDS, self._close_if_idle)
@@ -290,7 +306,7 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(431, "headers_too_large", "The request's headers are too large")
 
     def _after_upgrade(self, data: memoryview) -> None:
-        """Parse what follows a head with `Upgrade`, unless its route upgrades."""
+        """Parse the bytes after a head with `Upgrade`, unless its route upgrades."""
         while self.is_upgrade_ignored:
             try:
                 self._parse_on_at_body()
@@ -305,7 +321,10 @@ class Protocol(HttpToolsProtocol):
         self.handle_websocket_upgrade()
 
     def _parse_on_at_body(self) -> None:
-        """Go on with a parser that knows nothing of `Upgrade`: httptools takes a body after it for another protocol."""
+        """Continue with a new parser at the body.
+
+        httptools takes a body after `Upgrade` for another protocol.
+        """
         self.is_upgrade_ignored = False
         past_head = _PastHead(self)
         self.parser = httptools.HttpRequestParser(past_head)
@@ -316,7 +335,10 @@ class Protocol(HttpToolsProtocol):
         past_head.is_past_head = True
 
     def _refuse_unparsed(self) -> None:
-        """Answer what the parser gave up: it is not HTTP, or one of the callbacks below raised."""
+        """Refuse a request that the parser rejected.
+
+        It is not HTTP, or a callback below raised.
+        """
         if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
             self.cycle.keep_alive = False
             self.is_drained = True
@@ -325,14 +347,14 @@ class Protocol(HttpToolsProtocol):
             self.send_400_response("Invalid HTTP request received.")
         else:
             if not self.cycle.response_complete and not self.pipeline and not self.cycle.response_started:
-                # The application is told that the client has gone, and what it answers is dropped.
+                # Report a disconnect to the application and drop its response.
                 self.cycle.response_complete = self.cycle.disconnected = True
                 self.cycle.message_event.set()
                 self.is_body_due = False
             self._refuse(BodyTooLarge.status, BodyTooLarge.code, BodyTooLarge.__doc__ or "")
 
     def send_400_response(self, msg: str) -> None:
-        # The parser does not say what is wrong. This is what people send by hand, and programs that encode nothing.
+        # The parser does not report the reason. Missing percent-encoding, by hand or by programs, is the usual one.
         hint = "Everything outside ASCII in the path and query has to be percent-encoded, as UTF-8."
         self._refuse(400, "bad_request", f"{msg} {hint}")
 
@@ -354,7 +376,7 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         self.is_body_due, self.body_cost_bytes = True, 0
         if not upgrades:
-            # Trailers would be added to the headers. Proxies pass them on, also one that is called X-Forwarded-For.
+            # uvicorn would add trailers to the headers. Proxies pass them on, even one named X-Forwarded-For.
             self.headers = []
         if self.is_stopping and self.cycle is not None:
             self.cycle.keep_alive = False
@@ -369,7 +391,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self.unfinished_bytes = 0
         if self.is_upgrade_ignored:
-            return  # It is not complete: the body is read next.
+            return  # The request is not complete, because its body is parsed next.
         self.is_body_due = False
         super().on_message_complete()
         if self.drain_timer is not None:
@@ -388,7 +410,10 @@ class Protocol(HttpToolsProtocol):
                 self.drain_timer = self.loop.call_later(DRAIN_SECONDS, self.transport.close)
 
     def _drain(self) -> None:
-        """Close the connection once the client has stopped sending, within `MAX_DRAINED_BYTES` and `DRAIN_SECONDS`."""
+        """Close the connection once the client has stopped sending.
+
+        At most `MAX_DRAINED_BYTES` are read, for at most `DRAIN_SECONDS`.
+        """
         self._unset_keepalive_if_required()
         self._cancel_drain_timer()
         if len(_drained) >= MAX_DRAINED_CONNECTIONS:
@@ -411,11 +436,11 @@ class Protocol(HttpToolsProtocol):
             self.drain_timer = None
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
-        # A request before this one may still be answered; then half of an answer must not follow another's.
+        # An earlier pipelined request may still be answered. Do not write into the middle of its response.
         if not self._is_idle():
             self.transport.close()
             return
-        # Where a body is due, its request was answered already, and has no second answer.
+        # If a body is due, its request has already been answered. Do not send a second response.
         if not self.is_body_due:
             request_id = secrets.token_hex(16)
             scope = {"type": "http", "state": {"request_id": request_id}}
@@ -428,5 +453,5 @@ class Protocol(HttpToolsProtocol):
         self._drain()
 
 
-# The connections that are read only so that their clients read an answer.
+# Connections that are still read, so that their clients can read the response.
 _drained: set[Protocol] = set()

@@ -1,6 +1,6 @@
-"""Serving HTTP: the listening socket, one process or several, and how they end.
+"""The HTTP server: listening socket, worker processes and shutdown.
 
-The process that starts the others imports little: they cannot begin before it has.
+The supervisor process imports few modules, because its workers cannot start before its imports are done.
 """
 
 import gc
@@ -29,24 +29,24 @@ from app.observability.multiprocess import sharing
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-# Called once the server answers: with its address, and with what /readyz says is wrong, if anything.
+# Called once the server responds, with its address and the problem that /readyz reports, if any.
 Announce = Callable[[str, str | None], None]
 
 _BACKLOG = 2048
-# The system disconnects a client that takes nothing of its answer for so long, also when the request is done or the
+# The kernel disconnects a client that reads no part of its response for this long, even if the request is done or the
 # connection is closing. Linux only. The proxies of deploy/ wait 10 s.
 _STALLED_MILLISECONDS = 30_000
-# What the system keeps of an answer that it cannot send yet. Else it takes up to 4 MB, uncounted, for each connection.
+# Maximum unsent bytes in the kernel. Without this limit it buffers up to 4 MB, uncounted, for each connection.
 _UNSENT_BYTES = 128 * 1024
-# So many new objects before the collector looks for rubbish among them (Python: 700). Most go without it.
+# Garbage collection threshold of the youngest generation (Python: 700). Reference counting frees most objects.
 _NEW_OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
 
 @contextmanager
 def listening() -> Iterator[socket.socket]:
-    """The socket on HOST and PORT. It listens at once: of two who start, the second is told, and nobody later.
+    """Listen on HOST and PORT.
 
-    Raises `ConfigurationError`.
+    Bind before migrating, so that a second instance fails at once on the occupied port. Raises `ConfigurationError`.
     """
     with _bound(get_settings().host, get_settings().port) as listener:
         yield listener
@@ -73,7 +73,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def serve(listener: socket.socket, announce: Announce) -> None:
-    """Serve until SIGTERM, which ends it with exit status 0, or SIGINT, which raises KeyboardInterrupt."""
+    """Serve until SIGTERM (exit status 0) or SIGINT (raises KeyboardInterrupt)."""
     settings = get_settings()
     workers = settings.worker_count
     config = Config(
@@ -85,14 +85,14 @@ def serve(listener: socket.socket, announce: Announce) -> None:
         access_log=False,
         server_header=False,
         http="app.server.http_protocol:Protocol",
-        # There is nothing to upgrade to.
+        # No route upgrades.
         ws="none",
-        # Who called is what the socket says; a header that anybody can send is not believed.
+        # `TrustedProxies` evaluates the forwarding headers. uvicorn must not trust them from every client.
         proxy_headers=False,
-        # Longer than proxies keep an idle connection (60 s is usual): who closes first loses no request on its way.
+        # Longer than proxies keep an idle connection (60 s is usual). If the proxy closes first, no request is lost.
         timeout_keep_alive=75,
         timeout_graceful_shutdown=30,
-        # A worker that is silent for so long hangs; uvicorn's five seconds are too few to start on a busy machine.
+        # A worker that does not respond for this long hangs. uvicorn's 5 s are too short to start on a busy machine.
         timeout_worker_healthcheck=30,
     )
     threading.Thread(target=_announce_when_it_answers, args=(_address(listener), announce), daemon=True).start()
@@ -106,7 +106,10 @@ def serve(listener: socket.socket, announce: Announce) -> None:
 
 @contextmanager
 def _folder_of_workers() -> Iterator[None]:
-    """The folder in which workers count together. Raises `ConfigurationError` where no temporary file can be made."""
+    """The folder of the workers' shared metrics.
+
+    Raises `ConfigurationError` if no temporary folder can be created.
+    """
     with ExitStack() as stack:
         try:
             stack.enter_context(sharing())
@@ -119,11 +122,14 @@ def _folder_of_workers() -> Iterator[None]:
 
 
 def worker() -> "FastAPI":
-    """The application, for uvicorn; in a process that ends when the one that started it has gone, however it went."""
+    """Return the application for uvicorn.
+
+    The worker ends when its parent process has ended for any reason.
+    """
     gc.disable()  # As in __main__.py.
     from app.main import app  # noqa: PLC0415 - the application is built in the process that serves it.
 
-    # What was imported stays. Looking through it for rubbish would stop everybody for 0.1 s, twice a second under load.
+    # Exclude imported objects from garbage collection. It would pause requests for 0.1 s, twice a second under load.
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS_BETWEEN_COLLECTIONS, 10, 10)
     gc.enable()
@@ -138,15 +144,18 @@ def worker() -> "FastAPI":
 
 
 class _Supervisor(Multiprocess):
-    """Several worker processes; raises KeyboardInterrupt after SIGINT ended them."""
+    """The supervisor of several workers.
+
+    Raises KeyboardInterrupt after SIGINT ended them.
+    """
 
     is_interrupted = False
 
     def init_processes(self) -> None:
-        # A terminal sends Ctrl-C to the workers too; ignored until they can handle it, it never ends in a traceback.
-        ours = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # A terminal sends Ctrl-C to the workers too. They ignore it until they can handle it, to avoid tracebacks.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         super().init_processes()
-        signal.signal(signal.SIGINT, ours)
+        signal.signal(signal.SIGINT, handler)
 
     def handle_int(self) -> None:
         self.is_interrupted = True
@@ -159,20 +168,20 @@ class _Supervisor(Multiprocess):
 
 
 def _address(listener: socket.socket) -> str:
-    """Where a client on this machine reaches it."""
+    """The URL of the server for clients on this machine."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - replaced, not listened on.
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _announce_when_it_answers(address: str, announce: Announce) -> None:
-    ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+    open_url = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
     while True:
         try:
-            with ask(f"{address}/readyz", timeout=30):
+            with open_url(f"{address}/readyz", timeout=30):
                 return announce(address, None)
-        except HTTPError as refusal:
-            return announce(address, json.loads(refusal.read())["detail"])
+        except HTTPError as error:
+            return announce(address, json.loads(error.read())["detail"])
         except (OSError, ValueError):
-            logging.getLogger(__name__).debug("no answer yet")
+            logging.getLogger(__name__).debug("no response from the server yet")
             time.sleep(0.05)

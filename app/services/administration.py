@@ -1,4 +1,4 @@
-"""What an operator does about somebody's account from the command line, asked by nobody's token."""
+"""What an operator does to accounts from the command line, without a token."""
 
 from collections.abc import Collection, Sequence
 

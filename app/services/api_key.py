@@ -107,7 +107,7 @@ def create(db: Session, caller: models.User, session_id: int, new: ApiKeyIn) -> 
     if db.scalar(select(func.count()).select_from(alive)) == maximum:
         raise QuotaExceeded(maximum, "API keys")
     expires_at = cast(new.expires_at or "infinity", DateTime(timezone=True))
-    # A statement of its own after the lock: it sees what whoever held the row before has done.
+    # A separate statement after the lock, so that it sees what the previous holder of the lock has committed.
     owner = (
         select(models.User.id, literal("api_key"), expires_at, expires_at)
         .join(models.Session, models.Session.is_valid())

@@ -42,7 +42,7 @@ SecondFactor = Callable[[int], Callable[[Session], None]]
 
 
 def sign_in(name: str, password: str, device: Device, second_factor: SecondFactor, *, refreshes: bool) -> SignIn:
-    """Open a session for whoever has this e-mail address or username, this password, and the second factor.
+    """Open a session, given an e-mail address or username, its password, and the second factor.
 
     Takes the time of one password hash whether or not there is such a user, and holds no connection meanwhile: call it
     through `passwords.in_hashing_thread`. Raises `InvalidCredentials`, `TooManyTries` before it looks, and what

@@ -41,14 +41,14 @@ class StoredResponse:
 
 
 def run_once(db: Session | Connection, request: Request | None, effect: Callable[[], StoredResponse]) -> StoredResponse:
-    """The effect's answer; for a key that was used, the answer that it got then, with no effect.
+    """Run `effect` and store its response. For a key that was used, return the stored response, without the effect.
 
-    What fails keeps nothing: the same key may try again. Raises `IdempotencyInProgress` while another request with
-    this key runs, `IdempotencyMismatch` if the key was used for another request.
+    A failed request stores nothing, so the same key may be sent again. Raises `IdempotencyInProgress` while
+    another request with this key runs, `IdempotencyMismatch` if the key was used for another request.
     """
     if request is None:
         return effect()
-    # Held until the transaction ends; whoever gets it next sees what this transaction committed.
+    # Held until the transaction ends. The next holder sees what this transaction committed.
     lock = func.hashtextextended(f"{request.user_id}:{request.key}", 0)
     if not db.scalar(select(func.pg_try_advisory_xact_lock(lock))):
         raise IdempotencyInProgress

@@ -1,4 +1,4 @@
-"""A new password for somebody who has forgotten theirs, and reads the mail of their account's address."""
+"""Reset a forgotten password by a mailed token."""
 
 from sqlalchemy import delete, func, update
 from sqlalchemy.orm import Session
@@ -27,7 +27,7 @@ def reset(token: str, password: str) -> None:
     Hashes the password, and holds no connection meanwhile: call it through `passwords.in_hashing_thread`.
     """
     with transaction() as db:
-        email_tokens.check(db, "password_reset", token)  # Nobody makes us hash for a token that they made up.
+        email_tokens.check(db, "password_reset", token)  # An invalid token must not cost a password hash.
     password_hash = passwords.hash_password(password)
     with transaction() as db:
         user = email_tokens.use(db, "password_reset", token)

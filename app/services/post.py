@@ -76,7 +76,7 @@ def _publication(is_published: bool) -> dict[str, object]:
 def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[int] | None) -> None:
     """Delete the caller's own post, or, for moderators, any post. Its votes go too, in the background if many.
 
-    The count is locked before the votes are deleted, as everybody does who changes votes.
+    The count is locked before the votes are deleted, as in every change of votes.
     Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
     """
     is_allowed = true() if caller.is_moderator else models.Post.owner_id == caller.id

@@ -1,5 +1,6 @@
-"""Finding and mending counts that differ from the votes they stand for. Triggers keep them equal; this is for the day
-after somebody switched triggers off.
+"""Find and repair counts that differ from the votes.
+
+Triggers keep them equal. Repairs are for databases in which an operator has disabled the triggers for a while.
 
 Posts are walked along their ids, in batches of one statement each, which sees the votes and the counts of one moment:
 votes under way make no difference look like one.

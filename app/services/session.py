@@ -1,7 +1,7 @@
-"""Sessions that are there: refreshing them, seeing them used, listing them, ending them. Opening one is auth.py's.
+"""Existing sessions: refresh, last-seen updates, lists, revocation. auth.py opens sessions.
 
-Whoever refreshes has the session's row locked while deciding, so that of two who refresh at once the second sees what
-the first did. Whoever ends sessions has locked their account before.
+A refresh holds the lock of the session's row while it decides, so that the second of two concurrent ones sees what the
+first did. Revocation locks the account first.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from app.models.security_event import Event
 from app.security import audit_log
 from app.security.refresh_tokens import RefreshToken
 
-# Whoever did not get the answer may ask again with the token that it replaced, and gets the same answer.
+# A client that lost the response may send the replaced token again for so long, and gets the same new token.
 REFRESH_TOKEN_REUSE_INTERVAL = timedelta(seconds=10)
 
 
@@ -84,8 +84,8 @@ def _replace(db: Session, session_id: int, token: RefreshToken) -> RefreshToken:
     return successor
 
 
-# Rows that somebody else has locked are being refreshed or ended. Whether a worker has told of the same moment before
-# is for the database to know: each remembers only what it told itself.
+# Rows that are locked are being refreshed or ended, so they are skipped. The time is compared here, because each worker
+# knows only its own updates.
 _SEE = text("""
     WITH seen AS (
         SELECT id FROM sessions

@@ -1,6 +1,7 @@
 """The second factor: codes of an authenticator app (TOTP, RFC 6238), and recovery codes for when the app is lost.
 
-A code is accepted once, whoever sends it at the same moment: one statement in the sign-in's transaction decides.
+A code is accepted once, also if two requests send it at the same time: one statement in the sign-in's
+transaction decides.
 """
 
 import base64
@@ -134,11 +135,12 @@ def remove(db: Session, caller: models.User) -> None:
 
 
 def demand(user_id: int, otp: str | None) -> Use:
-    """What the sign-in of somebody whose password was right is to do in its transaction: use the code up.
+    """Return what a sign-in with the right password has to do in its transaction: use up the code.
 
-    Holds no connection when it returns. Raises `OtpRequired`; `InvalidCredentials` for a code that is wrong, or was
-    used, as what is returned does; `TooManyTries`. Recovery codes are past guessing and not counted: so whoever knows
-    the password alone, and guesses codes all day, locks nobody out who has one.
+    Holds no connection when it returns. Raises `OtpRequired`, `TooManyTries`, and `InvalidCredentials` for a
+    code that is wrong or was used; the returned function raises the last one too. Recovery codes cannot be
+    guessed, so they are not counted. An attacker who knows only the password therefore cannot lock out a user
+    who has one.
     """
     with transaction() as db:
         totp = db.scalar(

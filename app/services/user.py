@@ -22,8 +22,8 @@ from app.security.email_addresses import canonical_email
 def sign_up(db: Session, new: UserIn) -> models.User:
     """Make the account, and have its address verified.
 
-    The database refuses an e-mail address or username that is taken, whoever asks at once. Hashes the password: call it
-    through `passwords.in_hashing_thread`.
+    The database refuses an e-mail address or username that is taken, also in concurrent requests. Hashes the password:
+    call it through `passwords.in_hashing_thread`.
     """
     values = {
         "email": new.email,
@@ -70,14 +70,13 @@ def list_all(
 
 
 def change(db: Session, caller: models.User, session_id: int, user_id: int, wanted: UserChange) -> models.User:
-    """Change the caller's own account, or, for admins, anybody's.
+    """Change the caller's own account, or, for admins, any account.
 
-    A new password or a disabled account ends the account's sessions and API keys; the session in which somebody changes
-    their own password goes on. A new e-mail address has to be verified. Of both, the address that the account had is
-    told, if it was verified.
-    Hashes passwords: call it through `passwords.in_hashing_thread`. Raises `UserNotFound`, `WrongPassword`,
-    `TooManyTries`, `LastAdmin`; `NotAuthenticated` where the caller's own account is disabled or deleted meanwhile, and
-    `NotAuthorized` where the caller is no admin any more.
+    A new password or a disabled account ends the account's sessions and API keys, except the session in which a
+    user changes their own password. A new e-mail address has to be verified. Both are reported to the address
+    that the account had, if it was verified. Hashes passwords: call it through `passwords.in_hashing_thread`.
+    Raises `UserNotFound`, `WrongPassword`, `TooManyTries`, `LastAdmin`; `NotAuthenticated` where the caller's
+    own account is disabled or deleted meanwhile, and `NotAuthorized` where the caller is no admin any more.
     """
     needs_password = _spend_attempts(caller, user_id, wanted)
     values: dict[str, object] = {}
@@ -149,7 +148,7 @@ def _tell(db: Session, kind: Literal["email_changed", "password_changed"], befor
 
 
 def _require_password(caller: models.User, password: str) -> None:
-    """Raises `WrongPassword`; `TooManyTries` for somebody with a session that they may not have opened, and no idea."""
+    """Raise `WrongPassword`, or `TooManyTries`, because the session may be stolen and the password guessed."""
     attempt_limits.spend(attempt_limits.PASSWORD_OF_ACCOUNT, str(caller.id), password_of=caller.id)
     if not passwords.verify(password, caller.password_hash)[0]:
         raise WrongPassword
@@ -204,10 +203,10 @@ _STANDING = (models.User.role, models.User.is_active, models.User.email, models.
 def _lock(db: Session, caller: models.User, user_id: int, wanted: Mapping[str, Any], *, needs_admin: bool) -> _Standing:
     """Lock the account; return what it was before the change that is wanted to its standing.
 
-    Where an admin's standing is to change, the accounts of all active admins are locked. Whoever else removes an admin
-    meanwhile is waited for, and waits: two who remove each other do not both succeed.
-    Raises `UserNotFound`; `LastAdmin` where the change would leave no active admin. The caller's account is
-    read again: `NotAuthenticated` if it is disabled or deleted by now, `NotAuthorized` if it needs to be an admin's.
+    If an admin's standing is to change, the accounts of all active admins are locked. So concurrent changes
+    wait for each other, and of two admins who remove each other only one succeeds. Raises `UserNotFound`;
+    `LastAdmin` where the change would leave no active admin. The caller's account is read again:
+    `NotAuthenticated` if it is disabled or deleted by now, `NotAuthorized` if it needs to be an admin's.
     """
     manages = and_(models.User.role == "admin", models.User.is_active)
     account = select(models.User.id).where(models.User.id == user_id)

@@ -1,6 +1,6 @@
 """Voting: many ballots in one statement and one commit.
 
-Lock order, for everybody who writes: users, posts, post_stats; each in ascending order of id.
+Every writer locks users, then posts, then post_stats, each in ascending order of id.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from app.security.access_tokens import AccessToken
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """Somebody's wish that their vote for a post be there, or not."""
+    """A request that a user's vote for a post exist, or not."""
 
     token: AccessToken
     post_id: int
@@ -41,10 +41,10 @@ class Cast:
 
 
 # Rows are locked in the order that every writer keeps; `count(*)` makes PostgreSQL finish one step before the next.
-# - users: whoever deletes an account waits for its votes under way, and its votes for them;
-# - posts: the same for posts; a draft is not there, nor is a post whose owner is deleted;
-# - post_stats: from here on, until the transaction ends, nobody else changes these counts. So a count after this
-#   statement, which the statement itself cannot see (triggers run at its end), is the locked one plus what it changed.
+# - users: the deletion of an account waits for its votes in progress, and its votes wait for the deletion.
+# - posts: the same for posts. Drafts and posts of deleted owners do not count as existing.
+# - post_stats: from here on, until the transaction ends, no other transaction changes these counts. So the count after
+#   this statement is the locked one plus its own changes. The statement cannot read it, as triggers run at its end.
 _CAST = PreparedStatement(
     text("""
     WITH ballot AS MATERIALIZED (
@@ -123,9 +123,9 @@ def lock(connection: Connection, ballots: Sequence[Ballot]) -> None:
 def cast(connection: Connection, ballots: Sequence[Ballot]) -> list[Cast | Exception]:
     """Cast the ballots, of which no two are of the same user and post, in one statement.
 
-    In AUTOCOMMIT it is committed when this returns; else it is part of the caller's transaction. An outcome each, in
-    order: what it changed, `NotAuthenticated`, or `VotedPostNotFound` (also for drafts). The counts include every
-    ballot, and nobody else's later vote.
+    In AUTOCOMMIT it is committed when this returns; else it is part of the caller's transaction. Returns an outcome for
+    each, in order: what it changed, `NotAuthenticated`, or `VotedPostNotFound` (also for drafts). The counts include
+    every ballot, and no later vote.
     """
     rows = _CAST.execute(
         connection,

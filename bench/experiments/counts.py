@@ -1,6 +1,6 @@
-"""Where should a post's count of votes live: in `post_stats`, or in `posts` itself? An experiment.
+"""Experiment: vote counts in `post_stats` compared with vote counts in `posts`.
 
-Both designs get the same posts and the same votes, in batches as the API casts them, by two writers at once.
+Both designs get the same posts and the same votes, in batches as in the API, from two concurrent writers.
 
     python -m bench.experiments.counts postgresql://user:password@host/maintenance_database
 """
@@ -67,7 +67,7 @@ ORDERS = {
 
 
 def main(server: str) -> None:
-    """Build both, measure them in turn, print medians over the rounds."""
+    """Create both designs, measure them in turn and print medians over the rounds."""
     url = make_url(server).set(drivername="postgresql+psycopg2")
     designs = {name: url.set(database=f"counts_in_{name}") for name in PAGES}
     for design in designs.values():
@@ -117,7 +117,7 @@ def _votes_per_second(dsn: str, posts: range) -> float:
 
 
 def _cast_until(dsn: str, votes: int) -> None:
-    """As many votes as both designs are to have when their size is measured."""
+    """Cast votes until both designs have the same number, so that their sizes are comparable."""
     with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         cursor.execute("SELECT count(*) FROM votes")

@@ -1,5 +1,5 @@
--- GET the paths, one after the other, each as the next person. Arguments: a file of people (a token, and an ETag where
--- the request is to be conditional), a file of paths.
+-- GET the paths in turn, each as the next user. Arguments: a file of users (a token and, for conditional requests, an
+-- ETag), a file of paths.
 
 local lines = require("lines")
 local people, paths, count = nil, nil, 0

@@ -1,4 +1,4 @@
--- POST /login as the next person. Arguments: a file of people (e-mail addresses), their password.
+-- POST /login as the next user. Arguments: a file of users (e-mail addresses), their password.
 
 local lines = require("lines")
 local people, password, count = nil, nil, 0

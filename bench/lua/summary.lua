@@ -1,4 +1,4 @@
--- What wrk counted, as one line of JSON. Every script here ends with `done = require("summary")`.
+-- Print wrk's counts as one line of JSON. Every script here ends with `done = require("summary")`.
 
 return function(summary, latency)
     io.write(string.format(

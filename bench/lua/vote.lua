@@ -1,9 +1,9 @@
--- POST /vote, each request as the next person for the next post. Arguments: a file of people (tokens), a file of posts
--- (ids). A pair comes again after lcm(people, posts) requests, and then takes its vote back: with many posts that is
--- never in a run, with one post after everybody's turn. So each request does real work.
+-- POST /vote, each request as the next user for the next post. Arguments: a file of users (tokens), a file of posts
+-- (ids). A pair recurs after lcm(users, posts) requests and then retracts its vote. With many posts, no pair recurs in
+-- a run; with one post, it recurs after every user has voted. So each request changes a vote.
 
 local lines = require("lines")
--- wrk asks once for a request that it does not send, to see how many there are in one: that is number -1.
+-- wrk calls `request` once without sending the result, to count the requests in it: that call is number -1.
 local people, posts, count, turns = nil, nil, -1, 0
 
 local function gcd(a, b)

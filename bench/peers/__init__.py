@@ -1,5 +1,5 @@
-"""Other ways to write the same API: one file for each style, the best that the style can do, on the same tables.
+"""Peers: the same API in other styles, one file per style, each as fast as the style allows, on the same tables.
 
-Where a style checks the token and the session as this application does, it uses the application's own
-`app.security.access_tokens.verify` (python-jose, verified tokens remembered), so that no difference comes from there.
+Peers that check token and session use `app.security.access_tokens.verify` (python-jose with a cache of verified
+tokens), so that token verification makes no difference.
 """

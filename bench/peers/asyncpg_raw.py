@@ -1,10 +1,10 @@
-"""Hand-written FastAPI on raw asyncpg, without an ORM, a model of the answer or a batch: one statement per request.
+"""Peer with raw asyncpg: one statement per request, without ORM, response model or batches.
 
-The statement checks session and account, reads the page and the caller's votes on it, and has PostgreSQL build the
-JSON, which is passed on as it is. It is prepared once per connection. A limit stands in its text as a literal:
-the planner knows it, and keeps one plan. A vote is one statement in a transaction of its own.
+The statement checks session and account, reads the page and the caller's votes on it, and builds the JSON in
+PostgreSQL. It is prepared once per connection. The limit is a literal in its text, so that the planner knows it and
+keeps one plan. A vote is one statement in its own transaction.
 
-How it could be improved: by sharing round trips among those who wait, which is what this application does.
+Possible improvement: share round trips among concurrent requests, as this application does.
 """
 
 import os
@@ -24,7 +24,7 @@ from app.schemas.vote import VoteCounted, VoteIn
 from app.security import access_tokens
 from bench.peers import readiness
 
-# More connections than cores only make PostgreSQL switch between them; fewer leave it waiting for the network.
+# Many more connections than cores only add context switches; fewer leave PostgreSQL waiting for the network.
 CONNECTIONS = int(os.environ.get("ASYNCPG_CONNECTIONS", "10"))
 SQL = Path(__file__).resolve().parent.parent / "sql"
 CAST = (SQL / "cast.sql").read_text()
@@ -55,7 +55,7 @@ POST = f"""
 
 
 def page_statement(*, limit: int, searches: bool) -> str:
-    """The statement for pages of `limit` posts. $1 session, $2 user, $3 skip, $4 the words that are searched."""
+    """Return the statement for pages of `limit` posts. $1 session, $2 user, $3 skip, $4 search words."""
     condition = "AND search @@ search_query($4, false)" if searches else ""
     return f"""
         SELECT (

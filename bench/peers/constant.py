@@ -1,7 +1,7 @@
-"""No database: what FastAPI itself costs. The parameters and the token check of `GET /posts`, and a constant body.
+"""Ceiling without a database: the parameters and token check of `GET /posts` with a constant body.
 
-The body is a real page, which the benchmark leaves in the file CONSTANT_BODY. Not a peer but a ceiling; a raw ASGI
-application would be several times faster, and would have neither parameters nor documentation.
+It shows the cost of FastAPI itself. The body is a real page that the benchmark stores in the file CONSTANT_BODY. A raw
+ASGI application would be several times faster, but without parameters or documentation.
 """
 
 import os

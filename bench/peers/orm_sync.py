@@ -1,11 +1,11 @@
-"""What a good team writes today with FastAPI and the synchronous ORM: a thread and a connection for each request.
+"""Peer with the synchronous ORM, idiomatic and well written: a thread and a connection per request.
 
 SQLAlchemy 2.0 statements, the caller in one query (session and account), the page in one (owner joined, counts from
 `post_stats`, keyset order by index), the flags in one; a vote is one INSERT … ON CONFLICT. `response_model` makes the
 answer. The pool has a connection for each thread, and AUTOCOMMIT saves reads their BEGIN and ROLLBACK.
 
-How it could be improved: rows instead of entities, one statement instead of three, JSON without `response_model`; that
-is asyncpg_raw.py's way. What stays is a thread per request: the GIL handed over at each round trip.
+Possible improvement: rows instead of entities, one statement instead of three, JSON without `response_model`, as in
+asyncpg_raw.py. The thread per request remains, and with it a GIL handover at each round trip.
 """
 
 import os
@@ -65,7 +65,7 @@ def unauthorized() -> HTTPException:
 
 
 def caller_id(db: Session, token: access_tokens.AccessToken) -> int:
-    """The id of the caller, whose session and account are alive."""
+    """Return the id of the caller if session and account are valid."""
     user_id = db.scalar(
         select(models.User.id)
         .join(models.Session, models.Session.is_valid())

@@ -1,11 +1,11 @@
-"""The shape that the well-known FastAPI tutorial teaches, on today's versions of its libraries.
+"""Peer in the style of the well-known FastAPI tutorial, with current versions of its libraries.
 
 Sync SQLAlchemy in the style of 1.x: the caller looked up by id in each request, votes counted by an outer join with
 GROUP BY, the owner of each post loaded lazily (N+1), a vote in four queries with check-then-act. It knows no sessions
 and no `voted`.
 
-How it could be improved: orm_sync.py does. Kept here in its favour: a pool as large as the threads that use it, where
-the tutorial's default (5 + 10) makes threads wait and, with more clients, time out.
+orm_sync.py is the improvement. In its favour, the pool has one connection per thread: with the tutorial's default
+(5 + 10), threads wait and, with more clients, time out.
 """
 
 import os

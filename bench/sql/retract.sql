@@ -1,4 +1,4 @@
--- $1 session, $2 user, $3 post: one vote taken back, in one statement.
+-- $1 session, $2 user, $3 post: retract one vote, in one statement.
 WITH caller AS (
     SELECT users.id FROM sessions JOIN users ON users.id = sessions.user_id
     WHERE sessions.id = $1 AND users.id = $2 AND sessions.expires_at > now() AND users.is_active

@@ -1,11 +1,11 @@
--- Two roles for one database: one that owns its tables and migrates them, and one that the servers connect as, which
--- may read and write rows and nothing else. Run it as an administrator in that database, as often as you like:
+-- Two roles for one database: an owner that runs migrations, and a role for the servers, which may only read and write
+-- rows. Idempotent. Run it in that database as an administrator:
 --
 --     OWNER_PASSWORD=… APP_PASSWORD=… psql "$ADMIN_URL" --file deploy/postgres/roles.sql
 --
--- The administrator is a superuser, or may create roles and owns the database. A password that is not in the
--- environment stays as it is; `\password social_posts` sets one that no log of the server can show.
--- Other names: --set owner=… --set app=…
+-- The administrator is a superuser, or owns the database and has CREATEROLE. A password that is not in the environment
+-- stays unchanged; `\password social_posts` sets one without showing it in the server log.
+-- For other role names: --set owner=… --set app=…
 \set ON_ERROR_STOP on
 \if :{?owner}
 \else
@@ -18,7 +18,7 @@
 \getenv owner_password OWNER_PASSWORD
 \getenv app_password APP_PASSWORD
 
--- psql fills nothing in between dollars.
+-- psql does not expand variables inside dollar quotes.
 SELECT set_config('roles.owner', :'owner', false), set_config('roles.app', :'app', false) \g /dev/null
 DO $$
 BEGIN
@@ -38,11 +38,11 @@ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \gexec
 \if :{?app_password}
     ALTER ROLE :"app" PASSWORD :'app_password';
 \endif
--- Who is no superuser gives away only to roles that they are in.
+-- Only a superuser can transfer ownership to a role without being its member.
 SELECT format('GRANT %I TO CURRENT_USER', :'owner') WHERE NOT pg_has_role(:'owner', 'USAGE') \gexec
 
 BEGIN;
--- On a live system it gives up before anybody waits for long; then run it again.
+-- On a live system, fail after 1.5 s instead of blocking other sessions for long. Then run it again.
 SET LOCAL lock_timeout = '1500ms';
 REVOKE CREATE, TEMPORARY ON DATABASE :"DBNAME" FROM PUBLIC, :"app";
 GRANT CONNECT, TEMPORARY ON DATABASE :"DBNAME" TO :"owner";
@@ -51,7 +51,7 @@ ALTER SCHEMA public OWNER TO :"owner";
 REVOKE CREATE ON SCHEMA public FROM PUBLIC, :"app";
 GRANT USAGE ON SCHEMA public TO :"app";
 
--- What is there already, whoever made it; sequences of columns follow their tables, extensions keep what is theirs.
+-- Transfer all existing objects. Sequences of columns follow their tables; objects of extensions stay.
 DO $$
 DECLARE statement text;
 BEGIN
@@ -79,7 +79,7 @@ END $$;
 
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM :"app";
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO :"app";
--- And on what migrations will make.
+-- The same for tables that migrations will create.
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"app";
 COMMIT;

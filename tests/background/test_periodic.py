@@ -85,7 +85,7 @@ def test_failure_is_logged_without_what_rows_hold_and_tried_again_by_whoever_com
     with caplog.at_level(logging.WARNING), periodic.running(periodic.Task("task", fail, HOUR)):
         wait_for(lambda: len(runs) >= 3)
 
-    assert "task failed, and will be tried again: duplicate key value violates" in caplog.text
+    assert "task failed and will be retried: task=task reason=duplicate key value violates" in caplog.text
     assert "canary" not in caplog.text
     wait_until(connection, "SELECT due_at <= now() FROM schedules WHERE name = 'task'")
 
@@ -136,11 +136,11 @@ def test_servers_remove_what_has_expired_and_end_at_once(
             SELECT n::text, '', 201, '', now() FROM generate_series(1, 100) AS n
         """)
     )
-    servers = [start_server(GC_INTERVAL_MINUTES="1", WORKERS="2") for _ in range(2)]
+    servers = [start_server(CLEANUP_INTERVAL_MINUTES="1", WORKERS="2") for _ in range(2)]
 
     wait_until(connection, "SELECT count(*) = 0 FROM idempotency_keys")
 
-    assert connection.scalar(text("SELECT due_at > now() FROM schedules WHERE name = 'gc'"))
+    assert connection.scalar(text("SELECT due_at > now() FROM schedules WHERE name = 'cleanup'"))
     for server in servers:
         assert httpx2.get(f"{server.url}/livez").status_code == 200
         stopped_at = time.monotonic()

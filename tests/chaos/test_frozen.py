@@ -213,7 +213,7 @@ def test_command_on_a_frozen_database_ends_with_one_line(postgres: Postgres) -> 
     url = postgres.url.render_as_string(hide_password=False)
     with postgres.frozen():
         done = subprocess.run(
-            [sys.executable, "-m", "app", "gc"],
+            [sys.executable, "-m", "app", "cleanup"],
             cwd=ROOT,
             env={**environ, "DATABASE_URL": url, "DATABASE_STATEMENT_TIMEOUT_SECONDS": "1"},
             capture_output=True,

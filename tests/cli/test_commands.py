@@ -108,7 +108,7 @@ def test_help_names_every_command_and_every_option_is_explained() -> None:
     overview = app("--help")
 
     assert overview.returncode == 0
-    for command in ("run", "serve", "worker", "seed", "gc", "openapi", "adopt", "recount", "doctor"):
+    for command in ("run", "serve", "worker", "seed", "cleanup", "openapi", "adopt", "recount", "doctor"):
         assert re.search(rf"^\W*{command}\s+\S", overview.stdout, re.MULTILINE)
         help_ = CliRunner().invoke(cli, [command, "--help"])  # In this process, as each start takes a second.
         assert help_.exit_code == 0
@@ -130,7 +130,7 @@ def test_serve_without_a_database_is_refused_in_one_line() -> None:
     assert "set DATABASE_URL" in refused.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "seed", "gc", "adopt", "recount", "doctor"])
+@pytest.mark.parametrize("command", ["run", "seed", "cleanup", "adopt", "recount", "doctor"])
 def test_unreachable_database_is_said_in_one_line(command: str) -> None:
     refused = app(command, DATABASE_URL=NOWHERE, PORT="0")
 
@@ -139,7 +139,7 @@ def test_unreachable_database_is_said_in_one_line(command: str) -> None:
     assert "Traceback" not in refused.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "serve", "seed", "gc", "adopt", "recount", "doctor"])
+@pytest.mark.parametrize("command", ["run", "serve", "seed", "cleanup", "adopt", "recount", "doctor"])
 def test_setting_that_cannot_be_used_is_said_in_one_line(command: str) -> None:
     refused = app(command, SECRET_KEY="short")
 
@@ -271,7 +271,7 @@ def test_worker_does_what_a_server_leaves_to_it_and_ends_with_what_is_under_way(
             INSERT INTO idempotency_keys (key, fingerprint, status, body, expires_at) VALUES ('key', '', 201, '', now())
         """)
     )
-    server = start("serve", MAIL_ENABLED="false", GC_INTERVAL_MINUTES="0")
+    server = start("serve", MAIL_ENABLED="false", CLEANUP_INTERVAL_MINUTES="0")
     address = server.wait_for(r"serving on (http://\S+)")
     assert httpx2.post(f"{address}/password-reset", json={"email": person.email}).status_code == 202
     time.sleep(3)  # More than a postman's pause.
@@ -280,7 +280,7 @@ def test_worker_does_what_a_server_leaves_to_it_and_ends_with_what_is_under_way(
 
     smtp = {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(mail_server.port), "SMTP_TLS": "none"}
     # Its first run comes within a fifth of the interval.
-    worker = start("worker", MAIL_ENABLED="true", GC_INTERVAL_MINUTES="1", **smtp)
+    worker = start("worker", MAIL_ENABLED="true", CLEANUP_INTERVAL_MINUTES="1", **smtp)
     wait_until(connection, f"SELECT {left} = 0")
     assert [mail.address for mail in mail_server.received] == [person.email]
     for n in range(200):
@@ -300,7 +300,7 @@ def test_worker_does_what_a_server_leaves_to_it_and_ends_with_what_is_under_way(
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"MAIL_ENABLED": "false", "GC_INTERVAL_MINUTES": "0"}, "a worker has nothing to do"),
+        ({"MAIL_ENABLED": "false", "CLEANUP_INTERVAL_MINUTES": "0"}, "a worker has nothing to do"),
         ({"MAIL_ENABLED": "true", "DATABASE_URL": ""}, "no database is configured"),
     ],
 )
@@ -339,7 +339,7 @@ def test_seed_fills_the_database_and_shows_its_progress_on_stderr(connection: Co
 
     assert done.returncode == 0, done.stderr
     assert "Added 50 users, 100 posts and 500 votes in " in done.stdout
-    assert "Everybody's password is: " in done.stdout
+    assert "The password of each user is: " in done.stdout
     assert "500/500" in done.stderr
     assert "500/500" not in done.stdout
     assert connection.scalar(text("SELECT count(*) FROM votes")) == 500
@@ -380,19 +380,19 @@ def test_recount_says_what_differs_and_mends_it(
     again = app("recount", "--check")
 
     assert (checked.returncode, mended.returncode, again.returncode) == (1, 0, 0)
-    assert checked.stdout == f"wrong counts up to post {post_id}: {post_id}\n1 wrong, 0 mended\n"
-    assert mended.stdout.endswith("1 wrong, 1 mended\n")
-    assert again.stdout == "0 wrong, 0 mended\n"
+    assert checked.stdout == f"wrong counts up to post {post_id}: {post_id}\n1 wrong, 0 repaired\n"
+    assert mended.stdout.endswith("1 wrong, 1 repaired\n")
+    assert again.stdout == "0 wrong, 0 repaired\n"
 
 
-def test_gc_says_what_it_removed(connection: Connection) -> None:
+def test_cleanup_says_what_it_removed(connection: Connection) -> None:
     connection.execute(
         text(
             "INSERT INTO post_stats_history (post_id, votes_before, changed_at) VALUES (1, 0, now() - interval '1 day')"
         )
     )
 
-    done = app("gc")
+    done = app("cleanup")
 
     assert done.returncode == 0, done.stderr
     assert "post_stats_history: 1 removed" in done.stdout

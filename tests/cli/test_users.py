@@ -168,7 +168,7 @@ def test_password_is_reset_and_every_session_ended(
 
     done = user("reset-password", "ada", stdin=f"{NEW_PASSWORD}\n")
 
-    assert (done.returncode, done.stdout) == (0, "ada has another password and is signed out everywhere\n")
+    assert (done.returncode, done.stdout) == (0, "ada has a new password and is signed out everywhere\n")
     assert connection.scalars(text("SELECT user_id FROM sessions")).all() == [bob.id]
     assert client.get("/posts", headers=ada.headers).status_code == 401
     assert login(client, "ada", PASSWORD) == 403
@@ -249,7 +249,7 @@ def test_sessions_are_listed_without_what_a_terminal_would_obey_and_ended(
 def test_nobody_of_that_name_is_said_in_one_line(user: User, command: str) -> None:
     role = ["admin"] if command == "promote" else []
 
-    assert_refused(user(command, "nobody", *role, stdin=PASSWORD), "nobody is called nobody")
+    assert_refused(user(command, "missing", *role, stdin=PASSWORD), "no account has the name missing")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_nobody_of_that_name_is_said_in_one_line(user: User, command: str) -> No
     [
         ({"SECRET_KEY": "short"}, "error: SECRET_KEY is shorter than 32 bytes.*\n"),
         ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}, "error: .*Connection refused.*\n"),
-        ({}, "error: nobody is called ada\n"),
+        ({}, "error: no account has the name ada\n"),
     ],
 )
 @pytest.mark.usefixtures("database")

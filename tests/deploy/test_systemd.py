@@ -81,6 +81,6 @@ def test_the_api_leaves_to_the_worker_what_the_settings_know() -> None:
     text = (ROOT / "deploy" / "systemd" / "social-posts.service").read_text()
     names = re.findall(r"\b([A-Z_]+)=", "".join(re.findall(r"^Environment=(ENVIRONMENT.*)$", text, re.MULTILINE)))
 
-    assert {"MAIL_ENABLED", "GC_INTERVAL_MINUTES"} <= set(names)
+    assert {"MAIL_ENABLED", "CLEANUP_INTERVAL_MINUTES"} <= set(names)
     assert {name.lower() for name in names} <= set(Settings.model_fields)
     assert unit("social-posts-worker")["Service"]["ExecStart"].endswith("-m app worker")

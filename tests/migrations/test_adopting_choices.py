@@ -349,7 +349,7 @@ def test_command_takes_the_options_and_a_dry_run_of_them_changes_nothing(url: UR
 
     dry = run(url, "--dry-run", *options)
     assert dry.returncode == 0, dry.stderr
-    assert "It can be adopted; nothing was changed" in dry.stdout
+    assert "The database can be adopted; nothing was changed" in dry.stdout
     assert contents(looking) == before
     done = run(url, *options)
 

@@ -28,7 +28,7 @@ LABELS = {
     "mail_tokens": "SELECT email FROM mail_tokens",
     "deletions": "SELECT email FROM deletions JOIN users ON users.id = user_id",
 }  # fmt: skip
-NOBODY = "nobody@example.com"
+PLACEHOLDER_EMAIL = "nobody@example.com"
 
 
 def insert_rows(connection: Connection, revision: str, label: str) -> None:
@@ -101,7 +101,7 @@ def check_rows(connection: Connection, revision: str, expected: dict[str, set[st
         if revision < FIRST_REVISION[table]:
             expected[table].clear()
             continue
-        found = set(connection.scalars(text(LABELS[table]))) - {NOBODY}
+        found = set(connection.scalars(text(LABELS[table]))) - {PLACEHOLDER_EMAIL}
         assert found == expected[table], f"at {revision}, {table}"
     if revision >= "0011":
         wrong = connection.scalar(

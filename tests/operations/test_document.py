@@ -249,7 +249,7 @@ def mend(machine: Machine) -> None:
     with machine.connect("social_posts") as connection:
         connection.execute(text("UPDATE post_stats SET votes = votes + 1 WHERE post_id = 1"))
         connection.execute(text("UPDATE outgoing_mails SET due_at = 'infinity', attempt_count = 8, failure = 'no'"))
-        assert "1 wrong, 1 mended" in machine.follow("Counts differ from the votes")[0]
+        assert "1 wrong, 1 repaired" in machine.follow("Counts differ from the votes")[0]
         shown, _ = machine.follow("Mails do not arrive")
         assert re.search(r"password_reset +\| +8 \| infinity", shown)
         assert connection.scalar(text("SELECT count(*) FROM outgoing_mails WHERE due_at <= now()")) > 0

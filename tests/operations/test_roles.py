@@ -194,7 +194,8 @@ def test_an_administrator_who_is_no_superuser_hands_over_as_well(managed: Roles)
 def served(migrated: Roles, mail_server: MailServer, tmp_path: Path) -> Iterator[httpx2.Client]:
     """A server that connects as the servers' role, and somebody who talks to it."""
     there = {
-        "DATABASE_URL": address(migrated.app_url), "WORKERS": "2", "MAIL_ENABLED": "true", "GC_INTERVAL_MINUTES": "1",
+        "DATABASE_URL": address(migrated.app_url), "WORKERS": "2", "MAIL_ENABLED": "true",
+        "CLEANUP_INTERVAL_MINUTES": "1",
         "SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(mail_server.port), "SMTP_TLS": "none",
     }  # fmt: skip
     with _server(tmp_path, there) as server, httpx2.Client(base_url=server.url, timeout=30) as client:
@@ -253,7 +254,7 @@ def test_all_that_servers_and_operators_do_works_as_that_role(
     ask(401, "GET", "/posts")
 
     operator = ("promote", "ada", "admin"), ("sessions", "ada", "--end-all"), ("disable", "ada"), ("enable", "ada")
-    for command in (("gc",), ("recount",), ("doctor", "--full"), *(("user", *words) for words in operator)):
+    for command in (("cleanup",), ("recount",), ("doctor", "--full"), *(("user", *words) for words in operator)):
         done = run_app(migrated.app_url, *command)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
     made = run_app(migrated.app_url, "user", "create", "bob@example.com", "--role", "admin", stdin=f"{PASSWORD}\n")

@@ -90,8 +90,8 @@ def test_migrations_are_a_step_of_their_own_before_the_api() -> None:
 
 def test_one_worker_does_what_the_api_leaves_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     api, worker = (settings(name, REQUIRED, monkeypatch) for name in ("api", "worker"))
-    assert (api.mail_enabled, api.gc_interval_minutes) == (False, 0)
-    assert (worker.mail_enabled, worker.gc_interval_minutes) == (True, 60)
+    assert (api.mail_enabled, api.cleanup_interval_minutes) == (False, 0)
+    assert (worker.mail_enabled, worker.cleanup_interval_minutes) == (True, 60)
     assert SERVICES["worker"]["command"] == ["python", "-m", "app", "worker"]
     assert SERVICES["worker"]["depends_on"] == SERVICES["api"]["depends_on"]
 

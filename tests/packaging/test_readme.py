@@ -152,7 +152,7 @@ def test_every_command_it_names_exists() -> None:
     known = set(get_group(cli).commands)
     named = set(re.findall(r"python -m app (\w+)", README))
 
-    assert {"serve", "seed", "gc"} <= named
+    assert {"serve", "seed", "cleanup"} <= named
     assert named <= known
 
 

@@ -272,7 +272,7 @@ def test_deletion_goes_on_after_its_process_was_killed(
     vote_for_all(database, leaver, write_posts(database, make_person(), 6_000))
     assert statuses(crowd.send([Call("DELETE", "/users/me", leaver)])) == {204: 1}
 
-    process = subprocess.Popen([sys.executable, "-m", "app", "gc"], cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "app", "cleanup"], cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60  # Starting Python takes 20 s on a busy machine.
         while count(connection, "votes") > 5_000:
@@ -286,7 +286,9 @@ def test_deletion_goes_on_after_its_process_was_killed(
     assert wrong_counts(connection) == 0
     assert count(connection, "deletions") == 1
 
-    done = subprocess.run([sys.executable, "-m", "app", "gc"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "cleanup"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
 
     assert "deletions: 1 finished" in done.stdout
     assert count(connection, "votes") == count(connection, "users WHERE is_deleted") == 0
@@ -612,7 +614,7 @@ def test_background_deletion_that_is_forbidden_is_put_off_and_holds_up_no_other(
     assert deletion.work() == 0
     said = [str(finding) for finding in doctor.examine(database, get_settings(), is_full=False)]
     assert any("references: c of comments keep" in line for line in said)
-    assert any(f"deletions: rows of deleted accounts {leaver.id} are kept" in line for line in said)
+    assert any(f"prevents deleting rows of deleted accounts {leaver.id}" in line for line in said)
 
     connection.exec_driver_sql("ALTER TABLE comments DROP CONSTRAINT c")
     connection.exec_driver_sql("UPDATE deletions SET blocked_at = now() - interval '61 minutes'")

@@ -135,7 +135,7 @@ def test_statements_are_prepared_on_the_replica(
     assert noted
     with reading(monkeypatch, primary, replica) as reader:
         reader.keep_until_replica_has(0)
-        line = reader._replica._line
+        line = reader._replica._connection
         assert line is not None
         assert "pg_last_wal_replay_lsn" in str(line.scalars(NAMES).all())
         assert line.scalar(text("SHOW plan_cache_mode")) == "force_generic_plan"
@@ -147,12 +147,12 @@ def test_what_takes_the_replica_too_long_is_asked_of_the_primary(
     assert noted
     with reading(monkeypatch, primary, replica) as reader:
         reader.keep_until_replica_has(0)
-        line = reader._replica._line
+        line = reader._replica._connection
         reader.slow_on_replica_seconds = 30
         assert reader.read() == ("primary", 0)
         reader.slow_on_replica_seconds = 0
         reader.keep_until_replica_has(0)
-        assert reader._replica._line is line, "it was slow, and not lost"
+        assert reader._replica._connection is line, "it was slow, and not lost"
 
 
 def test_other_database_and_server_that_is_no_replica_are_not_read(
@@ -170,7 +170,7 @@ def test_other_database_and_server_that_is_no_replica_are_not_read(
                 reader._replica._connects_at = 0
                 reader._replica.keep()
                 assert reader.read() == ("primary", 0)
-            assert reader._replica._line is None
+            assert reader._replica._connection is None
         assert caplog.text.count("the replica cannot be used: it is no replica of the primary, or does not") == 1
 
 
@@ -194,10 +194,10 @@ def test_doctor_says_how_the_replica_is(primary: Replicated, replica: Replicated
         finally:
             connection.execute(text("ALTER DATABASE social_posts RESET synchronous_commit"))
 
-    assert well == "ok    replica: it follows, and answers reads"
+    assert well == "ok    replica: it follows the primary and answers reads"
     assert clock.startswith("ok    replica: clock: ")
     assert behind.startswith("warn  replica: more than 2 s behind, so the primary answers reads; look for replay")
-    assert careless.startswith("warn  replica: with synchronous_commit off")
+    assert careless.startswith("warn  replica: synchronous_commit is off")
 
 
 @pytest.mark.slow
@@ -250,7 +250,7 @@ def test_replica_that_was_promoted_is_not_read(
             assert reader.read() == ("primary", 1)
             reader._replica._connects_at = 0
             reader._replica.keep()
-            assert reader._replica._line is None
+            assert reader._replica._connection is None
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
-"""Reading posts: one turn answers who is calling, the page or post they ask for, and their own votes on it.
+"""Reading posts: a batch checks the sessions, and reads pages, single posts and the readers' votes on them.
 
-A turn serves everybody who waits: one statement for each distinct page, and one for all posts by id. Pages are shared
-between users; what is personal (`voted`, and the e-mail address in one's own posts) is laid over each one's copy.
+A batch runs one statement for each distinct page, and one for all posts by id. Readers share pages. What is personal
+(`voted`, and the e-mail address in one's own posts) is added to each reader's copy.
 """
 
 import hashlib

@@ -48,7 +48,7 @@ from app.services.feed import readers, search
 from app.services.feed.readers import AnyRow, AnySelect
 from app.services.feed.serialization import serialize
 
-# `voted`: the posts that somebody voted for, newest vote first.
+# `voted`: the posts that the reader voted for, newest vote first.
 Order = Literal[Sort, "voted"]
 
 
@@ -72,7 +72,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """Which page. Equal queries are asked once and share the answer, whoever asks."""
+    """The parameters of a page. Equal queries of different readers run once and share the result."""
 
     order: Order
     limit: int

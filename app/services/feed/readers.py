@@ -1,7 +1,7 @@
-"""Who reads: the same statement that reads posts tells which sessions are alive, and which of the posts they voted for.
+"""Readers: the statement that reads posts also returns which sessions are valid, and the readers' votes.
 
-A turn asks once for everybody who waits for the same page. What is theirs comes beside the posts: each row with those
-of the readers who voted for it, the first row with the sessions that are alive.
+A batch reads a page once for all its readers. Each row has the readers who voted for that post, and the first
+row has the valid sessions.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

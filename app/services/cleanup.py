@@ -1,12 +1,12 @@
-"""Removing what nobody needs any more: ended sessions, answers and allowances past their time, old vote history,
-mails that were not sent, tokens that have expired, and old security events.
+"""Cleanup: delete rows that have expired.
 
-Batches are bounded and each is a transaction of its own; rows that somebody else has locked are left for the next
-time. So it can run at any moment, and twice at once.
+These are ended sessions, stored responses, attempt counters, old vote history, unsent mails, expired tokens and old
+security events. Batches are bounded, and each is one transaction. Rows that another transaction has locked are left for
+the next run. So cleanup can run at any time, also concurrently.
 
-A cursor into a list sorted by votes keeps to the order of the moment its walk began with the help of
-`post_stats_history`. A walk that goes on for longer than `HISTORY_KEPT` sees the votes that came before that as if they
-had been there from the start: a post that they moved across its position may be missed or met twice.
+A cursor into a list sorted by votes keeps the order of the time at which its traversal began, by
+`post_stats_history`. A traversal that takes longer than `HISTORY_KEPT` counts older votes as if they had been
+there from the start. A post that such votes moved across its position may be missed or listed twice.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ UNSENT_MAILS_KEPT = timedelta(days=7)
 BATCH_ROWS = 5_000
 
 
-def collect(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lambda: False) -> Iterator[tuple[str, int]]:
+def run(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lambda: False) -> Iterator[tuple[str, int]]:
     """Remove all that has expired; yield each table's name and how many of its rows were removed.
 
     Told to stop, it leaves the rest to the next time.

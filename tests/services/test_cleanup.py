@@ -1,10 +1,10 @@
-"""`gc.collect` removes what has expired, and nothing else."""
+"""`cleanup.run` removes what has expired, and nothing else."""
 
 from collections.abc import Callable
 
 from sqlalchemy import Connection, Engine, text
 
-from app.services import gc
+from app.services import cleanup
 from tests.fixtures import Person
 
 TABLES = (
@@ -79,10 +79,10 @@ def left(connection: Connection) -> list[int | None]:
 def test_what_has_expired_is_removed_in_batches_and_counted(connection: Connection, person: Person) -> None:
     fill(connection, person)
 
-    assert dict(gc.collect(batch_rows=3)) == dict.fromkeys(TABLES, 10)
+    assert dict(cleanup.run(batch_rows=3)) == dict.fromkeys(TABLES, 10)
 
     assert left(connection) == [2, 1, 1, 1, 1, 1, 1]
-    assert dict(gc.collect()) == dict.fromkeys(TABLES, 0)
+    assert dict(cleanup.run()) == dict.fromkeys(TABLES, 0)
 
 
 def test_rows_that_somebody_has_locked_are_left_without_waiting(
@@ -92,5 +92,5 @@ def test_rows_that_somebody_has_locked_are_left_without_waiting(
 
     with database.begin() as other:
         other.execute(text("SELECT FROM sessions WHERE expires_at < now() ORDER BY id LIMIT 4 FOR UPDATE"))
-        assert dict(gc.collect(batch_rows=3))["sessions"] == 6
-    assert dict(gc.collect(batch_rows=3))["sessions"] == 4
+        assert dict(cleanup.run(batch_rows=3))["sessions"] == 6
+    assert dict(cleanup.run(batch_rows=3))["sessions"] == 4
