@@ -58,7 +58,7 @@ def test_headers_of_anybody_else_are_ignored_and_that_is_said_once(peer: str, ca
         assert client.get("/", headers=headers).text == f"http {peer}"
 
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"X-Forwarded-For of {peer} is ignored")
+    assert record.getMessage().startswith(f"ignored X-Forwarded-For of {peer};")
 
 
 def test_without_named_proxies_nobody_is_believed() -> None:
