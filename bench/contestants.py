@@ -113,7 +113,7 @@ def _wait_until_ready(name: str, port: int, process: subprocess.Popen[bytes], lo
                 return
         time.sleep(0.01)
     words = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    raise BenchError(f"{name} did not become ready: {words[-1] if words else 'it said nothing'} (all of it: {log})")
+    raise BenchError(f"{name} did not become ready: {words[-1] if words else 'no output'} (all of it: {log})")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -49,7 +49,7 @@ def parse_wrk(output: str) -> Counted:
     lines = [line for line in output.splitlines() if line.startswith("{")]
     if not lines:
         last = [line for line in output.splitlines() if line.strip()]
-        return Counted(0, 0.0, None, None, problem=f"wrk: {last[-1] if last else 'it said nothing'}")
+        return Counted(0, 0.0, None, None, problem=f"wrk: {last[-1] if last else 'no output'}")
     said: dict[str, Any] = json.loads(lines[-1])
     problems = [
         f"{said[name]} {meaning}"
@@ -75,7 +75,7 @@ def parse_pgbench(output: str, *, statements_per_transaction: int) -> Counted:
     failed = re.search(r"^number of failed transactions: ([0-9]+)", output, re.MULTILINE)
     if rate is None or done is None:
         last = [line for line in output.splitlines() if "error" in line.lower()] or output.splitlines()[-1:]
-        return Counted(0, 0.0, None, None, problem=f"pgbench: {last[0] if last else 'it said nothing'}")
+        return Counted(0, 0.0, None, None, problem=f"pgbench: {last[0] if last else 'no output'}")
     transactions = int(done[1])
     return Counted(
         transactions * statements_per_transaction,

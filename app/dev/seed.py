@@ -316,7 +316,7 @@ def _cast_chunk(connection: Connection, chunk: int, people: int) -> int:
         done = int(connection.execute(text(_CAST_AND_COUNT), values).one()[0] or 0)
     else:
         done = connection.execute(text(_CAST), values).rowcount
-    # The history is only for walks in progress, and would have a row per post and chunk.
+    # The history is for walks in progress. For ten million generated votes it would only take space.
     connection.execute(text("DELETE FROM post_stats_history WHERE transaction_id = pg_current_xact_id()"))
     return done
 

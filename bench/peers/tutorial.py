@@ -4,8 +4,8 @@ Sync SQLAlchemy in the style of 1.x: the caller looked up by id in each request,
 GROUP BY, the owner of each post loaded lazily (N+1), a vote in four queries with check-then-act. It knows no sessions
 and no `voted`.
 
-orm_sync.py is the improvement. In its favour, the pool has one connection per thread: with the tutorial's default
-(5 + 10), threads wait and, with more clients, time out.
+Possible improvement: orm_sync.py. In favour of this peer, the pool has one connection per thread: with the tutorial's
+default (5 + 10), threads wait and, with more clients, time out.
 """
 
 import os

@@ -263,7 +263,7 @@ def test_missing_binaries_are_told_in_one_line_that_says_what_to_do(
 
 
 def test_binaries_that_do_not_exist_or_are_for_another_system_are_told_in_one_line(folder: Path) -> None:
-    with pytest.raises(LocalPostgresError, match=r"not there or not for this system.*DATABASE_URL"):
+    with pytest.raises(LocalPostgresError, match=r"missing or not for this system.*DATABASE_URL"):
         running(folder, binaries=folder / "bin").__enter__()
 
 
