@@ -17,7 +17,7 @@ from jose.exceptions import JWSError
 from app.config import get_settings
 from app.errors import NotAuthenticated
 from app.models.base import LARGEST_KEY
-from app.models.session import LAST_SESSIONLESS_USER_ID, adopted_session_id
+from app.models.session import FIRST_ADOPTED, LAST_SESSIONLESS_USER_ID, adopted_session_id
 
 ALGORITHM = "HS256"
 # Maximum cached tokens of each kind. Only tokens that we signed are cached. Each takes about 1 KB: at most 20 MB.
@@ -111,7 +111,8 @@ def _decode(token: str, kind: Kind) -> AccessToken:
         return _without_session(token, claims)
     if not claims.keys() >= _CLAIMS or claims.get("typ", "access") != kind or claims["sub"] != str(user_id):
         raise NotAuthenticated
-    if not _is_key(user_id) or not _is_key(session_id):
+    # We issue no token for the sessions that stand for tokens without a session id.
+    if not _is_key(user_id) or not _is_key(session_id) or session_id > FIRST_ADOPTED:
         raise NotAuthenticated
     return AccessToken(user_id, session_id, expires_at=int(expires_at), issued_at=int(claims["iat"]))
 

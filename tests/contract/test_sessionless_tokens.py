@@ -113,6 +113,20 @@ def test_token_of_an_account_that_needs_more_is_refused(
     assert not is_accepted(client, token_of(person.id, iat=now()))
 
 
+@pytest.mark.parametrize("session_of", [sessionless_session_id, adopted_session_id])
+def test_token_that_names_a_session_of_such_tokens_is_refused(
+    client: TestClient, person: Person, rows: Rows, session_of: Callable[[int], int]
+) -> None:
+    session_id = session_of(person.id)
+    rows("INSERT INTO sessions (id, user_id, expires_at) VALUES (:id, :user, now() + '1 day') RETURNING 1",
+         id=session_id, user=person.id)  # fmt: skip
+    rows("UPDATE users SET role = 'admin' WHERE id = :id RETURNING 1", id=person.id)
+    claims: dict[str, Any] = {"sub": str(person.id), "sid": session_id, "jti": "x", "iat": now()}
+
+    assert not is_accepted(client, token_of(person.id, life=30 * DAY, **claims))
+    assert is_accepted(client, token_of(person.id, **claims | {"sid": person.session_id}))
+
+
 def test_token_of_an_account_that_never_was_is_refused(client: TestClient, person: Person, rows: Rows) -> None:
     for user_id in (person.id + 1_000_000, 2**51, 2**63 - 1):
         assert not is_accepted(client, token_of(user_id))
