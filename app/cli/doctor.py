@@ -24,6 +24,7 @@ from app.database import replica, schema_version
 from app.database.engines import max_connections
 from app.models import Base
 from app.models.references import own_foreign_keys
+from app.models.security_event import Event
 from app.security.email_addresses import canonical_email
 from app.services import recount
 
@@ -400,6 +401,13 @@ _ODD_HASHES = (
     f"password_hash <> '' AND password_hash !~ '{VERIFIABLE_HASH}'",
     "have them reset the password, or run: python -m app user reset-password",
 )
+# A rolled-back release can have written kinds that this one does not know.
+_ODD_EVENTS = (
+    "with a kind or details that the API does not list, or only in part",
+    f"event NOT IN ({', '.join(repr(event.value) for event in Event)}) OR jsonb_typeof(details) <> 'object'"
+    """ OR details @? 'strict $.* ? (@.type() == "object" || @.type() == "array")'""",
+    "deploy the release that wrote them, or delete the rows",
+)
 
 
 def _odd_rows(engine: Engine, *, is_full: bool) -> Iterator[Finding]:
@@ -407,6 +415,7 @@ def _odd_rows(engine: Engine, *, is_full: bool) -> Iterator[Finding]:
     looked_for = [("users", _ODD_KEYS), ("posts", _ODD_KEYS)]
     if is_full:
         looked_for += [("users", _ODD_TIMES), ("posts", _ODD_TIMES), ("users", _ODD_HASHES)]
+        looked_for.append(("security_events", _ODD_EVENTS))
     is_odd = False
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
@@ -417,7 +426,7 @@ def _odd_rows(engine: Engine, *, is_full: bool) -> Iterator[Finding]:
                 named = ", ".join(map(str, ids[:MAX_NAMED_ROWS])) + (", …" if len(ids) > MAX_NAMED_ROWS else "")
                 yield Finding("warn", f"rows: {table} {named} {what}", remedy)
     if not is_odd:
-        yield Finding("ok", "rows: ids, times and password hashes" if is_full else "rows: ids", "")
+        yield Finding("ok", "rows: ids, times, password hashes and security events" if is_full else "rows: ids", "")
 
 
 def _deletions(connection: Connection) -> Finding:

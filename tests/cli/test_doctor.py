@@ -254,6 +254,14 @@ def test_rows_that_other_software_left_are_named_with_a_remedy(own: Engine) -> N
         connection.execute(
             text("INSERT INTO posts (id, title, content, owner_id) OVERRIDING SYSTEM VALUE VALUES (-3, '', '', 1)")
         )
+        connection.execute(
+            text("""
+                INSERT INTO security_events (id, user_id, event, details) OVERRIDING SYSTEM VALUE VALUES
+                    (1001, 1, 'of_a_newer_release', '{}'), (1002, 1, 'signed_in', '[]'), (1003, 1, 'signed_in', 'null'),
+                    (1004, 1, 'signed_in', '{"a": [1]}'), (1005, 1, 'signed_in', '{"a": {}}'),
+                    (1006, 1, 'signed_in', '{"a": "b", "c": 1, "d": null}')
+            """)
+        )
 
     quick = [trouble for trouble in troubles(own) if "rows:" in trouble]
     full = [trouble for trouble in troubles(own, is_full=True) if "rows:" in trouble]
@@ -261,6 +269,7 @@ def test_rows_that_other_software_left_are_named_with_a_remedy(own: Engine) -> N
     assert [trouble.partition(" with")[0] for trouble in quick] == ["warn  rows: users 0", "warn  rows: posts -3"]
     assert [trouble.partition(" with")[0] for trouble in full] == [
         "warn  rows: users 0", "warn  rows: posts -3", "warn  rows: users 8, 9", "warn  rows: users 7, 8",
+        "warn  rows: security_events 1001, 1002, 1003, 1004, 1005",
     ]  # fmt: skip
     assert all(";" in trouble for trouble in full)
 
