@@ -1,4 +1,4 @@
-"""What the operator says where the database leaves it open: `--map` and `--on-delete`."""
+"""Choices of the operator where the database is ambiguous: `--map` and `--on-delete`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,20 +7,21 @@ from app.adoption.plan import Findings, Plan
 from app.adoption.shape import Shape, Table
 from app.adoption.target import FIELDS
 
-# What a column of theirs can be told to mean, besides the tutorial's columns.
+# Meanings that `--map` can give a column, besides the tutorial's columns.
 MEANINGS = {"users": ("inactive", "ignore"), "posts": ("unpublished", "ignore"), "votes": ("direction", "ignore")}
 ACTIONS = {"cascade": "CASCADE", "set-null": "SET NULL"}
 
 
 class MalformedChoice(ValueError):
-    """An option that is not of the form that `--help` gives. The message is one line."""
+    """An option does not have the form shown in `--help`. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """`tables`: table of theirs to one of ours, or `ignore`; `columns`: (table, column) to a meaning.
+    """Parsed options.
 
-    A table of ours may be called by either name. `on_delete`: (table, column) of a foreign key to an action.
+    `tables` maps existing tables to ours or to `ignore`, `columns` maps (table, column) to a meaning, with either name
+    of the table. `on_delete` maps (table, column) of a foreign key to an action.
     """
 
     tables: dict[str, str] = field(default_factory=dict)
@@ -51,17 +52,17 @@ class Choices:
         return choices
 
     def table(self, shape: Shape, name: str) -> Table | None:
-        """Return the table that is mapped to this name of ours."""
+        """Return the existing table that is mapped to our table `name`."""
         return next((shape.tables[theirs] for theirs, ours in self.tables.items() if ours == name
                      and theirs in shape.tables), None)  # fmt: skip
 
     def meaning(self, name: str, table: Table, column: str) -> str | None:
-        """Return what the column of the table, which is `name` of ours, is mapped to."""
+        """Return the meaning of a column of the table that becomes our table `name`."""
         return self.columns.get((table.name, column)) or self.columns.get((name, column))
 
 
 def check(found: Findings, choices: Choices, plan: Plan) -> None:
-    """Refuse choices about what is not there, so that a misspelt name is not ignored."""
+    """Refuse choices about missing tables and columns, so that a misspelt name is not ignored."""
     for theirs, ours in choices.tables.items():
         if theirs not in found.shape.tables:
             plan.refuse(f"--map {theirs}={ours}: there is no table {theirs}")
@@ -69,7 +70,7 @@ def check(found: Findings, choices: Choices, plan: Plan) -> None:
         option = f"--map {theirs}.{column}={meaning}"
         name = next((name for name, table in found.tables.items() if theirs in {name, table.name}), None)
         if name is None:
-            plan.refuse(f"{option}: {theirs} is no table of users, posts or votes")
+            plan.refuse(f"{option}: {theirs} is not the table of users, posts or votes")
         elif column not in found.tables[name].columns:
             plan.refuse(f"{option}: {theirs} has no column {column}")
         elif meaning not in (possible := (*(field.name for field in FIELDS[name]), *MEANINGS[name])):

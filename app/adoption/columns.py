@@ -1,4 +1,4 @@
-"""Columns: those that are missing, of another type, empty where they must not be, or in the way of new rows."""
+"""Columns: add missing ones, convert types, fill NULLs, and let other columns be NULL in new rows."""
 
 import re
 
@@ -10,7 +10,7 @@ from app.adoption.target import FIELDS, INTEGERS, MISSING_TABLES, TYPES, Field
 
 
 def complete(found: Findings, plan: Plan, time_zone: str) -> None:
-    """Make what is missing, and every column what the tutorial's is."""
+    """Add missing tables and columns, and convert columns to the tutorial's types."""
     if "users" not in found.tables:
         plan.do("create table users", MISSING_TABLES["users"])
     for table in found.tables:
@@ -28,7 +28,7 @@ def complete(found: Findings, plan: Plan, time_zone: str) -> None:
 
 def _add(plan: Plan, table: str, field: Field) -> None:
     column = f"{field.name} {TYPES[field.kind]}"
-    if field.fill is None:  # A post's owner, who is found later.
+    if field.fill is None:  # A post's owner, which is set later.
         plan.do(f"add column {table}.{field.name}", f"ALTER TABLE {table} ADD {column}")
         return
     statements = [f"ALTER TABLE {table} ADD {column} NOT NULL DEFAULT {field.fill}"]
@@ -68,7 +68,7 @@ def _convert(found: Findings, plan: Plan, table: str, field: Field, time_zone: s
 
 
 def _conversion(field: Field, found: str, time_zone: str) -> str | None:
-    """SQL that makes the wanted type of the found one; "" where nothing is to be done, None where it cannot be."""
+    """Return SQL for the type conversion, "" if none is needed, or None if it is impossible."""
     if found == TYPES[field.kind] or (field.kind == "key" and found in INTEGERS):
         return ""
     if field.kind == "text" and (found in {"text", "citext"} or re.match(r"character( varying)?\(", found)):
@@ -83,7 +83,7 @@ def _conversion(field: Field, found: str, time_zone: str) -> str | None:
 
 
 def _fill(found: Findings, plan: Plan, table: str, field: Field) -> None:
-    """No NULL where the tutorial has none. A post without an owner, and a vote without either, come later."""
+    """Fill NULLs in columns that are NOT NULL in the tutorial. Missing owners and voters are handled later."""
     column = found.columns[table][field.name]
     if column.is_required or field.refers_to is not None:
         return
@@ -102,12 +102,12 @@ def _fill(found: Findings, plan: Plan, table: str, field: Field) -> None:
 
 
 def _allow_new_rows(found: Findings, plan: Plan, table: str) -> None:
-    """Keep their own columns. They become nullable, because our inserts do not fill them."""
+    """Make other required columns nullable, because the API does not fill them."""
     ours = {column.name for column in found.columns[table].values()}
     theirs = [column for column in found.tables[table].columns.values() if column.name not in ours]
     if theirs:
         plan.note(
-            f"columns of {found.tables[table].name} that stay, but are not used afterwards:"
+            f"columns of {found.tables[table].name} that stay but are no longer used:"
             f" {', '.join(column.name for column in theirs)}"
         )
     key = found.tables[table].primary_key
@@ -120,7 +120,7 @@ def _allow_new_rows(found: Findings, plan: Plan, table: str) -> None:
 
 
 def _number(found: Findings, plan: Plan, table: str) -> None:
-    """The ids' numbers come from `{table}_id_seq`, past every id: that is what the next migration looks for."""
+    """Number ids by `{table}_id_seq`, which is above every id, as the next migration requires."""
     column = found.columns[table]["id"]
     sequence = f"{table}_id_seq"
     own = found.connection.scalar(

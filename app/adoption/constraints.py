@@ -1,4 +1,4 @@
-"""Primary keys, the unique e-mail address and foreign keys: the tutorial's, under the tutorial's names."""
+"""Primary keys, the unique e-mail address and foreign keys, with the tutorial's names."""
 
 from sqlalchemy import text
 
@@ -6,7 +6,7 @@ from app.adoption.plan import Findings, Plan, counted
 from app.adoption.shape import Constraint, quoted
 from app.adoption.target import FIELDS, MISSING_TABLES, PRIMARY_KEYS, REFERENCES, taken_relations
 
-# Those on the column alone that no constraint owns; a constraint can take the place of the first.
+# Unique indexes on the column alone that belong to no constraint. The first can become one.
 _UNIQUE_INDEXES = text("""
     SELECT relname::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
     JOIN pg_am ON pg_am.oid = relam AND amname = 'btree'
@@ -21,7 +21,7 @@ _UNIQUE_INDEXES = text("""
 
 
 def replace(found: Findings, plan: Plan) -> None:
-    """Rename what is right, add what is missing, replace what is otherwise."""
+    """Rename matching constraints, add missing ones and replace the others."""
     for table, columns in PRIMARY_KEYS.items():
         if all(found.has(table, column) for column in columns):
             _primary_key(found, plan, table, columns)
@@ -64,7 +64,7 @@ def _primary_key(found: Findings, plan: Plan, table: str, columns: tuple[str, ..
             )
             return
         statements.append(f"ALTER TABLE {table} DROP CONSTRAINT {quoted(existing.name)}")
-        # Nothing fills them in new rows; until now the key required them.
+        # The old key required these columns, and new rows do not fill them.
         theirs = [found.tables[table].columns[name] for name in existing.columns if name not in here]
         statements += [
             f"ALTER TABLE {table} ALTER {quoted(found.former.get((table, column.name), column.name))} DROP NOT NULL"
@@ -93,7 +93,7 @@ def _unique_email(found: Findings, plan: Plan) -> None:
     existing = [key for key in found.tables["users"].of_kind("u") if key.columns == (email,)]
     named = next((key for key in existing if key.name == "users_email_key"), next(iter(existing), None))
     names = found.connection.scalars(_UNIQUE_INDEXES, {"table": found.name("users"), "column": email})
-    # An index whose name is needed was renamed by then, even if that is the name that it gets here.
+    # An index whose name is needed was renamed before, even if it gets that name here.
     indexes = [f"former_{name}" if name in taken_relations() else name for name in names]
     if named is not None:
         _rename(plan, "users", named, "users_email_key")
@@ -106,7 +106,7 @@ def _unique_email(found: Findings, plan: Plan) -> None:
         plan.do(
             "make e-mail addresses unique", "ALTER TABLE users ADD CONSTRAINT users_email_key UNIQUE (email)"
         )  # fmt: skip
-    # Of a taken address they would say less than ours, which is checked after them. A foreign key may need one.
+    # They are checked before ours and would hide its more specific error. A foreign key may need one of them.
     needed = {key.referred_columns for key in found.shape.references_to(found.tables["users"].name)}
     others = [key for key in existing if key is not named]
     left = indexes if named is not None else indexes[1:]

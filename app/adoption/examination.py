@@ -1,4 +1,7 @@
-"""From what is there to a plan. Changes nothing; reads every e-mail address and counts rows, in a transaction."""
+"""Examination: read the database in one transaction and make a plan, without changes.
+
+Reads every e-mail address and counts rows.
+"""
 
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -14,18 +17,18 @@ from app.database.schema_version import ALEMBIC_INI
 from app.database.watchdog import lift_limit
 
 OLDEST_SERVER = 150_000
-# The name that migration 0007, the first that is not the tutorial's, gives to the foreign key from votes to posts.
+# Foreign key from votes to posts as named by migration 0007, the first after the tutorial's.
 OURS = "votes_posts_fkey"
 
 
 def is_adopted(connection: Connection) -> bool:
-    """Return whether the tables are this project's already."""
+    """Return whether the tables already have this project's schema."""
     here = shape.read(connection)
     return _is_ours(here, _revisions(connection, here))
 
 
 def examine(connection: Connection, choices: Choices, time_zone: str = "UTC") -> Plan:
-    """What there is to do. Times without a time zone are read as being in this one."""
+    """Return the plan. Times without a time zone are taken as local to `time_zone`."""
     plan = Plan()
     lift_limit(connection, "LOCAL")  # Reading everything may take longer than a request.
     here = shape.read(connection)
@@ -33,7 +36,7 @@ def examine(connection: Connection, choices: Choices, time_zone: str = "UTC") ->
         plan.refuse("this PostgreSQL is older than 15: upgrade the server first")
         return plan
     if connection.scalar(text("SELECT 1 FROM pg_timezone_names WHERE name = :name"), {"name": time_zone}) is None:
-        plan.refuse(f"PostgreSQL knows no time zone of the name {time_zone!r}")
+        plan.refuse(f"PostgreSQL has no time zone named {time_zone!r}")
         return plan
     revisions = _revisions(connection, here)
     if _is_ours(here, revisions):
@@ -68,7 +71,7 @@ def examine(connection: Connection, choices: Choices, time_zone: str = "UTC") ->
     flags.ask(found, choices, plan)
     rows.describe(found, plan)
     rules.examine(found, plan)
-    if not plan.refusals:  # Rows can be judged only where the columns are what they should be.
+    if not plan.refusals:  # Rows can be checked only if the columns match.
         rows.repair(found, choices, plan)
         constraints.replace(found, plan)
     _stamp(plan, here, revisions)
@@ -82,7 +85,7 @@ def _revisions(connection: Connection, here: Shape) -> list[str]:
 
 
 def _is_ours(here: Shape, revisions: list[str]) -> bool:
-    """Whether it is past the tutorial's revisions, in our chain: others may have given one the same name as we."""
+    """Return whether a revision is in our chain after the tutorial's. Others may use the same revision names."""
     chain = ScriptDirectory.from_config(Config(ALEMBIC_INI)).iterate_revisions("head", TUTORIAL_HEAD)
     is_in_chain = bool({script.revision for script in chain}.intersection(revisions))
     votes = here.tables.get("votes")
@@ -102,7 +105,7 @@ def _describe(found: Findings, plan: Plan, revisions: list[str]) -> None:
 def _refuse_what_would_break(found: Findings, plan: Plan) -> None:
     for table in found.tables.values():
         if table.kind != "r":
-            plan.refuse(f"{table.name} is not an ordinary table: make it one")
+            plan.refuse(f"{table.name} is not an ordinary table: convert it to one")
         if not table.is_ours_to_alter:
             plan.refuse(f"{table.name} belongs to another role: connect as its owner")
         if table.views:

@@ -1,6 +1,6 @@
-"""Columns of theirs that say who may not sign in, which posts are hidden, which votes are against.
+"""Existing columns that may mark disabled users or hidden posts.
 
-The application has its own columns for these, so nothing is read from theirs unless the operator says so.
+The application has its own columns for these. So it reads others only if the operator says so.
 """
 
 import re
@@ -15,7 +15,7 @@ from app.adoption.target import INTEGERS
 _ENDED = "(blocked|banned|disabled|deleted|suspended|locked|deactivated|inactive|removed|archived|frozen)"
 _HIDDEN = "(deleted|removed|hidden|draft|private|archived|unlisted|trashed|blocked|banned)"
 _WHEN = "(_(at|on|since|until))?"
-# By table: names whose true value or time says so; names whose false value says so; names of other types.
+# By table: names of flags set by true or by a time, names of flags set by false, names of columns of other types.
 _NAMES = {
     "users": (
         f"(is_)?{_ENDED}{_WHEN}",
@@ -36,7 +36,7 @@ TIMES = ("timestamp", "date")
 
 
 def ask(found: Findings, choices: Choices, plan: Plan) -> None:
-    """Refuse where a flag is set in some row and the operator has not said what it means; else carry out what was."""
+    """Apply the chosen meanings of flags. Refuse if a flag is set in some row and has no chosen meaning."""
     for name in ("users", "posts"):
         if name not in found.tables:
             continue
@@ -90,7 +90,7 @@ def _is_named(name: str, kind: int, column: Column) -> bool:
 
 
 def _condition(name: str, column: Column, *, is_told: bool) -> str | None:
-    """SQL for whether the flag is set, with the column as `{column}`; None if its type or name does not say that."""
+    """Return SQL that is true if the flag `{column}` is set, or None if its type or name does not tell."""
     is_positive = _is_named(name, 1, column)
     if _is_named(name, 2, column) or not (is_positive or is_told or _is_named(name, 0, column)):
         return None

@@ -1,4 +1,4 @@
-"""Which of their tables and columns are which of ours; renaming these to our names, and others out of the way."""
+"""Match existing tables and columns to the tutorial's, rename them, and free the names that are needed."""
 
 import re
 from collections.abc import Collection, Container
@@ -8,19 +8,19 @@ from app.adoption.plan import MAX_NAMED_ROWS, Findings, Plan, map_option
 from app.adoption.shape import Column, Shape, Table, quoted
 from app.adoption.target import FIELDS, REFERENCES, Field, later_columns, taken_constraints, taken_relations
 
-# What `pg_class.relkind` is called in ALTER.
+# Keyword of ALTER by `pg_class.relkind`.
 KINDS = {"r": "TABLE", "p": "TABLE", "i": "INDEX", "S": "SEQUENCE", "v": "VIEW", "m": "MATERIALIZED VIEW"}
 # Text columns of accounts under other names than those in FIELDS.
 LIKE = {"email": r"e_?mail|^mail", "password": r"passw|pwd|^pass|^pw_?hash|^hash(ed)?$"}
 TEXT = re.compile(r"text|citext|character")
-# Where no column is known as the owner, a column with such a name may still be it.
+# Names of columns that may be the owner if none has a known name.
 LIKE_OWNER = re.compile(r"author|owner|user|writer|creator|poster|account|member|person|_by$", re.IGNORECASE)
 
 
 def find_tables(here: Shape, choices: Choices, plan: Plan) -> dict[str, Table]:
-    """Find the tutorial's tables: as the operator says, by their usual names, by foreign keys, by their columns.
+    """Find the tutorial's tables by the operator's choice, usual names, foreign keys or columns.
 
-    The people are those whom posts and votes refer to, whatever else is called `users`.
+    The table of accounts is the one that posts and votes refer to, even if another one is named `users`.
     """
     found: dict[str, Table] = {}
     for name in ("posts", "votes", "users"):
@@ -35,7 +35,7 @@ def find_tables(here: Shape, choices: Choices, plan: Plan) -> dict[str, Table]:
 
 
 def table_options(here: Shape, others: Collection[str], meaning: str) -> str:
-    """Return an option for each of their tables, but for the others, that maps it to the meaning."""
+    """Return a `--map` option with the meaning for each existing table except `others`."""
     names = [
         table.name
         for table in here.tables.values()
@@ -56,7 +56,7 @@ def _table_by_name(here: Shape, choices: Choices, name: str) -> Table | None:
 
 
 def _find_people(here: Shape, choices: Choices, plan: Plan, found: dict[str, Table]) -> None:
-    """Set `users` to the table of accounts, or refuse where it cannot be told."""
+    """Set `users` to the table of accounts, or refuse if it is ambiguous."""
     taken = {table.name for name, table in found.items() if name != "users"}
     alike = {
         table.name
@@ -105,7 +105,7 @@ def _is_like(column: Column, field: str) -> bool:
 
 
 def _referred_people(choices: Choices, found: dict[str, Table], alike: Collection[str]) -> set[str]:
-    """Return the tables that the owners of posts and the voters refer to."""
+    """Return the tables that owners of posts and voters refer to."""
     referred = set()
     for name in ("posts", "votes"):
         if name not in found:
@@ -120,7 +120,7 @@ def _referred_people(choices: Choices, found: dict[str, Table], alike: Collectio
 
 
 def _ask_for_votes(here: Shape, choices: Choices, plan: Plan, found: dict[str, Table]) -> None:
-    """Refuse where a table with one row for each person and post may have the votes."""
+    """Refuse if a table with one row per user and post may contain the votes."""
     for table in here.tables.values():
         keys = {key.columns: key.referred for key in table.of_kind("f") if len(key.columns) == 1}
         pair = [columns for columns, referred in keys.items() if referred in {found["posts"].name, found["users"].name}]
@@ -133,7 +133,7 @@ def _ask_for_votes(here: Shape, choices: Choices, plan: Plan, found: dict[str, T
 
 
 def match_columns(found: Findings, choices: Choices, plan: Plan) -> None:
-    """Find the tutorial's columns: as the operator says, by a usual name, or by the table that they refer to."""
+    """Find the tutorial's columns by the operator's choice, usual names or the tables that they refer to."""
     for name, table in found.tables.items():
         matched: dict[str, Column] = {}
         found.columns[name] = matched
@@ -164,14 +164,14 @@ def match_columns(found: Findings, choices: Choices, plan: Plan) -> None:
 
 
 def _candidates(found: Findings, table: Table, field: Field, free: dict[str, Column]) -> list[str]:
-    """Return the columns that the field may be: one, or several if nothing tells which."""
+    """Return the columns that may be the field: one, or several if it is ambiguous."""
     names = [name for name in (field.name, *field.also_called) if name in free]
     if field.refers_to is None:
         if not names and field.name in LIKE:
             return [name for name, column in free.items() if _is_like(column, field.name)]
         if not names and field.name == "id" and table.primary_key and len(table.primary_key.columns) == 1:
             return [name for name in table.primary_key.columns if name in free]
-        # Of two addresses or passwords, the other may be the one that people sign in with.
+        # With two addresses or passwords, users may sign in with either.
         return names if field.name in LIKE else names[:1]
     single = [key for key in table.of_kind("f") if len(key.columns) == 1 and key.columns[0] in free]
     people = found.tables.get(field.refers_to)
@@ -180,13 +180,13 @@ def _candidates(found: Findings, table: Table, field: Field, free: dict[str, Col
     names = [name for name in names if name not in elsewhere]
     if len(names) > 1 and (field.name in keyed or not keyed.intersection(names)):
         return names[:1] if field.name in names else names
-    # An editor or a reviewer is a person too: an owner is required, or called like one.
+    # Editors and reviewers refer to users too. An owner column is required or has a typical name.
     likely = [name for name in sorted(keyed) if table.columns[name].is_required or LIKE_OWNER.search(name)]
     return [name for name in names if name in keyed] or names or (likely if field.may_be_missing else sorted(keyed))
 
 
 def _column_options(table: Table, field: Field, free: dict[str, Column]) -> str:
-    """Return the options that say which column it is, one for each column whose type allows it."""
+    """Return a `--map` option for each column whose type fits the field."""
     fits = [name for name, column in free.items() if field.kind != "text" or TEXT.match(column.type)]
     if not fits:
         return "add one"
@@ -194,7 +194,7 @@ def _column_options(table: Table, field: Field, free: dict[str, Column]) -> str:
 
 
 def _check_keys(found: Findings, plan: Plan, name: str) -> None:
-    """Refuse keys that refer to another table or column: their values name other rows."""
+    """Refuse foreign keys to another table or column, because their values identify other rows."""
     for field in FIELDS[name]:
         if not (found.has(name, field.name) and field.refers_to and found.has(field.refers_to, "id")):
             continue
@@ -209,7 +209,7 @@ def _check_keys(found: Findings, plan: Plan, name: str) -> None:
 
 
 def _ask_for_hidden_meaning(found: Findings, choices: Choices, plan: Plan) -> None:
-    """Refuse where posts seem to have no owner or no text, and a column of theirs may have it."""
+    """Refuse if posts have no known owner or content, and another column may contain it."""
     table = found.tables["posts"]
     if not found.count("posts", "true"):
         return
@@ -236,7 +236,7 @@ def _ask_for_hidden_meaning(found: Findings, choices: Choices, plan: Plan) -> No
 
 
 def rename(found: Findings, plan: Plan) -> None:
-    """Free the names that we need, then give the tutorial's names."""
+    """Free the names that are needed, then rename tables and columns to the tutorial's names."""
     _free_relations(found, plan)
     for name, table in found.tables.items():
         if table.name != name:
@@ -253,7 +253,7 @@ def rename(found: Findings, plan: Plan) -> None:
 
 
 def _former(name: str, taken: Container[str], plan: Plan, what: str) -> str:
-    """The name's new form. Refused where that is taken too, so that it can be found again by its name."""
+    """Return the name with `former_`. Refuse if that is taken too, so that the new name is predictable."""
     former = f"former_{name}"
     if former in taken:
         plan.refuse(f"{what}{name} is in the way, and so is {former}: rename one of them")
@@ -264,7 +264,7 @@ def _free_relations(found: Findings, plan: Plan) -> None:
     handled = {table.name for table in found.tables.values()}
     needed = taken_relations() | set(FIELDS)
     for table in found.tables.values():
-        # These are renamed, replaced or kept where constraints and keys are looked after.
+        # Constraints and sequences that other modules rename, replace or keep.
         handled |= {key.name for key in table.constraints if key.kind == "p" or key.columns == ("email",)}
         handled |= {str(column.sequence) for column in table.columns.values()}
         handled |= {f"{table.name}_id_seq" for column in table.columns.values() if column.is_identity}
@@ -280,7 +280,7 @@ def _free_relations(found: Findings, plan: Plan) -> None:
 def _free_columns(found: Findings, plan: Plan, name: str) -> None:
     table = found.tables[name]
     used = {column.name for column in found.columns[name].values()}
-    # Also a name of the tutorial's that another column is to have.
+    # Includes names of the tutorial that another column will get.
     needed = later_columns(name) | {field.name for field in FIELDS[name]}
     for column in table.columns.values():
         if column.name in needed - used:

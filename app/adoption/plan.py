@@ -1,4 +1,4 @@
-"""What the parts of an examination share: what was found, and the plan that they write."""
+"""Findings and plan, which all parts of the examination share."""
 
 import shlex
 from collections.abc import Iterable
@@ -23,20 +23,21 @@ def some(values: Iterable[object]) -> str:
 
 
 def map_option(name: str, meaning: str) -> str:
-    """Return the option that gives the table or column this meaning, to be copied into a shell."""
+    """Return the option that gives the table or column this meaning, quoted for a shell."""
     return f"--map {shlex.quote(f'{name}={meaning}')}"
 
 
 def on_delete_option(name: str, action: str) -> str:
-    """Return the option that changes the foreign key of the column, to be copied into a shell."""
+    """Return the option that changes the foreign key of the column, quoted for a shell."""
     return f"--on-delete {shlex.quote(f'{name}={action}')}"
 
 
 @dataclass(slots=True)
 class Plan:
-    """What was found, what will be done (in order, with its SQL), what is worth knowing, what stands against it.
+    """What was found, the steps in order with their SQL, notes, and reasons to refuse.
 
-    `is_adopted`: the database has this project's tables already; only migrations may be missing. `is_current`: none is.
+    `is_adopted`: the database already has this project's tables, and at most lacks migrations. `is_current`: it lacks
+    none.
     """
 
     is_adopted: bool = False
@@ -45,7 +46,7 @@ class Plan:
     steps: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
-    # SQL conditions on `users`, with the columns' names after the steps: who may not sign in.
+    # SQL conditions on `users` that select disabled accounts, with the column names after the steps.
     inactive: list[str] = field(default_factory=list)
 
     def do(self, what: str, *statements: str) -> None:
@@ -60,9 +61,9 @@ class Plan:
 
 @dataclass(slots=True)
 class Findings:
-    """The tables and their columns by the tutorial's names, whatever they are called here.
+    """Existing tables and columns by the tutorial's names.
 
-    `former` has the new names of columns that are renamed because theirs is needed, by (table, column).
+    `former` has the new names, by (table, column), of columns that are renamed because their name is needed.
     """
 
     connection: Connection
@@ -74,12 +75,12 @@ class Findings:
     next_id: dict[str, int] = field(default_factory=dict)
 
     def name(self, table: str, column: str | None = None) -> str:
-        """What the table, or the column, is called here, quoted."""
+        """Return the existing name of the table or column, quoted."""
         return quoted(self.columns[table][column].name if column else self.tables[table].name)
 
     def has(self, table: str, column: str) -> bool:
         return column in self.columns.get(table, {})
 
     def count(self, table: str, condition: str) -> int:
-        """How many rows of the table, which is called `t` in the condition, fulfil it."""
+        """Count the rows that fulfil the condition, in which the table is `t`."""
         return int(self.connection.scalar(text(f"SELECT count(*) FROM {self.name(table)} AS t WHERE {condition}")) or 0)

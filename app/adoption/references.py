@@ -1,4 +1,4 @@
-"""Foreign keys of theirs that keep posts and accounts from being deleted, and what the operator does about them."""
+"""Foreign keys of other tables that prevent deletions, and the operator's choices about them."""
 
 import re
 
@@ -7,21 +7,21 @@ from app.adoption.plan import Findings, Plan, on_delete_option
 from app.adoption.shape import Constraint, Table, quoted
 from app.adoption.target import REFERENCES
 
-# As in `pg_constraint.confdeltype`: what is deleted goes along, or is forgotten.
+# Actions as in `pg_constraint.confdeltype`.
 CASCADE, SET_NULL, SET_DEFAULT = "c", "n", "d"
 _ON_DELETE = re.compile(r" ON DELETE (RESTRICT|CASCADE|SET (NULL|DEFAULT)( \([^)]*\))?)")
 CODES = {"cascade": CASCADE, "set-null": SET_NULL}
 
 
 def examine(found: Findings, choices: Choices, plan: Plan) -> None:
-    """Name the keys that prevent deletions, and change those that `--on-delete` names."""
+    """Note the foreign keys that prevent deletions, and change those named by `--on-delete`."""
     ours = {
         (found.tables[table].name, found.columns[table][column].name)
         for table, column in REFERENCES
         if found.has(table, column)
     }
     unused = set(choices.on_delete)
-    # Rows that go along with a post may be referred to in turn.
+    # Other rows may refer to rows that are deleted with a post.
     deleted = [table.name for table in found.tables.values()]
     for table in deleted:
         for key in found.shape.references_to(table):
@@ -37,7 +37,7 @@ def examine(found: Findings, choices: Choices, plan: Plan) -> None:
                 _change(own, plan, key, choices.on_delete[name, chosen])
             elif action not in {CASCADE, SET_NULL, SET_DEFAULT}:
                 column = f"{name}.{key.columns[0]}"
-                # `SET NULL` needs every column of the key to be nullable. Of another schema's table that is not known.
+                # `SET NULL` needs every column of the key to be nullable. For tables of other schemas this is unknown.
                 can_be_null = own is None or not any(own.columns[each].is_required for each in key.columns)
                 plan.note(
                     f"{column} refers to {table}, so that what it refers to cannot be deleted:"
@@ -47,7 +47,7 @@ def examine(found: Findings, choices: Choices, plan: Plan) -> None:
             if action == CASCADE and own is not None and own.name not in deleted:
                 deleted.append(own.name)
     for name, column in sorted(unused):
-        plan.refuse(f"--on-delete {name}.{column}: no foreign key of that column to what can be deleted")
+        plan.refuse(f"--on-delete {name}.{column}: the column has no foreign key to rows that can be deleted")
 
 
 def _table_of(found: Findings, key: Constraint) -> Table | None:

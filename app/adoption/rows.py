@@ -1,4 +1,4 @@
-"""Rows that our constraints would refuse: mended where nothing is lost by it, else a reason to refuse."""
+"""Rows that violate our constraints: repaired if nothing is lost, else a reason to refuse."""
 
 import re
 from collections import defaultdict
@@ -12,26 +12,26 @@ from app.adoption.shape import quoted
 from app.adoption.target import INTEGERS
 from app.security.email_addresses import canonical_email
 
-# `.invalid` is reserved for what does not exist.
+# `.invalid` is reserved for domains that do not exist.
 PLACEHOLDER_EMAIL = "nobody@adopted.invalid"
 MAX_TITLE_CHARACTERS = 100_000
 READ_ROWS = 10_000
-# What descendants call a vote's direction: ours are only ever in favour.
+# Usual names of a vote's direction. Our votes are always in favour.
 DIRECTIONS = ("dir", "vote_dir", "direction", "value", "vote", "upvote", "is_upvote")
-# The names of columns that may be one, if the votes differ in it.
+# Names of columns that may be a direction if votes differ in it.
 LIKE_DIRECTION = re.compile(r"dir|type|kind|value|vote|like|sign|score|weight|status|is_", re.IGNORECASE)
 BCRYPT = r"^\$2[aby]\$[0-9]{2}\$.{53}$"
 
 
 def repair(found: Findings, choices: Choices, plan: Plan) -> None:
-    """Look through the rows of the three tables."""
+    """Check the rows of the three tables."""
     _require_people(found, plan)
     _ids(found, plan)
     if found.has("users", "email") and found.has("users", "id"):
         _addresses(found, plan)
     if found.has("votes", "user_id") and found.has("votes", "post_id"):
         _votes(found, choices, plan)
-    if found.has("posts", "id"):  # After the votes: the account that it makes may get the id of one that is gone.
+    if found.has("posts", "id"):  # After the votes, because the new account may get the id of a missing one.
         _owners(found, plan)
     if found.has("posts", "title"):
         title = found.name("posts", "title")
@@ -40,7 +40,7 @@ def repair(found: Findings, choices: Choices, plan: Plan) -> None:
 
 
 def describe(found: Findings, plan: Plan) -> None:
-    """Note what the operator should know of rows, even where something else is refused."""
+    """Note facts about rows, even if other checks refuse."""
     if found.has("users", "password") and TEXT.match(found.columns["users"]["password"].type):
         column = found.name("users", "password")
         if odd := found.count("users", f"coalesce({column}, '') !~ '{BCRYPT}'"):
@@ -68,20 +68,20 @@ def describe(found: Findings, plan: Plan) -> None:
 
 
 def _require_people(found: Findings, plan: Plan) -> None:
-    """Refuse where posts and votes name people, and no table has them."""
+    """Refuse if posts or votes refer to users and there is no table of users."""
     if "users" in found.tables:
         return
     options = table_options(found.shape, [table.name for table in found.tables.values()], "users")
     for table, column in (("posts", "owner_id"), ("votes", "user_id")):
         if found.has(table, column) and found.count(table, f"{found.name(table, column)} IS NOT NULL"):
             plan.refuse(
-                f"{found.tables[table].name}.{found.columns[table][column].name} names people, but no table has an"
-                f" e-mail address and a password for each: {options} says which has them"
+                f"{found.tables[table].name}.{found.columns[table][column].name} refers to users, but no table has"
+                f" their e-mail addresses and passwords: {options} says which it is"
             )
 
 
 def _ids(found: Findings, plan: Plan) -> None:
-    """Refuse ids below 1: the API answers 404 for them, so what they name could never be read, changed or deleted."""
+    """Refuse ids below 1. The API returns 404 for them, so such rows could not be read, changed or deleted."""
     for table in ("users", "posts"):
         if not found.has(table, "id"):
             continue
@@ -95,7 +95,7 @@ def _ids(found: Findings, plan: Plan) -> None:
 
 
 def _addresses(found: Findings, plan: Plan) -> None:
-    """Accounts with one address, but for its case: one with content keeps it; of two with content, who could tell."""
+    """Resolve e-mail addresses that are equal except for case. Refuse if two such accounts have content."""
     contested: dict[str, list[int]] = defaultdict(list)
     without_at: list[int] = []
     seen: dict[str, int] = {}
@@ -144,7 +144,7 @@ def _addresses(found: Findings, plan: Plan) -> None:
 
 
 def _with_content(found: Findings, ids: list[int]) -> set[int]:
-    """Which of the users another row refers to: a post, a vote, or one of a table that we do not know."""
+    """Return the users that any other row refers to: a post, a vote or a row of an unknown table."""
     references = {
         (key.table, key.columns[0])
         for key in found.shape.references_to(found.tables["users"].name)
@@ -165,16 +165,14 @@ def _with_content(found: Findings, ids: list[int]) -> set[int]:
 
 
 def _owners(found: Findings, plan: Plan) -> None:
-    """Give posts whose owner is NULL or gone to an account without a password. `former_owners` keeps it."""
+    """Give posts without an existing owner to an account without a password. `former_owners` keeps the old ids."""
     has_owner = found.has("posts", "owner_id")
     ownerless = found.count("posts", f"NOT {_exists(found, 'users', 'posts', 'owner_id')}" if has_owner else "true")
     if ownerless:
         if found.has("users", "email") and found.count(
             "users", f"{found.name('users', 'email')} = '{PLACEHOLDER_EMAIL}'"
         ):
-            plan.refuse(
-                f"a user has the address {PLACEHOLDER_EMAIL}, which is needed for posts without an owner: change it"
-            )
+            plan.refuse(f"a user has the address {PLACEHOLDER_EMAIL}, which posts without an owner need: change it")
         if "former_owners" in found.shape.relations:
             plan.refuse("there is a table former_owners already: rename it")
         is_ownerless = "NOT EXISTS (SELECT FROM users WHERE users.id = posts.owner_id)"
@@ -198,7 +196,7 @@ def _owners(found: Findings, plan: Plan) -> None:
 
 
 def _exists(found: Findings, referred: str, table: str, column: str) -> str:
-    """SQL for whether the row of `t` refers to one that is there."""
+    """Return SQL that is true if the row of `t` refers to an existing row."""
     if referred not in found.tables:
         return "false"
     return (
@@ -208,7 +206,7 @@ def _exists(found: Findings, referred: str, table: str, column: str) -> str:
 
 
 def _votes(found: Findings, choices: Choices, plan: Plan) -> None:
-    """Votes that cannot be: twice, without a user or post, not in favour. They are moved, so that nothing is lost."""
+    """Move duplicate votes, votes without user or post, and votes against, so that nothing is lost."""
     conditions = {
         "of missing users or posts": (
             f"NOT {_exists(found, 'users', 'votes', 'user_id')} OR NOT {_exists(found, 'posts', 'votes', 'post_id')}",
@@ -252,13 +250,13 @@ def _votes(found: Findings, choices: Choices, plan: Plan) -> None:
 
 
 def _repeated(table: str, pair: str) -> str:
-    """SQL for the rows of which another has the same pair and comes before."""
+    """Return SQL that is true for rows whose pair occurs in an earlier row."""
     numbered = f"SELECT ctid, row_number() OVER (PARTITION BY {pair} ORDER BY ctid) AS n FROM {table}"
     return f"ctid IN (SELECT ctid FROM ({numbered}) AS numbered WHERE n > 1)"
 
 
 def _move(found: Findings, plan: Plan, conditions: dict[str, tuple[str, str]]) -> None:
-    """Move the votes; each condition is there as of the names now, and of those after renaming."""
+    """Move the votes. Each condition has two forms, with the names before and after renaming."""
     is_moved = False
     for what, (here, then) in conditions.items():
         if number := found.count("votes", here):

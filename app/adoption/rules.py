@@ -1,4 +1,4 @@
-"""Constraints of theirs that stay on users, posts and votes, and may forbid what the API writes."""
+"""Other constraints that stay on users, posts and votes, and may reject writes of the API."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ from sqlalchemy.exc import DBAPIError
 from app.adoption.plan import Findings, Plan
 from app.adoption.shape import Column, quoted
 
-# CHECK and EXCLUDE constraints, and unique constraints and indexes. `columns` are all that it mentions; `key_columns`
-# those of a unique one that are plain columns.
+# CHECK and EXCLUDE constraints, and unique constraints and indexes. `columns` are all columns in the definition,
+# `key_columns` the plain key columns of a unique one.
 _RULES = text("""
     SELECT conname AS name, contype::text AS kind, true AS is_constraint, pg_get_constraintdef(oid) AS definition,
         ARRAY(
@@ -56,7 +56,7 @@ class _Rule:
 
 
 def examine(found: Findings, plan: Plan) -> None:
-    """Name the constraints that a write may violate; refuse those that every new row violates."""
+    """Note the constraints that a write may violate. Refuse those that every new row violates."""
     for name, table in found.tables.items():
         if table.kind != "r":
             continue
@@ -82,19 +82,19 @@ def examine(found: Findings, plan: Plan) -> None:
 
 
 def _is_false_of_new_rows(found: Findings, name: str, rule: _Rule, ours: dict[str, str]) -> bool:
-    """Whether the check fails where all its columns are empty. The API writes none of theirs without a default."""
+    """Return whether the check fails if all its columns are NULL, as they are in rows of the API."""
     columns = found.tables[name].columns
     if not rule.columns or any(column in ours or columns[column].has_default for column in rule.columns):
         return False
     empty = ", ".join(f"NULL::{columns[column].type} AS {quoted(column)}" for column in rule.columns)
     try:
         with found.connection.begin_nested():
-            # A name may hold a `%`, which is no parameter's.
+            # Without parameters, because a name may contain `%`.
             holds = found.connection.exec_driver_sql(
                 f"SELECT {rule.condition} FROM (SELECT {empty}) AS new_row", execution_options={"no_parameters": True}
             )
             return holds.scalar() is False
-    except DBAPIError:  # A function of theirs in it failed: whether the rows' do, the operator has to know.
+    except DBAPIError:  # A function in it failed, so the result is unknown.
         return False
 
 
@@ -103,17 +103,17 @@ def _may_be_violated(rule: _Rule, name: str, ours: dict[str, str], columns: dict
     if rule.kind != "u":
         return bool(is_written)
     if any(column not in is_written and column in rule.key_columns for column in rule.columns):
-        return rule.is_null_equal  # NULL, which is usually distinct from every other NULL.
+        return rule.is_null_equal  # NULLs are distinct from each other by default.
     fields = {ours[column] for column in rule.key_columns if column in ours}
     own_key = {"user_id", "post_id"} if name == "votes" else {"id"}
-    # What has our key in it, no two rows share. A unique address is replaced by ours (app/adoption/constraints.py).
+    # Keys that include ours are always unique. app/adoption/constraints.py replaces a unique address by ours.
     is_address = rule.key_columns == [column for column, field in ours.items() if field == "email"]
     is_ours = own_key <= fields or (name == "users" and is_address and not (rule.is_filtered or rule.has_expressions))
     return not is_ours
 
 
 def _domains(found: Findings, plan: Plan, name: str, ours: set[str]) -> None:
-    """Refuse columns of theirs whose domain type forbids NULL: no ALTER TABLE of the plan can make them optional."""
+    """Refuse other columns whose domain type forbids NULL, because the plan cannot make them nullable."""
     rows = found.connection.execute(
         text("""
             SELECT attname::text, format_type(atttypid, atttypmod), format_type(typbasetype, typtypmod)

@@ -1,7 +1,7 @@
-"""Adopting in one transaction: the plan's steps, then every migration. A dry run does the same and rolls back.
+"""Adoption in one transaction: the plan's steps, then all migrations. A dry run rolls back at the end.
 
-So a dry run fails exactly where the run would, and a run that fails or is interrupted leaves the database as it was.
-The price: the tables are locked against everything from the beginning to the end.
+So a dry run fails exactly where a real run would, and a failed or interrupted run changes nothing. The cost: the tables
+are locked exclusively for the whole run.
 """
 
 import time
@@ -34,34 +34,34 @@ from app.models.session import adopted_session_id
 Report = Callable[[str], None]
 POLL_SECONDS = 0.2
 CONNECT_TIMEOUT_SECONDS = 10
-# What uses the tables meanwhile stops the run, instead of having everything else wait behind it.
+# If another session uses the tables, fail instead of blocking every session behind the lock request.
 LOCK_TIMEOUT = "1500ms"
-# What migrations do in batches or beside writers, in the one transaction that has the tables locked. The search column
-# of 0009 is filled by 0028: its first expression takes 10 s for a post of 40 KB like `a_a_a_…`, for words that 0024
-# replaces. 0028 fills in every post, so it need not compare what is there, which takes as long again.
+# Replacements in the SQL of migrations: the tables are locked, so no batches and no concurrent index builds. 0028 fills
+# the search column of 0009, because the first expression takes 10 s for a post of 40 KB like `a_a_a_…`, for words that
+# 0024 replaces. 0028 fills every post without comparing old values, which would double its time.
 IN_ONE_TRANSACTION = (
     (" CONCURRENTLY", ""),
     ("COMMIT;", ""),
     ("search IS DISTINCT FROM search_vector(title, content)", "true"),
     ("to_tsvector('simple'::regconfig, title || ' ' || left(content, 40000))", "''::tsvector"),
 )
-# What a migration adds and a descendant may have had already: (revision, table, column, kinds of type).
+# Columns that a migration adds and that may have existed before: (revision, table, column, types).
 TIMES = ("timestamp", "date")
 CARRIED = (
     ("0008", "users", "username", ("character", "text", "citext")),
     ("0009", "posts", "updated_at", TIMES),
     ("0010", "votes", "created_at", TIMES),
 )
-# A name that the API would take, unless another user has it; of several the first.
+# Copies valid usernames. If several users have the same one, the first keeps it.
 CARRY_USERNAMES = """
     UPDATE users SET username = former_username
     WHERE id IN (SELECT min(id) FROM users GROUP BY lower(former_username COLLATE "C"))
         AND former_username ~ '^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$' AND former_username !~* '^user[0-9]+$'
         AND length(former_username) BETWEEN 3 AND 30
 """
-# Where users can be inactive.
+# The revision that adds users.is_active.
 ACCOUNTS_REVISION = "0008"
-# Where sessions have both their ends.
+# The revision since which sessions have both expiry columns.
 SESSIONS_REVISION = "0016"
 KEEP_SIGNED_IN = """
     INSERT INTO sessions (id, user_id, expires_at, ends_at, user_agent)
@@ -74,13 +74,13 @@ class CannotAdopt(Exception):
 
 
 def look(engine: Engine, choices: Choices | None = None, time_zone: str = "UTC") -> Plan:
-    """Examine the database in a read-only transaction, while no migration runs, so that the catalogue keeps still."""
+    """Examine the database in a read-only transaction while no migration changes the catalogue."""
     while True:
         with engine.begin() as connection:
             connection.exec_driver_sql("SET TRANSACTION READ ONLY")
             if connection.scalar(text("SELECT pg_try_advisory_xact_lock_shared(:key)"), {"key": MIGRATION_LOCK}):
                 return examine(connection, choices or Choices(), time_zone)
-        # Poll, because a statement that waits holds a snapshot, for which CREATE INDEX CONCURRENTLY would wait.
+        # Poll, because a waiting statement holds a snapshot, for which CREATE INDEX CONCURRENTLY would wait.
         time.sleep(POLL_SECONDS)
 
 
@@ -93,10 +93,10 @@ def adopt(
     time_zone: str = "UTC",
     is_dry_run: bool = False,
 ) -> None:
-    """Adopt the database whole, or not at all. Raises `CannotAdopt`.
+    """Adopt the database completely or not at all. Raises `CannotAdopt`.
 
-    `report` is called after each step. Tokens that were issued until now are accepted for `tokens_live`. A dry run does
-    everything and rolls it back. A database that is adopted already is only migrated.
+    Calls `report` after each step. Existing tokens are accepted for `tokens_live`. A dry run does everything and rolls
+    back. A database that is already adopted is only migrated.
     """
     connect_args = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "client_encoding": "utf8"}
     engine = create_engine(url, poolclass=NullPool, connect_args=connect_args)
@@ -115,13 +115,13 @@ def adopt(
             config.attributes |= {"url": url, "configure_logging": False}
             command.upgrade(config, "head")
     except (DBAPIError, CommandError) as error:
-        # The lines after the first may quote what is in rows.
+        # The first line only: the others may quote values of rows.
         reason = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()[0]
-        raise CannotAdopt(f"{reason}; nothing was changed: mend it and run this again") from None
+        raise CannotAdopt(f"{reason}; nothing was changed: fix it and run this again") from None
 
 
 class _InOneTransaction(MigrationContext):
-    """Where migrations find no transaction of their own to leave."""
+    """Migration context whose autocommit blocks stay in the one transaction."""
 
     @contextmanager
     def autocommit_block(self) -> Iterator[None]:
@@ -136,13 +136,13 @@ class _Adoption:
         self.time_zone = time_zone
 
     def run(self, connection: Connection) -> bool:
-        """Do everything in the connection's transaction; return False for a database that is adopted already."""
-        if is_adopted(connection):  # Its tables are in use: they are not locked.
+        """Run all steps in the connection's transaction. Return False if the database is already adopted."""
+        if is_adopted(connection):  # Its tables are in use, so do not lock them.
             return False
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         tables = names.find_tables(shape.read(connection), self.choices, Plan()).values()
         if locked := ", ".join(shape.quoted(table.name) for table in tables if table.kind in "rp"):
-            # What is written meanwhile would not have been examined.
+            # Otherwise rows written after the examination would not be checked.
             connection.exec_driver_sql(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE")
         plan = examine(connection, self.choices, self.time_zone)
         if plan.refusals:
@@ -150,7 +150,7 @@ class _Adoption:
         connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
         for what, statements in plan.steps:
             for statement in statements:
-                # A name may hold a `%`, which is no parameter's.
+                # Without parameters, because a name may contain `%`.
                 connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
             self.report(what)
         self._migrate(connection, plan)
@@ -170,7 +170,7 @@ class _Adoption:
         connection.execute(text("UPDATE alembic_version SET version_num = :revision"), version)
 
     def _after_migration(self, connection: Connection, plan: Plan, script: Script) -> None:
-        """Take over what a column of the same name held, who may not sign in, and who is signed in."""
+        """Copy values of former columns, disabled accounts and valid tokens into the new schema."""
         for revision, table, column, types in CARRIED:
             if script.revision != revision:
                 continue

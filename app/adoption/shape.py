@@ -1,4 +1,4 @@
-"""What the catalogue says of the tables in the current schema."""
+"""Tables, columns and constraints of the current schema, read from the catalogue."""
 
 import re
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
-# Without doubled `%`: SQLAlchemy does that where it is due.
+# Without doubled `%`, because SQLAlchemy doubles it where needed.
 quoted = PGDialect(paramstyle="named").identifier_preparer.quote  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column; `type` as PostgreSQL writes it."""
+    """A column. `type` is PostgreSQL's name of the type."""
 
     name: str
     type: str
@@ -23,18 +23,18 @@ class Column:
 
     @property
     def has_default(self) -> bool:
-        """Whether a row that says nothing of the column gets a value. `DEFAULT NULL` is none."""
+        """Whether an INSERT without the column gives it a value. `DEFAULT NULL` is no default."""
         is_null = self.default is not None and re.match(r"NULL(::|$)", self.default) is not None
         return self.is_identity or self.is_generated or (self.default is not None and not is_null)
 
     @property
     def is_unfilled(self) -> bool:
-        """Whether each new row must bring a value of its own."""
+        """Whether each INSERT must give the column a value."""
         return self.is_required and not self.has_default
 
     @property
     def sequence(self) -> str | None:
-        """What its default takes numbers from, quoted where it needs to be."""
+        """The sequence of the default, quoted if necessary."""
         is_numbered = self.default is not None and self.default.startswith("nextval('")
         return self.default.split("'")[1] if self.default is not None and is_numbered else None
 
@@ -80,9 +80,9 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The tables by name; and every name that tables, indexes, sequences and views have, with its kind.
+    """Tables by name, and the kind of every table, index, sequence and view by name.
 
-    `outside` has the foreign keys from other schemas to tables of this one.
+    `outside` are the foreign keys of other schemas to tables of this one.
     """
 
     tables: dict[str, Table]
@@ -143,7 +143,7 @@ _CONSTRAINTS = """
 
 
 def read(connection: Connection) -> Shape:
-    """The shape of the current schema."""
+    """Read the current schema."""
     tables = {
         row.name: Table(row.name, row.kind, row.is_ours_to_alter, {}, [], row.views, row.triggers)
         for row in connection.execute(text(_TABLES))

@@ -1,4 +1,4 @@
-"""What an adopted database has to look like: the tutorial's last step (0006), and the names that later steps take."""
+"""Target of the adoption: the tutorial's last step (0006), and names that later migrations need."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +19,7 @@ INTEGERS = frozenset({"smallint", "integer", "bigint"})
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column of the tutorial's: what it may be called elsewhere; SQL for rows that have no value, if there may be."""
+    """A column of the tutorial, with usual other names and SQL to fill missing values."""
 
     name: str
     kind: Kind
@@ -56,14 +56,14 @@ FIELDS: dict[str, tuple[Field, ...]] = {
         Field("post_id", "key", ("postid",), refers_to="posts"),
     ),
 }
-# Foreign keys by the names that migration 0007 expects.
+# Names of foreign keys that migration 0007 expects.
 REFERENCES = {
     ("posts", "owner_id"): "posts_users_fk",
     ("votes", "post_id"): "votes_post_id_fkey",
     ("votes", "user_id"): "votes_user_id_fkey",
 }
 PRIMARY_KEYS = {"users": ("id",), "posts": ("id",), "votes": ("user_id", "post_id")}
-# Made where it is missing.
+# Tables that are created if they are missing.
 MISSING_TABLES = {
     "users": """
         CREATE TABLE users (
@@ -82,12 +82,12 @@ MISSING_TABLES = {
 
 
 def later_columns(table: str) -> set[str]:
-    """The names of columns that later migrations add to the table."""
+    """Return the names of columns that later migrations add to the table."""
     return set(Base.metadata.tables[table].columns.keys()) - {field.name for field in FIELDS[table]}
 
 
 def taken_relations() -> set[str]:
-    """The names that tables, indexes and sequences of ours have, now or on the way."""
+    """Return the names of our tables, indexes and sequences, also of those that a migration renames later."""
     names = {"users_email_key"}
     for table in Base.metadata.tables.values():
         names |= {table.name} | {str(index.name) for index in table.indexes}
@@ -97,6 +97,6 @@ def taken_relations() -> set[str]:
 
 
 def taken_constraints(table: str) -> set[str]:
-    """The names of the table's foreign keys and checks, now or on the way."""
+    """Return the names of the table's foreign keys and checks, also of those that a migration renames later."""
     own = {str(constraint.name) for constraint in Base.metadata.tables[table].constraints if constraint.name}
     return own | {name for (on, _), name in REFERENCES.items() if on == table}
