@@ -1,1 +1,1 @@
-"""What routes are built from."""
+"""The building blocks of routes."""

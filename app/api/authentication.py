@@ -1,8 +1,8 @@
-"""Who is calling, as parameter types.
+"""Authentication as parameter types.
 
-`Token`, `CurrentUser` and `Admin` accept only people who signed in. `ScopedToken` and `ScopedUser` also accept
-API keys, as far as their scopes go. So a new route is closed to keys by default. A leaked key cannot reach
-accounts, passwords, sessions, second factors or other keys.
+`Token`, `CurrentUser` and `Admin` accept only users who signed in. `ScopedToken` and `ScopedUser` also accept API keys
+with sufficient scopes. So a new route refuses API keys by default. This keeps a stolen key away from everything with
+which it could gain more access: accounts, passwords, sessions, second factors, other keys.
 """
 
 import time
@@ -29,49 +29,50 @@ from app.middleware.headers import header
 from app.security import access_tokens
 from app.services import api_key, auth
 
-# Browsers keep a cookie of such a name to this host, to https, and from other hosts' reach.
+# Browsers send a cookie with the prefix `__Host-` to this host over https only, and no other host can set it.
 SESSION_COOKIE = "__Host-session"
-# In development, over plain http: there Safari and clients that are no browsers drop cookies that are `Secure`.
+# For development over plain http, where Safari and clients other than browsers drop `Secure` cookies.
 DEVELOPMENT_COOKIE = "session"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 KEY_SCHEME = "ApiKey"
-# A digest and what it stands for take some 700 bytes, so all take at most 7 MB.
+# A digest and its grant take about 700 bytes, so all take at most 7 MB.
 MAX_REMEMBERED = 10_000
 
 _DESCRIPTION = "Sign in with your e-mail address or username. Sends the `access_token` of `POST /login`."
 _KEY_DESCRIPTION = "An API key: the `key` of `POST /api-keys`. It also works as `Authorization: Bearer …`."
 TOKEN_SCHEME = OAuth2PasswordBearer.__name__
-# What API keys stand for, by their digests. That the key's session is alive is asked at every request all the same.
+# Grants of API keys, by the digests of the keys. Every request still checks that the key's session is valid.
 _remembered: OrderedDict[bytes, api_key.Grant] = OrderedDict()
-# Sessions of credentials that were refused. An entry takes some 150 bytes, so all take at most 2 MB.
+# Sessions of refused credentials. An entry takes about 150 bytes, so all take at most 2 MB.
 MAX_ENDED_SESSIONS = 10_000
 _ended_session_ids: OrderedDict[int, None] = OrderedDict()
 
 
 class Credential(OAuth2PasswordBearer):
-    """The token of a signed-in user: signed by us, not expired. The query checks that its session is valid.
+    """The verified access token of a signed-in user; API keys are refused.
 
-    A Bearer token is looked at first. A cookie is only taken from pages of this origin where it could change something,
-    because browsers send it along with whatever other sites' pages ask for. API keys are refused.
+    The signature and expiry are checked here, the validity of the session in the query of the route. A Bearer token
+    takes precedence over the cookie. Browsers also send the cookie with requests of other sites' pages. So
+    unsafe methods accept it only from pages of this origin.
     """
 
     async def __call__(self, request: Request) -> access_tokens.AccessToken:  # type: ignore[override]
         bearer = _bearer(request.scope)
-        if (key := _shown_key(request, bearer)) is not None:
+        if (key := _api_key(request, bearer)) is not None:
             await _refuse(key)
         return await _signed_in(request, bearer)
 
 
 class ScopedCredential(APIKeyHeader):
-    """The same, or what the caller's API key stands for, where its scopes cover the method."""
+    """A token as from `Credential`, or the grant of an API key with enough scopes."""
 
     async def __call__(self, request: Request) -> access_tokens.AccessToken:  # type: ignore[override]
         bearer = _bearer(request.scope)
-        if (key := _shown_key(request, bearer)) is None:
+        if (key := _api_key(request, bearer)) is None:
             return await _signed_in(request, bearer)
         digest = api_key.digest(key)
-        grant = _remembered.get(digest) or await _ask_for_grant(digest)
+        grant = _remembered.get(digest) or await _look_up_grant(digest)
         if request.method not in SAFE_METHODS and "write" not in grant.scopes:
             await _refuse(key)
         last_seen.note_seen(grant.token)
@@ -79,7 +80,7 @@ class ScopedCredential(APIKeyHeader):
 
 
 def _bearer(scope: Scope) -> str | None:
-    """The Bearer token that the request carries, if any."""
+    """Return the Bearer token of the request, if any."""
     scheme, _, token = header(scope, b"authorization").decode("latin-1").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
@@ -88,7 +89,7 @@ async def _signed_in(request: Request, bearer: str | None) -> access_tokens.Acce
     token = _verified(request, bearer)
     if bearer is None and request.method not in SAFE_METHODS and not is_same_origin(request):
         raise CrossSiteRequest
-    # Without `iat` a time in the future means that the token lives longer than such a token may.
+    # Without `iat`, a time in the future means that the token's lifetime is longer than the maximum.
     since = token.sessionless_since
     if since is not None and since <= max(time.time(), token.issued_at):
         token = await batch_queues.sessionless_tokens().submit(token)
@@ -104,14 +105,14 @@ def _verified(request: Request, bearer: str | None) -> access_tokens.AccessToken
     return access_tokens.verify(cookie, "cookie")
 
 
-def _shown_key(request: Request, bearer: str | None) -> str | None:
-    """The API key that the caller shows: as Bearer token, or, without one, in a header of its own."""
+def _api_key(request: Request, bearer: str | None) -> str | None:
+    """Return the API key in the Bearer token, or, without one, in `X-API-Key`."""
     if bearer is None:
         return request.headers.get("x-api-key")
     return bearer if bearer.startswith(api_key.PREFIX) else None
 
 
-async def _ask_for_grant(digest: bytes) -> api_key.Grant:
+async def _look_up_grant(digest: bytes) -> api_key.Grant:
     grant = _remembered[digest] = await batch_queues.api_keys().submit(digest)
     if len(_remembered) > MAX_REMEMBERED:
         _remembered.popitem(last=False)
@@ -119,24 +120,27 @@ async def _ask_for_grant(digest: bytes) -> api_key.Grant:
 
 
 async def _refuse(key: str) -> NoReturn:
-    """403, but 401 for a key that has died since it was looked up."""
-    await _ask_for_grant(api_key.digest(key))
+    """Refuse an API key: 403, or 401 if it was revoked since it was looked up."""
+    await _look_up_grant(api_key.digest(key))
     raise InsufficientScope
 
 
 def uses_cookie(request: Request) -> bool:
-    """Whether it is the cookie that says who is calling."""
+    """Return whether the request is authenticated by the session cookie."""
     return _bearer(request.scope) is None and session_cookie(request) in request.cookies
 
 
 def session_cookie(request: Request) -> str:
-    """The name of the session's cookie, the only one that is set and accepted."""
+    """Return the name of the session cookie. No other name is set or accepted."""
     is_plain = request.scope["scheme"] == "http"
     return DEVELOPMENT_COOKIE if is_plain and get_settings().environment == "development" else SESSION_COOKIE
 
 
 def is_same_origin(request: Request) -> bool | None:
-    """Whether a page of this origin, or the user's own hand, made the request; None where the client says nothing."""
+    """Return whether a page of this origin, or the user directly, made the request.
+
+    None means that the client does not say.
+    """
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site in {"same-origin", "none"}
@@ -144,7 +148,7 @@ def is_same_origin(request: Request) -> bool | None:
     if origin is None:
         return None
     scheme, _, host = origin.partition("://")
-    # Only the proxy knows which of the two it is. Applications have origins such as capacitor://localhost.
+    # Only the proxy knows whether it is http or https. Mobile apps have origins such as capacitor://localhost.
     return scheme in {"http", "https"} and host == request.headers.get("host")
 
 
@@ -155,18 +159,18 @@ ScopedToken = Annotated[access_tokens.AccessToken, Depends(_scoped_credential)]
 
 
 def user_of(scope: Scope) -> int | None:
-    """Return the user of the request's token, API key or cookie, or None. Asks no database.
+    """Return the user of the token, API key or cookie, or None, without a query.
 
-    A key is known only after this process has looked it up. That a session has ended is known only after this process
-    has refused a request of it. From then on it has no user, so that a credential that was stolen and revoked uses up
-    nothing of its owner's limits.
+    A key is known only after this process has looked it up. A revoked session is known only after this process has
+    refused one of its requests. From then on this returns None, so that a stolen and revoked credential does not use
+    up its owner's limits.
     """
     token = _known_token(scope)
     return None if token is None or token.session_id in _ended_session_ids else token.user_id
 
 
 def note_refused(scope: Scope) -> None:
-    """Remember that the session of the request's credential, if its signature is good, has ended."""
+    """Remember the session of a credential as ended, if the signature is valid."""
     token = _known_token(scope)
     if token is not None:
         _ended_session_ids[token.session_id] = None
@@ -178,7 +182,7 @@ def _known_token(scope: Scope) -> access_tokens.AccessToken | None:
     request = Request(scope)
     bearer = _bearer(scope)
     try:
-        if (key := _shown_key(request, bearer)) is not None:
+        if (key := _api_key(request, bearer)) is not None:
             return _remembered[api_key.digest(key)].token
         return _verified(request, bearer)
     except (KeyError, NotAuthenticated):
@@ -186,17 +190,17 @@ def _known_token(scope: Scope) -> access_tokens.AccessToken | None:
 
 
 def current_user(token: Token, db: SessionDep) -> models.User:
-    """The caller's account, looked up with their session."""
+    """Return the caller's account, after checking that their session is valid."""
     return auth.current_user(db, token.user_id, token.session_id)
 
 
 def scoped_user(token: ScopedToken, db: SessionDep) -> models.User:
-    """The caller's account, also for an API key."""
+    """Return the account of the caller's token or API key."""
     return auth.current_user(db, token.user_id, token.session_id)
 
 
 def detached_user(token: Token, asked_at: AskedAt) -> models.User:
-    """The caller's account, in a transaction that is over when the route runs."""
+    """Return the caller's account, read in a transaction that ends before the route."""
     refuse_late(asked_at)
     with transaction() as db:
         return auth.current_user(db, token.user_id, token.session_id)
@@ -204,12 +208,12 @@ def detached_user(token: Token, asked_at: AskedAt) -> models.User:
 
 CurrentUser = Annotated[models.User, Depends(current_user)]
 ScopedUser = Annotated[models.User, Depends(scoped_user)]
-# For routes that hash before they write, and hold no connection meanwhile.
+# For routes that hash before they write, so that they hold no connection while hashing.
 DetachedUser = Annotated[models.User, Depends(detached_user, max_concurrency=get_settings().database_pool_size)]
 
 
 class OptionalCredential(OAuth2PasswordBearer):
-    """The caller's token; None without one that is good."""
+    """The caller's token; None without a valid one."""
 
     async def __call__(self, request: Request) -> access_tokens.AccessToken | None:  # type: ignore[override]
         try:
@@ -224,7 +228,10 @@ _optional_credential = OptionalCredential(tokenUrl="login", scheme_name=TOKEN_SC
 def optional_user(
     token: Annotated[access_tokens.AccessToken | None, Depends(_optional_credential)], db: SessionDep, request: Request
 ) -> models.User | None:
-    """The caller's account, or None without a valid credential. For public routes."""
+    """Return the caller's account, or None for callers without a valid session.
+
+    It is for routes that need no credentials.
+    """
     try:
         return None if token is None else auth.current_user(db, token.user_id, token.session_id)
     except NotAuthenticated:
@@ -236,7 +243,7 @@ OptionalUser = Annotated[models.User | None, Depends(optional_user)]
 
 
 def admin(user: CurrentUser) -> models.User:
-    """The caller's account, which is an admin's."""
+    """Return the caller's account. Raises `NotAuthorized` unless it is an admin's."""
     if not user.is_admin:
         raise NotAuthorized
     return user

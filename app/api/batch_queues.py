@@ -1,7 +1,7 @@
-"""The lanes: who waits for a reading, a vote or a sign of life shares one round trip; so do sessions that were seen.
+"""Batch queues: concurrent items of one kind share one database round trip.
 
-Here batches meet services, and are measured; how a batch is made is database/batcher.py's, what is asked of the
-database the services'.
+There is a queue for page reads, votes, API keys, tokens without a session, health checks, and last-seen updates.
+This module connects services with `database.batcher`, which forms the batches, and measures them.
 """
 
 import time
@@ -24,20 +24,20 @@ from app.observability import metrics, query_log
 from app.security.access_tokens import AccessToken
 from app.services import api_key, feed, idempotency, session, sessionless, vote
 
-# How far behind the time in the database may be at which a session was seen last.
+# Maximum delay of `last_seen_at` in the database.
 SEEN_PRECISION_SECONDS = 60
 
 
-class _Asked(NamedTuple, Generic[Item]):
-    """An item, when it came, and where its request notes what it asked of the database."""
+class _Entry(NamedTuple, Generic[Item]):
+    """An item, the time of its submission, and the query log of its request."""
 
     item: Item
-    asked_at: float
+    submitted_at: float
     query_log: query_log.QueryLog | None
 
 
 class BatchQueue(Generic[Item, Outcome]):
-    """A `Batcher` whose turns are counted and timed, and noted for each request that shared them."""
+    """A `Batcher` with metrics, whose batches appear in the query log of each request."""
 
     def __init__(
         self,
@@ -51,41 +51,44 @@ class BatchQueue(Generic[Item, Outcome]):
         self._name = name
         self._run = run
         self._metrics = metrics.BatchQueue(name)
-        self._batcher: Batcher[_Asked[Item], Outcome] = Batcher(
-            self._turn,
+        self._batcher: Batcher[_Entry[Item], Outcome] = Batcher(
+            self._run_batch,
             connect,
             reads=reads,
             max_batch=get_settings().max_batch,
             max_waiting=get_settings().max_waiting,
-            order_key=order_key and (lambda asked: order_key(asked.item)),
+            order_key=order_key and (lambda entry: order_key(entry.item)),
         )
 
     async def submit(self, item: Item) -> Outcome:
-        """Wait for the item's outcome. Raises what `run` gave or raised for it, or `Overloaded`."""
-        return await self._batcher.submit(_Asked(item, time.perf_counter(), query_log.current()))
+        """Wait for the outcome of an item.
+
+        Raises the exception that is its outcome, or `Overloaded`.
+        """
+        return await self._batcher.submit(_Entry(item, time.perf_counter(), query_log.current()))
 
     async def drain(self) -> None:
-        """Answer everyone who waits in this event loop; until that is done, newcomers are refused."""
+        """Finish all items queued in this event loop, and refuse new ones meanwhile."""
         await self._batcher.drain()
 
-    def _turn(self, connection: Connection, everyone: Sequence[_Asked[Item]]) -> Sequence[Outcome | Exception]:
+    def _run_batch(self, connection: Connection, entries: Sequence[_Entry[Item]]) -> Sequence[Outcome | Exception]:
         began_at = time.perf_counter()
-        with query_log.recording() as noted:
+        with query_log.recording() as queries:
             try:
-                return self._run(connection, [asked.item for asked in everyone])
+                return self._run(connection, [entry.item for entry in entries])
             finally:
-                waited = [began_at - asked.asked_at for asked in everyone]
+                waited = [began_at - entry.submitted_at for entry in entries]
                 self._metrics.turn(waited, time.perf_counter() - began_at)
-                for asked, waited_seconds in zip(everyone, waited, strict=True):
-                    if asked.query_log is not None:
-                        asked.query_log.batches.append(
-                            query_log.Batch(self._name, len(everyone), waited_seconds, noted)
+                for entry, waited_seconds in zip(entries, waited, strict=True):
+                    if entry.query_log is not None:
+                        entry.query_log.batches.append(
+                            query_log.Batch(self._name, len(entries), waited_seconds, queries)
                         )
 
 
 @dataclass(frozen=True, slots=True)
 class VoteRequest:
-    """A ballot, and what makes it count once however often it is sent."""
+    """A ballot, and its idempotency key, if any."""
 
     ballot: vote.Ballot
     idempotent: idempotency.Request | None = None
@@ -93,44 +96,47 @@ class VoteRequest:
 
 @lru_cache
 def page_reads() -> BatchQueue[feed.PageRequest, feed.PageResponse]:
-    """Pages and posts; from the replica, if there is one."""
+    """Return the queue of page and post reads; these use the replica, if there is one."""
     replica = get_replica()
     return BatchQueue("pages", replica.first(feed.read) if replica else feed.read, at_once, reads=True)
 
 
 @lru_cache
 def votes() -> BatchQueue[VoteRequest, vote.Cast | idempotency.StoredResponse]:
-    """Votes; two of the same user on the same post keep their order."""
+    """Return the queue of votes. Votes of one user on one post keep their order."""
     return BatchQueue("votes", _cast, at_once, order_key=lambda request: request.ballot.pair)
 
 
 @lru_cache
 def api_keys() -> BatchQueue[bytes, api_key.Grant]:
-    """Digests of API keys that this process has not met."""
+    """Return the queue of API key lookups, by digest, for keys that are not cached."""
     return BatchQueue("api_keys", api_key.look_up, at_once)
 
 
 @lru_cache
 def sessionless_tokens() -> BatchQueue[AccessToken, AccessToken]:
-    """Tokens that name no session. Without `TUTORIAL_DEFAULTS` there are none."""
+    """Return the queue of tokens that name no session.
+
+    It is used with `TUTORIAL_DEFAULTS` only.
+    """
     return BatchQueue("sessionless_tokens", sessionless.admit, at_once)
 
 
 @lru_cache
 def health_checks() -> BatchQueue[None, schema_version.Health]:
-    """Questions whether the database is there and migrated."""
+    """Return the queue of checks that the database responds and is migrated."""
     return BatchQueue("health_checks", schema_version.check, at_once, reads=True)
 
 
 @lru_cache
 def last_seen_updates() -> BatchQueue[int, None]:
-    """Sessions, by id, that are in use."""
+    """Return the queue of last-seen updates, by session id."""
     precision = timedelta(seconds=SEEN_PRECISION_SECONDS)
     return BatchQueue("last_seen", lambda connection, ids: session.see(connection, ids, precision), at_once)
 
 
 async def drain() -> None:
-    """Answer everyone who waits."""
+    """Finish all queued items of all queues."""
     for queue in (api_keys(), sessionless_tokens(), page_reads(), votes(), health_checks(), last_seen_updates()):
         await queue.drain()
 
@@ -138,29 +144,33 @@ async def drain() -> None:
 def _cast(
     connection: Connection, requests: Sequence[VoteRequest]
 ) -> Sequence[vote.Cast | idempotency.StoredResponse | Exception]:
-    """All ballots in one statement; before it, those whose answers are to be kept, in one transaction with these.
+    """Cast a batch of ballots.
 
-    In this order a batch can run again after it failed: what is kept answers by itself, and the statement, which is
-    committed as it ends, comes last.
+    First cast the ballots with an idempotency key, in one transaction with their stored responses. Then cast all others
+    in one statement, which commits as it ends. In this order a batch can run again after a failure, because the stored
+    responses are replayed.
     """
     outcomes: dict[int, vote.Cast | idempotency.StoredResponse | Exception] = {}
-    if kept := [request.ballot for request in requests if request.idempotent is not None]:
+    if keyed := [request.ballot for request in requests if request.idempotent is not None]:
         with writing() as transaction:
-            vote.lock(transaction, kept)
-            for place, request in enumerate(requests):
+            vote.lock(transaction, keyed)
+            for index, request in enumerate(requests):
                 if request.idempotent is not None:
-                    outcomes[place] = _cast_once(transaction, request.ballot, request.idempotent)
-    places = [place for place, request in enumerate(requests) if request.idempotent is None]
-    if places:
-        cast = vote.cast(connection, [requests[place].ballot for place in places])
-        outcomes |= zip(places, cast, strict=True)
-    return [outcomes[place] for place in range(len(requests))]
+                    outcomes[index] = _cast_once(transaction, request.ballot, request.idempotent)
+    indexes = [index for index, request in enumerate(requests) if request.idempotent is None]
+    if indexes:
+        cast = vote.cast(connection, [requests[index].ballot for index in indexes])
+        outcomes |= zip(indexes, cast, strict=True)
+    return [outcomes[index] for index in range(len(requests))]
 
 
 def _cast_once(
     connection: Connection, ballot: vote.Ballot, idempotent: idempotency.Request
 ) -> idempotency.StoredResponse | Exception:
-    """Cast the ballot and keep the answer with it. A ballot that is refused has changed nothing."""
+    """Cast the ballot and store its response.
+
+    A refused ballot changes and stores nothing.
+    """
 
     def effect() -> idempotency.StoredResponse:
         (outcome,) = vote.cast(connection, [ballot])
@@ -169,7 +179,7 @@ def _cast_once(
         return idempotency.StoredResponse(201, vote.counted(ballot, outcome).model_dump_json().encode())
 
     try:
-        vote.authenticate(connection, ballot)  # A kept answer, too, is for the living.
+        vote.authenticate(connection, ballot)  # Replay a stored response only if the caller's session is still valid.
         return idempotency.run_once(connection, idempotent, effect)
     except DomainError as refusal:
         return refusal

@@ -1,4 +1,4 @@
-"""ETags: 304 where the client has the answer; and for single posts `If-Match`."""
+"""Conditional requests: ETags, 304 responses, and `If-Match` for single posts."""
 
 import re
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from app.api.fast_path import Json
 from app.middleware.headers import header
 from app.services.feed import PageResponse
 
-# The answer is the caller's own, and may be kept, but asked for again each time.
+# Responses are personal: browsers may store them, but must revalidate them each time.
 PRIVATE = ((b"cache-control", b"private, no-cache"), (b"vary", b"Authorization, Cookie, X-API-Key, Accept"))
 LARGEST_VERSION = 2**31 - 1
 
 
-def respond_with_post(request: Request, reading: PageResponse) -> Response:
-    """200 with the one post, or 304 where the client has it."""
-    return respond(request, f"{reading.page.rows[0].version}-{reading.etag}", lambda: reading.json)
+def respond_with_post(request: Request, result: PageResponse) -> Response:
+    """Respond with the post, or with 304 if the client has it."""
+    return respond(request, f"{result.page.rows[0].version}-{result.etag}", lambda: result.json)
 
 
 def respond(request: Request, etag: str, body: Callable[[], bytes], *more: tuple[bytes, bytes]) -> Response:
@@ -34,16 +34,17 @@ def _has(request: Request, etag: str) -> bool:
     return wanted.strip() == "*" or etag in _ETAG.findall(wanted)
 
 
-# Proxies that compress an answer mark its ETag as weak, by `W/`.
+# Proxies that compress a response mark its ETag as weak, with `W/`.
 _ETAG = re.compile(r'(?:W/)?"([^"]*)"')
 
 
 def expected_versions(if_match: str | None) -> frozenset[int] | None:
-    """The versions that `If-Match` allows; None: any. An ETag of a post begins with its version.
+    """Return the versions that `If-Match` allows, or None for any.
 
-    The rest of the ETag, which changes with votes, is left aside: a vote must not stop an edit. Weak ETags count, too:
-    RFC 9110 (13.1.1) excludes them because their bytes may differ, and here versions are compared, not bytes.
-    Empty if no version can match. Then the post is missing, of another owner, or changed, in this order.
+    The ETag of a post begins with its version. The rest changes with votes and is ignored, because a vote must not
+    prevent an edit. Weak ETags count, too: RFC 9110 (13.1.1) excludes them because their bytes may differ, but this
+    compares versions. The result is empty if no version can match. Then the request is refused, because the post is
+    missing, another user's, or changed; these are checked in this order.
     """
     if if_match is None or if_match.strip() == "*":
         return None

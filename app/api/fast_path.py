@@ -1,8 +1,8 @@
-"""The short way to the hot routes, past FastAPI's router, exit stacks and solver.
+"""The fast path: frequent routes without FastAPI's router and dependency solver.
 
-Those cost more than all else that is done for a page (docs/decisions/0012). A hot route is an ordinary route all the
-same: it stands in the document, and whatever is out of the ordinary about a request (an id that is no number, a body
-that is not as declared, an `Idempotency-Key`, tracing) is left to FastAPI, before anything was done.
+FastAPI's router, exit stacks and solver cost more than the rest of a page request (docs/decisions/0012). A route on the
+fast path is still an ordinary route of the OpenAPI document. Unusual requests are passed to FastAPI before they have
+any effect: an id that is not a number, a body that is not valid, an `Idempotency-Key`, tracing.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -22,20 +22,20 @@ from app.api.route import Route, StrictRequest
 from app.errors import DomainError, NotAuthenticated
 from app.middleware import problem_details
 
-# Reads one argument of an endpoint. Raises anything where FastAPI has to look at the request.
+# Reads one argument of an endpoint. Any exception passes the request to FastAPI, except those that `FastPath` handles.
 Reader = Callable[[Request], Awaitable[Any]]
 
 
 class NotOnFastPath(Exception):
-    """The request is one for FastAPI."""
+    """Raised for a request that FastAPI has to handle."""
 
 
 class FastRoute(Route):
     """A route whose endpoint can be called without FastAPI.
 
-    That is a coroutine function that returns a `Response`, and takes credentials, the request, values from the path, a
-    model from a JSON body, and dependencies on headers that are rarely sent. Raises `TypeError` for any
-    other.
+    Such an endpoint is a coroutine function that returns a `Response`. Its parameters are credentials, the request,
+    values from the path, a model from a JSON body, and dependencies that only read rare headers. Raises `TypeError` for
+    other endpoints.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -43,12 +43,15 @@ class FastRoute(Route):
         self.readers = _readers(self.dependant)
 
     async def arguments(self, request: Request) -> dict[str, Any]:
-        """What to call the endpoint with. Raises anything where FastAPI has to look at the request."""
+        """Return the endpoint's arguments.
+
+        Any exception means that they could not be read.
+        """
         return {name: await read(request) for name, read in self.readers.items()}
 
 
 class Json(Response):
-    """JSON that is written already, and headers as ASGI has them: Starlette's would be encoded for each request."""
+    """A response of serialized JSON and raw ASGI headers, not encoded per request."""
 
     def __init__(self, body: bytes, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         self.status_code, self.body, self.background = status, body, None
@@ -56,14 +59,14 @@ class Json(Response):
 
 
 class FastPath:
-    """Serves the hot routes, as plain ASGI; all else, and all that is out of the ordinary, goes on to `app`."""
+    """ASGI middleware of the fast path; passes other and unusual requests to `app`."""
 
     def __init__(self, app: ASGIApp, *, routes: Iterable[BaseRoute]) -> None:
         self.app = app
-        hot = [(method, route) for route in routes if isinstance(route, FastRoute) for method in route.methods or ()]
-        self.by_path = {(method, route.path): route for method, route in hot if not route.param_convertors}
+        fast = [(method, route) for route in routes if isinstance(route, FastRoute) for method in route.methods or ()]
+        self.by_path = {(method, route.path): route for method, route in fast if not route.param_convertors}
         self.by_pattern: dict[str, list[FastRoute]] = {}
-        for method, route in hot:
+        for method, route in fast:
             if route.param_convertors:
                 self.by_pattern.setdefault(method, []).append(route)
 
@@ -76,14 +79,15 @@ class FastPath:
         request = StrictRequest(scope, receive)
         try:
             arguments = await route.arguments(request)
-        # Answer here instead of falling through: FastAPI would authenticate again, and the body is already consumed.
+        # Answer here instead of passing the request on: FastAPI would authenticate again, and an oversized body is
+        # already consumed.
         except (DomainError, HTTPException) as error:
             response = await problem_details.answer(request, error)
-        except Exception:  # Whatever it is, FastAPI says what is wrong, in the contract's order.
-            await self.app(scope, _again(request, receive), send)
+        except Exception:  # FastAPI reads the request again, and reports errors in the documented order.
+            await self.app(scope, _replayed(request, receive), send)
             return
         else:
-            response = await _answered(route, request, arguments)
+            response = await _respond(route, request, arguments)
         await response(scope, receive, send)
 
     def _match(self, scope: Scope) -> tuple[FastRoute | None, Mapping[str, str]]:
@@ -96,7 +100,7 @@ class FastPath:
         return None, {}
 
 
-async def _answered(route: FastRoute, request: Request, arguments: Mapping[str, Any]) -> Response:
+async def _respond(route: FastRoute, request: Request, arguments: Mapping[str, Any]) -> Response:
     try:
         response: Response = await route.endpoint(**arguments)
     except Exception as error:
@@ -106,8 +110,8 @@ async def _answered(route: FastRoute, request: Request, arguments: Mapping[str, 
     return response
 
 
-def _again(request: Request, receive: Receive) -> Receive:
-    """What the server sends, from its start: with the body, if that was read."""
+def _replayed(request: Request, receive: Receive) -> Receive:
+    """Return a `receive` that replays the body, if it was read."""
     body = getattr(request, "_body", None)
     if body is None:
         return receive
@@ -120,7 +124,10 @@ def _again(request: Request, receive: Receive) -> Receive:
 
 
 def _readers(dependant: Dependant) -> dict[str, Reader]:
-    """By the names of the endpoint's parameters. Who is calling is read first: no body is, before that is known."""
+    """Return the readers by parameter name.
+
+    Credentials come first, so that they are checked before the body is read.
+    """
     readers: dict[str, Reader] = {}
     for inner in sorted(dependant.dependencies, key=lambda inner: not _is_credential(inner)):
         readers[inner.name or ""] = inner.call if _is_credential(inner) else _without_headers(inner)  # type: ignore[assignment]
@@ -135,7 +142,10 @@ def _readers(dependant: Dependant) -> dict[str, Reader]:
 
 
 def _require_all(dependant: Dependant, names: Iterable[str]) -> Callable[..., Any]:
-    """The dependant's function. Raises `TypeError` unless these are all its parameters."""
+    """Return the dependant's function.
+
+    Raises `TypeError` unless these are all its parameters.
+    """
     call = dependant.call
     if call is None or {*signature(call).parameters} != {*names}:
         raise TypeError(f"{call} cannot be called without FastAPI")
@@ -151,12 +161,12 @@ async def _itself(request: Request) -> Request:
 
 
 def _without_headers(dependant: Dependant) -> Reader:
-    """What the dependency is worth to a request without the headers that it looks at."""
+    """Return a reader of the dependency, for requests without its headers."""
     names = {field.alias.lower().encode() for field in dependant.header_params}
     defaults = {field.name: field.default for field in dependant.header_params}
     request_name = dependant.request_param_name
     call = _require_all(dependant, [*defaults, *([request_name] if request_name else [])])
-    if not names:  # It does something for every request, and may have something to end.
+    if not names:  # It runs for every request, and may need cleanup afterwards.
         raise TypeError(f"{call} cannot be called without FastAPI")
 
     async def read(request: Request) -> Any:

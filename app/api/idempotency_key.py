@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: from the header to `services.idempotency`, and from its answer to a response."""
+"""The `Idempotency-Key` header, and stored responses over HTTP."""
 
 import hashlib
 import hmac
@@ -32,13 +32,16 @@ KeyHeader = Annotated[
 
 
 async def idempotent_request(request: Request, key: KeyHeader = None) -> idempotency.Request | None:
-    """What to do once, or None without a key. The hash is keyed: a body may hold a password."""
+    """Return the idempotency key with fingerprints of the request, if it has a key.
+
+    The fingerprints are keyed hashes, because a body may contain a password.
+    """
     if key is None:
         return None
     route = request.scope["route"].name
-    asked = f"idempotency:{route}:".encode() + await request.body()
+    content = f"idempotency:{route}:".encode() + await request.body()
     secrets = get_settings().accepted_secrets
-    return idempotency.Request(key, [hmac.digest(secret.encode(), asked, hashlib.sha256) for secret in secrets])
+    return idempotency.Request(key, [hmac.digest(secret.encode(), content, hashlib.sha256) for secret in secrets])
 
 
 IdempotentRequest = Annotated[idempotency.Request | None, Depends(idempotent_request)]
@@ -54,9 +57,10 @@ def respond_once(
     status: int = 201,
     is_secret: bool = False,
 ) -> Response:
-    """What `create` made and its location, or the answer kept from the first time; a secret one is kept encrypted.
+    """Respond with the result and location of `create`, or with the stored response.
 
-    The location is a path of this API, such as `/posts/7`; `Location` is relative to the `http_request`.
+    A secret response is stored encrypted. The location is a path of this API, such as `/posts/7`. The `Location` header
+    is relative to the `http_request`.
     """
 
     def effect() -> idempotency.StoredResponse:
@@ -64,22 +68,22 @@ def respond_once(
         body = created.model_dump_json().encode()
         return idempotency.StoredResponse(status, encryption.encrypt(body) if is_secret else body, location)
 
-    answer = idempotency.run_once(db, request and request.of(user_id), effect)
-    if answer.location is not None and http_request is not None:
-        # The release before kept `/v1/posts/7`.
-        location = relative_location(http_request, answer.location.removeprefix(VERSION_PREFIX))
-        answer = replace(answer, location=location)
+    stored = idempotency.run_once(db, request and request.of(user_id), effect)
+    if stored.location is not None and http_request is not None:
+        # The previous release stored `/v1/posts/7`.
+        location = relative_location(http_request, stored.location.removeprefix(VERSION_PREFIX))
+        stored = replace(stored, location=location)
     if is_secret:
-        body, _ = encryption.decrypt(answer.body)
-        answer = replace(answer, body=body)
-    return respond_with(answer)
+        body, _ = encryption.decrypt(stored.body)
+        stored = replace(stored, body=body)
+    return respond_with(stored)
 
 
-def respond_with(answer: idempotency.StoredResponse) -> Response:
-    """The answer as a response; `Idempotency-Replayed` marks one that was kept."""
+def respond_with(stored: idempotency.StoredResponse) -> Response:
+    """Return the HTTP response; a replay has the header `Idempotency-Replayed`."""
     headers = {}
-    if answer.location is not None:
-        headers["Location"] = answer.location
-    if answer.is_replay:
+    if stored.location is not None:
+        headers["Location"] = stored.location
+    if stored.is_replay:
         headers["Idempotency-Replayed"] = "true"
-    return Response(answer.body, status_code=answer.status, headers=headers, media_type="application/json")
+    return Response(stored.body, status_code=stored.status, headers=headers, media_type="application/json")

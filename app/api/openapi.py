@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI generates, completed with what holds for every operation."""
+"""The OpenAPI document: FastAPI's, with the common parts of all operations."""
 
 import json
 import re
@@ -51,7 +51,7 @@ Sign up at `POST /users`, sign in at `POST /login`, and send the `access_token` 
 """
 CONTACT = {"name": "The operator of this server"}
 LICENSE = {"name": "MIT", "identifier": "MIT"}
-# FastAPI puts a path prefix (`ROOT_PATH`, `/v1`) in front of it.
+# FastAPI adds a server for a path prefix (`ROOT_PATH`, `/v1`) before it.
 SERVERS = [{"url": "/", "description": "The server that this document comes from."}]
 # In the order of the documentation pages.
 TAGS = {
@@ -64,7 +64,7 @@ TAGS = {
 }
 # Swagger UI's Authorize dialog shows them in this order: the password form first.
 SECURITY_SCHEMES = (TOKEN_SCHEME, KEY_SCHEME)
-# FastAPI does not know of it: every operation that takes a Bearer token also takes the cookie.
+# Every operation that accepts a Bearer token also accepts the cookie. FastAPI does not document it.
 COOKIE = "SessionCookie"
 COOKIE_SCHEME = {
     "type": "apiKey",
@@ -73,27 +73,27 @@ COOKIE_SCHEME = {
     "description": "Set by `POST /login?cookie=true`. Unsafe methods need a request from the API's own origin. "
     "In development, over plain HTTP, the cookie is named `session`.",
 }
-# They do not use the database.
+# Operations that do not use the database.
 NEVER_READ = {"get_root", "get_livez"}
 NEVER_LIMITED = {"get_livez", "get_readyz"}
-# Described in words (docs/decisions/0025): importers such as Postman's give each header parameter a fixed value, so
-# that a second request would be refused, or would only repeat the first answer.
+# Described in the text of an operation, not as a parameter (docs/decisions/0025). Importers such as Postman's give each
+# header parameter a fixed value. Then a second request would be refused, or only replay the first response.
 IDEMPOTENCY_KEY = "Idempotency-Key"
 LOGIN_FORM = "LoginForm"
-# Where FastAPI's schema is not what clients should read.
+# Schemas for clients, in place of FastAPI's.
 REQUEST_BODIES: dict[str, dict[str, Any]] = {
     "login": {"$ref": SCHEMA_REFERENCE.format(model=LOGIN_FORM)},
     "cast_vote": {
         "anyOf": [{"$ref": SCHEMA_REFERENCE.format(model=model.__name__)} for model in (VoteIn, VoteInByDir)]
     },
 }
-# In place of FastAPI's "Successful Response" for each of them.
+# Descriptions in place of FastAPI's "Successful Response".
 SUCCESSES = {"200": "OK", "201": "Created", "202": "Accepted", "204": "No content"}
 _SENTENCE = re.compile(r"(.+?)\.(?:\s+|\Z)", re.DOTALL)
 
 
 def describe(app: FastAPI) -> None:
-    """Make `app.openapi()` return the whole contract."""
+    """Make `app.openapi()` return the complete document."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -136,7 +136,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
 
 
 def _schemas(known: dict[str, Any]) -> dict[str, Any]:
-    """FastAPI's schemas, and those that it does not see: of errors, and of parameters that a route reads itself."""
+    """Return FastAPI's schemas, and those of errors and of parameters it does not see."""
     models = (Problem, ValidationProblem, PageParameters, VoteInByDir)
     _, more = models_json_schema([(model, "validation") for model in models], ref_template=SCHEMA_REFERENCE)
     schemas = known | more["$defs"]
@@ -149,7 +149,10 @@ def _schemas(known: dict[str, Any]) -> dict[str, Any]:
 
 
 def _remove_titles(schema: dict[str, Any]) -> None:
-    """Remove what Pydantic makes of the name, which stands beside it, and by which generators name types."""
+    """Remove the titles that Pydantic makes from names.
+
+    They only repeat the names, and generators would name types after them.
+    """
     schema.pop("title", None)
     inner = [*schema.get("properties", {}).values(), *schema.get("anyOf", ())]
     inner += [schema[key] for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)]
@@ -167,7 +170,10 @@ def _describe_parameters(operation: dict[str, Any]) -> None:
 
 
 def _simplify(parameter: dict[str, Any]) -> None:
-    """Describe a parameter once, and not as nullable: what may be left out is never `null` in a URL or header."""
+    """Describe a parameter once, and not as nullable.
+
+    An optional parameter of a URL or header is left out, and never `null`.
+    """
     schema = parameter["schema"]
     for choice in schema.pop("anyOf", ()):
         schema |= {} if choice == {"type": "null"} else choice
@@ -177,7 +183,10 @@ def _simplify(parameter: dict[str, Any]) -> None:
 
 
 def _require_what_is_always_there(paths: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Make every field of a response required: Pydantic leaves out those with defaults, which responses have, too."""
+    """Make every field of a response required.
+
+    Pydantic does not count fields with defaults as required, but responses always have them.
+    """
     bodies = json.dumps([operation.get("requestBody") for path in paths.values() for operation in path.values()])
     for name, schema in schemas.items():
         is_sent = f'"{SCHEMA_REFERENCE.format(model=name)}"' in bodies
@@ -198,12 +207,12 @@ def _describe_credentials(operation: dict[str, Any], *, is_safe: bool) -> None:
         return
     takes_keys = {KEY_SCHEME: []} in operation["security"]
     if takes_keys:
-        operation["security"].insert(0, {TOKEN_SCHEME: []})  # People may do whatever a key may do.
+        operation["security"].insert(0, {TOKEN_SCHEME: []})  # Access tokens may do everything that API keys may.
     operation["security"].append({COOKIE: []})
     if not is_safe:
         _declare(operation, CrossSiteRequest)
     if "401" not in operation["responses"]:
-        operation["security"].insert(0, {})  # A token is used if there is one, and not required.
+        operation["security"].insert(0, {})  # The token is optional.
     elif not (takes_keys and is_safe):
         _declare(operation, InsufficientScope)
 
@@ -223,15 +232,15 @@ def _describe_errors(operation: dict[str, Any], *, is_safe: bool) -> None:
 
 
 def _declare(operation: dict[str, Any], *errors: type[DomainError] | DocumentedError) -> None:
-    """Add the errors to those of the operation."""
-    answers = operation["responses"]
+    """Add the errors to the responses of the operation."""
+    declared = operation["responses"]
     for error in errors:
         added = error if isinstance(error, DocumentedError) else documented(error)
-        answer = response_reference(added)
-        known = answers.get(str(added.status), {})
+        response = response_reference(added)
+        known = declared.get(str(added.status), {})
         if "$ref" in known:
-            answer["description"] = f"{known['description']}; {answer['description']}"
-        answers[str(added.status)] = answer
+            response["description"] = f"{known['description']}; {response['description']}"
+        declared[str(added.status)] = response
 
 
 def _describe_links(operation: dict[str, Any]) -> None:
@@ -242,7 +251,7 @@ def _describe_links(operation: dict[str, Any]) -> None:
 
 
 def _describe_body(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Give the body an example: of its required fields, or, where none is, of the first one."""
+    """Add an example of the body: its required fields, or else its first field."""
     for content in operation.get("requestBody", {}).get("content", {}).values():
         content["schema"] = schema = REQUEST_BODIES.get(operation["operationId"], content["schema"])
         model = _resolved(schema.get("anyOf", [schema])[0], schemas)
@@ -253,7 +262,7 @@ def _describe_body(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
 
 
 def _example(schema: dict[str, Any]) -> object:
-    """The first example of a value, or None."""
+    """Return the first example of a value, or None."""
     choices = (schema, *schema.get("anyOf", ()))
     return next((choice["examples"][0] for choice in choices if "examples" in choice), None)
 
@@ -263,14 +272,17 @@ def _resolved(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]
     return resolved
 
 
-def _without_repetitions(answers: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    """The responses by status. A reference has its own description where not all errors of the status can occur."""
-    everything = {answer["description"] for answer in shared.values()}
-    for status, answer in answers.items():
+def _without_repetitions(responses: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """Return the responses by status, without repeated descriptions.
+
+    A reference has its own description only if the operation cannot have all errors of the status.
+    """
+    shared_descriptions = {response["description"] for response in shared.values()}
+    for status, response in responses.items():
         if status in SUCCESSES:
-            answer["description"] = SUCCESSES[status]
-        if "$ref" in answer and answer["description"] in everything:
-            del answer["description"]
-        elif "content" in answer:
-            _remove_titles(answer["content"]["application/json"]["schema"])
-    return dict(sorted(answers.items()))
+            response["description"] = SUCCESSES[status]
+        if "$ref" in response and response["description"] in shared_descriptions:
+            del response["description"]
+        elif "content" in response:
+            _remove_titles(response["content"]["application/json"]["schema"])
+    return dict(sorted(responses.items()))

@@ -1,4 +1,4 @@
-"""Pages over HTTP: the parameters in a query string, and the `Link` header that carries cursors."""
+"""Pagination over HTTP: query parameters, and the `Link` header with cursors."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -15,28 +15,28 @@ from app.services.feed import PageResponse
 
 # `components.schemas` of the OpenAPI document.
 SCHEMA_REFERENCE = "#/components/schemas/{model}"
-# Parsed queries are remembered: 4,096 of at most 256 bytes, with their parameters at most 2 KB each, so 8 MB.
+# Cache of parsed queries: 4,096 of at most 256 bytes. With its parameters each takes at most 2 KB, so all take 8 MB.
 MAX_REMEMBERED_QUERIES = 4096
 MAX_REMEMBERED_QUERY_BYTES = 256
-# Of these a cursor knows better.
+# The cursor in a link replaces these parameters.
 _NOT_IN_LINKS = {"cursor", "skip", "search"}
 
 Parameters = TypeVar("Parameters", bound=BaseModel)
 
 
 class Query(NamedTuple, Generic[Parameters]):
-    """The parameters in a query string, and those of them that links to other pages repeat, URL-encoded."""
+    """The parameters of a query string, and those repeated in links, URL-encoded."""
 
     parameters: Parameters
     linked: str
 
 
 def read_query(model: type[Parameters], query: bytes) -> Query[Parameters]:
-    """The parameters in a query string, as FastAPI would read them; of a name that is repeated the last one counts.
+    """Return the parameters of a query string, as FastAPI would read them.
 
-    FastAPI works out anew for each request which fields of the model are lists, which takes longer than all else that
-    is done for a page. Many ask for the same page, so the newest short queries are remembered.
-    Raises `RequestValidationError`.
+    The last one of a repeated name counts. FastAPI itself determines for each request which fields of the model are
+    lists. That takes longer than everything else in the request of a page. Many requests have the same query, so short
+    queries are cached. Raises `RequestValidationError`.
     """
     return (_remembered_query if len(query) <= MAX_REMEMBERED_QUERY_BYTES else _parsed_query)(model, query)
 
@@ -55,7 +55,7 @@ _remembered_query = lru_cache(maxsize=MAX_REMEMBERED_QUERIES)(_parsed_query)
 
 
 def linked(parameters: Mapping[str, object]) -> str:
-    """The parameters that links to other pages repeat, URL-encoded; those that are None are left out."""
+    """URL-encode the parameters for links to other pages, without those that are None."""
     return urlencode(
         {
             name: str(value).lower() if isinstance(value, bool) else value
@@ -66,7 +66,7 @@ def linked(parameters: Mapping[str, object]) -> str:
 
 
 def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
-    """The model's fields as OpenAPI's parameters, for a route that reads them by `read_query`."""
+    """Return the model's fields as OpenAPI parameters, for routes with `read_query`."""
     return [
         {
             "name": name,
@@ -80,32 +80,35 @@ def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
 
 
 def relative_location(request: Request, path: str) -> str:
-    """`Location` of a path of this API, relative to the address of the request.
+    """Return the `Location` of a path of this API, relative to the request's address.
 
-    So it resolves behind whatever prefix a proxy took away, and below `/v1` where the request came in there.
+    So it works with any prefix that a proxy strips, and below `/v1` if the request used that.
     """
-    asked: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    requested: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     has_slash: bool = (request.scope.get("raw_path") or b"").endswith(b"/")
-    return "../" * (asked.count("/") - 1 + has_slash) + path.removeprefix("/")
+    return "../" * (requested.count("/") - 1 + has_slash) + path.removeprefix("/")
 
 
-def respond_with_page(request: Request, reading: PageResponse, linked: str) -> Response:
-    """200 with a bare array, or 304 where the client has it; `linked` are the parameters that links repeat."""
-    link = link_header(linked, next=reading.page.next_cursor, prev=reading.page.previous_cursor)
+def respond_with_page(request: Request, result: PageResponse, linked: str) -> Response:
+    """Respond with a bare array, or with 304 if the client has it.
+
+    `linked` are the parameters for the links to other pages.
+    """
+    link = link_header(linked, next=result.page.next_cursor, prev=result.page.previous_cursor)
     links = () if link is None else ((b"link", link.encode()),)
-    return respond(request, reading.etag, lambda: reading.json_array, *links)
+    return respond(request, result.etag, lambda: result.json_array, *links)
 
 
-# Common proxies read an answer's head into one buffer of 4 KB, and answer 502 where it does not fit.
+# Common proxies read the head of a response into one buffer of 4 KB, and respond with 502 if it does not fit.
 MAX_LINK_BYTES = 2048
 
 
 def link_header(parameters: str, *, next: str | None = None, prev: str | None = None) -> str | None:  # noqa: A002
-    """`Link` (RFC 8288) to the pages with these cursors; None where there is none.
+    """Return the `Link` header (RFC 8288) for these cursors; None without cursors.
 
-    `parameters` are those of the list, URL-encoded. A reference of a query alone resolves against the address of the
-    request, whatever prefixes proxies put before its path. Where both do not fit into `MAX_LINK_BYTES`, `prev` is left
-    out.
+    `parameters` are those of the list, URL-encoded. A reference that consists of a query resolves against the address
+    of the request, so it works with any prefix of a proxy. If both links do not fit into `MAX_LINK_BYTES`, `prev` is
+    left out.
     """
     links = [
         f'<?{parameters}{"&" if parameters else ""}cursor={cursor}>; rel="{relation}"'

@@ -1,4 +1,4 @@
-"""How a route is run: in the contract's order of refusals, and again where PostgreSQL asks to try again."""
+"""Route classes: the order in which errors are reported, body limits, and retries."""
 
 import asyncio
 import json
@@ -23,13 +23,13 @@ from app.errors import BodyTooLarge, NotAuthenticated, NotAuthorized
 from app.models.security_event import Event
 from app.security import audit_log
 
-# Past the longest e-mail address, password and code, however they are encoded. JSON of so many bytes becomes at most
-# 0.4 MB of Python objects, which a request keeps while it waits to hash.
+# Enough for the longest e-mail address, password and code in any encoding. JSON of this size becomes at most 0.4 MB of
+# Python objects, which a request holds while it waits to hash.
 MAX_CREDENTIALS_BYTES = 16_384
 
 
 def required_credential(dependant: Dependant) -> Credential | ScopedCredential | None:
-    """The credential that the route requires; None for public routes."""
+    """Return the credential that the route requires, or None if it requires none."""
     for inner in dependant.dependencies:
         if isinstance(inner.call, Credential | ScopedCredential):
             return inner.call
@@ -39,9 +39,9 @@ def required_credential(dependant: Dependant) -> Credential | ScopedCredential |
 
 
 class StrictRequest(Request):
-    """A request whose body is JSON to the letter: Python's parser takes NaN and the infinities for numbers.
+    """A request with strict JSON: Python's parser would accept NaN and infinities.
 
-    A body past `max_body_bytes` is read to its end, which `BodyLimit` bounds, and refused.
+    A body past `max_body_bytes` is read to its end, up to the limit of `BodyLimit`, and refused.
     """
 
     max_body_bytes: int | None = None
@@ -53,7 +53,7 @@ class StrictRequest(Request):
             if self.max_body_bytes is None or received_bytes <= self.max_body_bytes:
                 yield chunk
         if self.max_body_bytes is not None and received_bytes > self.max_body_bytes:
-            # While FastAPI reads a body, it lets only HTTPExceptions through.
+            # FastAPI passes on only HTTPExceptions while it reads a body.
             raise HTTPException(BodyTooLarge.status, f"The request body is larger than {self.max_body_bytes} bytes")
 
     async def json(self) -> Any:
@@ -65,10 +65,11 @@ def _refuse_constant(name: str) -> None:
 
 
 class Route(APIRoute):
-    """A route that refuses in the contract's order: 401 before 422, even when the body is not JSON at all.
+    """A route that reports errors in the documented order, such as 401 before 422.
 
-    What PostgreSQL breaks off to end a deadlock (two users who swap names) or for a serialization failure was rolled
-    back: the request runs again, at most three times. A GET whose connection broke is answered once more.
+    This includes bodies that are not valid JSON. PostgreSQL aborts transactions because of deadlocks (such as two users
+    who swap names) and serialization failures. Then the request runs again, at most three times. A GET is repeated once
+    if its database connection broke.
     """
 
     max_body_bytes: ClassVar[int | None] = None
@@ -86,7 +87,7 @@ class Route(APIRoute):
                 strict_request.max_body_bytes = self.max_body_bytes
                 return await _repeated(handle, strict_request)
             except NotAuthenticated:
-                if credential is not None:  # Else it is not about the caller's, but about a refresh token.
+                if credential is not None:  # Otherwise the error is about a refresh token.
                     note_refused(request.scope)
                 raise
             except NotAuthorized:
@@ -96,13 +97,13 @@ class Route(APIRoute):
                 raise
             except (HTTPException, RequestValidationError) as error:
                 if isinstance(error, HTTPException) and error.status_code == BodyTooLarge.status:
-                    raise  # Before the token is verified: what is left of the body is not read.
-                # The body is read before the token, but a missing token is reported first.
+                    raise  # Before the token is verified, so that the rest of the body is not read.
+                # FastAPI reads the body before it verifies the token. A missing or invalid token is reported first.
                 if credential is not None:
                     await credential(request)
                 if not isinstance(error, HTTPException) or error.status_code != 400:
                     raise
-                # FastAPI's word for a body that is not UTF-8, is nested too deeply, or has a number of 5 000 digits.
+                # FastAPI raises 400 for bodies that are not UTF-8, nested too deeply, or have a number of 5,000 digits.
                 problem = {"type": "json_invalid", "loc": ("body",), "msg": "The body cannot be parsed"}
                 raise RequestValidationError([problem]) from None
 
@@ -110,7 +111,10 @@ class Route(APIRoute):
 
 
 class CredentialsRoute(Route):
-    """A route that takes passwords. Its requests may wait to hash, so their bodies are small."""
+    """A route that takes passwords.
+
+    Its bodies are small, because requests may wait to hash.
+    """
 
     max_body_bytes = MAX_CREDENTIALS_BYTES
 
@@ -123,8 +127,8 @@ async def _repeated(handle: Callable[[Request], Coroutine[Any, Any, Response]], 
     is_read = request.method == "GET"
     for retries_left in reversed(range(RETRIES + 1)):
         try:
-            # Each run has a transaction of its own, which ends, and may fail, where FastAPI ends dependencies of
-            # scope="function": when this stack closes.
+            # Each run has its own transaction. It commits, and may fail, when this stack closes, because FastAPI ends
+            # dependencies of scope="function" then.
             async with AsyncExitStack() as request.scope["fastapi_function_astack"]:
                 return await handle(request)
         except (DBAPIError, psycopg2.Error) as error:

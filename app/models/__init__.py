@@ -1,4 +1,4 @@
-"""The tables. `models.Post` works from anywhere."""
+"""The tables, all importable from here, such as `models.Post`."""
 
 from app.config import Role
 from app.models.api_key import ApiKey, Scope

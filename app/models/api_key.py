@@ -1,4 +1,4 @@
-"""Keys with which programs act for a user."""
+"""API keys, with which programs act for a user."""
 
 from typing import Literal
 
@@ -12,9 +12,9 @@ Scope = Literal["read", "write"]
 
 
 class ApiKey(Base):
-    """What a session of kind `api_key` has beside: a name, what it may do, and the SHA-256 of the key.
+    """The name, scopes and SHA-256 of an API key; its session is of kind `api_key`.
 
-    Whose it is, until when, and when it was last used is the session's; ending the session deletes the key.
+    The session has the user, the expiry time and the time of last use. Ending the session deletes the key.
     """
 
     __tablename__ = "api_keys"

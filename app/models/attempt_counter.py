@@ -1,4 +1,4 @@
-"""Attempts counted against a limit, in a table that no other table refers to."""
+"""Attempt counters of limits, in a table that no other table references."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from app.models.base import Base, PrimaryKey
 
 
 class AttemptCounter(Base):
-    """When a limit's tries were made for one key, of which only a keyed hash is kept."""
+    """The times of attempts for one key of a limit, stored as a keyed hash."""
 
     __tablename__ = "allowances"
 

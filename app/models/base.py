@@ -1,4 +1,4 @@
-"""What all tables share: names of constraints, the key type, the clock."""
+"""Shared parts of all tables: constraint names, the key type, types for times."""
 
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
@@ -11,17 +11,19 @@ LARGEST_KEY = 2**63 - 1
 
 
 def possible_key(number: int) -> int | None:
-    """The number if a row can have it as its key, else None, which compares equal to no row.
+    """Return the number if it is a possible key, else None, which equals no key.
 
-    Keys begin at 1. An out-of-range number is never replaced by another one: an adopted database may have a row 0.
+    Keys begin at 1. An out-of-range number is never replaced by another number, because an adopted database may have a
+    row 0.
     """
     return number if 0 < number <= LARGEST_KEY else None
 
 
 class Key(TypeDecorator[int]):
-    """A bigint key. Asking for one that cannot exist finds nothing, instead of failing as out of range.
+    """A bigint key.
 
-    In a statement such a key is NULL, with which no comparison is true: 0 is no start for `>`, and no value for `!=`.
+    A lookup with an impossible key finds nothing, and raises no range error. Statements get NULL for such a key, and no
+    comparison with NULL is true. So do not use 0 as a start for `>`, or as a value for `!=`.
     """
 
     impl = BigInteger

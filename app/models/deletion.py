@@ -1,4 +1,4 @@
-"""Accounts with rows that are removed in the background."""
+"""Requests to remove rows of accounts in the background."""
 
 from datetime import datetime
 
@@ -9,10 +9,10 @@ from app.models.base import Base, Key, Now
 
 
 class Deletion(Base):
-    """An account that is deleted, or that has sessions which have ended: `services.deletion` removes what is left.
+    """A deleted account, or one with revoked sessions, with rows left to remove.
 
-    The row is removed with the last of them. `blocked_at` is when a foreign key of a table that is not ours forbade
-    it; it is tried again an hour later.
+    `services.deletion` removes them, and then this row. `blocked_at` is the time at which a foreign key of a table
+    that is not ours forbade the removal. It is retried an hour later.
     """
 
     __tablename__ = "deletions"

@@ -1,4 +1,4 @@
-"""Answers kept for requests that are sent again with the same Idempotency-Key."""
+"""Stored responses for requests that are repeated with the same Idempotency-Key."""
 
 from datetime import datetime
 
@@ -9,7 +9,10 @@ from app.models.base import Base, PrimaryKey
 
 
 class IdempotencyKey(Base):
-    """The answer to one create, written in the transaction of its effect. `user_id` is NULL for the signed-out."""
+    """The response to one request, stored in the transaction of its effect.
+
+    `user_id` is NULL for requests without a signed-in user.
+    """
 
     __tablename__ = "idempotency_keys"
 

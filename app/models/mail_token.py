@@ -1,4 +1,4 @@
-"""Mailed tokens, which prove that the client reads the mail of an address."""
+"""Tokens sent by mail: returning one proves access to the mailbox."""
 
 from datetime import datetime
 from typing import Literal
@@ -12,7 +12,10 @@ MailTokenPurpose = Literal["password_reset", "email_verification"]
 
 
 class MailToken(Base):
-    """The newest token of an account for a purpose, as its SHA-256. It is for the address that it was sent to."""
+    """The newest token of an account for a purpose, as its SHA-256.
+
+    It is valid only while the account has the address that it was sent to.
+    """
 
     __tablename__ = "mail_tokens"
 

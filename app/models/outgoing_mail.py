@@ -1,4 +1,4 @@
-"""Mails that are to be sent: rows written in the transaction of what they tell of."""
+"""The mail outbox: rows written in the transaction of the announced event."""
 
 from typing import Literal
 
@@ -11,11 +11,12 @@ MailKind = Literal["password_reset", "email_verification", "password_changed", "
 
 
 class OutgoingMail(Base):
-    """One mail, until it is sent. Its text and its token are made when it is sent, and never stored.
+    """One unsent mail.
 
-    `address` is the recipient. Of a `password_reset` it is the address as typed; the mail goes to the account
-    that has it, if there is one. A sender moves `due_at` ahead first, so that no other process sends the mail
-    meanwhile, and so that it is due again if the sender never finishes.
+    Its text and token are created when it is sent, and never stored. `address` is the recipient. For a `password_reset`
+    it is the address as the user typed it: the mail goes to the account with this address, if there is one. Mail
+    delivery postpones `due_at` before it sends a mail. So no other process sends the mail at the same time, and it
+    becomes due again if the process dies.
     """
 
     __tablename__ = "outgoing_mails"

@@ -1,4 +1,4 @@
-"""Posts, and what is counted about them."""
+"""Posts and their vote counts."""
 
 from datetime import datetime
 
@@ -26,7 +26,7 @@ from app.models.user import User
 
 
 class TransactionId(UserDefinedType[str]):
-    """PostgreSQL's `xid8`: a transaction's number, comparable with `pg_snapshot`."""
+    """PostgreSQL's `xid8`: a transaction id, comparable with `pg_snapshot`."""
 
     cache_ok = True
 
@@ -34,7 +34,7 @@ class TransactionId(UserDefinedType[str]):
         return "xid8"
 
 
-# So that `alembic check` recognises the column when it reads the database.
+# `alembic check` needs this to recognise the column type in the database.
 ischema_names["xid8"] = TransactionId
 
 
@@ -42,7 +42,7 @@ FIRST_VERSION = 1
 
 
 class Post(Base):
-    """A post. `version` grows with every change, and is the post's part of its ETag."""
+    """A post. Every change increments `version`, which is part of the ETag."""
 
     __tablename__ = "posts"
 
@@ -50,14 +50,14 @@ class Post(Base):
     title: Mapped[str]
     content: Mapped[str]
     published: Mapped[bool] = mapped_column(server_default=text("true"))
-    # A draft's becomes the time of its first publication.
+    # For a draft, the first publication replaces it.
     created_at: Mapped[Now]
     updated_at: Mapped[Now]
-    # NULL while the post is the draft or the published post that it was created as.
+    # NULL while the post is still in the state in which it was created, draft or published.
     first_published_at: Mapped[datetime | None]
     owner_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     version: Mapped[int] = mapped_column(Integer, server_default=text(str(FIRST_VERSION)))
-    # The trigger `posts_search` fills it in from title and content: `search_vector` (migration 0024).
+    # The trigger `posts_search` computes it from title and content with `search_vector` (migration 0024).
     search: Mapped[str] = mapped_column(
         TSVECTOR,
         server_default=FetchedValue(),
@@ -70,7 +70,7 @@ class Post(Base):
 
     @hybrid_property
     def published_at(self) -> datetime | None:
-        """When the post was published first; None if it never was."""
+        """The time of the first publication; None if there was none."""
         return self.first_published_at or (self.created_at if self.published else None)
 
     @published_at.inplace.expression
@@ -80,24 +80,28 @@ class Post(Base):
 
     @classmethod
     def exists(cls) -> ColumnElement[bool]:
-        """The condition under which the post is there: a post whose owner is deleted is waiting for its removal."""
+        """Return the condition that the post exists.
+
+        Posts of deleted accounts count as missing while they await removal.
+        """
         return select(User.id).where(User.id == cls.owner_id, ~User.is_deleted).exists()
 
     __table_args__ = (
         Index("posts_created_at_id_idx", "created_at", "id", postgresql_where=text("published")),
         Index("posts_owner_id_created_at_id_idx", "owner_id", "created_at", "id"),
-        # Drafts are few among many.
+        # Partial, because only few posts are drafts.
         Index("posts_owner_id_idx", "owner_id", postgresql_where=text("NOT published")),
-        # Without drafts: reading entries of others' drafts would take time, which tells that they are there.
+        # Without drafts: the time to read entries of other users' drafts would reveal that they exist.
         Index("posts_search_idx", "search", postgresql_using="gin", postgresql_where=text("published")),
     )
 
 
 class PostStats(Base):
-    """What lists are sorted by: narrow rows that triggers keep, so that a vote never rewrites a wide post.
+    """Sort values of a post, in narrow rows: a vote never rewrites a wide post.
 
-    `votes` always equals the number of rows in `votes`; `hot` grows with the logarithm of votes and with the time of
-    writing, never with the time of reading: nothing is rewritten as posts age.
+    Triggers maintain them. `votes` always equals the number of rows in the table `votes`. `hot` grows with the
+    logarithm of the votes and with the creation time. It does not depend on the current time, so no row has to be
+    rewritten as posts age.
     """
 
     __tablename__ = "post_stats"
@@ -115,10 +119,10 @@ class PostStats(Base):
 
 
 class PostStatsHistory(Base):
-    """The count that each change of `post_stats.votes` replaced, and by which transaction.
+    """The former count for each change of `post_stats.votes`, with the transaction id.
 
-    With it a reader who walks a list sorted by votes keeps to the order of the moment the walk began
-    (`services/feed/pages.py`). Rows older than the longest walk are removed by `python -m app cleanup`.
+    Cursors into lists sorted by votes use it to keep the order in which the walk began (`services/feed/pages.py`).
+    `python -m app gc` removes old rows.
     """
 
     __tablename__ = "post_stats_history"

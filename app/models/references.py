@@ -1,4 +1,4 @@
-"""Constraints that are not ours. An adopted database may have some, on its own tables and on ours."""
+"""Constraints that are not ours, which adopted databases have on any table."""
 
 from functools import cache
 
@@ -20,7 +20,7 @@ def own_foreign_keys() -> list[str]:
 
 @cache
 def own_constraints() -> frozenset[tuple[str, str]]:
-    """Return our constraints and unique indexes: (table, name), as PostgreSQL names them in errors."""
+    """Return our constraints and unique indexes as (table, name), like in errors."""
     return frozenset(
         (table.name, str(name))
         for table in Base.metadata.tables.values()
@@ -29,14 +29,17 @@ def own_constraints() -> frozenset[tuple[str, str]]:
 
 
 def broken_reference(error: DBAPIError) -> str | None:
-    """Return the constraint and its table if a foreign key that is not ours forbids a deletion; else None."""
+    """Return the foreign key that forbids a deletion, with its table, if not ours.
+
+    Otherwise return None.
+    """
     if getattr(error.orig, "pgcode", None) not in VIOLATIONS:
         return None
     return broken_constraint(error)
 
 
 def broken_constraint(error: DBAPIError) -> str | None:
-    """Return the constraint and its table if the error violates a constraint that is not ours; else None.
+    """Return the violated constraint and its table if it is not ours, else None.
 
     NOT NULL has no name, so its column decides: a column of our models is ours.
     """

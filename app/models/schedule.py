@@ -1,4 +1,4 @@
-"""When tasks that one process runs for all are due."""
+"""The schedule of periodic tasks, each run by one process for all."""
 
 from datetime import datetime
 
@@ -8,7 +8,7 @@ from app.models.base import Base
 
 
 class Schedule(Base):
-    """A task by its name, and when it may run next."""
+    """A periodic task and the time from which it may run next."""
 
     __tablename__ = "schedules"
 

@@ -1,4 +1,4 @@
-"""What happened to accounts, for their owners to read."""
+"""Security events of accounts, for their owners."""
 
 from enum import StrEnum
 
@@ -41,7 +41,10 @@ Details = dict[str, str | int | None]
 
 
 class SecurityEvent(Base):
-    """One event of one account. It is the owner's, and goes with the account; the operator's copy is the log."""
+    """One event of one account.
+
+    It is deleted with the account, because it belongs to the owner. The operator's copy is the log.
+    """
 
     __tablename__ = "security_events"
 

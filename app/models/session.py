@@ -1,4 +1,7 @@
-"""Sessions. Every credential (access token, cookie, API key) names one, which must be alive at every request."""
+"""Sessions. Every credential names one, and it must be valid at every request.
+
+Credentials are access tokens, cookies and API keys.
+"""
 
 from datetime import datetime, timedelta
 from typing import Literal
@@ -23,39 +26,41 @@ from app.models.user import User
 
 SessionKind = Literal["login", "api_key"]
 
-# Above every id that the table will assign, and below 2^53, so that JavaScript reads it exactly. Code that goes through
-# the table in batches must follow its keys, not steps of numbers.
+# Above every id that the sequence will generate, and below 2^53, so that JavaScript reads it exactly. Because of the
+# gap, batch jobs on this table must follow its keys instead of counting up.
 FIRST_ADOPTED = 2**52
 
 
 def adopted_session_id(user_id: int) -> int:
-    """The session that stands for a user's sign-ins from before their database was adopted.
+    """Return the id of the session for a user's sign-ins before the adoption.
 
-    The tutorial's tokens name no session. They are taken for this one, so they live only where `adopt` made it, not
-    beyond its end, and die as those of any session do: by signing out, by another password, by a disabled account.
+    The tutorial's tokens name no session, so this one stands for them. They are valid only if `adopt` created it, and
+    until it expires. Like the tokens of any session, they are revoked by a sign-out, by a new password, and by
+    disabling the account.
     """
     return FIRST_ADOPTED + user_id
 
 
-# Between the adopted ones and 2^53. Both are for ids of users below 2^51.
+# Between the adopted sessions and 2^53. Both ranges are for user ids below 2^51.
 FIRST_SESSIONLESS = FIRST_ADOPTED + 2**51
 LAST_SESSIONLESS_USER_ID = 2**51 - 1
 
 
 def sessionless_session_id(user_id: int) -> int:
-    """The session that stands for all tokens of a user that name none, with `TUTORIAL_DEFAULTS`."""
+    """Return the session id of a user's tokens that name none (`TUTORIAL_DEFAULTS`)."""
     return FIRST_SESSIONLESS + user_id
 
 
 class Session(Base):
-    """One sign-in of one user on one device, or one API key. Ending it is deleting it.
+    """One sign-in of one user on one device, or one API key.
 
-    `expires_at` is the one end that is checked: the absolute end (`ends_at`), or, where that comes first, the end of
-    the time that a session may go without being used. Being used moves it.
+    Ending it deletes the row. Requests check only `expires_at`. It is the absolute end (`ends_at`) or the end of the
+    idle timeout, whichever is earlier. Each use extends the idle timeout.
 
-    One refresh token is live at a time; only hashes of it are kept (app/security/refresh_tokens.py). `refresh_family`
-    is of the part that all tokens of the session have in common, `refresh_hash` of the live one. `refresh_sealed` is
-    the live one, which only its predecessor opens, for a client that did not get the answer of `refreshed_at`.
+    One refresh token is valid at a time, and only hashes of it are stored (app/security/refresh_tokens.py).
+    `refresh_family` is the hash of the part that all tokens of the session share, `refresh_hash` the hash of the valid
+    token. `refresh_sealed` is the valid token, masked with its predecessor. It is for a client that lost the response
+    of `refreshed_at`.
     """
 
     __tablename__ = "sessions"
@@ -66,7 +71,7 @@ class Session(Base):
     created_at: Mapped[Now]
     last_seen_at: Mapped[Now]
     expires_at: Mapped[datetime]
-    # Always given; the default was for the release that did not know the column.
+    # Always set explicitly; the default was for the release before the column.
     ends_at: Mapped[datetime] = mapped_column(server_default=text("now() + '30 days'"))
     user_agent: Mapped[str | None] = mapped_column(String)
     address: Mapped[str | None] = mapped_column(String)
@@ -83,20 +88,21 @@ class Session(Base):
 
     @classmethod
     def idle_end(cls, limit: timedelta) -> ColumnElement[datetime]:
-        """The new `expires_at` of a session that is used now."""
+        """Return the new `expires_at` of a session that is used now."""
         return func.least(cls.ends_at, func.now() + limit)
 
     @classmethod
     def is_valid(cls) -> ColumnElement[bool]:
-        """The condition, on `sessions` joined to `users`, under which a token of the session is accepted."""
+        """Return the condition of a valid session, for `sessions` joined to `users`."""
         return and_(cls.user_id == User.id, cls.expires_at > func.now(), User.is_active, ~cls.was_revoked())
 
     @classmethod
     def was_revoked(cls) -> ColumnElement[bool]:
-        """The condition, on `sessions` joined to `users`, under which the session ended and its row is being removed.
+        """Return the condition that the session is revoked and its row not yet removed.
 
-        An adopted session is not among them, because its id is above all others: `deletions.end_sessions` deletes it.
+        It is for `sessions` joined to `users`. It is never true for an adopted session, whose id is above all others:
+        `deletion_marks.end_sessions` deletes such a session.
         """
-        is_login = cls.kind == literal_column("'login'")  # No parameter: prepared statements have only their own.
+        is_login = cls.kind == literal_column("'login'")  # A literal, because prepared statements add no parameters.
         last_ended_id = case((is_login, User.last_ended_login_id), else_=User.last_ended_api_key_id)
         return and_(cls.id <= last_ended_id, cls.id != User.kept_session_id)

@@ -1,4 +1,4 @@
-"""Second factors: the secret that an authenticator app shares with us, and the codes for when the app is lost."""
+"""Second factors: TOTP secrets and recovery codes."""
 
 from datetime import datetime
 
@@ -9,9 +9,10 @@ from app.models.base import Base, Key, Now
 
 
 class Totp(Base):
-    """One user's second factor; until it is confirmed with a code, signing in does not ask for it.
+    """One user's second factor.
 
-    `last_step` is the time step of the last code that was accepted: none of its time or before is accepted again.
+    Sign-in requires it only after it was confirmed with a code. `last_step` is the time step of the last accepted code.
+    Codes of this or an earlier step are refused.
     """
 
     __tablename__ = "totps"
@@ -24,7 +25,10 @@ class Totp(Base):
 
 
 class RecoveryCode(Base):
-    """A code that stands in once for the authenticator, as its SHA-256. Using it is deleting it."""
+    """A code that replaces the authenticator app once, as its SHA-256.
+
+    Its use deletes the row.
+    """
 
     __tablename__ = "recovery_codes"
 

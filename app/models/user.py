@@ -1,4 +1,4 @@
-"""People who can sign in."""
+"""User accounts."""
 
 from datetime import datetime
 
@@ -10,7 +10,10 @@ from app.models.base import Base, Now, PrimaryKey
 
 
 class User(Base):
-    """An account. A trigger names it `user<id>` until a username is chosen; no account can choose such a name."""
+    """An account. A trigger names it `user<id>` until the user chooses a username.
+
+    Users cannot choose names of this form.
+    """
 
     __tablename__ = "users"
 
@@ -23,18 +26,18 @@ class User(Base):
     role: Mapped[Role] = mapped_column(String, server_default="user")
     is_active: Mapped[bool] = mapped_column(server_default=text("true"))
     created_at: Mapped[Now]
-    # The account and its posts do not exist for any request; its rows are being removed (services/deletion.py).
+    # Hides the account and its posts from all requests until their rows are removed (services/deletion.py).
     is_deleted: Mapped[bool] = mapped_column(server_default=text("false"))
-    # Sessions of each kind up to these ids have ended, except the kept one, although their rows may still be there.
+    # Sessions of each kind up to these ids are revoked, except the kept one. Their rows may still exist.
     last_ended_login_id: Mapped[int] = mapped_column(server_default=text("0"))
     last_ended_api_key_id: Mapped[int] = mapped_column(server_default=text("0"))
     kept_session_id: Mapped[int] = mapped_column(server_default=text("0"))
-    # Tokens that name no session are refused if they may have been issued before.
+    # Tokens that name no session are refused unless they were issued after this time.
     sessionless_tokens_ended_at: Mapped[datetime | None]
 
     __table_args__ = (
         Index("users_username_key", text('lower(username COLLATE "C")'), unique=True),
-        # Moderators and admins are few among many.
+        # Partial, because only few users are moderators or admins.
         Index("users_role_idx", "role", postgresql_where=text("role <> 'user'")),
         CheckConstraint("role IN ('user', 'moderator', 'admin')", name="role"),
         CheckConstraint(
@@ -42,18 +45,18 @@ class User(Base):
         ),
     )
 
-    # Set by `services.auth.current_user` on the caller of a request with an API key. A key acts for the content of a
-    # person, so the two properties below are false.
+    # Set by `services.auth.current_user` if the caller uses an API key. A key may act on its owner's content only, so
+    # `is_moderator` and `is_admin` are false then.
     acts_through_key = False
 
     @property
     def email_verified(self) -> bool:
-        """Whether the owner has shown that they read the mail of `email`."""
+        """Whether the owner has proved access to the mailbox of `email`."""
         return self.email_verified_at is not None
 
     @property
     def is_moderator(self) -> bool:
-        """Whether drafts of others can be seen and posts of others deleted."""
+        """Whether the user may see other users' drafts and delete their posts."""
         return self.role in MODERATING and not self.acts_through_key
 
     @property

@@ -1,4 +1,4 @@
-"""Votes: one user, one post, at most one."""
+"""Votes: at most one for each user and post."""
 
 from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
@@ -7,7 +7,7 @@ from app.models.base import Base, Key, Now
 
 
 class Vote(Base):
-    """A vote of a user for a post. The composite primary key allows one vote per user and post."""
+    """One user's vote for one post. The composite primary key prevents a second vote."""
 
     __tablename__ = "votes"
 

@@ -1,4 +1,4 @@
-"""Routes only: what each takes, who may call it, what it answers. `ROUTERS` lists them all."""
+"""Routes: parameters, authorization and responses. `ROUTERS` lists them all."""
 
 from app.routers import (
     api_key,

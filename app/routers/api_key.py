@@ -1,4 +1,4 @@
-"""`/api-keys`: one's own keys for programs."""
+"""`/api-keys`: create, list and delete the caller's API keys."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`/login`, `/token/refresh`, `/logout`: from a name and a password to tokens or a cookie, and back."""
+"""`/login`, `/token/refresh`, `/logout`: sign in and out with tokens or a cookie."""
 
 from functools import partial
 from typing import Annotated
@@ -45,7 +45,7 @@ async def login(
     otp: Annotated[
         str | None, Form(max_length=64, description="With two-factor authentication: a code, or a recovery code.")
     ] = None,
-    # Only described in words: with two kinds of answers, clients would have to tell them apart at each sign-in.
+    # Only in the docstring, because a second response type in the schema would complicate generated clients.
     cookie: Annotated[bool, Query(include_in_schema=False)] = False,
 ) -> SignedIn | Response:
     """Sign in with an e-mail address or username, and a password.
@@ -104,7 +104,7 @@ def _pair(user_id: int, session_id: int, refresh_token: RefreshToken) -> SignedI
 
 
 def _set_cookie(request: Request, response: Response, value: str, seconds: int) -> None:
-    """Set it for so long; 0 takes it away."""
+    """Set the session cookie for this time; 0 removes it."""
     name = session_cookie(request)
     is_secure = name == SESSION_COOKIE
     response.set_cookie(name, value, max_age=seconds, path="/", secure=is_secure, httponly=True, samesite="lax")

@@ -1,8 +1,8 @@
-"""The interactive documentation, Swagger UI and ReDoc, and the static files it is made of.
+"""Interactive documentation (Swagger UI and ReDoc) and its static files.
 
-FastAPI's own pages load their scripts from a CDN and start them with an inline script. These load nothing from
-another host and run under a Content-Security-Policy without inline scripts: each page is a few lines of HTML, and
-`app/static` holds the rest. What there comes from elsewhere, and in which version, is in `app/static/vendored.toml`.
+FastAPI's own pages load their scripts from a CDN and start them with an inline script. These pages load nothing from
+another host, and run under a Content-Security-Policy without inline scripts. Each page is a few lines of HTML, and the
+rest is in `app/static`. `app/static/vendored.toml` lists the third-party files there, with their versions.
 """
 
 import mimetypes
@@ -25,14 +25,14 @@ _POLICY: Final = (
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'; style-src 'self'"
 )
 SWAGGER_UI_POLICY: Final = _POLICY
-# ReDoc searches in a worker made from a string, and adds two style elements: an empty one, which it then fills through
-# the CSSOM, and that of its scroll bar. The hashes allow these two only; a new ReDoc may need others.
+# ReDoc creates its search worker from a string, and adds two style elements: an empty one, which it fills through the
+# CSSOM, and the one of its scroll bar. The hashes allow only these two. A new version of ReDoc may need others.
 REDOC_POLICY: Final = _POLICY + (
     " 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=' 'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='; "
     "worker-src blob:"
 )
 
-# Python takes these from the system; a wrong one (the Windows registry may say text/plain) together with nosniff
+# Python reads media types from the system. A wrong one (the Windows registry may have text/plain) together with nosniff
 # would keep the browser from using the file.
 mimetypes.add_type("text/javascript", ".js")
 mimetypes.add_type("text/css", ".css")
@@ -46,10 +46,11 @@ _VERSIONS: Final = {
 
 
 class Assets(StaticFiles):
-    """`app/static`. A file asked for by the version of its content (`?v=…`) may be kept for a year.
+    """The files of `app/static`.
 
-    Asked for by another version or none it must be revalidated: while a deployment is under way, an old process would
-    otherwise have caches keep its file under the new file's address.
+    Caches may store a file for a year if the URL has its version. The version (`?v=…`) is a hash of the content. With
+    another version or none, caches must revalidate the file. Otherwise, during a deployment, caches could store an old
+    process's file under the new file's URL.
     """
 
     async def get_response(self, path: str, scope: Scope) -> Response:
@@ -86,9 +87,9 @@ def show_redoc(request: Request) -> HTMLResponse:
 
 
 def _page(request: Request, *, element: str, stylesheets: list[str], scripts: list[str], policy: str) -> HTMLResponse:
-    """An empty `element`, which the last of the `scripts` fills from the schema.
+    """Return a page with an empty `element`, which the last of the `scripts` fills.
 
-    Every address carries the prefix that the request came in under.
+    Every URL has the path prefix of the request.
     """
     root_path = escape(request.scope.get("root_path", "").rstrip("/"))
 

@@ -1,4 +1,4 @@
-"""`/email-verification`: showing that one reads the mail of one's account's address."""
+"""`/email-verification`: verify the address of an account with a mailed token."""
 
 from fastapi import APIRouter
 
@@ -23,7 +23,7 @@ router = APIRouter(prefix="/email-verification", tags=["authentication"], route_
 )
 def request_email_verification(caller: DetachedUser, db: SessionDep) -> EmailVerificationRequested:
     """Request a mail that verifies your e-mail address. Its link has the token for `/email-verification/confirm`."""
-    # Before the session has a connection: counting takes one of its own.
+    # Before `db` checks out a connection, because the attempt counter uses a separate one.
     attempt_limits.spend(attempt_limits.MAIL_OF_ACCOUNT["email_verification"], str(caller.id))
     attempt_limits.spend(attempt_limits.MAIL_FROM_ADDRESS, request_context.client_address.get() or "")
     email_verification.request(db, caller)

@@ -1,4 +1,4 @@
-"""The greeting, whether the server lives and is ready, and what it counted."""
+"""The greeting, health checks and metrics."""
 
 import asyncio
 import secrets
@@ -16,7 +16,7 @@ from app.errors import CredentialMissing, NotAuthenticated, NotFound, NotReady, 
 from app.middleware.problem_details import responses
 from app.observability import metrics
 
-# A load balancer gets its answer within three seconds, also from a server whose database is frozen.
+# So that a load balancer gets a response within three seconds even if the database hangs.
 MAX_WAIT_FOR_DATABASE_SECONDS = 2.5
 
 router = APIRouter(tags=["meta"])
@@ -73,19 +73,19 @@ async def get_readyz(request: Request) -> Health:
     return Health()
 
 
-# For operators, not for clients: it is not in the document.
+# For operators and not for clients, so it is not in the OpenAPI document.
 @router.get("/metrics", include_in_schema=False)
 def get_metrics(request: Request) -> Response:
-    """Tell Prometheus what all workers of this server counted.
+    """Return the metrics of all workers of this server, for Prometheus.
 
-    Asks for `METRICS_TOKEN` as a Bearer token. Without that setting there is no such path, but for callers on the same
+    Requires `METRICS_TOKEN` as a Bearer token. Without that setting, the path is 404, except for callers on the same
     machine in development.
     """
-    _admit_to_metrics(request)
+    _authorize_metrics(request)
     return Response(metrics.render(), media_type=metrics.CONTENT_TYPE, headers={"Cache-Control": "no-store"})
 
 
-def _admit_to_metrics(request: Request) -> None:
+def _authorize_metrics(request: Request) -> None:
     settings = get_settings()
     if settings.metrics_token is None:
         if settings.environment == "production" or not _is_this_machine(request.client and request.client.host):

@@ -1,4 +1,4 @@
-"""`/password-reset`: reset a forgotten password."""
+"""`/password-reset`: set a new password with a mailed token."""
 
 from fastapi import APIRouter
 from starlette.requests import Request

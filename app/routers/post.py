@@ -1,4 +1,4 @@
-"""`/posts`: listing, reading, writing, changing, deleting; and `/posts/{id}/vote`'s neighbours."""
+"""`/posts`: list, read, create, change and delete posts."""
 
 from typing import Annotated, Any
 
@@ -47,7 +47,7 @@ IfMatch = Annotated[
     str | None,
     Header(description="The `ETag` that you read. If the post has changed since, the answer is 412."),
 ]
-# For OpenAPI alone: it is read from the request, where it costs nothing to those who do not send it.
+# For the OpenAPI document only. The header is read directly, which costs nothing in requests without it.
 IF_NONE_MATCH: dict[str, Any] = {
     "name": "if-none-match",
     "in": "header",
@@ -92,11 +92,11 @@ async def list_posts(token: ScopedToken, request: Request) -> Response:
         created_before=wanted.created_before,
         position=position,
     )
-    reading = await batch_queues.page_reads().submit(feed.PageRequest(token, query))
-    if wanted.skip > MAX_SKIP and position is None and reading.page.rows:
-        # TUTORIAL_DEFAULTS lets it through for lists that end before. Here an empty page would look like the end.
+    result = await batch_queues.page_reads().submit(feed.PageRequest(token, query))
+    if wanted.skip > MAX_SKIP and position is None and result.page.rows:
+        # TUTORIAL_DEFAULTS allows it only past the end of a list. Here an empty page would look like the end.
         raise RequestValidationError([SKIPS_TOO_FAR])
-    return respond_with_page(request, reading, linked)
+    return respond_with_page(request, result, linked)
 
 
 @router.post(
@@ -118,7 +118,7 @@ def create_post(
         return _flat(written), f"/posts/{written.id}"
 
     response = respond_once(db, idempotent, caller.id, create, http_request=request)
-    response.headers["ETag"] = f'"{FIRST_VERSION}"'  # Also of an answer that was kept: it is of that version.
+    response.headers["ETag"] = f'"{FIRST_VERSION}"'  # Also correct for a stored response, which is of that version.
     return response
 
 
@@ -179,5 +179,5 @@ def _changed(changed: models.Post, response: Response) -> PostOut:
 
 
 def _flat(written: models.Post) -> PostOut:
-    """The post for its owner, who alone writes it, and sees their own e-mail address."""
+    """Return the post for its owner, with the owner's real e-mail address."""
     return PostOut.model_validate(written)

@@ -1,4 +1,4 @@
-"""`/users/me/security-events`: what happened to one's account."""
+"""`/users/me/security-events`: security events of the caller's account."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`/sessions`: the devices that one is signed in on."""
+"""`/sessions`: list and end the caller's sessions."""
 
 from typing import Annotated
 

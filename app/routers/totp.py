@@ -1,4 +1,4 @@
-"""`/users/me/totp`: the second factor of one's own account."""
+"""`/users/me/totp`: the second factor of the caller's account."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 async def _with_password(
     request: Request, caller: models.User, proof: PasswordProof, act: Callable[[Session, models.User], Result]
 ) -> Result:
-    """What `act` returns, in a transaction, for a caller whose password this is."""
+    """Verify the password, run `act` in a transaction, and return its result."""
 
     def commit() -> Result:
         totp.ask_password(caller, proof.current_password)

@@ -1,4 +1,4 @@
-"""`/users`: signing up, profiles, accounts, and what one voted for."""
+"""`/users`: sign-up, profiles, accounts, and the caller's votes."""
 
 from typing import Annotated
 
@@ -45,7 +45,10 @@ router = APIRouter(prefix="/users", tags=["users"], route_class=CredentialsRoute
 
 
 def _profile(account: models.User, caller: models.User | None) -> Profile:
-    """The profile, with the real e-mail address for oneself, for admins, or where addresses are public."""
+    """Return the profile of an account.
+
+    The e-mail address is real for its owner, for admins, and with `PUBLIC_EMAILS`. Otherwise it is a placeholder.
+    """
     may_see_email = get_settings().public_emails or (caller and (caller.is_admin or caller.id == account.id))
     profile = Profile.model_validate(account)
     placeholder = placeholder_email(account.id, account.username)
@@ -96,9 +99,9 @@ def list_users(
     if len(accounts) > limit:
         accounts = accounts[:limit]
         following = cursors.sign(["users", accounts[-1].id])
-        # Without `email`, which one account has.
-        kept = linked({"limit": limit, "role": role, "is_active": is_active})
-        response.headers["Link"] = pagination.link_header(kept, next=following) or ""
+        # Without `email`: only one account can match it, so there is no second page.
+        repeated = linked({"limit": limit, "role": role, "is_active": is_active})
+        response.headers["Link"] = pagination.link_header(repeated, next=following) or ""
     return [*accounts]
 
 
@@ -132,8 +135,8 @@ async def list_my_votes(
         voter_id=token.user_id,
         position=feed.position_of(cursor, "voted") if cursor else None,
     )
-    reading = await batch_queues.page_reads().submit(feed.PageRequest(token, query))
-    return respond_with_page(request, reading, linked({"limit": limit}))
+    result = await batch_queues.page_reads().submit(feed.PageRequest(token, query))
+    return respond_with_page(request, result, linked({"limit": limit}))
 
 
 @router.get("/{id}", response_model=Profile, responses=responses(UserNotFound))

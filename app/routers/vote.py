@@ -1,4 +1,4 @@
-"""`/vote` and `/posts/{id}/vote`: casting votes and taking them back."""
+"""`/vote` and `/posts/{id}/vote`: cast and remove votes."""
 
 from typing import Annotated
 
@@ -74,10 +74,10 @@ async def remove_vote(post_id: PostId, token: ScopedToken) -> Response:
 
 async def _state(ballot: vote.Ballot) -> Response:
     outcome = await batch_queues.votes().submit(batch_queues.VoteRequest(ballot))
-    assert isinstance(outcome, vote.Cast)  # noqa: S101 - without a key there is no kept answer.
+    assert isinstance(outcome, vote.Cast)  # noqa: S101 - without a key there is no stored response.
     return _json(VoteState(post_id=ballot.post_id, votes=outcome.votes, voted=ballot.is_for), 200)
 
 
-def _json(answer: BaseModel, status: int) -> Response:
-    """The answer as it is: FastAPI would validate once more what was validated here."""
-    return Json(answer.model_dump_json().encode(), status)
+def _json(body: BaseModel, status: int) -> Response:
+    """Return the body as JSON directly, because FastAPI would validate it again."""
+    return Json(body.model_dump_json().encode(), status)

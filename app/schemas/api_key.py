@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from app.schemas.types import Name, Scope, Time
 
-# The driver reads no time that is past the year 9999 in the time zone of the database.
+# The driver cannot read a time past the year 9999 in the database's time zone.
 MAX_LIFETIME = timedelta(days=36_525)
 
 

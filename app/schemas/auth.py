@@ -1,4 +1,4 @@
-"""Signing in, refreshing."""
+"""Sign-in and token refresh, in and out."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Cursors: positions in lists, signed."""
+"""Signed cursors: positions in lists."""
 
 import base64
 import hashlib
@@ -15,13 +15,16 @@ CursorValue = str | int | float | list[int] | None
 
 
 def sign(values: Sequence[CursorValue]) -> str:
-    """A cursor: the values as URL-safe text, signed, so that what `verify` returns is what was signed here."""
+    """Return a cursor: the values as signed, URL-safe text."""
     payload = json.dumps(list(values), separators=(",", ":"), ensure_ascii=False).encode()
     return _encoded(_signature(payload, get_settings().signing_secret) + payload)
 
 
 def verify(cursor: str) -> list[CursorValue]:
-    """The values of a cursor made by `sign`. Raises `MalformedCursor` for anything else."""
+    """Return the values of a cursor made by `sign`.
+
+    Raises `MalformedCursor` for other text.
+    """
     try:
         signed = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
     except ValueError:
@@ -29,7 +32,7 @@ def verify(cursor: str) -> list[CursorValue]:
     signature, payload = signed[:SIGNATURE_BYTES], signed[SIGNATURE_BYTES:]
     secrets = get_settings().accepted_secrets
     is_ours = any(hmac.compare_digest(signature, _signature(payload, secret)) for secret in secrets)
-    # Decoding ignores what it does not know; a cursor is what `sign` wrote, to the letter.
+    # Compare the whole text with `sign`'s, because decoding ignores unknown characters.
     if not is_ours or _encoded(signed) != cursor:
         raise MalformedCursor
     values: list[CursorValue] = json.loads(payload)
@@ -37,7 +40,10 @@ def verify(cursor: str) -> list[CursorValue]:
 
 
 def id_of(cursor: str, made_for: str) -> int:
-    """The id in a cursor of a list that is sorted by id alone. Raises `MalformedCursor`, also for another list's."""
+    """Return the id in a cursor of a list sorted by id only.
+
+    Raises `MalformedCursor`, also for cursors of other lists.
+    """
     match verify(cursor):
         case [str() as kind, int() as number] if kind == made_for:
             return number

@@ -1,4 +1,4 @@
-"""Kinds of value that several schemas use: text that PostgreSQL can keep, names, ids."""
+"""Field types shared by several schemas: storable text, names, ids."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from app.security.email_addresses import is_placeholder_email, noreply_domain
 MAX_PASSWORD_CODE_POINTS = 128
 MAX_PAGE_SIZE = 100
 MAX_SKIP = 10_000
-# A cursor repeats the search, and has to fit into a `Link` of 2 KB.
+# A cursor contains the search, and has to fit into a `Link` of 2 KB.
 MAX_SEARCH_BYTES = 1_000
 USERNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
@@ -30,8 +30,8 @@ def _storable(text: str) -> str:
     return text
 
 
-# White space, controls, and what Unicode says to show as nothing (Default_Ignorable_Code_Point), with the empty Braille
-# pattern, which is no white space either.
+# White space, controls, Unicode's Default_Ignorable_Code_Point, and the empty Braille pattern, which Unicode does not
+# count as white space.
 _INVISIBLE = re.compile(
     r"[\s\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
     r"\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
@@ -69,7 +69,7 @@ def _username(text: str) -> str:
         raise PydanticCustomError(
             "username",
             "username should consist of ASCII letters, digits, `_`, `.` and `-`, begin with a letter or digit, "
-            "and not look like `user1`, which is what those are called who chose none",
+            "and not look like `user1`, which is reserved for accounts without a username",
         )
     return text
 
@@ -90,7 +90,10 @@ _INTEGER = TypeAdapter(int)
 
 
 def _zero_or_one(value: object) -> object:
-    """Accept what the tutorial's `conint(le=1)` accepts: also "1", 1.0 and true; with `TUTORIAL_DEFAULTS` -1 for 0."""
+    """Accept what the tutorial's `conint(le=1)` accepts, such as "1", 1.0 and true.
+
+    With `TUTORIAL_DEFAULTS`, negative numbers count as 0.
+    """
     number = _INTEGER.validate_python(value)
     return 0 if number < 0 and get_settings().tutorial_defaults else number
 
@@ -104,7 +107,10 @@ _DATE_OR_TIME = re.compile(
 
 
 def _written_out(value: object) -> object:
-    """Refuse numbers, which would be seconds since 1970. Read the space that a `+` in a query becomes as `+`."""
+    """Refuse numbers, which Pydantic would read as seconds since 1970.
+
+    A `+` in a query string is decoded as a space, so a space before the offset is read as `+`.
+    """
     if isinstance(value, str):
         if _RFC_3339_WITH_SPACE.fullmatch(value):
             value = _RFC_3339_WITH_SPACE.sub(r"\1+\2", value)
@@ -123,18 +129,19 @@ def _no_boolean(value: object) -> object:
 
 
 def _number_as_text(value: object) -> object:
-    """Write numbers out with `TUTORIAL_DEFAULTS`, as Pydantic 1 does: 1984 is "1984", `true` is "True".
+    """Convert numbers to text with `TUTORIAL_DEFAULTS`, as Pydantic 1 does.
 
-    Python parses no JSON number of more than 4,300 digits. An infinite one (`1e400`) stays a number, which is refused.
+    1984 becomes "1984", and `true` "True". Python's parser refuses JSON numbers of more than 4,300 digits. An infinite
+    number (`1e400`) is not converted, so it is refused.
     """
     is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     return str(value) if is_number and get_settings().tutorial_defaults else value
 
 
 def _page_size(limit: int) -> int:
-    least = 0 if get_settings().tutorial_defaults else 1
-    if limit < least:
-        raise PydanticKnownError("greater_than_equal", {"ge": least})
+    minimum = 0 if get_settings().tutorial_defaults else 1
+    if limit < minimum:
+        raise PydanticKnownError("greater_than_equal", {"ge": minimum})
     return min(limit, MAX_PAGE_SIZE)
 
 
@@ -145,14 +152,14 @@ def _not_too_far(skip: int) -> int:
 
 
 def _in_utc(time: datetime) -> datetime:
-    # PostgreSQL reads no offset past sixteen hours, and Python no year past 9999.
+    # Convert to UTC, because PostgreSQL accepts no offset past 16 hours. Python has no year past 9999.
     try:
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except OverflowError:
         raise PydanticCustomError("datetime_range", "the time is out of range") from None
 
 
-# Ids are any integers: one that cannot exist is not found, rather than malformed.
+# Any integer is a valid id. One that cannot exist is 404 instead of 422.
 Id = Annotated[
     int, Field(description="An id. One that does not exist is 404.", examples=[1]), BeforeValidator(_no_boolean)
 ]
@@ -171,13 +178,13 @@ Content = Annotated[
 ]  # fmt: skip
 # For the fields that the tutorial has: `Annotated[Title, NUMBER_AS_TEXT]`.
 NUMBER_AS_TEXT = BeforeValidator(_number_as_text)
-# What people tell things apart by.
+# A name that users give to their own items.
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_storable), AfterValidator(_visible)]
 Email = Annotated[
     str, Field(max_length=320, examples=["ada@example.com"], json_schema_extra={"format": "email"}),
     AfterValidator(_storable), AfterValidator(_email),
 ]  # fmt: skip
-# For accounts. Where an address is only looked up, a placeholder is one that does not exist.
+# For accounts. Lookups take `Email`, because a placeholder there is simply an unknown address.
 OwnEmail = Annotated[Email, AfterValidator(_no_placeholder)]
 Username = Annotated[str, Field(min_length=3, max_length=30, examples=["ada"]), AfterValidator(_username)]
 Password = Annotated[
@@ -201,7 +208,7 @@ MailedToken = Annotated[
     ),
     AfterValidator(_storable),
 ]
-# Named, so that the OpenAPI document has each of these once, and generated clients have one type for it.
+# Named types, so that the OpenAPI document and generated clients have each of them once.
 Role = TypeAliasType("Role", Annotated[models.Role, Field(description="What an account may do.", examples=["user"])])
 Sort = TypeAliasType(
     "Sort",
@@ -228,7 +235,8 @@ Limit = Annotated[
     AfterValidator(lambda limit: min(limit, MAX_PAGE_SIZE)),
 ]  # fmt: skip
 Skip = Annotated[int, Field(ge=0, le=MAX_SKIP, description="Number of items to leave out before the page.")]
-# The same of `GET /posts`. With `TUTORIAL_DEFAULTS` the limit may be 0, and the route looks at a skip past the maximum.
+# The same for `GET /posts`. With `TUTORIAL_DEFAULTS` the limit may be 0, and the route itself checks a skip past the
+# maximum.
 PostLimit = Annotated[
     int,
     Field(

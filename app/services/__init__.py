@@ -1,1 +1,1 @@
-"""What the product does: functions that hold their SQL; no FastAPI in here."""
+"""Business logic: functions with their SQL, independent of FastAPI."""

@@ -1,4 +1,4 @@
-"""What an operator does to accounts from the command line, without a token."""
+"""Account administration from the command line, without an access token."""
 
 from collections.abc import Collection, Sequence
 
@@ -15,12 +15,12 @@ OPERATOR = "operator"
 
 
 def find(db: Session, name: str) -> models.User | None:
-    """The account with this e-mail address or username, locked until the transaction ends."""
+    """Return and lock the account with this e-mail address or username."""
     by_email = models.User.email_canonical == canonical_email(name)
     by_username = func.lower(models.User.username.collate("C")) == name.lower()
     return db.scalar(
         select(models.User)
-        # Addresses without @ are those of adopted databases.
+        # Adopted databases may have addresses without @.
         .where(by_email if "@" in name else or_(by_email, by_username), ~models.User.is_deleted)
         .order_by(by_email.desc())
         .limit(1)
@@ -29,14 +29,17 @@ def find(db: Session, name: str) -> models.User | None:
 
 
 def set_role(db: Session, account: models.User, role: models.Role) -> None:
-    """Give the account this role, also where it takes the last admin away: an operator can appoint another one."""
+    """Set the role.
+
+    This may remove the last admin, because an operator can appoint another one.
+    """
     if account.role != role:
         account.role = role
         audit_log.record(db, Event.ROLE_CHANGED, account.id, role=role, by=OPERATOR)
 
 
 def disable(db: Session, account: models.User) -> None:
-    """Keep the account from signing in, and end every session and API key that it has."""
+    """Disable sign-in for the account, and end all its sessions and API keys."""
     if account.is_active:
         account.is_active = False
         audit_log.record(db, Event.ACCOUNT_DISABLED, account.id, by=OPERATOR)
@@ -44,21 +47,24 @@ def disable(db: Session, account: models.User) -> None:
 
 
 def enable(db: Session, account: models.User) -> None:
-    """Let the account sign in again."""
+    """Enable sign-in for the account."""
     if not account.is_active:
         account.is_active = True
         audit_log.record(db, Event.ACCOUNT_ENABLED, account.id, by=OPERATOR)
 
 
 def set_password(db: Session, account: models.User, password_hash: str) -> None:
-    """Give the account another password, and end every session and API key that it has."""
+    """Set the password of the account, and end all its sessions and API keys."""
     account.password_hash = password_hash
     audit_log.record(db, Event.PASSWORD_CHANGED, account.id, by=OPERATOR)
     end_sessions(db, account)
 
 
 def disable_totp(db: Session, account: models.User) -> bool:
-    """Let the account sign in with its password alone; whether it needed more. The recovery codes go along."""
+    """Disable two-factor authentication; return whether it was enabled.
+
+    This deletes the recovery codes, too.
+    """
     is_enabled = models.Totp.user_id == account.id, models.Totp.confirmed_at.is_not(None)
     if db.scalar(delete(models.Totp).where(*is_enabled).returning(models.Totp.user_id)) is None:
         return False
@@ -67,7 +73,7 @@ def disable_totp(db: Session, account: models.User) -> bool:
 
 
 def sessions(db: Session, account: models.User) -> Sequence[models.Session]:
-    """The account's sessions that have not ended, the newest last."""
+    """Return the account's valid sessions, newest last."""
     is_there = (
         models.Session.user_id == account.id,
         models.Session.expires_at > func.now(),
@@ -82,9 +88,12 @@ def sessions(db: Session, account: models.User) -> Sequence[models.Session]:
 
 
 def end_sessions(db: Session, account: models.User, ids: Collection[int] | None = None) -> deletion_marks.Ended:
-    """End these sessions of the account, or all; return which. More than one event can tell of are told of by one."""
+    """End these sessions of the account, or all of them; return which.
+
+    Each ended session has its own event. Too many to list share one event without a count.
+    """
     if ids is None:
-        db.flush()  # What changes the account locks it before its sessions.
+        db.flush()  # Lock order: the pending change locks the account before its sessions are locked.
         ended = deletion_marks.end_sessions(db, account.id)
     else:
         chosen_ids = deletion_marks.ids_to_end(db, account.id, ids)

@@ -1,7 +1,8 @@
-"""API keys: sessions of programs, which do not end by themselves and do only what their scopes say.
+"""API keys: sessions of programs, limited by scopes, without an idle timeout.
 
-A key is `spk_`, 32 random characters (190 bits), and 6 that are their CRC-32, so that a scanner of leaked secrets is
-sure of what it found, and a key that was cut or mistyped is refused without a question. Its SHA-256 is kept.
+A key consists of `spk_`, 32 random characters (190 bits), and 6 characters of CRC-32. The checksum lets scanners of
+leaked secrets recognise a key with certainty. It also lets the server refuse a truncated or mistyped key without a
+query. Only the SHA-256 of a key is stored.
 """
 
 import hashlib
@@ -32,20 +33,23 @@ _SHAPE = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{RANDOM_CHARACTERS + CHECKSUM_CHARAC
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a key stands for: its session, and what it may do there."""
+    """The session of a key, as a token, and the scopes of the key."""
 
     token: AccessToken
     scopes: frozenset[models.Scope]
 
 
 def make_key() -> str:
-    """A new key, random to 190 bits."""
+    """Return a new key with 190 random bits."""
     body = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(RANDOM_CHARACTERS))
     return body + _checksum(body)
 
 
 def digest(key: str) -> bytes:
-    """What is kept of the key. Raises `NotAuthenticated` where its own checksum says that it cannot be one."""
+    """Return the SHA-256 of a key.
+
+    Raises `NotAuthenticated` for a wrong format or checksum.
+    """
     if not _SHAPE.fullmatch(key) or _checksum(key[:-CHECKSUM_CHARACTERS]) != key[-CHECKSUM_CHARACTERS:]:
         raise NotAuthenticated
     return hashlib.sha256(key.encode()).digest()
@@ -68,7 +72,10 @@ _GRANTS = (
 
 
 def look_up(connection: Connection, digests: Sequence[bytes]) -> list[Grant | Exception]:
-    """What each key stands for, in order; `NotAuthenticated` where it, its session or its account is not alive."""
+    """Return a `Grant` or `NotAuthenticated` for each digest, in order.
+
+    A key is valid as long as its session and its account are.
+    """
     found = {
         bytes(row.key_hash): Grant(
             AccessToken(row.user_id, row.id, int(row.expires_at.timestamp())), frozenset(row.scopes)
@@ -94,20 +101,20 @@ _SHOWN = (
 
 
 def create(db: Session, caller: models.User, session_id: int, new: ApiKeyIn) -> NewApiKey:
-    """Make a key for the caller, who asks for it in this session.
+    """Create a key for the caller, who is signed in with this session.
 
-    It waits for a change of password, which ends all keys, and the other way round: so none is left that was made with
-    a session that the change has ended. Raises `NotAuthenticated`, and `QuotaExceeded` if the caller has `MAX_API_KEYS`
-    that have not expired.
+    The lock makes a concurrent change of password wait, and the other way round. That change ends all keys, so no key
+    remains that was created with an ended session. Raises `NotAuthenticated`, and `QuotaExceeded` if the caller
+    already has `MAX_API_KEYS` that have not expired.
     """
-    # It also waits for other keys that are being made, so that each sees how many there are.
+    # The lock also serializes the creation of keys, so that each counts those before.
     db.execute(select(models.User.id).where(models.User.id == caller.id).with_for_update(key_share=True))
     maximum = get_settings().max_api_keys
-    alive = _SHOWN.where(models.Session.user_id == caller.id).limit(maximum).subquery()
-    if db.scalar(select(func.count()).select_from(alive)) == maximum:
+    valid_keys = _SHOWN.where(models.Session.user_id == caller.id).limit(maximum).subquery()
+    if db.scalar(select(func.count()).select_from(valid_keys)) == maximum:
         raise QuotaExceeded(maximum, "API keys")
     expires_at = cast(new.expires_at or "infinity", DateTime(timezone=True))
-    # A separate statement after the lock, so that it sees what the previous holder of the lock has committed.
+    # A separate statement after the lock, so that it sees what earlier holders of the lock have committed.
     owner = (
         select(models.User.id, literal("api_key"), expires_at, expires_at)
         .join(models.Session, models.Session.is_valid())
@@ -124,7 +131,7 @@ def create(db: Session, caller: models.User, session_id: int, new: ApiKeyIn) -> 
 
 
 def list_own(db: Session, user_id: int, *, after_id: int | None, limit: int) -> list[ApiKeyOut]:
-    """The user's keys that have not expired, by ascending id; those after one of them, if it is given."""
+    """Return the user's unexpired keys by ascending id, optionally after `after_id`."""
     own = _SHOWN.where(models.Session.user_id == user_id)
     if after_id is not None:
         own = own.where(models.Session.id > after_id)
@@ -132,7 +139,7 @@ def list_own(db: Session, user_id: int, *, after_id: int | None, limit: int) -> 
 
 
 def get(db: Session, user_id: int, key_id: int) -> ApiKeyOut:
-    """One of the user's keys. Raises `ApiKeyNotFound`."""
+    """Return one of the user's keys. Raises `ApiKeyNotFound`."""
     row = db.execute(_SHOWN.where(models.Session.user_id == user_id, models.Session.id == key_id)).one_or_none()
     if row is None:
         raise ApiKeyNotFound
@@ -140,7 +147,7 @@ def get(db: Session, user_id: int, key_id: int) -> ApiKeyOut:
 
 
 def remove(db: Session, user_id: int, key_id: int) -> None:
-    """End one of the user's keys: no request is let in with it from now on. Raises `ApiKeyNotFound`."""
+    """Revoke one of the user's keys at once. Raises `ApiKeyNotFound`."""
     audit_log.hold(db, user_id)
     is_key = (models.Session.id == key_id, models.Session.user_id == user_id, models.Session.kind == "api_key")
     is_there = (models.Session.user_id == models.User.id, ~models.Session.was_revoked())

@@ -1,4 +1,4 @@
-"""Signing in: from a name and a password to a session."""
+"""Sign-in: check the credentials and open a session."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from app.security.email_addresses import canonical_email, is_placeholder_email
 from app.security.refresh_tokens import RefreshToken
 
 MAX_USER_AGENT_CHARACTERS = 300
-# How often a password is looked at again because its hash was replaced while it was being verified.
+# Maximum verifications of one password: another follows when its hash was replaced during the one before.
 MAX_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where a sign-in came from, as far as the request tells."""
+    """The client of a sign-in, as far as the request identifies it."""
 
     user_agent: str | None
     address: str | None
@@ -30,36 +30,37 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """A session that has begun, and the token to refresh it with; none where a cookie stands for it."""
+    """A new session and its refresh token, which is None for a session in a cookie."""
 
     user_id: int
     session_id: int
     refresh_token: RefreshToken | None
 
 
-# Raises unless the user may sign in; what it returns is done in the transaction that opens the session.
+# Takes a user id. Raises unless the user may sign in. The returned function runs in the transaction that opens the
+# session.
 SecondFactor = Callable[[int], Callable[[Session], None]]
 
 
 def sign_in(name: str, password: str, device: Device, second_factor: SecondFactor, *, refreshes: bool) -> SignIn:
-    """Open a session, given an e-mail address or username, its password, and the second factor.
+    """Open a session for an e-mail address or username, and a password.
 
-    Takes the time of one password hash whether or not there is such a user, and holds no connection meanwhile: call it
-    through `passwords.in_hashing_thread`. Raises `InvalidCredentials`, `TooManyTries` before it looks, and what
-    `second_factor` does.
+    It takes the time of one password hash whether or not the account exists. It holds no database connection while
+    hashing, so call it through `passwords.in_hashing_thread`. Raises `InvalidCredentials`, the errors of
+    `second_factor`, and `TooManyTries` before the password is verified.
     """
     with transaction() as db:
         named = _find(db, name)
     guess = attempt_limits.spend_sign_in(canonical_email(name), named.id if named else None)
     for _ in range(MAX_ATTEMPTS):
-        user, better_hash = _recognise(name, password)
+        user, better_hash = _verify(name, password)
         try:
             use_second_factor = second_factor(user.id)
         except OtpRequired:
             attempt_limits.give_back_sign_in(guess)
             raise
         with transaction() as db:
-            if not _is_still_so(db, user, better_hash):
+            if not _lock_unchanged(db, user, better_hash):
                 continue
             use_second_factor(db)
             signed_in = _open(db, user, device, refreshes=refreshes)
@@ -69,9 +70,10 @@ def sign_in(name: str, password: str, device: Device, second_factor: SecondFacto
 
 
 def current_user(db: Session, user_id: int, session_id: int) -> models.User:
-    """The account whose session this is. Raises `NotAuthenticated` unless both are alive.
+    """Return the account of a session.
 
-    Through the session of an API key, the account is no moderator's and no admin's.
+    Raises `NotAuthenticated` unless both are valid. With the session of an API key, the account has neither the
+    moderator's nor the admin's rights.
     """
     found = db.execute(
         select(models.User, models.Session.kind)
@@ -85,10 +87,10 @@ def current_user(db: Session, user_id: int, session_id: int) -> models.User:
     return user
 
 
-def _recognise(name: str, password: str) -> tuple[models.User, str | None]:
-    """Who has this name and this password, and a better hash of it, if theirs is out of date.
+def _verify(name: str, password: str) -> tuple[models.User, str | None]:
+    """Return the account, and a new password hash if the stored one is outdated.
 
-    Raises `InvalidCredentials`, for all reasons alike.
+    Raises `InvalidCredentials` for every reason, so that the error does not reveal which accounts exist.
     """
     with transaction() as db:
         user = _find(db, name)
@@ -99,16 +101,17 @@ def _recognise(name: str, password: str) -> tuple[models.User, str | None]:
     return user, better_hash
 
 
-def _is_still_so(db: Session, user: models.User, better_hash: str | None) -> bool:
-    """Whether the hash that was verified is still the account's; if so, it stays until the transaction ends.
+def _lock_unchanged(db: Session, user: models.User, better_hash: str | None) -> bool:
+    """Lock the account if it still has the verified hash; return whether it has.
 
-    Else a password that is changed, or an account that is disabled, at this moment would end all sessions but this one.
+    Without the lock, a concurrent password change or disabling of the account would end all sessions except the new
+    one.
     """
     of_user = models.User.id == user.id, models.User.password_hash == user.password_hash, models.User.is_active
     if better_hash is not None:
         replace = update(models.User).where(*of_user).values(password_hash=better_hash).returning(models.User.id)
         return db.scalar(replace) is not None
-    # Sign-ins of one account wait for each other, so that each sees how many sessions there are.
+    # The lock serializes sign-ins of one account, so that each counts the sessions of those before.
     return db.scalar(select(models.User.id).where(*of_user).with_for_update(key_share=True)) is not None
 
 
@@ -132,10 +135,11 @@ def _open(db: Session, user: models.User, device: Device, *, refreshes: bool) ->
 
 
 def _end_least_recently_used(db: Session, opened: models.Session) -> None:
-    """End the session of the account that is past `MAX_SESSIONS` with the one that was just opened.
+    """End one other session of the account if the new one exceeds `MAX_SESSIONS`.
 
-    Expired ones go first. Then those of the same client program: a script that signs in at each run ends its own, and
-    not the one in its owner's browser. It is one at a time: an account that has more keeps as many as it has.
+    Expired sessions go first, then sessions of the same client program, then the least recently used. So a script that
+    signs in at each run ends its own sessions, and not its owner's browser session. Each sign-in ends at most one:
+    an account that is already past the maximum keeps its number of sessions.
     """
     first = (
         select(models.Session.id, func.count().over().label("others"))
@@ -158,8 +162,8 @@ def _end_least_recently_used(db: Session, opened: models.Session) -> None:
 def _find(db: Session, name: str) -> models.User | None:
     """Return the account with this e-mail address or username.
 
-    A username has no @. A new address has one, but an adopted database may hold addresses without. Of two accounts the
-    one with the address is meant: it was there first, and no account can sign up with such an address.
+    A username has no @. A new address has one, but an adopted database may hold addresses without. If an address and a
+    username are equal, the account with the address wins: it is older, because such addresses cannot sign up any more.
     """
     if "\0" in name or is_placeholder_email(name):
         return None

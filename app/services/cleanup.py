@@ -1,12 +1,12 @@
-"""Cleanup: delete rows that have expired.
+"""Cleanup: remove expired and outdated rows in batches.
 
-These are ended sessions, stored responses, attempt counters, old vote history, unsent mails, expired tokens and old
-security events. Batches are bounded, and each is one transaction. Rows that another transaction has locked are left for
-the next run. So cleanup can run at any time, also concurrently.
+These are expired sessions, stored responses, attempt counters and mail tokens, old vote history, unsent mails, and old
+security events. Batches are bounded and each is one transaction. Rows that are locked by other transactions are left
+for the next run. So cleanup can run at any time, and several runs can overlap.
 
-A cursor into a list sorted by votes keeps the order of the time at which its traversal began, by
-`post_stats_history`. A traversal that takes longer than `HISTORY_KEPT` counts older votes as if they had been
-there from the start. A post that such votes moved across its position may be missed or listed twice.
+A cursor into a list sorted by votes keeps the order of the time its traversal began, by means of `post_stats_history`.
+After `HISTORY_KEPT`, a traversal sees older votes as if they had existed from its start. A post that these votes moved
+across the cursor's position may then be missing or appear twice.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,15 +28,15 @@ from app.models import (
 )
 
 HISTORY_KEPT = timedelta(hours=2)
-# For an operator to look at what could not be sent, and why.
+# Unsent mails are kept so that an operator can see which failed, and why.
 UNSENT_MAILS_KEPT = timedelta(days=7)
 BATCH_ROWS = 5_000
 
 
 def run(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lambda: False) -> Iterator[tuple[str, int]]:
-    """Remove all that has expired; yield each table's name and how many of its rows were removed.
+    """Remove all expired rows; yield each table's name and number of removed rows.
 
-    Told to stop, it leaves the rest to the next time.
+    When `is_stopping` returns true, the rest is left for the next run.
     """
     remove = partial(_remove, batch_rows, is_stopping)
     yield "sessions", remove(Session, Session.expires_at <= func.now())
@@ -57,7 +57,7 @@ Expiring = Session | IdempotencyKey | AttemptCounter | PostStatsHistory | MailTo
 def _remove(
     batch_rows: int, is_stopping: Callable[[], bool], table: type[Expiring], is_expired: ColumnElement[bool]
 ) -> int:
-    """Walk along the key, so that no row is looked at twice, whether or not it was removed."""
+    """Remove expired rows of a table by ascending id, so that no row is read twice."""
     removed = 0
     is_next: ColumnElement[bool] = true()
     while not is_stopping():

@@ -1,12 +1,12 @@
-"""Removal, in batches, of accounts, posts and sessions that `app.database.deletion_marks` has marked.
+"""Batched removal of accounts, posts and sessions marked as deleted.
 
-Each batch is a transaction of its own, and locks what voters lock in their order (posts, counts; each ascending). Its
-size follows from how long the last one took, and a pause as long as the batch comes after it: so voters wait for one
-batch at most. Two processes do not work at one account at the same time. Nothing is remembered but in the database: a
-process that dies leaves its last batch undone, and the next one goes on.
+`app.database.deletion_marks` marks them. Each batch is one transaction and locks in the order of voters (posts, counts;
+each ascending). Its size depends on the duration of the batch before it. A pause as long as the batch follows, so that
+voters wait for at most one batch. Two processes never work on one account at the same time. All progress is in the
+database: if a process dies, its last batch is rolled back, and another process continues.
 
-An adopted database may have tables whose foreign keys forbid a deletion. What is marked stays deleted for every
-request, the log and `python -m app doctor` name the key, and the rows are tried again every hour.
+An adopted database may have tables whose foreign keys forbid a deletion. Then the marked rows stay deleted for every
+request, and the removal is retried every hour. The log and `python -m app doctor` name the foreign key.
 """
 
 import logging
@@ -27,14 +27,15 @@ from app.models.references import broken_reference
 
 logger = logging.getLogger("app")
 
-# Voters wait for the counts that a batch of votes by one account holds. What other batches hold is hidden, so that no
-# request waits for it. The least takes 15 to 30 ms. Smaller batches would never end on a busy machine, where round
-# trips alone take longer than a batch should: with at least 10 rows, 40 votes went in a second.
+# Voters wait for the counts that a batch of one account's votes locks. Rows of the other batches are hidden from
+# requests, so no request waits for them. The smallest batch takes 15 to 30 ms. Smaller ones would never finish on a
+# busy machine, where round trips alone take longer than `BATCH_SECONDS`: a minimum of 10 rows removed 40 votes a
+# second.
 MIN_BATCH_VOTES, MIN_BATCH_ROWS, MAX_BATCH_ROWS = 250, 2_000, 5_000
 BATCH_SECONDS = 0.03
-# After so long, the next account has its turn: a small one does not wait for a large one.
+# Time before the next account gets its turn, so that small accounts do not wait for large ones.
 TURN_SECONDS = 1.0
-# Deleting a post costs about as much as deleting so many votes.
+# Cost of deleting a post, in deleted votes.
 POST_ROWS = 10
 MAX_ACCOUNTS = 1_000
 RETRY_BLOCKED_AFTER = timedelta(hours=1)
@@ -43,9 +44,9 @@ _IS_DUE = or_(Deletion.blocked_at.is_(None), Deletion.blocked_at < func.now() - 
 
 @dataclass(slots=True)
 class _Progress:
-    """How far this process is with an account: the step, rows of the next batch, and the key of the last row removed.
+    """Progress with an account: step, size of the next batch, last removed key.
 
-    Rows that were just removed are still in indexes: going on after the last key avoids reading all of them again.
+    Removed rows stay in the indexes for a while. Continuing after the last key avoids reading them again.
     """
 
     is_deleted: bool | None = None
@@ -62,7 +63,7 @@ class _Progress:
         self.rows = max(self.min_rows, min(wanted, MAX_BATCH_ROWS))
 
 
-# Removes rows of the account; returns how many.
+# Removes rows of the account and returns their number.
 Remove = Callable[[Connection, int, _Progress], int]
 
 
@@ -72,29 +73,29 @@ class _Step(NamedTuple):
 
 
 def is_requested() -> bool:
-    """Return whether there is anything to remove now."""
+    """Return whether any removal is due."""
     with writing() as connection:
         return bool(connection.scalar(select(exists(select(Deletion.user_id).where(_IS_DUE)))))
 
 
 def work(is_stopping: Callable[[], bool] = lambda: False, max_seconds: float = math.inf) -> int:
-    """Remove what is marked, account by account in turns; return how many accounts were finished.
+    """Remove marked rows, round-robin by account; return how many accounts finished.
 
-    Told to stop, or when the time is over, it leaves the rest to the next call, of whichever process.
+    When `is_stopping` returns true, or after `max_seconds`, the rest is left for the next call in any process.
     """
     over_at = time.monotonic() + max_seconds
     progress: dict[int, _Progress] = {}
     finished_count = 0
     while user_ids := _requested():
         for user_id in user_ids:
-            mine = progress.setdefault(user_id, _Progress())
+            account_progress = progress.setdefault(user_id, _Progress())
             turn_ends_at = time.monotonic() + TURN_SECONDS
             while time.monotonic() < turn_ends_at:
                 if is_stopping() or time.monotonic() > over_at:
                     return finished_count
                 began_at = time.monotonic()
                 try:
-                    is_finished = _remove_batch(user_id, mine)
+                    is_finished = _remove_batch(user_id, account_progress)
                 except IntegrityError as error:
                     if (reference := broken_reference(error)) is None:
                         raise
@@ -102,7 +103,7 @@ def work(is_stopping: Callable[[], bool] = lambda: False, max_seconds: float = m
                     del progress[user_id]
                     break
                 seconds = time.monotonic() - began_at
-                mine.adapt(seconds)
+                account_progress.adapt(seconds)
                 time.sleep(seconds)
                 if is_finished:
                     del progress[user_id]
@@ -124,13 +125,16 @@ def _requested() -> Sequence[int]:
 def _postpone(user_id: int, reference: str) -> None:
     with writing() as connection:
         connection.execute(update(Deletion).where(Deletion.user_id == user_id).values(blocked_at=func.now()))
-    logger.warning("deletion blocked user_id=%d foreign_key=%s; python -m app doctor says more", user_id, reference)
+    logger.warning("deletion blocked user_id=%d foreign_key=%s; see python -m app doctor", user_id, reference)
 
 
 def _remove_batch(user_id: int, progress: _Progress) -> bool:
-    """Remove some of the account's rows; return whether nothing is left. Then the request is removed, too."""
+    """Remove one batch of the account's rows; return whether none is left.
+
+    The last batch also removes the deletion request.
+    """
     with writing() as connection:
-        # The statements after the lock see all that who held it before has marked or removed.
+        # Statements after the lock see what earlier holders of it have marked or removed.
         if connection.scalar(select(Deletion.user_id).where(Deletion.user_id == user_id).with_for_update()) is None:
             return True
         is_deleted = connection.scalar(select(User.is_deleted).where(User.id == user_id))
@@ -143,7 +147,7 @@ def _remove_batch(user_id: int, progress: _Progress) -> bool:
                 progress.begin(number, steps[number].min_rows)
             if steps[number].remove(connection, user_id, progress):
                 return False
-        if is_deleted:  # With it go the rows that are few, and the request.
+        if is_deleted:  # ON DELETE CASCADE removes the remaining few rows and the request.
             connection.execute(delete(User).where(User.id == user_id))
         else:
             connection.execute(delete(Deletion).where(Deletion.user_id == user_id))
@@ -152,7 +156,10 @@ def _remove_batch(user_id: int, progress: _Progress) -> bool:
 
 
 def _posts(connection: Connection, user_id: int, progress: _Progress) -> int:
-    """Posts with few votes, the newest first, because lists pass by those that are left; or votes of a popular one."""
+    """Remove posts, newest first, or votes of a post that has many.
+
+    Newest first, because lists of new posts have to skip the rows that are left.
+    """
     found = connection.execute(
         select(Post.id, func.coalesce(PostStats.votes, 0).label("votes"))
         .outerjoin(PostStats, PostStats.post_id == Post.id)
@@ -204,7 +211,10 @@ def _own_votes(connection: Connection, user_id: int, progress: _Progress) -> int
 
 
 def _lock_counts(connection: Connection, post_ids: Sequence[int]) -> None:
-    """Before the votes, as everyone who changes votes does."""
+    """Lock the counts.
+
+    Call it before votes are changed: this is the lock order of all writers.
+    """
     counts = select(PostStats.post_id).where(PostStats.post_id == _any(post_ids)).order_by(PostStats.post_id)
     connection.execute(counts.with_for_update(key_share=True))
 
@@ -226,7 +236,7 @@ def _rows_of(table: type[Session | SecurityEvent | IdempotencyKey]) -> Remove:
 
 
 def _any(ids: Sequence[int]) -> Any:
-    """One parameter, so that statements of all sizes have one text."""
+    """Return `ANY` with one array parameter, so that all batches share one statement."""
     return any_(bindparam(None, list(ids), type_=ARRAY(BIGINT)))
 
 

@@ -1,4 +1,4 @@
-"""Showing that one reads the mail of one's account's address."""
+"""E-mail verification: prove access to the mailbox of the account's address."""
 
 from sqlalchemy import func, update
 from sqlalchemy.orm import Session
@@ -10,13 +10,16 @@ from app.security import audit_log, email_tokens
 
 
 def request(db: Session, user: models.User) -> None:
-    """Have a token mailed to the account's address, unless that was verified."""
+    """Queue a mail with a token to the account's address, unless it is verified."""
     if not user.email_verified:
         outbox.post(db, "email_verification", user.email)
 
 
 def verify(db: Session, token: str) -> None:
-    """Note that the account's address is its owner's. Raises `InvalidToken`, also when the address has changed."""
+    """Mark the account's address as verified.
+
+    Raises `InvalidToken`, also when the address has changed since the mail.
+    """
     user = email_tokens.use(db, "email_verification", token)
     db.execute(update(models.User).where(models.User.id == user.id).values(email_verified_at=func.now()))
     audit_log.record(db, Event.EMAIL_VERIFIED, user.id)

@@ -1,4 +1,7 @@
-"""Doing a create once, however often it is sent: the answer is kept in the transaction of the effect."""
+"""Idempotency keys: repeated requests have one effect and get one response.
+
+The response is stored in the transaction of the effect.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +19,10 @@ KEPT = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client means to happen once: whose key it is (None: the signed-out), and keyed hashes of what it asks.
+    """An idempotency key, its user (None: signed out), and request fingerprints.
 
-    The first hash is of the secret that is in use; the others are of those before it, as an answer may have kept them.
+    A fingerprint is a keyed hash. The first one is made with the current secret, the others with earlier secrets:
+    a stored response may still have one of these.
     """
 
     key: str
@@ -26,13 +30,13 @@ class Request:
     user_id: int | None = None
 
     def of(self, user_id: int | None) -> "Request":
-        """The same, as this user's."""
+        """Return a copy for this user."""
         return replace(self, user_id=user_id)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """A response that can be given again."""
+    """A response that can be replayed."""
 
     status: int
     body: bytes
@@ -41,40 +45,40 @@ class StoredResponse:
 
 
 def run_once(db: Session | Connection, request: Request | None, effect: Callable[[], StoredResponse]) -> StoredResponse:
-    """Run `effect` and store its response. For a key that was used, return the stored response, without the effect.
+    """Run the effect and store its response, or replay the key's stored response.
 
-    A failed request stores nothing, so the same key may be sent again. Raises `IdempotencyInProgress` while
-    another request with this key runs, `IdempotencyMismatch` if the key was used for another request.
+    A failed effect stores nothing, so the client can retry with the same key. Raises `IdempotencyInProgress` while
+    another request with this key runs, and `IdempotencyMismatch` if the key was used for a different request.
     """
     if request is None:
         return effect()
-    # Held until the transaction ends. The next holder sees what this transaction committed.
+    # Held until the transaction ends, so that the next holder of the lock sees what this transaction committed.
     lock = func.hashtextextended(f"{request.user_id}:{request.key}", 0)
     if not db.scalar(select(func.pg_try_advisory_xact_lock(lock))):
         raise IdempotencyInProgress
-    kept = db.execute(
+    stored = db.execute(
         select(IdempotencyKey.fingerprint, IdempotencyKey.status, IdempotencyKey.body, IdempotencyKey.location).where(
             IdempotencyKey.user_id.is_not_distinct_from(request.user_id),
             IdempotencyKey.key == request.key,
             IdempotencyKey.expires_at > func.now(),
         )
     ).one_or_none()
-    if kept is not None:
-        if kept.fingerprint not in request.fingerprints:
+    if stored is not None:
+        if stored.fingerprint not in request.fingerprints:
             raise IdempotencyMismatch
-        return StoredResponse(kept.status, kept.body, kept.location, is_replay=True)
-    answer = effect()
+        return StoredResponse(stored.status, stored.body, stored.location, is_replay=True)
+    response = effect()
     values = {
         "fingerprint": request.fingerprints[0],
-        "status": answer.status,
-        "body": answer.body,
-        "location": answer.location,
+        "status": response.status,
+        "body": response.body,
+        "location": response.location,
         "expires_at": func.now() + KEPT,
     }
     db.execute(
         insert(IdempotencyKey)
         .values(user_id=request.user_id, key=request.key, **values)
-        # Only an expired answer can stand there: the lock is ours.
+        # A conflicting row can only be an expired one, because this transaction holds the lock.
         .on_conflict_do_update(index_elements=["user_id", "key"], set_=values)
     )
-    return answer
+    return response

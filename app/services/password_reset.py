@@ -1,4 +1,4 @@
-"""Reset a forgotten password by a mailed token."""
+"""Password reset: set a new password with a token mailed to the account's address."""
 
 from sqlalchemy import delete, func, update
 from sqlalchemy.orm import Session
@@ -12,22 +12,24 @@ from app.security import attempt_limits, audit_log, email_tokens, passwords
 
 
 def request(db: Session, email: str) -> None:
-    """Have a token mailed to the account with this address, if there is one.
+    """Queue a mail with a token to the account with this address, if there is one.
 
-    Whether there is one is asked when the mail is sent: neither answer nor time tells.
+    The account is looked up only when the mail is sent. So neither the response nor its time reveals whether the
+    account exists.
     """
     outbox.post(db, "password_reset", email)
 
 
 def reset(token: str, password: str) -> None:
-    """Set the password, and end every session, API key and mailed token of the account. Raises `InvalidToken`.
+    """Set the password; end all sessions, API keys and mailed tokens of the account.
 
-    The token came by mail, so the address is verified from now on. If it was not before, the account may have been made
-    with a stranger's address: the second factor goes too, or the owner of the mailbox could never sign in.
-    Hashes the password, and holds no connection meanwhile: call it through `passwords.in_hashing_thread`.
+    The token came by mail, so the address becomes verified. If it was not verified before, the account may have been
+    created with a stranger's address. Then the second factor is removed, too: otherwise the owner of the mailbox could
+    never sign in. Hashes the password without a database connection: call it through `passwords.in_hashing_thread`.
+    Raises `InvalidToken`.
     """
     with transaction() as db:
-        email_tokens.check(db, "password_reset", token)  # An invalid token must not cost a password hash.
+        email_tokens.check(db, "password_reset", token)  # Refuse an invalid token before the expensive hashing.
     password_hash = passwords.hash_password(password)
     with transaction() as db:
         user = email_tokens.use(db, "password_reset", token)
@@ -46,7 +48,7 @@ def reset(token: str, password: str) -> None:
 
 
 def _drop_second_factor(db: Session, user_id: int) -> None:
-    """Delete it with its recovery codes, confirmed or only begun."""
+    """Delete the second factor, confirmed or not, with its recovery codes."""
     dropped = delete(models.Totp).where(models.Totp.user_id == user_id).returning(models.Totp.confirmed_at)
     confirmed_at = db.scalar(dropped)
     if confirmed_at is not None:

@@ -1,4 +1,4 @@
-"""Writing posts. Reading them is hot, and lives in feed.py."""
+"""Create, change and delete posts. Reading them is in `feed`, on the fast path."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from app.schemas.post import PostChange, PostIn
 
 
 def write(db: Session, owner: models.User, new: PostIn) -> models.Post:
-    """Keep a new post. Raises `QuotaExceeded` for a draft past `MAX_DRAFTS`."""
+    """Create a post. Raises `QuotaExceeded` for a draft past `MAX_DRAFTS`."""
     if not new.published:
         _require_room_for_draft(db, owner.id)
     values = {**new.model_dump(), "owner_id": owner.id}
@@ -25,11 +25,11 @@ def write(db: Session, owner: models.User, new: PostIn) -> models.Post:
 def change(
     db: Session, caller: models.User, post_id: int, wanted: PostIn | PostChange, versions: frozenset[int] | None
 ) -> models.Post:
-    """Change the caller's own post; where `versions` is given, only if the post has one of them.
+    """Change the caller's own post, if it has one of `versions` where these are given.
 
-    What changes nothing leaves `version` and `updated_at`. A draft that is published first counts as created then, so
-    that it is new to all who read the list of new posts, or poll with `created_after`.
-    One statement decides and writes, so of two changes to the same version one is refused.
+    A change to equal values leaves `version` and `updated_at` as they are. The first publication of a draft sets
+    `created_at`. So the post is new in lists of new posts, and for clients that poll with `created_after`.
+    One statement checks and writes, so of two concurrent changes to one version the second is refused.
     Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`, and `QuotaExceeded` for a published post that becomes
     a draft past `MAX_DRAFTS`.
     """
@@ -38,7 +38,7 @@ def change(
         adds = select(models.Post.id).where(*changeable, models.Post.published).exists()
         _require_room_for_draft(db, caller.id, adds)
     if values := wanted.model_dump(exclude_none=True):
-        # Decided in the statement: a row that another request changes meanwhile is compared as that left it.
+        # Compared in the statement, so that a concurrent change of the row is taken into account.
         is_changed = or_(*(getattr(models.Post, name) != value for name, value in values.items()))
         stamps: dict[str, object] = {
             "version": models.Post.version + case((is_changed, 1), else_=0),
@@ -52,13 +52,16 @@ def change(
     else:
         post = db.scalar(select(models.Post).where(*changeable))
     if post is None:
-        raise _reason(db, caller, post_id, is_allowed=lambda owner_id: owner_id == caller.id)
+        raise _refusal(db, caller, post_id, is_allowed=lambda owner_id: owner_id == caller.id)
     post.owner = caller
     return post
 
 
 def _publication(is_published: bool) -> dict[str, object]:
-    """The times of a post that becomes, or stays, published or a draft. Only the first publication counts."""
+    """Return the new times of a post for this state.
+
+    Only the first publication counts.
+    """
     post = models.Post
     if not is_published:
         return {
@@ -74,10 +77,10 @@ def _publication(is_published: bool) -> dict[str, object]:
 
 
 def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[int] | None) -> None:
-    """Delete the caller's own post, or, for moderators, any post. Its votes go too, in the background if many.
+    """Delete the caller's own post, or, for moderators, any post.
 
-    The count is locked before the votes are deleted, as in every change of votes.
-    Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
+    The votes are deleted, too, in the background if they are many. The count is locked before the votes, as in all
+    code that changes votes. Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
     """
     is_allowed = true() if caller.is_moderator else models.Post.owner_id == caller.id
     removable = (
@@ -87,9 +90,9 @@ def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[i
     )
     owner_id = db.scalar(removable)
     if owner_id is None:
-        raise _reason(db, caller, post_id, is_allowed=lambda owner_id: caller.is_moderator or owner_id == caller.id)
+        raise _refusal(db, caller, post_id, is_allowed=lambda owner_id: caller.is_moderator or owner_id == caller.id)
     if owner_id != caller.id:
-        _hold_moderator(db, caller.id)
+        _lock_moderator(db, caller.id)
     votes = db.scalar(select(models.PostStats.votes).where(models.PostStats.post_id == post_id).with_for_update())
     if (votes or 0) > deletion_marks.MAX_ROWS_AT_ONCE:
         deletion_marks.mark_post(db, post_id)
@@ -97,12 +100,12 @@ def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[i
         db.execute(delete(models.Post).where(models.Post.id == post_id))
 
 
-def _hold_moderator(db: Session, user_id: int) -> None:
-    """Keep the account a moderator's until the transaction ends.
+def _lock_moderator(db: Session, user_id: int) -> None:
+    """Lock the caller's account, so that it stays a moderator's in the transaction.
 
-    Locked after the post, so that a request that waits for a post does not hold up the demotion of its caller. No
-    transaction that has an account locked waits for a post of another account, so there is no circle.
-    Raises `NotAuthenticated` if it is disabled or deleted by now, `NotAuthorized` if it lost its role.
+    It is locked after the post, so that a request that waits for a post does not delay the demotion of its caller.
+    No transaction that holds an account's lock waits for another account's post, so this cannot deadlock.
+    Raises `NotAuthenticated` if the account is disabled or deleted by now, `NotAuthorized` if it lost its role.
     """
     active = select(models.User.role).where(models.User.id == user_id, models.User.is_active)
     role = db.scalar(active.with_for_update(read=True))
@@ -113,10 +116,11 @@ def _hold_moderator(db: Session, user_id: int) -> None:
 
 
 def _require_room_for_draft(db: Session, owner_id: int, adds: ColumnElement[bool] | None = None) -> None:
-    """Raise `QuotaExceeded` if the account has `MAX_DRAFTS` and the write adds one: `adds`, or always without it.
+    """Raise `QuotaExceeded` if the write adds a draft past `MAX_DRAFTS`.
 
-    The account stays locked until the transaction ends, so that of two drafts at once the second counts the first.
-    Publishing a draft takes no lock: it leaves fewer drafts than were counted.
+    `adds` is the condition under which the write adds a draft; None means that it always does. The account stays
+    locked until the transaction ends, so that of two concurrent drafts the second counts the first. Publishing a draft
+    takes no lock, because it leaves fewer drafts than were counted.
     """
     db.execute(select(models.User.id).where(models.User.id == owner_id).with_for_update(key_share=True))
     maximum = get_settings().max_drafts
@@ -130,8 +134,11 @@ def _has_version(versions: frozenset[int] | None) -> ColumnElement[bool]:
     return true() if versions is None else models.Post.version.in_(versions)
 
 
-def _reason(db: Session, caller: models.User, post_id: int, is_allowed: Callable[[int], bool]) -> DomainError:
-    """Why the statement touched no row: no such post, a draft that is not there for the caller, theirs, or changed."""
+def _refusal(db: Session, caller: models.User, post_id: int, is_allowed: Callable[[int], bool]) -> DomainError:
+    """Return the error for a statement that matched no row.
+
+    The post is missing, a draft that the caller may not see, another user's, or was changed.
+    """
     post = db.execute(
         select(models.Post.owner_id, models.Post.published).where(models.Post.id == post_id, models.Post.exists())
     ).one_or_none()

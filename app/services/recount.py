@@ -1,9 +1,9 @@
-"""Find and repair counts that differ from the votes.
+"""Find and repair vote counts that differ from the votes.
 
-Triggers keep them equal. Repairs are for databases in which an operator has disabled the triggers for a while.
+Triggers keep the counts equal. This module is for databases in which triggers were switched off for a while.
 
-Posts are walked along their ids, in batches of one statement each, which sees the votes and the counts of one moment:
-votes under way make no difference look like one.
+Posts are read by ascending id, one statement per batch. Each statement sees votes and counts in one snapshot, so
+concurrent votes cause no false differences.
 """
 
 from collections.abc import Iterator
@@ -36,25 +36,25 @@ _BEGIN = text("""
     ON CONFLICT DO NOTHING
 """)
 _LOCK_COUNTS = text("SELECT FROM post_stats WHERE post_id = ANY (:ids) ORDER BY post_id FOR NO KEY UPDATE")
-# As the triggers do, it keeps the count that it replaces for readers who walk a list.
+# Like the triggers, it keeps the replaced count in the history, for cursors into sorted lists.
 _REPAIR = text(f"""
     WITH wrong AS (
         SELECT posts.id, stats.votes AS votes_before, counted.votes, posts.published, posts.created_at
         {_DIFFERS} AND posts.id = ANY (:ids)
-    ), mended AS (
+    ), repaired AS (
         UPDATE post_stats SET votes = wrong.votes, published = wrong.published, created_at = wrong.created_at
         FROM wrong WHERE post_id = wrong.id RETURNING post_id
-    ), kept AS (
+    ), history AS (
         INSERT INTO post_stats_history (post_id, votes_before)
         SELECT id, votes_before FROM wrong WHERE votes_before <> votes
     )
-    SELECT count(*) FROM mended
+    SELECT count(*) FROM repaired
 """)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Posts up to this id were looked at; of these the ids with a wrong count, and how many of them were mended."""
+    """The last checked id, the ids with wrong counts, and how many were repaired."""
 
     last_id: int
     wrong: list[int]
@@ -62,11 +62,11 @@ class Batch:
 
 
 def recount(*, is_mending: bool, batch_rows: int = BATCH_ROWS) -> Iterator[Batch]:
-    """Compare all counts with the votes; mend those that differ, or only say which."""
+    """Compare all counts with the votes; repair wrong ones, or only report them."""
     last = 0
     while True:
         with writing() as connection:
-            # The votes of two thousand popular posts may take longer to count than a request may.
+            # Counting the votes of 2,000 popular posts may take longer than the time limit of a request.
             lift_limit(connection, "LOCAL")
             end = connection.scalar(_BATCH, {"last": last, "rows": batch_rows})
             wrong = list(connection.scalars(_WRONG, {"last": last, "end": end}))
@@ -77,17 +77,20 @@ def recount(*, is_mending: bool, batch_rows: int = BATCH_ROWS) -> Iterator[Batch
 
 
 def wrong_in_sample(connection: Connection, rows: int) -> int:
-    """How many of about so many posts, from pages drawn by lot, have a wrong count."""
+    """Return the number of wrong counts in a random sample of about `rows` posts.
+
+    The sample consists of random pages of the table.
+    """
     posts = connection.scalar(text("SELECT greatest(reltuples, 1) FROM pg_class WHERE oid = 'posts'::regclass")) or 1
     percent = min(100.0, 100.0 * 4 * rows / posts)
     return connection.scalar(_SAMPLE, {"percent": percent, "rows": rows}) or 0
 
 
 def _repair(ids: list[int]) -> int:
-    """Set these counts to what the votes say, while votes go on.
+    """Set these counts to the number of votes, while voting continues.
 
-    Who holds a count's lock knows that every vote is either committed, so that the statement after this lock sees it,
-    or will be counted after the lock is given back.
+    The counts are locked first. Under the lock, each vote is in one of two states. Either it is committed, so that the
+    next statement sees it, or its trigger will count it after the lock is released.
     """
     with writing() as connection:
         lift_limit(connection, "LOCAL")

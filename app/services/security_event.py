@@ -1,4 +1,4 @@
-"""What happened to an account, for its owner."""
+"""Security events of an account, for its owner."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from app.models.security_event import Event
 
 
 def list_own(db: Session, user_id: int, *, before_id: int | None, limit: int, skip: int) -> Sequence[SecurityEvent]:
-    """The account's events, the newest first, from before one of them.
+    """Return the account's events, newest first, before `before_id` if it is given.
 
     Kinds that this release does not know are left out: a newer release can have written them before a rollback.
     """

@@ -1,7 +1,7 @@
-"""Existing sessions: refresh, last-seen updates, lists, revocation. auth.py opens sessions.
+"""Sessions: refresh, last-seen updates, lists, and revocation. `auth` opens them.
 
-A refresh holds the lock of the session's row while it decides, so that the second of two concurrent ones sees what the
-first did. Revocation locks the account first.
+A refresh locks the session's row first, so that of two concurrent refreshes the second sees the effect of the first.
+Revocation locks the account before its sessions.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ from app.models.security_event import Event
 from app.security import audit_log
 from app.security.refresh_tokens import RefreshToken
 
-# A client that lost the response may send the replaced token again for so long, and gets the same new token.
+# A client that lost the response can repeat the refresh with the replaced token, and gets the same response.
 REFRESH_TOKEN_REUSE_INTERVAL = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """Whose session goes on, and with which refresh token."""
+    """A refreshed session, its user, and the new refresh token."""
 
     user_id: int
     session_id: int
@@ -84,8 +84,8 @@ def _replace(db: Session, session_id: int, token: RefreshToken) -> RefreshToken:
     return successor
 
 
-# Rows that are locked are being refreshed or ended, so they are skipped. The time is compared here, because each worker
-# knows only its own updates.
+# SKIP LOCKED: locked rows are being refreshed or revoked. Each worker remembers only its own updates, so the statement
+# compares `last_seen_at` itself.
 _SEE = text("""
     WITH seen AS (
         SELECT id FROM sessions
@@ -104,10 +104,10 @@ _SEE = text("""
 
 
 def see(connection: Connection, session_ids: Sequence[int], precision: timedelta) -> list[None]:
-    """Note that these sessions are in use now, which also puts off their idle end; that of no session that has ended.
+    """Set `last_seen_at` of valid sessions to now, and extend their idle timeout.
 
-    `last_seen_at` is left as it is where it is no older than `precision`. A time in the future, from before the
-    database's clock jumped back, is replaced.
+    A `last_seen_at` that is no older than `precision` stays. A time in the future is replaced: it is from before the
+    database's clock jumped back.
     """
     values = {"session_ids": list(session_ids), "precision": precision, "idle_limit": get_settings().session_idle_limit}
     connection.execute(_SEE, values)
@@ -115,7 +115,7 @@ def see(connection: Connection, session_ids: Sequence[int], precision: timedelta
 
 
 def list_own(db: Session, user_id: int, *, before_id: int, limit: int) -> Sequence[models.Session]:
-    """The sign-ins that are alive, the newest first."""
+    """Return the user's valid sign-in sessions, newest first."""
     return db.scalars(
         select(models.Session)
         .join(models.User, models.Session.is_valid())
@@ -126,21 +126,24 @@ def list_own(db: Session, user_id: int, *, before_id: int, limit: int) -> Sequen
 
 
 def sign_out(db: Session, user_id: int, session_id: int) -> None:
-    """End the caller's own session. Raises `NotAuthenticated` where another request just has."""
+    """End the caller's session.
+
+    Raises `NotAuthenticated` if a concurrent request has ended it.
+    """
     if not _end(db, user_id, session_id):
         raise NotAuthenticated
     audit_log.record(db, Event.SIGNED_OUT, user_id, session_id=session_id)
 
 
 def end(db: Session, user_id: int, session_id: int) -> None:
-    """End one of the user's sign-ins. Raises `SessionNotFound`."""
+    """End one of the user's sign-in sessions. Raises `SessionNotFound`."""
     if not _end(db, user_id, session_id):
         raise SessionNotFound(session_id)
     audit_log.record(db, Event.SESSION_ENDED, user_id, session_id=session_id)
 
 
 def end_others(db: Session, user_id: int, session_id: int) -> None:
-    """End all of the user's sign-ins but this one."""
+    """End all of the user's sign-in sessions except this one."""
     audit_log.hold(db, user_id)
     ended = deletion_marks.end_sessions(db, user_id, kind="login", keeping=session_id)
     if ended.ids:
@@ -152,7 +155,7 @@ def _is_sign_in_of(user_id: int) -> ColumnElement[bool]:
 
 
 def _end(db: Session, user_id: int, session_id: int) -> bool:
-    """End the sign-in; return whether it was there."""
+    """End the sign-in session; return whether it existed."""
     audit_log.hold(db, user_id)
     ids = deletion_marks.ids_to_end(db, user_id, [session_id])
     is_theirs = (_is_sign_in_of(user_id), models.Session.id.in_(ids))

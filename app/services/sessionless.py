@@ -1,4 +1,4 @@
-"""Tokens that name no session, as scripts of the tutorial sign them themselves (`TUTORIAL_DEFAULTS`)."""
+"""Tokens without a session id, signed by tutorial scripts (`TUTORIAL_DEFAULTS`)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,8 +12,8 @@ from app.security.access_tokens import AccessToken
 
 USER_AGENT = "tokens that name no session"
 
-# Without FOR KEY SHARE, an account that is deleted meanwhile would fail the tokens of all others in the batch. Only an
-# account without a live session is locked, so that an ordinary request writes nothing.
+# Without FOR KEY SHARE, a concurrent deletion of one account would fail all other tokens of the batch. Only accounts
+# without a valid session are locked, so that an ordinary request writes nothing.
 _ADMIT = text("""
     WITH asked AS MATERIALIZED (
         SELECT * FROM unnest(:numbers, :user_ids, :issued_at) AS asked (number, user_id, issued_at)
@@ -48,12 +48,12 @@ _ADMIT = text("""
 
 
 def admit(connection: Connection, tokens: Sequence[AccessToken]) -> list[AccessToken]:
-    """Return each token with the session that stands for such tokens of its account, opened if there is none.
+    """Return each token with its account's session for such tokens, opened if missing.
 
     Refused are tokens of accounts that are inactive, have a role or a second factor, or ended such tokens since the
-    token was issued. They are returned as they are: for the session that `adopt` made, if there is one.
+    token was issued. These are returned unchanged, so that they name the session that `adopt` made, if there is one.
 
-    The session alone admits no token, so this has to be called at every request.
+    The session alone does not make a token valid, so call this at every request.
     """
     settings = get_settings()
     rows = connection.execute(

@@ -1,7 +1,6 @@
-"""The second factor: codes of an authenticator app (TOTP, RFC 6238), and recovery codes for when the app is lost.
+"""Two-factor authentication: TOTP codes (RFC 6238) and recovery codes.
 
-A code is accepted once, also if two requests send it at the same time: one statement in the sign-in's
-transaction decides.
+A code is accepted once, also under concurrent use: one statement in the sign-in's transaction decides.
 """
 
 import base64
@@ -38,24 +37,24 @@ from app.security import attempt_limits, audit_log, encryption, passwords
 
 logger = logging.getLogger("app.totp")
 
-ISSUER = "Social posts"  # The name above the code in the authenticator.
+ISSUER = "Social posts"  # Shown above the code in the authenticator app.
 STEP_SECONDS = 30
-# How many steps a device's clock may be off, or its owner slow.
+# Number of steps by which a code may be early or late, for inexact clocks and slow typing.
 STEPS_ASIDE = 1
 RECOVERY_CODE_COUNT = 10
-# 80 bits: past guessing, so a fast hash keeps them, and no limit has to count tries at them.
+# 80 bits cannot be guessed, so a fast hash protects them, and no attempt counter is needed.
 RECOVERY_CODE_BYTES = 10
 _CODE = re.compile(r"[0-9]{6}")
 _RECOVERY_CODE = re.compile(r"[a-z2-7]{16}")
-_FILLING = re.compile(r"[\s-]")
+_SEPARATORS = re.compile(r"[\s-]")
 
 Use = Callable[[Session], None]
 
 
 def ask_password(caller: models.User, password: str) -> None:
-    """Raises `WrongPassword` unless it is the caller's; `TooManyTries` where that was asked too often.
+    """Check the caller's password. Raises `WrongPassword`, `TooManyTries`.
 
-    Takes the time of one hash: call it through `passwords.in_hashing_thread`, holding no connection.
+    Takes the time of one hash. Call it through `passwords.in_hashing_thread`, without a database connection.
     """
     tries = f"password:{caller.id}"
     attempt_limits.spend(attempt_limits.CODE_OF_ACCOUNT, tries, password_of=caller.id)
@@ -65,11 +64,11 @@ def ask_password(caller: models.User, password: str) -> None:
 
 
 def begin(db: Session, caller: models.User) -> TotpSecret:
-    """Make a new secret for the caller, in the place of one that was not confirmed. Raises `TotpEnabled`.
+    """Create a secret for the caller, replacing an unconfirmed one.
 
-    Call it after `ask_password`: a password changed meanwhile is `WrongPassword`.
+    Raises `TotpEnabled`. Call it after `ask_password`. Raises `WrongPassword` if the password was changed since then.
     """
-    _hold_verified(db, caller)
+    _lock_verified(db, caller)
     secret = pyotp.random_base32()
     values = {"sealed_secret": encryption.encrypt(secret.encode()), "last_step": 0, "created_at": func.now()}
     begun = (
@@ -85,37 +84,37 @@ def begin(db: Session, caller: models.User) -> TotpSecret:
 
 
 def confirm(db: Session, caller: models.User, code: str) -> list[str]:
-    """From now on signing in needs a code; returns the recovery codes, of which only hashes are kept.
+    """Enable the second factor; return the recovery codes, stored only as hashes.
 
-    Raises `TotpNotFound`, `TotpEnabled`, `WrongCode`; `TooManyTries`, which are counted whatever becomes of `db`;
-    `NotAuthenticated` where the account is deleted or disabled, or its password changed or reset, meanwhile: that ended
-    the caller's session or others, and none of those may lock the owner out.
+    Raises `TotpNotFound`, `TotpEnabled`, `WrongCode`, and `TooManyTries`. Attempts count even if `db` is rolled back.
+    Raises `NotAuthenticated` if, since the request was authenticated, the account was deleted or disabled, or its
+    password changed or reset. That ended sessions of the account, and an ended session must not lock its owner out.
     """
-    if not _hold(db, caller):
+    if not _lock(db, caller):
         raise NotAuthenticated
     totp = db.scalar(select(models.Totp).where(models.Totp.user_id == caller.id).with_for_update())
     if totp is None:
         raise TotpNotFound
     if totp.confirmed_at is not None:
         raise TotpEnabled
-    step = _spend(totp, _plain(code))
+    step = _check_code(totp, _normalize(code))
     if step is None:
         audit_log.record_apart(Event.TOTP_FAILED, caller.id)
         raise WrongCode
     db.execute(
         update(models.Totp)
         .where(models.Totp.user_id == caller.id)
-        .values(confirmed_at=func.now(), last_step=step, **_encrypted_again(totp))
+        .values(confirmed_at=func.now(), last_step=step, **_reencrypted(totp))
     )
     codes = [_recovery_code() for _ in range(RECOVERY_CODE_COUNT)]
-    hashes = [{"user_id": caller.id, "code_hash": _hash(_plain(code))} for code in codes]
+    hashes = [{"user_id": caller.id, "code_hash": _hash(_normalize(code))} for code in codes]
     db.execute(insert(models.RecoveryCode), hashes)
     audit_log.record(db, Event.TOTP_ENABLED, caller.id)
     return codes
 
 
 def state(db: Session, user_id: int) -> TotpState:
-    """Whether the user's sign-ins need a code, and how many recovery codes are left."""
+    """Return whether sign-in needs a code, and the number of unused recovery codes."""
     enabled = select(models.Totp.user_id).where(models.Totp.user_id == user_id, models.Totp.confirmed_at.is_not(None))
     left = select(func.count()).where(models.RecoveryCode.user_id == user_id)
     is_enabled, count = db.execute(select(enabled.exists(), left.scalar_subquery())).one()
@@ -123,8 +122,11 @@ def state(db: Session, user_id: int) -> TotpState:
 
 
 def remove(db: Session, caller: models.User) -> None:
-    """Sign the caller in without a code again. Raises `TotpNotFound`; after `ask_password`, as `begin`."""
-    _hold_verified(db, caller)
+    """Disable the caller's second factor. Raises `TotpNotFound`.
+
+    Call it after `ask_password`. Raises `WrongPassword` if the password was changed since then.
+    """
+    _lock_verified(db, caller)
     removed = db.execute(
         delete(models.Totp).where(models.Totp.user_id == caller.id).returning(models.Totp.confirmed_at)
     ).one_or_none()
@@ -135,12 +137,14 @@ def remove(db: Session, caller: models.User) -> None:
 
 
 def demand(user_id: int, otp: str | None) -> Use:
-    """Return what a sign-in with the right password has to do in its transaction: use up the code.
+    """Check the second factor; return a function that marks the code as used.
 
-    Holds no connection when it returns. Raises `OtpRequired`, `TooManyTries`, and `InvalidCredentials` for a
-    code that is wrong or was used; the returned function raises the last one too. Recovery codes cannot be
-    guessed, so they are not counted. An attacker who knows only the password therefore cannot lock out a user
-    who has one.
+    Call the returned function in the sign-in's transaction. Raises `OtpRequired`, `TooManyTries`, and
+    `InvalidCredentials` for a wrong or used code; the returned function raises this, too. Holds no connection when it
+    returns.
+
+    Recovery codes cannot be guessed, so attempts with them are not counted. An attacker who knows only the password
+    and keeps guessing TOTP codes therefore cannot lock out an owner with a recovery code.
     """
     with transaction() as db:
         totp = db.scalar(
@@ -148,12 +152,12 @@ def demand(user_id: int, otp: str | None) -> Use:
         )
     if totp is None:
         return lambda _: None
-    code = _plain(otp or "")
+    code = _normalize(otp or "")
     if not code:
         raise OtpRequired
     if _RECOVERY_CODE.fullmatch(code):
         return partial(_use_recovery_code, user_id=user_id, code_hash=_hash(code))
-    step = _spend(totp, code)
+    step = _check_code(totp, code)
     if step is None:
         audit_log.record_apart(Event.TOTP_FAILED, user_id)
         raise InvalidCredentials
@@ -164,10 +168,10 @@ def _use_step(db: Session, totp: models.Totp, step: int) -> None:
     used = (
         update(models.Totp)
         .where(models.Totp.user_id == totp.user_id, models.Totp.last_step < step)
-        .values(last_step=step, **_encrypted_again(totp))
+        .values(last_step=step, **_reencrypted(totp))
         .returning(models.Totp.user_id)
     )
-    _only_once(db.scalar(used), totp.user_id)
+    _refuse_unless_used(db.scalar(used), totp.user_id)
 
 
 def _use_recovery_code(db: Session, user_id: int, code_hash: bytes) -> None:
@@ -176,32 +180,35 @@ def _use_recovery_code(db: Session, user_id: int, code_hash: bytes) -> None:
         .where(models.RecoveryCode.user_id == user_id, models.RecoveryCode.code_hash == code_hash)
         .returning(models.RecoveryCode.user_id)
     )
-    _only_once(db.scalar(used), user_id)
+    _refuse_unless_used(db.scalar(used), user_id)
     audit_log.record(db, Event.RECOVERY_CODE_USED, user_id)
 
 
-def _only_once(used: int | None, user_id: int) -> None:
+def _refuse_unless_used(used: int | None, user_id: int) -> None:
     if used is None:
         audit_log.record_apart(Event.TOTP_FAILED, user_id)  # The transaction is about to be rolled back.
         raise InvalidCredentials
 
 
-def _hold_verified(db: Session, caller: models.User) -> None:
-    """As `_hold`, for a caller whose password was just verified. Raises `WrongPassword`."""
-    if not _hold(db, caller):
+def _lock_verified(db: Session, caller: models.User) -> None:
+    """Lock the account of a caller whose password was just verified.
+
+    Raises `WrongPassword`.
+    """
+    if not _lock(db, caller):
         raise WrongPassword
 
 
-def _hold(db: Session, caller: models.User) -> bool:
-    """Keep the password from being changed until the transaction ends; False if it has been since it was read."""
+def _lock(db: Session, caller: models.User) -> bool:
+    """Lock the password until the transaction ends; return False if it has changed."""
     same = select(models.User.id).where(
         models.User.id == caller.id, models.User.password_hash == caller.password_hash, models.User.is_active
     )
     return db.scalar(same.with_for_update(read=True)) is not None
 
 
-def _spend(totp: models.Totp, code: str) -> int | None:
-    """The time step whose code it is; None where it is of no step near now. A wrong one costs a try."""
+def _check_code(totp: models.Totp, code: str) -> int | None:
+    """Return the time step of a code; None for a wrong one, which costs an attempt."""
     tries = str(totp.user_id)
     attempt_limits.spend(attempt_limits.CODE_OF_ACCOUNT, tries)
     step = _step_of(totp, code)
@@ -214,7 +221,7 @@ def _step_of(totp: models.Totp, code: str) -> int | None:
     try:
         secret, _ = encryption.decrypt(totp.sealed_secret)
     except encryption.Undecryptable:
-        logger.error("the second factor of user %s cannot be decrypted: SECRET_KEY changed", totp.user_id)  # noqa: TRY400
+        logger.error("TOTP secret cannot be decrypted user_id=%s; set SECRET_KEY_PREVIOUS", totp.user_id)  # noqa: TRY400
         return None
     if not _CODE.fullmatch(code):
         return None
@@ -224,15 +231,15 @@ def _step_of(totp: models.Totp, code: str) -> int | None:
     return next((step for step in near if strings_equal(generator.generate_otp(step), code)), None)
 
 
-def _encrypted_again(totp: models.Totp) -> dict[str, bytes]:
-    """The secret encrypted with the newest key, where it was with an older one."""
+def _reencrypted(totp: models.Totp) -> dict[str, bytes]:
+    """Return the secret re-encrypted with the newest key, if the key was older."""
     _, sealed = encryption.decrypt(totp.sealed_secret)
     return {"sealed_secret": sealed} if sealed else {}
 
 
-def _plain(code: str) -> str:
-    """As it is compared: people type the gaps that are there for reading, and capitals."""
-    return _FILLING.sub("", code).lower()
+def _normalize(code: str) -> str:
+    """Remove spaces and hyphens, and lower the case: users type codes in any form."""
+    return _SEPARATORS.sub("", code).lower()
 
 
 def _recovery_code() -> str:
@@ -246,6 +253,6 @@ def _hash(code: str) -> bytes:
 
 def _svg(uri: str) -> str:
     picture = io.BytesIO()
-    # White, so that it can be scanned from a dark page too.
+    # A white background, so that apps can scan the code on a dark page, too.
     segno.make(uri, error="m", micro=False).save(picture, kind="svg", scale=4, light="#fff", xmldecl=False, nl=False)
     return picture.getvalue().decode()

@@ -1,4 +1,4 @@
-"""Accounts: signing up, changing, deleting, looking up."""
+"""Accounts: create, look up, change and delete."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +20,10 @@ from app.security.email_addresses import canonical_email
 
 
 def sign_up(db: Session, new: UserIn) -> models.User:
-    """Make the account, and have its address verified.
+    """Create an account and queue the mail that verifies its address.
 
-    The database refuses an e-mail address or username that is taken, also in concurrent requests. Hashes the password:
-    call it through `passwords.in_hashing_thread`.
+    A unique index refuses a taken e-mail address or username, also under concurrency. Hashes the password: call it
+    through `passwords.in_hashing_thread`.
     """
     values = {
         "email": new.email,
@@ -39,7 +39,7 @@ def sign_up(db: Session, new: UserIn) -> models.User:
 
 
 def get(db: Session, user_id: int) -> models.User:
-    """The account. Raises `UserNotFound`."""
+    """Return the account. Raises `UserNotFound`."""
     user = db.get(models.User, user_id)
     if user is None or user.is_deleted:
         raise UserNotFound(user_id)
@@ -56,7 +56,7 @@ def list_all(
     role: models.Role | None,
     is_active: bool | None,
 ) -> Sequence[models.User]:
-    """Accounts by ascending id that fit every filter given; those after one of them, if it is given."""
+    """Return accounts that match the filters, by ascending id, after `after_id`."""
     statement = select(models.User).where(~models.User.is_deleted)
     if after_id is not None:
         statement = statement.where(models.User.id > after_id)
@@ -72,11 +72,13 @@ def list_all(
 def change(db: Session, caller: models.User, session_id: int, user_id: int, wanted: UserChange) -> models.User:
     """Change the caller's own account, or, for admins, any account.
 
-    A new password or a disabled account ends the account's sessions and API keys, except the session in which a
-    user changes their own password. A new e-mail address has to be verified. Both are reported to the address
-    that the account had, if it was verified. Hashes passwords: call it through `passwords.in_hashing_thread`.
-    Raises `UserNotFound`, `WrongPassword`, `TooManyTries`, `LastAdmin`; `NotAuthenticated` where the caller's
-    own account is disabled or deleted meanwhile, and `NotAuthorized` where the caller is no admin any more.
+    A new password, or disabling the account, ends its sessions and API keys. Users who change their own password keep
+    their current session. A new e-mail address has to be verified. A new password or e-mail address is announced to
+    the previous address, if that was verified.
+
+    Hashes passwords: call it through `passwords.in_hashing_thread`. Raises `UserNotFound`, `WrongPassword`,
+    `TooManyTries`, `LastAdmin`. Raises `NotAuthenticated` if the caller's account was disabled or deleted meanwhile,
+    and `NotAuthorized` if the caller is no longer an admin.
     """
     needs_password = _spend_attempts(caller, user_id, wanted)
     values: dict[str, object] = {}
@@ -90,12 +92,12 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
     values |= standing
     if not values:
         return get(db, user_id)
-    # Locked, so that of two changes at once each tells the address that it took the place of.
+    # Locked, so that of two concurrent changes each notifies the address that it replaced.
     before = _lock(db, caller, user_id, standing, needs_admin=caller.id != user_id or bool(standing))
     has_new_email = wanted.email not in {None, before.email}
     if has_new_email:
         values["email_verified_at"] = None
-    # The password that was verified must still be the password: of two changes at once, one is refused.
+    # The verified password must still be the current one, so that of two concurrent changes one is refused.
     still = models.User.password_hash == caller.password_hash if needs_password else true()
     user = db.scalars(
         update(models.User)
@@ -108,23 +110,23 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
         raise WrongPassword if needs_password else UserNotFound(user_id)
     if has_new_email:
         audit_log.record(db, Event.EMAIL_CHANGED, user_id)
-        _tell(db, "email_changed", before, user_id)
+        _notify(db, "email_changed", before, user_id)
         if attempt_limits.is_within(attempt_limits.MAIL_OF_ACCOUNT["email_verification"], str(user_id)):
             outbox.post(db, "email_verification", user.email)
     if wanted.password is not None:
         audit_log.record(db, Event.PASSWORD_CHANGED, user_id, by_user_id=caller.id)
-        _tell(db, "password_changed", before, user_id)
+        _notify(db, "password_changed", before, user_id)
     if wanted.password is not None or values.get("is_active") is False:
-        # Sign-ins and API keys alike. Only who changed their own password, and is still welcome, stays signed in.
+        # Ends sign-ins and API keys. Only a user who changed their own password, and is still active, stays signed in.
         deletion_marks.end_sessions(db, user_id, keeping=session_id if user.is_active else None)
     _record_change(db, before, user, by=caller.id)
     return user
 
 
 def _spend_attempts(caller: models.User, user_id: int, wanted: UserChange) -> bool:
-    """Count what the change tells or costs, and return whether it needed the caller's password, which was right.
+    """Count the change as an attempt; return whether it needed the caller's password.
 
-    Raises `WrongPassword`, `TooManyTries`.
+    The password has been verified then. Raises `WrongPassword`, `TooManyTries`.
     """
     is_own = caller.id == user_id
     needs_password = is_own and (wanted.email is not None or wanted.password is not None)
@@ -133,14 +135,14 @@ def _spend_attempts(caller: models.User, user_id: int, wanted: UserChange) -> bo
     elif wanted.password is not None:  # An admin sets the password of another account.
         attempt_limits.spend_right_password(caller.id)
     if is_own and wanted.email not in {None, caller.email}:
-        # The answer tells whether the address has an account. Admins can list all accounts.
+        # Limited, because the response reveals whether the address has an account. Admins can list all accounts.
         attempt_limits.spend(attempt_limits.EMAIL_CHANGE_OF_ACCOUNT, str(caller.id))
         attempt_limits.spend(attempt_limits.EMAIL_CHANGE_FROM_ADDRESS, request_context.client_address.get() or "")
     return needs_password
 
 
-def _tell(db: Session, kind: Literal["email_changed", "password_changed"], before: "_Standing", user_id: int) -> None:
-    """Mail the address that the account had, if it was verified: else it may be a stranger's."""
+def _notify(db: Session, kind: Literal["email_changed", "password_changed"], before: "_Standing", user_id: int) -> None:
+    """Mail the previous address, but only if verified: it may be a stranger's."""
     if before.email_verified_at is not None and attempt_limits.is_within(
         attempt_limits.MAIL_OF_ACCOUNT[kind], str(user_id)
     ):
@@ -148,7 +150,10 @@ def _tell(db: Session, kind: Literal["email_changed", "password_changed"], befor
 
 
 def _require_password(caller: models.User, password: str) -> None:
-    """Raise `WrongPassword`, or `TooManyTries`, because the session may be stolen and the password guessed."""
+    """Check the caller's password. Raises `WrongPassword`, `TooManyTries`.
+
+    Attempts are counted because the session may be stolen, and its holder may be guessing.
+    """
     attempt_limits.spend(attempt_limits.PASSWORD_OF_ACCOUNT, str(caller.id), password_of=caller.id)
     if not passwords.verify(password, caller.password_hash)[0]:
         raise WrongPassword
@@ -156,13 +161,15 @@ def _require_password(caller: models.User, password: str) -> None:
 
 
 def remove(db: Session, caller: models.User, user_id: int) -> None:
-    """Delete the account with its posts, votes and sessions: the caller's own, or, for admins, any.
+    """Delete the caller's own account, or, for admins, any.
+
+    This deletes the account's posts, votes and sessions, too.
 
     Raises `UserNotFound`, `LastAdmin`; `NotAuthenticated` and `NotAuthorized` as `change` does.
 
-    An account with many rows is marked as deleted, which it is at once for every request; the rows are removed in the
-    background. Rows that voters lock are locked in their order (users, posts, counts; each ascending), so that neither
-    waits for the other in a circle.
+    An account with many rows is only marked. It is deleted at once for every request, and its rows are removed in the
+    background. Rows are locked in the order of voters (users, posts, counts; each ascending), so that the two cannot
+    deadlock.
     """
     _lock(db, caller, user_id, {"is_active": False}, needs_admin=caller.id != user_id)
     if deletion_marks.is_large(db, user_id):
@@ -184,7 +191,7 @@ def remove(db: Session, caller: models.User, user_id: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """What an account may do, and where its owner is told."""
+    """The permissions of an account, and the address for notifications."""
 
     role: models.Role
     is_active: bool
@@ -201,12 +208,12 @@ _STANDING = (models.User.role, models.User.is_active, models.User.email, models.
 
 
 def _lock(db: Session, caller: models.User, user_id: int, wanted: Mapping[str, Any], *, needs_admin: bool) -> _Standing:
-    """Lock the account; return what it was before the change that is wanted to its standing.
+    """Lock the account; return its permissions and address before the change.
 
-    If an admin's standing is to change, the accounts of all active admins are locked. So concurrent changes
-    wait for each other, and of two admins who remove each other only one succeeds. Raises `UserNotFound`;
-    `LastAdmin` where the change would leave no active admin. The caller's account is read again:
-    `NotAuthenticated` if it is disabled or deleted by now, `NotAuthorized` if it needs to be an admin's.
+    If an admin's permissions are to change, the accounts of all active admins are locked. So removals of admins are
+    serialized: of two admins who remove each other, only one succeeds.
+    Raises `UserNotFound`, and `LastAdmin` if the change would leave no active admin. The caller's account is read
+    again: `NotAuthenticated` if it is disabled or deleted by now, `NotAuthorized` if it needs to be an admin's.
     """
     manages = and_(models.User.role == "admin", models.User.is_active)
     account = select(models.User.id).where(models.User.id == user_id)
@@ -221,7 +228,7 @@ def _lock(db: Session, caller: models.User, user_id: int, wanted: Mapping[str, A
         )
     }
     before = locked.pop(user_id, None)
-    _check_caller(before if caller.id == user_id else _hold(db, caller.id), needs_admin=needs_admin)
+    _check_caller(before if caller.id == user_id else _lock_caller(db, caller.id), needs_admin=needs_admin)
     if before is None:
         raise UserNotFound(user_id)
     if before.manages and not replace(before, **wanted).manages and not any(other.manages for other in locked.values()):
@@ -229,11 +236,12 @@ def _lock(db: Session, caller: models.User, user_id: int, wanted: Mapping[str, A
     return before
 
 
-def _hold(db: Session, user_id: int) -> _Standing | None:
-    """Keep the account as it is until the transaction ends.
+def _lock_caller(db: Session, user_id: int) -> _Standing | None:
+    """Lock the caller's account until the transaction ends.
 
-    Locked last, in no order with the account that is changed: two admins who change each other may deadlock, which runs
-    one of the requests again. In order, a request that waits for its target would hold up the demotion of its caller.
+    It is locked last, without an order relative to the changed account. So two admins who change each other may
+    deadlock; then one of the requests runs again. With an order, a request that waits for its target would delay the
+    demotion of its caller.
     """
     row = db.execute(select(*_STANDING).where(models.User.id == user_id).with_for_update(read=True)).one_or_none()
     return None if row is None else _Standing(*row)

@@ -1,6 +1,6 @@
 """Voting: many ballots in one statement and one commit.
 
-Every writer locks users, then posts, then post_stats, each in ascending order of id.
+Lock order of all writers: users, posts, post_stats; each by ascending id.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from app.security.access_tokens import AccessToken
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """A request that a user's vote for a post exist, or not."""
+    """A request to set or remove one user's vote for a post."""
 
     token: AccessToken
     post_id: int
@@ -28,23 +28,23 @@ class Ballot:
 
     @property
     def pair(self) -> tuple[int, int]:
-        """What at most one vote exists for."""
+        """The user and the post, for which at most one vote exists."""
         return self.token.user_id, self.post_id
 
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """Whether the ballot changed anything, and how many votes the post has with it."""
+    """Whether the ballot changed anything, and the resulting vote count of the post."""
 
     changed: bool
     votes: int
 
 
-# Rows are locked in the order that every writer keeps; `count(*)` makes PostgreSQL finish one step before the next.
-# - users: the deletion of an account waits for its votes in progress, and its votes wait for the deletion.
-# - posts: the same for posts. Drafts and posts of deleted owners do not count as existing.
-# - post_stats: from here on, until the transaction ends, no other transaction changes these counts. So the count after
-#   this statement is the locked one plus its own changes. The statement cannot read it, as triggers run at its end.
+# Rows are locked in the order of all writers. `count(*)` makes PostgreSQL finish one step before the next.
+# - users: the lock makes the deletion of an account and its concurrent votes wait for each other.
+# - posts: the same for posts. Drafts, and posts of deleted accounts, count as missing.
+# - post_stats: until the transaction ends, no other transaction changes these counts. Triggers run at the end of the
+#   statement, so it cannot see the new count. It computes it: the locked count plus its own changes.
 _CAST = PreparedStatement(
     text("""
     WITH ballot AS MATERIALIZED (
@@ -102,7 +102,7 @@ _CAST = PreparedStatement(
 )
 
 
-# What `_CAST` locks, for ballots that are cast one after the other.
+# The locks of `_CAST`, for ballots that are cast one after the other.
 _LOCK = text("""
     WITH voter AS MATERIALIZED (
         SELECT id FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR KEY SHARE
@@ -115,17 +115,17 @@ _LOCK = text("""
 
 
 def lock(connection: Connection, ballots: Sequence[Ballot]) -> None:
-    """Lock, in order, what the ballots touch, for a transaction that will cast them in several statements."""
+    """Lock the rows of ballots that one transaction casts in several statements."""
     user_ids, post_ids = zip(*[(ballot.token.user_id, possible_key(ballot.post_id)) for ballot in ballots], strict=True)
     connection.execute(_LOCK, {"user_ids": list(user_ids), "post_ids": list(post_ids)})
 
 
 def cast(connection: Connection, ballots: Sequence[Ballot]) -> list[Cast | Exception]:
-    """Cast the ballots, of which no two are of the same user and post, in one statement.
+    """Cast the ballots in one statement. No two may have the same user and post.
 
-    In AUTOCOMMIT it is committed when this returns; else it is part of the caller's transaction. Returns an outcome for
-    each, in order: what it changed, `NotAuthenticated`, or `VotedPostNotFound` (also for drafts). The counts include
-    every ballot, and no later vote.
+    In AUTOCOMMIT, the votes are committed when this returns. Otherwise they are part of the caller's transaction.
+    Return one outcome per ballot, in order: its `Cast`, `NotAuthenticated`, or `VotedPostNotFound` (also for drafts).
+    The counts include every ballot, and no later vote.
     """
     rows = _CAST.execute(
         connection,
@@ -149,19 +149,25 @@ def _outcome(ballot: Ballot, row: Row[*tuple[Any, ...]]) -> Cast | Exception:
 
 
 def authenticate(connection: Connection, ballot: Ballot) -> None:
-    """Raises `NotAuthenticated` unless the voter's session is alive; their account stays until the transaction ends."""
-    alive = (
+    """Lock the voter's account.
+
+    Raises `NotAuthenticated` unless their session is valid.
+    """
+    valid_session = (
         select(Session.id)
         .join(User, Session.is_valid())
         .where(Session.id == ballot.token.session_id, User.id == ballot.token.user_id)
         .with_for_update(read=True, key_share=True, of=User)
     )
-    if connection.scalar(alive) is None:
+    if connection.scalar(valid_session) is None:
         raise NotAuthenticated
 
 
 def counted(ballot: Ballot, cast: Cast) -> VoteCounted:
-    """What `POST /vote` says of it. Raises `AlreadyVoted` or `VoteNotFound` where the ballot changed nothing."""
+    """Return the response body of `POST /vote`.
+
+    Raises `AlreadyVoted` or `VoteNotFound` if the ballot changed nothing.
+    """
     if not cast.changed:
         raise AlreadyVoted(ballot.token.user_id, ballot.post_id) if ballot.is_for else VoteNotFound
     message: Literal["successfully added vote", "successfully deleted vote"] = (

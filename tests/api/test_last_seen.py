@@ -56,7 +56,7 @@ def test_the_database_is_told_once_a_minute_however_much_is_asked(
         client.get("/posts", headers=unseen)
     assert updates(statements) == 1
 
-    last_seen._told[person.session_id] -= 61
+    last_seen._updated_at[person.session_id] -= 61
     connection.execute(text("UPDATE sessions SET last_seen_at = now() - interval '61 seconds'"))
     client.get("/posts", headers=unseen)
     wait_until(connection, RECENT, id=person.session_id)
@@ -91,7 +91,7 @@ def test_clock_that_jumped_back_does_not_stop_it(
     wait_until(connection, RECENT, id=person.session_id)
 
     monkeypatch.setattr(last_seen, "time", JumpedBack)
-    last_seen._told[person.session_id] -= 61
+    last_seen._updated_at[person.session_id] -= 61
     connection.execute(text("UPDATE sessions SET last_seen_at = now() - interval '61 seconds'"))
     client.get("/posts", headers=unseen)
 
@@ -122,7 +122,7 @@ def test_a_crowd_is_told_of_in_one_statement(
     async def be_seen() -> None:
         for person in people:
             last_seen.note_seen(access_tokens.AccessToken(person.id, person.session_id, int(time.time()) + 600))
-        await asyncio.wait_for(asyncio.gather(*last_seen._tellings), 10)
+        await asyncio.wait_for(asyncio.gather(*last_seen._tasks), 10)
 
     with counted_queries(database) as statements:
         asyncio.run(be_seen())
@@ -198,16 +198,16 @@ def test_rows_that_somebody_has_locked_are_left_without_waiting(
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch, database: Engine) -> None:  # noqa: ARG001
     monkeypatch.setattr(last_seen, "MAX_SEEN_REMEMBERED", 5)
-    last_seen._told.clear()
+    last_seen._updated_at.clear()
 
     async def be_seen() -> None:
         for number in range(20):
             last_seen.note_seen(access_tokens.AccessToken(1, 10**12 + number, int(time.time()) + 600))
-        await asyncio.wait_for(asyncio.gather(*last_seen._tellings), 10)
+        await asyncio.wait_for(asyncio.gather(*last_seen._tasks), 10)
 
     asyncio.run(be_seen())
 
-    assert [*last_seen._told] == [10**12 + number for number in range(15, 20)]
+    assert [*last_seen._updated_at] == [10**12 + number for number in range(15, 20)]
 
 
 def test_that_it_could_not_be_told_is_nobodys_failure(

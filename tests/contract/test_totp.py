@@ -381,7 +381,7 @@ def test_without_the_key_codes_are_wrong_and_recovery_codes_still_sign_in(
 
     assert_refused(app.sign_in(app.code()), 403, "invalid_credentials", "Invalid Credentials")
 
-    assert f"the second factor of user {app.person.id} cannot be decrypted" in caplog.text
+    assert f"TOTP secret cannot be decrypted user_id={app.person.id}" in caplog.text
     assert app.sign_in(app.recovery_codes[0]).status_code == 200
 
 

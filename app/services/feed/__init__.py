@@ -1,7 +1,7 @@
-"""Reading posts: a batch checks the sessions, and reads pages, single posts and the readers' votes on them.
+"""Reading posts: one batch authenticates callers and reads pages, posts and votes.
 
-A batch runs one statement for each distinct page, and one for all posts by id. Readers share pages. What is personal
-(`voted`, and the e-mail address in one's own posts) is added to each reader's copy.
+A batch contains all waiting requests. It has one statement for each distinct page, and one for all posts by id. Users
+share pages. Personal values (`voted`, and the e-mail address in a reader's own posts) are added to each response.
 """
 
 import hashlib
@@ -24,23 +24,23 @@ __all__ = ["Page", "PageQuery", "PageRequest", "PageResponse", "PostQuery", "pos
 
 @dataclass(frozen=True, slots=True)
 class PostQuery:
-    """Which post."""
+    """The query for one post."""
 
     post_id: int
 
 
 class PageRequest(NamedTuple):
-    """One request: who asks (which the turn verifies), and for what."""
+    """One request: the caller's token, which the batch authenticates, and the query."""
 
     token: AccessToken
     query: PageQuery | PostQuery
 
 
 class Page:
-    """Posts in order, as shared by all readers, and the cursors around them.
+    """Posts in order, shared by all readers, with cursors to neighbouring pages.
 
-    A page that may be large was serialized in the thread of the batch, where it was measured. Any other is serialized
-    in the event loop, and only for a client that does not have it: at most 1 MB, in at most 3 ms.
+    A page that may be large was serialized in the thread of the batch, to measure its size. Any other page is
+    serialized in the event loop, and only if the client does not have it: at most 1 MB, in at most 3 ms.
     """
 
     def __init__(self, page_rows: PageRows) -> None:
@@ -50,7 +50,10 @@ class Page:
 
     @cached_property
     def digest(self) -> bytes:
-        """Changes exactly when what the page shows changes; costs no serialization."""
+        """A hash that changes exactly when the content of the page changes.
+
+        It is computed without serializing the page.
+        """
         shown = [
             (row.id, row.version, row.votes, row.username, row.email if get_settings().public_emails else None)
             for row in self.rows
@@ -66,25 +69,28 @@ class Page:
 
     @cached_property
     def owner_ids(self) -> frozenset[int]:
-        """Those who see their own e-mail address on it; none where the page shows every address."""
+        """The readers who see their own e-mail address on the page.
+
+        There are none if `PUBLIC_EMAILS` is set, because then the page shows every address.
+        """
         return frozenset() if get_settings().public_emails else frozenset(row.owner_id for row in self.rows)
 
     @cached_property
     def voter_ids(self) -> frozenset[int]:
-        """Those of the readers who voted for any of the posts."""
+        """The readers who voted for any of the posts."""
         return frozenset(voter_id for row in self.rows for voter_id in row.voters)
 
     def voted(self, user_id: int) -> tuple[bool, ...]:
-        """For which of its posts the reader voted."""
+        """Return for each post whether the reader voted for it."""
         if user_id not in self.voter_ids:
             return (False,) * len(self.rows)
         return tuple(user_id in row.voters for row in self.rows)
 
 
 class PageResponse:
-    """A page for readers who voted for the same of its posts: shared rows, and which those are.
+    """A page as read by users who voted for the same posts of it.
 
-    A reader who owns some of the posts (`owner_id`) has a reading of their own.
+    The rows are shared. A reader who owns some of the posts (`owner_id`) has a separate response.
     """
 
     def __init__(self, page: Page, voted: tuple[bool, ...], owner_id: int | None = None) -> None:
@@ -92,7 +98,10 @@ class PageResponse:
 
     @cached_property
     def etag(self) -> str:
-        """The page's digest and what is personal; for a single post, begun by its version (see `If-Match`)."""
+        """A hash of the page's digest and the personal values.
+
+        `conditional` puts the version before it for a single post (see `If-Match`).
+        """
         personal = bytes(self.voted)
         if self.owner_id is not None:
             own_email = next(row.email for row in self.page.rows if row.owner_id == self.owner_id)
@@ -101,12 +110,15 @@ class PageResponse:
 
     @cached_property
     def json(self) -> bytes:
-        """The posts as JSON, with commas between them: the body of a single post."""
+        """The posts as JSON, separated by commas: the body of a single post."""
         return b",".join(self._posts())
 
     @cached_property
     def json_array(self) -> bytes:
-        """The posts as a JSON array: the body of a page. All readers share it, because it may have 1 MB."""
+        """The posts as a JSON array: the body of a page.
+
+        It is cached for all readers of this response, because it may have 1 MB.
+        """
         return b"[%s]" % b",".join(self._posts())
 
     def _posts(self) -> list[bytes]:
@@ -119,41 +131,41 @@ class PageResponse:
         return [part + (b"true}" if voted else b"false}") for part, voted in zip(parts, self.voted, strict=True)]
 
 
-def read(connection: Connection, questions: Sequence[PageRequest]) -> list[PageResponse | Exception]:
-    """Return for each request, in order, its `PageResponse`, `NotAuthenticated`, or `PostNotFound` (also of drafts).
+def read(connection: Connection, requests: Sequence[PageRequest]) -> list[PageResponse | Exception]:
+    """Return one outcome per request, in order.
 
-    The connection must be in AUTOCOMMIT, so that every statement sees what was committed before it began.
+    It is a `PageResponse`, `NotAuthenticated`, or `PostNotFound` (also for drafts). The connection must be in
+    AUTOCOMMIT, so that every statement sees what was committed before it began.
     """
     readers: dict[PageQuery, list[AccessToken]] = {}
-    asked: list[tuple[AccessToken, int]] = []
-    for question in questions:
-        if isinstance(question.query, PageQuery):
-            readers.setdefault(question.query, []).append(question.token)
+    post_requests: list[tuple[AccessToken, int]] = []
+    for request in requests:
+        if isinstance(request.query, PageQuery):
+            readers.setdefault(request.query, []).append(request.token)
         else:
-            asked.append((question.token, question.query.post_id))
-    answers: dict[PageQuery | PostQuery, PageResult] = {
+            post_requests.append((request.token, request.query.post_id))
+    results: dict[PageQuery | PostQuery, PageResult] = {
         query: read_page(connection, query, tokens) for query, tokens in readers.items()
     }
-    if asked:
-        answers |= {PostQuery(post_id): answer for post_id, answer in read_posts(connection, asked).items()}
-    pages = {query: Page(answer.page) for query, answer in answers.items()}
-    readings: _PageResponses = {}
+    if post_requests:
+        results |= {PostQuery(post_id): result for post_id, result in read_posts(connection, post_requests).items()}
+    pages = {query: Page(result.page) for query, result in results.items()}
+    responses: _PageResponses = {}
     return [
-        _page_response(question, answers[question.query].roles, pages[question.query], readings)
-        for question in questions
+        _page_response(request, results[request.query].roles, pages[request.query], responses) for request in requests
     ]
 
 
-# One for all readers of a page who voted for the same of its posts, as most did for none; one for each owner of a post.
-# Kept outside of the pages: two that know each other are rubbish that only the collector finds, with all their rows.
+# Readers of a page who voted for the same posts of it share one (most voted for none). Each owner of a post has one.
+# Stored outside of the pages: with references both ways, only the garbage collector would free them and their rows.
 _PageResponses = dict[tuple[Page, tuple[bool, ...], int | None], PageResponse]
 
 
 def _page_response(
-    question: PageRequest, roles: Mapping[tuple[int, int], str], page: Page, readings: _PageResponses
+    request: PageRequest, roles: Mapping[tuple[int, int], str], page: Page, responses: _PageResponses
 ) -> PageResponse | Exception:
-    """What this reader may see of what was read for all; without a role, nothing."""
-    token, query = question.token, question.query
+    """Return the page as this reader may see it; `NotAuthenticated` without a role."""
+    token, query = request.token, request.query
     role = roles.get((token.session_id, token.user_id))
     if role is None:
         return NotAuthenticated()
@@ -163,7 +175,7 @@ def _page_response(
             page = Page(PageRows([]))
     elif not page.rows or not (page.rows[0].published or is_moderator or page.rows[0].owner_id == token.user_id):
         return PostNotFound(query.post_id)
-    place = (page, page.voted(token.user_id), token.user_id if token.user_id in page.owner_ids else None)
-    if (reading := readings.get(place)) is None:
-        reading = readings[place] = PageResponse(*place)
-    return reading
+    key = (page, page.voted(token.user_id), token.user_id if token.user_id in page.owner_ids else None)
+    if (response := responses.get(key)) is None:
+        response = responses[key] = PageResponse(*key)
+    return response

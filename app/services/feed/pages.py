@@ -1,10 +1,14 @@
 """Pages of posts: the statement for each kind of list, and cursors into it.
 
-Walks of lists sorted by votes. A cursor carries the sort values of the last row and the snapshot (`pg_snapshot`) of the
-statement that began the walk. Later pages sort each post by the count that it had in that snapshot: the oldest entry of
-`post_stats_history` that the snapshot does not see, or, when there is none, the count of today. So however votes
-change meanwhile, each post keeps its place, and is met exactly once. In the list of what one voted for, whose places
-never change, the snapshot is the time: a vote that was taken back and cast again is not met at its new place too.
+A walk is a sequence of pages, each requested with the cursor of the page before.
+
+In lists sorted by votes, a cursor has the sort values of the last row, and a snapshot (`pg_snapshot`). It is the one of
+the statement that began the walk. Later pages sort each post by its count in that snapshot. This is the oldest entry of
+`post_stats_history` that the snapshot does not see, or the current count if there is none. So each post keeps its
+position during a walk, and appears exactly once, however votes change.
+
+In the list of posts that a user voted for, positions never change, and the snapshot is a time. So a vote that was
+removed and cast again during the walk does not appear a second time.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,20 +52,20 @@ from app.services.feed import readers, search
 from app.services.feed.readers import AnyRow, AnySelect
 from app.services.feed.serialization import serialize
 
-# `voted`: the posts that the reader voted for, newest vote first.
+# `voted`: the posts that a user voted for, newest vote first.
 Order = Literal[Sort, "voted"]
 
 
-# A page ends before the post with which its JSON would be larger, and the list goes on at `next_cursor`.
+# Maximum size of a page's JSON. A page ends before the post that would exceed it; the list continues at `next_cursor`.
 MAX_PAGE_BYTES = 1_000_000
-# JSON writes a character of one byte in at most six. What is not title or content (keys, times, names) takes less than
-# this for a post.
+# JSON escapes a character of one byte with at most six. The rest of a post (keys, times, names) takes less than
+# `MAX_OTHER_BYTES`.
 MAX_ESCAPED_BYTES = 6
 MAX_OTHER_BYTES = 2_000
 
 
 class Position(NamedTuple):
-    """Where a walk stands: the sort values of the last row met, the snapshot in which the walk began, its search."""
+    """Position of a walk: last row's sort values, first page's snapshot, search."""
 
     is_backward: bool
     value: CursorValue
@@ -72,7 +76,10 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """The parameters of a page. Equal queries of different readers run once and share the result."""
+    """The query for a page.
+
+    Equal queries in a batch share one statement and one result.
+    """
 
     order: Order
     limit: int
@@ -87,9 +94,9 @@ class PageQuery:
 
 
 class PageRows(NamedTuple):
-    """Rows of posts in order, each with its `voters` among the readers, and the cursors to the pages around them.
+    """Posts in order, each with its `voters` among the readers, and two cursors.
 
-    `parts` are the rows as `serialize` writes them, where that was done to measure the page.
+    `parts` are the serialized rows, if the page had to be measured.
     """
 
     rows: Sequence[AnyRow]
@@ -99,22 +106,23 @@ class PageRows(NamedTuple):
 
 
 class PageResult(NamedTuple):
-    """A page, and the roles of those of its readers who are alive, by session and user."""
+    """A page, and the roles of its readers with valid sessions, by session and user."""
 
     page: PageRows
     roles: Mapping[tuple[int, int], str]
 
 
 def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessToken]) -> PageResult:
-    """The page for all who ask for it: one statement, and before it one for a search of published posts.
+    """Read a page once for all its readers.
 
-    The connection must be in AUTOCOMMIT, with a snapshot for each statement.
+    This takes one statement, preceded by another one if published posts are searched. The connection must be in
+    AUTOCOMMIT, with a snapshot for each statement.
     """
     position = query.position
     skip = query.skip if position is None else 0
     parameters: dict[str, object] = {
         **readers.parameters(tokens),
-        "rows": query.limit + 1,  # One more tells whether there is another page.
+        "rows": query.limit + 1,  # One more than the page shows whether there is another page.
         "skip": skip,
         "owner_id": query.owner_id,
         "created_after": query.created_after,
@@ -135,17 +143,17 @@ def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessT
         skips=skip > 0,
         filters=tuple(name for name in _FILTERS if parameters.get(name) is not None),
     )
-    answers = (
+    rows = (
         _prepared_page(kind, query.limit + 1).execute(connection, parameters)
         if kind.has_one_plan
         else connection.execute(_unprepared_page(kind), parameters)
     ).all()
-    roles = readers.roles_of_valid_sessions(answers)
-    return PageResult(_page_of(query, [row for row in answers if row.id is not None]), roles)
+    roles = readers.roles_of_valid_sessions(rows)
+    return PageResult(_page_of(query, [row for row in rows if row.id is not None]), roles)
 
 
 def _page_of(query: PageQuery, rows: Sequence[AnyRow]) -> PageRows:
-    """Rows as they were found, as many as were asked for and fit, in the order of the list."""
+    """Return the rows in the order of the list, cut to the limit and `MAX_PAGE_BYTES`."""
     position = query.position
     is_backward = position is not None and position.is_backward
     rows = rows[: query.limit]
@@ -166,7 +174,10 @@ def _page_of(query: PageQuery, rows: Sequence[AnyRow]) -> PageRows:
 
 
 def _fitting(rows: Sequence[AnyRow]) -> tuple[Sequence[AnyRow], Sequence[bytes] | None]:
-    """The first of the rows, at least one, whose JSON takes at most `MAX_PAGE_BYTES`; serialized, if they might not."""
+    """Return the first rows, at least one, whose JSON fits into `MAX_PAGE_BYTES`.
+
+    They are returned serialized if the whole page might not fit; otherwise the second value is None.
+    """
     if sum(MAX_ESCAPED_BYTES * row.octets + MAX_OTHER_BYTES for row in rows) <= MAX_PAGE_BYTES:
         return rows, None
     parts: list[bytes] = []
@@ -197,27 +208,30 @@ _SHOWN = (
 )
 
 
-def read_posts(connection: Connection, asked: Sequence[tuple[AccessToken, int]]) -> dict[int, PageResult]:
-    """Each of the posts asked for, draft or not, as a page of its own, in one statement.
+def read_posts(connection: Connection, requests: Sequence[tuple[AccessToken, int]]) -> dict[int, PageResult]:
+    """Read posts by id in one statement, drafts included, each as a page of its own.
 
     A post that does not exist is an empty page.
     """
     rows = _POSTS.execute(
         connection,
         {
-            "session_ids": sorted({token.session_id for token, _ in asked}),
-            "user_ids": [token.user_id for token, _ in asked],
-            "asked_post_ids": [possible_key(post_id) for _, post_id in asked],
-            "post_ids": sorted({key for _, post_id in asked if (key := possible_key(post_id)) is not None}),
+            "session_ids": sorted({token.session_id for token, _ in requests}),
+            "user_ids": [token.user_id for token, _ in requests],
+            "asked_post_ids": [possible_key(post_id) for _, post_id in requests],
+            "post_ids": sorted({key for _, post_id in requests if (key := possible_key(post_id)) is not None}),
         },
     ).all()
     roles = readers.roles_of_valid_sessions(rows)
     found = {row.id: PageRows([row]) for row in rows if row.id is not None}
-    return {post_id: PageResult(found.get(post_id, PageRows([])), roles) for _, post_id in asked}
+    return {post_id: PageResult(found.get(post_id, PageRows([])), roles) for _, post_id in requests}
 
 
 def _joined(shown: AnySelect) -> AnySelect:
-    """With owners and counts. A post whose owner is deleted is waiting for its removal, and not shown."""
+    """Join owners and counts.
+
+    Posts of deleted accounts are hidden until they are removed.
+    """
     owners = and_(User.id == Post.owner_id, ~User.is_deleted)
     return shown.join(User, owners).join(PostStats, PostStats.post_id == Post.id)
 
@@ -232,7 +246,10 @@ _POSTS = PreparedStatement(_posts_statement())
 
 
 def position_of(cursor: str, order: Order) -> Position:
-    """Where the cursor stands. Raises `MalformedCursor` unless `read` made it for this order."""
+    """Return the position of a cursor.
+
+    Raises `MalformedCursor` unless it belongs to this order.
+    """
     made_for, is_backward, value, post_id, snapshot, words = [*cursors.verify(cursor), *[None] * 6][:6]
     if isinstance(snapshot, list):
         snapshot = _unpacked(snapshot)
@@ -255,13 +272,16 @@ def _cursor(query: PageQuery, row: AnyRow, *, is_backward: bool) -> str:
 
 
 def _packed(snapshot: str) -> list[int]:
-    """The numbers of a `pg_snapshot`, all but the first less the first: hundreds of transactions fit into a cursor."""
+    """Return the numbers of a `pg_snapshot`, all but the first relative to the first.
+
+    In this form hundreds of transactions fit into a cursor.
+    """
     first, end, running = snapshot.split(":")
     return [int(first), *(int(number) - int(first) for number in (end, *filter(None, running.split(","))))]
 
 
 def _unpacked(numbers: list[int]) -> str:
-    """The `pg_snapshot` that `_packed` packed. Raises `MalformedCursor`."""
+    """Return the `pg_snapshot` for numbers from `_packed`. Raises `MalformedCursor`."""
     match numbers:
         case [first, end, *running]:
             return f"{first}:{first + end}:{','.join(str(first + number) for number in running)}"
@@ -287,7 +307,7 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
 }
 _CAST_BEFORE_THE_WALK = Vote.created_at <= bindparam("snapshot", type_=DateTime(timezone=True))
 
-# What each order sorts by. All end in the post's id, are read from an index, and go either way.
+# Sort columns of each order. All end in the post's id, and use an index in both directions.
 _SORTED_BY: Mapping[Order, tuple[ColumnElement[Any], ColumnElement[int], TypeEngine[Any]]] = {
     "new": (Post.created_at.expression, Post.id.expression, DateTime(timezone=True)),
     "old": (Post.created_at.expression, Post.id.expression, DateTime(timezone=True)),
@@ -299,7 +319,7 @@ _SORTED_BY: Mapping[Order, tuple[ColumnElement[Any], ColumnElement[int], TypeEng
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """All that the text of a page's statement depends on."""
+    """Everything on which the SQL text of a page depends."""
 
     order: Order
     is_walk: bool
@@ -310,17 +330,17 @@ class _Kind:
 
     @property
     def has_one_plan(self) -> bool:
-        """Whether the best plan is the same for all values: to read the next rows of an index."""
+        """Whether an index scan of the next rows is the best plan for all parameters."""
         return not (self.skips or self.is_drafts or self.filters or (self.moves and self.is_walk))
 
     @property
     def moves(self) -> bool:
-        """Whether posts change their places in this order as votes come in."""
+        """Whether votes change the positions of posts in this order."""
         return self.order in ("top", "hot")
 
 
-# A statement takes up to 160 KB, and clients choose among some 2,000. So both caches take at most 14 MB; any other is
-# built again when it is asked for, which takes some milliseconds.
+# A statement takes up to 160 KB, and clients can request about 2,000 of them. With this maximum both caches take at
+# most 14 MB. Building a statement that is not cached takes some milliseconds.
 MAX_STATEMENTS = 48
 
 
@@ -335,7 +355,7 @@ def _unprepared_page(kind: _Kind) -> AnySelect:
 
 
 def _page_statement(kind: _Kind, rows: int | None = None) -> AnySelect:
-    """The page, and who reads it; with a `LIMIT` of so many rows in its text, or `:rows`."""
+    """Return the statement of a page; `LIMIT` is `rows`, or the parameter `:rows`."""
     page = _window(kind).limit(bindparam("rows", type_=Integer) if rows is None else literal_column(str(rows)))
     posts = page.subquery("page")
     order = _ordered(kind, posts.c.sort_value, posts.c.id)
@@ -343,10 +363,10 @@ def _page_statement(kind: _Kind, rows: int | None = None) -> AnySelect:
 
 
 def _bounded(kind: _Kind, page: AnySelect, posts: Subquery, order: Sequence[UnaryExpression[Any]]) -> AnySelect:
-    """The first of the page's rows, without those that start past `MAX_PAGE_BYTES`, and whether others follow each.
+    """Drop rows that start past `MAX_PAGE_BYTES`; add whether each has a successor.
 
-    JSON is never shorter than the text, so no row is missing that fits. PostgreSQL knows the length of a long text
-    without reading it. The window is the one that `with_readers` looks through.
+    JSON is never shorter than the text, so every row that fits is kept. PostgreSQL knows the length of a long text
+    without reading it. The window is the same as in `with_readers`.
     """
     octets = func.octet_length(posts.c.title) + func.octet_length(posts.c.content)
     measured = page.add_columns(
@@ -355,7 +375,7 @@ def _bounded(kind: _Kind, page: AnySelect, posts: Subquery, order: Sequence[Unar
         func.lead(posts.c.id).over(order_by=order).is_not(None).label("is_followed"),
     ).subquery("measured")
     shown = [column for column in measured.c if column.name != "octets_before"]
-    # Of the row that only tells of sessions, they are null.
+    # `octets_before` is null in the row that has only sessions.
     is_past = measured.c.octets_before >= literal_column(str(MAX_PAGE_BYTES))
     found = select(*shown).where(is_past.is_not(True))
     return found.order_by(*_ordered(kind, measured.c.sort_value, measured.c.id))
@@ -364,9 +384,10 @@ def _bounded(kind: _Kind, page: AnySelect, posts: Subquery, order: Sequence[Unar
 def _window(kind: _Kind) -> AnySelect:
     value, post_id, _ = _SORTED_BY[kind.order]
     if kind.moves and kind.is_walk:
-        places = _places_in_the_walk(kind)
-        walk = select(*_SHOWN, places.c.sort_value, null().label("snapshot")).join(places, places.c.post_id == Post.id)
-        return _sorted(_joined(walk), kind, places.c.sort_value, places.c.post_id)
+        positions = _positions_in_walk(kind)
+        walk = select(*_SHOWN, positions.c.sort_value, null().label("snapshot"))
+        walk = walk.join(positions, positions.c.post_id == Post.id)
+        return _sorted(_joined(walk), kind, positions.c.sort_value, positions.c.post_id)
     snapshot: ColumnElement[Any] = null()
     if kind.moves:
         snapshot = cast(func.pg_current_snapshot(), String)
@@ -383,8 +404,11 @@ def _window(kind: _Kind) -> AnySelect:
     return page.offset(bindparam("skip", type_=Integer)) if kind.skips else page
 
 
-def _places_in_the_walk(kind: _Kind) -> Subquery:
-    """The next posts of a walk in an order that votes change: (post_id, sort_value) as when the walk began."""
+def _positions_in_walk(kind: _Kind) -> Subquery:
+    """Return (post_id, sort_value) of the walk's next posts, as when the walk began.
+
+    For orders that votes change.
+    """
     value, post_id, _ = _SORTED_BY[kind.order]
     history = PostStatsHistory
     moved = (
@@ -446,7 +470,7 @@ def _beyond(kind: _Kind, value: ColumnElement[Any], post_id: ColumnElement[int])
 
 def _sorted(statement: AnySelect, kind: _Kind, value: ColumnElement[Any], post_id: ColumnElement[int]) -> AnySelect:
     if "found" in kind.filters:
-        # OFFSET 0 keeps the planner from walking the list in order to meet the few that were found.
+        # OFFSET 0 keeps the planner from scanning the sorted list for the few posts that were found.
         few = statement.offset(literal_column("0")).subquery()
         statement, value, post_id = select(few), few.c.sort_value, few.c["post_id" if "post_id" in few.c else "id"]
     return statement.order_by(*_ordered(kind, value, post_id))

@@ -1,7 +1,7 @@
-"""Readers: the statement that reads posts also returns which sessions are valid, and the readers' votes.
+"""Readers of a page: sessions and votes, read in the statement of the posts.
 
-A batch reads a page once for all its readers. Each row has the readers who voted for that post, and the first
-row has the valid sessions.
+A batch reads each page once for all its readers. Each row has the readers who voted for the post. The first row also
+has the valid sessions.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ AnyRow = Row[*tuple[Any, ...]]
 AnySelect = Select[*tuple[Any, ...]]
 
 _USER_IDS = bindparam("user_ids", type_=ARRAY(BIGINT))
-# An API key gives no access to what only moderators see.
+# An API key gives no access to content that only moderators may see.
 _ROLE = case((Session.kind == literal_column("'login'"), User.role), else_=literal_column("'user'"))
 _IS_VALID = (
     select(
@@ -43,7 +43,7 @@ _IS_VALID = (
     )
     .join(User, Session.is_valid())
     .where(Session.id == bindparam("session_ids", type_=ARRAY(BIGINT)).any_())
-    .subquery("alive")
+    .subquery("valid_session")
 )
 _ASKED = (
     func.unnest(_USER_IDS, bindparam("asked_post_ids", type_=ARRAY(BIGINT)))
@@ -52,8 +52,8 @@ _ASKED = (
 )
 
 
-# Whether any of the readers may see drafts of `owner_id`. It depends on no row, so PostgreSQL decides it first, and
-# reads no post where it is false.
+# Whether any of the readers may see drafts of `owner_id`. It depends on no row, so PostgreSQL evaluates it first, and
+# reads no post if it is false.
 MAY_SEE_DRAFTS = (
     select(Session.id)
     .join(User, Session.is_valid())
@@ -67,14 +67,15 @@ MAY_SEE_DRAFTS = (
 
 
 def voters_among_readers(posts: Subquery) -> ScalarSelect[Any]:
-    """Those of the readers who voted for the row's post, all of whom read all of the posts."""
+    """Select the voters of the row's post among readers who all read all of the posts."""
     return select(Vote.user_id).where(Vote.post_id == posts.c.id, Vote.user_id == _USER_IDS.any_()).scalar_subquery()
 
 
 def voters_among_askers(posts: Subquery) -> ScalarSelect[Any]:
-    """Those who asked for the row's post and voted for it: `user_ids` and `asked_post_ids` are pairs.
+    """Select the users who requested the row's post and voted for it.
 
-    Each pair is looked up by itself: a join might read all votes of a post to find one.
+    `user_ids` and `asked_post_ids` are pairs. Each pair is looked up separately, because a join might read all votes of
+    a post to find one.
     """
     vote = select(Vote.post_id).where(Vote.post_id == _ASKED.c.post_id, Vote.user_id == _ASKED.c.user_id)
     is_cast = vote.correlate(_ASKED).scalar_subquery().is_not(None)
@@ -82,7 +83,10 @@ def voters_among_askers(posts: Subquery) -> ScalarSelect[Any]:
 
 
 def with_readers(posts: Subquery, voters: ScalarSelect[Any], order: Sequence[UnaryExpression[Any]]) -> AnySelect:
-    """The posts in this order, with their `voters`; without any, one row of nulls tells of the sessions."""
+    """Add `voters` and sessions to the posts, in this order.
+
+    Without posts, there is one row that has only the sessions, and nulls otherwise.
+    """
     is_first: ColumnElement[bool] = func.row_number().over(order_by=order) == literal_column("1")
     return (
         select(
@@ -96,7 +100,7 @@ def with_readers(posts: Subquery, voters: ScalarSelect[Any], order: Sequence[Una
 
 
 def parameters(tokens: Iterable[AccessToken]) -> dict[str, object]:
-    """What `with_readers` takes, for those who all read the same."""
+    """Return the parameters of `with_readers`, for users who read the same page."""
     tokens = list(tokens)
     return {
         "session_ids": sorted({token.session_id for token in tokens}),
@@ -105,7 +109,7 @@ def parameters(tokens: Iterable[AccessToken]) -> dict[str, object]:
 
 
 def roles_of_valid_sessions(rows: Sequence[AnyRow]) -> Mapping[tuple[int, int], str]:
-    """The role of each (session, user) that is alive."""
+    """Return the role for each valid session, by session and user."""
     first = rows[0]
     if first.session_ids is None:
         return {}

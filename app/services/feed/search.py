@@ -1,7 +1,7 @@
-"""Search: from words, as people type them, to posts that have them.
+"""Full-text search of posts.
 
-The database makes both sides of the comparison from text, by the same functions (migration 0024): `posts.search`, which
-a trigger keeps, and the query. docs/decisions/0018-split-words-in-our-own-functions.md says how and why.
+The same database functions (migration 0024) compute both sides of the comparison: the column `posts.search`, which a
+trigger maintains, and the query. docs/decisions/0018-split-words-in-our-own-functions.md gives the details and reasons.
 """
 
 from sqlalchemy import (
@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from app.config import get_settings
 from app.models import Post
 
-# Sorting this many posts takes some 10 ms.
+# Sorting this many posts takes about 10 ms.
 MAX_MATCHES = 2000
 
 
@@ -30,10 +30,10 @@ def _matches(finds_parts: ColumnElement[bool]) -> ColumnElement[bool]:
     return Post.search.bool_op("@@")(query)
 
 
-# That a post has the words; to be executed with `parameters(words)`.
+# Condition: the post has the words. Takes `parameters(words)`.
 MATCHES = _matches(bindparam("finds_parts", type_=Boolean))
-# The same for drafts, where no index may be used: it has the words of all drafts, and reading it takes longer for words
-# that stand in drafts of others.
+# The same for drafts, without an index. An index would contain the words of all drafts. So the time to read it would
+# reveal which words other users' drafts have.
 MATCHES_DRAFT = MATCHES.is_(True)
 _WHOLE = (
     select(Post.id, literal(False).label("finds_parts"))
@@ -41,16 +41,16 @@ _WHOLE = (
     .limit(MAX_MATCHES + 1)
     .cte("whole")
 )
-# Parts of words are looked up only where no published post has the words whole.
+# Parts of words are searched only if no published post has the whole words.
 _PARTS = (
     select(Post.id, literal(True))
     .where(_matches(literal(True)), Post.published, ~select(_WHOLE.c.id).exists())
     .limit(MAX_MATCHES + 1)
 )
 _LIMITED_MATCHES = union_all(select(_WHOLE), _PARTS)
-# With `TUTORIAL_DEFAULTS`, parts of words are looked up beside whole words, and any part of a title is found among the
-# newest posts, as by the tutorial's LIKE. So a small database returns all that the tutorial's would. So many titles
-# are read in some 15 ms.
+# With `TUTORIAL_DEFAULTS`, parts of words are searched together with whole words. Any part of a title is found among
+# the newest posts, like with the tutorial's LIKE. So a small database returns everything that the tutorial's would.
+# Reading 10,000 titles takes about 15 ms.
 MAX_TITLES_READ = 10_000
 _FOUND_BY_WORDS = (
     select(Post.id, literal(True).label("by_words"))
@@ -76,17 +76,20 @@ _ANY_FEW_OF_THE_TUTORIAL = union_all(select(_FOUND_BY_WORDS), _FOUND_IN_TITLES)
 
 
 def parameters(words: str, *, finds_parts: bool = False) -> dict[str, object]:
-    """What `MATCHES` takes. With `finds_parts`, words also match inside the words of titles."""
+    """Return the parameters of `MATCHES`.
+
+    With `finds_parts`, words also match inside the words of titles.
+    """
     return {"search": words, "finds_parts": finds_parts}
 
 
 def find(connection: Connection, words: str) -> dict[str, object]:
-    """What a page's statement takes: the ids of all posts with these words as `found`, else what `MATCHES` takes.
+    """Return the search parameters of a page's statement.
 
-    They are ids unless there are more than `MAX_MATCHES`. Both ways are quick: few ids come from the
-    index and are sorted; where there are many, walking the list soon meets the next ones. The
-    planner cannot choose between the two: it expects half a per cent of all posts to have a word
-    without statistics, so for a rare word it would walk the whole list.
+    These are the ids of all matching posts as `found`, or the parameters of `MATCHES` if more than `MAX_MATCHES` posts
+    match. Both ways are fast: few ids come from the index and are sorted; among many matches, a scan of the sorted list
+    soon finds the next ones. The planner cannot choose between them. Without statistics for a word, it expects half a
+    per cent of all posts to match. So it would scan the whole list for a rare word.
     """
     if get_settings().tutorial_defaults:
         return _find_as_the_tutorial(connection, words)
@@ -97,9 +100,9 @@ def find(connection: Connection, words: str) -> dict[str, object]:
 
 
 def _find_as_the_tutorial(connection: Connection, words: str) -> dict[str, object]:
-    """As `find`, for words and parts of words alike, and for any part of a title among the newest posts.
+    """Like `find`, also for parts of words and, in the newest posts, of titles.
 
-    Where more than `MAX_MATCHES` posts have the words, or begin or continue them, only these are met.
+    If words or parts of words match more than `MAX_MATCHES` posts, only these posts are found.
     """
     rows = connection.execute(_ANY_FEW_OF_THE_TUTORIAL, {"search": words}).all()
     if sum(row.by_words for row in rows) > MAX_MATCHES:

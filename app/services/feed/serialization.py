@@ -1,4 +1,4 @@
-"""Posts as JSON, one by one."""
+"""Serialization of single posts as JSON."""
 
 from datetime import datetime
 from functools import lru_cache
@@ -11,8 +11,8 @@ from app.schemas.user import Profile
 from app.security.email_addresses import placeholder_email
 from app.services.feed.readers import AnyRow
 
-# Writing a post as JSON takes ten times as long as finding it written. An entry takes at most 24 KB: 2,000 characters
-# of 4 bytes in its key, as JSON up to 6 bytes each, and the rest of the post. All entries take at most 24 MB.
+# Serializing a post takes ten times as long as finding it in the cache. An entry takes at most 24 KB: 2,000 characters
+# with 4 bytes each in its key and up to 6 bytes each in JSON, and the rest of the post. All entries take at most 24 MB.
 MAX_REMEMBERED = 1_000
 MAX_REMEMBERED_CHARACTERS = 2_000
 
@@ -30,10 +30,10 @@ def serialize(row: AnyRow) -> bytes:
 
 
 def for_owner(part: bytes, row: AnyRow) -> bytes:
-    """Return what `serialize` made of the row with its owner's e-mail address in the place of the placeholder.
+    """Replace the placeholder in a serialized post by its owner's e-mail address.
 
-    Writing a post of 40,000 characters once more would take a millisecond of the event loop. Quotes in texts are
-    escaped, so the key with the placeholder occurs once.
+    Serializing a post of 40,000 characters again would take a millisecond of the event loop. Quotes in texts are
+    escaped, so the key with the placeholder occurs exactly once.
     """
     placeholder = placeholder_email(row.owner_id, row.username)
     return part.replace(b'"email":' + to_json(placeholder), b'"email":' + to_json(row.email), 1)
@@ -70,5 +70,5 @@ def _serialized(
     return whole.removesuffix(b"false}")
 
 
-# By all that is shown, so that what changed is never taken for what it was.
+# The cache key contains every displayed value, so a changed post is never served from the cache.
 _remembered = lru_cache(maxsize=MAX_REMEMBERED)(_serialized)
