@@ -115,6 +115,9 @@ class Settings(BaseSettings):
     slow_request_ms: int = Field(
         1000, ge=1, description="Milliseconds after which a request is logged with its statements."
     )
+    fastapi_otel_auto_configure: bool = Field(
+        False, description="Send traces to the collector that the `OTEL_…` variables name (docs/observability.md)."
+    )
     metrics_token: SecretStr | None = Field(None, description="Bearer token for `/metrics`; at least 32 bytes.")
 
     database_url: SecretStr | None = Field(None, description="Database, as `postgres://…` or `postgresql://…`.")

@@ -153,9 +153,9 @@ def is_same_origin(request: Request) -> bool | None:
 
 
 _credential = Credential(tokenUrl="login", scheme_name=TOKEN_SCHEME, description=_DESCRIPTION)
-_scoped_credential = ScopedCredential(name="X-API-Key", scheme_name=KEY_SCHEME, description=_KEY_DESCRIPTION)
+scoped_credential = ScopedCredential(name="X-API-Key", scheme_name=KEY_SCHEME, description=_KEY_DESCRIPTION)
 Token = Annotated[access_tokens.AccessToken, Depends(_credential)]
-ScopedToken = Annotated[access_tokens.AccessToken, Depends(_scoped_credential)]
+ScopedToken = Annotated[access_tokens.AccessToken, Depends(scoped_credential)]
 
 
 def user_of(scope: Scope) -> int | None:
@@ -217,7 +217,7 @@ class OptionalCredential(OAuth2PasswordBearer):
 
     async def __call__(self, request: Request) -> access_tokens.AccessToken | None:  # type: ignore[override]
         try:
-            return await _scoped_credential(request)
+            return await scoped_credential(request)
         except NotAuthenticated:
             return None
 

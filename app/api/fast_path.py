@@ -1,53 +1,37 @@
-"""The fast path: frequent routes without FastAPI's router and dependency solver.
+"""The fast path: frequent operations without FastAPI's router and dependency solver.
 
-FastAPI's router, exit stacks and solver cost more than the rest of a page request (docs/decisions/0012). A route on the
-fast path is still an ordinary route of the OpenAPI document. Unusual requests are passed to FastAPI before they have
-any effect: an id that is not a number, a body that is not valid, an `Idempotency-Key`, tracing.
+These cost more than the rest of a page request (docs/decisions/0012). An operation of the fast path is still an
+ordinary route of FastAPI. It also has an adapter, which reads the arguments from the request and calls the same
+functions. An adapter passes unusual requests to FastAPI before they have any effect, so that FastAPI reports all errors
+of parameters: an id that is not a number, a body that is not valid, an `Idempotency-Key`.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from inspect import signature
-from typing import Any
+from typing import Any, TypeVar
 
-from fastapi._compat import ModelField
-from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.authentication import Credential, ScopedCredential, note_refused
-from app.api.route import Route, StrictRequest
+from app.api.authentication import note_refused
+from app.api.route import StrictRequest
 from app.errors import DomainError, NotAuthenticated
 from app.middleware import problem_details
+from app.schemas.types import Id
 
-# Reads one argument of an endpoint. Any exception passes the request to FastAPI, except those that `FastPath` handles.
-Reader = Callable[[Request], Awaitable[Any]]
+# Responds to a request for one operation, or raises `NotOnFastPath`.
+Adapter = Callable[[Request], Awaitable[Response]]
+Model = TypeVar("Model", bound=BaseModel)
+
+_ID = TypeAdapter[int](Id)
 
 
 class NotOnFastPath(Exception):
-    """Raised for a request that FastAPI has to handle."""
-
-
-class FastRoute(Route):
-    """A route whose endpoint can be called without FastAPI.
-
-    Such an endpoint is a coroutine function that returns a `Response`. Its parameters are credentials, the request,
-    values from the path, a model from a JSON body, and dependencies that only read rare headers. Raises `TypeError` for
-    other endpoints.
-    """
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.readers = _readers(self.dependant)
-
-    async def arguments(self, request: Request) -> dict[str, Any]:
-        """Return the endpoint's arguments.
-
-        Any exception means that they could not be read.
-        """
-        return {name: await read(request) for name, read in self.readers.items()}
+    """Raised by an adapter, before any effect, for a request that FastAPI has to handle."""
 
 
 class Json(Response):
@@ -58,39 +42,66 @@ class Json(Response):
         self.raw_headers = [*headers, (b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
 
 
-class FastPath:
-    """ASGI middleware of the fast path; passes other and unusual requests to `app`."""
+def path_id(request: Request) -> int:
+    """Return the `id` of the path. Raises `NotOnFastPath` if it is invalid."""
+    try:
+        return _ID.validate_python(request.path_params["id"])
+    except ValueError:
+        raise NotOnFastPath from None
 
-    def __init__(self, app: ASGIApp, *, routes: Iterable[BaseRoute]) -> None:
+
+async def json_body(request: Request, model: type[Model]) -> Model:
+    """Return the validated JSON body. Raises `NotOnFastPath` if it is invalid or of another type."""
+    if request.headers.get("content-type") != "application/json":
+        raise NotOnFastPath
+    try:
+        return model.model_validate(await request.json())
+    except (DomainError, HTTPException):  # An oversized body is already consumed, so FastAPI could not read it.
+        raise
+    except Exception:
+        raise NotOnFastPath from None
+
+
+class FastPath:
+    """ASGI middleware that serves the operations with an adapter; others go to `app`.
+
+    `adapters` has the adapters by the endpoint of the route. Raises `ValueError` for an endpoint without a route.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, routes: Iterable[BaseRoute], adapters: Mapping[Callable[..., Any], Adapter]
+    ) -> None:
         self.app = app
-        fast = [(method, route) for route in routes if isinstance(route, FastRoute) for method in route.methods or ()]
-        self.by_path = {(method, route.path): route for method, route in fast if not route.param_convertors}
-        self.by_pattern: dict[str, list[FastRoute]] = {}
-        for method, route in fast:
+        self.adapters = adapters
+        fast = [route for route in routes if isinstance(route, APIRoute) and route.endpoint in adapters]
+        if missing := {*adapters} - {route.endpoint for route in fast}:
+            raise ValueError(f"no route has the endpoints {missing}")
+        by_method = [(method, route) for route in fast for method in route.methods or ()]
+        self.by_path = {(method, route.path): route for method, route in by_method if not route.param_convertors}
+        self.by_pattern: dict[str, list[APIRoute]] = {}
+        for method, route in by_method:
             if route.param_convertors:
                 self.by_pattern.setdefault(method, []).append(route)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route, values = self._match(scope) if scope["type"] == "http" else (None, {})
-        if route is None or "fastapi.telemetry" in scope:
+        if route is None:
             await self.app(scope, receive, send)
             return
         scope.update(route=route, endpoint=route.endpoint, path_params=values)
         request = StrictRequest(scope, receive)
         try:
-            arguments = await route.arguments(request)
-        # Answer here instead of passing the request on: FastAPI would authenticate again, and an oversized body is
-        # already consumed.
-        except (DomainError, HTTPException) as error:
-            response = await problem_details.answer(request, error)
-        except Exception:  # FastAPI reads the request again, and reports errors in the documented order.
+            response = await self.adapters[route.endpoint](request)
+        except NotOnFastPath:
             await self.app(scope, _replayed(request, receive), send)
             return
-        else:
-            response = await _respond(route, request, arguments)
+        except Exception as error:
+            if isinstance(error, NotAuthenticated):
+                note_refused(scope)
+            response = await problem_details.answer(request, error)
         await response(scope, receive, send)
 
-    def _match(self, scope: Scope) -> tuple[FastRoute | None, Mapping[str, str]]:
+    def _match(self, scope: Scope) -> tuple[APIRoute | None, Mapping[str, str]]:
         method, path = scope["method"], scope["path"].removeprefix(scope.get("root_path", ""))
         if (route := self.by_path.get((method, path))) is not None:
             return route, {}
@@ -98,16 +109,6 @@ class FastPath:
             if (match := route.path_regex.match(path)) is not None:
                 return route, match.groupdict()
         return None, {}
-
-
-async def _respond(route: FastRoute, request: Request, arguments: Mapping[str, Any]) -> Response:
-    try:
-        response: Response = await route.endpoint(**arguments)
-    except Exception as error:
-        if isinstance(error, NotAuthenticated):
-            note_refused(request.scope)
-        return await problem_details.answer(request, error)
-    return response
 
 
 def _replayed(request: Request, receive: Receive) -> Receive:
@@ -121,79 +122,3 @@ def _replayed(request: Request, receive: Receive) -> Receive:
         return unread.pop() if unread else await receive()
 
     return receive_again
-
-
-def _readers(dependant: Dependant) -> dict[str, Reader]:
-    """Return the readers by parameter name.
-
-    Credentials come first, so that they are checked before the body is read.
-    """
-    readers: dict[str, Reader] = {}
-    for inner in sorted(dependant.dependencies, key=lambda inner: not _is_credential(inner)):
-        readers[inner.name or ""] = inner.call if _is_credential(inner) else _without_headers(inner)  # type: ignore[assignment]
-    for field in dependant.path_params:
-        readers[field.name] = _from_path(field)
-    for field in dependant.body_params:
-        readers[field.name] = _from_json(field)
-    if dependant.request_param_name is not None:
-        readers[dependant.request_param_name] = _itself
-    _require_all(dependant, readers)
-    return readers
-
-
-def _require_all(dependant: Dependant, names: Iterable[str]) -> Callable[..., Any]:
-    """Return the dependant's function.
-
-    Raises `TypeError` unless these are all its parameters.
-    """
-    call = dependant.call
-    if call is None or {*signature(call).parameters} != {*names}:
-        raise TypeError(f"{call} cannot be called without FastAPI")
-    return call
-
-
-def _is_credential(dependant: Dependant) -> bool:
-    return isinstance(dependant.call, Credential | ScopedCredential)
-
-
-async def _itself(request: Request) -> Request:
-    return request
-
-
-def _without_headers(dependant: Dependant) -> Reader:
-    """Return a reader of the dependency, for requests without its headers."""
-    names = {field.alias.lower().encode() for field in dependant.header_params}
-    defaults = {field.name: field.default for field in dependant.header_params}
-    request_name = dependant.request_param_name
-    call = _require_all(dependant, [*defaults, *([request_name] if request_name else [])])
-    if not names:  # It runs for every request, and may need cleanup afterwards.
-        raise TypeError(f"{call} cannot be called without FastAPI")
-
-    async def read(request: Request) -> Any:
-        if any(name in names for name, _ in request.scope["headers"]):
-            raise NotOnFastPath
-        return await call(**defaults, **({request_name: request} if request_name else {}))
-
-    return read
-
-
-def _from_path(field: ModelField) -> Reader:
-    async def read(request: Request) -> Any:
-        value, errors = field.validate(request.path_params[field.alias], {}, loc=("path", field.alias))
-        if errors:
-            raise NotOnFastPath
-        return value
-
-    return read
-
-
-def _from_json(field: ModelField) -> Reader:
-    async def read(request: Request) -> Any:
-        if request.headers.get("content-type") != "application/json":
-            raise NotOnFastPath
-        value, errors = field.validate(await request.json(), {}, loc=("body",))
-        if errors:
-            raise NotOnFastPath
-        return value
-
-    return read

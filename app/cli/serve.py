@@ -74,4 +74,4 @@ def openapi() -> None:
     """Print the OpenAPI document."""
     from app.main import app  # noqa: PLC0415 - only this command builds the application.
 
-    typer.echo(json.dumps(app.openapi(), indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(app.api.openapi(), indent=2, ensure_ascii=False))

@@ -29,6 +29,7 @@ from app.database.sqlstate import (
     may_read_again,
 )
 from app.errors import Overloaded
+from app.observability import metrics, query_log
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -41,6 +42,7 @@ class _Waiter(NamedTuple, Generic[Item, Outcome]):
     order_key: Hashable
     outcome: asyncio.Future[Outcome]
     since: float
+    query_log: query_log.QueryLog | None  # Of its request.
 
 
 @dataclass(slots=True)
@@ -52,7 +54,7 @@ class _LoopQueue(Generic[Item, Outcome]):
     is_draining: bool = False
 
 
-class Batcher(Generic[Item, Outcome]):
+class BatchQueue(Generic[Item, Outcome]):
     """Run waiting items together, in one thread on one connection.
 
     `run(connection, items)` returns the outcome of each item, in order, or the exception that its caller gets.
@@ -60,15 +62,18 @@ class Batcher(Generic[Item, Outcome]):
 
     If a whole batch fails, its items run again one by one, so that only the bad one fails. If the server is lost or
     took too long, all items fail at once. So do the items that have waited for `FAIL_WITH_BATCH_AFTER_SECONDS`.
-    A failure therefore takes at most that time and one batch. A batcher that only `reads` runs a batch once more when
+    A failure therefore takes at most that time and one batch. A queue that only `reads` runs a batch once more when
     its connection broke. SQLSTATEs 40001 and 40P01 are retried at most three times.
 
     Items with the same `order_key` never share a batch and keep their order. At most `max_batch` items run together.
     Past `max_waiting`, `submit` raises `Overloaded` at once.
+
+    The metrics have `name` as their label. A batch appears in the query log of each of its requests.
     """
 
     def __init__(
         self,
+        name: str,
         run: Callable[[Connection, Sequence[Item]], Sequence[Outcome | Exception]],
         connect: Callable[[], AbstractContextManager[Connection]],
         *,
@@ -77,6 +82,8 @@ class Batcher(Generic[Item, Outcome]):
         reads: bool = False,
         order_key: Callable[[Item], Hashable] | None = None,
     ) -> None:
+        self._name = name
+        self._metrics = metrics.Batches(name)
         self._run = run
         self._connect = connect
         self._max_waiting = max_waiting
@@ -99,7 +106,7 @@ class Batcher(Generic[Item, Outcome]):
         # Without `order_key`, each item has a key of its own.
         order_key = self._order_key(item) if self._order_key else object()
         outcome: asyncio.Future[Outcome] = loop.create_future()
-        queue.waiting.append(_Waiter(item, order_key, outcome, time.monotonic()))
+        queue.waiting.append(_Waiter(item, order_key, outcome, time.monotonic(), query_log.current()))
         if queue.task is None:
             queue.task = loop.create_task(self._serve(queue))
         return await outcome
@@ -125,7 +132,7 @@ class Batcher(Generic[Item, Outcome]):
         try:
             while batch := self._next_batch(queue.waiting):
                 began_at = time.monotonic()
-                outcomes = await loop.run_in_executor(self._thread, self._outcomes, [waiter.item for waiter in batch])
+                outcomes = await loop.run_in_executor(self._thread, self._outcomes, batch)
                 for waiter, outcome in zip(batch, outcomes, strict=True):
                     if waiter.outcome.done():  # Its client disconnected.
                         continue
@@ -156,34 +163,34 @@ class Batcher(Generic[Item, Outcome]):
         waiting.extendleft(reversed(left))
         return batch
 
-    def _outcomes(self, items: Sequence[Item]) -> Sequence[Outcome | Exception]:
-        """Run the items in the thread and return the outcome of each. Never raises."""
+    def _outcomes(self, batch: Sequence[_Waiter[Item, Outcome]]) -> Sequence[Outcome | Exception]:
+        """Run the batch in the thread and return the outcome of each item. Never raises."""
         try:
             try:
-                return self._attempt(items)
+                return self._attempt(batch)
             except Exception as error:
                 # Repeating a read is harmless. The pool makes new connections after such an error.
                 if not (self._reads and may_read_again(error)):
                     raise
-            return self._attempt(items)
+            return self._attempt(batch)
         except BaseException as error:  # Includes panics of Rust extensions: every future must be resolved.
             failure = _as_outcome(error)
-        if len(items) == 1 or _is_server_lost(failure):
-            return [failure] * len(items)
+        if len(batch) == 1 or _is_server_lost(failure):
+            return [failure] * len(batch)
         outcomes: list[Outcome | Exception] = []
-        for item in items:
-            outcomes += self._outcomes([item])
+        for waiter in batch:
+            outcomes += self._outcomes([waiter])
             if _is_server_lost(outcomes[-1]):
-                return [*outcomes, *[outcomes[-1]] * (len(items) - len(outcomes))]
+                return [*outcomes, *[outcomes[-1]] * (len(batch) - len(outcomes))]
         return outcomes
 
-    def _attempt(self, items: Sequence[Item]) -> Sequence[Outcome | Exception]:
+    def _attempt(self, batch: Sequence[_Waiter[Item, Outcome]]) -> Sequence[Outcome | Exception]:
         for retries_left in reversed(range(RETRIES + 1)):
             try:
                 with self._connect() as connection:
-                    outcomes = self._run(connection, items)
-                    if len(outcomes) != len(items):  # Checked before the commit.
-                        raise AssertionError(f"{len(items)} items got {len(outcomes)} outcomes")
+                    outcomes = self._run_measured(connection, batch)
+                    if len(outcomes) != len(batch):  # Checked before the commit.
+                        raise AssertionError(f"{len(batch)} items got {len(outcomes)} outcomes")
             except DBAPIError as error:
                 if retries_left == 0 or getattr(error.orig, "pgcode", None) not in TRY_AGAIN:
                     raise
@@ -191,6 +198,22 @@ class Batcher(Generic[Item, Outcome]):
             else:
                 return outcomes
         raise AssertionError("unreachable")
+
+    def _run_measured(
+        self, connection: Connection, batch: Sequence[_Waiter[Item, Outcome]]
+    ) -> Sequence[Outcome | Exception]:
+        began_at = time.monotonic()
+        with query_log.recording() as queries:
+            try:
+                return self._run(connection, [waiter.item for waiter in batch])
+            finally:
+                waited = [began_at - waiter.since for waiter in batch]
+                self._metrics.observe(waited, time.monotonic() - began_at)
+                for waiter, waited_seconds in zip(batch, waited, strict=True):
+                    if waiter.query_log is not None:
+                        waiter.query_log.batches.append(
+                            query_log.Batch(self._name, len(batch), waited_seconds, queries)
+                        )
 
 
 def _fail_long_waiting(waiting: deque[_Waiter[Item, Outcome]], began_at: float, failure: Exception) -> None:

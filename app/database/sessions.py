@@ -1,7 +1,7 @@
 """Sessions and connections: the one place that commits and rolls back.
 
 Ordinary requests use `SessionDep`: one request, one transaction, committed before the response is sent. The fast path
-uses other connections (`at_once`, `writing`) through a `Batcher`.
+uses other connections (`at_once`, `writing`) through a `BatchQueue`.
 """
 
 import time

@@ -127,6 +127,8 @@ def install(app: FastAPI) -> None:
         # Raised outside of a statement, where SQLAlchemy does not wrap exceptions.
         psycopg2.OperationalError: _no_connection,
         psycopg2.InterfaceError: _no_connection,
+        # Starlette's outermost layer would answer it. `UnhandledErrors` does, outside of FastAPI.
+        Exception: _raise,
     }
     for exception, handler in handlers.items():
         app.add_exception_handler(exception, handler)
@@ -202,6 +204,10 @@ async def _database_error(request: Request, error: DBAPIError) -> Response:
         logger.warning("the database did not answer: %s", state or type(error.orig).__name__)
         return await _domain_error(request, Unavailable())
     return unexpected(request.scope, error)
+
+
+async def _raise(_: Request, error: Exception) -> Response:
+    raise error
 
 
 async def _no_connection(request: Request, _: Exception) -> Response:

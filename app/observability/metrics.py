@@ -95,7 +95,7 @@ def request(method: str, route: str | None, status: int, seconds: float) -> None
     duration.observe(seconds)
 
 
-class BatchQueue:
+class Batches:
     """The metrics of one batch queue."""
 
     def __init__(self, name: str) -> None:
@@ -103,7 +103,7 @@ class BatchQueue:
         self._seconds = _batch_seconds.labels(name)
         self._wait = _wait_seconds.labels(name)
 
-    def turn(self, waited_seconds: Sequence[float], seconds: float) -> None:
+    def observe(self, waited_seconds: Sequence[float], seconds: float) -> None:
         """Count a batch of requests that waited for this long each."""
         self._size.observe(len(waited_seconds))
         self._seconds.observe(seconds)

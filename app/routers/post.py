@@ -1,5 +1,6 @@
 """`/posts`: list, read, create, change and delete posts."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path
@@ -9,9 +10,9 @@ from starlette.responses import Response
 
 from app import models
 from app.api import batch_queues
-from app.api.authentication import ScopedToken, ScopedUser
+from app.api.authentication import ScopedToken, ScopedUser, scoped_credential
 from app.api.conditional import expected_versions, respond_with_post
-from app.api.fast_path import FastRoute
+from app.api.fast_path import Adapter, path_id
 from app.api.idempotency_key import IdempotentRequest, respond_once
 from app.api.pagination import query_parameters, read_query, respond_with_page
 from app.api.route import Route
@@ -35,7 +36,6 @@ from app.schemas.types import MAX_SKIP, Id
 from app.services import feed, post
 
 router = APIRouter(prefix="/posts", tags=["posts"], route_class=Route)
-fast = APIRouter(prefix="/posts", tags=["posts"], route_class=FastRoute)
 
 SKIPS_TOO_FAR = {
     "type": "less_than_equal",
@@ -57,7 +57,7 @@ IF_NONE_MATCH: dict[str, Any] = {
 }
 
 
-@fast.get(
+@router.get(
     "",
     response_model=list[PostWithVotes],
     responses={
@@ -99,6 +99,11 @@ async def list_posts(token: ScopedToken, request: Request) -> Response:
     return respond_with_page(request, result, linked)
 
 
+async def list_posts_fast(request: Request) -> Response:
+    """Adapter of `list_posts` for the fast path."""
+    return await list_posts(await scoped_credential(request), request)
+
+
 @router.post(
     "",
     status_code=201,
@@ -122,7 +127,7 @@ def create_post(
     return response
 
 
-@fast.get(
+@router.get(
     "/{id}",
     response_model=PostWithVotes,
     responses={
@@ -140,6 +145,11 @@ async def get_post(
     """Get a post with its vote count. A draft is 404 for others than its owner and moderators."""
     page_request = feed.PageRequest(token, feed.PostQuery(post_id))
     return respond_with_post(request, await batch_queues.page_reads().submit(page_request))
+
+
+async def get_post_fast(request: Request) -> Response:
+    """Adapter of `get_post` for the fast path."""
+    return await get_post(path_id(request), await scoped_credential(request), request)
 
 
 CHANGE_ERRORS = (NotAuthenticated, NotAuthorized, PostNotFound, PreconditionFailed)
@@ -181,3 +191,6 @@ def _changed(changed: models.Post, response: Response) -> PostOut:
 def _flat(written: models.Post) -> PostOut:
     """Return the post for its owner, with the owner's real e-mail address."""
     return PostOut.model_validate(written)
+
+
+FAST: dict[Callable[..., Any], Adapter] = {list_posts: list_posts_fast, get_post: get_post_fast}

@@ -16,18 +16,15 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 
+from starlette.types import ASGIApp
 from uvicorn import Config, Server
 from uvicorn.supervisors import Multiprocess
 
 from app.config import ConfigurationError, get_settings
 from app.observability import log_format
 from app.observability.multiprocess import sharing
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 # Called once the server responds, with its address and the problem that /readyz reports, if any.
 Announce = Callable[[str, str | None], None]
@@ -121,7 +118,7 @@ def _folder_of_workers() -> Iterator[None]:
         yield
 
 
-def worker() -> "FastAPI":
+def worker() -> ASGIApp:
     """Return the application for uvicorn.
 
     The worker ends when its parent process has ended for any reason.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Boolean, Connection, Integer, Row, bindparam, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
+from sqlalchemy.orm import Session as DatabaseSession
 
 from app.database.prepared import PreparedStatement
 from app.errors import AlreadyVoted, NotAuthenticated, VotedPostNotFound, VoteNotFound
@@ -102,24 +103,6 @@ _CAST = PreparedStatement(
 )
 
 
-# The locks of `_CAST`, for ballots that are cast one after the other.
-_LOCK = text("""
-    WITH voter AS MATERIALIZED (
-        SELECT id FROM users WHERE id = ANY (:user_ids) ORDER BY id FOR KEY SHARE
-    ), post AS MATERIALIZED (
-        SELECT id FROM posts WHERE id = ANY (:post_ids) AND (SELECT count(*) FROM voter) > 0 ORDER BY id FOR KEY SHARE
-    )
-    SELECT FROM post_stats WHERE post_id = ANY (:post_ids) AND (SELECT count(*) FROM post) > 0
-    ORDER BY post_id FOR NO KEY UPDATE
-""").bindparams(bindparam("user_ids", type_=ARRAY(BIGINT)), bindparam("post_ids", type_=ARRAY(BIGINT)))
-
-
-def lock(connection: Connection, ballots: Sequence[Ballot]) -> None:
-    """Lock the rows of ballots that one transaction casts in several statements."""
-    user_ids, post_ids = zip(*[(ballot.token.user_id, possible_key(ballot.post_id)) for ballot in ballots], strict=True)
-    connection.execute(_LOCK, {"user_ids": list(user_ids), "post_ids": list(post_ids)})
-
-
 def cast(connection: Connection, ballots: Sequence[Ballot]) -> list[Cast | Exception]:
     """Cast the ballots in one statement. No two may have the same user and post.
 
@@ -148,7 +131,18 @@ def _outcome(ballot: Ballot, row: Row[*tuple[Any, ...]]) -> Cast | Exception:
     return Cast(row.has_changed, row.votes)
 
 
-def authenticate(connection: Connection, ballot: Ballot) -> None:
+def cast_one(db: DatabaseSession, ballot: Ballot) -> VoteCounted:
+    """Cast one ballot in the caller's transaction and return the response body of `POST /vote`.
+
+    Raises as `counted`, `NotAuthenticated`, or `VotedPostNotFound`.
+    """
+    (outcome,) = cast(db.connection(), [ballot])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return counted(ballot, outcome)
+
+
+def authenticate(db: DatabaseSession, ballot: Ballot) -> None:
     """Lock the voter's account.
 
     Raises `NotAuthenticated` unless their session is valid.
@@ -159,7 +153,7 @@ def authenticate(connection: Connection, ballot: Ballot) -> None:
         .where(Session.id == ballot.token.session_id, User.id == ballot.token.user_id)
         .with_for_update(read=True, key_share=True, of=User)
     )
-    if connection.scalar(valid_session) is None:
+    if db.scalar(valid_session) is None:
         raise NotAuthenticated
 
 

@@ -25,7 +25,7 @@ from app.schemas.vote import VoteIn
 from tests.contract.answers import resolved
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT: dict[str, Any] = app.openapi()
+DOCUMENT: dict[str, Any] = app.api.openapi()
 OPERATIONS: dict[str, dict[str, Any]] = {
     f"{method.upper()} {path}": operation
     for path, item in DOCUMENT["paths"].items()

@@ -9,7 +9,7 @@ import httpx2
 from app.main import app
 
 PROBLEM_KEYS = {"detail", "code", "request_id", "type", "title", "status"}
-DOCUMENT: dict[str, Any] = app.openapi()
+DOCUMENT: dict[str, Any] = app.api.openapi()
 PATHS: dict[str, Any] = DOCUMENT["paths"]
 # Headers that no two answers share.
 OF_EACH_REQUEST = {"x-request-id", "ratelimit", "x-ratelimit-remaining", "x-ratelimit-reset"}

@@ -14,7 +14,7 @@ from app.models.base import Key
 from tests.contract.conftest import Rows
 from tests.fixtures import Person
 
-DOCUMENT: dict[str, Any] = app.openapi()
+DOCUMENT: dict[str, Any] = app.api.openapi()
 OPERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     operation["operationId"]: (method.upper(), path, operation)
     for path, item in DOCUMENT["paths"].items()

@@ -27,7 +27,7 @@ FROM_ELSEWHERE: dict[str, dict[str, str]] = {
 }
 UNSAFE = sorted(
     (method.upper(), path)
-    for path, item in app.openapi()["paths"].items()
+    for path, item in app.api.openapi()["paths"].items()
     for method, operation in item.items()
     if method.upper() not in SAFE_METHODS and operation["security"]
 )

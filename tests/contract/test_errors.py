@@ -20,7 +20,7 @@ JSON = "application/json"
 # Every route that takes a JSON body, and a body that it accepts.
 TAKES_JSON: list[tuple[str, str]] = [
     (method.upper(), path)
-    for path, item in app.openapi()["paths"].items()
+    for path, item in app.api.openapi()["paths"].items()
     for method, operation in item.items()
     if JSON in operation.get("requestBody", {}).get("content", {})
 ]
@@ -149,7 +149,7 @@ def test_where_there_is_no_route_nothing_is_found(client: TestClient, path: str)
 
 
 METHODS = {
-    path.replace("{id}", "1"): {method.upper() for method in item} for path, item in app.openapi()["paths"].items()
+    path.replace("{id}", "1"): {method.upper() for method in item} for path, item in app.api.openapi()["paths"].items()
 } | {"/token": {"POST"}, "/votes": {"POST"}, "/docs": {"GET"}, "/redoc": {"GET"}, "/openapi.json": {"GET"}}
 
 
@@ -332,7 +332,7 @@ def test_an_exception_of_any_kind_has_the_headers_of_every_answer() -> None:
 
     broken = create_app()
 
-    @broken.get("/broken")
+    @broken.api.get("/broken")
     def break_down() -> None:
         raise RuntimeError("canary")
 

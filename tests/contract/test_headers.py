@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator
 
 import httpx2
 import pytest
-from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from app.config import get_settings
 from app.errors import Unavailable
-from app.main import app, create_app
+from app.main import Application, app, create_app
 from tests.fixtures import Person
 
 ORIGIN = "https://app.example"
@@ -24,7 +23,7 @@ APPLICATIONS = [
     "safari-web-extension://0f3b9c5e-6a8e-4c3f-9a53-2f2a5b1a7c11",
 ]
 JSON = {"Content-Type": "application/json"}
-OPERATIONS = [(method.upper(), path) for path, item in app.openapi()["paths"].items() for method in item]
+OPERATIONS = [(method.upper(), path) for path, item in app.api.openapi()["paths"].items() for method in item]
 Ask = Callable[[TestClient, dict[str, str]], httpx2.Response]
 
 # An answer of every status, and how to get it; the dictionary is what somebody who is signed in sends.
@@ -49,14 +48,14 @@ ANSWERS: dict[str, Ask] = {
 }
 
 
-def with_failures(application: FastAPI) -> TestClient:
+def with_failures(application: Application) -> TestClient:
     """A client of the application, with two more routes. Not entered: leaving would dispose of everybody's engine."""
 
-    @application.get("/broken")
+    @application.api.get("/broken")
     def break_down() -> None:
         raise RuntimeError
 
-    @application.get("/away")
+    @application.api.get("/away")
     def be_away() -> None:
         raise Unavailable
 

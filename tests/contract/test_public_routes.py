@@ -32,7 +32,7 @@ PUBLIC = {
     ("POST", "/password-reset/confirm"),
     ("POST", "/email-verification/confirm"),
 }
-OPERATIONS = [(method.upper(), path) for path, item in app.openapi()["paths"].items() for method in item]
+OPERATIONS = [(method.upper(), path) for path, item in app.api.openapi()["paths"].items() for method in item]
 PROTECTED = [operation for operation in OPERATIONS if operation not in PUBLIC]
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from app.database.batcher import FAIL_WITH_BATCH_AFTER_SECONDS, Batcher
+from app.database.batcher import FAIL_WITH_BATCH_AFTER_SECONDS, BatchQueue
 from app.database.sessions import at_once, writing
 from app.errors import Overloaded
 from tests.fixtures import free_port
@@ -93,8 +93,8 @@ def keep(connection: Connection, items: Sequence[int]) -> list[int]:
     return [-item for item in items]
 
 
-def batcher(run: Callable[..., Any], connect: Connect = at_once, **options: Any) -> Batcher[Any, Any]:
-    return Batcher(run, connect, **{"max_waiting": 1000, **options})
+def batcher(run: Callable[..., Any], connect: Connect = at_once, **options: Any) -> BatchQueue[Any, Any]:
+    return BatchQueue("test", run, connect, **{"max_waiting": 1000, **options})
 
 
 Gate = Callable[[], AbstractContextManager[None]]

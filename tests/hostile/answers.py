@@ -10,7 +10,7 @@ import jsonschema_rs
 from app.main import app
 from tests.contract.answers import PROBLEM_KEYS, operation_of, resolved
 
-DOCUMENT: dict[str, Any] = app.openapi()
+DOCUMENT: dict[str, Any] = app.api.openapi()
 # What is answered where no operation is: no such route or method, or too much to look for one.
 NO_OPERATION = {404, 405, 414, 431}
 
@@ -41,7 +41,13 @@ def assert_declared(method: str, path: str, status: int, headers: Mapping[str, s
         assert body == b""
         return
     media_type = headers["content-type"]
-    _validator(operation["operationId"], str(status), media_type).validate(json.loads(body))
+    content = json.loads(body)
+    if isinstance(content, dict) and content.keys() == {"expires_in"}:
+        # A sign-in by cookie, which the document describes in words only (docs/decisions/0025).
+        assert "set-cookie" in headers
+        assert operation["operationId"] in {"login", "refresh_token"}
+        return
+    _validator(operation["operationId"], str(status), media_type).validate(content)
 
 
 @cache

@@ -12,7 +12,7 @@ from urllib.parse import quote_from_bytes
 
 from app.main import app
 
-DOCUMENT: dict[str, Any] = app.openapi()
+DOCUMENT: dict[str, Any] = app.api.openapi()
 FORM = "application/x-www-form-urlencoded"
 
 # As JSON, and, without the quotes, as text for addresses and forms.

@@ -8,7 +8,6 @@ from datetime import timedelta
 
 import httpx2
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import Connection, text
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
@@ -16,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import authentication
 from app.config import get_settings
-from app.main import create_app
+from app.main import Application, create_app
 from app.middleware import rate_limit
 from app.middleware.rate_limit import RateLimit
 from app.middleware.request_context import RequestContext
@@ -456,8 +455,8 @@ async def _hold(turns: asyncio.Semaphore) -> None:
         await asyncio.sleep(5)
 
 
-def _rate_limit(app: FastAPI) -> RateLimit:
-    layer = app.middleware_stack
+def _rate_limit(app: Application) -> RateLimit:
+    layer = app.outermost
     while not isinstance(layer, RateLimit):
-        layer = layer.app  # type: ignore[union-attr]
+        layer = layer.app  # type: ignore[attr-defined]
     return layer

@@ -164,11 +164,11 @@ def test_values_are_those_of_all_fields_and_other_answers_are_left_alone(
 
 def test_without_the_setting_nothing_stands_between_the_application_and_its_answers() -> None:
     assert narrowed(get_settings()) == []
-    assert "ResponseFields" not in [getattr(layer.cls, "__name__", "") for layer in app.user_middleware]
+    assert "ResponseFields" not in [getattr(layer.cls, "__name__", "") for layer in app.middleware]
     assert len(narrowed(Settings(response_fields="tutorial"))) == 1
 
 
 def test_every_shape_is_that_of_a_route() -> None:
     assert set(response_fields._SHAPES) <= {
-        operation["operationId"] for path in app.openapi()["paths"].values() for operation in path.values()
+        operation["operationId"] for path in app.api.openapi()["paths"].values() for operation in path.values()
     }

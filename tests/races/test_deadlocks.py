@@ -81,46 +81,22 @@ def test_long_pressure_of_ballots_in_both_directions_and_deletions(
     check_pressure(crowd, connection, make_person, make_post, people_count=60, rounds=25)
 
 
-def test_keyed_ballots_of_one_batch_lock_the_counts_in_order(
-    crowd: Crowd, connection: Connection, database: Engine, person: Person, make_post: Callable[..., int]
-) -> None:
-    first, low, high = (make_post(person) for _ in range(3))
-    one_server = Crowd(crowd.servers[:1])
-    lock = text("SELECT FROM post_stats WHERE post_id = :id FOR UPDATE NOWAIT")
-
-    def vote(post_id: int) -> Callable[[], list[httpx2.Response]]:
-        call = Call("POST", "/vote", person, {"post_id": post_id, "vote_dir": 1}, {"Idempotency-Key": str(post_id)})
-        return in_background(lambda: one_server.send([call]))
-
-    with database.begin() as opponent:
-        opponent.execute(lock, {"id": low})
-        with database.begin() as busy:
-            busy.execute(lock, {"id": first})
-            answers = [vote(first)]
-            wait_until_blocked(connection, by=busy)
-            for post_id in (high, low):  # They wait together, and arrived in this order.
-                answers.append(vote(post_id))
-                time.sleep(0.5)
-        wait_until_blocked(connection, by=opponent)
-        # Fails at once if the batch holds it, which waits for us.
-        opponent.execute(lock, {"id": high})
-
-    assert [statuses(answer()) for answer in answers] == [{201: 1}] * 3
-    assert wrong_counts(connection) == 0
-
-
+@pytest.mark.parametrize("has_key", [False, True])
 def test_vote_that_loses_a_forced_deadlock_is_cast_again_and_counted_once(
-    crowd: Crowd, connection: Connection, database: Engine, person: Person, make_post: Callable[..., int]
+    crowd: Crowd, connection: Connection, database: Engine, person: Person, make_post: Callable[..., int], has_key: bool
 ) -> None:
     post_id = make_post(person)
+    vote = Call("PUT", f"/posts/{post_id}/vote", person)
+    if has_key:
+        vote = Call("POST", "/vote", person, {"post_id": post_id, "vote_dir": 1}, {"Idempotency-Key": "k"})
     with database.begin() as opponent:
         opponent.execute(text("SELECT FROM post_stats FOR UPDATE"))
-        answers = in_background(lambda: crowd.send([Call("PUT", f"/posts/{post_id}/vote", person)]))
+        answers = in_background(lambda: crowd.send([vote]))
         wait_until_blocked(connection, by=opponent)
         # The vote has its post and waits for the count; it waits longer, so it is the one that PostgreSQL breaks off.
         opponent.execute(text("SELECT FROM posts FOR UPDATE"))
 
-    assert statuses(answers()) == {200: 1}
+    assert statuses(answers()) == {201 if has_key else 200: 1}
     assert count(connection, "votes") == 1
     assert wrong_counts(connection) == 0
 

@@ -165,7 +165,7 @@ def test_crowd_that_votes_costs_one_statement(
     ballots = [vote.Ballot(access_tokens.verify(make_person().token), posts[n % 3], is_for=True) for n in range(20)]
     statements = at_once(
         database,
-        *(lambda ballot=ballot: batch_queues.votes().submit(batch_queues.VoteRequest(ballot)) for ballot in ballots),
+        *(lambda ballot=ballot: batch_queues.votes().submit(ballot) for ballot in ballots),
     )
     assert len(statements) == 1
     assert connection.scalar(text("SELECT count(*) FROM votes")) == 20
