@@ -1,7 +1,7 @@
 """Sessions: refresh, last-seen updates, lists, and revocation. `auth` opens them.
 
 A refresh locks the session's row first, so that of two concurrent refreshes the second sees the effect of the first.
-Revocation locks the account before its sessions.
+Revocation locks in the order of `app.database.locks`.
 """
 
 from collections.abc import Sequence
