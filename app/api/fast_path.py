@@ -50,14 +50,6 @@ class FastRoute(Route):
         return {name: await read(request) for name, read in self.readers.items()}
 
 
-class Json(Response):
-    """A response of serialized JSON and raw ASGI headers, not encoded per request."""
-
-    def __init__(self, body: bytes, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        self.status_code, self.body, self.background = status, body, None
-        self.raw_headers = [*headers, (b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
-
-
 class FastPath:
     """ASGI middleware of the fast path; passes other and unusual requests to `app`."""
 

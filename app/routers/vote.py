@@ -8,8 +8,9 @@ from starlette.responses import Response
 
 from app.api import batch_queues
 from app.api.authentication import ScopedToken
-from app.api.fast_path import FastRoute, Json
+from app.api.fast_path import FastRoute
 from app.api.idempotency_key import IdempotentRequest, respond_with
+from app.api.responses import Json
 from app.errors import (
     AlreadyVoted,
     IdempotencyInProgress,
