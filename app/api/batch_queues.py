@@ -78,7 +78,7 @@ class BatchQueue(Generic[Item, Outcome]):
                 return self._run(connection, [entry.item for entry in entries])
             finally:
                 waited = [began_at - entry.submitted_at for entry in entries]
-                self._metrics.turn(waited, time.perf_counter() - began_at)
+                self._metrics.observe_batch(waited, time.perf_counter() - began_at)
                 for entry, waited_seconds in zip(entries, waited, strict=True):
                     if entry.query_log is not None:
                         entry.query_log.batches.append(

@@ -74,7 +74,7 @@ class FastPath:
         # Answer here instead of passing the request on: FastAPI would authenticate again, and an oversized body is
         # already consumed.
         except (DomainError, HTTPException) as error:
-            response = await problem_details.answer(request, error)
+            response = await problem_details.respond_to_error(request, error)
         except Exception:  # FastAPI reads the request again, and reports errors in the documented order.
             await self.app(scope, _replayed(request, receive), send)
             return
@@ -98,7 +98,7 @@ async def _respond(route: FastRoute, request: Request, arguments: Mapping[str, A
     except Exception as error:
         if isinstance(error, NotAuthenticated):
             note_refused(request.scope)
-        return await problem_details.answer(request, error)
+        return await problem_details.respond_to_error(request, error)
     return response
 
 

@@ -33,12 +33,12 @@ def recount(
 ) -> None:
     """Compare vote counts with the votes, and repair wrong ones. Safe at any time, also under load."""
     with migrated_database():
-        wrong = mended = 0
-        for batch in recount_service.recount(is_mending=not check):
-            wrong, mended = wrong + len(batch.wrong), mended + batch.mended
+        wrong = repaired = 0
+        for batch in recount_service.recount(is_repairing=not check):
+            wrong, repaired = wrong + len(batch.wrong), repaired + batch.repaired
             if batch.wrong:
                 typer.echo(f"wrong counts up to post {batch.last_id}: {', '.join(map(str, batch.wrong))}")
-        typer.echo(f"{wrong:,} wrong, {mended:,} repaired")
+        typer.echo(f"{wrong:,} wrong, {repaired:,} repaired")
     if check and wrong:
         raise typer.Exit(1)
 

@@ -96,7 +96,7 @@ class PreparedStatement:
 
     @cached_property
     def _name(self) -> str:
-        return "hot_" + hashlib.blake2b(str(self._compiled).encode(), digest_size=16).hexdigest()
+        return "stmt_" + hashlib.blake2b(str(self._compiled).encode(), digest_size=16).hexdigest()
 
     @cached_property
     def _prepare(self) -> str:

@@ -103,7 +103,7 @@ class BatchQueue:
         self._seconds = _batch_seconds.labels(name)
         self._wait = _wait_seconds.labels(name)
 
-    def turn(self, waited_seconds: Sequence[float], seconds: float) -> None:
+    def observe_batch(self, waited_seconds: Sequence[float], seconds: float) -> None:
         """Count a batch of requests that waited for this long each."""
         self._size.observe(len(waited_seconds))
         self._seconds.observe(seconds)
