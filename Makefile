@@ -82,6 +82,10 @@ format: .venv/dev-installed ## Format the code and apply the linter's fixes
 openapi: .venv/installed ## Regenerate openapi.json
 	@$(VENV_PYTHON) -m app openapi > openapi.json
 
+.PHONY: revision
+revision: .venv/installed ## Begin a migration with the next number: make revision ARGS="Create comments"
+	@$(VENV_PYTHON) -m app.dev.revision $(ARGS)
+
 .PHONY: lock
 lock: .venv/made ## Update the locks from requirements*.txt; ARGS=--upgrade takes the newest versions
 	@$(VENV_PYTHON) -m uv --version >/dev/null 2>&1 || $(VENV_PYTHON) -m pip install --quiet "$$(grep '^uv' requirements-dev.txt)"

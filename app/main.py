@@ -181,7 +181,7 @@ def middleware(settings: Settings) -> list[Middleware]:
         Middleware(SecurityHeaders, hsts=settings.environment == "production"),
         # Before the limits and the routes, so that browsers can read refusals too.
         Middleware(Cors, **cors(settings)),
-        Middleware(LoadShedding, most=settings.max_in_flight),
+        Middleware(LoadShedding, max_in_flight=settings.max_in_flight),
         Middleware(UnhandledErrors),
         Middleware(HeadLimit),
         Middleware(PathAliases, root_path=settings.root_path or ""),

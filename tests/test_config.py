@@ -264,6 +264,27 @@ def test_a_program_says_it_in_one_line_and_does_not_start(command: list[str], en
     assert "weak" not in result.stderr
 
 
+IMPORT_EVERYTHING = """
+import importlib, pkgutil, sys
+import app
+from app.config import get_settings
+names = [module.name for module in pkgutil.walk_packages(app.__path__, "app.")]
+for name in sorted(set(names) - {"app.main", "app.__main__"}):
+    importlib.import_module(name)
+    assert get_settings.cache_info().misses == 0, name
+assert "app.main" not in sys.modules and len(names) > 100
+"""
+
+
+def test_importing_a_module_reads_no_settings() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORT_EVERYTHING], cwd=ROOT, env=_bare_environment() | {"SECRET_KEY": "weak"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_a_development_server_without_its_database_says_so_in_one_line() -> None:
     environment = {"DATABASE_URL": "postgres://u:canary@127.0.0.1:1/d", "PORT": "0"}
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 # Without doubled `%`, because SQLAlchemy doubles it where needed.
-quoted = PGDialect(paramstyle="named").identifier_preparer.quote  # type: ignore[no-untyped-call]
+quoted = PGDialect(paramstyle="named").identifier_preparer.quote
 
 
 @dataclass(frozen=True, slots=True)

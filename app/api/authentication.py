@@ -11,13 +11,14 @@ from typing import Annotated, NoReturn
 
 from fastapi import Depends
 from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.types import Scope
 
 from app import models
 from app.api import batch_queues, last_seen
 from app.config import get_settings
-from app.database.sessions import AskedAt, SessionDep, refuse_late, transaction
+from app.database.sessions import AskedAt, ConnectionLimit, SessionDep, refuse_late, transaction
 from app.errors import (
     CredentialMissing,
     CrossSiteRequest,
@@ -199,17 +200,25 @@ def scoped_user(token: ScopedToken, db: SessionDep) -> models.User:
     return auth.current_user(db, token.user_id, token.session_id)
 
 
-def detached_user(token: Token, asked_at: AskedAt) -> models.User:
+_detached_limit = ConnectionLimit("accounts read before the route")
+
+
+async def detached_user(token: Token, asked_at: AskedAt) -> models.User:
     """Return the caller's account, read in a transaction that ends before the route."""
-    refuse_late(asked_at)
-    with transaction() as db:
-        return auth.current_user(db, token.user_id, token.session_id)
+
+    def read() -> models.User:
+        refuse_late(asked_at)
+        with transaction() as db:
+            return auth.current_user(db, token.user_id, token.session_id)
+
+    async with _detached_limit.slot():
+        return await run_in_threadpool(read)
 
 
 CurrentUser = Annotated[models.User, Depends(current_user)]
 ScopedUser = Annotated[models.User, Depends(scoped_user)]
 # For routes that hash before they write, so that they hold no connection while hashing.
-DetachedUser = Annotated[models.User, Depends(detached_user, max_concurrency=get_settings().database_pool_size)]
+DetachedUser = Annotated[models.User, Depends(detached_user)]
 
 
 class OptionalCredential(OAuth2PasswordBearer):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.fast_path import Json
+from app.api.responses import Json
 from app.middleware.headers import header
 from app.services.feed import PageResponse
 

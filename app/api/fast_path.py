@@ -34,14 +34,6 @@ class NotOnFastPath(Exception):
     """Raised by an adapter, before any effect, for a request that FastAPI has to handle."""
 
 
-class Json(Response):
-    """A response of serialized JSON and raw ASGI headers, not encoded per request."""
-
-    def __init__(self, body: bytes, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        self.status_code, self.body, self.background = status, body, None
-        self.raw_headers = [*headers, (b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
-
-
 def path_id(request: Request) -> int:
     """Return the `id` of the path. Raises `NotOnFastPath` if it is invalid."""
     try:
@@ -98,7 +90,7 @@ class FastPath:
         except Exception as error:
             if isinstance(error, NotAuthenticated):
                 note_refused(scope)
-            response = await problem_details.answer(request, error)
+            response = await problem_details.respond_to_error(request, error)
         await response(scope, receive, send)
 
     def _match(self, scope: Scope) -> tuple[APIRoute | None, Mapping[str, str]]:

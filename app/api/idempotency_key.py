@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.pagination import relative_location
+from app.api.responses import relative_location
 from app.config import get_settings
 from app.middleware.path_aliases import VERSION_PREFIX
 from app.security import encryption

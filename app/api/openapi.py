@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from app.api.authentication import KEY_SCHEME, SAFE_METHODS, SESSION_COOKIE, TOKEN_SCHEME
-from app.api.pagination import SCHEMA_REFERENCE
+from app.api.pagination import SCHEMA_REFERENCE, query_parameters
 from app.errors import (
     BodyTooLarge,
     ConstraintViolated,
@@ -80,6 +80,8 @@ NEVER_LIMITED = {"get_livez", "get_readyz"}
 # header parameter a fixed value. Then a second request would be refused, or only replay the first response.
 IDEMPOTENCY_KEY = "Idempotency-Key"
 LOGIN_FORM = "LoginForm"
+# Query parameters of operations that use `read_query`. Defaults come from the settings, so they are added here.
+QUERIES = {"list_posts": PageParameters}
 # Schemas for clients, in place of FastAPI's.
 REQUEST_BODIES: dict[str, dict[str, Any]] = {
     "login": {"$ref": SCHEMA_REFERENCE.format(model=LOGIN_FORM)},
@@ -122,6 +124,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     for path in document["paths"].values():
         for method, operation in path.items():
             _split_docstring(operation)
+            _add_query(operation)
             _describe_credentials(operation, is_safe=method.upper() in SAFE_METHODS)
             _describe_errors(operation, is_safe=method.upper() in SAFE_METHODS)
             _describe_links(operation)
@@ -160,6 +163,11 @@ def _remove_titles(schema: dict[str, Any]) -> None:
         _remove_titles(each)
 
 
+def _add_query(operation: dict[str, Any]) -> None:
+    if query := QUERIES.get(operation["operationId"]):
+        operation["parameters"] = query_parameters(query) + operation.get("parameters", [])
+
+
 def _describe_parameters(operation: dict[str, Any]) -> None:
     for parameter in operation.pop("parameters", ()):
         if parameter["name"] == IDEMPOTENCY_KEY:
@@ -175,6 +183,8 @@ def _simplify(parameter: dict[str, Any]) -> None:
     An optional parameter of a URL or header is left out, and never `null`.
     """
     schema = parameter["schema"]
+    if schema.get("default", "") is None:
+        del schema["default"]
     for choice in schema.pop("anyOf", ()):
         schema |= {} if choice == {"type": "null"} else choice
     parameter.setdefault("description", schema.get("description"))

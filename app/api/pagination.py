@@ -79,16 +79,6 @@ def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
     ]
 
 
-def relative_location(request: Request, path: str) -> str:
-    """Return the `Location` of a path of this API, relative to the request's address.
-
-    So it works with any prefix that a proxy strips, and below `/v1` if the request used that.
-    """
-    requested: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    has_slash: bool = (request.scope.get("raw_path") or b"").endswith(b"/")
-    return "../" * (requested.count("/") - 1 + has_slash) + path.removeprefix("/")
-
-
 def respond_with_page(request: Request, result: PageResponse, linked: str) -> Response:
     """Respond with a bare array, or with 304 if the client has it.
 

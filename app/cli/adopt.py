@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from app import adoption
 from app.cli.database import go_past_the_pooler, require_utf8
 from app.config import ConfigurationError, get_settings
+from app.database.engines import get_engine
 
 
 def adopt(
@@ -44,9 +46,6 @@ def adopt(
     if url is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL")
     require_utf8(url, get_settings().database_connect_timeout_seconds)
-    from app import adoption  # noqa: PLC0415 - reads the settings, whose errors this command reports.
-    from app.database.engines import get_engine  # noqa: PLC0415
-
     try:
         choices = adoption.Choices.parse(maps or [], on_delete or [])
     except adoption.MalformedChoice as error:

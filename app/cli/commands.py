@@ -1,16 +1,78 @@
 """Entry point of `python -m app …`, with the commands in the order of `--help`."""
 
 import sys
+from importlib import import_module
+from typing import Any
 
 import typer
 from sqlalchemy.exc import OperationalError
+from typer.core import TyperGroup
+from typer.main import get_command, get_group
 
-from app.cli import adopt, maintenance, seed, serve
-from app.cli.users import Refused, users
+from app.cli.refused import Refused
 from app.config import ConfigurationError
 from app.dev import postgres
 
+# Where each command is, and its line in the overview: the first paragraph of its own help.
+COMMANDS = {
+    "run": (
+        "app.cli.run:run",
+        "Migrate and serve, for development. Starts the embedded PostgreSQL if no database is configured.",
+    ),
+    "serve": (
+        "app.cli.serve:serve",
+        "Serve with WORKERS processes. The database must be configured and migrated (alembic upgrade head).",
+    ),
+    "worker": (
+        "app.cli.worker:worker",
+        "Send mails and delete expired rows, without serving requests. The database must be configured and migrated.",
+    ),
+    "openapi": ("app.cli.openapi:openapi", "Print the OpenAPI document."),
+    "seed": ("app.cli.seed:seed", "Add realistic users, posts and votes to the database. Existing rows stay."),
+    "cleanup": (
+        "app.cli.maintenance:cleanup",
+        "Delete expired rows, and the remaining rows of deleted accounts and posts.",
+    ),
+    "adopt": (
+        "app.cli.adopt:adopt",
+        "Take over a database of the FastAPI tutorial, or of an application derived from it.",
+    ),
+    "recount": (
+        "app.cli.maintenance:recount",
+        "Compare vote counts with the votes, and repair wrong ones. Safe at any time, also under load.",
+    ),
+    "doctor": (
+        "app.cli.maintenance:doctor",
+        "Check configuration, database, privileges, migrations, indexes, counts and clock. Print a remedy per problem.",
+    ),
+    # Its name in earlier releases, which crontabs may have.
+    "gc": ("app.cli.maintenance:cleanup", ""),
+    "user": ("app.cli.users:users", "Manage accounts: create, promote, disable, reset passwords, revoke sessions."),
+}
+HIDDEN = {"gc"}
+
+
+class Commands(TyperGroup):
+    """Import the module of a command only to run it: importing all of them doubles the time of each start."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # Typer does not export the types of Click.
+        name, placeholder, rest = super().resolve_command(ctx, args)
+        return name, placeholder and load(str(name)), rest
+
+
+def load(name: str) -> Any:
+    """Import a command or group of commands."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    loaded = getattr(import_module(module), attribute)
+    if isinstance(loaded, typer.Typer):
+        return get_group(loaded)
+    command = typer.Typer(add_completion=False)
+    command.command(name)(loaded)
+    return get_command(command)
+
+
 cli = typer.Typer(
+    cls=Commands,
     help="Run and maintain the social-posts API.",
     epilog="Settings are environment variables or lines of .env; README.md lists them.",
     no_args_is_help=True,
@@ -18,21 +80,13 @@ cli = typer.Typer(
     add_completion=False,
 )
 
-for command in (
-    serve.run,
-    serve.serve,
-    serve.worker,
-    serve.openapi,
-    seed.seed,
-    maintenance.cleanup,
-    adopt.adopt,
-    maintenance.recount,
-    maintenance.doctor,
-):
-    cli.command()(command)
-# Its name in earlier releases, which crontabs may have.
-cli.command("gc", hidden=True)(maintenance.cleanup)
-cli.add_typer(users, name="user")
+
+def _placeholder() -> None:
+    """Stand for a command in the overview."""
+
+
+for _name, (_, _summary) in COMMANDS.items():
+    cli.command(_name, help=_summary, hidden=_name in HIDDEN)(_placeholder)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Database of a command: the configured or the embedded one, checked for migrations."""
+"""Database of a command: the configured or the embedded one."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,6 @@ import psycopg2
 from sqlalchemy.engine import URL
 
 from app.config import ConfigurationError, get_settings
-from app.database import schema_version
 from app.dev import postgres
 
 
@@ -42,19 +41,6 @@ def database(options: Mapping[str, str] | None = None) -> Iterator[str]:
         yield f"embedded PostgreSQL on port {url.port}, data in .local/"
 
 
-@contextmanager
-def migrated_database(options: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Provide a migrated database as `database` does. Migrate the embedded one only.
-
-    Raises `ConfigurationError` if the configured database is not migrated.
-    """
-    with database(options) as where:
-        if where.startswith("embedded"):
-            migrate()
-        _require_migrated()
-        yield where
-
-
 def require_utf8(url: URL, connect_timeout_seconds: int = 10) -> None:
     """Raise `ConfigurationError` if the database is reachable and its encoding is not UTF8.
 
@@ -80,25 +66,3 @@ def _place(url: URL) -> str:
     _, found = url.get_dialect()().create_connect_args(url)
     hosts = zip(str(found.get("host")).split(","), cycle(str(found.get("port") or 5432).split(",")), strict=False)
     return ",".join(f"{host}:{port or 5432}" for host, port in hosts) + f"/{url.database}"
-
-
-def migrate() -> None:
-    """Upgrade the database to the newest migration."""
-    from alembic.config import Config  # noqa: PLC0415 - servers do not migrate, so they skip this slow import.
-
-    from alembic import command  # noqa: PLC0415
-
-    config = Config(schema_version.ALEMBIC_INI)
-    config.attributes["configure_logging"] = False
-    command.upgrade(config, "head")
-
-
-def _require_migrated() -> None:
-    from app.database.sessions import writing  # noqa: PLC0415 - reads the settings, whose errors the command reports.
-
-    with writing() as connection:
-        (found,) = schema_version.check(connection, [None])
-    if isinstance(found, schema_version.Health) and not found.is_migrated:
-        raise ConfigurationError(
-            f"the database is at migration {found.revision}, not {found.head}; run: alembic upgrade head"
-        )

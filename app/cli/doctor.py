@@ -373,7 +373,7 @@ def _addresses(connection: Connection) -> Finding:
 
 def _counts(connection: Connection, *, is_full: bool) -> Finding:
     if is_full:
-        wrong = sum(len(batch.wrong) for batch in recount.recount(is_mending=False))
+        wrong = sum(len(batch.wrong) for batch in recount.recount(is_repairing=False))
     else:
         wrong = recount.wrong_in_sample(connection, SAMPLED_POSTS)
     looked = "all posts" if is_full else f"a sample of at most {SAMPLED_POSTS:,} posts"

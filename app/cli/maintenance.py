@@ -4,8 +4,14 @@ from typing import Annotated
 
 import typer
 
-from app.cli.database import database, migrated_database
+from app.cli.database import database
+from app.cli.doctor import examine
+from app.cli.migrations import migrated_database
 from app.config import get_settings
+from app.database.engines import get_engine
+from app.services import cleanup as cleanup_service
+from app.services import deletion
+from app.services import recount as recount_service
 
 
 def cleanup() -> None:
@@ -15,10 +21,7 @@ def cleanup() -> None:
     Safe at any time, also concurrently. Servers run it every CLEANUP_INTERVAL_MINUTES.
     """
     with migrated_database():
-        from app.services import cleanup as service  # noqa: PLC0415 - reads the settings, which now name the database.
-        from app.services import deletion  # noqa: PLC0415
-
-        for table, removed in service.run():
+        for table, removed in cleanup_service.run():
             typer.echo(f"{table}: {removed:,} removed")
         typer.echo(f"deletions: {deletion.work():,} finished")
 
@@ -30,14 +33,12 @@ def recount(
 ) -> None:
     """Compare vote counts with the votes, and repair wrong ones. Safe at any time, also under load."""
     with migrated_database():
-        from app.services import recount as service  # noqa: PLC0415 - reads the settings, which now name the database.
-
-        wrong = mended = 0
-        for batch in service.recount(is_mending=not check):
-            wrong, mended = wrong + len(batch.wrong), mended + batch.mended
+        wrong = repaired = 0
+        for batch in recount_service.recount(is_repairing=not check):
+            wrong, repaired = wrong + len(batch.wrong), repaired + batch.repaired
             if batch.wrong:
                 typer.echo(f"wrong counts up to post {batch.last_id}: {', '.join(map(str, batch.wrong))}")
-        typer.echo(f"{wrong:,} wrong, {mended:,} repaired")
+        typer.echo(f"{wrong:,} wrong, {repaired:,} repaired")
     if check and wrong:
         raise typer.Exit(1)
 
@@ -50,11 +51,8 @@ def doctor(
     Exits with 1 if a check fails. Changes nothing.
     """
     with database():
-        from app.cli import doctor as service  # noqa: PLC0415 - reads the settings, which now name the database.
-        from app.database.engines import get_engine  # noqa: PLC0415
-
         failures = 0
-        for finding in service.examine(get_engine(), get_settings(), is_full=full):
+        for finding in examine(get_engine(), get_settings(), is_full=full):
             typer.echo(str(finding))
             failures += finding.level == "FAIL"
     if failures:

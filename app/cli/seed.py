@@ -2,17 +2,18 @@
 
 import secrets
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from app.cli.database import go_past_the_pooler, migrated_database
+from app.cli.database import go_past_the_pooler
+from app.cli.migrations import migrated_database
 from app.config import ConfigurationError, get_settings
+from app.database.engines import get_engine
 from app.dev import seed as seeding
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
+from app.security import passwords
 
 # Of the embedded server while seeding: fewer checkpoints, so that fewer full pages are written to the WAL.
 FOR_FILLING = {"max_wal_size": "4GB", "checkpoint_timeout": "30min", "shared_buffers": "512MB"}
@@ -39,9 +40,6 @@ def seed(
 
 def _seed(users: int, posts: int, votes: int, seed: int, password: str | None) -> None:
     """Fill the database and show the progress. Without a password, the new users cannot sign in."""
-    from app.database.engines import get_engine  # noqa: PLC0415
-    from app.security import passwords  # noqa: PLC0415 - reads the settings, whose errors this command reports.
-
     started_at = time.monotonic()
     added = dict.fromkeys(("people", "posts", "votes"), 0)
     try:
@@ -73,10 +71,7 @@ def _seed(users: int, posts: int, votes: int, seed: int, password: str | None) -
         typer.echo(f"One of them is: {seeding.newest_address(get_engine())}")
 
 
-def _progress() -> "Progress":
-    from rich.console import Console  # noqa: PLC0415 - a server never shows a progress bar.
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
-
+def _progress() -> Progress:
     return Progress(
         TextColumn("{task.description:10}"),
         BarColumn(),

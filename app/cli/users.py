@@ -1,27 +1,27 @@
-"""`python -m app user …`: account management for operators.
-
-Modules that read the settings are imported inside the commands. By then the settings name the embedded database, and
-the command reports their errors.
-"""
+"""`python -m app user …`: account management for operators."""
 
 import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
-from app.cli.database import migrated_database
+from app.cli.migrations import migrated_database
+from app.cli.refused import Refused
 from app.config import Role
+from app.database.sessions import transaction
 from app.errors import BROKEN_CONSTRAINTS, DomainError
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from app.models import User
+from app.models import User
+from app.models.references import broken_constraint
+from app.schemas.types import Password
+from app.schemas.user import UserIn
+from app.security import passwords
+from app.services import administration, user
 
 users = typer.Typer(
     help="Manage accounts: create, promote, disable, reset passwords, revoke sessions.", no_args_is_help=True
@@ -29,10 +29,6 @@ users = typer.Typer(
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="E-mail address or username.")]
 Generate = Annotated[bool, typer.Option("--generate", help="Generate a password and print it once.")]
-
-
-class Refused(Exception):
-    """The command cannot be carried out. The message is one line."""
 
 
 @users.command()
@@ -45,9 +41,6 @@ def create(
     """Create an account. Prompts for the password, or reads it from the first line of piped standard input."""
     password = _password(generate=generate)
     with _transaction() as db:
-        from app.schemas.user import UserIn
-        from app.services import administration, user
-
         account = user.sign_up(db, UserIn(email=email, password=password, username=username))
         administration.set_role(db, account, role)
     typer.echo(f"{account.username} has the id {account.id} and is {_with_article(role)}")
@@ -58,8 +51,6 @@ def create(
 def promote(name: Name, role: Annotated[Role, typer.Argument(help="New role of the account.")]) -> None:
     """Set the role of an account: moderators see drafts and delete posts, admins also manage accounts."""
     with _account(name) as (db, account):
-        from app.services import administration
-
         administration.set_role(db, account, role)
     typer.echo(f"{account.username} is {_with_article(role)}")
 
@@ -68,8 +59,6 @@ def promote(name: Name, role: Annotated[Role, typer.Argument(help="New role of t
 def disable(name: Name) -> None:
     """Disable an account: no sign-in, sessions and API keys revoked. Its posts stay."""
     with _account(name) as (db, account):
-        from app.services import administration
-
         administration.disable(db, account)
     typer.echo(f"{account.username} is disabled and signed out everywhere")
 
@@ -78,8 +67,6 @@ def disable(name: Name) -> None:
 def enable(name: Name) -> None:
     """Enable a disabled account, so that it can sign in again."""
     with _account(name) as (db, account):
-        from app.services import administration
-
         administration.enable(db, account)
     typer.echo(f"{account.username} can sign in")
 
@@ -92,10 +79,6 @@ def reset_password(name: Name, generate: Generate = False) -> None:
     """
     password = _password(generate=generate)
     with _account(name) as (db, account):
-        from app.schemas.types import Password
-        from app.security import passwords
-        from app.services import administration
-
         TypeAdapter(Password).validate_python(password)
         administration.set_password(db, account, passwords.hash_password(password))
     typer.echo(f"{account.username} has a new password and is signed out everywhere")
@@ -109,8 +92,6 @@ def disable_totp(name: Name) -> None:
     The password alone then signs in, until the owner sets up a new second factor.
     """
     with _account(name) as (db, account):
-        from app.services import administration
-
         if not administration.disable_totp(db, account):
             raise Refused(f"{account.username} has no second factor")
     typer.echo(f"{account.username} signs in with the password alone")
@@ -124,8 +105,6 @@ def sessions(
 ) -> None:
     """List the sessions of an account, or revoke some."""
     with _account(name) as (db, account):
-        from app.services import administration
-
         if not end and not end_all:
             for session in administration.sessions(db, account):
                 device = _printable(session.user_agent or "-")
@@ -138,12 +117,9 @@ def sessions(
 
 
 @contextmanager
-def _transaction() -> Iterator["Session"]:
+def _transaction() -> Iterator[Session]:
     """Run a transaction on the configured or embedded database. Raises `Refused` for errors the operator can fix."""
     with migrated_database():
-        from app.database.sessions import transaction
-        from app.models.references import broken_constraint
-
         try:
             with transaction() as db:
                 yield db
@@ -162,11 +138,9 @@ def _transaction() -> Iterator["Session"]:
 
 
 @contextmanager
-def _account(name: str) -> Iterator[tuple["Session", "User"]]:
+def _account(name: str) -> Iterator[tuple[Session, User]]:
     """Find the account by e-mail address or username, in a transaction."""
     with _transaction() as db:
-        from app.services import administration
-
         account = administration.find(db, name)
         if account is None:
             raise Refused(f"no account has the name {name}")

@@ -208,7 +208,7 @@ class BatchQueue(Generic[Item, Outcome]):
                 return self._run(connection, [waiter.item for waiter in batch])
             finally:
                 waited = [began_at - waiter.since for waiter in batch]
-                self._metrics.observe(waited, time.monotonic() - began_at)
+                self._metrics.observe_batch(waited, time.monotonic() - began_at)
                 for waiter, waited_seconds in zip(batch, waited, strict=True):
                     if waiter.query_log is not None:
                         waiter.query_log.batches.append(

@@ -15,9 +15,8 @@ from app.observability import metrics, query_log
 
 # The batch queues of page requests, votes, API keys, tokens without a session id, health checks, last-seen updates.
 BATCH_CONNECTION_COUNT = 6
-# Votes whose responses are stored, each hashing thread, mail delivery, events recorded apart from their requests, and
-# deletions.
-OTHER_CONNECTION_COUNT = 1 + get_settings().hashing_thread_count + 1 + 1 + 1
+# Votes whose responses are stored, mail delivery, events recorded apart from their requests, and deletions.
+OTHER_CONNECTION_COUNT = 4
 # Each counts an attempt in about a millisecond. Waiting for a free connection takes no longer than waiting for a lock.
 LIMITS_CONNECTION_COUNT = 2
 MAX_WAIT_TO_COUNT_SECONDS = 3
@@ -31,8 +30,13 @@ BATCH_STATEMENT_COUNT = 48
 
 def max_connections(settings: Settings) -> int:
     """Maximum connections of one worker to the primary."""
-    pools = settings.database_pool_size + OTHER_CONNECTION_COUNT + BATCH_CONNECTION_COUNT + LIMITS_CONNECTION_COUNT
+    pools = _transaction_connections(settings) + BATCH_CONNECTION_COUNT + LIMITS_CONNECTION_COUNT
     return pools + HEARTBEAT_CONNECTION_COUNT
+
+
+def _transaction_connections(settings: Settings) -> int:
+    """Maximum concurrent transactions: those of requests, of hashing threads, and others."""
+    return settings.database_pool_size + settings.hashing_thread_count + OTHER_CONNECTION_COUNT
 
 
 @lru_cache
@@ -41,7 +45,7 @@ def get_engine() -> Engine:
 
     Its pool has a connection for each possible user. Raises `ConfigurationError` if no database is configured.
     """
-    engine = _engine("requests", get_settings().database_pool_size + OTHER_CONNECTION_COUNT, {})
+    engine = _engine("requests", _transaction_connections(get_settings()), {})
     query_log.watch(engine, has_comments=True)
     return engine
 

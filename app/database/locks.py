@@ -1,4 +1,27 @@
-"""Advisory locks."""
+"""Lock order of rows, and advisory locks.
 
-# Held while migrating. Any number that no other program locks in this database will do: "posts" in ASCII.
+Every transaction that locks several rows, by SELECT … FOR, by a write or by the trigger of a write, takes them in this
+order, so that no two wait for each other:
+
+1. `deletions`, by the background removal of an account (`services.deletion`)
+2. `users`
+3. sessions, second factors, mail tokens and other rows of an account
+4. `posts`
+5. `post_stats`
+6. `votes`
+
+Rows of one table are locked by ascending id. PostgreSQL locks a referenced row FOR KEY SHARE when a row with a foreign
+key is inserted, so inserts count, too. Jobs with SKIP LOCKED wait for no row.
+
+Three places differ, and say why: a moderator's account is locked after the post (`services.post`), the account of an
+acting admin after the changed one (`services.user`), and a refresh begins with the session (`services.session`).
+A deadlock is no error for clients, because the request runs again (`api.route`, `database.batcher`).
+
+Advisory locks:
+
+- `MIGRATION_LOCK` is held while migrating.
+- An idempotency key has one (`services.idempotency`). It is tried before any row is locked, and never waited for.
+"""
+
+# Any number that no other program locks in this database will do: "posts" in ASCII.
 MIGRATION_LOCK = 0x706F737473

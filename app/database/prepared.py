@@ -27,7 +27,7 @@ MAY_PREPARE = "may_prepare"
 # Each takes about 100 KB in the server process: at most 5 MB per connection.
 MAX_PER_CONNECTION = 50
 
-_DIALECT = psycopg2.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+_DIALECT = psycopg2.dialect(paramstyle="numeric_dollar")
 _ALREADY_THERE = "42P05"
 # invalid_sql_statement_name: it is unknown. feature_not_supported: the cached plan no longer fits the tables.
 _GONE = frozenset({"26000", "0A000"})
@@ -96,7 +96,7 @@ class PreparedStatement:
 
     @cached_property
     def _name(self) -> str:
-        return "hot_" + hashlib.blake2b(str(self._compiled).encode(), digest_size=16).hexdigest()
+        return "stmt_" + hashlib.blake2b(str(self._compiled).encode(), digest_size=16).hexdigest()
 
     @cached_property
     def _prepare(self) -> str:

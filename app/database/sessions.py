@@ -5,10 +5,12 @@ uses other connections (`at_once`, `writing`) through a `BatchQueue`.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated
 
+from anyio import Semaphore
+from anyio.lowlevel import RunVar
 from fastapi import Depends
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
@@ -43,7 +45,35 @@ def refuse_late(asked_at: float) -> None:
         raise Overloaded
 
 
-def get_db(asked_at: AskedAt) -> Iterator[Session]:
+class ConnectionLimit:
+    """A semaphore of `DATABASE_POOL_SIZE` slots per event loop, made at first use.
+
+    It keeps requests from waiting in threads for a connection that other waiting threads hold. The `max_concurrency`
+    of `Depends` does the same, but its value would be read when the module is imported.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._of_loop: RunVar[Semaphore] = RunVar(name)
+
+    def slot(self) -> Semaphore:
+        """Return the semaphore, to hold with `async with`."""
+        try:
+            return self._of_loop.get()
+        except LookupError:
+            self._of_loop.set(semaphore := Semaphore(get_settings().database_pool_size))
+            return semaphore
+
+
+_session_limit = ConnectionLimit("sessions of requests")
+
+
+async def _session_slot() -> AsyncIterator[None]:
+    async with _session_limit.slot():
+        yield
+
+
+# After `asked_at`, so that the wait for a slot counts.
+def get_db(asked_at: AskedAt, _: Annotated[None, Depends(_session_slot, scope="function")]) -> Iterator[Session]:
     """One transaction for one request.
 
     Raises `Overloaded` if it waited too long for a connection.
@@ -78,5 +108,4 @@ def counting() -> Iterator[Connection]:
 
 
 # scope="function" ends the transaction before the response is sent, so that no response reports a write that fails.
-# max_concurrency keeps requests from waiting in threads for a connection that other waiting threads hold.
-SessionDep = Annotated[Session, Depends(get_db, scope="function", max_concurrency=get_settings().database_pool_size)]
+SessionDep = Annotated[Session, Depends(get_db, scope="function")]

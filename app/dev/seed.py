@@ -297,7 +297,7 @@ def _cast_chunk(connection: Connection, chunk: int, people: int) -> int:
     """Cast and count the votes of the chunk in this transaction. Return how many were new.
 
     If the role may, disable triggers, because foreign key checks per row take more than half of the time. Take their
-    locks at once instead, in the application's order: users, posts, counts, each ascending. The setting ends with the
+    locks at once instead, in the order of `app.database.locks`. The setting ends with the
     transaction, so that no trigger stays disabled.
     """
     values = {"chunk": chunk, "people": people}

@@ -20,15 +20,15 @@ _Client = tuple[str, int]
 
 
 class LoadShedding:
-    """Refuse requests with 503 and `Retry-After` while `most` are in progress.
+    """Refuse requests with 503 and `Retry-After` while `max_in_flight` are in progress.
 
     A client that retries before `Retry-After` is over is held for the rest of that time, and then admitted if there is
     room. Otherwise refusing clients that never wait would take all the time needed for the other requests.
     """
 
-    def __init__(self, app: ASGIApp, *, most: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_in_flight: int) -> None:
         self.app = app
-        self.most = most
+        self.max_in_flight = max_in_flight
         self.in_hand_count = 0
         self.held_count = 0
         self.return_times: dict[_Client | None, float] = {}  # In ascending order.
@@ -37,7 +37,7 @@ class LoadShedding:
         if scope["type"] != "http" or scope["path"] in NEVER_SHED:
             await self.app(scope, receive, send)
             return
-        if self.in_hand_count >= self.most and not await self._gets_room(scope.get("client")):
+        if self.in_hand_count >= self.max_in_flight and not await self._gets_room(scope.get("client")):
             await refusal(scope, Overloaded())(scope, receive, send)
             return
         self.in_hand_count += 1
@@ -60,7 +60,7 @@ class LoadShedding:
                 await asyncio.sleep(early_seconds)
             finally:
                 self.held_count -= 1
-            if self.in_hand_count < self.most:
+            if self.in_hand_count < self.max_in_flight:
                 return True
         if len(self.return_times) >= MAX_RETURN_TIMES:
             del self.return_times[next(iter(self.return_times))]

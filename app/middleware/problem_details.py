@@ -134,8 +134,8 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(exception, handler)
 
 
-async def answer(request: Request, error: Exception) -> Response:
-    """Return the response to an exception. Raises the exception if it has no handler."""
+async def respond_to_error(request: Request, error: Exception) -> Response:
+    """Return the response of the exception's handler. Raises the exception if it has none."""
     handlers = request.app.exception_handlers
     for kind in type(error).__mro__:
         if kind in handlers:

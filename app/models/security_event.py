@@ -18,9 +18,9 @@ class Event(StrEnum):
     SIGNED_OUT = "signed_out"
     SESSION_ENDED = "session_ended"
     REFRESH_REPLAYED = "refresh_replayed"
-    PASSWORD_CHANGED = "password_changed"  # noqa: S105
-    PASSWORD_RESET_REQUESTED = "password_reset_requested"  # noqa: S105
-    PASSWORD_RESET = "password_reset"  # noqa: S105
+    PASSWORD_CHANGED = "password_changed"
+    PASSWORD_RESET_REQUESTED = "password_reset_requested"
+    PASSWORD_RESET = "password_reset"
     EMAIL_CHANGED = "email_changed"
     EMAIL_VERIFIED = "email_verified"
     ROLE_CHANGED = "role_changed"

@@ -20,8 +20,8 @@ from app.observability import multiprocess
 if multiprocess.shared_folder() is not None:
     # Stored in one set of files per worker place, not per process id. So replaced workers add no files, and counters of
     # a killed worker continue.
-    prometheus_values.ValueClass = prometheus_values.MultiProcessValue(multiprocess.place)  # type: ignore[no-untyped-call]
-prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+    prometheus_values.ValueClass = prometheus_values.MultiProcessValue(multiprocess.place)
+prometheus_client.disable_created_metrics()
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_PLAIN_0_0_4
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -103,7 +103,7 @@ class Batches:
         self._seconds = _batch_seconds.labels(name)
         self._wait = _wait_seconds.labels(name)
 
-    def observe(self, waited_seconds: Sequence[float], seconds: float) -> None:
+    def observe_batch(self, waited_seconds: Sequence[float], seconds: float) -> None:
         """Count a batch of requests that waited for this long each."""
         self._size.observe(len(waited_seconds))
         self._seconds.observe(seconds)
@@ -173,7 +173,7 @@ class _AllWorkers(Collector):
                 for path in folder.glob("*.db")
                 if not path.name.startswith("gauge_live") or int(path.stem.rpartition("_")[2]) in running
             ]
-            yield from MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+            yield from MultiProcessCollector.merge(files)
         yield from _processes(running)
 
 

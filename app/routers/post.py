@@ -14,7 +14,7 @@ from app.api.authentication import ScopedToken, ScopedUser, scoped_credential
 from app.api.conditional import expected_versions, respond_with_post
 from app.api.fast_path import Adapter, path_id
 from app.api.idempotency_key import IdempotentRequest, respond_once
-from app.api.pagination import query_parameters, read_query, respond_with_page
+from app.api.pagination import read_query, respond_with_page
 from app.api.route import Route
 from app.database.sessions import SessionDep
 from app.errors import (
@@ -65,7 +65,7 @@ IF_NONE_MATCH: dict[str, Any] = {
         304: {"description": "Not modified", **headers("ETag")},
         **responses(NotAuthenticated, MalformedCursor, Overloaded),
     },
-    openapi_extra={"parameters": [*query_parameters(PageParameters), IF_NONE_MATCH]},
+    openapi_extra={"parameters": [IF_NONE_MATCH]},
 )
 async def list_posts(token: ScopedToken, request: Request) -> Response:
     """List posts with their vote counts.

@@ -12,8 +12,9 @@ from starlette.responses import Response
 
 from app.api import batch_queues
 from app.api.authentication import ScopedToken, scoped_credential
-from app.api.fast_path import Adapter, Json, NotOnFastPath, json_body, path_id
+from app.api.fast_path import Adapter, NotOnFastPath, json_body, path_id
 from app.api.idempotency_key import IdempotentRequest, respond_once
+from app.api.responses import Json
 from app.api.route import Route
 from app.database.sessions import SessionDep
 from app.errors import (

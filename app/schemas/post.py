@@ -4,10 +4,15 @@ from datetime import datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from app.config import get_settings
 from app.schemas.types import NUMBER_AS_TEXT, Content, Cursor, Id, PostLimit, PostSkip, SearchText, Sort, Time, Title
 from app.schemas.user import Profile
+
+
+def _describe_default_sort(schema: JsonDict) -> None:
+    schema["default"] = get_settings().default_sort
 
 
 class PageParameters(BaseModel):
@@ -22,7 +27,11 @@ class PageParameters(BaseModel):
         description='Search by words, "phrases" and -exclusions. The last word may be incomplete. At most 1,000 bytes '
         "in UTF-8. A `cursor` contains its search: leave `search` out, or repeat the same.",
     )
-    sort: Sort = Field(get_settings().default_sort, description="Order of the posts.")
+    sort: Sort = Field(
+        default_factory=lambda: get_settings().default_sort,
+        description="Order of the posts.",
+        json_schema_extra=_describe_default_sort,
+    )
     owner_id: Id | None = Field(None, description="Only posts of this user.")
     published: bool | None = Field(None, description="`false` lists your drafts. Moderators can add `owner_id`.")
     created_after: Time | None = Field(None, description="Only posts created after this time.")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError, PydanticKnownError
 from typing_extensions import TypeAliasType
 
@@ -74,10 +75,21 @@ def _username(text: str) -> str:
     return text
 
 
+def _long_enough(password: str) -> str:
+    minimum = get_settings().password_min_length
+    if len(password) < minimum:
+        raise PydanticKnownError("string_too_short", {"min_length": minimum})
+    return password
+
+
 def _uncommon(password: str) -> str:
     if get_settings().password_blocklist_enabled and passwords.is_common(password):
         raise PydanticCustomError("password_common", "This password is one of the most common; choose another")
     return password
+
+
+def _describe_password(schema: JsonDict) -> None:
+    schema.update(format="password", minLength=get_settings().password_min_length)
 
 
 def _fits_into_cursor(text: str) -> str:
@@ -190,13 +202,12 @@ Username = Annotated[str, Field(min_length=3, max_length=30, examples=["ada"]), 
 Password = Annotated[
     str,
     Field(
-        min_length=get_settings().password_min_length,
         max_length=MAX_PASSWORD_CODE_POINTS,
         description="A password. A server may refuse the most common ones.",
         examples=["correct horse battery"],
-        json_schema_extra={"format": "password"},
+        json_schema_extra=_describe_password,
     ),
-    AfterValidator(_storable), AfterValidator(_uncommon),
+    AfterValidator(_long_enough), AfterValidator(_storable), AfterValidator(_uncommon),
 ]  # fmt: skip
 MailedToken = Annotated[
     str,

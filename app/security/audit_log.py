@@ -32,7 +32,7 @@ MAX_WAITING = 1000
 Detail = str | int | None
 
 
-def hold(db: Session, user_id: int) -> bool:
+def lock_account(db: Session, user_id: int) -> bool:
     """Lock the account until the transaction ends. Returns whether it exists.
 
     Call this before locking other rows of the account, if `record` follows. The row of `record` refers to the account.

@@ -47,8 +47,8 @@ def use(db: Session, purpose: MailTokenPurpose, token: str) -> User:
     """Use the token up and return its account, locked.
 
     Raises `InvalidToken` if the token is wrong, used, replaced or expired, or if the account has another address by now
-    or is disabled. The account is locked before its tokens, as everywhere. So the second of two concurrent requests
-    with one token finds it used.
+    or is disabled. The account is locked before its tokens (`app.database.locks`). So the second of two concurrent
+    requests with one token finds it used.
     """
     user = db.scalar(select(User).join(MailToken, _opens(purpose, token)).with_for_update(of=User))
     if user is None:

@@ -4,6 +4,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from app.errors import Overloaded, RateLimited
 
@@ -61,7 +62,7 @@ class FairQueue:
         self._waiting.setdefault(caller, deque()).append(turn)
         self._waiting_count += 1
         gone = asyncio.ensure_future(until_gone()) if until_gone else None
-        watched: set[asyncio.Future[object]] = {turn, gone} if gone else {turn}  # type: ignore[arg-type]
+        watched: set[asyncio.Future[Any]] = {turn, gone} if gone else {turn}
         is_served = False
         try:
             await asyncio.wait(watched, timeout=self._max_wait_seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -24,11 +24,8 @@ from app.security.fair_queue import FairQueue
 # passlib 1.7.4 reads a version attribute that bcrypt no longer has, and logs the error that it caught.
 logging.getLogger("passlib.handlers.bcrypt").setLevel(logging.ERROR)
 
-# Hashing has its own threads, limited to the number of cores and divided among the worker processes. So a burst of
-# logins delays only logins.
-HASHING_THREAD_COUNT = get_settings().hashing_thread_count
 # A hash takes 0.25 s, so the last call in a full queue waits for half a minute.
-MAX_WAITING_HASHES = 128 * HASHING_THREAD_COUNT
+MAX_WAITING_HASHES_PER_THREAD = 128
 # One person needs one or two at once. There is no maximum per address, because 100 people of a class sign in at once.
 MAX_WAITING_HASHES_OF_ACCOUNT = 8
 # Below the 30 s after which the proxies of deploy/ give up.
@@ -44,11 +41,9 @@ def _lower_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)
 
 
-_queue = FairQueue(slots=HASHING_THREAD_COUNT, max_waiting=MAX_WAITING_HASHES, max_wait_seconds=MAX_WAIT_SECONDS)
-_threads = ThreadPoolExecutor(HASHING_THREAD_COUNT, thread_name_prefix="hashing", initializer=_lower_priority)
-
-# Maximum bcrypt cost of a stored hash that is verified: four seconds of a core, sixteen times the default.
-MAX_STORED_ROUNDS = max(16, get_settings().password_hash_rounds)
+# Maximum bcrypt cost of a stored hash that is verified: four seconds of a core, sixteen times the default. A higher
+# `PASSWORD_HASH_ROUNDS` replaces it.
+MAX_STORED_ROUNDS = 16
 
 # The 30 000 most common passwords of zxcvbn 4.5.0 (PyPI), NFKC and case-folded. The licence (MIT) is beside them.
 _COMMON_PASSWORDS = Path(__file__).parent / "common_passwords" / "passwords.txt"
@@ -56,14 +51,35 @@ _COMMON_PASSWORDS = Path(__file__).parent / "common_passwords" / "passwords.txt"
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
-# Plain bcrypt truncates at 72 bytes, bcrypt_sha256 does not. The tutorial wrote plain bcrypt: it is accepted and
-# replaced at the next login.
-_context = CryptContext(
-    schemes=["bcrypt_sha256", "bcrypt"],
-    deprecated=["bcrypt"],
-    bcrypt_sha256__rounds=get_settings().password_hash_rounds,
-    bcrypt__rounds=get_settings().password_hash_rounds,
-)
+
+# Hashing has its own threads, limited to the number of cores and divided among the worker processes. So a burst of
+# logins delays only logins.
+@lru_cache
+def _threads() -> ThreadPoolExecutor:
+    count = get_settings().hashing_thread_count
+    return ThreadPoolExecutor(count, thread_name_prefix="hashing", initializer=_lower_priority)
+
+
+@lru_cache
+def _queue() -> FairQueue:
+    count = get_settings().hashing_thread_count
+    return FairQueue(slots=count, max_waiting=MAX_WAITING_HASHES_PER_THREAD * count, max_wait_seconds=MAX_WAIT_SECONDS)
+
+
+@lru_cache
+def _context() -> CryptContext:
+    """Return the accepted hash formats.
+
+    Plain bcrypt truncates at 72 bytes, bcrypt_sha256 does not. The tutorial wrote plain bcrypt: it is accepted and
+    replaced at the next login.
+    """
+    rounds = get_settings().password_hash_rounds
+    return CryptContext(
+        schemes=["bcrypt_sha256", "bcrypt"],
+        deprecated=["bcrypt"],
+        bcrypt_sha256__rounds=rounds,
+        bcrypt__rounds=rounds,
+    )
 
 
 def hash_password(password: str) -> str:
@@ -71,7 +87,7 @@ def hash_password(password: str) -> str:
 
     Takes about 0.25 s of one core at the default cost.
     """
-    return str(_context.hash(_normalised(password)))
+    return str(_context().hash(_normalised(password)))
 
 
 def verify(password: str, password_hash: str | None) -> tuple[bool, str | None]:
@@ -81,16 +97,16 @@ def verify(password: str, password_hash: str | None) -> tuple[bool, str | None]:
     False.
     """
     if password_hash is None or "\0" in password or not can_be_verified(password_hash):
-        _context.dummy_verify()
+        _context().dummy_verify()
         return False, None
     # The tutorial hashed passwords without normalising them.
     secret = _normalised(password) if password_hash.startswith("$bcrypt-sha256$") else password
     try:
-        fits = bool(_context.verify(secret, password_hash))
+        fits = bool(_context().verify(secret, password_hash))
     except PasswordSizeError:  # Normalising can turn one character into eighteen.
-        _context.dummy_verify()
+        _context().dummy_verify()
         return False, None
-    replace = fits and _context.needs_update(password_hash)
+    replace = fits and _context().needs_update(password_hash)
     return fits, hash_password(password) if replace else None
 
 
@@ -101,8 +117,9 @@ def can_be_verified(password_hash: str) -> bool:
     hashing thread busy for days.
     """
     try:
-        handler = _context.identify(password_hash, resolve=True)
-        return handler is not None and handler.from_string(password_hash).rounds <= MAX_STORED_ROUNDS
+        handler = _context().identify(password_hash, resolve=True)
+        maximum = max(MAX_STORED_ROUNDS, get_settings().password_hash_rounds)
+        return handler is not None and handler.from_string(password_hash).rounds <= maximum
     except ValueError:
         return False
 
@@ -135,12 +152,12 @@ async def in_hashing_thread(
     if user_id is None:
         caller = request_context.network_of(request_context.client_address.get() or "")
     in_context = partial(copy_context().run, call, *args, **kwargs)
-    async with _queue.turn(
+    async with _queue().turn(
         caller,
         max_waiting_of_caller=None if user_id is None else MAX_WAITING_HASHES_OF_ACCOUNT,
         until_gone=receive and partial(_until_disconnected, receive),
     ):
-        return await asyncio.get_running_loop().run_in_executor(_threads, in_context)
+        return await asyncio.get_running_loop().run_in_executor(_threads(), in_context)
 
 
 async def _until_disconnected(receive: Receive) -> None:

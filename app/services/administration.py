@@ -93,7 +93,7 @@ def end_sessions(db: Session, account: models.User, ids: Collection[int] | None 
     Each ended session has its own event. Too many to list share one event without a count.
     """
     if ids is None:
-        db.flush()  # Lock order: the pending change locks the account before its sessions are locked.
+        db.flush()  # The pending change locks the account before its sessions (`app.database.locks`).
         ended = deletion_marks.end_sessions(db, account.id)
     else:
         chosen_ids = deletion_marks.ids_to_end(db, account.id, ids)

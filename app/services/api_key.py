@@ -148,7 +148,7 @@ def get(db: Session, user_id: int, key_id: int) -> ApiKeyOut:
 
 def remove(db: Session, user_id: int, key_id: int) -> None:
     """Revoke one of the user's keys at once. Raises `ApiKeyNotFound`."""
-    audit_log.hold(db, user_id)
+    audit_log.lock_account(db, user_id)
     is_key = (models.Session.id == key_id, models.Session.user_id == user_id, models.Session.kind == "api_key")
     is_there = (models.Session.user_id == models.User.id, ~models.Session.was_revoked())
     ended = delete(models.Session).where(*is_key, *is_there)

@@ -1,9 +1,9 @@
 """Batched removal of accounts, posts and sessions marked as deleted.
 
-`app.database.deletion_marks` marks them. Each batch is one transaction and locks in the order of voters (posts, counts;
-each ascending). Its size depends on the duration of the batch before it. A pause as long as the batch follows, so that
-voters wait for at most one batch. Two processes never work on one account at the same time. All progress is in the
-database: if a process dies, its last batch is rolled back, and another process continues.
+`app.database.deletion_marks` marks them. Each batch is one transaction and locks in the order of
+`app.database.locks`. Its size depends on the duration of the batch before it. A pause as long as the batch follows,
+so that voters wait for at most one batch. Two processes never work on one account at the same time. All progress is in
+the database: if a process dies, its last batch is rolled back, and another process continues.
 
 An adopted database may have tables whose foreign keys forbid a deletion. Then the marked rows stay deleted for every
 request, and the removal is retried every hour. The log and `python -m app doctor` name the foreign key.
@@ -211,10 +211,7 @@ def _own_votes(connection: Connection, user_id: int, progress: _Progress) -> int
 
 
 def _lock_counts(connection: Connection, post_ids: Sequence[int]) -> None:
-    """Lock the counts.
-
-    Call it before votes are changed: this is the lock order of all writers.
-    """
+    """Lock the counts, before votes are changed (`app.database.locks`)."""
     counts = select(PostStats.post_id).where(PostStats.post_id == _any(post_ids)).order_by(PostStats.post_id)
     connection.execute(counts.with_for_update(key_share=True))
 

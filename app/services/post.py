@@ -79,8 +79,8 @@ def _publication(is_published: bool) -> dict[str, object]:
 def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[int] | None) -> None:
     """Delete the caller's own post, or, for moderators, any post.
 
-    The votes are deleted, too, in the background if they are many. The count is locked before the votes, as in all
-    code that changes votes. Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
+    The votes are deleted, too, in the background if they are many. The count is locked before the votes
+    (`app.database.locks`). Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
     """
     is_allowed = true() if caller.is_moderator else models.Post.owner_id == caller.id
     removable = (

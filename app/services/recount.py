@@ -58,10 +58,10 @@ class Batch:
 
     last_id: int
     wrong: list[int]
-    mended: int
+    repaired: int
 
 
-def recount(*, is_mending: bool, batch_rows: int = BATCH_ROWS) -> Iterator[Batch]:
+def recount(*, is_repairing: bool, batch_rows: int = BATCH_ROWS) -> Iterator[Batch]:
     """Compare all counts with the votes; repair wrong ones, or only report them."""
     last = 0
     while True:
@@ -72,7 +72,7 @@ def recount(*, is_mending: bool, batch_rows: int = BATCH_ROWS) -> Iterator[Batch
             wrong = list(connection.scalars(_WRONG, {"last": last, "end": end}))
         if end is None:
             return
-        yield Batch(end, wrong, _repair(wrong) if wrong and is_mending else 0)
+        yield Batch(end, wrong, _repair(wrong) if wrong and is_repairing else 0)
         last = end
 
 

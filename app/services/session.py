@@ -1,7 +1,7 @@
 """Sessions: refresh, last-seen updates, lists, and revocation. `auth` opens them.
 
 A refresh locks the session's row first, so that of two concurrent refreshes the second sees the effect of the first.
-Revocation locks the account before its sessions.
+Revocation locks in the order of `app.database.locks`.
 """
 
 from collections.abc import Sequence
@@ -144,7 +144,7 @@ def end(db: Session, user_id: int, session_id: int) -> None:
 
 def end_others(db: Session, user_id: int, session_id: int) -> None:
     """End all of the user's sign-in sessions except this one."""
-    audit_log.hold(db, user_id)
+    audit_log.lock_account(db, user_id)
     ended = deletion_marks.end_sessions(db, user_id, kind="login", keeping=session_id)
     if ended.ids:
         audit_log.record(db, Event.SESSION_ENDED, user_id, session_count=ended.session_count)
@@ -156,7 +156,7 @@ def _is_sign_in_of(user_id: int) -> ColumnElement[bool]:
 
 def _end(db: Session, user_id: int, session_id: int) -> bool:
     """End the sign-in session; return whether it existed."""
-    audit_log.hold(db, user_id)
+    audit_log.lock_account(db, user_id)
     ids = deletion_marks.ids_to_end(db, user_id, [session_id])
     is_theirs = (_is_sign_in_of(user_id), models.Session.id.in_(ids))
     is_there = (models.Session.user_id == models.User.id, ~models.Session.was_revoked())

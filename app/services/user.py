@@ -168,8 +168,7 @@ def remove(db: Session, caller: models.User, user_id: int) -> None:
     Raises `UserNotFound`, `LastAdmin`; `NotAuthenticated` and `NotAuthorized` as `change` does.
 
     An account with many rows is only marked. It is deleted at once for every request, and its rows are removed in the
-    background. Rows are locked in the order of voters (users, posts, counts; each ascending), so that the two cannot
-    deadlock.
+    background. Rows are locked in the order of `app.database.locks`, so that it cannot deadlock with votes.
     """
     _lock(db, caller, user_id, {"is_active": False}, needs_admin=caller.id != user_id)
     if deletion_marks.is_large(db, user_id):

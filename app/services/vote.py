@@ -41,7 +41,7 @@ class Cast:
     votes: int
 
 
-# Rows are locked in the order of all writers. `count(*)` makes PostgreSQL finish one step before the next.
+# Rows are locked in the order of `database.locks`. `count(*)` makes PostgreSQL finish one step before the next.
 # - users: the lock makes the deletion of an account and its concurrent votes wait for each other.
 # - posts: the same for posts. Drafts, and posts of deleted accounts, count as missing.
 # - post_stats: until the transaction ends, no other transaction changes these counts. Triggers run at the end of the

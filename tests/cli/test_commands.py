@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from typer.testing import CliRunner
 
-from app.cli.commands import cli
+from app.cli.commands import COMMANDS, HIDDEN, cli, load
 from app.mail import outbox
 from tests.conftest import ROOT, administration
 from tests.fixtures import Person, free_port
@@ -113,6 +113,27 @@ def test_help_names_every_command_and_every_option_is_explained() -> None:
         help_ = CliRunner().invoke(cli, [command, "--help"])  # In this process, as each start takes a second.
         assert help_.exit_code == 0
         assert command != "seed" or "--votes" in help_.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in HIDDEN])
+def test_line_of_a_command_in_the_overview_is_the_first_paragraph_of_its_help(name: str) -> None:
+    first = (load(name).help or "").split("\n\n", maxsplit=1)[0]
+
+    assert COMMANDS[name][1] == " ".join(first.split())
+
+
+def test_overview_imports_no_command() -> None:
+    program = """
+import sys
+from app.cli.commands import COMMANDS, HIDDEN, cli, load
+try:
+    cli(["--help"])
+except SystemExit:
+    print([name for name in ("fastapi", "alembic", "sqlalchemy.orm", "passlib") if name in sys.modules])
+"""
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert ran.stdout.splitlines()[-1] == "[]"
 
 
 def test_unknown_command_is_refused_without_a_traceback() -> None:

@@ -12,6 +12,7 @@ import httpx2
 import pytest
 from sqlalchemy import Connection, text
 
+from app.config import get_settings
 from app.errors import RateLimited
 from app.observability import request_context
 from app.security import passwords
@@ -47,7 +48,7 @@ def test_account_with_a_hundred_calls_holds_eight_places_and_another_caller_is_n
 
     outcomes = asyncio.run(asyncio.wait_for(scenario(), 10))
 
-    running = passwords.HASHING_THREAD_COUNT
+    running = get_settings().hashing_thread_count
     most = running + passwords.MAX_WAITING_HASHES_OF_ACCOUNT
     assert [type(outcome) for outcome in outcomes] == [
         *[type(None)] * most, *[RateLimited] * (100 - most), *[type(None)] * 3,
@@ -81,7 +82,7 @@ def server(start_server: Callable[..., Server]) -> Server:
 
 
 def hash_at_full_cost(connection: Connection) -> None:
-    full = passwords._context.handler("bcrypt_sha256").using(rounds=ROUNDS).hash(PASSWORD)
+    full = passwords._context().handler("bcrypt_sha256").using(rounds=ROUNDS).hash(PASSWORD)
     connection.execute(text("UPDATE users SET password_hash = :hash"), {"hash": full})
 
 

@@ -97,7 +97,7 @@ def test_clients_that_were_refused_are_remembered_up_to_a_number(monkeypatch: py
         raise AssertionError("there is no room")
 
     monkeypatch.setattr(load_shedding, "MAX_RETURN_TIMES", 100)
-    middleware = LoadShedding(answer, most=0)
+    middleware = LoadShedding(answer, max_in_flight=0)
     statuses = []
 
     async def send(message: object) -> None:

@@ -20,7 +20,7 @@ class Site:
 
     def __init__(self) -> None:
         self.is_free = asyncio.Event()
-        self.admission = LoadShedding(self.serve, most=1)
+        self.admission = LoadShedding(self.serve, max_in_flight=1)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/long":

@@ -38,7 +38,7 @@ def test_counts_are_mended_while_votes_and_deletions_go_on(
         return [
             post_id
             for _ in range(20)
-            for batch in recount.recount(is_mending=True, batch_rows=4)
+            for batch in recount.recount(is_repairing=True, batch_rows=4)
             for post_id in batch.wrong
         ]
 

@@ -146,7 +146,7 @@ def test_nobody_signs_in_with_what_was_right_when_they_began(
 ) -> None:
     """The sessions that there are end with the password; one that is just being opened must not be left over."""
     if is_outdated:
-        kept = passwords._context.handler("bcrypt").using(rounds=4).hash(PASSWORD)
+        kept = passwords._context().handler("bcrypt").using(rounds=4).hash(PASSWORD)
         connection.execute(text("UPDATE users SET password_hash = :hash"), {"hash": kept})
 
     with database.connect() as changing:
@@ -167,7 +167,7 @@ def test_nobody_signs_in_with_what_was_right_when_they_began(
 def test_of_twenty_who_sign_in_at_once_with_an_outdated_hash_all_come_in(
     crowd: Crowd, connection: Connection, person: Person
 ) -> None:
-    kept = passwords._context.handler("bcrypt").using(rounds=4).hash(PASSWORD)
+    kept = passwords._context().handler("bcrypt").using(rounds=4).hash(PASSWORD)
     connection.execute(text("UPDATE users SET password_hash = :hash"), {"hash": kept})
 
     async def sign_in(client: httpx2.AsyncClient) -> httpx2.Response:

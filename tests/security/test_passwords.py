@@ -125,7 +125,8 @@ def test_signing_in_takes_as_long_for_a_name_that_is_known_as_for_one_that_is_no
     database: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     costs = {"bcrypt_sha256__rounds": ROUNDS, "bcrypt__rounds": ROUNDS}
-    monkeypatch.setattr(passwords, "_context", passwords._context.copy(**costs))
+    context = passwords._context().copy(**costs)
+    monkeypatch.setattr(passwords, "_context", lambda: context)
     monkeypatch.setattr(get_settings(), "rate_limits_enabled", False)
     with database.begin() as connection:
         connection.execute(

@@ -20,9 +20,9 @@ def break_counts(database: Engine, statement: str) -> None:
         connection.execute(text(statement))
 
 
-def run(*, is_mending: bool, batch_rows: int = 2) -> tuple[list[int], int]:
-    batches = list(recount.recount(is_mending=is_mending, batch_rows=batch_rows))
-    return [post_id for batch in batches for post_id in batch.wrong], sum(batch.mended for batch in batches)
+def run(*, is_repairing: bool, batch_rows: int = 2) -> tuple[list[int], int]:
+    batches = list(recount.recount(is_repairing=is_repairing, batch_rows=batch_rows))
+    return [post_id for batch in batches for post_id in batch.wrong], sum(batch.repaired for batch in batches)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def posts(make_post: MakePost, person: Person, cast_votes: Callable[[int, list[P
 def test_right_counts_are_left_alone(connection: Connection, posts: list[int]) -> None:
     history = connection.scalar(text("SELECT count(*) FROM post_stats_history"))
 
-    assert run(is_mending=True) == ([], 0)
+    assert run(is_repairing=True) == ([], 0)
 
     assert connection.scalar(text("SELECT count(*) FROM post_stats_history")) == history
     assert len(posts) == 5
@@ -59,14 +59,14 @@ def test_what_differs_is_found_and_then_mended(
     break_counts(database, harm.format(*posts))
     wrong = [posts[0], posts[4]]
 
-    assert run(is_mending=False) == (wrong, 0)
+    assert run(is_repairing=False) == (wrong, 0)
     assert recount.wrong_in_sample(connection, 100) == 2
-    found, mended = run(is_mending=True)
+    found, mended = run(is_repairing=True)
 
     assert found == wrong
     assert mended == 2 or harm.startswith("DELETE FROM post_stats")  # A new row may be right from the start.
     assert wrong_counts(connection) == 0
-    assert run(is_mending=False) == ([], 0)
+    assert run(is_repairing=False) == ([], 0)
     assert recount.wrong_in_sample(connection, 100) == 0
 
 
@@ -76,7 +76,7 @@ def test_count_that_is_replaced_is_kept_for_those_who_walk(
     break_counts(database, f"UPDATE post_stats SET votes = 7 WHERE post_id = {posts[0]}")
     connection.execute(text("DELETE FROM post_stats_history"))
 
-    run(is_mending=True)
+    run(is_repairing=True)
 
     assert connection.execute(text("SELECT post_id, votes_before FROM post_stats_history")).all() == [(posts[0], 7)]
 
@@ -88,7 +88,7 @@ def test_vote_under_way_is_waited_for_and_counted(
     voter = make_person()
     with database.begin() as voting:
         voting.execute(text("INSERT INTO votes (post_id, user_id) VALUES (:p, :u)"), {"p": posts[0], "u": voter.id})
-        mending = in_background(lambda: run(is_mending=True))
+        mending = in_background(lambda: run(is_repairing=True))
         wait_until_blocked(connection, by=voting)
 
     assert mending() == ([posts[0]], 1)

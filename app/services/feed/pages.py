@@ -1,14 +1,14 @@
 """Pages of posts: the statement for each kind of list, and cursors into it.
 
-A walk is a sequence of pages, each requested with the cursor of the page before.
+A traversal is a sequence of pages, each requested with the cursor of the page before.
 
 In lists sorted by votes, a cursor has the sort values of the last row, and a snapshot (`pg_snapshot`). It is the one of
-the statement that began the walk. Later pages sort each post by its count in that snapshot. This is the oldest entry of
-`post_stats_history` that the snapshot does not see, or the current count if there is none. So each post keeps its
-position during a walk, and appears exactly once, however votes change.
+the statement that began the traversal. Later pages sort each post by its count in that snapshot. This is the oldest
+entry of `post_stats_history` that the snapshot does not see, or the current count if there is none. So each post keeps
+its position during a traversal, and appears exactly once, however votes change.
 
 In the list of posts that a user voted for, positions never change, and the snapshot is a time. So a vote that was
-removed and cast again during the walk does not appear a second time.
+removed and cast again during the traversal does not appear a second time.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -65,7 +65,7 @@ MAX_OTHER_BYTES = 2_000
 
 
 class Position(NamedTuple):
-    """Position of a walk: last row's sort values, first page's snapshot, search."""
+    """Position of a traversal: last row's sort values, first page's snapshot, search."""
 
     is_backward: bool
     value: CursorValue
@@ -405,7 +405,7 @@ def _window(kind: _Kind) -> AnySelect:
 
 
 def _positions_in_walk(kind: _Kind) -> Subquery:
-    """Return (post_id, sort_value) of the walk's next posts, as when the walk began.
+    """Return (post_id, sort_value) of the traversal's next posts, as when it began.
 
     For orders that votes change.
     """
@@ -462,7 +462,7 @@ def _is_ascending(kind: _Kind) -> bool:
 
 
 def _beyond(kind: _Kind, value: ColumnElement[Any], post_id: ColumnElement[int]) -> ColumnElement[bool]:
-    """That a row comes after the walk's position, in the walk's direction."""
+    """That a row comes after the traversal's position, in its direction."""
     row = tuple_(value, post_id)
     position = tuple_(bindparam("value", type_=_SORTED_BY[kind.order][2]), bindparam("post_id", type_=Key))
     return row > position if _is_ascending(kind) else row < position
