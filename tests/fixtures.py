@@ -54,13 +54,13 @@ def _running_client() -> Iterator[TestClient]:
 
 @pytest.fixture
 def client(_running_client: TestClient, database: Engine) -> TestClient:  # noqa: ARG001 - on empty tables.
-    """A client that nobody has signed in with, on empty tables."""
+    """A client without credentials, on empty tables."""
     return _running_client
 
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who is signed in. `headers` are what their client sends."""
+    """A signed-in user. `headers` are those that their client sends."""
 
     id: int
     email: str
@@ -77,7 +77,7 @@ PASSWORD = "correct horse battery"  # What `make_person` gives everyone.
 
 @pytest.fixture
 def make_person(database: Engine) -> Callable[..., Person]:
-    """Makes somebody who is signed in: `make_person(role="admin", username="ada")`."""
+    """Make a signed-in user: `make_person(role="admin", username="ada")`."""
     from datetime import timedelta
 
     from app.security import access_tokens, passwords
@@ -116,7 +116,7 @@ def make_person(database: Engine) -> Callable[..., Person]:
 
 @pytest.fixture
 def person(make_person: Callable[..., Person]) -> Person:
-    """Somebody who is signed in."""
+    """A signed-in user."""
     return make_person()
 
 

@@ -80,7 +80,7 @@ class _Conversation(socketserver.StreamRequestHandler):
                 if not self.answer(line.decode().rstrip("\r\n")):
                     return
         except OSError:
-            pass  # Whoever sent has gone.
+            pass  # The client has disconnected.
 
     def finish(self) -> None:
         super().finish()

@@ -1,4 +1,4 @@
-"""When a session was seen last: told to the database at most once a minute, while it lives, and nobody waits for it."""
+"""Last-seen updates: at most one a minute for each valid session, and no request waits for them."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ IN_DAYS = "SELECT round(extract(epoch FROM expires_at - now()) / 86400) FROM ses
 
 @pytest.fixture
 def unseen(connection: Connection, person: Person) -> dict[str, str]:
-    """The headers of somebody who was last seen an hour ago, with a token as old as that."""
+    """The headers of a user who was last seen an hour ago, with a token of that age."""
     connection.execute(text("UPDATE sessions SET last_seen_at = now() - interval '1 hour'"))
     token = access_tokens.verify(person.token)
     access_tokens._remembered["access"][person.token] = access_tokens.AccessToken(
@@ -62,9 +62,7 @@ def test_the_database_is_told_once_a_minute_however_much_is_asked(
     wait_until(connection, RECENT, id=person.session_id)
 
 
-def test_whoever_has_just_signed_in_or_refreshed_is_not_told_of_again(
-    client: TestClient, database: Engine, person: Person
-) -> None:
+def test_no_update_follows_a_sign_in_or_refresh(client: TestClient, database: Engine, person: Person) -> None:
     with counted_queries(database) as statements:
         for _ in range(5):
             assert client.get("/posts", headers=person.headers).status_code == 200
@@ -181,7 +179,7 @@ def test_of_two_workers_that_tell_of_one_moment_the_second_writes_nothing(
     assert connection.scalar(text("SELECT xmin::text FROM sessions")) == before
 
 
-def test_rows_that_somebody_has_locked_are_left_without_waiting(
+def test_locked_rows_are_skipped_without_waiting(
     database: Engine, connection: Connection, make_person: Callable[..., Person]
 ) -> None:
     locked, free = make_person(), make_person()
@@ -210,7 +208,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch, database
     assert [*last_seen._updated_at] == [10**12 + number for number in range(15, 20)]
 
 
-def test_that_it_could_not_be_told_is_nobodys_failure(
+def test_a_failed_update_fails_no_request(
     client: TestClient, unseen: dict[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     batch_queues.last_seen_updates.cache_clear()

@@ -69,7 +69,7 @@ def test_task_of_every_process_runs_again_and_again_without_asking(connection: C
     assert connection.scalar(text("SELECT count(*) FROM schedules")) == 0
 
 
-def test_failure_is_logged_without_what_rows_hold_and_tried_again_by_whoever_comes(
+def test_failure_is_logged_without_row_values_and_the_next_worker_retries(
     connection: Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(periodic, "RETRY_AFTER", SOON)
@@ -109,7 +109,7 @@ def test_stopping_does_not_wait_for_the_next_run_and_tells_the_present_one() -> 
     assert time.monotonic() - stopped_at < 1
 
 
-def test_run_that_does_not_listen_holds_nobody_up() -> None:
+def test_a_run_that_ignores_the_stop_delays_no_shutdown() -> None:
     release = threading.Event()
     started = threading.Event()
 

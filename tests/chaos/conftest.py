@@ -68,7 +68,7 @@ class Postgres:
         self._running.close()
 
     def connect(self) -> Connection:
-        """A connection in AUTOCOMMIT, which nobody pools."""
+        """Return a connection in AUTOCOMMIT mode that is not pooled."""
         return create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT").connect()
 
 

@@ -59,9 +59,9 @@ class Client:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, method: str, path: str, body: Any = None, headers: str = "") -> Answer:
-        """The answer. A kept connection that turns out to be closed before any of the answer came is made anew.
+        """Send a request and return the answer. A body that is a string is sent as a form.
 
-        Where that was known before, nobody would say that a request was lost. A body that is a string is a form.
+        Reconnect if a kept connection was closed before any byte of the answer came: no request was lost then.
         """
         content = b"" if body is None else body.encode() if isinstance(body, str) else json.dumps(body).encode()
         media_type = "application/x-www-form-urlencoded" if isinstance(body, str) else "application/json"

@@ -30,7 +30,7 @@ class Writers:
         self._number = 0
 
     async def ask(self, client: Client, number: int) -> Answer:
-        """One write. None stands for a vote of which nobody can know, as its answer did not come."""
+        """Send one write. A vote without a response is kept as None, because its outcome is unknown."""
         self._number += 1
         person = self.people[number % len(self.people)]
         if self._number % 2:
@@ -255,7 +255,7 @@ def test_slow_statements_are_cut_after_one_timeout_and_leave_no_transaction_open
     assert max(took) < 5.5, "the promise is 3.5; a busy machine gets more, but not a second timeout"
 
 
-def test_nobody_waits_for_several_timeouts_behind_others_who_wait_for_one_lock(
+def test_no_request_waits_for_several_timeouts_behind_requests_for_one_lock(
     start: Start, postgres: Postgres, people: list[Person], figure: Figure
 ) -> None:
     server = start(DATABASE_STATEMENT_TIMEOUT_SECONDS="2", DATABASE_POOL_SIZE="2")

@@ -1,4 +1,4 @@
-"""Too much at once: what can be answered is, the rest is refused at once, and nobody starves; and stopping in order."""
+"""Overload: requests are served or refused at once, none starves, and servers stop gracefully."""
 
 import asyncio
 import multiprocessing
@@ -129,7 +129,7 @@ def test_overload_is_refused_and_over_when_it_is_over(
     assert len(refused.all) > 20, "that was no overload"
     p50, p95, p99 = (refused.percentile_milliseconds(percent) for percent in (50, 95, 99))
     figure(
-        f"R11{'' if waits else ', nobody waits'}: {peak_before:.0f} and {peak_after:.0f}/s to 64 clients before and"
+        f"R11{'' if waits else ', no client waits'}: {peak_before:.0f} and {peak_after:.0f}/s to 64 clients before and"
         f" after, {goodput:.0f}/s to 640, {answers.statuses}; of newcomers {newcomers.statuses},"
         f" refusals p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms;"
         f" memory {before:.0f} -> {after:.0f} MB; a second later p99 {calm.percentile_milliseconds(99):.0f} ms"
@@ -161,8 +161,8 @@ def test_requests_in_flight_are_answered_after_sigterm(
         await asyncio.sleep(0.02)
         # While it listens it says so, and soon it listens no more.
         probes = [(await ask_once([Client(server.url)], "/readyz"))[0].status for _ in range(20)]
-        assert set(probes) <= {0, 503}, "nobody should be sent here any more"
-        await asyncio.sleep(2)  # Whoever waits has time.
+        assert set(probes) <= {0, 503}, "no request should be routed here any more"
+        await asyncio.sleep(2)  # Time for the requests that wait.
         await asyncio.to_thread(holder.execute, text("ROLLBACK"))
         return await sending
 

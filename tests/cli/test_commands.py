@@ -345,7 +345,7 @@ def test_seed_fills_the_database_and_shows_its_progress_on_stderr(connection: Co
     assert connection.scalar(text("SELECT count(*) FROM votes")) == 500
 
 
-def test_seed_refuses_production_unless_told_and_then_nobody_can_sign_in(connection: Connection) -> None:
+def test_seed_refuses_production_unless_forced_and_then_its_users_cannot_sign_in(connection: Connection) -> None:
     production = {"ENVIRONMENT": "production", "PASSWORD_HASH_ROUNDS": "10"}
     amounts = ("--users", "5", "--posts", "5", "--votes", "5")
 

@@ -246,7 +246,7 @@ def test_sessions_are_listed_without_what_a_terminal_would_obey_and_ended(
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("command", ["promote", "disable", "enable", "reset-password", "disable-totp", "sessions"])
-def test_nobody_of_that_name_is_said_in_one_line(user: User, command: str) -> None:
+def test_an_unknown_name_is_reported_in_one_line(user: User, command: str) -> None:
     role = ["admin"] if command == "promote" else []
 
     assert_refused(user(command, "missing", *role, stdin=PASSWORD), "no account has the name missing")

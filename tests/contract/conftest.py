@@ -33,7 +33,7 @@ def rows(connection: Connection) -> Rows:
 
 @pytest.fixture
 def other(make_person: Callable[..., Person]) -> Person:
-    """Somebody else who is signed in."""
+    """Another user who is signed in."""
     return make_person()
 
 

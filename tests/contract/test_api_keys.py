@@ -164,7 +164,7 @@ def test_keys_are_listed_by_page_and_only_ones_own(
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_somebody_elses_key_and_a_sign_in_are_no_keys_of_ones_own(
+def test_keys_of_other_users_and_sign_ins_are_not_own_keys(
     client: TestClient, make_key: MakeKey, person: Person, other: Person, rows: Rows, method: str
 ) -> None:
     theirs = make_key(other)

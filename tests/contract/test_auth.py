@@ -75,7 +75,7 @@ def test_wrong_passwords_and_unknown_names_are_refused_alike(
 
 
 @pytest.mark.parametrize("name", ["\0", "a\0b@example.com", "%", "_", "' OR 1=1 --", "@", "x" * 320, "\ufdfa" * 320])
-def test_strange_names_are_nobodys(client: TestClient, person: Person, name: str) -> None:  # noqa: ARG001 - somebody.
+def test_strange_names_are_refused_as_unknown(client: TestClient, person: Person, name: str) -> None:  # noqa: ARG001 - an account exists.
     response = client.post("/login", data={"username": name, "password": PASSWORD})
 
     assert_refused(response, 403, "invalid_credentials")
@@ -188,7 +188,7 @@ def test_a_long_user_agent_is_cut(client: TestClient, person: Person, rows: Rows
 ENDINGS = {
     "deleted session": "DELETE FROM sessions WHERE user_id = :id RETURNING 1",
     "expired session": "UPDATE sessions SET expires_at = now() WHERE user_id = :id RETURNING 1",
-    "somebody else's session": "UPDATE sessions SET user_id = :other WHERE user_id = :id RETURNING 1",
+    "session of another user": "UPDATE sessions SET user_id = :other WHERE user_id = :id RETURNING 1",
     "disabled account": "UPDATE users SET is_active = false WHERE id = :id RETURNING 1",
     "deleted account": "DELETE FROM users WHERE id = :id RETURNING 1",
 }
@@ -261,7 +261,7 @@ def test_a_token_that_expires_while_it_is_remembered_is_refused(
     assert_unauthenticated(client.get("/posts", headers=headers))
 
 
-def test_a_token_of_the_tutorial_is_nobodys_where_nothing_was_adopted(client: TestClient, person: Person) -> None:
+def test_tokens_of_the_tutorial_are_rejected_where_nothing_was_adopted(client: TestClient, person: Person) -> None:
     claims = {"user_id": person.id, "exp": jwt.get_unverified_claims(person.token)["exp"]}
     token = jwt.encode(claims, get_settings().signing_secret, algorithm="HS256")
 

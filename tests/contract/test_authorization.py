@@ -1,4 +1,4 @@
-"""Nobody touches what isn't theirs: who may do what to whose things, for every operation of the OpenAPI document."""
+"""Authorization of every operation in the OpenAPI document, for every kind of caller."""
 
 import re
 from collections.abc import Callable
@@ -22,7 +22,7 @@ OPERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 CALLERS = ("owner", "other", "moderator", "admin", "anonymous")
 
-# By whose thing it is and by operation, what is answered to: its owner, somebody else, a moderator, an admin, nobody.
+# Statuses by kind of resource and operation, for: its owner, another user, a moderator, an admin, an anonymous caller.
 OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
     "a post": {
         "get_post": (200, 200, 200, 200, 401),
@@ -54,14 +54,14 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "end_session": (204, 404, 404, 404, 401),
     },
 }
-# What concerns the caller alone, whoever that is, and what is for some roles only.
+# Operations on the caller's own account, operations for some roles only, and public operations.
 OWN = {
     "list_posts", "create_post", "cast_vote", "get_me", "replace_me", "change_me", "delete_me", "list_my_votes",
     "create_api_key", "list_api_keys", "list_sessions", "end_other_sessions", "logout",
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
 }  # fmt: skip
 FOR_ROLES = {"list_users": (403, 403, 403, 200, 401)}
-FOR_ANYBODY = {
+PUBLIC = {
     "get_root", "get_livez", "get_readyz", "sign_up", "login", "refresh_token",
     "request_password_reset", "confirm_password_reset", "confirm_email_verification",
 }  # fmt: skip
@@ -91,7 +91,7 @@ MADE = {
 
 def test_every_operation_stands_in_one_of_the_tables() -> None:
     owned = {operation for operations in OWNED.values() for operation in operations}
-    listed = [*owned, *OWN, *FOR_ROLES, *FOR_ANYBODY]
+    listed = [*owned, *OWN, *FOR_ROLES, *PUBLIC]
 
     missing = set(OPERATIONS) - set(listed)
     assert not missing, f"say in tests/contract/test_authorization.py who may call {sorted(missing)}, and add them"

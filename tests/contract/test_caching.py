@@ -20,7 +20,7 @@ def names(response: httpx2.Response, header: str) -> set[str]:
 
 
 def assert_not_kept_for_others(response: httpx2.Response) -> None:
-    """It is kept by no cache, or only for this caller, and asked for again for whoever shows another credential."""
+    """Assert that no cache keeps the response, or only a private one, for these credentials only."""
     what = f"{response.request.method} {response.request.url}: {response.status_code}"
     assert "Origin" in names(response, "Vary"), what
     assert len(response.headers.get_list("Cache-Control")) == 1, what

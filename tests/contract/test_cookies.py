@@ -23,7 +23,7 @@ FROM_ELSEWHERE: dict[str, dict[str, str]] = {
     "an old browser, from a sandbox": {"Origin": "null"},
     "an application whose host is named like ours": {"Origin": "capacitor://testserver"},
     "an old browser, from nowhere": {"Origin": ""},
-    "somebody who says nothing": {},
+    "a client without such headers": {},
 }
 UNSAFE = sorted(
     (method.upper(), path)
@@ -163,7 +163,7 @@ def test_signing_out_with_a_token_leaves_the_cookie(client: TestClient, person: 
 
 
 @pytest.mark.parametrize("elsewhere", [name for name, headers in FROM_ELSEWHERE.items() if headers])
-def test_another_site_cannot_sign_its_visitors_in_as_somebody(
+def test_another_site_cannot_sign_its_visitors_in(
     client: TestClient, person: Person, rows: Rows, elsewhere: str
 ) -> None:
     form = {"username": person.email, "password": PASSWORD}
@@ -184,7 +184,7 @@ def test_a_client_that_is_no_browser_may_have_the_cookie_too(client: TestClient,
     client.cookies.clear()
 
 
-def test_answers_are_not_kept_for_whoever_has_another_cookie(client: TestClient, cookie: str) -> None:
+def test_responses_are_not_cached_for_another_cookie(client: TestClient, cookie: str) -> None:
     vary = client.get("/posts", headers={"Cookie": cookie}).headers["Vary"]
 
     assert {"Authorization", "Cookie"} <= {name.strip() for name in vary.split(",")}

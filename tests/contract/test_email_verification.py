@@ -1,4 +1,4 @@
-"""`/email-verification`: an address is verified by whoever reads its mail, and by nobody else."""
+"""`/email-verification`: an address is verified only with the token that was mailed to it."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -281,7 +281,7 @@ def test_mails_that_a_limit_drops_are_dropped_whether_or_not_there_is_an_account
     assert rows(counted) == [(3,), (3,)]
 
 
-def test_a_change_that_is_refused_tells_nobody(client: TestClient, person: Person, other: Person, rows: Rows) -> None:
+def test_a_refused_change_sends_no_mail(client: TestClient, person: Person, other: Person, rows: Rows) -> None:
     for wanted in ({"email": "new@example.com", "current_password": "wrong"}, {"email": other.email}):
         response = client.patch("/users/me", json={"current_password": PASSWORD} | wanted, headers=person.headers)
         assert response.status_code in {403, 409}

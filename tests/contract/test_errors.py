@@ -79,7 +79,7 @@ def test_a_malformed_body_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
 @pytest.mark.parametrize(("method", "path"), TAKES_JSON)
-def test_what_is_not_json_is_refused_even_where_nobody_would_read_it(
+def test_what_is_not_json_is_refused_even_where_no_body_is_read(
     client: TestClient, person: Person, rows: Rows, method: str, path: str, constant: str
 ) -> None:
     content = '{"title": "t", "content": "c", "post_id": 1, "vote_dir": 1, "email": "a@b.example", "unknown": %s}'

@@ -87,7 +87,7 @@ def test_a_change_of_nothing_makes_no_new_version(
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
-def test_what_nobody_changed_meanwhile_can_be_changed(
+def test_an_unchanged_post_can_be_changed(
     client: TestClient, person: Person, other: Person, post_id: int, rows: Rows, method: str
 ) -> None:
     tag = etag(client, post_id, person)
@@ -102,7 +102,7 @@ def test_what_nobody_changed_meanwhile_can_be_changed(
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
-def test_what_somebody_changed_meanwhile_is_not_overwritten(
+def test_a_concurrent_change_is_not_overwritten(
     client: TestClient, person: Person, post_id: int, rows: Rows, method: str
 ) -> None:
     tag = etag(client, post_id, person)

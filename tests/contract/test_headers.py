@@ -1,4 +1,4 @@
-"""What browsers are told with every answer, whatever it is and whoever gave it: security headers and CORS."""
+"""Security headers and CORS headers of every response, whichever layer sends it."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ JSON = {"Content-Type": "application/json"}
 OPERATIONS = [(method.upper(), path) for path, item in app.openapi()["paths"].items() for method in item]
 Ask = Callable[[TestClient, dict[str, str]], httpx2.Response]
 
-# An answer of every status, and how to get it; the dictionary is what somebody who is signed in sends.
+# An answer of every status, and how to get it; the dictionary has the headers of a signed-in user.
 ANSWERS: dict[str, Ask] = {
     "200": lambda client, signed_in: client.get("/posts", headers=signed_in),
     "201": lambda client, signed_in: client.post("/posts", json={"title": "t", "content": "c"}, headers=signed_in),
@@ -50,7 +50,7 @@ ANSWERS: dict[str, Ask] = {
 
 
 def with_failures(application: FastAPI) -> TestClient:
-    """A client of the application, with two more routes. Not entered: leaving would dispose of everybody's engine."""
+    """A client of the application, with two more routes. Not entered: leaving would dispose of the shared engine."""
 
     @application.get("/broken")
     def break_down() -> None:
@@ -64,7 +64,7 @@ def with_failures(application: FastAPI) -> TestClient:
 
 
 @pytest.fixture
-def production(monkeypatch: pytest.MonkeyPatch, person: Person) -> Iterator[TestClient]:  # noqa: ARG001 - somebody.
+def production(monkeypatch: pytest.MonkeyPatch, person: Person) -> Iterator[TestClient]:  # noqa: ARG001 - an account exists.
     settings = {"ENVIRONMENT": "production", "PASSWORD_HASH_ROUNDS": "10", "CORS_ORIGINS": ORIGIN}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
@@ -125,7 +125,7 @@ def test_an_application_in_the_list_may_call_and_a_stranger_of_its_kind_may_not(
     person: Person, monkeypatch: pytest.MonkeyPatch, origin: str
 ) -> None:
     monkeypatch.setattr(get_settings(), "cors_origins", APPLICATIONS)
-    # Not entered: leaving would dispose of everybody's engine.
+    # Not entered: leaving would dispose of the shared engine.
     client = TestClient(create_app())
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
 

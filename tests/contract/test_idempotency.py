@@ -105,14 +105,14 @@ def test_the_same_body_elsewhere_is_another_request(
     assert rows("SELECT count(*) FROM posts") == [(1,)]
 
 
-def test_the_same_key_of_somebody_else_is_another_key(
+def test_the_same_key_of_another_user_is_another_key(
     client: TestClient, person: Person, other: Person, make_post: Callable[..., int], rows: Rows
 ) -> None:
     post_id = make_post(person)
     for path, body in (("/posts", {"title": "a", "content": "b"}), ("/vote", {"post_id": post_id, "vote_dir": 1})):
         key = {"Idempotency-Key": f"shared{path}"}
-        for somebody in (person, other):
-            response = client.post(path, json=body, headers=key | somebody.headers)
+        for caller in (person, other):
+            response = client.post(path, json=body, headers=key | caller.headers)
             assert response.status_code == 201
             assert "Idempotency-Replayed" not in response.headers
     assert rows("SELECT owner_id FROM posts WHERE id <> :id ORDER BY id", id=post_id) == [(person.id,), (other.id,)]

@@ -242,9 +242,7 @@ def test_signing_up_is_limited_by_address_and_taken_addresses_count(
     assert elsewhere.post("/users", json=new | {"email": "b@example.com"}).status_code == 201
 
 
-def test_somebody_with_a_stolen_session_cannot_guess_the_password_at_length(
-    client: TestClient, person: Person, rows: Rows
-) -> None:
+def test_a_stolen_session_cannot_guess_the_password_at_length(client: TestClient, person: Person, rows: Rows) -> None:
     def change(current: str) -> httpx2.Response:
         wanted = {"email": "new@example.com", "current_password": current}
         return client.patch("/users/me", json=wanted, headers=person.headers)
@@ -304,7 +302,7 @@ def test_admin_changes_the_addresses_of_others_without_that_limit(
     assert rows("SELECT count(*) FROM outgoing_mails WHERE kind = 'email_verification'") == [(5,)]
 
 
-def test_where_tries_cannot_be_counted_nobody_signs_in_and_everybody_reads(
+def test_while_attempts_cannot_be_counted_sign_ins_fail_and_reads_work(
     client: TestClient, person: Person, database: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.database.sessions.MAX_WAIT_TO_COUNT_SECONDS", 0.2)

@@ -1,4 +1,4 @@
-"""`/password-reset`: who gets a mail, what its token can do, and that nobody learns who has an account."""
+"""`/password-reset`: who gets a mail, what its token can do, and that it reveals no accounts."""
 
 import statistics
 import sys
@@ -53,7 +53,7 @@ def test_the_mailed_token_sets_a_new_password_once(
     assert rows("SELECT 1 FROM mail_tokens") == []
 
 
-def test_a_reset_ends_every_session_of_the_account_and_of_nobody_else(
+def test_a_reset_ends_every_session_of_the_account_and_of_no_other(
     client: TestClient, person: Person, other: Person, receive: Receive, rows: Rows
 ) -> None:
     confirm(client, reset_token(client, person, receive))
@@ -286,7 +286,7 @@ def test_known_and_unknown_addresses_take_the_same_time_within_five_per_cent(
     with httpx2.Client(base_url=server.url) as browser:
         for n, person in enumerate(people):
             for is_known in (n % 2 == 0, n % 2 == 1):
-                email = person.email if is_known else f"nobody{n}@example.com"
+                email = person.email if is_known else f"unknown{n}@example.com"
                 started_at = time.perf_counter()
                 assert browser.post("/password-reset", json={"email": email}).status_code == 202
                 seconds[is_known].append(time.perf_counter() - started_at)

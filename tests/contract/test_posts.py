@@ -239,7 +239,7 @@ def test_put_replaces_everything_and_patch_what_it_names(client: TestClient, per
 
 
 @pytest.mark.parametrize("role", ["user", "moderator", "admin"])
-def test_nobody_but_the_owner_changes_a_post(
+def test_only_the_owner_changes_a_post(
     client: TestClient, person: Person, make_person: Callable[..., Person], make_post: Callable[..., int], rows: Rows,
     role: str,
 ) -> None:  # fmt: skip
@@ -286,7 +286,7 @@ def test_deleting_takes_the_votes_along(
 
 
 @pytest.mark.parametrize(("role", "status"), [("user", 403), ("moderator", 204), ("admin", 204)])
-def test_only_moderators_delete_what_somebody_else_wrote(
+def test_only_moderators_delete_posts_of_other_users(
     client: TestClient, person: Person, make_person: Callable[..., Person], make_post: Callable[..., int], rows: Rows,
     role: str, status: int,
 ) -> None:  # fmt: skip
@@ -334,7 +334,7 @@ def test_a_draft_does_not_exist_for_others(
 
 
 @pytest.mark.parametrize("role", ["owner", "user", "moderator", "admin"])
-def test_nobody_votes_for_a_draft(
+def test_votes_for_drafts_are_refused(
     client: TestClient, person: Person, make_person: Callable[..., Person], make_draft: Callable[[Person], int],
     rows: Rows, role: str,
 ) -> None:  # fmt: skip
@@ -421,7 +421,7 @@ INVISIBLE = [
 
 @pytest.mark.parametrize("invisible", INVISIBLE)
 @pytest.mark.parametrize("field", ["title", "content"])
-def test_a_text_that_nobody_can_see_is_refused(
+def test_an_invisible_text_is_refused(
     client: TestClient, person: Person, make_post: Callable[..., int], rows: Rows, field: str, invisible: str
 ) -> None:
     post_id = make_post(person)

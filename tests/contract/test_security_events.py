@@ -1,4 +1,4 @@
-"""`GET /users/me/security-events`: one's own, the newest first, and nobody else's."""
+"""`GET /users/me/security-events`: the caller's own events only, the newest first."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ PATH = "/users/me/security-events"
 
 @pytest.fixture
 def events(connection: Connection, person: Person, other: Person) -> list[int]:
-    """Seven events of the person, and as many of somebody else in between; the person's ids, the newest first."""
+    """Seven events of the person, between as many of another user; returns the person's ids, the newest first."""
     for n in range(7):
         for owner in (person, other):
             connection.execute(

@@ -20,7 +20,7 @@ def bearer(pair: Pair) -> dict[str, str]:
 
 @pytest.fixture
 def sign_in(client: TestClient) -> Callable[..., Pair]:
-    """Signs somebody in once more and returns the answer: `sign_in(person, user_agent="…")`."""
+    """Sign a user in once more and return the response: `sign_in(person, user_agent="…")`."""
 
     def sign_in(person: Person, user_agent: str = "testclient") -> Pair:
         form = {"username": person.email, "password": PASSWORD}
@@ -97,7 +97,7 @@ def test_an_answer_that_was_lost_is_given_again_for_a_few_seconds(
     again = refresh(pair["refresh_token"])
 
     assert again.status_code == 200
-    # One chain: whoever has a copy of the old token holds what its owner holds, and nothing beside it.
+    # One chain: a copy of the old token leads to the owner's token, and to no second chain.
     assert again.json()["refresh_token"] == lost["refresh_token"]
     assert client.get("/users/me", headers=bearer(again.json())).status_code == 200
     assert refresh(lost["refresh_token"]).status_code == 200
@@ -309,7 +309,7 @@ def test_ones_own_session_may_be_the_one(client: TestClient, person: Person, row
 
 
 @pytest.mark.parametrize("role", ["user", "admin"])
-def test_somebody_elses_session_is_not_there(
+def test_sessions_of_other_users_are_not_found(
     client: TestClient, other: Person, make_person: Callable[..., Person], rows: Rows, role: str
 ) -> None:
     person = make_person(role=role)
@@ -338,7 +338,7 @@ def test_all_other_sessions_are_ended(
     assert client.get("/posts", headers=person.headers).status_code == 200
 
 
-def test_somebody_who_disables_themselves_has_no_session_left(
+def test_users_who_disable_themselves_have_no_session_left(
     client: TestClient, admin: Person, other: Person, rows: Rows
 ) -> None:
     rows("UPDATE users SET role = 'admin' WHERE id = :id RETURNING 1", id=other.id)  # The last admin may not.

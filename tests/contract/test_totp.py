@@ -48,7 +48,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Authenticator:
-    """Somebody's app, and the recovery codes that they wrote down."""
+    """A user's authenticator app, and the recovery codes that they wrote down."""
 
     def __init__(self, client: TestClient, person: Person, clock: Clock) -> None:
         self.client, self.person, self.clock = client, person, clock
@@ -301,7 +301,7 @@ def test_a_recovery_code_signs_in_once(app: Authenticator, rows: Rows, spell: Ca
     assert app.sign_in(app.recovery_codes[4]).status_code == 200
 
 
-def test_somebody_elses_codes_are_worth_nothing(
+def test_codes_of_another_account_are_rejected(
     app: Authenticator, client: TestClient, other: Person, clock: Clock, rows: Rows
 ) -> None:
     theirs = Authenticator(client, other, clock)
@@ -314,7 +314,7 @@ def test_somebody_elses_codes_are_worth_nothing(
     assert theirs.sign_in(theirs.recovery_codes[0]).status_code == 200
 
 
-def test_an_otp_that_nobody_asked_for_is_ignored(client: TestClient, person: Person) -> None:
+def test_an_otp_is_ignored_where_none_is_required(client: TestClient, person: Person) -> None:
     form = {"username": person.email, "password": PASSWORD, "otp": "123456"}
 
     assert client.post("/login", data=form).status_code == 200
@@ -385,7 +385,7 @@ def test_without_the_key_codes_are_wrong_and_recovery_codes_still_sign_in(
     assert app.sign_in(app.recovery_codes[0]).status_code == 200
 
 
-def test_a_new_secret_key_disables_nobodys_second_factor_and_takes_over_its_encryption(
+def test_a_new_secret_key_keeps_second_factors_enabled_and_encrypts_them_anew(
     app: Authenticator, monkeypatch: pytest.MonkeyPatch, rows: Rows
 ) -> None:
     settings = get_settings()

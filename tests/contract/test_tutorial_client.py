@@ -73,7 +73,7 @@ def authorized(token: str) -> dict[str, str]:
 
 @pytest.fixture
 def second_user(client: TestClient) -> dict[str, str]:
-    """The headers of somebody else."""
+    """The headers of another user."""
     client.post("/users/", json={"email": "second@example.com", "password": PASSWORD_TYPED})
     form = {"username": "second@example.com", "password": PASSWORD_TYPED}
     return {"Authorization": f"Bearer {client.post('/login', data=form).json()['access_token']}"}
@@ -81,7 +81,7 @@ def second_user(client: TestClient) -> dict[str, str]:
 
 @pytest.fixture
 def posts(client: TestClient, authorized: dict[str, str], second_user: dict[str, str]) -> list[dict[str, Any]]:
-    """Three posts of the user, and a fourth of somebody else's."""
+    """Three posts of the user, and a fourth of another user."""
     return [
         client.post("/posts/", json={"title": title, "content": f"{title} content"}, headers=headers).json()
         for title, headers in (
@@ -352,7 +352,7 @@ def test_updating_what_does_not_exist(client: TestClient, authorized: dict[str, 
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-def test_somebody_elses_post_is_off_limits(
+def test_posts_of_other_users_are_off_limits(
     client: TestClient, authorized: dict[str, str], posts: list[dict[str, Any]], method: str
 ) -> None:
     body = {"title": "updated title", "content": "updated content"} if method == "PUT" else None

@@ -135,7 +135,7 @@ def test_a_username_that_is_taken_is_refused_however_cased(client: TestClient, r
 
 
 @pytest.mark.parametrize("username", ["user7", "User7", "USER123456789", "user0"])
-def test_nobody_can_take_a_name_that_looks_given(client: TestClient, rows: Rows, username: str) -> None:
+def test_names_that_look_generated_cannot_be_taken(client: TestClient, rows: Rows, username: str) -> None:
     assert_refused(client.post("/users", json=NEW | {"username": username}), 422, "validation_failed")
     assert rows("SELECT 1 FROM users") == []
 
@@ -399,7 +399,7 @@ def test_one_changes_ones_own_username(client: TestClient, person: Person, rows:
 
 
 @pytest.mark.parametrize("role", ["user", "moderator"])
-def test_nobody_but_an_admin_changes_or_deletes_somebody_else(
+def test_only_admins_change_or_delete_other_users(
     client: TestClient, person: Person, make_person: Callable[..., Person], rows: Rows, role: str
 ) -> None:
     headers = make_person(role=role).headers
@@ -413,7 +413,7 @@ def test_nobody_but_an_admin_changes_or_deletes_somebody_else(
     assert rows("SELECT * FROM users ORDER BY id") == before
 
 
-def test_an_admin_changes_somebody_without_knowing_their_password(
+def test_an_admin_changes_a_user_without_knowing_their_password(
     client: TestClient, person: Person, admin: Person, rows: Rows
 ) -> None:
     wanted = {"username": "renamed", "email": "New@example.com", "role": "moderator"}
@@ -493,7 +493,7 @@ def test_a_password_that_an_admin_sets_ends_every_session_of_the_account(
     ("wanted", "code"),
     [({"username": "Taken"}, "username_taken"), ({"email": "TAKEN@example.com"}, "email_taken")],
 )
-def test_what_somebody_else_has_is_refused_and_nothing_of_the_change_is_kept(
+def test_taken_values_are_refused_and_nothing_of_the_change_is_kept(
     client: TestClient,
     person: Person,
     make_person: Callable[..., Person],
@@ -572,7 +572,7 @@ def test_deleting_an_account_takes_its_posts_votes_and_sessions(
     assert sign_in(client, person.email, PASSWORD) == 403
 
 
-def test_an_admin_deletes_somebody(client: TestClient, person: Person, admin: Person, rows: Rows) -> None:
+def test_an_admin_deletes_a_user(client: TestClient, person: Person, admin: Person, rows: Rows) -> None:
     assert client.delete(f"/users/{person.id}", headers=admin.headers).status_code == 204
     assert_refused(client.delete(f"/users/{person.id}", headers=admin.headers), 404, "user_not_found")
     assert rows("SELECT id FROM users") == [(admin.id,)]

@@ -117,7 +117,7 @@ def test_a_malformed_ballot_is_refused(client: TestClient, person: Person, rows:
     assert rows(VOTES) == []
 
 
-def test_nobody_votes_for_somebody_else(
+def test_users_vote_for_themselves_only(
     client: TestClient, person: Person, other: Person, post_id: int, rows: Rows
 ) -> None:
     ballot = {"post_id": post_id, "vote_dir": 1, "user_id": other.id, "created_at": "2000-01-01T00:00:00Z", "votes": 9}

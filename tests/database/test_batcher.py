@@ -21,7 +21,7 @@ from tests.fixtures import free_port
 pytestmark = pytest.mark.usefixtures("database")
 
 MAX_SECONDS = 10
-GATE = 7236  # An advisory lock: whoever holds it holds up every `Recorder`.
+GATE = 7236  # An advisory lock. While it is held, every `Recorder` waits.
 
 Result = TypeVar("Result")
 Connect = Callable[[], AbstractContextManager[Connection]]
@@ -41,7 +41,7 @@ async def happens(event: threading.Event) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """For what no event tells: that PostgreSQL makes somebody wait."""
+    """Poll for what no event reports: that a PostgreSQL backend waits for a lock."""
     while not condition():  # noqa: ASYNC110
         await asyncio.sleep(0.002)
 
@@ -178,7 +178,7 @@ def test_read_never_joins_a_query_that_began_before_it(closed_gate: Gate, connec
         with closed_gate():
             early = start(queue.submit(None))
             await happens(started)
-            await until(lambda: is_somebody_waiting(connection))
+            await until(lambda: is_a_backend_waiting(connection))
             connection.execute(text("INSERT INTO kept VALUES (1)"))
             late = start(queue.submit(None))
             await asyncio.sleep(0)
@@ -188,7 +188,7 @@ def test_read_never_joins_a_query_that_began_before_it(closed_gate: Gate, connec
     finish(scenario())
 
 
-def is_somebody_waiting(connection: Connection) -> bool:
+def is_a_backend_waiting(connection: Connection) -> bool:
     return (
         connection.scalar(
             text("""
@@ -260,7 +260,7 @@ def test_item_that_the_driver_refuses_fails_alone(connection: Connection) -> Non
     assert kept(connection) == [1, 3]
 
 
-def test_panic_in_run_reaches_its_waiter_and_nobody_hangs() -> None:
+def test_panic_in_run_reaches_its_caller_and_no_caller_hangs() -> None:
     # What Rust extensions raise when they panic is no Exception; neither can a future carry StopIteration.
     def run(_: Connection, items: Sequence[BaseException | None]) -> list[str]:
         for item in items:
@@ -358,7 +358,7 @@ def test_deadlock_is_retried(connection: Connection, database: Engine) -> None:
     def run(lane_connection: Connection, items: Sequence[None]) -> list[str]:
         nonlocal attempts
         attempts += 1
-        # Whoever has waited for this long looks for a circle, and is the one to fail.
+        # The backend that waited for this long looks for a deadlock, and is the one that fails.
         lane_connection.execute(text("SET LOCAL deadlock_timeout = '20ms'"))
         try:
             lane_connection.execute(lock, {"n": 1})
@@ -423,7 +423,7 @@ def test_items_of_one_order_key_never_share_a_batch_and_keep_their_order() -> No
         for name in "abc":
             served = [item for batch in run.batches for item in batch if item[0] == name]
             assert served == [item for item in items if item[0] == name]
-        assert run.batches[0] == [("a", 0), ("b", 0), ("c", 0)]  # Nobody waits for another's turn.
+        assert run.batches[0] == [("a", 0), ("b", 0), ("c", 0)]  # No item waits for another batch.
         assert len(run.batches) == 8
 
     finish(scenario())
@@ -584,7 +584,7 @@ def test_lane_of_which_every_client_went_away_serves_the_next(closed_gate: Gate)
 # 7. Bounded, and drained.
 
 
-def test_newcomer_past_the_bound_is_refused_at_once_and_nobody_else(closed_gate: Gate) -> None:
+def test_only_the_caller_past_the_bound_is_refused_and_at_once(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
         queue = batcher(run, max_waiting=3)
@@ -624,7 +624,7 @@ def test_drain_answers_all_who_wait_and_refuses_newcomers(closed_gate: Gate) -> 
     finish(scenario())
 
 
-def test_drain_that_is_stopped_stops_nobody_else(closed_gate: Gate) -> None:
+def test_a_cancelled_drain_cancels_no_other_drain(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
         queue = batcher(run)

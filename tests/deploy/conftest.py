@@ -124,7 +124,7 @@ def write_haproxy(folder: Path, port: int, upstream_ports: Sequence[int]) -> lis
         one_line_each(r"(server api)1( )127\.0\.0\.1:8000", upstream_ports),
     ]
     if os.geteuid() != 0:
-        pairs.append((r"^    (user|group) haproxy\n", ""))  # There is nobody to become.
+        pairs.append((r"^    (user|group) haproxy\n", ""))  # The tests cannot switch to another user.
     text = replaced((DEPLOY / "haproxy" / "haproxy.cfg").read_text(), *pairs)
     (folder / "haproxy.cfg").write_text(text)
     return [HAPROXY or "haproxy", "-f", f"{folder}/haproxy.cfg"]

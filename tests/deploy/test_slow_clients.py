@@ -1,4 +1,4 @@
-"""Clients that are slow on purpose (slowhttptest) are cut off by the proxies of deploy/, and nobody else notices."""
+"""Clients that are slow on purpose (slowhttptest) are cut off by the proxies of deploy/, without effect on others."""
 
 import shutil
 import statistics

@@ -22,7 +22,7 @@ from app.dev.postgres import LocalPostgresError, running
 
 FAST = {"fsync": "off", "shared_buffers": "8MB"}
 PROJECT = Path(__file__).resolve().parents[2]
-NOBODY = 65534
+ORDINARY_UID = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands the server to another account")
 
 # What another process of ours does: it uses the server in the folder it is told, until its standard input ends.
@@ -142,7 +142,7 @@ def test_data_and_password_are_kept_between_runs(folder: Path) -> None:
     assert second.password == url.password
 
 
-def test_a_wrong_password_is_refused_and_the_right_one_is_readable_by_nobody_else(folder: Path) -> None:
+def test_a_wrong_password_is_refused_and_only_the_owner_can_read_the_right_one(folder: Path) -> None:
     with running(folder, options=FAST) as url, pytest.raises(psycopg2.OperationalError, match="password auth"):
         psycopg2.connect(host=url.host, port=url.port, user=url.username, password="wrong", dbname="postgres")
     assert stat.S_IMODE((folder / "password").stat().st_mode) == 0o600
@@ -334,14 +334,16 @@ def test_data_of_root_that_became_unreachable_are_not_replaced_by_new_ones(paren
 def test_an_ordinary_user_and_then_root_use_the_same_data(parent: Path) -> None:
     home = parent / "home"
     home.mkdir()
-    os.chown(home, NOBODY, NOBODY)
+    os.chown(home, ORDINARY_UID, ORDINARY_UID)
     # Whatever this Python is installed in may be private to root: the child becomes an ordinary user after its imports.
-    become_nobody = f"import os\nos.setgroups([])\nos.setgid({NOBODY})\nos.setuid({NOBODY})\nwith running("
-    as_nobody = USER.replace("with running(", become_nobody).replace("options=", "binaries=Path(sys.argv[2]), options=")
+    become_other_user = f"import os\nos.setgroups([])\nos.setgid({ORDINARY_UID})\nos.setuid({ORDINARY_UID})\nwith running("
+    as_other_user = USER.replace("with running(", become_other_user).replace(
+        "options=", "binaries=Path(sys.argv[2]), options="
+    )
     binaries = postgres._copied_binaries(postgres._packaged_binaries(), parent)
-    run_script(as_nobody, home / "postgres", binaries)
-    assert (home / "postgres" / "data").stat().st_uid == NOBODY
+    run_script(as_other_user, home / "postgres", binaries)
+    assert (home / "postgres" / "data").stat().st_uid == ORDINARY_UID
     with running(home / "postgres", options=FAST) as url:
         assert accepts_connections(url)
-        assert uid_of_server(home / "postgres") == NOBODY
-    run_script(as_nobody, home / "postgres", binaries)
+        assert uid_of_server(home / "postgres") == ORDINARY_UID
+    run_script(as_other_user, home / "postgres", binaries)

@@ -199,16 +199,16 @@ def test_what_was_committed_before_it_was_stopped_is_consistent(
 
 
 def test_a_role_that_may_not_bypass_triggers_fills_as_well(database: Engine, connection: Connection) -> None:
-    connection.execute(text("DROP ROLE IF EXISTS seeding_nobody"))
-    connection.execute(text("CREATE ROLE seeding_nobody"))
+    connection.execute(text("DROP ROLE IF EXISTS seeding_stranger"))
+    connection.execute(text("CREATE ROLE seeding_stranger"))
     try:
-        connection.execute(text("GRANT ALL ON ALL TABLES IN SCHEMA public TO seeding_nobody"))
-        connection.execute(text("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO seeding_nobody"))
+        connection.execute(text("GRANT ALL ON ALL TABLES IN SCHEMA public TO seeding_stranger"))
+        connection.execute(text("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO seeding_stranger"))
         engine = create_engine(database.url, poolclass=NullPool)
 
         @event.listens_for(engine, "connect")
-        def become_nobody(dbapi_connection: Any, _record: object) -> None:
-            dbapi_connection.cursor().execute("SET ROLE seeding_nobody")
+        def become_other_user(dbapi_connection: Any, _record: object) -> None:
+            dbapi_connection.cursor().execute("SET ROLE seeding_stranger")
             dbapi_connection.commit()
 
         seeding.fill(engine, SMALL, seed=1, password_hash="-", report=lambda *_: None)
@@ -216,5 +216,5 @@ def test_a_role_that_may_not_bypass_triggers_fills_as_well(database: Engine, con
         assert wrong_counts(connection) == 0
         assert connection.scalar(text("SELECT count(*) FROM post_stats_history")) == 0
     finally:
-        connection.execute(text("DROP OWNED BY seeding_nobody"))
-        connection.execute(text("DROP ROLE seeding_nobody"))
+        connection.execute(text("DROP OWNED BY seeding_stranger"))
+        connection.execute(text("DROP ROLE seeding_stranger"))

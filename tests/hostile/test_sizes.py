@@ -98,7 +98,7 @@ def test_trailers_that_never_end_are_cut_off(server: Server, person: Person) -> 
 
 
 def sent_until_cut_off(server: Server, beginning: bytes, more: bytes) -> int:
-    """How many bytes could be sent; all that there are to send, if nobody minds."""
+    """Return how many bytes could be sent: all of them, if the server does not object."""
     sent = 0
     with connected(server) as connection:
         try:

@@ -168,6 +168,6 @@ def test_the_postman_goes_on_after_the_database_was_away(
     finally:
         stop.set()
         thread.join(10)
-        dispose()  # The pools of this process hold connections that were killed; nobody else is to find out.
+        dispose()  # The pools of this process hold connections that were killed; other tests must not meet them.
 
     assert left(connection) == 0

@@ -134,14 +134,14 @@ def test_a_mail_that_waits_for_more_than_a_day_is_not_sent_any_more(
     assert mail_server.received == []
 
 
-def test_while_one_talks_to_the_mail_server_nobody_else_sends_it_and_no_row_is_locked(
+def test_a_mail_that_is_being_sent_is_not_sent_twice_and_locks_no_row(
     connection: Connection, notice: str, mail_server: MailServer
 ) -> None:
     """Seen from inside of the conversation, by a transport that looks around before it goes on."""
 
     class Looking:
         def send(self, message: EmailMessage, address: str) -> None:
-            assert not delivery.send_next(to(mail_server)), "somebody else took it"
+            assert not delivery.send_next(to(mail_server)), "another worker took it"
             connection.execute(text("SELECT FROM outgoing_mails FOR UPDATE NOWAIT"))
             to(mail_server).send(message, address)
 

@@ -131,7 +131,7 @@ def test_cookies_and_api_keys_count_for_their_user_wherever_they_come_from(
     assert statuses([bob.headers]) == [429]
 
 
-def test_token_that_nobody_verified_opens_no_new_window(three_a_minute: Clients, person: Person) -> None:
+def test_an_unverified_token_opens_no_new_window(three_a_minute: Clients, person: Person) -> None:
     client = three_a_minute("192.0.2.1")
     forged = [
         f"Bearer {signed(claims_of(person), '0' * 64)}",

@@ -105,7 +105,7 @@ def looking_for_keys(connection: Connection) -> list[tuple[str, str, str]]:
     return [(name.lower().rstrip("s") + "s", name, column) for name, column in found]
 
 
-def test_everybody_with_a_password_keeps_it(descendant: Sequence[str], url: URL, looking: Connection) -> None:
+def test_all_accounts_with_a_password_keep_it(descendant: Sequence[str], url: URL, looking: Connection) -> None:
     adopt(url, *descendant)
 
     hashes = looking.scalars(text("SELECT password_hash FROM users WHERE password_hash <> ''")).all()
@@ -193,7 +193,7 @@ def test_constraint_that_happens_to_be_named_as_ours_makes_no_database_ours(url:
     assert drift(looking) == []
 
 
-def test_posts_that_nobody_wrote_belong_to_an_account_that_nobody_can_sign_in_to(url: URL, looking: Connection) -> None:
+def test_posts_without_an_author_belong_to_an_account_without_sign_in(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.BY_HAND)
 
     adopt(url)

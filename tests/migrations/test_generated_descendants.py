@@ -131,7 +131,7 @@ class Known:
 
     def check_posts(self, connection: Connection) -> None:
         people = {user["id"] for user in self.rows["users"]}
-        nobody = connection.scalar(text("SELECT id FROM users WHERE email = 'nobody@adopted.invalid'"))
+        placeholder = connection.scalar(text("SELECT id FROM users WHERE email = 'nobody@adopted.invalid'"))
         has_former = connection.scalar(text("SELECT to_regclass('former_owners')")) is not None
         former: dict[int, int | None] = {}
         if has_former:
@@ -147,7 +147,7 @@ class Known:
                 assert found["owner_id"] == owner
                 assert post["id"] not in former
             else:
-                assert found["owner_id"] == nobody
+                assert found["owner_id"] == placeholder
                 assert "owner_id" not in post or former[post["id"]] == owner
             assert self.theirs_now(connection, "posts", found) == post["theirs"]
         assert now == {}

@@ -13,7 +13,7 @@ from tests.migrations.conftest import ROOT, revisions
 from tests.migrations.lint import lint, sql_of_each
 
 CONFIGURATION = tomllib.loads((ROOT / ".squawk.toml").read_text())
-BAD = '''"""Block everybody."""
+BAD = '''"""Block all writers."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Migrations while the release before serves: server processes under load, rows in the tables, somebody in the way.
+"""Migrations while the release before serves: server processes under load, rows in the tables, locks in the way.
 
 Twice: with the example of docs/migrations.md, before which today's release is the release before; and with the newest
 migration that there is, before which that was the commit without it.
@@ -93,7 +93,7 @@ class Load:
         await asyncio.sleep(0.02)  # It is to find what breaks, not what is slow.
         return await client.send(*asked[turn % len(asked)])
 
-    def assert_nobody_was_disturbed(self, since: float, until: float) -> str:
+    def assert_no_request_was_disturbed(self, since: float, until: float) -> str:
         """No answer ever was an error, and none in that time took longer than before by more than a migration waits."""
         assert set(self.answers.statuses) <= {200, 201}, self.answers.statuses
         usual = max(answer.seconds for answer in self.answers.all if answer.began_at + answer.seconds < since)
@@ -169,7 +169,7 @@ def with_example(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_example_disturbs_nobody_also_while_somebody_holds_a_lock(
+def test_the_example_disturbs_no_request_even_while_a_lock_is_held(
     with_example: Path, serve: Callable[..., Server], url: URL, engine: Engine, looking: Connection, figure: Figure
 ) -> None:
     command.upgrade(config_for(url), "head")
@@ -183,7 +183,7 @@ def test_the_example_disturbs_nobody_also_while_somebody_holds_a_lock(
             upgrade = start_upgrade(with_example, url)
             wait_until_blocked(looking, by=blocker)
             wait_until(looking, "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND mode ~ 'Access')")
-            wait_until_blocked(looking, by=blocker)  # It tries again; meanwhile whoever queued has got through.
+            wait_until_blocked(looking, by=blocker)  # It tries again; meanwhile the queued requests have run.
         told = finished(upgrade)
         time.sleep(SETTLING_SECONDS)
         ended_at = time.monotonic()
@@ -193,7 +193,7 @@ def test_the_example_disturbs_nobody_also_while_somebody_holds_a_lock(
     assert version(looking) == "0105"
     assert "lock timeout" in told
     assert re.findall(r"counted the words of posts up to (\d+) of", told)[0] == "5000"
-    figure(f"the example of docs/migrations.md: {load.assert_nobody_was_disturbed(since=began_at, until=ended_at)}")
+    figure(f"the example of docs/migrations.md: {load.assert_no_request_was_disturbed(since=began_at, until=ended_at)}")
     assert miscounted(looking) == 0
     assert looking.scalar(text("SELECT count(*) FROM posts WHERE content = 'a few words'")) > 0
     wrong = r"word_count <> cardinality(regexp_split_to_array(btrim(content), '\s+'))"
@@ -314,6 +314,6 @@ def test_the_release_before_the_newest_migration_serves_on_while_it_runs_and_aft
         load.stop()
 
     assert version(looking) == revisions()[-1]
-    told = load.assert_nobody_was_disturbed(since=began_at, until=ended_at)
+    told = load.assert_no_request_was_disturbed(since=began_at, until=ended_at)
     figure(f"the release before, while the schema went from {at_first} to {revisions()[-1]}: {told}")
     assert miscounted(looking) == 0

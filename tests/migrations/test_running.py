@@ -124,9 +124,7 @@ def test_vote_cast_while_counts_are_first_made_is_counted(url: URL, engine: Engi
     assert looking.scalar(text("SELECT votes FROM post_stats")) == 1
 
 
-def test_index_waits_for_a_long_transaction_and_nobody_waits_for_it(
-    url: URL, engine: Engine, looking: Connection
-) -> None:
+def test_index_waits_for_a_long_transaction_and_blocks_no_writer(url: URL, engine: Engine, looking: Connection) -> None:
     command.upgrade(config_for(url), "0013")
     add_user_with_post(looking)
     with engine.begin() as long:

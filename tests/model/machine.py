@@ -104,7 +104,7 @@ class Machine(RuleBasedStateMachine):
         return account
 
     @rule(person=people)
-    def sign_up_as_somebody_who_is_there(self, person: Account) -> None:
+    def sign_up_with_a_taken_address(self, person: Account) -> None:
         if person.id in self.site.accounts:
             answer = self.ask(None, "POST", "/users", json={"email": person.email.upper(), "password": PASSWORD})
             assert (answer.status_code, answer.json()["code"]) == (409, "email_taken")

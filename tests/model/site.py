@@ -1,4 +1,4 @@
-"""The site in plain Python: what the API would be if nobody else were there and nothing ever failed."""
+"""The site in plain Python: a model of the API for one client, without concurrency and failures."""
 
 from dataclasses import dataclass, field
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.mutants import watching
 from tests.mutants.mutant import LIST, ROOT, Mutant, function_of, load
 
-# Where the project, and its copies, are on this machine is nobody's business.
+# Paths of this machine do not belong in the output.
 _PLACES = re.compile(rf"{re.escape(str(ROOT))}|{re.escape(tempfile.gettempdir())}/mutant-[^/]+/project")
 MAX_SECONDS = 1200
 MAX_REASON_CHARACTERS = 150

@@ -71,7 +71,7 @@ def test_lines_outside_of_a_request_have_no_id() -> None:
 
 @pytest.mark.usefixtures("_in_a_request")
 @pytest.mark.parametrize("hostile", HOSTILE, ids=ascii)
-def test_nobodys_words_begin_a_line_or_steer_a_terminal(hostile: str) -> None:
+def test_text_of_clients_cannot_begin_a_line_or_control_a_terminal(hostile: str) -> None:
     forged = f"{hostile}ERROR app.test forged{hostile}"
     exc_info = raised(forged)
 

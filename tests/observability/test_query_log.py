@@ -33,7 +33,7 @@ def held_up(
             request = thread.submit(ask)
             deadline = time.monotonic() + TIMEOUT_SECONDS
             while not waiting(connection):
-                assert time.monotonic() < deadline, "nobody waits"
+                assert time.monotonic() < deadline, "no statement waits"
                 time.sleep(0.02)
             yield request
         request.result(TIMEOUT_SECONDS)

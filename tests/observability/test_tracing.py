@@ -74,7 +74,7 @@ def test_requests_are_traced_and_their_lines_name_the_trace(
     assert not [path for path, _ in came if path.endswith("/v1/logs")]
 
 
-def test_nothing_is_sent_to_nobody(
+def test_nothing_is_sent_without_an_endpoint(
     collector: tuple[str, list[tuple[str, bytes]]], start_server: StartServer, person: Person
 ) -> None:
     address, came = collector

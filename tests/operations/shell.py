@@ -1,4 +1,4 @@
-"""A shell that types what a document shows, block by block, as somebody who follows it would."""
+"""A shell that runs the commands of a document, block by block, as a reader would."""
 
 import os
 import re

@@ -33,7 +33,7 @@ WHEN = DOCUMENT.split("## What to do when …")[1]
 
 @dataclass(frozen=True)
 class Machine:
-    """A PostgreSQL with nothing in it, a folder with the repository, and somebody who types."""
+    """An empty PostgreSQL, a folder with the repository, and a shell."""
 
     postgres: URL
     shell: Shell
@@ -102,7 +102,7 @@ def _machine(postgres: URL, folder: Path) -> Iterator[Machine]:
 
 
 class Site:
-    """Somebody who uses the API."""
+    """A client of the API."""
 
     def __init__(self, client: httpx2.Client) -> None:
         self.client = client
@@ -119,7 +119,7 @@ class Site:
 
 @pytest.fixture
 def visit() -> Iterator[Callable[[int], Site]]:
-    """Visits the server on a port, as somebody new."""
+    """Visit the server on a port, as a new user."""
     with ExitStack() as stack:
         yield lambda port: Site(stack.enter_context(httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)))
 

@@ -192,7 +192,7 @@ def test_an_administrator_who_is_no_superuser_hands_over_as_well(managed: Roles)
 
 @pytest.fixture
 def served(migrated: Roles, mail_server: MailServer, tmp_path: Path) -> Iterator[httpx2.Client]:
-    """A server that connects as the servers' role, and somebody who talks to it."""
+    """A server that connects as the servers' role, and a client of it."""
     there = {
         "DATABASE_URL": address(migrated.app_url), "WORKERS": "2", "MAIL_ENABLED": "true",
         "CLEANUP_INTERVAL_MINUTES": "1",

@@ -123,7 +123,7 @@ def test_a_service_that_ends_is_started_again_and_has_time_to_end(service: str) 
     assert "healthcheck" in SERVICES[service]
 
 
-def test_the_api_trusts_the_proxy_and_nobody_else() -> None:
+def test_the_api_trusts_the_proxy_only() -> None:
     members = {
         name: service["networks"]["front"] for name, service in SERVICES.items() if "front" in service["networks"]
     }
@@ -139,7 +139,7 @@ def test_neither_the_api_nor_the_database_reaches_the_internet() -> None:
     assert set(SERVICES["postgres"]["networks"]) <= inside
 
 
-def test_nginx_runs_the_tested_files_as_nobody_of_importance() -> None:
+def test_nginx_runs_the_tested_files_as_an_unprivileged_user() -> None:
     nginx = SERVICES["nginx"]
     assert nginx["user"] == "101:101"
     for volume in nginx["volumes"]:

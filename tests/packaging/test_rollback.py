@@ -126,7 +126,7 @@ def test_migrations_that_the_target_does_not_know_are_named_and_nothing_is_done(
     assert heroku.made == []
 
 
-def test_without_such_migrations_nobody_has_to_promise_anything(work: Path, heroku: Heroku, commits: list[str]) -> None:
+def test_without_such_migrations_no_confirmation_is_needed(work: Path, heroku: Heroku, commits: list[str]) -> None:
     git("rm", "--quiet", "alembic/versions/3.py", at=work)
     git("commit", "--quiet", "--amend", "--message=3", at=work)
     heroku.commits["slug3"] = git("rev-parse", "HEAD", at=work)

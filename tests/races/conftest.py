@@ -20,7 +20,7 @@ TIMEOUT_SECONDS = 60
 
 @dataclass(frozen=True)
 class Call:
-    """A request that somebody (None: nobody signed in) makes."""
+    """A request of a caller; None is an anonymous one."""
 
     method: str
     path: str

@@ -18,7 +18,7 @@ KILL = text("""
 
 @contextmanager
 def backends_killed(connection: Connection, crowd: Crowd) -> Iterator[set[int]]:
-    """Every 0.1 seconds all backends of the servers, by way of the connection, which nobody else uses meanwhile.
+    """Kill all backends of the servers every 0.1 seconds, through a connection that has no other use meanwhile.
 
     Yields the process ids of those that were killed so far.
     """

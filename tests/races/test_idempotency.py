@@ -79,7 +79,7 @@ def test_same_key_at_once_for_different_votes_counts_one_of_them(
 
 @contextmanager
 def commits_that_wait(database: Engine) -> Iterator[Connection]:
-    """Whoever keeps an answer waits in its COMMIT until the connection's transaction ends."""
+    """Make every COMMIT that stores a response wait until the connection's transaction ends."""
     with database.begin() as connection:
         connection.execute(
             text(f"""

@@ -17,7 +17,7 @@ Member = Callable[[httpx2.AsyncClient], Awaitable[httpx2.Response]]
 
 
 def logs_in(name: str, password: str = WRONG, number: int = 0) -> Member:
-    """Somebody who signs in, spelling the name in one of 2^n cases and saying that they come from elsewhere."""
+    """A sign-in that spells the name in one of 2^n cases and claims another address."""
     spelled = "".join(letter.upper() if number >> place & 1 else letter for place, letter in enumerate(name))
     headers = {"X-Forwarded-For": f"203.0.113.{number}"}
 

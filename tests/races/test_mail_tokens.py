@@ -94,7 +94,7 @@ def test_a_token_is_void_if_that_happens_while_it_is_being_used(
     assert count(connection, "users WHERE email_verified_at IS NOT NULL") == 0
 
 
-def test_resets_deletions_and_new_tokens_at_once_deadlock_nobody(
+def test_concurrent_resets_deletions_and_new_tokens_do_not_deadlock(
     crowd: Crowd, connection: Connection, make_person: Callable[..., Person]
 ) -> None:
     before = deadlocks(connection)

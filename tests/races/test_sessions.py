@@ -23,7 +23,7 @@ LATER = "UPDATE sessions SET refreshed_at = refreshed_at - interval '11 seconds'
 
 @pytest.fixture
 def person(make_person: Callable[..., Person], connection: Connection) -> Person:
-    """Somebody who knows their password and is not signed in."""
+    """A user who knows their password and is not signed in."""
     person = make_person()
     connection.execute(text("DELETE FROM sessions"))
     return person
@@ -47,7 +47,7 @@ def refreshing(token: str) -> Call:
     return Call("POST", "/token/refresh", json={"refresh_token": token})
 
 
-def test_twenty_who_refresh_at_once_with_one_token_hold_one_live_token_and_nobody_is_locked_out(
+def test_twenty_concurrent_refreshes_with_one_token_leave_one_valid_token_and_no_lockout(
     crowd: Crowd, connection: Connection, sign_in: Callable[..., httpx2.Response]
 ) -> None:
     first = sign_in(0).json()["refresh_token"]
@@ -61,7 +61,7 @@ def test_twenty_who_refresh_at_once_with_one_token_hold_one_live_token_and_nobod
     for answer in answers:
         headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
         assert httpx2.get(f"{crowd.servers[0].url}/posts", headers=headers).status_code == 200
-    # It goes on, however many times everybody does that.
+    # It goes on, however many times all of them do that.
     for _ in range(5):
         (second,) = {answer.json()["refresh_token"] for answer in crowd.send([refreshing(second)] * 10)}
     assert count(connection, "sessions") == 1
@@ -82,7 +82,7 @@ def test_twenty_who_replay_at_once_are_all_refused_and_the_session_ends(
     assert statuses(crowd.send([refreshing(answer.json()["refresh_token"])])) == {401: 1}
 
 
-def test_whoever_signs_out_while_their_session_is_refreshed_is_signed_out(
+def test_a_sign_out_during_a_refresh_ends_the_session(
     crowd: Crowd, connection: Connection, database: Engine, sign_in: Callable[..., httpx2.Response]
 ) -> None:
     pair = sign_in(0).json()
@@ -141,7 +141,7 @@ def test_ending_sessions_and_deleting_their_account_at_once_do_not_wait_for_each
     ids=["the password is changed", "the account is disabled"],
 )
 @pytest.mark.parametrize("is_outdated", [False, True], ids=["hash kept", "hash replaced"])
-def test_nobody_signs_in_with_what_was_right_when_they_began(
+def test_credentials_revoked_during_a_sign_in_are_rejected(
     database: Engine, connection: Connection, person: Person, change: dict[str, Any], *, is_outdated: bool
 ) -> None:
     """The sessions that there are end with the password; one that is just being opened must not be left over."""

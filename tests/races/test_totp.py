@@ -82,7 +82,7 @@ def test_twenty_who_confirm_at_once_enable_it_once(
     assert statuses(crowd.run([signing_in(person, each) for each in codes])) == {200: 10}
 
 
-def test_twenty_who_begin_at_once_leave_one_secret_which_is_somebodys_answer(
+def test_twenty_concurrent_enrolments_leave_one_secret_that_one_of_them_was_given(
     crowd: Crowd, connection: Connection, person: Person
 ) -> None:
     answers = crowd.send([Call("POST", "/users/me/totp", person, PROOF)] * CROWD)

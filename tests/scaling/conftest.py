@@ -32,7 +32,7 @@ class Replicated(Postgres):
 
     @property
     def engine(self) -> Engine:
-        """Whose connections nobody pools."""
+        """An engine whose connections are not pooled."""
         return create_engine(self.url, poolclass=NullPool)
 
     def replica(self, name: str) -> "Replicated":

@@ -102,7 +102,7 @@ def test_everything_works_through_it_and_nothing_is_left_on_its_connections(
         assert readers.stale == 0
         assert set(readers.answers.statuses) == {200}
         assert turns(servers[1])["replica"] > 10
-        # One of four processes has removed what had expired, and somebody has sent the mail that belongs to a sign-up.
+        # One of four processes has removed what had expired, and one has sent the mail of a sign-up.
         wait_until(connection, "SELECT count(*) = 0 FROM idempotency_keys WHERE expires_at <= now()")
         wait_until(connection, "SELECT count(*) = 0 FROM outgoing_mails")
         assert [mail.address for mail in mails.received] == ["new@example.com"]

@@ -1,4 +1,4 @@
-"""Servers on a primary and a replica: nobody is shown less than was acknowledged, whatever becomes of either."""
+"""Servers on a primary and a replica: acknowledged writes stay visible, even when either fails."""
 
 import asyncio
 import itertools
@@ -28,7 +28,7 @@ UNCHECKED = "import app.database.replica\napp.database.replica._state = lambda *
 
 
 class Readers:
-    """Everybody votes for their own post, or takes the vote back, at one server, and then reads it at another."""
+    """Users who vote for their own post, or take the vote back, at one server and read it at another."""
 
     def __init__(self, writing: Server, reading: Server, people: Sequence[Person]) -> None:
         self._pairs = [(Client(writing.url, one.token), Client(reading.url, one.token), one.id) for one in people]
@@ -123,7 +123,7 @@ def test_session_that_was_ended_at_one_server_is_dead_at_once_at_another(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("harm", ["pause", "kill", "halt", "promote"])
-def test_whatever_becomes_of_the_replica_nobody_notices(
+def test_failures_of_the_replica_are_invisible_to_clients(
     start: Start, people: list[Person], make_replica: MakeReplica, figure: Figure, harm: str
 ) -> None:
     replica = make_replica()

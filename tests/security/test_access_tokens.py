@@ -1,4 +1,4 @@
-"""Access tokens as such: every bit counts, and keys can be changed without signing anybody out."""
+"""Access tokens: every bit counts, and keys can be changed without ending sessions."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -181,7 +181,7 @@ def test_cursors_of_the_key_before_lead_on(keys: Keys) -> None:
         cursors.verify(cursor)
 
 
-def test_somebody_signed_in_before_the_key_changed_stays_signed_in(
+def test_sessions_from_before_the_key_change_stay_valid(
     client: TestClient, person: Person, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = get_settings().signing_secret

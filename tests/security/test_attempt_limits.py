@@ -1,4 +1,4 @@
-"""`app.limits`: how many tries somebody has, in any span of time, and what is kept of them."""
+"""Attempt limits: how many attempts are allowed in any span of time, and what is stored of them."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -161,7 +161,7 @@ def fail(name: str, times: int) -> int:
 
 
 @pytest.mark.usefixtures("database")
-def test_stranger_cannot_lock_anybody_out_of_an_address_that_they_signed_in_from() -> None:
+def test_a_stranger_cannot_lock_a_user_out_at_an_address_that_they_signed_in_from() -> None:
     with at("192.0.2.1"):
         attempt_limits.settle_sign_in(attempt_limits.spend_sign_in("ada@example.com"))
     with at("198.51.100.66"):
@@ -176,7 +176,7 @@ def test_stranger_cannot_lock_anybody_out_of_an_address_that_they_signed_in_from
 
 
 @pytest.mark.usefixtures("database")
-def test_somebody_who_is_locked_out_comes_in_by_proving_who_they_are() -> None:
+def test_a_locked_out_user_signs_in_by_proving_their_identity() -> None:
     with at("198.51.100.66"):
         assert fail("ada@example.com", 11) == 10
     with at("192.0.2.1"):
@@ -203,7 +203,7 @@ def test_known_address_is_forgotten_in_time_and_that_of_a_failure_is_never_known
 def test_sign_in_that_one_limit_refuses_uses_nothing_of_the_others(connection: Connection) -> None:
     with at("192.0.2.1"):
         for number in range(50):
-            attempt_limits.spend_sign_in(f"somebody{number}")
+            attempt_limits.spend_sign_in(f"name{number}")
         for _ in range(12):
             with pytest.raises(TooManyTries):
                 attempt_limits.spend_sign_in("ada@example.com")

@@ -1,4 +1,4 @@
-"""What is told of accounts: rows with what they tell of, lines that nobody can forge."""
+"""The audit log: rows written with the change, and log lines that cannot be forged."""
 
 import json
 import logging
@@ -154,7 +154,7 @@ def test_events_told_apart_are_bounded_and_never_fail_their_request(
     assert len(stored(connection)) == kept
 
 
-def test_a_refusal_of_what_is_somebody_elses_is_in_the_log(
+def test_a_refused_access_to_another_users_resource_is_logged(
     client: TestClient, person: Person, make_person: Callable[..., Person], lines: Lines, connection: Connection
 ) -> None:
     stranger = make_person()

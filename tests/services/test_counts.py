@@ -1,4 +1,4 @@
-"""Counts equal rows, whoever writes the rows and however."""
+"""Counts equal rows, by whatever path the rows are written."""
 
 import math
 from collections.abc import Iterator

@@ -162,7 +162,7 @@ def test_walk_meets_each_post_once_whatever_happens_between_its_pages(
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_walk_meets_each_post_once_while_somebody_writes(place: Place, database: Engine, order: Order) -> None:
+def test_walk_meets_each_post_once_during_writes(place: Place, database: Engine, order: Order) -> None:
     is_over = threading.Event()
     errors: list[Exception] = []
     at_first = place.ids(order)

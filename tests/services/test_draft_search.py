@@ -21,7 +21,7 @@ POSTS = 3_000
 
 @pytest.fixture
 def ada(make_person: Callable[..., Person], connection: Connection) -> Iterator[Person]:
-    """Somebody with many drafts that all have one word in them."""
+    """A user with many drafts that all contain one word."""
     ada = make_person()
     make_posts(connection, ada, POSTS)
     connection.execute(text("UPDATE posts SET published = id % 2 = 0, content = 'the merger with acme, no ' || id"))
@@ -42,7 +42,7 @@ def posts_read(plans: list[Explained]) -> int:
 
 @pytest.mark.parametrize("order", ["new", "old", "top", "hot"])
 @pytest.mark.parametrize("words", [None, "merger", "nothing"])
-def test_no_post_is_read_for_a_caller_who_asks_for_drafts_of_somebody_else(
+def test_no_post_is_read_for_a_caller_who_asks_for_drafts_of_another_user(
     database: Engine, connection: Connection, ada: Person, person: Person, order: str, words: str | None
 ) -> None:
     query = feed.PageQuery(order, 10, search=words, owner_id=ada.id, is_drafts=True)  # type: ignore[arg-type]

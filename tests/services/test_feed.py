@@ -97,8 +97,8 @@ def test_owner_filter_shows_their_posts_only(listed: List, make_post: MakePost, 
     post_id = make_post(ada)
     make_post(bob)
     assert listed(owner_id=ada.id) == [post_id]
-    for nobody in (0, -1, 2**63, 10**30):
-        assert listed(owner_id=nobody) == []
+    for unknown_id in (0, -1, 2**63, 10**30):
+        assert listed(owner_id=unknown_id) == []
 
 
 def test_times_bound_the_list_on_both_sides(listed: List, five_posts: list[int]) -> None:
@@ -314,7 +314,7 @@ def test_what_was_written_before_is_not_shown_for_what_is_there_now(
     assert client.get(f"/posts/{before[0]['Post']['id']}", headers=person.headers).json() == after[0]
 
 
-def test_somebody_signed_out_gets_nothing_of_the_batch(
+def test_a_signed_out_caller_gets_nothing_from_the_batch(
     connection: Connection, make_post: MakePost, make_person: MakePerson
 ) -> None:
     ada, bob = make_person(), make_person()
@@ -344,7 +344,7 @@ def etag(client: TestClient, person: Person) -> Callable[..., str]:
 def _changes(person: Person, other: Person) -> Iterator[tuple[str, str, dict[str, Any]]]:
     ids = {"person": person.id, "other": other.id}
     first = "(SELECT min(id) FROM posts)"
-    yield "somebody's vote", f"INSERT INTO votes (post_id, user_id) VALUES ({first}, :other)", ids
+    yield "a vote of another user", f"INSERT INTO votes (post_id, user_id) VALUES ({first}, :other)", ids
     yield "that vote taken back", "DELETE FROM votes WHERE user_id = :other", ids
     yield "one's own vote", f"INSERT INTO votes (post_id, user_id) VALUES ({first}, :person)", ids
     yield "owner renamed", "UPDATE users SET username = 'renamed' WHERE id = :person", ids

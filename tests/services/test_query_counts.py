@@ -98,7 +98,7 @@ def test_ordinary_routes_cost_the_caller_and_one_statement(send: Send, posts: li
     assert len(send("GET", f"/users/{person.id}")) == caller  # It is the caller, who is there already.
 
 
-def test_profile_of_somebody_else_costs_two_statements(
+def test_profile_of_another_user_costs_two_statements(
     send: Send, client: TestClient, make_person: Callable[..., Person], database: Engine
 ) -> None:
     other = make_person()
