@@ -336,7 +336,9 @@ def test_an_ordinary_user_and_then_root_use_the_same_data(parent: Path) -> None:
     home.mkdir()
     os.chown(home, ORDINARY_UID, ORDINARY_UID)
     # Whatever this Python is installed in may be private to root: the child becomes an ordinary user after its imports.
-    become_other_user = f"import os\nos.setgroups([])\nos.setgid({ORDINARY_UID})\nos.setuid({ORDINARY_UID})\nwith running("
+    become_other_user = (
+        f"import os\nos.setgroups([])\nos.setgid({ORDINARY_UID})\nos.setuid({ORDINARY_UID})\nwith running("
+    )
     as_other_user = USER.replace("with running(", become_other_user).replace(
         "options=", "binaries=Path(sys.argv[2]), options="
     )
