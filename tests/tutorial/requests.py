@@ -1,4 +1,4 @@
-"""The requests that are sent to both applications, each with the row of README's table that explains a difference."""
+"""Requests that both applications get, each with the row of docs/differences.md that explains a difference."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
