@@ -192,7 +192,7 @@ def test_file_of_settings_that_cannot_be_read_is_refused_in_one_line(
     assert str(refusal.value) == ".env is not UTF-8: byte 6 cannot be read"
 
 
-def test_lines_of_the_env_file_are_taken_literally_and_the_environment_goes_before_them(
+def test_lines_of_the_env_file_are_taken_literally_and_the_environment_takes_precedence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / ".env"
@@ -289,7 +289,7 @@ def test_previous_secrets_are_accepted_after_the_current_one(monkeypatch: pytest
     assert older not in str(settings.model_dump())
 
 
-def test_a_secret_of_32_bytes_is_enough_whatever_its_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_of_32_bytes_of_any_characters_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         settings_from(monkeypatch, PRODUCTION | {"SECRET_KEY": "àáâãäåæçèéêëìíîï"}).signing_secret == "àáâãäåæçèéêëìíîï"
     )
@@ -381,7 +381,7 @@ def test_a_way_past_the_pooler_is_the_direct_url_or_that_there_is_no_pooler(monk
     assert both.direct_database.host == "direct"
 
 
-def test_the_url_goes_before_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_url_takes_precedence_over_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"DATABASE_URL": "postgres://u:p@one/d", "DATABASE_HOSTNAME": "two"}
 
     url = settings_from(monkeypatch, environment).database

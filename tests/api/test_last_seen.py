@@ -37,7 +37,7 @@ def updates(statements: list[str]) -> int:
 
 
 @pytest.mark.parametrize("path", ["/posts", "/users/me", "/users/{id}"])
-def test_who_asks_for_something_is_seen(
+def test_requests_update_last_seen(
     client: TestClient, connection: Connection, person: Person, unseen: dict[str, str], path: str
 ) -> None:
     assert client.get(path.replace("{id}", str(person.id)), headers=unseen).status_code == 200
@@ -46,7 +46,7 @@ def test_who_asks_for_something_is_seen(
     assert connection.scalar(text(IN_DAYS), {"id": person.session_id}) == 14
 
 
-def test_the_database_is_told_once_a_minute_however_much_is_asked(
+def test_a_session_is_updated_at_most_once_a_minute(
     client: TestClient, connection: Connection, database: Engine, person: Person, unseen: dict[str, str]
 ) -> None:
     with counted_queries(database) as statements:
@@ -96,7 +96,7 @@ def test_clock_that_jumped_back_does_not_stop_it(
     wait_until(connection, RECENT, id=person.session_id)
 
 
-def test_session_whose_token_was_issued_in_the_future_is_told_of_once(
+def test_session_with_a_token_from_the_future_is_updated_once(
     client: TestClient, connection: Connection, database: Engine, person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection.execute(text("UPDATE sessions SET last_seen_at = now() - interval '1 hour'"))
@@ -111,7 +111,7 @@ def test_session_whose_token_was_issued_in_the_future_is_told_of_once(
 
 
 @pytest.mark.skipif(get_settings().max_batch < 20, reason="MAX_BATCH is set too low")
-def test_a_crowd_is_told_of_in_one_statement(
+def test_many_sessions_are_updated_in_one_statement(
     database: Engine, connection: Connection, make_person: Callable[..., Person]
 ) -> None:
     people = [make_person() for _ in range(20)]

@@ -185,7 +185,7 @@ def test_every_code_of_the_catalogue_is_documented_and_every_documented_one_is_i
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_the_document_asks_for_a_token_where_the_server_does(name: str) -> None:
+def test_the_document_requires_a_token_where_the_server_does(name: str) -> None:
     security = OPERATIONS[name]["security"]
 
     credentials: list[dict[str, list[str]]] = [{"OAuth2PasswordBearer": []}, {"SessionCookie": []}]

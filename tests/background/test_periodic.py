@@ -30,7 +30,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.usefixtures("database")
-def test_of_many_who_ask_at_once_one_may_and_the_next_when_it_is_due() -> None:
+def test_one_of_many_concurrent_claims_succeeds_and_the_next_when_it_is_due() -> None:
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(lambda _: periodic.claim("task", HOUR), range(40))) == 1
         assert sum(threads.map(lambda _: periodic.claim("other task", HOUR), range(40))) == 1
@@ -48,7 +48,7 @@ def test_task_is_due_again_after_its_time_or_when_it_failed(connection: Connecti
     assert periodic.claim("task", HOUR)
 
 
-def test_who_asks_while_another_is_claiming_waits_and_is_refused(database: Engine, connection: Connection) -> None:
+def test_a_claim_during_another_claim_waits_and_is_refused(database: Engine, connection: Connection) -> None:
     periodic.claim("task", timedelta(0))
     with database.begin() as other:
         other.execute(text("UPDATE schedules SET due_at = now() + interval '1 hour'"))

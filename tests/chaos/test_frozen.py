@@ -136,7 +136,7 @@ def test_requests_on_a_frozen_database_get_503_in_time_and_200_when_it_goes_on(
     assert in_use == {"0.0"}, "what could not be connected is not counted as given back"
 
 
-def test_readyz_of_a_server_with_long_timeouts_is_503_within_three_seconds_and_it_ends_with_a_request_in_hand(
+def test_readyz_with_long_timeouts_is_503_within_three_seconds_and_the_server_stops_during_a_request(
     start: Start, postgres: Postgres, people: list[Person], figure: Figure
 ) -> None:
     server = start(WORKERS="2", DATABASE_STATEMENT_TIMEOUT_SECONDS="3")
@@ -397,7 +397,7 @@ def test_frozen_for_half_a_minute_again_and_again_nothing_is_lost_doubled_or_lef
 
 
 @pytest.mark.slow
-def test_sigterm_ends_a_server_within_its_grace_time_whatever_its_statement_timeout(
+def test_sigterm_ends_a_server_within_its_grace_time_for_any_statement_timeout(
     start: Start, postgres: Postgres, people: list[Person], figure: Figure
 ) -> None:
     server = start(WORKERS="2", DATABASE_STATEMENT_TIMEOUT_SECONDS="3600")

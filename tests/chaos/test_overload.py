@@ -28,7 +28,7 @@ async def poll_livez(server: Server, until: Callable[[], bool]) -> Answers:
     return await press([Client(server.url)], ask, until=until)
 
 
-def test_slow_requests_do_not_starve_the_pool_nor_livez(
+def test_slow_requests_starve_neither_the_pool_nor_livez(
     start: Start, postgres: Postgres, people: list[Person], post_ids: list[int], figure: Figure
 ) -> None:
     server = start(DATABASE_POOL_SIZE="5")

@@ -131,7 +131,7 @@ def test_serve_without_a_database_is_refused_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "seed", "cleanup", "adopt", "recount", "doctor"])
-def test_unreachable_database_is_said_in_one_line(command: str) -> None:
+def test_unreachable_database_is_reported_in_one_line(command: str) -> None:
     refused = app(command, DATABASE_URL=NOWHERE, PORT="0")
 
     assert refused.returncode == 1
@@ -140,7 +140,7 @@ def test_unreachable_database_is_said_in_one_line(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "serve", "seed", "cleanup", "adopt", "recount", "doctor"])
-def test_setting_that_cannot_be_used_is_said_in_one_line(command: str) -> None:
+def test_invalid_setting_is_reported_in_one_line(command: str) -> None:
     refused = app(command, SECRET_KEY="short")
 
     assert refused.returncode == 1
@@ -149,7 +149,7 @@ def test_setting_that_cannot_be_used_is_said_in_one_line(command: str) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_port_that_is_taken_is_said_in_one_line_before_anything_starts(start: Start, workers: str) -> None:
+def test_occupied_port_is_reported_in_one_line_before_anything_starts(start: Start, workers: str) -> None:
     first = start("serve", WORKERS=workers)
     port = first.wait_for(r"serving on http://127.0.0.1:(\d+)")
 
@@ -232,7 +232,7 @@ def test_production_with_the_defaults_of_the_tutorial_starts_and_logs_one_warnin
     assert warned.said.count("TUTORIAL_DEFAULTS") == 1
 
 
-def test_server_on_a_database_that_is_not_migrated_says_how_to_mend_it(start: Start, database: Engine) -> None:
+def test_server_on_an_unmigrated_database_says_how_to_repair_it(start: Start, database: Engine) -> None:
     name = f"empty_{os.getpid()}"
     with administration(database.url) as connection:
         connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template0"))
@@ -369,7 +369,7 @@ def test_seed_that_cannot_be_made_is_refused_in_one_line() -> None:
     assert "Traceback" not in refused.stderr
 
 
-def test_recount_says_what_differs_and_mends_it(
+def test_recount_reports_differences_and_repairs_them(
     connection: Connection, make_post: Callable[..., int], person: Person
 ) -> None:
     post_id = make_post(person)

@@ -177,7 +177,7 @@ def test_password_is_reset_and_every_session_ended(
     assert login(client, "ada", NEW_PASSWORD) == 200
 
 
-def test_lost_second_factor_is_taken_away_which_is_told_and_nothing_else_changes(
+def test_lost_second_factor_is_removed_and_logged_and_nothing_else_changes(
     user: User,
     client: TestClient,
     connection: Connection,
@@ -261,7 +261,7 @@ def test_an_unknown_name_is_reported_in_one_line(user: User, command: str) -> No
     ],
 )
 @pytest.mark.usefixtures("database")
-def test_what_keeps_a_process_from_it_is_said_in_one_line(environment: dict[str, str], line: str) -> None:
+def test_errors_that_stop_a_process_are_reported_in_one_line(environment: dict[str, str], line: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "app", "user", "disable", "ada"],
         cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False,

@@ -144,9 +144,7 @@ def test_the_same_idempotency_key_gets_the_same_key_which_is_kept_encrypted(
     assert b"spk_" not in bytes(kept)
 
 
-def test_keys_are_listed_by_page_and_only_ones_own(
-    client: TestClient, make_key: MakeKey, person: Person, other: Person
-) -> None:
+def test_only_own_keys_are_listed_by_page(client: TestClient, make_key: MakeKey, person: Person, other: Person) -> None:
     for number in range(5):
         make_key(person, name=f"key {number}")
         make_key(other, name="not mine")
@@ -199,7 +197,7 @@ def test_a_key_acts_for_its_owner_as_bearer_and_as_header(
     assert client.get(f"/users/{person.id}", headers=headers).json()["email"] == person.email
 
 
-def test_the_bearer_goes_before_the_header(
+def test_the_bearer_token_takes_precedence_over_the_header(
     client: TestClient, make_key: MakeKey, person: Person, other: Person
 ) -> None:
     key = make_key(other)
@@ -265,7 +263,7 @@ def test_a_key_that_may_write_is_refused_nothing_else(
 
 @pytest.mark.parametrize("role", ["moderator", "admin"])
 @pytest.mark.parametrize("scopes", [["read"], ["read", "write"]])
-def test_a_key_reads_no_address_and_no_draft_of_others_whatever_its_owner_may(
+def test_a_key_reads_no_address_and_no_draft_of_others_even_if_its_owner_may(
     client: TestClient, make_key: MakeKey, make_post: Callable[..., int], make_person: Callable[..., Person],
     other: Person, role: str, scopes: list[str],
 ) -> None:  # fmt: skip
@@ -405,9 +403,7 @@ def altered(key: str, place: int) -> str:
     return key[:place] + ("b" if key[place] != "b" else "c") + key[place + 1 :]
 
 
-def test_a_mistyped_key_costs_no_question(
-    client: TestClient, make_key: MakeKey, person: Person, database: Engine
-) -> None:
+def test_a_mistyped_key_costs_no_query(client: TestClient, make_key: MakeKey, person: Person, database: Engine) -> None:
     key = make_key(person)
 
     with counted_queries(database) as statements:
@@ -458,9 +454,7 @@ def test_use_is_shown_and_puts_off_no_end(
     assert rows("SELECT id, expires_at, ends_at FROM sessions WHERE kind = 'api_key' ORDER BY id") == ends
 
 
-def test_keys_are_no_devices_that_one_is_signed_in_on(
-    client: TestClient, make_key: MakeKey, person: Person, rows: Rows
-) -> None:
+def test_keys_are_not_listed_as_devices(client: TestClient, make_key: MakeKey, person: Person, rows: Rows) -> None:
     key = make_key(person)
     ((key_id,),) = rows("SELECT session_id FROM api_keys")
 
@@ -470,7 +464,7 @@ def test_keys_are_no_devices_that_one_is_signed_in_on(
     assert client.get("/posts", headers=bearer(key)).status_code == 200
 
 
-def test_a_key_goes_before_a_cookie_and_needs_no_page_of_this_origin(
+def test_a_key_takes_precedence_over_a_cookie_and_needs_no_page_of_this_origin(
     client: TestClient, make_key: MakeKey, person: Person, other: Person
 ) -> None:
     cookie = access_tokens.issue(other.id, other.session_id, timedelta(minutes=5), "cookie")

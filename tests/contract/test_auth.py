@@ -140,9 +140,7 @@ def test_a_file_in_place_of_a_password_is_malformed(client: TestClient) -> None:
     assert "secret" not in response.text
 
 
-def test_an_account_that_is_switched_off_signs_in_as_if_the_password_were_wrong(
-    client: TestClient, person: Person, rows: Rows
-) -> None:
+def test_a_disabled_account_is_answered_like_a_wrong_password(client: TestClient, person: Person, rows: Rows) -> None:
     rows("UPDATE users SET is_active = false RETURNING 1")
 
     response = client.post("/login", data={"username": person.email, "password": PASSWORD})
@@ -212,7 +210,7 @@ PROTECTED: list[tuple[str, str, Any]] = [
 @pytest.mark.parametrize(
     ("method", "path", "body"), PROTECTED, ids=[f"{method} {path}" for method, path, _ in PROTECTED]
 )
-def test_a_token_dies_with_its_session_at_once_and_does_nothing_more(
+def test_a_token_is_rejected_as_soon_as_its_session_ends(
     client: TestClient,
     person: Person,
     other: Person,

@@ -89,7 +89,7 @@ MADE = {
 }
 
 
-def test_every_operation_stands_in_one_of_the_tables() -> None:
+def test_every_operation_is_in_one_of_the_tables() -> None:
     owned = {operation for operations in OWNED.values() for operation in operations}
     listed = [*owned, *OWN, *FOR_ROLES, *PUBLIC]
 
@@ -120,7 +120,7 @@ def call(client: TestClient, operation_id: str, caller: Person | None, thing_id:
 
 @pytest.mark.parametrize(("thing", "operation_id"), [(thing, each) for thing, table in OWNED.items() for each in table])
 @pytest.mark.parametrize("name", CALLERS)
-def test_who_may_do_what_to_whose_things(
+def test_operations_on_resources_are_authorized_by_owner_and_role(
     client: TestClient,
     callers: Callers,
     make_post: Callable[..., int],
@@ -146,12 +146,14 @@ def test_who_may_do_what_to_whose_things(
 
 @pytest.mark.parametrize("operation_id", FOR_ROLES)
 @pytest.mark.parametrize("name", CALLERS)
-def test_what_is_for_some_roles_only(client: TestClient, callers: Callers, operation_id: str, name: str) -> None:
+def test_operations_for_some_roles_are_refused_to_others(
+    client: TestClient, callers: Callers, operation_id: str, name: str
+) -> None:
     assert call(client, operation_id, callers[name], 1) == FOR_ROLES[operation_id][CALLERS.index(name)]
 
 
 @pytest.mark.parametrize("operation_id", sorted(set(OWNED["an account"]) - {"get_user"}))
-def test_another_account_cannot_be_reached_through_ones_own(
+def test_me_in_the_path_never_reaches_another_account(
     client: TestClient, callers: Callers, rows: Rows, operation_id: str
 ) -> None:
     """What says `me` in the path must mean the caller, whatever ids are sent along."""

@@ -46,7 +46,7 @@ def test_no_cache_keeps_what_depends_on_the_caller(
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_nor_does_it_an_answer_of_any_status(person: Person, name: str) -> None:
+def test_no_cache_keeps_a_response_of_any_status(person: Person, name: str) -> None:
     response = ANSWERS[name](with_failures(create_app()), person.headers)
 
     assert response.status_code == int(name[:3])

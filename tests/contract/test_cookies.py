@@ -117,13 +117,13 @@ def test_a_bearer_token_is_taken_from_everywhere_also_beside_a_cookie(
     assert rows("SELECT owner_id FROM posts") == [(other.id,)]
 
 
-def test_a_bad_bearer_token_is_not_mended_by_a_cookie(client: TestClient, cookie: str) -> None:
+def test_a_bad_bearer_token_is_refused_despite_a_valid_cookie(client: TestClient, cookie: str) -> None:
     headers = {"Authorization": "Bearer garbage", "Cookie": cookie, **SAME_ORIGIN}
 
     assert_unauthenticated(client.get("/posts", headers=headers))
 
 
-def test_a_cookie_is_no_bearer_token_nor_the_other_way_round(client: TestClient, person: Person, cookie: str) -> None:
+def test_cookies_and_bearer_tokens_are_not_interchangeable(client: TestClient, person: Person, cookie: str) -> None:
     value = cookie.partition("=")[2]
 
     for path in ("/posts", "/users/me", "/sessions"):

@@ -244,7 +244,7 @@ def test_a_body_just_within_the_limit_is_read(client: TestClient, person: Person
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "1e3", "+5", "9" * 50])
-def test_a_length_that_is_none_is_refused(client: TestClient, person: Person, length: str) -> None:
+def test_an_invalid_content_length_is_refused(client: TestClient, person: Person, length: str) -> None:
     headers = person.headers | {"Content-Type": JSON, "Content-Length": length}
 
     assert_refused(client.post("/posts", content=b"{}", headers=headers), 413, "body_too_large")

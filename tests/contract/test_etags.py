@@ -55,7 +55,7 @@ def test_an_etag_is_the_readers_own(
     assert etag(client, post_id, person) != etag(client, post_id, other)
 
 
-def test_304_is_not_for_those_who_may_not_read(
+def test_304_requires_permission_to_read(
     client: TestClient, person: Person, other: Person, post_id: int, rows: Rows
 ) -> None:
     tag = etag(client, post_id, other)
@@ -174,7 +174,7 @@ def test_the_etag_of_a_new_post_allows_the_first_change_also_where_its_answer_is
         ("PUT", {"title": "as it was", "content": "text"}),
     ],
 )
-def test_a_change_to_what_stands_there_leaves_the_version_and_the_time(
+def test_a_change_without_effect_keeps_the_version_and_the_time(
     client: TestClient,
     person: Person,
     make_post: Callable[..., int],

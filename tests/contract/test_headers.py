@@ -90,9 +90,7 @@ def assert_careful(response: httpx2.Response, *, is_production: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_an_answer_of_every_status_tells_browsers_to_be_careful(
-    person: Person, production: TestClient, name: str
-) -> None:
+def test_responses_of_every_status_have_the_security_headers(person: Person, production: TestClient, name: str) -> None:
     response = ANSWERS[name](production, person.headers)
 
     assert response.status_code == int(name[:3])
@@ -100,7 +98,7 @@ def test_an_answer_of_every_status_tells_browsers_to_be_careful(
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_in_development_no_browser_is_told_to_come_by_https_only(person: Person, name: str) -> None:
+def test_in_development_no_response_demands_https(person: Person, name: str) -> None:
     response = ANSWERS[name](with_failures(create_app()), person.headers)
 
     assert response.status_code == int(name[:3])
@@ -138,16 +136,14 @@ def test_an_application_in_the_list_may_call_and_a_stranger_of_its_kind_may_not(
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_every_operation_tells_browsers_to_be_careful(
-    client: TestClient, person: Person, method: str, path: str
-) -> None:
+def test_every_operation_has_the_security_headers(client: TestClient, person: Person, method: str, path: str) -> None:
     for address in (re.sub(r"\{[^}]+\}", "1", path), re.sub(r"\{[^}]+\}", "x", path)):
         for headers in ({}, person.headers):
             assert_careful(client.request(method, address, headers=headers), is_production=False)
         assert_careful(client.options(address), is_production=False)
 
 
-def test_credentials_are_not_to_be_kept_on_the_way(client: TestClient, person: Person) -> None:
+def test_responses_with_credentials_forbid_caching(client: TestClient, person: Person) -> None:
     """Of every other answer with a credential in it, each test here sees to the same (tests/contract/answers.py)."""
     response = client.post("/login", data={"username": person.email, "password": "correct horse battery"})
 

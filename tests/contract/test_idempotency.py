@@ -148,7 +148,7 @@ def test_an_answer_that_is_too_old_is_forgotten(create: Create, rows: Rows) -> N
     assert create.ask(create.different_body).headers["Idempotency-Replayed"] == "true"
 
 
-def test_while_the_first_is_under_way_the_second_is_told_to_wait(create: Create, rows: Rows) -> None:
+def test_a_repeat_during_the_first_request_is_asked_to_wait(create: Create, rows: Rows) -> None:
     from app.database import sessions
 
     owner = create.person.id if create.is_signed_in else None
@@ -174,7 +174,7 @@ def test_while_the_first_is_under_way_the_second_is_told_to_wait(create: Create,
         "DELETE FROM users WHERE id = :id RETURNING 1",
     ],
 )
-def test_a_kept_answer_is_not_for_a_token_that_has_died(create: Create, rows: Rows, ending: str) -> None:
+def test_a_stored_response_is_not_replayed_for_a_revoked_token(create: Create, rows: Rows, ending: str) -> None:
     create.ask()
     rows(ending, id=create.person.id)
 

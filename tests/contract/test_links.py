@@ -43,7 +43,7 @@ def cursor_of(response: httpx2.Response, relation: str = "next") -> str:
 
 @pytest.mark.parametrize("name", MAX_SEARCHES)
 @pytest.mark.parametrize("sort", ["new", "old", "top", "hot"])
-def test_a_link_stays_below_2_kb_whatever_was_searched_for(
+def test_a_link_stays_below_2_kb_for_any_search(
     client: TestClient, person: Person, posts: list[int], sort: str, name: str
 ) -> None:
     parameters: dict[str, str | int] = {
@@ -143,7 +143,7 @@ LISTS = ["/posts", "/users/me/votes", "/users", "/sessions", "/api-keys", "/user
 @pytest.mark.parametrize("prefix", ["", "/v1"])
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("path", LISTS)
-def test_a_link_leads_on_below_whatever_prefix_the_list_was_asked_for(
+def test_a_link_keeps_the_prefix_of_the_request(
     client: TestClient, admin: Person, posts: list[int], connection: Connection, path: str, slash: str, prefix: str
 ) -> None:
     for number in range(3):
@@ -178,7 +178,7 @@ CREATED = {
 @pytest.mark.parametrize("prefix", ["", "/v1"])
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("path", CREATED)
-def test_a_location_leads_to_what_was_made_below_whatever_prefix(
+def test_a_location_keeps_the_prefix_of_the_request(
     client: TestClient, person: Person, path: str, slash: str, prefix: str
 ) -> None:
     response = client.post(f"{prefix}{path}{slash}", json=CREATED[path], headers=person.headers)

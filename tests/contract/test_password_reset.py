@@ -143,7 +143,7 @@ def test_a_reset_voids_every_other_mailed_token(client: TestClient, person: Pers
     assert_refused(client.post("/email-verification/confirm", json={"token": mail.token}), 403, "invalid_token")
 
 
-def test_a_reset_is_told_by_mail_and_by_its_events(
+def test_a_reset_sends_a_mail_and_writes_its_events(
     client: TestClient, person: Person, receive: Receive, rows: Rows
 ) -> None:
     confirm(client, reset_token(client, person, receive))
@@ -213,7 +213,7 @@ def test_a_made_up_token_changes_nothing(
 
 
 @pytest.mark.parametrize("password", ["short", "x" * 129, "nul\0in it", None])
-def test_a_password_against_the_rules_of_signing_up_is_refused_and_the_token_lives_on(
+def test_an_invalid_password_is_refused_and_the_token_stays_valid(
     client: TestClient, person: Person, receive: Receive, password: str | None
 ) -> None:
     token = reset_token(client, person, receive)
@@ -246,7 +246,7 @@ def test_the_host_that_a_client_names_is_not_in_the_mail(client: TestClient, per
     assert "evil" not in mail.message.as_string()
 
 
-def test_who_has_no_account_or_a_disabled_one_gets_no_mail_and_the_same_answer(
+def test_missing_and_disabled_accounts_get_no_mail_and_the_same_response(
     client: TestClient, person: Person, other: Person, receive: Receive, rows: Rows
 ) -> None:
     rows("UPDATE users SET is_active = false WHERE id = :id RETURNING 1", id=other.id)

@@ -144,7 +144,7 @@ def test_text_comes_back_as_it_was_sent(client: TestClient, person: Person, rows
 # PageResponse.
 
 
-def test_a_post_is_read_with_its_votes_and_whether_one_voted(
+def test_a_post_is_read_with_its_votes_and_whether_the_caller_voted(
     client: TestClient, person: Person, other: Person, make_post: Callable[..., int], cast_votes: Callable[..., None]
 ) -> None:
     post_id = make_post(person)
@@ -256,9 +256,7 @@ def test_only_the_owner_changes_a_post(
 
 
 @pytest.mark.parametrize("if_match", ['"1"', '"7"', "garbage", "*"])
-def test_a_missing_post_is_missing_whatever_version_is_expected(
-    client: TestClient, person: Person, if_match: str
-) -> None:
+def test_a_missing_post_is_404_for_any_expected_version(client: TestClient, person: Person, if_match: str) -> None:
     for method in ("PUT", "PATCH", "DELETE"):
         body = None if method == "DELETE" else NEW
         response = client.request(method, "/posts/0", json=body, headers=person.headers | {"If-Match": if_match})
@@ -366,7 +364,7 @@ def test_a_draft_is_read_by_its_owner_and_by_moderators(
     assert item["Post"]["id"] == draft_id
 
 
-def test_lists_of_drafts_hold_ones_own_only(
+def test_lists_of_drafts_hold_own_drafts_only(
     client: TestClient, person: Person, other: Person, make_draft: Callable[[Person], int]
 ) -> None:
     mine, _ = make_draft(person), make_draft(other)

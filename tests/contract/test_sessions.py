@@ -89,7 +89,7 @@ def test_a_chain_of_refreshes_goes_on(pair: Pair, refresh: Refresh) -> None:
     assert len(set(tokens)) == 11
 
 
-def test_an_answer_that_was_lost_is_given_again_for_a_few_seconds(
+def test_a_lost_response_can_be_repeated_for_a_few_seconds(
     client: TestClient, pair: Pair, refresh: Refresh, rows: Rows
 ) -> None:
     lost = refresh(pair["refresh_token"]).json()
@@ -137,7 +137,7 @@ def test_a_token_made_up_for_a_session_ends_it(pair: Pair, refresh: Refresh, row
     assert rows("SELECT 1 FROM sessions WHERE refresh_family IS NOT NULL") == []
 
 
-def test_a_replay_is_told(
+def test_a_replay_is_reported(
     person: Person, pair: Pair, refresh: Refresh, rows: Rows, caplog: pytest.LogCaptureFixture
 ) -> None:
     refresh(pair["refresh_token"])
@@ -181,9 +181,7 @@ def test_a_malformed_refresh_is_malformed(client: TestClient, body: Any) -> None
     assert_refused(client.post("/token/refresh", json=body), 422, "validation_failed")
 
 
-def test_an_access_token_is_no_refresh_token_nor_the_other_way_round(
-    client: TestClient, pair: Pair, refresh: Refresh
-) -> None:
+def test_access_and_refresh_tokens_are_not_interchangeable(client: TestClient, pair: Pair, refresh: Refresh) -> None:
     assert refresh(pair["access_token"]).status_code in {401, 422}
     for name in ("access_token", "refresh_token"):
         headers = {"Authorization": f"Bearer {pair[name]}"}
@@ -301,7 +299,7 @@ def test_one_session_is_ended(client: TestClient, person: Person, pair: Pair, re
     assert_refused(client.delete(f"/sessions/{lost}", headers=person.headers), 404, "session_not_found")
 
 
-def test_ones_own_session_may_be_the_one(client: TestClient, person: Person, rows: Rows) -> None:
+def test_the_current_session_can_be_ended_by_id(client: TestClient, person: Person, rows: Rows) -> None:
     assert client.delete(f"/sessions/{person.session_id}", headers=person.headers).status_code == 204
 
     assert rows("SELECT 1 FROM sessions") == []

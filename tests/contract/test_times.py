@@ -24,7 +24,7 @@ def kolkata(connection: Connection) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("kolkata")
-def test_times_are_told_in_utc(client: TestClient, person: Person, make_post: Callable[..., int]) -> None:
+def test_times_are_in_utc(client: TestClient, person: Person, make_post: Callable[..., int]) -> None:
     post_id = make_post(person)
     for path in ("/posts", f"/posts/{post_id}", "/users/me", "/sessions"):
         told = re.findall(r"_at\":\"([^\"]+)", client.get(path, headers=person.headers).text)

@@ -120,7 +120,7 @@ def test_the_secret_is_encrypted_at_rest_and_recovery_codes_are_hashed(app: Auth
     assert hashes == {hashlib.sha256(code.replace("-", "").encode()).digest() for code in app.recovery_codes}
 
 
-def test_asking_again_before_it_is_confirmed_gives_a_new_secret_and_voids_the_old(
+def test_a_repeated_enrolment_before_confirmation_replaces_the_secret(
     begun: Authenticator, client: TestClient, person: Person, rows: Rows
 ) -> None:
     old = begun.code()
@@ -149,7 +149,7 @@ def test_setting_up_and_disabling_need_the_password(
     assert begun.sign_in(None).status_code == 200
 
 
-def test_what_is_enabled_is_neither_begun_nor_confirmed_again(
+def test_an_enabled_second_factor_is_neither_begun_nor_confirmed_again(
     client: TestClient, app: Authenticator, person: Person, rows: Rows
 ) -> None:
     before = rows("SELECT totps::text, array_agg(code_hash)::text FROM totps JOIN recovery_codes USING (user_id) "
@@ -202,7 +202,7 @@ def test_recovery_codes_are_given_again_to_the_same_idempotency_key_and_kept_enc
     assert rows("SELECT count(*) FROM recovery_codes") == [(10,)]
 
 
-def test_one_can_ask_whether_it_is_enabled_and_how_many_codes_are_left(
+def test_the_status_shows_whether_it_is_enabled_and_how_many_codes_are_left(
     client: TestClient, begun: Authenticator, person: Person
 ) -> None:
     def state() -> Any:
@@ -218,7 +218,7 @@ def test_one_can_ask_whether_it_is_enabled_and_how_many_codes_are_left(
 # Signing in.
 
 
-def test_the_right_password_alone_is_told_that_a_code_is_due(app: Authenticator, rows: Rows) -> None:
+def test_the_right_password_alone_is_answered_with_otp_required(app: Authenticator, rows: Rows) -> None:
     sessions = rows("SELECT id FROM sessions")
 
     for otp in (None, "", " "):
@@ -262,7 +262,7 @@ def test_a_code_of_another_time_is_refused(app: Authenticator, rows: Rows, steps
     assert rows(STEP) == step
 
 
-def test_a_code_is_accepted_once_and_so_is_none_from_before_it(app: Authenticator, rows: Rows) -> None:
+def test_a_code_is_accepted_once_and_earlier_codes_no_more(app: Authenticator, rows: Rows) -> None:
     app.clock.step(3)
     assert app.sign_in(app.code(1)).status_code == 200
     sessions = rows("SELECT id FROM sessions")
@@ -320,7 +320,7 @@ def test_an_otp_is_ignored_where_none_is_required(client: TestClient, person: Pe
     assert client.post("/login", data=form).status_code == 200
 
 
-def test_five_wrong_codes_and_then_none_is_judged_but_a_recovery_code_signs_in(app: Authenticator, rows: Rows) -> None:
+def test_after_five_wrong_codes_only_a_recovery_code_signs_in(app: Authenticator, rows: Rows) -> None:
     step = rows(STEP)
     for _ in range(5):
         assert_refused(app.sign_in(app.wrong_code()), 403, "invalid_credentials", "Invalid Credentials")
@@ -333,7 +333,7 @@ def test_five_wrong_codes_and_then_none_is_judged_but_a_recovery_code_signs_in(a
     assert app.sign_in(app.recovery_codes[0]).status_code == 200
 
 
-def test_five_wrong_codes_and_then_none_confirms(begun: Authenticator, client: TestClient, rows: Rows) -> None:
+def test_after_five_wrong_codes_none_confirms(begun: Authenticator, client: TestClient, rows: Rows) -> None:
     def confirm(code: str) -> httpx2.Response:
         return client.post("/users/me/totp/confirm", json={"code": code}, headers=begun.person.headers)
 
@@ -344,7 +344,7 @@ def test_five_wrong_codes_and_then_none_confirms(begun: Authenticator, client: T
     assert rows("SELECT confirmed_at FROM totps") == [(None,)]
 
 
-def test_a_wrong_or_replayed_code_is_told_to_the_owner(
+def test_the_owner_is_notified_of_a_wrong_or_replayed_code(
     app: Authenticator, connection: Connection, person: Person
 ) -> None:
     code = app.code()
@@ -356,7 +356,7 @@ def test_a_wrong_or_replayed_code_is_told_to_the_owner(
     wait_until(connection, told, id=person.id)
 
 
-def test_right_codes_use_up_no_tries(app: Authenticator) -> None:
+def test_right_codes_use_up_no_attempts(app: Authenticator) -> None:
     for _ in range(7):
         assert app.sign_in(app.code()).status_code == 200
         app.clock.step(1)
@@ -365,7 +365,7 @@ def test_right_codes_use_up_no_tries(app: Authenticator) -> None:
 # Losing it, and the end.
 
 
-def test_disabled_it_is_not_asked_for_and_its_codes_are_void(
+def test_once_disabled_it_is_not_required_and_its_codes_are_void(
     client: TestClient, app: Authenticator, person: Person, rows: Rows
 ) -> None:
     assert client.request("DELETE", "/users/me/totp", json=PROOF, headers=person.headers).status_code == 204

@@ -244,11 +244,11 @@ def test_the_email_address_of_others_is_for_admins(
     assert profile["email"] == (person.email if is_shown else placeholder(person))
 
 
-def test_ones_own_profile_shows_the_email_address(client: TestClient, person: Person) -> None:
+def test_the_own_profile_shows_the_email_address(client: TestClient, person: Person) -> None:
     assert client.get(f"/users/{person.id}", headers=person.headers).json()["email"] == person.email
 
 
-def test_a_token_that_has_died_sees_what_anyone_sees(client: TestClient, person: Person, rows: Rows) -> None:
+def test_a_revoked_token_sees_the_public_profile(client: TestClient, person: Person, rows: Rows) -> None:
     rows("DELETE FROM sessions WHERE id = :id RETURNING 1", id=person.session_id)
 
     assert client.get(f"/users/{person.id}", headers=person.headers).json()["email"] == placeholder(person)
@@ -323,7 +323,7 @@ def test_a_page_of_several_owners_shows_each_reader_their_own_address_only(
     assert owners(client, person, "/users/me/votes") == [placeholder(other)]
 
 
-def test_the_etag_of_a_page_changes_with_ones_own_address_and_for_no_other_reader(
+def test_a_new_address_changes_the_etag_of_a_page_for_its_owner_only(
     client: TestClient, person: Person, other: Person, make_post: Callable[..., int], rows: Rows
 ) -> None:
     make_post(person)
@@ -362,7 +362,7 @@ def test_email_addresses_are_in_every_profile_and_owner_where_the_operator_says_
         assert written["owner"]["email"] == other.email
 
 
-def test_me_is_ones_own_account(client: TestClient, person: Person) -> None:
+def test_me_is_the_account_of_the_caller(client: TestClient, person: Person) -> None:
     response = client.get("/users/me", headers=person.headers)
 
     assert response.status_code == 200
@@ -372,7 +372,7 @@ def test_me_is_ones_own_account(client: TestClient, person: Person) -> None:
 
 
 @pytest.mark.parametrize("user_id", [0, -1, 2**31, 2**63 - 1, 2**63, 10**400])
-def test_a_user_who_cannot_exist_is_not_found(client: TestClient, admin: Person, user_id: int) -> None:
+def test_an_impossible_user_id_is_not_found(client: TestClient, admin: Person, user_id: int) -> None:
     assert_refused(client.get(f"/users/{user_id}"), 404, "user_not_found")
     assert_refused(client.patch(f"/users/{user_id}", json={}, headers=admin.headers), 404, "user_not_found")
     assert_refused(
@@ -381,7 +381,7 @@ def test_a_user_who_cannot_exist_is_not_found(client: TestClient, admin: Person,
     assert_refused(client.delete(f"/users/{user_id}", headers=admin.headers), 404, "user_not_found")
 
 
-def test_a_user_who_is_not_a_number_is_malformed(client: TestClient) -> None:
+def test_a_user_id_that_is_not_a_number_is_malformed(client: TestClient) -> None:
     assert_refused(client.get("/users/ada"), 422, "validation_failed")
 
 
@@ -390,7 +390,9 @@ def test_a_user_who_is_not_a_number_is_malformed(client: TestClient) -> None:
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
 @pytest.mark.parametrize("path", ["/users/me", "/users/{id}", "/v1/users/me/"])
-def test_one_changes_ones_own_username(client: TestClient, person: Person, rows: Rows, method: str, path: str) -> None:
+def test_users_change_their_own_username(
+    client: TestClient, person: Person, rows: Rows, method: str, path: str
+) -> None:
     response = client.request(method, path.format(id=person.id), json={"username": "Grace"}, headers=person.headers)
 
     assert response.status_code == 200
@@ -511,7 +513,9 @@ def test_taken_values_are_refused_and_nothing_of_the_change_is_kept(
     assert rows("SELECT id FROM sessions WHERE id = :id", id=person.session_id) != []
 
 
-def test_one_may_recase_ones_own_name_and_address(client: TestClient, make_person: Callable[..., Person]) -> None:
+def test_users_may_change_the_case_of_their_name_and_address(
+    client: TestClient, make_person: Callable[..., Person]
+) -> None:
     ada = make_person(email="ada@example.com", username="ada")
     wanted = {"username": "ADA", "email": "ADA@example.com", "current_password": PASSWORD}
 
@@ -528,7 +532,7 @@ def test_a_name_against_the_rules_is_refused_in_a_change_too(
     assert rows("SELECT username FROM users") == [(f"user{person.id}",)]
 
 
-def test_an_account_that_is_switched_off_is_dead_at_once_and_can_be_switched_on_again(
+def test_a_disabled_account_is_rejected_at_once_and_can_be_enabled_again(
     client: TestClient, person: Person, admin: Person, rows: Rows
 ) -> None:
     client.patch(f"/users/{person.id}", json={"is_active": False}, headers=admin.headers)
@@ -621,7 +625,7 @@ def test_parameters_out_of_range_are_refused(client: TestClient, admin: Person, 
     assert client.get(f"/users?{query}", headers=admin.headers).status_code == 422
 
 
-def test_the_posts_one_voted_for_come_newest_vote_first(
+def test_voted_posts_are_listed_newest_vote_first(
     client: TestClient, person: Person, other: Person, make_post: Callable[..., int]
 ) -> None:
     posts = [make_post(other) for _ in range(3)]

@@ -128,7 +128,7 @@ def test_users_vote_for_themselves_only(
     assert rows("SELECT created_at > now() - interval '1 minute' FROM votes") == [(True,)]
 
 
-def test_one_may_vote_for_ones_own_post(client: TestClient, other: Person, post_id: int, rows: Rows) -> None:
+def test_users_may_vote_for_their_own_posts(client: TestClient, other: Person, post_id: int, rows: Rows) -> None:
     assert client.post("/vote", json={"post_id": post_id, "vote_dir": 1}, headers=other.headers).status_code == 201
     assert rows(VOTES) == [(post_id, other.id)]
 

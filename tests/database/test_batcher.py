@@ -121,7 +121,7 @@ def test_lonely_request_starts_at_once() -> None:
     finish(scenario())
 
 
-def test_those_who_come_at_once_share_one_batch() -> None:
+def test_concurrent_items_share_one_batch() -> None:
     async def scenario() -> None:
         run = Recorder()
         queue = batcher(run)
@@ -132,7 +132,7 @@ def test_those_who_come_at_once_share_one_batch() -> None:
     finish(scenario())
 
 
-def test_those_who_come_while_it_is_busy_form_the_next_batch(closed_gate: Gate) -> None:
+def test_items_that_arrive_during_a_batch_form_the_next_batch(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
         queue = batcher(run)
@@ -545,7 +545,7 @@ def test_client_gone_while_its_batch_runs_changes_nothing_for_the_others(closed_
     finish(scenario())
 
 
-def test_client_gone_before_its_turn_is_left_out(closed_gate: Gate) -> None:
+def test_cancelled_items_are_left_out_of_the_batch(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
         queue = batcher(run, order_key=_of_one_pair)
@@ -563,7 +563,7 @@ def test_client_gone_before_its_turn_is_left_out(closed_gate: Gate) -> None:
     finish(scenario())
 
 
-def test_lane_of_which_every_client_went_away_serves_the_next(closed_gate: Gate) -> None:
+def test_a_queue_whose_items_were_all_cancelled_serves_the_next(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
         queue = batcher(run)
@@ -603,7 +603,7 @@ def test_only_the_caller_past_the_bound_is_refused_and_at_once(closed_gate: Gate
     finish(scenario())
 
 
-def test_drain_answers_all_who_wait_and_refuses_newcomers(closed_gate: Gate) -> None:
+def test_drain_runs_all_queued_items_and_refuses_new_ones(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
         queue = batcher(run, max_batch=2)
@@ -645,7 +645,7 @@ def test_a_cancelled_drain_cancels_no_other_drain(closed_gate: Gate) -> None:
     finish(scenario())
 
 
-def test_idle_lane_is_drained_at_once_and_can_be_used_again() -> None:
+def test_an_idle_queue_is_drained_at_once_and_can_be_used_again() -> None:
     async def scenario() -> None:
         queue = batcher(Recorder())
         await queue.drain()
@@ -793,7 +793,7 @@ class Blocked(Recorder):
             connection.execute(text("RESET statement_timeout"))
 
 
-def test_who_waited_long_behind_a_batch_that_took_too_long_fails_with_it_and_the_others_run(closed_gate: Gate) -> None:
+def test_items_that_waited_long_behind_a_batch_that_timed_out_fail_with_it_and_others_run(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Blocked()
         queue = batcher(run)
@@ -816,7 +816,7 @@ def test_who_waited_long_behind_a_batch_that_took_too_long_fails_with_it_and_the
     finish(scenario())
 
 
-def test_who_waited_long_behind_a_batch_that_failed_of_itself_runs(closed_gate: Gate) -> None:
+def test_items_that_waited_long_behind_a_batch_that_failed_otherwise_run(closed_gate: Gate) -> None:
     def run(connection: Connection, items: Sequence[str]) -> list[tuple[str, str]]:
         answers = gate(connection, items)
         return [] if "first" in items else answers

@@ -154,7 +154,7 @@ def test_nginx_compresses_nothing_that_may_hold_a_secret(
     assert (answer.headers.get("Content-Encoding") == "gzip") is is_compressed
 
 
-def test_a_forged_address_is_not_believed_by_audit_nor_limits(proxy: Proxy, server: Server) -> None:
+def test_a_forged_address_reaches_neither_the_audit_log_nor_the_limits(proxy: Proxy, server: Server) -> None:
     left = []
     with proxy.client() as client:
         for forged in ("203.0.113.9", "127.0.0.1", "203.0.113.9, 127.0.0.1", "198.51.100.7"):
@@ -340,7 +340,7 @@ def is_hung_up_on(proxy: Proxy) -> bool:
 
 
 @pytest.mark.parametrize(("name", "status", "code"), [("nginx", 502, "bad_gateway"), ("haproxy", 503, "unavailable")])
-def test_where_no_server_answers_that_is_said_in_the_apis_shape(
+def test_without_a_server_the_proxy_answers_in_the_shape_of_the_api(
     start_proxy: StartProxy, name: str, status: int, code: str
 ) -> None:
     with start_proxy(name, free_port()).client() as client:

@@ -181,7 +181,7 @@ def test_a_killed_user_leaves_a_server_that_the_next_one_joins_and_stops(
     assert not accepts_connections(url)
 
 
-def test_a_user_that_is_told_to_end_stops_the_server(folder: Path, users: list[subprocess.Popen[str]]) -> None:
+def test_a_user_process_that_is_terminated_stops_the_server(folder: Path, users: list[subprocess.Popen[str]]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         told = start_user(users, folder)
         url = url_of(told)
@@ -247,13 +247,13 @@ def test_data_of_another_major_version_are_refused_in_one_line(folder: Path) -> 
     assert "\n" not in str(error.value)
 
 
-def test_a_setting_that_the_server_refuses_is_told_in_one_line(folder: Path) -> None:
+def test_a_setting_that_the_server_refuses_is_reported_in_one_line(folder: Path) -> None:
     with pytest.raises(LocalPostgresError, match=r"no_such_setting.*DATABASE_URL") as error:
         running(folder, options={**FAST, "no_such_setting": "on"}).__enter__()
     assert "\n" not in str(error.value)
 
 
-def test_missing_binaries_are_told_in_one_line_that_says_what_to_do(
+def test_missing_binaries_are_reported_in_one_line_with_the_remedy(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])
@@ -262,7 +262,7 @@ def test_missing_binaries_are_told_in_one_line_that_says_what_to_do(
     assert "\n" not in str(error.value)
 
 
-def test_binaries_that_do_not_exist_or_are_for_another_system_are_told_in_one_line(folder: Path) -> None:
+def test_missing_or_foreign_binaries_are_reported_in_one_line(folder: Path) -> None:
     with pytest.raises(LocalPostgresError, match=r"missing or not for this system.*DATABASE_URL"):
         running(folder, binaries=folder / "bin").__enter__()
 

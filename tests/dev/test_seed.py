@@ -61,7 +61,7 @@ def drawn(connection: Connection) -> list[tuple[object, ...]]:
     return [tuple(row) for row in rows]
 
 
-def test_counts_equal_rows_and_are_as_many_as_asked_for(database: Engine, connection: Connection) -> None:
+def test_counts_equal_rows_and_the_requested_amounts(database: Engine, connection: Connection) -> None:
     assert fill(database) == {"people": 200, "posts": 500, "votes": 4_000, "statistics": 5}
 
     assert counted(connection) == (200, 500, 4_000)

@@ -62,7 +62,7 @@ def post(person: Person, *lines: str) -> bytes:
     return "\r\n".join(["POST /posts HTTP/1.1", *head, "", ""]).encode()
 
 
-def test_whatever_is_too_large_is_refused_in_the_one_shape(server: Server, person: Person) -> None:
+def test_oversized_requests_are_refused_in_the_usual_shape(server: Server, person: Person) -> None:
     megabyte = b"x" * 1_000_001
     assert_refused(answer(server, post(person, "Content-Length: 1000001"), megabyte), 413, "body_too_large")
 

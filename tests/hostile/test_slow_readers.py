@@ -52,7 +52,7 @@ def connections_of(server: Server) -> int:
 
 
 @pytest.mark.slow
-def test_forty_who_stop_reading_cost_little_and_are_disconnected(
+def test_forty_clients_that_stop_reading_cost_little_and_are_disconnected(
     two_workers: Server, page: bytes, figure: Figure
 ) -> None:
     port = port_of(two_workers)

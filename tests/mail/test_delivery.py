@@ -136,7 +136,7 @@ def test_without_a_way_out_mails_are_kept_and_requests_answered(
     assert log.read_text().count("no mail can be sent, as SMTP_HOST is not set") == warning_count
 
 
-def test_the_postman_goes_on_after_the_database_was_away(
+def test_mail_delivery_resumes_after_the_database_was_away(
     connection: Connection,
     mail_server: MailServer,
     monkeypatch: pytest.MonkeyPatch,

@@ -81,7 +81,7 @@ def test_a_mail_that_was_not_taken_is_due_again_after_a_pause_that_doubles(
     assert CANARY not in caplog.text
 
 
-def test_after_eight_attempts_it_is_given_up_kept_and_said(
+def test_after_eight_attempts_a_mail_is_given_up_kept_and_logged(
     connection: Connection, notice: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with MailServer("busy") as server:
@@ -185,7 +185,7 @@ def test_a_failure_that_comes_after_the_lease_leaves_the_next_attempt_alone(
 
 
 @pytest.mark.parametrize("kind", ["password_reset", "email_verification"])
-def test_a_second_delivery_has_a_token_that_works_and_the_first_ones_is_void(
+def test_a_second_delivery_has_a_valid_token_and_voids_the_first(
     connection: Connection, person: Person, kind: MailKind
 ) -> None:
     outbox.post(connection, kind, person.email)

@@ -53,7 +53,7 @@ def run(url: URL, *arguments: str) -> subprocess.CompletedProcess[str]:
     return finish(start(url, *arguments))
 
 
-def test_dry_run_says_what_is_there_and_would_be_done_and_does_nothing(url: URL, looking: Connection) -> None:
+def test_dry_run_reports_findings_and_actions_and_changes_nothing(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.WITHOUT_CONSTRAINTS)
 
     dry = run(url, "--dry-run")
@@ -81,7 +81,7 @@ def test_command_adopts_and_says_every_step(url: URL, looking: Connection) -> No
     assert version(looking) == HEAD
 
 
-def test_refusal_says_the_reason_and_how_to_mend_it_and_no_address(url: URL, looking: Connection) -> None:
+def test_refusal_has_the_reason_and_the_remedy_and_no_address(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.BY_ALEMBIC)
     looking.exec_driver_sql("UPDATE users SET email = 'aDA@example.com' WHERE id = 2")
 
@@ -130,7 +130,7 @@ def test_tables_in_use_stop_it_and_nothing_is_changed(url: URL, engine: Engine, 
     assert run(url).returncode == 0
 
 
-def test_looking_waits_for_who_migrates(engine: Engine, looking: Connection) -> None:
+def test_a_look_at_the_version_waits_for_a_migration(engine: Engine, looking: Connection) -> None:
     descendants.make(looking, descendants.BY_ALEMBIC)
     looking.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
     tries = Semaphore(0)

@@ -78,7 +78,7 @@ EVERY_ROW = {
 
 
 @pytest.mark.parametrize("check", EVERY_ROW)
-def test_check_that_every_new_row_violates_is_refused_with_the_statement_that_mends_it(
+def test_check_that_every_new_row_violates_is_refused_with_the_statement_that_repairs_it(
     url: URL, engine: Engine, looking: Connection, check: str
 ) -> None:
     descendants.make(looking, descendants.BY_ALEMBIC)
@@ -94,7 +94,7 @@ def test_check_that_every_new_row_violates_is_refused_with_the_statement_that_me
     adopt(url)
 
 
-def test_column_whose_type_cannot_be_null_is_refused_with_the_statement_that_mends_it(
+def test_column_whose_type_cannot_be_null_is_refused_with_the_statement_that_repairs_it(
     url: URL, engine: Engine, looking: Connection
 ) -> None:
     descendants.make(looking, ACCOUNTS)

@@ -218,7 +218,7 @@ def test_votes_that_cannot_be_are_moved_and_none_is_lost(url: URL, looking: Conn
     ]  # fmt: skip
 
 
-def test_names_that_we_need_keep_their_values_and_what_they_say_is_taken_over(url: URL, looking: Connection) -> None:
+def test_columns_with_our_names_keep_their_values_which_are_taken_over(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.BY_SQLMODEL)
 
     adopt(url, *descendants.MAPS["by sqlmodel"])
@@ -235,7 +235,7 @@ def test_names_that_we_need_keep_their_values_and_what_they_say_is_taken_over(ur
     assert rows(looking, "SELECT user_id FROM votes WHERE created_at = '2022-05-04 05:06Z'") == [(1,)]
 
 
-def test_times_without_a_zone_are_read_as_asked(url: URL, looking: Connection) -> None:
+def test_times_without_a_zone_are_read_in_the_requested_zone(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.BY_SQLMODEL)
 
     choices = adoption.Choices.parse(descendants.MAPS["by sqlmodel"], [])

@@ -201,7 +201,7 @@ def test_the_example_disturbs_no_request_even_while_a_lock_is_held(
 
 
 @pytest.mark.slow
-def test_a_migration_that_the_release_before_cannot_live_with_is_noticed(
+def test_a_migration_that_breaks_the_previous_release_is_noticed(
     serve: Callable[..., Server], url: URL, looking: Connection
 ) -> None:
     command.upgrade(config_for(url), "head")

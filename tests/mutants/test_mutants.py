@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.mutants.mutant import ROOT
 
-NOTICED = "test_config.py::test_the_url_goes_before_the_parts"
+NOTICED = "test_config.py::test_the_url_takes_precedence_over_the_parts"
 UNNOTICED = "test_config.py::test_origins_are_split_and_trimmed"
 GONE = "test_config.py::test_that_was_renamed"
 

@@ -106,7 +106,7 @@ def test_what_cannot_be_json_is_logged_all_the_same() -> None:
         ("production", "text", "text"),
     ],
 )
-def test_people_read_text_and_machines_json_unless_told_otherwise(
+def test_the_log_format_is_text_in_development_and_json_in_production_by_default(
     environment: str, log_format: str | None, expected: str
 ) -> None:
     settings = Settings.model_validate(

@@ -61,7 +61,7 @@ def test_in_development_this_machine_may_read_them_and_no_other(client: TestClie
     assert_refused(local_client.post("/metrics"), 405, "method_not_allowed")
 
 
-def test_in_production_there_are_none_without_a_token(start_server: StartServer) -> None:
+def test_in_production_metrics_require_a_token(start_server: StartServer) -> None:
     server = start_server(**PRODUCTION)
 
     assert_refused(httpx2.get(f"{server.url}/metrics"), 404, "not_found", "Not Found")

@@ -123,7 +123,7 @@ def test_a_slow_ordinary_request_is_logged_with_its_statements_and_without_what_
     assert "canary-name" not in server.log.read_text()
 
 
-def test_a_slow_hot_request_is_logged_with_its_turn(
+def test_a_slow_request_of_the_fast_path_is_logged_with_its_batch(
     start_server: StartServer, database: Engine, connection: Connection, person: Person
 ) -> None:
     server = start_server(**SLOW)

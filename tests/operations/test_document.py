@@ -184,7 +184,7 @@ def assert_well(doctor: str) -> None:
 
 
 @pytest.mark.slow
-def test_followed_line_by_line_it_installs_upgrades_backs_up_restores_and_mends(
+def test_followed_line_by_line_it_installs_upgrades_backs_up_restores_and_repairs(
     machine: Machine, visit: Callable[[int], Site], figure: Figure
 ) -> None:
     *_, admin, checks = machine.follow("Install")

@@ -175,7 +175,7 @@ def managed(make_database: Callable[[], URL], programs: Path) -> Iterator[Roles]
             connection.execute(text(f"DROP ROLE {name}"))
 
 
-def test_an_administrator_who_is_no_superuser_hands_over_as_well(managed: Roles) -> None:
+def test_an_administrator_without_superuser_rights_hands_over_as_well(managed: Roles) -> None:
     assert run_alembic(managed.admin_url, "upgrade", "head").returncode == 0
 
     for _ in range(2):

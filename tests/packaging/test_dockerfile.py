@@ -134,7 +134,7 @@ def test_the_server_itself_receives_sigterm() -> None:
     assert not values("ENTRYPOINT", final_stage())
 
 
-def test_the_health_check_accepts_a_living_server_and_needs_no_database() -> None:
+def test_the_health_check_accepts_a_running_server_and_needs_no_database() -> None:
     asked: list[str] = []
     with server(200, asked) as port:
         assert probe(port) == 0

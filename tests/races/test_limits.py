@@ -76,7 +76,7 @@ def test_honest_sign_ins_at_once_are_all_let_in(start_server: Callable[..., Serv
     assert statuses(answers) == {200: 80}
 
 
-def test_addresses_that_a_trusted_proxy_tells_are_told_apart_and_the_owner_stays_in(
+def test_addresses_from_a_trusted_proxy_are_counted_apart_and_the_owner_stays_signed_in(
     start_server: Callable[..., Server], person: Person, connection: Connection
 ) -> None:
     server = start_server(TRUSTED_PROXIES="127.0.0.1")

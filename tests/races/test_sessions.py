@@ -67,7 +67,7 @@ def test_twenty_concurrent_refreshes_with_one_token_leave_one_valid_token_and_no
     assert count(connection, "sessions") == 1
 
 
-def test_twenty_who_replay_at_once_are_all_refused_and_the_session_ends(
+def test_twenty_concurrent_replays_are_refused_and_the_session_ends(
     crowd: Crowd, connection: Connection, sign_in: Callable[..., httpx2.Response]
 ) -> None:
     first = sign_in(0).json()["refresh_token"]
@@ -164,7 +164,7 @@ def test_credentials_revoked_during_a_sign_in_are_rejected(
     assert count(connection, "sessions") == 0
 
 
-def test_of_twenty_who_sign_in_at_once_with_an_outdated_hash_all_come_in(
+def test_twenty_concurrent_sign_ins_with_an_outdated_hash_all_succeed(
     crowd: Crowd, connection: Connection, person: Person
 ) -> None:
     kept = passwords._context.handler("bcrypt").using(rounds=4).hash(PASSWORD)
@@ -207,7 +207,7 @@ DEAD_WITHIN_SECONDS = 1
 
 
 @pytest.mark.parametrize("end", [sign_out, end_this_one, disable, delete, change_password, end_the_others])
-def test_every_credential_that_ends_on_one_server_is_dead_on_the_other_within_a_second(
+def test_every_credential_revoked_on_one_server_is_rejected_on_the_other_within_a_second(
     crowd: Crowd,
     connection: Connection,
     person: Person,

@@ -71,7 +71,7 @@ def test_twenty_sign_ins_with_one_recovery_code_open_one_session(
     assert count(connection, "recovery_codes") == 9
 
 
-def test_twenty_who_confirm_at_once_enable_it_once(
+def test_twenty_concurrent_confirmations_enable_it_once(
     crowd: Crowd, connection: Connection, person: Person, secret: str
 ) -> None:
     answers = crowd.send([Call("POST", "/users/me/totp/confirm", person, {"code": code(secret)})] * CROWD)

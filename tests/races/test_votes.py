@@ -75,7 +75,7 @@ def test_votes_of_many_on_one_post_are_all_counted(
     assert wrong_counts(connection) == 0
 
 
-def test_answer_counts_a_vote_that_was_under_way_when_it_was_asked_for(
+def test_a_page_counts_votes_that_were_in_flight_at_the_request(
     crowd: Crowd, connection: Connection, database: Engine, make_person: Callable[..., Person],
     make_post: Callable[..., int],
 ) -> None:  # fmt: skip

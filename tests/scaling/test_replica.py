@@ -83,7 +83,7 @@ def reading(
     engine.dispose()
 
 
-def test_turn_reads_from_the_replica_and_finds_what_was_written_just_before(
+def test_a_batch_reads_from_the_replica_and_finds_what_was_written_just_before(
     primary: Replicated, replica: Replicated, noted: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with reading(monkeypatch, primary, replica) as reader:
@@ -141,7 +141,7 @@ def test_statements_are_prepared_on_the_replica(
         assert line.scalar(text("SHOW plan_cache_mode")) == "force_generic_plan"
 
 
-def test_what_takes_the_replica_too_long_is_asked_of_the_primary(
+def test_reads_that_time_out_on_the_replica_go_to_the_primary(
     primary: Replicated, replica: Replicated, noted: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert noted

@@ -106,7 +106,7 @@ def test_read_after_a_write_through_another_server_shows_it_and_would_not_withou
 
 
 @pytest.mark.slow
-def test_session_that_was_ended_at_one_server_is_dead_at_once_at_another(
+def test_a_session_ended_at_one_server_is_rejected_at_once_at_another(
     start: Start, people: list[Person], primary: Replicated, replica: Replicated
 ) -> None:
     there = {"DATABASE_REPLICA_URL": dsn(replica.url)}
@@ -161,7 +161,7 @@ def test_failures_of_the_replica_are_invisible_to_clients(
 
 
 @pytest.mark.slow
-def test_server_starts_without_its_replica_and_reads_from_it_once_it_is_there(
+def test_server_starts_without_its_replica_and_reads_from_it_once_it_is_up(
     start: Start, people: list[Person], make_replica: MakeReplica
 ) -> None:
     replica = make_replica()

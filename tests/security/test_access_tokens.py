@@ -73,7 +73,7 @@ def test_letters_that_decode_to_the_same_signature_are_refused() -> None:
     assert [forgery for forgery in others if is_accepted(forgery)] == []
 
 
-def test_a_token_of_one_kind_is_none_of_the_other_also_when_remembered() -> None:
+def test_a_token_of_one_kind_is_rejected_as_the_other_even_if_cached() -> None:
     access, cookie = access_tokens.issue(7, 9, LIFETIME), access_tokens.issue(7, 9, LIFETIME, "cookie")
 
     for _ in range(2):

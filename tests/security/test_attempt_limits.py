@@ -87,7 +87,7 @@ def test_of_forty_at_once_exactly_so_many_are_allowed(connection: Connection) ->
     assert connection.scalar(text("SELECT cardinality(used_at) FROM allowances")) == 10
 
 
-def test_of_two_who_want_the_last_try_in_the_same_moment_one_gets_it(
+def test_one_of_two_concurrent_calls_gets_the_last_attempt(
     database: Engine, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.database.sessions.MAX_WAIT_TO_COUNT_SECONDS", 30)

@@ -69,7 +69,7 @@ def test_an_event_is_a_row_and_a_line_with_what_is_known_of_the_request(
     }  # fmt: skip
 
 
-def test_what_was_rolled_back_is_told_nowhere_also_not_by_the_next_commit(
+def test_rolled_back_events_are_never_reported_even_by_the_next_commit(
     connection: Connection, person: Person, lines: Lines
 ) -> None:
     with Session(connection.engine) as db:
@@ -122,7 +122,7 @@ def test_nothing_that_a_client_sends_begins_a_line_or_breaks_a_row(
 
 
 @pytest.mark.parametrize("is_known", [True, False])
-def test_an_event_told_apart_is_there_although_its_request_failed(
+def test_an_event_written_separately_survives_a_failed_request(
     database: Engine, connection: Connection, person: Person, lines: Lines, *, is_known: bool
 ) -> None:
     from tests.fixtures import counted_queries
@@ -136,7 +136,7 @@ def test_an_event_told_apart_is_there_although_its_request_failed(
     assert len(statements) == 1, "the same work, whether or not there is an account"
 
 
-def test_events_told_apart_are_bounded_and_never_fail_their_request(
+def test_events_written_separately_are_bounded_and_never_fail_their_request(
     connection: Connection, person: Person, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit_log, "MAX_WAITING", 3)

@@ -137,7 +137,7 @@ def test_links_lead_through_the_whole_list_and_back(place: Place, order: Order, 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("limit", [3, 10, 50])
 @pytest.mark.parametrize("order", ORDERS)
-def test_walk_meets_each_post_once_whatever_happens_between_its_pages(
+def test_walk_meets_each_post_once_despite_changes_between_its_pages(
     place: Place, order: Order, limit: int, seed: int
 ) -> None:
     rng = random.Random(f"{order} {limit} {seed}")

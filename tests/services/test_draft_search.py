@@ -55,7 +55,7 @@ def test_no_post_is_read_for_a_caller_who_asks_for_drafts_of_another_user(
     assert posts_read(plans) == 0
 
 
-def test_words_of_drafts_of_others_cost_a_search_of_ones_own_nothing(
+def test_words_of_other_drafts_cost_a_search_of_own_drafts_nothing(
     database: Engine, connection: Connection, ada: Person, person: Person, make_post: MakePost
 ) -> None:
     own = [make_post(person, content=content, published=False) for content in ("the merger", "acme", "hay")]
@@ -119,7 +119,7 @@ def test_moderators_and_owners_search_drafts(
             assert [item["Post"]["id"] for item in response.json()] == status
 
 
-def test_a_caller_in_one_turn_with_the_owner_still_sees_nothing(
+def test_a_caller_in_one_batch_with_the_owner_still_sees_nothing(
     connection: Connection, make_person: Callable[..., Person], make_post: MakePost
 ) -> None:
     ada, bob = make_person(), make_person()

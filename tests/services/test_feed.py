@@ -501,7 +501,7 @@ def test_sealed_values_that_are_no_position_are_refused(client: TestClient, pers
     assert (response.status_code, response.json()["code"]) == (422, "malformed_cursor")
 
 
-def test_ones_own_address_stands_in_ones_own_posts_whatever_their_text_is(
+def test_own_posts_show_the_own_address_for_any_text(
     client: TestClient, make_person: Callable[..., Person], make_post: Callable[..., int]
 ) -> None:
     ada, bob = make_person(username="ada"), make_person(username="bob")

@@ -130,7 +130,7 @@ def at_once(database: Engine, *asked: Callable[[], Awaitable[object]]) -> list[s
 
 
 @needs_batches
-def test_crowd_that_asks_for_one_page_costs_what_one_does(
+def test_many_requests_for_one_page_cost_as_much_as_one(
     database: Engine, posts: list[int], make_person: Callable[..., Person]
 ) -> None:
     people = [make_person() for _ in range(20)]
@@ -144,9 +144,7 @@ def test_crowd_that_asks_for_one_page_costs_what_one_does(
 
 
 @needs_batches
-def test_crowd_that_asks_for_five_pages_costs_five_statements(
-    database: Engine, posts: list[int], person: Person
-) -> None:
+def test_many_requests_for_five_pages_cost_five_statements(database: Engine, posts: list[int], person: Person) -> None:
     token = access_tokens.verify(person.token)
     questions = [feed.PageRequest(token, feed.PageQuery("new", 1 + number % 5)) for number in range(20)]
     statements = at_once(
