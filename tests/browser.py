@@ -1,4 +1,4 @@
-"""A headless Chromium for tests, driven over its DevTools protocol: what a page shows, requests and complains about.
+"""A headless Chromium for tests, driven over its DevTools protocol.
 
 It needs an installed Chromium or Chrome and nothing else; a whole driver would be a large dependency for few tests.
 """

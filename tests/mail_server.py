@@ -1,4 +1,4 @@
-"""A mail server of the tests' own, on loopback: as much of SMTP as smtplib speaks, and several ways to fail."""
+"""A mail server for tests, on loopback: the part of SMTP that smtplib uses, and several ways to fail."""
 
 import re
 import socketserver

@@ -1,4 +1,4 @@
-"""PageResponse /metrics as Prometheus does."""
+"""Scrape /metrics as Prometheus does."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The short way: taken by ordinary requests, answers as the long one does, and leaves all others to FastAPI."""
+"""The fast path: it answers ordinary requests like FastAPI, and leaves all others to it."""
 
 from collections.abc import Callable
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""The OpenAPI document says all that is true of every operation, and `openapi.json` is what the code says today."""
+"""The OpenAPI document describes every operation in full, and `openapi.json` is current."""
 
 import json
 import re

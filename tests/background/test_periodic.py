@@ -1,4 +1,4 @@
-"""What is done beside the requests: one of all processes does it, failures are tried again, and stopping is quick."""
+"""Periodic tasks: one process runs each, failures are retried, and stopping is quick."""
 
 import logging
 import signal

@@ -1,4 +1,4 @@
-"""The benchmark's arithmetic, and what it reads from its load generators. That it runs, `make bench-quick` shows."""
+"""The benchmark's arithmetic, and its parsers of load generators. `make bench-quick` shows that it runs."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A PostgreSQL that may be stopped, killed and started again, durable as by default; and servers on it."""
+"""A durable PostgreSQL that tests may stop, kill and restart; and servers on it."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""A light HTTP client, so that the load costs less than what is under it; and what came back."""
+"""A light HTTP client, so that the load costs less than the server, and statistics of its answers."""
 
 import asyncio
 import json

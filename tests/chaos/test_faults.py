@@ -1,4 +1,4 @@
-"""What was acknowledged is there, and nothing worse than 503 is answered, whatever becomes of PostgreSQL."""
+"""Faults of PostgreSQL: acknowledged writes are kept, and no answer is worse than 503."""
 
 import asyncio
 import signal

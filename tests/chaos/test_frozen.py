@@ -1,4 +1,4 @@
-"""A PostgreSQL that is frozen, whose kernel still takes what is sent to it, keeps no request and no server waiting."""
+"""A frozen PostgreSQL, whose kernel still accepts bytes, keeps no request and no server waiting."""
 
 import asyncio
 import secrets

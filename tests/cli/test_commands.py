@@ -1,4 +1,4 @@
-"""`python -m app …` in real processes: what is printed where, exit codes, signals, and what is left behind."""
+"""`python -m app …` in real processes: output, exit codes, signals, and what is left behind."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""`python -m app doctor`: each thing that can be wrong is found, said with its remedy, and is the only one found."""
+"""`python -m app doctor` finds each possible fault, names the remedy, and reports no other fault."""
 
 import os
 import secrets

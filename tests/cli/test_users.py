@@ -1,4 +1,4 @@
-"""`python -m app user …`: what changes, what is said, and what is refused."""
+"""`python -m app user …`: changes, output and refusals."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What tests say of an answer: refused in the one shape, or in keeping with the OpenAPI document."""
+"""Assertions about answers: refused in the usual shape, or as the OpenAPI document declares."""
 
 import json
 import re

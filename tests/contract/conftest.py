@@ -1,4 +1,4 @@
-"""The contract's tests: every answer that any of them gets is held against the OpenAPI document, too."""
+"""Fixtures of the contract's tests: every answer is compared with the OpenAPI document, too."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

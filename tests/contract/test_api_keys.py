@@ -1,4 +1,4 @@
-"""API keys: making, listing and ending them, and what they open."""
+"""API keys: creating, listing and deleting them, and what they give access to."""
 
 import hashlib
 import re

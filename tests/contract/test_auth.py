@@ -1,4 +1,4 @@
-"""Signing in at `/login` and `/token`, and what a session that ends takes with it."""
+"""Signing in at `/login` and `/token`, and what ends with a session."""
 
 from collections.abc import Callable
 from typing import Any

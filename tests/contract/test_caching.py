@@ -1,4 +1,4 @@
-"""No cache keeps what depends on the caller, whatever the status; every answer says that it depends on the origin."""
+"""No cache keeps what depends on the caller, for any status; every answer varies by origin."""
 
 import re
 import socket

@@ -1,4 +1,4 @@
-"""Cookie mode: `POST /login?cookie=true`, and what other sites' pages can do with the cookie, which is nothing."""
+"""Cookie mode, `POST /login?cookie=true`: pages of other sites can do nothing with the cookie."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`ETag`, `If-None-Match` and `If-Match` of single posts: what has not changed is not sent, nothing is overwritten."""
+"""`ETag`, `If-None-Match` and `If-Match` of single posts: no needless transfer, no lost update."""
 
 from collections.abc import Callable
 from typing import Any

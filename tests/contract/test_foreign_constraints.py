@@ -1,4 +1,4 @@
-"""Constraints that an adopted database brings along: what they forbid is 409, and a broken one of ours stays a 500."""
+"""Constraints of an adopted database: violations are 409, and violations of our own stay 500."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: what is sent again has no second effect, and gets the first answer."""
+"""`Idempotency-Key`: a repeated request has no second effect, and gets the first answer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

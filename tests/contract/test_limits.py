@@ -1,4 +1,4 @@
-"""Guessing passwords is slow, whatever one writes differently; signing up is, too; and reading never is."""
+"""Attempt limits slow guessing and signing up in every spelling, and never slow reading."""
 
 from collections.abc import Callable
 from dataclasses import replace

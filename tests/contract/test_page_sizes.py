@@ -1,4 +1,4 @@
-"""`limit` on every list: what is above the largest page counts as the largest page; what is no size is refused."""
+"""`limit` on every list: values above the maximum count as the maximum, invalid ones are refused."""
 
 from collections.abc import Callable
 from urllib.parse import urljoin

@@ -1,4 +1,4 @@
-"""How many API keys, sessions and drafts an account has at most, and what happens past it."""
+"""Quotas of API keys, sessions and drafts per account, and what happens past them."""
 
 from collections.abc import Callable
 

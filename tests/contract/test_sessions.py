@@ -1,4 +1,4 @@
-"""`/token/refresh`, `/logout` and `/sessions`: how a session goes on, is seen, and ends."""
+"""`/token/refresh`, `/logout` and `/sessions`: refreshing, listing and ending sessions."""
 
 from collections.abc import Callable
 from typing import Any

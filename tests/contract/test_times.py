@@ -1,4 +1,4 @@
-"""Times are told in UTC, in whatever time zone the server lives."""
+"""Times are in UTC, in any time zone of the server."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The second factor: setting it up, signing in with it, and losing the app."""
+"""Two-factor authentication: enrolment, sign-in, and loss of the app."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""What clients and tests of the tutorial do, unchanged: if one of these fails, theirs would.
+"""Clients and tests of the tutorial work unchanged: if a test here fails, theirs would.
 
 Paths, bodies, statuses and sentences are those that the tutorial's own tests count on, down to the trailing slashes.
 All pass with `TUTORIAL_DEFAULTS=true` (`test_tutorial_defaults.py` runs them so). With the defaults of development,

@@ -1,4 +1,4 @@
-"""The eight promises of DESIGN.md, "Two ways to the database", kept by database/batcher.py on real connections."""
+"""The eight promises of batch queues, kept by database/batcher.py on real connections."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""Text is UTF-8 on the way to the database and in it, whatever the environment and the database say."""
+"""Text is UTF-8 on the way to the database and in it, for any environment and database settings."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""Statements that are planned once on each connection give what they would give otherwise, whatever happens to them."""
+"""Prepared statements return the same rows as unprepared ones, even after failures."""
 
 import logging
 from collections.abc import Iterator

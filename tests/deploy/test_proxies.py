@@ -1,4 +1,4 @@
-"""The proxies of deploy/ before a real server: what passes, what does not, and what the server is told of it."""
+"""The proxies of deploy/ before a real server: what passes, what does not, and what the server receives."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Two servers behind each of the proxies of deploy/: what one client does takes neither away from the others."""
+"""Two servers behind each proxy of deploy/: no client can take either away from the others."""
 
 import re
 import secrets

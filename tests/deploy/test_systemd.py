@@ -1,4 +1,4 @@
-"""The systemd units: systemd itself finds nothing wrong with them, and little that could be taken away from them."""
+"""The systemd units: systemd finds no fault in them, and few rights that could be removed."""
 
 import configparser
 import re

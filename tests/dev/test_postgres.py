@@ -1,4 +1,4 @@
-"""The embedded server, for real: every test makes a cluster, most of them in processes of their own."""
+"""The embedded server: every test makes a real cluster, most in processes of their own."""
 
 import os
 import shutil

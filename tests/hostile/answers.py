@@ -1,4 +1,4 @@
-"""What is true of every answer, whatever was sent."""
+"""Assertions that hold for every answer, for any request."""
 
 import json
 from collections.abc import Mapping

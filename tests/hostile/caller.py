@@ -1,4 +1,4 @@
-"""Who calls in the hostile tests: account 1, in session 1, with post 1, as the examples of the document have it.
+"""The caller of the hostile tests: account 1, session 1 and post 1, as in the document's examples.
 
 Whatever a case did to them (it may have deleted the account), before the next one they are put back.
 """

@@ -1,4 +1,4 @@
-"""What hostile hands send: values for every parameter and field, made from the OpenAPI document.
+"""Hostile values for every parameter and field, made from the OpenAPI document.
 
 A value is the text of a JSON value where it goes into a body, and raw bytes where it goes into an address or a header.
 So nothing is lost to a serializer: lone surrogates, numbers of 4 000 digits, what is not JSON at all.

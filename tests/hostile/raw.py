@@ -1,4 +1,4 @@
-"""Requests to the byte over a real socket, and a strict reader of what comes back."""
+"""Byte-exact requests over a real socket, and a strict parser of the answers."""
 
 import re
 import socket

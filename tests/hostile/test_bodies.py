@@ -1,4 +1,4 @@
-"""Bodies past every limit, of every method: refused so that the client learns of it, and held in bounded memory."""
+"""Bodies past every limit, with every method: the refusal reaches the client, and memory is bounded."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""One account that has many passwords verified at once: how long others wait to sign in meanwhile."""
+"""One account that has many passwords verified at once: how long sign-ins of others wait."""
 
 import asyncio
 import statistics

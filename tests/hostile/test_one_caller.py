@@ -1,4 +1,4 @@
-"""One hostile account with many connections, at the default limits: what others notice, and what memory it takes."""
+"""One hostile account with many connections, at the default limits: effect on others, and memory."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Secrets stay secret: passwords, tokens and e-mail addresses stand in no line of the log, no error and no header.
+"""Passwords, tokens and e-mail addresses are in no log line, no error and no header.
 
 The log is a real server's, at its most talkative; the canaries go through every operation, and through failures of
 every kind: refused by us, refused by PostgreSQL, and bugs.

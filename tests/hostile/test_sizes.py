@@ -1,4 +1,4 @@
-"""Too much of anything, told to a real server: what comes in through a socket, and in which form it is refused."""
+"""Oversized input of every kind, over a socket to a real server, and the form of its refusal."""
 
 import json
 import socket

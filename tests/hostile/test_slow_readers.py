@@ -1,4 +1,4 @@
-"""Clients that ask for much and read nothing of it: what a worker keeps for them is bounded, and others are served."""
+"""Clients that request much and read none of it: memory is bounded, and others are served."""
 
 import socket
 import time

@@ -1,4 +1,4 @@
-"""Server processes send mails: each once, whatever the workers; and no mail server holds them up."""
+"""Server processes send each mail once, and no mail server delays them."""
 
 import signal
 import time

@@ -1,4 +1,4 @@
-"""Sending mails: what fails is tried again, for so long and no longer; secrets go to a server that proves its name."""
+"""Sending mails: failures are retried within bounds; secrets go to authenticated servers only."""
 
 import ipaddress
 import logging

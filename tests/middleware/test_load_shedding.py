@@ -1,4 +1,4 @@
-"""Past the bound requests are refused; who does not wait as told is made to."""
+"""Past the bound requests are refused, and clients that ignore `Retry-After` are held."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""How many requests one caller may make in a minute, what it is told about that, and who is one caller."""
+"""Rate limits per caller: how many requests a minute, which headers, and who counts as one caller."""
 
 import asyncio
 import json

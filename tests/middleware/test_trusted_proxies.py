@@ -1,4 +1,4 @@
-"""`X-Forwarded-For` and `-Proto` are believed from proxies that were named, up to the first hop that was not."""
+"""`X-Forwarded-For` and `-Proto` are trusted from configured proxies, up to the first other hop."""
 
 import pytest
 from starlette.requests import Request

@@ -1,4 +1,4 @@
-"""Databases of these tests' own, empty at first; and Alembic, in this process or in one of its own."""
+"""Empty databases for the tests of migrations; and Alembic, in this process or another."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""`python -m app adopt` in real processes: what it says, at what it refuses, and what is left when it is disturbed."""
+"""`python -m app adopt` in real processes: output, refusals, and what interruptions leave."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What adoption cannot tell by itself: it refuses with the option that says so, and obeys the option."""
+"""What adoption cannot decide: it refuses, names the option that decides, and obeys the option."""
 
 import re
 import time

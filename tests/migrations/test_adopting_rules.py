@@ -1,4 +1,4 @@
-"""Constraints of their own on users, posts and votes: adoption names those that writes may violate."""
+"""Foreign constraints on users, posts and votes: adoption names those that writes may violate."""
 
 from pathlib import Path
 

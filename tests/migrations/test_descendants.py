@@ -1,4 +1,4 @@
-"""`python -m app adopt`: databases of differently grown descendants, taken over with what is in them."""
+"""`python -m app adopt` on databases of differently grown descendants, with their rows."""
 
 from collections.abc import Sequence
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Migrations while the release before serves: server processes under load, rows in the tables, locks in the way.
+"""Migrations while the previous release serves: processes under load, rows in the tables, locks in the way.
 
 Twice: with the example of docs/migrations.md, before which today's release is the release before; and with the newest
 migration that there is, before which that was the commit without it.

@@ -1,4 +1,4 @@
-"""What the migrations make: what the models say, nothing else, under the names that the convention gives."""
+"""The migrated schema equals the models, with names by the convention."""
 
 import re
 from itertools import pairwise

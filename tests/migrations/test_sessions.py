@@ -1,4 +1,4 @@
-"""What becomes of sessions when they get an absolute end beside the idle one, and of API keys on the way back."""
+"""Migrated sessions get an absolute end beside the idle one; and API keys on the way back."""
 
 from sqlalchemy import URL, Connection, text
 

@@ -1,4 +1,4 @@
-"""What may happen on the site, in any order: each rule asks the API and the model, and both must say the same."""
+"""Rules for random actions on the site: the API and the model must give the same answer."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The API equals its model: random lives of a whole site, compared answer by answer."""
+"""The API equals its model: random histories of a whole site, compared answer by answer."""
 
 from collections.abc import Callable
 

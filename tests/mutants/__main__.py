@@ -1,4 +1,4 @@
-"""`python -m tests.mutants`: take each defence out in turn, and see the tests that are about it fail.
+"""`python -m tests.mutants`: remove each defence in turn, and expect its tests to fail.
 
 A mutant quotes the code that it changes, so rewording that code makes it stale: it is named, and not run.
 """

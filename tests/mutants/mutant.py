@@ -1,4 +1,4 @@
-"""What a mutant is: one change to one file that takes a defence out, and the tests that must fail with it."""
+"""A mutant: one change to one file that removes a defence, and the tests that must fail with it."""
 
 import ast
 import tomllib

@@ -1,4 +1,4 @@
-"""Running mutants tells what noticed from what did not, and which mutants no longer apply."""
+"""Running mutants tells killed ones from survivors, and reports those that no longer apply."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Log lines: one for each event whatever is in it, JSON or text, with the id of the request."""
+"""Log lines: one for each event of any text, JSON or plain, with the id of the request."""
 
 import json
 import logging

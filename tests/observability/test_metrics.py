@@ -1,4 +1,4 @@
-"""/metrics: who may read them, that they are right with several workers, and that no client chooses a label."""
+"""/metrics: access, correct sums over several workers, and no label chosen by clients."""
 
 import os
 import secrets

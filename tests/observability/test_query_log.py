@@ -1,4 +1,4 @@
-"""The request's id in SQL, and the log of slow requests with what they asked of the database."""
+"""The request's id in SQL, and the log of slow requests with their statements."""
 
 import re
 import time

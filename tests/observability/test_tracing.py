@@ -1,4 +1,4 @@
-"""Traces by FastAPI's own OpenTelemetry: sent to a collector that is asked for, and else nothing at all."""
+"""Traces by FastAPI's own OpenTelemetry: sent to a configured collector only."""
 
 import gzip
 import importlib.util

@@ -1,4 +1,4 @@
-"""What an operator has at hand: PostgreSQL's own programs, the two roles, and a shell to type commands into."""
+"""An operator's tools: PostgreSQL's own programs, the two roles, and a shell."""
 
 import os
 import re

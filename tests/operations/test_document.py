@@ -1,4 +1,4 @@
-"""docs/operations.md is true: line by line, nothing becomes a watched server, and a backup the same database."""
+"""docs/operations.md works line by line, from an empty machine to a restored backup."""
 
 import re
 import shutil

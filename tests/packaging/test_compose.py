@@ -1,4 +1,4 @@
-"""The Compose stack, as far as its file tells: CI starts the real one."""
+"""The Compose file, without running it: CI starts the real stack."""
 
 import re
 from ipaddress import ip_address, ip_network

@@ -1,4 +1,4 @@
-"""The production image, as far as its recipe tells: CI builds and starts the real one."""
+"""The Dockerfile, without building it: CI builds and starts the real image."""
 
 import json
 import os

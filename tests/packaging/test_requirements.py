@@ -1,4 +1,4 @@
-"""The lock files say exactly what is installed, and nothing that requirements*.txt does not ask for. Offline."""
+"""The lock files equal the installed packages, and have only what requirements*.txt needs. Offline."""
 
 import importlib.metadata
 import re

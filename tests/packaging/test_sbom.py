@@ -1,4 +1,4 @@
-"""The bill of materials has everything that the lock has, or is not made at all."""
+"""The bill of materials has everything in the lock, or is not made at all."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Two server processes on one database, and crowds that ask them at once."""
+"""Two server processes on one database, and crowds of concurrent requests."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""API keys that are made and ended while others use them, or while the password changes."""
+"""API keys that are created and deleted during their use, or during a password change."""
 
 from sqlalchemy import Connection, Engine, text
 

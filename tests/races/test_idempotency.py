@@ -1,4 +1,4 @@
-"""A request that is sent again with its Idempotency-Key happens once: at once, and after its server was killed."""
+"""Requests repeated with their Idempotency-Key happen once: concurrently, and after a killed server."""
 
 import signal
 import time

@@ -1,4 +1,4 @@
-"""Guessing on two server processes at once: what one counts the other knows, and so does the next one."""
+"""Attempt limits on two server processes: attempts at one count at the other, and after a restart."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""A mailed token brought many times at once, and what else happens to its account meanwhile."""
+"""A mailed token used many times at once, and concurrent changes to its account."""
 
 from collections.abc import Callable, Sequence
 

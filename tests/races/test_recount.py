@@ -1,4 +1,4 @@
-"""Mending counts while a crowd votes, deletes and harms: in the end every count equals its rows."""
+"""Repairing counts during votes, deletions and damage: in the end every count equals its rows."""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Sessions on two server processes: what ends on one has ended on the other, and refreshing at once does no harm."""
+"""Sessions on two server processes: both reject an ended one, and concurrent refreshes are safe."""
 
 import time
 from collections.abc import Callable

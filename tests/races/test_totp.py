@@ -1,4 +1,4 @@
-"""Codes of a second factor that many send at once, to two processes: each is worth one sign-in."""
+"""Codes sent many times at once, to two processes: each allows one sign-in."""
 
 import time
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""Sign-ups and changes that want the same name at once."""
+"""Concurrent sign-ups and changes that want the same name."""
 
 from collections.abc import Callable
 

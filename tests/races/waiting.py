@@ -1,4 +1,4 @@
-"""Bringing two into each other's way on purpose: something in the background, and who waits for whom."""
+"""Make calls block each other on purpose: run one in the background, and see which waits for which."""
 
 import time
 from collections.abc import Callable

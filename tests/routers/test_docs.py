@@ -1,4 +1,4 @@
-"""The documentation pages load, work and stay at home: over HTTP, and in a real browser."""
+"""The documentation pages load, work and contact no other host: over HTTP, and in a real browser."""
 
 import re
 import socket

@@ -1,4 +1,4 @@
-"""One process and a streaming replica: when a turn may read there, and what it does when it may not."""
+"""One process and a streaming replica: when a batch may read there, and what it does otherwise."""
 
 import logging
 import signal

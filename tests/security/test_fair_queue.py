@@ -1,4 +1,4 @@
-"""`app.security.fair_queue`: callers take turns, no caller fills the queue, and no slot is ever lost."""
+"""`app.security.fair_queue`: slots are shared fairly, no caller fills the queue, and no slot is lost."""
 
 import asyncio
 import random

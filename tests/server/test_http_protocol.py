@@ -1,4 +1,4 @@
-"""How answers are sent: whole ones in one piece, all others as uvicorn sends them."""
+"""How answers are sent: complete ones in one write, all others as uvicorn sends them."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""How a worker is set up before it serves."""
+"""The set-up of a worker before it serves."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Walking a list meets each post once that stands there throughout, whatever is written and voted meanwhile."""
+"""A walk of a list meets each lasting post once, during any writes and votes."""
 
 import random
 import threading

@@ -1,4 +1,4 @@
-"""Drafts of others are not read on behalf of a caller who may not see them: the statement itself says so."""
+"""The statement itself reads no drafts of others for a caller who may not see them."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,4 +1,4 @@
-"""Pages are bounded in bytes: a page ends early, and the list goes on at its links."""
+"""Pages are bounded in bytes: a page ends early, and its links lead on."""
 
 import json
 import time

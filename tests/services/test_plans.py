@@ -1,4 +1,4 @@
-"""What the hot statements cost: no table is read from end to end, and a larger site costs no more.
+"""The cost of the fast path's statements: no full scans, and no growth with the site.
 
 The statements are those that the services send, with their parameters, and prepared where those are; each is explained
 while it runs.

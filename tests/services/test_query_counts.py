@@ -1,4 +1,4 @@
-"""How many statements each route sends: as many for a page of a hundred as for a page of one, and fewer for a crowd."""
+"""How many statements each route sends: no more for a page of a hundred, and fewer for a crowd."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

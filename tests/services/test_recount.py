@@ -1,4 +1,4 @@
-"""`recount` finds and mends counts that differ from the votes, whatever goes on meanwhile."""
+"""`recount` finds and repairs counts that differ from the votes, during any writes."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Search finds what is written, in every script and database locale, at a bounded cost."""
+"""Search finds every script in every database locale, at a bounded cost."""
 
 import os
 import secrets

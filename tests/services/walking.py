@@ -1,4 +1,4 @@
-"""Walking lists by their cursors, as a client does with the links it is given; and many rows at once to walk over."""
+"""Walk lists by cursors, as a client does with its links; and make many rows to walk over."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

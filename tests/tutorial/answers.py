@@ -1,4 +1,4 @@
-"""Both applications on databases with the same rows, the answers they give, and how two answers are compared."""
+"""Both applications on databases with the same rows, their answers, and a comparison of two answers."""
 
 import os
 import secrets
