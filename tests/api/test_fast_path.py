@@ -68,7 +68,7 @@ Ways = tuple[TestClient, TestClient, list[str]]
 
 @pytest.fixture
 def ways(database: Engine) -> Ways:  # noqa: ARG001 - on empty tables.
-    """The application, the same without the short way, and the paths of the first one's requests that FastAPI saw."""
+    """The application, the same without the fast path, and the paths of the first that FastAPI handled."""
     passed: list[str] = []
 
     class Watched(FastPath):

@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 60
 
 
 class Postgres:
-    """A server of one's own, always on the same port."""
+    """A server of the test's own, always on the same port."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

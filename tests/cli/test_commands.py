@@ -274,7 +274,7 @@ def test_worker_does_what_a_server_leaves_to_it_and_ends_with_what_is_under_way(
     server = start("serve", MAIL_ENABLED="false", CLEANUP_INTERVAL_MINUTES="0")
     address = server.wait_for(r"serving on (http://\S+)")
     assert httpx2.post(f"{address}/password-reset", json={"email": person.email}).status_code == 202
-    time.sleep(3)  # More than a postman's pause.
+    time.sleep(3)  # Longer than the pause of mail delivery.
     left = "(SELECT count(*) FROM outgoing_mails) + (SELECT count(*) FROM idempotency_keys)"
     assert connection.scalar(text(f"SELECT {left}")) == 2
 

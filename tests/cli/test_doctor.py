@@ -55,7 +55,7 @@ def ordinary_role(engine: Engine, grants: str) -> Iterator[Engine]:
 
 
 def troubles(engine: Engine, settings: Settings | None = None, *, is_full: bool = False) -> list[str]:
-    """What is not ok, but for the superuser whom tests use and the durability that they do without."""
+    """Return the findings that are not ok, but for the tests' superuser and missing durability."""
     return [
         str(finding)
         for finding in doctor.examine(engine, settings or get_settings(), is_full=is_full)

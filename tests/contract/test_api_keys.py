@@ -291,10 +291,10 @@ def test_a_key_reads_no_address_and_no_draft_of_others_even_if_its_owner_may(
     assert (me["id"], me["email"], me["role"]) == (owner.id, owner.email, role)
 
 
-def test_a_page_that_a_key_and_its_owner_ask_for_at_once_shows_each_their_own(
+def test_a_page_requested_by_a_key_and_its_owner_at_once_differs_by_reader(
     make_key: MakeKey, make_post: Callable[..., int], moderator: Person, other: Person
 ) -> None:
-    """One turn of the queue answers both: what the moderator may see is not laid over the key's copy."""
+    """One batch answers both: what the moderator may see does not replace the key's copy."""
     from app.services import feed
 
     draft = make_post(other, published=False)

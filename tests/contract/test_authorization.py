@@ -195,7 +195,7 @@ TAKING_BODIES = [
 ]
 
 
-# Their bodies say who one is, and nothing that could be stored; without the right proof they refuse.
+# Their bodies identify the caller and have nothing to store; without the right proof they refuse.
 TAKE_PROOFS_ONLY = {
     "confirm_totp", "delete_totp", "refresh_token", "confirm_password_reset", "confirm_email_verification",
 }  # fmt: skip

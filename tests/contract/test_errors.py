@@ -408,7 +408,7 @@ def test_a_request_has_one_host_and_an_encoded_target(start_server: Callable[...
     host = b"Host: posts.example\r\n"
 
     assert answer_to(server, b"GET /livez HTTP/1.1\r\n" + host) == (200, {"status": "ok"})
-    # As HAProxy asks whether a server lives.
+    # A health check of HAProxy.
     assert answer_to(server, b"GET /livez HTTP/1.0\r\n") == (200, {"status": "ok"})
     for hosts in (b"", host * 2, host + b"Host: other.example\r\n"):
         status, body = answer_to(server, b"GET /livez HTTP/1.1\r\n" + hosts)

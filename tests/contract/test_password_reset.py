@@ -296,6 +296,6 @@ def test_known_and_unknown_addresses_take_the_same_time_within_five_per_cent(
     sys.stdout.write(f"medians of {len(people)}: {figures}\n")
     assert abs(known / unknown - 1) <= 0.05
     deadline = time.monotonic() + 30
-    while not mail_server.received:  # The postman may be at the next only.
+    while not mail_server.received:  # Mail delivery may have begun with the next one only.
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -141,7 +141,7 @@ def test_text_comes_back_as_it_was_sent(client: TestClient, person: Person, rows
     assert rows("SELECT title, content FROM posts") == [(text, text)]
 
 
-# PageResponse.
+# Reading.
 
 
 def test_a_post_is_read_with_its_votes_and_whether_the_caller_voted(

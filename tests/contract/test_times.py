@@ -12,7 +12,7 @@ from tests.fixtures import Person
 
 @pytest.fixture
 def kolkata(connection: Connection) -> Iterator[None]:
-    """The database's time zone is not UTC, as on a machine that was set up without a thought of it."""
+    """Set another time zone than UTC in the database, as on a machine with default settings."""
     from app.database.engines import dispose
 
     name = connection.scalar(text("SELECT quote_ident(current_database())"))

@@ -84,7 +84,7 @@ def begun(client: TestClient, person: Person, clock: Clock) -> Authenticator:
 
 @pytest.fixture
 def app(begun: Authenticator) -> Authenticator:
-    """It is asked for at every sign-in."""
+    """Enable the second factor, so that every sign-in requires a code."""
     begun.confirm()
     return begun
 

@@ -521,7 +521,7 @@ def test_connection_lost_at_the_commit_is_no_success(connection: Connection) -> 
         queue = batcher(run, writing)
         answers = await asyncio.gather(queue.submit(1), queue.submit(2), return_exceptions=True)
         assert [type(answer) for answer in answers] == [OperationalError, OperationalError]
-        assert await batcher(keep, writing).submit(3) == -3  # The next one gets a connection that lives.
+        assert await batcher(keep, writing).submit(3) == -3  # The next one gets a working connection.
 
     finish(scenario())
     assert kept(connection) == [3]

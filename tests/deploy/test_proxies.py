@@ -313,7 +313,7 @@ def test_one_address_has_so_many_connections_and_others_are_served_meanwhile(pro
             if proxy.url.startswith("https"):
                 connection = stack.enter_context(unverified().wrap_socket(connection))
             connection.sendall(head)
-        stack.callback(time.sleep, 0.2)  # Until the proxy has seen them go, for who comes next.
+        stack.callback(time.sleep, 0.2)  # Until the proxy has seen them go, so that the next test finds it free.
         time.sleep(1)  # Until it has read all heads.
 
         with proxy.client() as client:

@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 ORDINARY_UID = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands the server to another account")
 
-# What another process of ours does: it uses the server in the folder it is told, until its standard input ends.
+# Another process of ours: it uses the server in the given folder until its standard input ends.
 USER = f"""
 import sys
 from pathlib import Path

@@ -17,7 +17,7 @@ from tests.fixtures import Person, Server
 MAX_CHARACTERS = 40_000
 MAX_QUERY_CHARACTERS = 500
 # Generous, because tests share the machine. The figure of a quiet machine is in docs/reliability.md.
-# What is asked for on a quiet machine, and what no text may take on a busy one.
+# The target on a quiet machine, and the bound on a busy one.
 ASKED_SECONDS = 0.1
 MAX_SECONDS = 1.0
 PUNCTUATION = "".join(chr(code) for code in range(33, 127) if not chr(code).isalnum())

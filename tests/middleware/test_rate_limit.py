@@ -284,7 +284,7 @@ def test_four_reads_and_two_writes_of_an_account_run_at_the_same_time_and_others
         await _settle()
         assert turns.began == [(1, 0), (1, 1), (1, 2), (1, 3), (1, 10), (1, 11), (2, 0), *[(None, 0)] * 6]
 
-        turns.may_answer.set()  # A turn ends when the answer begins: a client that reads slowly keeps none.
+        turns.may_answer.set()  # A slot is free when the answer begins: a client that reads slowly keeps none.
         await _settle()
         assert turns.began[-6:] == [(1, 4), (1, 5), (1, 6), (1, 7), (1, 12), (1, 13)]
 
@@ -399,7 +399,7 @@ def test_a_request_with_a_late_body_delays_no_other_and_waits_for_a_slot_again(
         for _ in range(2):
             bodies.put_nowait({"type": "http.request", "body": b"}", "more_body": False})
         await _settle()
-        assert began == ["quick", "quick"]  # The two that run have both turns.
+        assert began == ["quick", "quick"]  # The two that run have both slots.
 
         may_answer.set()
         await asyncio.gather(*asked)
@@ -430,7 +430,7 @@ def test_a_late_body_that_gets_no_slot_again_is_503(
 
         async def late() -> Message:
             await asyncio.sleep(0.01)
-            # Another request takes the turn meanwhile, and keeps it.
+            # Another request takes the slot meanwhile, and keeps it.
             turns = next(iter(_rate_limit(app).in_hand.values())).writes
             others.append(asyncio.create_task(_hold(turns)))
             await asyncio.sleep(0.01)

@@ -1,7 +1,7 @@
 """Lint the SQL of every migration with squawk: `python -m tests.migrations.lint`, which `make check` does.
 
 Needs no database: the SQL is what `alembic upgrade <before>:<revision> --sql` prints, in one file for each revision.
-`.squawk.toml` says what is not asked of them, and why.
+`.squawk.toml` lists the rules that do not apply, and why.
 """
 
 import io

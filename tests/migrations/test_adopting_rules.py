@@ -70,7 +70,7 @@ def test_command_that_removes_a_constraint_can_be_copied(engine: Engine, looking
     assert not any("keeps its own constraint" in note for note in examine(engine).notes)
 
 
-# What makes every write fail, and how it is mended.
+# Constraints that make every write fail, and the statements that remove them.
 EVERY_ROW = {
     "CHECK (rating IS NOT NULL)": "ALTER TABLE posts DROP CONSTRAINT rule",
     "CHECK (coalesce(rating, -1) > 0)": "ALTER TABLE posts DROP CONSTRAINT rule",

@@ -295,7 +295,7 @@ def test_the_release_before_the_newest_migration_serves_on_while_it_runs_and_aft
     finished(start_upgrade(release_before, url))
     at_first = version(looking)
     assert at_first in revisions()[:-1]
-    # Whether it would have called itself ready is its own matter: today's release is asked that above.
+    # Its readiness is not tested here: that of today's release is, above.
     load = Load(serve(release_before), fill(looking), asks_readiness=False)
     load.start()
     try:

@@ -229,7 +229,7 @@ class Machine(RuleBasedStateMachine):
         else:
             self.site.votes.pop(pair, None)
 
-    # PageResponse.
+    # Reading.
 
     @rule(person=people, post_id=posts)
     def read(self, person: Account, post_id: int) -> None:

@@ -85,7 +85,7 @@ def say(*lines: str) -> None:
 
 
 def main() -> int:
-    """Run the mutants asked for. Returns 1 if a test survived or a mutant is stale, 2 if there is no such mutant."""
+    """Run the selected mutants. Returns 1 if a test survived or a mutant is stale, 2 if there is no such mutant."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.partition(": ")[2])
     parser.add_argument("words", nargs="*", help="only mutants in whose description or tests one of these occurs")
     parser.add_argument("--jobs", type=int, default=1, help="so many at once (default: 1, as some measure times)")

@@ -204,7 +204,7 @@ def test_a_killed_worker_takes_no_count_with_it_and_leaves_nothing_in_use(
     before, size = started(found), pool_size(found)
     assert set(before) == {"0", "1"}
 
-    for killed in (1, 2):  # The second time, too, the dead one's place is taken, and no third is made.
+    for killed in (1, 2):  # Both times the place of the killed worker is reused, and no third is made.
         victim, survivor = processes_below(server.process.pid)
         os.kill(victim, signal.SIGKILL)
         for found in scrapes_while_a_worker_is_away(server.url):

@@ -211,7 +211,7 @@ def test_followed_line_by_line_it_installs_upgrades_backs_up_restores_and_repair
     with machine.connect("social_posts_restored") as connection:
         after = hashes(connection)
         assert sequences(connection) == numbers
-    # What walks are based on is told by numbers of transactions, and has to stay behind.
+    # The history for walks has transaction ids of the old server, so it must not be restored.
     assert before.pop("post_stats_history")[0] > 0
     assert after.pop("post_stats_history")[0] == 0
     assert after == before
@@ -241,7 +241,7 @@ def test_followed_line_by_line_it_installs_upgrades_backs_up_restores_and_repair
 
 
 def mend(machine: Machine) -> None:
-    """Each thing that can happen: what is shown for it shows it, and what is said to mend it does."""
+    """For each incident: the commands that show it do, and those that repair it do."""
     (looked,) = machine.follow("What to do when …")
     assert '{"status":"ok"}' in looked
     assert_well(looked)

@@ -49,7 +49,7 @@ def exposed(client: TestClient, person: Person) -> Exposed:  # noqa: ARG001 - on
 
 
 def names_in(expression: str) -> Iterator[tuple[str, set[str]]]:
-    """Each metric of an expression with the labels that are asked of it, or of the sums made of it."""
+    """Return each metric of an expression with the labels that it, or a sum of it, uses."""
     grouped = {label.strip() for found in re.findall(r"by \(([^)]*)\)", expression) for label in found.split(",")}
     bare = re.sub(r"by \([^)]*\)|\[[^]]*\]", "", re.sub(r'"[^"]*"', '""', expression))
     for name, matchers in re.findall(r"\b([a-z_]+)\b(?!\s*\()(?:\{([^}]*)\})?(?=[^=!~\"]|$)", bare):

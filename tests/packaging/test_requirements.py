@@ -37,7 +37,7 @@ def pins(name: str) -> dict[NormalizedName, str]:
 
 
 def reachable(requirement: Requirement, seen: set[tuple[NormalizedName, str]]) -> set[NormalizedName]:
-    """Names of the requirement and of all that it needs in turn, as the installed packages tell."""
+    """Return the names of the requirement and of its dependencies, from the installed packages."""
     name = canonicalize_name(requirement.name)
     names = {name}
     for extra in {"", *requirement.extras}:

@@ -19,7 +19,7 @@ SCRIPT = ROOT / ".github" / "scripts" / "rollback_heroku.py"
 
 
 class Heroku:
-    """Answers as Heroku's API does, from a list of releases; a new one has the status that it is told."""
+    """A fake of Heroku's API with a list of releases; new ones have the configured status."""
 
     def __init__(self, commits: list[str]) -> None:
         self.commits = {f"slug{number}": commit for number, commit in enumerate(commits, 1)}

@@ -37,6 +37,6 @@ def backends_killed(connection: Connection, crowd: Crowd) -> Iterator[set[int]]:
         finally:
             is_over.set()
         killing.result()
-    # The servers are those of other tests too: let them find out now which of their pooled connections are dead.
+    # The servers are those of other tests too: let them find out now which of their pooled connections are closed.
     while 503 in statuses(crowd.send([Call("GET", path) for path in ("/users/0", "/readyz") for _ in range(40)])):
         pass

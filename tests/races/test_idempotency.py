@@ -151,7 +151,7 @@ def test_every_request_of_a_killed_server_happens_once_when_all_are_sent_again(
     doomed.process.kill()
     answered = first()
     assert None in answered, "the server was done before it was killed"
-    time.sleep(0.2)  # Backends of the dead server finish what they do.
+    time.sleep(0.2)  # Backends of the killed server finish their statements.
 
     answers = crowd.send(calls)
 

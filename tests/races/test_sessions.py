@@ -93,7 +93,7 @@ def test_a_sign_out_during_a_refresh_ends_the_session(
         out = in_background(lambda: crowd.send([Call("POST", "/logout", headers=headers)]))
         wait_until_blocked(connection, by=holding)
         again = in_background(lambda: crowd.send([refreshing(pair["refresh_token"])] * 4))
-        # They queue behind the first, whom alone PostgreSQL says to be blocked by the holder.
+        # They queue behind the first, which alone is blocked by the holder, as PostgreSQL reports it.
         wait_until(connection, WAITING, n=5)
         holding.rollback()
 

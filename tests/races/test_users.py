@@ -118,7 +118,7 @@ def test_two_admins_who_remove_each_other_at_once_leave_one(
         wait_until(connection, BLOCKED_COUNT, n=2)
         holding.rollback()
 
-    # The second is no admin any more when its turn comes.
+    # The second is no admin any more when it gets the lock.
     assert sorted(statuses(answers())) == [204 if change is None else 200, refusal]
     assert count(connection, "users WHERE role = 'admin' AND is_active") == 1
 

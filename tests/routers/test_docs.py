@@ -281,6 +281,6 @@ def test_browser_shows_redoc_and_finds_an_operation(server: str, prefix: str) ->
 
 
 def _assert_content(page: Page, server: str) -> None:
-    """The page is content: no error, no warning, nothing blocked, and no other host was asked."""
+    """Assert that the page has no error, no warning, nothing blocked, and no request to another host."""
     assert page.hosts == {server.removeprefix("http://")}
     assert page.complaints == []

@@ -75,7 +75,7 @@ def test_everything_works_through_it_and_nothing_is_left_on_its_connections(
                 SELECT n::text, '', 201, '', now() FROM generate_series(1, 100) AS n
             """)
         )
-        # Which is told on connections that take no settings at connect, too.
+        # That is reported on connections that take no settings at connect, too.
         connection.execute(text(f"ALTER DATABASE {primary.url.database} SET timezone = 'Asia/Kolkata'"))
         servers = [
             start(
@@ -138,7 +138,7 @@ def test_frozen_database_behind_it_keeps_no_request_waiting_though_its_role_has_
 
 
 def assert_a_person_can_do_everything(servers: list[Server]) -> None:
-    """Sign up, sign in, write, vote, page, change, sign out; at both servers in turn."""
+    """Sign up, sign in, write, vote, page, change, sign out; at both servers alternately."""
     one, other = (httpx2.Client(base_url=server.url) for server in servers)
     with one, other:
         assert one.post("/users", json={"email": "new@example.com", "password": PASSWORD}).status_code == 201

@@ -55,7 +55,7 @@ class Readers:
 
 
 def turns(server: Server) -> dict[str, int]:
-    """What became of the turns of the server's page_reads, by /metrics."""
+    """Return the batches of the server's page_reads by outcome, from /metrics."""
     found = httpx2.get(f"{server.url}/metrics").text
     counted = re.findall(r'^replica_batches_total{outcome="(\w+)"} ([\d.]+)$', found, re.MULTILINE)
     return {outcome: int(float(count)) for outcome, count in counted}
@@ -180,7 +180,7 @@ def test_server_starts_without_its_replica_and_reads_from_it_once_it_is_up(
 def test_urls_with_several_hosts_follow_a_failover(
     start: Start, people: list[Person], make_replica: MakeReplica, figure: Figure
 ) -> None:
-    """The primary dies, its replica becomes the primary, and the replica's own replica the replica."""
+    """The primary fails, its replica becomes the primary, and the replica's own replica the replica."""
     primary = make_replica()
     primary.promote()
     second = make_replica(primary)

@@ -15,7 +15,7 @@ from tests.fixtures import Person
 from tests.services.walking import cast_at_random, make_posts, make_voters, read, rows, walk
 
 ORDERS: tuple[Order, ...] = ("new", "old", "top", "hot", "voted")
-# What each list shows now, asked of the rows themselves.
+# What each list shows now, computed from the rows.
 IN_ORDER = {
     "new": "SELECT id FROM posts WHERE published ORDER BY created_at DESC, id DESC",
     "old": "SELECT id FROM posts WHERE published ORDER BY created_at, id",

@@ -417,7 +417,7 @@ def test_page_that_the_client_has_is_not_serialized(
 
     had, not_had = read(connection, person, query), read(connection, person, query)
     assert respond(had, etag).status_code == 304
-    assert "parts" not in vars(had.page)  # Made, and kept, when first asked for.
+    assert "parts" not in vars(had.page)  # Computed at the first use, and stored.
     assert respond(not_had, "other").status_code == 200
     assert "parts" in vars(not_had.page)
 

@@ -13,7 +13,7 @@ from tests.fixtures import Person
 
 
 def read(connection: Connection, reader: Person, query: feed.PageQuery | feed.PostQuery) -> feed.PageResponse:
-    """One answer of a turn. Raises what the turn gives as an exception."""
+    """Read one page in a batch of one. Raise the outcome if it is an exception."""
     (outcome,) = feed.read(connection, [feed.PageRequest(access_tokens.verify(reader.token), query)])
     if isinstance(outcome, Exception):
         raise outcome

@@ -64,7 +64,7 @@ DRAFTS = [
     (ADAS_DRAFT, ADA, "A draft of Ada", "unfinished, too", False, False),
     (TO_BE_PUBLISHED, ADA, "To be published", "at last", False, False),
 ]
-COMMENTED_POST = 8  # By a table of one's own, without ON DELETE.
+COMMENTED_POST = 8  # By an additional table, without ON DELETE.
 
 PUT = {"title": "put", "content": "new"}
 WRITTEN = {"title": "written", "content": "new"}
