@@ -122,7 +122,7 @@ def person(make_person: Callable[..., Person]) -> Person:
 
 @pytest.fixture
 def make_post(database: Engine) -> Callable[..., int]:
-    """Writes a post and returns its id: `make_post(owner, title="…", published=False)`."""
+    """Write a post and return its id: `make_post(owner, title="…", published=False)`."""
 
     def make(owner: Person, **columns: Any) -> int:
         number = next(_numbers)
@@ -227,7 +227,7 @@ READY_WITHIN_SECONDS = 60  # On a machine with much else to do, importing alone 
 
 @pytest.fixture
 def start_server(database: Engine, tmp_path: Path) -> Iterator[Callable[..., Server]]:  # noqa: ARG001 - empty tables.
-    """Starts `python -m app serve`: `start_server(WORKERS="2")`. It is stopped after the test, and its log shown."""
+    """Start `python -m app serve`: `start_server(WORKERS="2")`. It is stopped after the test, and its log shown."""
     with ExitStack() as stack:
         yield lambda **environment: stack.enter_context(_server(tmp_path, environment))
 

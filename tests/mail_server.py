@@ -28,7 +28,7 @@ class Received:
 
     @property
     def token(self) -> str:
-        """What is behind the # of the link."""
+        """Return the fragment of the link."""
         (token,) = re.findall(r"#token=([\w-]+)$", self.text, re.MULTILINE)
         return str(token)
 
@@ -87,7 +87,7 @@ class _Conversation(socketserver.StreamRequestHandler):
         self.connection.close()  # The encrypted one, of which the server does not know.
 
     def answer(self, line: str) -> bool:
-        """Whether the conversation goes on."""
+        """Return whether the conversation goes on."""
         verb = line[:4].upper()
         if verb == "EHLO":
             can_encrypt = self.server.tls is not None and not self.is_encrypted

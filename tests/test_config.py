@@ -31,14 +31,14 @@ def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings_from(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Settings:
-    """What a program that starts now would read."""
+    """Return the settings of a program that starts now."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     return get_settings.__wrapped__()
 
 
 def is_choice(field: FieldInfo) -> bool:
-    """Whether the setting takes one of a few words."""
+    """Return whether the setting takes one of a few words."""
     return any(get_origin(kind) is Literal for kind in (field.annotation, *get_args(field.annotation)))
 
 

@@ -93,7 +93,7 @@ def named(request: Any) -> str | None:
 
 
 def shown(response: Any) -> tuple[object, ...]:
-    """What of an answer may not depend on the way that it came."""
+    """Return the parts of an answer that must be equal on both paths."""
     headers = {name: value for name, value in response.headers.items() if name not in OWN_HEADERS}
     body = response.content.replace(response.headers["x-request-id"].encode(), b"")
     return response.status_code, headers, body

@@ -100,7 +100,7 @@ def postgres(_migrated_postgres: Postgres) -> Postgres:
 
 @pytest.fixture
 def people(postgres: Postgres) -> list[Person]:
-    """Some who are signed in."""
+    """Signed-in users."""
     made = []
     with postgres.connect() as connection:
         for _ in range(16):
@@ -120,7 +120,7 @@ def people(postgres: Postgres) -> list[Person]:
 
 @pytest.fixture
 def post_ids(postgres: Postgres, people: list[Person]) -> list[int]:
-    """Some posts of the first one."""
+    """Posts of the first user."""
     with postgres.connect() as connection:
         return list(
             connection.scalars(
@@ -135,7 +135,7 @@ def post_ids(postgres: Postgres, people: list[Person]) -> list[int]:
 
 @pytest.fixture
 def start(postgres: Postgres, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Starts `python -m app serve` on that PostgreSQL: `start(WORKERS="2")`."""
+    """Start `python -m app serve` on that PostgreSQL: `start(WORKERS="2")`."""
     with ExitStack() as stack:
 
         def begin(**environment: str) -> Server:
@@ -148,7 +148,7 @@ def start(postgres: Postgres, tmp_path: Path) -> Iterator[Callable[..., Server]]
 
 
 def wait_until_it_takes_connections(postgres: Postgres) -> float:
-    """The moment when it did."""
+    """Wait until PostgreSQL takes connections, and return the time."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         try:
@@ -161,7 +161,7 @@ def wait_until_it_takes_connections(postgres: Postgres) -> float:
 
 
 def miscounted(connection: Connection) -> int:
-    """How many posts have a count that is not the number of their votes."""
+    """Return how many posts have a count that is not the number of their votes."""
     found = connection.scalar(
         text("""
             SELECT count(*) FROM posts LEFT JOIN post_stats ON post_id = id

@@ -24,7 +24,7 @@ OURS = "datname = current_database()"
 
 @dataclass(frozen=True)
 class Conflict:
-    """What the opponent, who holds a post's count, does when a write waits for it; and the setting that it takes."""
+    """What the opponent, which holds a post's count, does once a write waits for it, and the setting for it."""
 
     name: str
     setting: str
@@ -42,7 +42,7 @@ class Conflict:
                 connection.execute(text(f"ALTER DATABASE {database} RESET ALL"))
 
     def force(self, opponent: Connection, looking: Connection, post_id: int, is_over: Callable[[], bool]) -> bool:
-        """Have the next write that needs the count broken off; False where none came before it was over."""
+        """Make PostgreSQL abort the next write that needs the count. False if none came before it was over."""
         opponent.execute(text("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL deadlock_timeout = '2s'"))
         opponent.execute(text("SELECT FROM post_stats WHERE post_id = :id FOR UPDATE"), {"id": post_id})
         is_blocked = is_a_backend_blocked(looking, opponent, is_over)
@@ -77,7 +77,7 @@ SERIALIZATION_FAILURE = Conflict(
 
 
 def writes(number: int, person: Person, owner: Person, post_id: int) -> list[Call]:
-    """One after the other, they leave no vote; the last leaves no post either."""
+    """Return writes that leave no vote when run in order; the last leaves no post either."""
     key = {"Idempotency-Key": f"round-{number}"}
     return [
         Call("PUT", f"/posts/{post_id}/vote", person),

@@ -20,7 +20,7 @@ Start = Callable[..., Server]
 
 
 class Writers:
-    """People who write posts and vote, and what they were told."""
+    """Users who write posts and vote, and the answers that they got."""
 
     def __init__(self, people: list[Person], post_ids: list[int]) -> None:
         self.people, self.post_ids = people, post_ids
@@ -49,7 +49,7 @@ class Writers:
         return answer
 
     def lost(self, postgres: Postgres) -> int:
-        """How many acknowledged writes are not there."""
+        """Count the acknowledged writes that are missing."""
         with postgres.connect() as connection:
             titles = set(connection.scalars(text("SELECT title FROM posts")))
             votes = {
@@ -65,7 +65,7 @@ def clients_of(server: Server, people: list[Person]) -> list[Client]:
 
 
 def processes_of(server: Server) -> set[int]:
-    """The workers, and what looks after them."""
+    """The processes of the workers and their supervisor."""
     return {child.pid for child in psutil.Process(server.process.pid).children(recursive=True)}
 
 

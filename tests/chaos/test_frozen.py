@@ -74,7 +74,7 @@ async def ask_all(server: Server, person: Person, post_id: int) -> list[Answer]:
 
 
 def wait_until_ready(server: Server) -> float:
-    """How long it took until ten questions in a row were answered 200: by every worker, that is."""
+    """Return the seconds until ten requests in a row were answered 200, so that each worker answered."""
     began_at = time.monotonic()
     well = 0
     while well < 10:
@@ -86,7 +86,7 @@ def wait_until_ready(server: Server) -> float:
 
 
 def held(server: Server) -> list[tuple[int, int]]:
-    """How many files and threads each worker holds."""
+    """Count the open files and threads of each worker."""
     workers = psutil.Process(server.process.pid).children(recursive=True)
     return [(worker.num_fds(), worker.num_threads()) for worker in workers]
 
@@ -184,7 +184,7 @@ def test_server_that_starts_on_a_frozen_database_says_so_in_one_line_and_serves_
 
 @pytest.fixture
 def starting(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Starts a server without waiting until it is ready."""
+    """Start a server without waiting until it is ready."""
     processes: list[subprocess.Popen[bytes]] = []
 
     def begin(**environment: str) -> Server:

@@ -76,7 +76,7 @@ def test_requests_past_the_bound_are_refused_at_once_and_livez_is_not(
 
 
 async def come_anew(server: Server, token: str, until: Callable[[], bool]) -> Answers:
-    """Ten at a time, over connections of their own, so that none of them was told before to come later."""
+    """Send ten at a time, over new connections, so that none was refused before."""
 
     async def ask(_: Client, __: int) -> Answer:
         await asyncio.sleep(0.05)
@@ -109,7 +109,7 @@ def test_overload_is_refused_and_over_when_it_is_over(
     tokens = [person.token for person in people]
 
     def press_for(count: int, seconds: float) -> tuple[Answers, Answers, float]:
-        """What the crowd was answered, and newcomers meanwhile; and how many pages a second the crowd got."""
+        """Return the statuses of the crowd and of newcomers, and the pages per second that the crowd got."""
         crowd = elsewhere.submit(read_pages, server.url, tokens, count, seconds, waits=waits)
         newcomers = asyncio.run(come_anew(server, tokens[0], until=crowd.done))
         return crowd.result(), newcomers, len(crowd.result().with_status(200)) / seconds

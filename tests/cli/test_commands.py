@@ -78,7 +78,7 @@ Start = Callable[..., Running]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a command: `start("serve", WORKERS="2")`."""
+    """Start a command: `start("serve", WORKERS="2")`."""
     running: list[Running] = []
 
     def begin(command: str, *, root: Path = ROOT, **environment: str) -> Running:

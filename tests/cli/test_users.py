@@ -33,7 +33,7 @@ class Done:
 
 @pytest.fixture
 def user(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Runs `python -m app user …` in this process: `user("create", "ada@example.com", stdin="…")`."""
+    """Run `python -m app user …` in this process: `user("create", "ada@example.com", stdin="…")`."""
 
     def run(*arguments: str, stdin: str = "") -> Done:
         monkeypatch.setattr(sys, "argv", ["python -m app", "user", *arguments])

@@ -23,7 +23,7 @@ def _every_answer_is_documented(_running_client: TestClient) -> Iterator[None]:
 
 @pytest.fixture
 def rows(connection: Connection) -> Rows:
-    """What stands in the tables: `rows("SELECT title FROM posts WHERE id = :id", id=7)`."""
+    """Read rows of the tables: `rows("SELECT title FROM posts WHERE id = :id", id=7)`."""
 
     def fetch(statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in connection.execute(text(statement), parameters)]

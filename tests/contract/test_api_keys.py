@@ -46,7 +46,7 @@ MakeKey = Callable[..., str]
 
 @pytest.fixture
 def make_key(client: TestClient) -> MakeKey:
-    """Makes a key: `make_key(person, "read")`."""
+    """Make a key: `make_key(person, "read")`."""
 
     def make(owner: Person, *scopes: str, **fields: Any) -> str:
         body = {"name": "a program", "scopes": [*scopes] or ["read", "write"], **fields}

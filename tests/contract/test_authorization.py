@@ -109,7 +109,7 @@ Callers = dict[str, Person | None]
 
 
 def call(client: TestClient, operation_id: str, caller: Person | None, thing_id: int) -> int:
-    """The status that the caller gets for a request in which nothing is wrong but, perhaps, who makes it."""
+    """Return the status of a valid request, which only the caller's rights can make fail."""
     method, path, operation = OPERATIONS[operation_id]
     bodies = {"PostIn": {"title": "t", "content": "c"}, "PostChange": {"title": "t"}, "UserChange": {"username": "new"}}
     content = operation.get("requestBody", {}).get("content", {}).get("application/json")
@@ -181,7 +181,7 @@ MARKS_STORED = ("987654321", "2001-02-03", "canary-read-only")
 
 
 def mark(column: Any) -> object:
-    """A value of the column's kind that can be told from any other, or the one that would give most."""
+    """Return a recognisable value of the column's type, or the one that would grant most."""
     if column.name == "role":
         return "admin"
     kinds = {(Integer, Float, Key): MARKS["a number"], (DateTime,): MARKS["a time"], (Boolean,): False}

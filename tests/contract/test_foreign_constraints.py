@@ -26,7 +26,7 @@ RULES_OF_POSTS = {
 
 @pytest.fixture
 def add_rule(connection: Connection) -> Iterator[AddRule]:
-    """Changes `posts`, `votes` or `users` as `ALTER TABLE` does, and undoes it at the end."""
+    """Change `posts`, `votes` or `users` as `ALTER TABLE` does, and undo it at the end."""
     yield lambda statement: connection.execute(text(statement))
     for table in ("posts", "votes", "users"):
         connection.execute(text(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS rule, DROP COLUMN IF EXISTS rating"))

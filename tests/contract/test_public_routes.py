@@ -37,7 +37,7 @@ PROTECTED = [operation for operation in OPERATIONS if operation not in PUBLIC]
 
 
 def claims_of(person: Person, **changes: Any) -> dict[str, Any]:
-    """What a good token says, with changes; a claim changed to None is left out."""
+    """Return the claims of a valid token, with changes; a claim changed to None is left out."""
     now = int(time.time())
     claims = {
         "user_id": person.id, "sub": str(person.id), "sid": person.session_id, "jti": "x", "iat": now, "exp": now + 600,

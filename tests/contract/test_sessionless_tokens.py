@@ -47,7 +47,7 @@ def now() -> int:
 
 
 def is_accepted(client: TestClient, headers: dict[str, str]) -> bool:
-    """Whether both ways to a route accept the token, or both refuse it."""
+    """Return whether both ways to a route accept the token, or both refuse it."""
     statuses = {client.get(path, headers=headers).status_code for path in ("/posts", "/users/me")}
     assert statuses in ({200}, {401})
     return statuses == {200}

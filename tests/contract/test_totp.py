@@ -26,7 +26,7 @@ STEP = "SELECT last_step FROM totps"
 
 
 class Clock:
-    """Time as the server sees it: it stands in the middle of a step until it is moved."""
+    """The server's clock, stopped in the middle of a step until a test moves it."""
 
     def __init__(self) -> None:
         self.now = time.time() // 30 * 30 + 15
@@ -56,7 +56,7 @@ class Authenticator:
         self.recovery_codes: list[str] = []
 
     def code(self, steps: int = 0) -> str:
-        """What the app shows, or shows so many steps from now."""
+        """Return the code that the app shows, now or some steps from now."""
         return pyotp.TOTP(self.secret).at(int(self.clock.now) + 30 * steps)
 
     def wrong_code(self) -> str:
@@ -78,7 +78,7 @@ class Authenticator:
 
 @pytest.fixture
 def begun(client: TestClient, person: Person, clock: Clock) -> Authenticator:
-    """It has the secret, and has not confirmed it."""
+    """An app with the secret, which is not confirmed yet."""
     return Authenticator(client, person, clock)
 
 

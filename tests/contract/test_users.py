@@ -215,7 +215,7 @@ def test_a_missing_field_is_named(client: TestClient) -> None:
 
 
 def placeholder(person: Person) -> str:
-    """What stands in place of the address of a person who chose no username."""
+    """Return the placeholder for the address of a person without a chosen username."""
     return f"user{person.id}@users.noreply.example.com"
 
 

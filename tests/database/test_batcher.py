@@ -72,7 +72,7 @@ def _closed_gate(connection: Connection) -> Iterator[None]:
 
 @pytest.fixture
 def closed_gate(connection: Connection) -> Callable[[], AbstractContextManager[None]]:
-    """Holds every `Recorder` up inside the database while the block runs."""
+    """Hold every `Recorder` up inside the database while the block runs."""
     return lambda: _closed_gate(connection)
 
 

@@ -132,7 +132,7 @@ def write_haproxy(folder: Path, port: int, upstream_ports: Sequence[int]) -> lis
 
 @contextmanager
 def folder_for_proxy() -> Iterator[Path]:
-    """Where also the account that the proxy becomes may go."""
+    """A folder that the proxy's account can enter, too."""
     folder = Path(tempfile.mkdtemp(prefix="proxy-"))
     folder.chmod(0o711)
     try:
@@ -209,6 +209,6 @@ def proxy(server: Server, request: pytest.FixtureRequest) -> Iterator[Proxy]:
 
 @pytest.fixture
 def start_proxy() -> Iterator[Callable[..., Proxy]]:
-    """Starts a proxy of the test's own: `start_proxy("nginx", 8000, listen="tls")`."""
+    """Start a proxy of the test's own: `start_proxy("nginx", 8000, listen="tls")`."""
     with ExitStack() as stack:
         yield lambda name, *ports, **options: stack.enter_context(proxy_before(name, *ports, **options))

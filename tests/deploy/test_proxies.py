@@ -40,7 +40,7 @@ StartProxy = Callable[..., Proxy]
 
 
 def assert_problem(response: httpx2.Response, status: int, code: str) -> None:
-    """It has the one shape of the API's errors, in body and headers."""
+    """Assert that it has the one shape of the API's errors, in body and headers."""
     assert response.status_code == status, response.text
     assert response.headers["Content-Type"] in {"application/json", "application/problem+json"}
     body = response.json()
@@ -328,7 +328,7 @@ def test_one_address_has_so_many_connections_and_others_are_served_meanwhile(pro
 
 
 def is_hung_up_on(proxy: Proxy) -> bool:
-    """Whether a new connection ends at once, where one that is taken would wait for the client's greeting.
+    """Return whether a new connection ends at once, where one that is taken would wait for the client's greeting.
 
     Without TLS: Python leaves a socket open that ends before its handshake, and says so.
     """

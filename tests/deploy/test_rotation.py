@@ -119,7 +119,7 @@ def test_the_second_page_of_a_search_for_300_chinese_characters_comes_through(
 
 
 def hostile_requests(client: httpx2.Client, headers: dict[str, str]) -> list[Callable[[], Any]]:
-    """What might have a proxy think that a server has failed."""
+    """Return requests that could make a proxy count a server as failed."""
     words = "字" * 300
     return [
         lambda: client.get("/cut"),

@@ -35,7 +35,7 @@ def counted(connection: Connection) -> tuple[int, ...]:
 
 
 def wrong_counts(connection: Connection) -> int:
-    """How many posts have a count that is not the number of their votes."""
+    """Return how many posts have a count that is not the number of their votes."""
     posts = connection.execute(
         text("""
             SELECT id FROM posts LEFT JOIN post_stats ON post_id = id
@@ -46,7 +46,7 @@ def wrong_counts(connection: Connection) -> int:
 
 
 def drawn(connection: Connection) -> list[tuple[object, ...]]:
-    """What was drawn, with places instead of ids."""
+    """Return what was drawn, with places instead of ids."""
     rows = connection.execute(
         text("""
             WITH people AS (SELECT id, row_number() OVER (ORDER BY id) AS place, email FROM users)

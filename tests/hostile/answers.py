@@ -16,7 +16,7 @@ NO_OPERATION = {404, 405, 414, 431}
 
 
 def assert_one_shape(method: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
-    """It has a request id, and, if it is an error, the keys of all errors and nothing of what was sent."""
+    """Assert that it has a request id and, if it is an error, the usual keys and no echo of the request."""
     assert status < 500
     assert headers["x-request-id"]
     assert "x-injected" not in headers

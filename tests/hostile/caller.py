@@ -31,7 +31,7 @@ def role_of(caller: str) -> str:
 
 
 def headers_of(caller: str) -> dict[str, str]:
-    """What their client sends."""
+    """Return the headers of the caller's client."""
     return {} if caller == ANONYMOUS else {"Authorization": f"Bearer {access_tokens.issue(1, 1, timedelta(days=1))}"}
 
 

@@ -60,7 +60,7 @@ def patterns(draw: random.Random, amount: int) -> Iterator[str]:
 
 
 def seconds_of(connection: Connection, statement: str, given: str) -> float:
-    """How long it takes; of ten tries the shortest, where the first ones were slow for want of a processor."""
+    """Return the seconds it takes: the minimum of up to ten runs, because a busy machine slows some."""
     shortest = float("inf")
     for _ in range(10):
         began_at = time.perf_counter()

@@ -182,7 +182,7 @@ class Memory:
 
 
 def pages_of(others: list[Person], url: str, seconds: float) -> Answers:
-    """What the others get who read the front page meanwhile, a few times a second each."""
+    """Return the answers to other clients, which read the front page a few times a second meanwhile."""
     until = time.monotonic() + seconds
 
     async def ask(client: Client, _: int) -> object:

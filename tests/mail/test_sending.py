@@ -31,7 +31,7 @@ def to(server: MailServer) -> Smtp:
 
 
 def due_in(connection: Connection) -> list[float]:
-    """How many seconds from now each mail is due."""
+    """Return how many seconds from now each mail is due."""
     statement = text("SELECT EXTRACT(epoch FROM due_at - now()) FROM outgoing_mails ORDER BY id")
     return [float(seconds) for seconds in connection.scalars(statement)]
 

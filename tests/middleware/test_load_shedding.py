@@ -46,7 +46,7 @@ class Site:
 
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
-    """Runs a scene while a long request takes all the room."""
+    """Run a scene while a long request takes all the room."""
     monkeypatch.setattr(load_shedding, "RETRY_AFTER_SECONDS", TOLD_SECONDS)
 
     def play(scene: Callable[[Site], Awaitable[None]]) -> None:

@@ -28,7 +28,7 @@ from tests.fixtures import Person, Server
 
 @pytest.fixture
 def three_a_minute(monkeypatch: pytest.MonkeyPatch, database: object) -> Callable[..., TestClient]:  # noqa: ARG001
-    """Makes clients, at an address each, of one application that lets every caller ask three times a minute."""
+    """Make clients at different addresses of one application that allows three requests a minute."""
     monkeypatch.setattr(get_settings(), "rate_limit_per_minute", 3)
     app = create_app()
     return lambda address: TestClient(app, client=(address, 50_000))

@@ -30,7 +30,7 @@ def server() -> URL:
 
 @pytest.fixture
 def make_database(server: URL) -> Iterator[Callable[[], URL]]:
-    """Makes a database with nothing in it."""
+    """Make a database with nothing in it."""
     with ExitStack() as stack:
         yield lambda: stack.enter_context(_database(server))
 
@@ -95,7 +95,7 @@ def run_alembic(*arguments: str, **variables: str) -> subprocess.CompletedProces
 
 
 def address(url: URL) -> str:
-    """What an operator would put into DATABASE_URL."""
+    """Return the database's URL, as for DATABASE_URL."""
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
@@ -117,7 +117,7 @@ def contents(connection: Connection) -> Mapping[str, Sequence[str]]:
 
 
 def drift(connection: Connection) -> list[str]:
-    """What `alembic check` would say, but for what is theirs: things that are there and not in the models."""
+    """Return what `alembic check` would say, but for what is theirs: things that are there and not in the models."""
     context = MigrationContext.configure(connection, opts={"compare_server_default": True})
     return [
         str(difference)
@@ -133,7 +133,7 @@ def revisions() -> list[str]:
 
 
 def error_line(run: subprocess.CompletedProcess[str]) -> str:
-    """What the failed run said of its failure, which is one line and no traceback."""
+    """Return what the failed run said of its failure, which is one line and no traceback."""
     assert run.returncode != 0
     assert "Traceback" not in run.stderr
     (line,) = (line for line in run.stderr.splitlines() if line.startswith(("error: ", "FAILED: ")))

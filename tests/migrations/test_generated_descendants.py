@@ -196,7 +196,7 @@ def check_served(url: URL, known: Known, folder: Path) -> None:
 
 
 def check(url: URL, descendant: Descendant, folder: Path | None) -> bool:
-    """Whether it was adopted; if so, as it should be, and if not, without any change."""
+    """Return whether it was adopted; if so, as it should be, and if not, without any change."""
     engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         descendant.create(connection)

@@ -107,7 +107,7 @@ class Load:
 
 @pytest.fixture
 def serve(url: URL, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Starts a server on the database: of today's release, or of that in another folder."""
+    """Start a server on the database: of today's release, or of that in another folder."""
     with ExitStack() as stack:
 
         def begin(root: Path = ROOT) -> Server:
@@ -256,7 +256,7 @@ GIT = shutil.which("git") or "git"
 
 
 def git(*arguments: str) -> str:
-    """What it printed; nothing where it failed."""
+    """Return what it printed; nothing where it failed."""
     done = subprocess.run([GIT, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 

@@ -66,7 +66,7 @@ class Machine(RuleBasedStateMachine):
         return self.client.request(method, path, headers=headers, **options)
 
     def is_gone(self, caller: Account, answer: httpx2.Response) -> bool:
-        """Whether the caller's account was deleted, which the answer must say."""
+        """Return whether the caller's account was deleted, which the answer must say."""
         gone = caller.id not in self.site.accounts
         assert gone == (answer.status_code == 401)
         return gone

@@ -26,7 +26,7 @@ StartServer = Callable[..., Server]
 
 
 def emitted(formatter: logging.Formatter, message: str, *arguments: object, **details: Any) -> str:
-    """What a handler with our filter writes for a record."""
+    """Return what a handler with our filter writes for a record."""
     level, exc_info = details.pop("level", logging.INFO), details.pop("exc_info", None)
     record = logging.getLogger("app.test").makeRecord(
         "app.test", level, "file", 1, message, arguments, exc_info, extra=details

@@ -29,7 +29,7 @@ class Shell:
         )
 
     def run(self, block: str) -> str:
-        """What the block printed. Fails where a command does, with what it said."""
+        """Run a block and return its output. Fails if a command does, with its messages."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         said: list[str] = []

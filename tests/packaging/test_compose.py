@@ -18,7 +18,7 @@ REQUIRED = {"SECRET_KEY": "0123456789abcdef" * 3, "DATABASE_PASSWORD": "p/@:%$ w
 
 
 def interpolated(text: str, variables: dict[str, str]) -> str:
-    """What Compose makes of `${NAME:-default}` and `${NAME:?message}`."""
+    """Return what Compose makes of `${NAME:-default}` and `${NAME:?message}`."""
 
     def replace(match: re.Match[str]) -> str:
         name, operator, rest = match.groups()
@@ -32,7 +32,7 @@ def interpolated(text: str, variables: dict[str, str]) -> str:
 
 
 def settings(service: str, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """What the service reads when `.env` holds the variables."""
+    """Return what the service reads when `.env` holds the variables."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     assert SERVICES[service]["env_file"] == ".env"

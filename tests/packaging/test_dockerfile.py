@@ -64,7 +64,7 @@ def server(status: int, asked: list[str]) -> Iterator[int]:
 
 
 def probe(port: int) -> int:
-    """Runs the image's health check as it stands and returns its exit code."""
+    """Run the image's health check as it stands and return its exit code."""
     command = json.loads(values("HEALTHCHECK", final_stage())[0].split("CMD", 1)[1])
     assert command[0] == "python"
     # A proxy in the environment, as Docker passes on from its host, must not be asked about this container.

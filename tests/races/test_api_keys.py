@@ -15,7 +15,7 @@ def make(crowd: Crowd, person: Person) -> tuple[int, dict[str, str]]:
 
 
 def reads_by(headers: dict[str, str]) -> list[Call]:
-    """One on each server, and more."""
+    """Reads by a key, enough of them to meet each server."""
     return [Call("GET", "/posts", headers=headers)] * 10
 
 

@@ -143,7 +143,7 @@ def test_post_and_its_voter_deleted_at_once_do_not_wait_for_each_other(
     crowd: Crowd, connection: Connection, database: Engine, make_person: Callable[..., Person],
     make_post: Callable[..., int], cast_votes: Callable[..., None],
 ) -> None:  # fmt: skip
-    """Deleting a post comes to the votes before the count; deleting a user, to the count before the votes."""
+    """Deleting a post locks the votes before the count; deleting a user locks the count before the votes."""
     owner, voter = make_person(), make_person()
     post_id = make_post(owner)
     cast_votes(post_id, [voter])

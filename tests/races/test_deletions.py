@@ -552,7 +552,7 @@ def test_operator_ends_many_sessions_with_one_event(
 
 @pytest.fixture
 def comments(database: Engine) -> Iterator[Callable[[str], None]]:
-    """Makes a table with a row that refers to every post, as an adopted database may have."""
+    """Make a table with a row that refers to every post, as an adopted database may have."""
 
     def make(action: str) -> None:
         with database.begin() as connection:

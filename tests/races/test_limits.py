@@ -96,7 +96,7 @@ def test_addresses_from_a_trusted_proxy_are_counted_apart_and_the_owner_stays_si
 
 
 async def crowd_of_logins(url: str, name: str, count: int) -> list[httpx2.Response]:
-    """So many at once, who wait for as long as it takes."""
+    """Send this many at once, and wait for all."""
     async with httpx2.AsyncClient(base_url=url, limits=httpx2.Limits(max_connections=None), timeout=600) as client:
         return await asyncio.gather(*(logs_in(f"{name}-{number}", number=number)(client) for number in range(count)))
 

@@ -27,7 +27,7 @@ def reset(token: str, password: str) -> Call:
 
 
 def sign_ins(crowd: Crowd, person: Person, passwords: Sequence[str]) -> list[str]:
-    """Which of the passwords sign in."""
+    """Return which of the passwords sign in."""
 
     async def sign_in(client: httpx2.AsyncClient, password: str) -> bool:
         form = {"username": person.email, "password": password}

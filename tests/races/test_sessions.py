@@ -31,7 +31,7 @@ def person(make_person: Callable[..., Person], connection: Connection) -> Person
 
 @pytest.fixture
 def sign_in(crowd: Crowd, person: Person) -> Callable[..., httpx2.Response]:
-    """Signs the person in on one of the servers: `sign_in(0, cookie=True)`."""
+    """Sign the person in on one of the servers: `sign_in(0, cookie=True)`."""
 
     def sign_in(server: int, *, cookie: bool = False) -> httpx2.Response:
         form = {"username": person.email, "password": PASSWORD}

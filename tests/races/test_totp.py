@@ -35,14 +35,14 @@ def signing_in(person: Person, otp: str) -> Member:
 
 @pytest.fixture
 def secret(crowd: Crowd, person: Person) -> str:
-    """Of a second factor that was begun."""
+    """The secret of a second factor that is not confirmed yet."""
     (begun,) = crowd.send([Call("POST", "/users/me/totp", person, PROOF)])
     return str(begun.json()["secret"])
 
 
 @pytest.fixture
 def recovery_codes(crowd: Crowd, person: Person, secret: str) -> list[str]:
-    """Of a second factor that is enabled."""
+    """The secret of an enabled second factor."""
     (confirmed,) = crowd.send([Call("POST", "/users/me/totp/confirm", person, {"code": code(secret)})])
     codes: list[str] = confirmed.json()["recovery_codes"]
     return codes

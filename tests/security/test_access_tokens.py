@@ -22,7 +22,7 @@ Keys = Callable[..., None]
 
 @pytest.fixture
 def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keys]:
-    """Gives the application keys: `keys(NEW, OLD)` signs with the first and accepts both. None has verified yet."""
+    """Give the application keys: `keys(NEW, OLD)` signs with the first and accepts both. None has verified yet."""
 
     def use(current: str, *previous: str) -> None:
         monkeypatch.setattr(get_settings(), "secret_key", SecretStr(current))

@@ -27,7 +27,7 @@ def is_allowed(limit: attempt_limits.Limit, key: str) -> bool:
 
 @contextmanager
 def at(address: str) -> Iterator[None]:
-    """As if the request came from there."""
+    """Set the client address of the request."""
     token = request_context.client_address.set(address)
     try:
         yield
@@ -36,7 +36,7 @@ def at(address: str) -> Iterator[None]:
 
 
 def later(connection: Connection, seconds: float) -> None:
-    """As if so much time had passed."""
+    """Move the stored times back by this much."""
     moved = connection.execute(
         text("""
             UPDATE allowances SET expires_at = expires_at - make_interval(secs => :seconds),

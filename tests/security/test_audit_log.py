@@ -27,7 +27,7 @@ HOSTILE = [
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
-    """What the audit log says, each line as its object."""
+    """Parse the lines of the audit log."""
     caplog.set_level(logging.INFO, "app.audit")
     return lambda: [json.loads(record.message) for record in caplog.records if record.name == "app.audit"]
 
@@ -42,7 +42,7 @@ def stored(connection: Connection) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def _request() -> Iterator[None]:
-    """As if a request were being answered."""
+    """Set the context of a request."""
     tokens = [
         (request_context.request_id, request_context.request_id.set("abc")),
         (request_context.user_agent, request_context.user_agent.set("Lynx")),

@@ -74,7 +74,7 @@ def connect(
 def exchange(
     protocol_class: type[HttpToolsProtocol], request: bytes, app: Callable[[Send], Awaitable[None]]
 ) -> Transport:
-    """What a connection that sends `request` gets from a server of `app`."""
+    """Return what a connection that sends `request` gets from a server of `app`."""
 
     async def run() -> Transport:
         protocol, transport, state = connect(protocol_class, app)

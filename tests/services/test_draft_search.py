@@ -31,7 +31,7 @@ def ada(make_person: Callable[..., Person], connection: Connection) -> Iterator[
 
 
 def posts_read(plans: list[Explained]) -> int:
-    """How many rows of posts PostgreSQL looked at, and how many entries of the index of words."""
+    """Return how many rows of posts PostgreSQL looked at, and how many entries of the index of words."""
     return sum(
         int(node["Actual Loops"]) * (int(node["Actual Rows"]) + int(node.get("Rows Removed by Filter", 0)))
         for plan in plans

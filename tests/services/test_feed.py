@@ -45,7 +45,7 @@ def listed(client: TestClient, person: Person) -> List:
 
 @pytest.fixture
 def five_posts(make_post: MakePost, make_person: MakePerson, person: Person, cast_votes: Any) -> list[int]:
-    """Of three days, two of the same moment, with 0, 2, 2, 1 and 0 votes."""
+    """Posts of three days, two with the same time, with 0, 2, 2, 1 and 0 votes."""
     days = ["2026-01-01", "2026-01-02", "2026-01-02", "2026-01-03", "2026-01-03"]
     posts = [make_post(person, created_at=f"{day} 00:00:00+00") for day in days]
     voters = [make_person(), make_person()]

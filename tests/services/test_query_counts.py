@@ -32,7 +32,7 @@ needs_batches = pytest.mark.skipif(get_settings().max_batch < 20, reason="MAX_BA
 
 @pytest.fixture
 def send(client: TestClient, person: Person, database: Engine) -> Callable[..., list[str]]:
-    """Sends a request, which must succeed, and returns the statements that it cost."""
+    """Send a request, which must succeed, and return the statements that it cost."""
 
     def send(method: str, path: str, **parameters: object) -> list[str]:
         with counted_queries(database) as statements:
@@ -119,7 +119,7 @@ def test_accounts_cost_two_statements(
 
 
 def at_once(database: Engine, *asked: Callable[[], Awaitable[object]]) -> list[str]:
-    """The statements that these cost together, where all wait in the same moment."""
+    """Return the statements that these requests cost together when sent at once."""
 
     async def ask() -> None:
         await asyncio.wait_for(asyncio.gather(*(ask() for ask in asked)), MAX_SECONDS)
