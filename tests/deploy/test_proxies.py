@@ -52,7 +52,7 @@ def assert_problem(response: httpx2.Response, status: int, code: str) -> None:
 
 
 def lines_of(server: Server, **wanted: object) -> list[dict[str, Any]]:
-    """The lines of the server's log that say so, as soon as there is one."""
+    """Return the matching lines of the server's log, as soon as there is one."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
@@ -217,7 +217,7 @@ def test_a_body_past_the_limit_is_refused_in_the_apis_shape(proxy: Proxy, way: s
 @pytest.mark.parametrize("framing", ["Content-Length", "chunked"])
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket", "foo"])
 def test_a_request_that_offers_another_protocol_keeps_its_body(proxy: Proxy, upgrade: str, framing: str) -> None:
-    """Curl and Java's HttpClient offer h2c. The server took the body for another request."""
+    """Clients such as curl and Java's HttpClient offer h2c. The server used to take the body for another request."""
     account = {"email": f"{secrets.token_hex(8)}@example.com", "password": PASSWORD}
     body = json.dumps(account).encode()
     framed, length = body, f"Content-Length: {len(body)}"

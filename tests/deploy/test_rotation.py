@@ -22,7 +22,7 @@ HOSTILE_INTERVAL_SECONDS = 0.05
 
 
 class Relay:
-    """In front of a server: cuts the connection in the place of the answer to `/cut`, and passes all else on.
+    """A relay before a server: it closes the connection instead of answering `/cut`, and passes all else on.
 
     `/garbled` is answered with a head that no proxy can read.
     """

@@ -38,7 +38,7 @@ with running(Path(sys.argv[1]), options={FAST!r}) as url:
 
 @pytest.fixture
 def parent() -> Iterator[Path]:
-    """A new folder that every account may pass through, unlike pytest's own."""
+    """A new folder that every account may enter, unlike pytest's own."""
     folder = Path(tempfile.mkdtemp(prefix="social posts ")).resolve()
     folder.chmod(0o711)
     yield folder
@@ -55,7 +55,7 @@ def folder(parent: Path) -> Path:
 
 @pytest.fixture
 def users() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that were started; whatever a failed test left of them is ended."""
+    """Started processes. Those that a failed test leaves are ended."""
     processes: list[subprocess.Popen[str]] = []
     yield processes
     for process in processes:

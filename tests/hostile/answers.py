@@ -30,7 +30,7 @@ def assert_one_shape(method: str, status: int, headers: Mapping[str, str], body:
 
 
 def assert_declared(method: str, path: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
-    """The document names the status for this operation, and its schema fits."""
+    """Assert that the document declares the status for this operation, and that its schema fits."""
     operation = operation_of(method, path)
     if operation is None:
         assert status in NO_OPERATION

@@ -36,7 +36,7 @@ def headers_of(caller: str) -> dict[str, str]:
 
 
 def leave_room(database: Engine) -> None:
-    """So that no new row gets an id that is put back."""
+    """Reserve the ids up to 1000, so that no new row gets an id that a test restores."""
     with database.begin() as connection:
         for table in ("users", "sessions", "posts"):
             connection.execute(text(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), 1000)"))

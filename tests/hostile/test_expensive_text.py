@@ -38,7 +38,7 @@ KNOWN = (
 
 
 def large_texts(draw: random.Random) -> Iterator[str]:
-    """Texts with as many different words as there can be, and random ones."""
+    """Yield texts with the maximum of different words, and random ones."""
     triples = ["".join(triple) for triple in itertools.product(LETTERS, repeat=3)]
     for separator in " -_.@/":
         yield separator.join(triples)
@@ -76,7 +76,7 @@ QUERY = "SELECT search_query(:given, true)"
 
 
 def longest(connection: Connection, statement: str, texts: Iterator[str], characters: int) -> tuple[float, str, int]:
-    """The longest time, the beginning of its text, and how many texts there were. Fails where one takes too long."""
+    """Return the longest time, the beginning of its text, and the number of texts. Fail if one takes too long."""
     worst, worst_text, count = 0.0, "", 0
     for unit in texts:
         count += 1

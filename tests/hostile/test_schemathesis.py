@@ -25,7 +25,7 @@ COMMAND = [
 
 
 def run(server: Server, database: Engine, caller: str, folder: Path, *options: str) -> int:
-    """Let schemathesis do its worst; returns how many cases that were."""
+    """Run schemathesis, and return the number of its cases."""
     leave_room(database)
     environment = os.environ | {
         "SCHEMATHESIS_HOOKS": "tests.hostile.hooks",

@@ -52,7 +52,7 @@ def failing(database: Engine, *statements: str, undo: str) -> Iterator[None]:
 
 
 class Listener(httpx2.Client):
-    """A client that looks for canaries in every answer: in errors and headers all, in others the password."""
+    """A client that searches answers for canaries: errors and headers for all, others for the password."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(base_url=server.url, timeout=TIMEOUT_SECONDS, event_hooks={"response": [self.look]})
@@ -67,7 +67,7 @@ class Listener(httpx2.Client):
 
 
 def assert_log_is_silent(folder: Path, listener: Listener) -> None:
-    """No canary in the log, which is read to its end: its lines come after the answers."""
+    """Assert that no canary is in the log, read to its end, because lines come after the answers."""
     listener.get("/posts", headers={"X-Request-ID": "the-last-request"})
     deadline = time.monotonic() + TIMEOUT_SECONDS
     (path,) = folder.glob("server-*.log")
@@ -78,7 +78,7 @@ def assert_log_is_silent(folder: Path, listener: Listener) -> None:
 
 
 def requests(person: Person) -> Iterator[tuple[str, str, dict[str, object]]]:
-    """Every operation of the document, with canaries wherever there is text; first as it likes, then as it refuses."""
+    """Call every operation of the document with canaries in every text, first valid, then invalid."""
     for template, item in DOCUMENT["paths"].items():
         for method, described in item.items():
             operation = Operation(method.upper(), template, described)

@@ -25,7 +25,7 @@ def connected(server: Server) -> Iterator[socket.socket]:
 
 
 def answer(server: Server, *pieces: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of what the server says to these bytes; it may say it before it has read them all."""
+    """Send bytes and return status, headers and body. The server may answer before it has read all."""
     with connected(server) as connection:
         try:
             for piece in pieces:
@@ -86,7 +86,7 @@ def test_oversized_requests_are_refused_in_the_usual_shape(server: Server, perso
     ids=["one header", "many headers", "a path"],
 )  # fmt: skip
 def test_a_head_that_never_ends_is_cut_off(server: Server, beginning: bytes, more: bytes) -> None:
-    """Else a client could fill the memory with what no middleware ever sees."""
+    """Otherwise a client could fill the memory with bytes that no middleware sees."""
     assert sent_until_cut_off(server, beginning, more) < MAX_KEPT_BYTES
     assert answer(server, b"GET /livez HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")[0] == 200
 

@@ -29,7 +29,7 @@ def two_workers(start_server: StartServer) -> Server:
 
 @pytest.fixture
 def page(make_person: Callable[..., Person], make_post: Callable[..., int]) -> bytes:
-    """A request for some 900 KB."""
+    """A request with an answer of some 900 KB."""
     person = make_person()
     for _ in range(25):
         make_post(person, content="x" * 36_000)
@@ -37,7 +37,7 @@ def page(make_person: Callable[..., Person], make_post: Callable[..., int]) -> b
 
 
 def memory_megabytes(server: Server) -> float:
-    """Of all processes of the server. What they share is counted once for each."""
+    """Return the memory of all processes of the server. Shared pages are counted once for each."""
     process = psutil.Process(server.process.pid)
     return float(sum(each.memory_info().rss for each in [process, *process.children(recursive=True)])) / 1e6
 

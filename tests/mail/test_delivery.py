@@ -141,7 +141,7 @@ def test_mail_delivery_resumes_after_the_database_was_away(
     mail_server: MailServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Here in this process, with short pauses; the connection is killed under it."""
+    """Delivery runs in this process, with short pauses, and its connection is killed."""
     import threading
 
     from app.database.engines import dispose

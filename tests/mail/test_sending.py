@@ -42,7 +42,7 @@ def make_due(connection: Connection) -> None:
 
 @pytest.fixture
 def notice(connection: Connection) -> str:
-    """The address of a mail that is due."""
+    """Insert a due mail and return its address."""
     outbox.post(connection, "email_changed", CANARY)
     return CANARY
 
@@ -137,7 +137,7 @@ def test_a_mail_that_waits_for_more_than_a_day_is_not_sent_any_more(
 def test_a_mail_that_is_being_sent_is_not_sent_twice_and_locks_no_row(
     connection: Connection, notice: str, mail_server: MailServer
 ) -> None:
-    """Seen from inside of the conversation, by a transport that looks around before it goes on."""
+    """A transport checks this in the middle of the SMTP conversation."""
 
     class Looking:
         def send(self, message: EmailMessage, address: str) -> None:
@@ -258,7 +258,7 @@ def test_an_internationalised_domain_needs_no_extension_of_the_mail_server(
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A certificate of its own making for 127.0.0.1, with its key."""
+    """A self-signed certificate for 127.0.0.1, with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
     now = datetime.now(UTC)

@@ -16,7 +16,7 @@ TOLD_SECONDS = 0.3
 
 
 class Site:
-    """An application with room for one request, which may be long; and how callers fare."""
+    """An application with room for one request, which may be long; and its callers."""
 
     def __init__(self) -> None:
         self.is_free = asyncio.Event()

@@ -60,20 +60,20 @@ def engine(url: URL) -> Engine:
 
 @pytest.fixture
 def looking(engine: Engine) -> Iterator[Connection]:
-    """For looking at rows, and writing some: each statement is a transaction."""
+    """A connection for reading and writing rows: each statement is a transaction."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         yield connection
 
 
 def config_for(url: URL) -> Config:
-    """For `alembic.command`, on this database."""
+    """Return a configuration for `alembic.command` on this database."""
     config = Config(ROOT / "alembic.ini")
     config.attributes |= {"url": url, "configure_logging": False}
     return config
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's, but for where the database is."""
+    """Return the environment of this process with another database."""
     return {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")} | variables
 
 
@@ -100,13 +100,13 @@ def address(url: URL) -> str:
 
 
 def version(connection: Connection) -> str | None:
-    """The revision that the database says it is at."""
+    """Return the revision of the database."""
     found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
     return found
 
 
 def contents(connection: Connection) -> Mapping[str, Sequence[str]]:
-    """Every row of every table, as text."""
+    """Return every row of every table, as text."""
     tables = connection.scalars(
         text("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'")
     ).all()
@@ -127,7 +127,7 @@ def drift(connection: Connection) -> list[str]:
 
 
 def revisions() -> list[str]:
-    """All of them, the oldest first."""
+    """Return all revisions, the oldest first."""
     scripts = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
     return [script.revision for script in scripts.walk_revisions()][::-1]
 

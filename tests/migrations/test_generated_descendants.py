@@ -35,7 +35,7 @@ def refusal(url: URL, descendant: Descendant, *, is_dry_run: bool) -> str | None
 
 
 def state(connection: Connection) -> tuple[object, object]:
-    """Every row, and where every sequence is."""
+    """Return every row, and the position of every sequence."""
     sequences = connection.execute(text("SELECT sequencename, last_value FROM pg_sequences ORDER BY 1")).all()
     return contents(connection), sequences
 
@@ -175,7 +175,7 @@ class Known:
 
 
 def check_served(url: URL, known: Known, folder: Path) -> None:
-    """Someone of it signs in and reads their posts."""
+    """Assert that one of its users can sign in and read their posts."""
     usual = [user for user in known.rows["users"] if user["password"] and user["id"] not in known.blocked]
     if not usual:
         return

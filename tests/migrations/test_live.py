@@ -57,7 +57,7 @@ FILL = (
 
 @dataclass
 class Load:
-    """People who read and write all the time, until it is stopped; and what they were answered."""
+    """Users who read and write until the load is stopped, and the answers that they got."""
 
     server: Server
     tokens: list[str]
@@ -94,7 +94,7 @@ class Load:
         return await client.send(*asked[turn % len(asked)])
 
     def assert_no_request_was_disturbed(self, since: float, until: float) -> str:
-        """No answer ever was an error, and none in that time took longer than before by more than a migration waits."""
+        """Assert that no answer was an error, and that migrations delayed none for longer than their lock timeout."""
         assert set(self.answers.statuses) <= {200, 201}, self.answers.statuses
         usual = max(answer.seconds for answer in self.answers.all if answer.began_at + answer.seconds < since)
         longest = max(answer.seconds for answer in self.answers.all if since <= answer.began_at <= until)
@@ -118,7 +118,7 @@ def serve(url: URL, tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 
 def fill(connection: Connection) -> list[str]:
-    """Rows as a site has them; the tokens of some of its people, who are signed in."""
+    """Insert rows as a site has them, and return tokens of some signed-in users."""
     for statement in FILL:
         connection.execute(text(statement))
     sessions = connection.execute(text("SELECT user_id, id FROM sessions ORDER BY id LIMIT 8"))
@@ -158,7 +158,7 @@ def miscounted(connection: Connection) -> int:
 
 @pytest.fixture
 def with_example(tmp_path: Path) -> Path:
-    """A folder with the migrations that there are, and after them those of docs/migrations.md."""
+    """A folder with the existing migrations, and after them those of docs/migrations.md."""
     shutil.copy(ROOT / "alembic.ini", tmp_path)
     shutil.copytree(ROOT / "alembic", tmp_path / "alembic")
     files = re.findall(r"^`(\w+\.py)`\n```python\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)

@@ -123,7 +123,7 @@ def test_the_log_format_is_text_in_development_and_json_in_production_by_default
 
 
 def lines_when(server: Server, condition: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
-    """All lines of the server's log, once the condition holds; a line comes a moment after its answer."""
+    """Return all lines of the log once the condition holds, because lines come a moment after answers."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         whole = server.log.read_text().rpartition("\n")[0]

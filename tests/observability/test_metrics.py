@@ -223,7 +223,7 @@ def test_a_killed_worker_takes_no_count_with_it_and_leaves_nothing_in_use(
 
 
 def scrapes_while_a_worker_is_away(url: str) -> Iterator[Samples]:
-    """Connections that the killed one had accepted are broken; no other is."""
+    """Only connections that the killed worker had accepted break."""
     broken = 0
     while True:
         try:

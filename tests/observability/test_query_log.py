@@ -26,7 +26,7 @@ StartServer = Callable[..., Server]
 def held_up(
     database: Engine, connection: Connection, lock: str, ask: Callable[[], httpx2.Response]
 ) -> Iterator[Future[httpx2.Response]]:
-    """The request while it waits for a lock, which is let go when the block ends."""
+    """Make the request wait for a lock, which is released when the block ends."""
     with ThreadPoolExecutor(1) as thread:
         with database.begin() as blocker:
             blocker.execute(text(lock))

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def collector() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
-    """A server that takes whatever is sent to it: its address, and the paths and bodies that came.
+    """A server that accepts everything: its address, and the paths and bodies that it received.
 
     Asked for before the server that sends: that one waits at its end until the last spans were taken.
     """

@@ -44,7 +44,7 @@ class Machine:
         return self.shell.run(block.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}"))
 
     def follow(self, heading: str) -> list[str]:
-        """Type the blocks below a heading; what each printed."""
+        """Run the blocks below a heading, and return the output of each."""
         said = []
         for language, block in SECTIONS[heading]:
             if language == "sh":
@@ -158,7 +158,7 @@ MANY = """
 
 
 def hashes(connection: Connection) -> dict[str, tuple[int, str]]:
-    """Of each table, how many rows it has, and a hash of all that stands in them."""
+    """Return the number of rows of each table, and a hash of them."""
     tables = connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")).all()
     rows = "SELECT md5(line::text) AS row FROM {} AS line"
     found = {}

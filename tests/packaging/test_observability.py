@@ -33,7 +33,7 @@ Exposed = dict[str, set[str]]
 
 @pytest.fixture
 def exposed(client: TestClient, person: Person) -> Exposed:  # noqa: ARG001 - on empty tables.
-    """The names of all samples that /metrics tells after some use, each with the names of its labels."""
+    """The names of all samples on /metrics after some use, each with the names of its labels."""
     from app.main import app
 
     local = TestClient(app, client=("127.0.0.1", 50000))
