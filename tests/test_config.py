@@ -251,7 +251,7 @@ def test_choices_are_taken_in_any_case(monkeypatch: pytest.MonkeyPatch, name: st
     ],
     ids=["weak secret", "production without a secret", "bad URL", "any origin"],
 )  # fmt: skip
-def test_a_program_says_it_in_one_line_and_does_not_start(command: list[str], environment: dict[str, str]) -> None:
+def test_a_program_reports_it_in_one_line_and_does_not_start(command: list[str], environment: dict[str, str]) -> None:
     result = subprocess.run(
         [sys.executable, "-m", *command], cwd=ROOT, env=_bare_environment() | environment, capture_output=True,
         text=True, timeout=60, check=False,
@@ -390,7 +390,7 @@ def test_the_url_takes_precedence_over_the_parts(monkeypatch: pytest.MonkeyPatch
     assert url.host == "one"
 
 
-def test_without_a_database_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_database_settings_no_url_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings_from(monkeypatch, {}).database is None
     assert settings_from(monkeypatch, {"DATABASE_URL": ""}).database is None
 

@@ -130,7 +130,7 @@ def test_ordinary_requests_never_come_to_fastapi(
 
 
 @pytest.mark.parametrize("request_", OUT_OF_THE_ORDINARY, ids=named)
-def test_what_is_out_of_the_ordinary_does(
+def test_unusual_requests_take_the_slow_path(
     ways: Ways, person: Person, make_post: Callable[..., int], request_: Asked
 ) -> None:
     short, _, passed = ways

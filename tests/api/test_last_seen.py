@@ -137,7 +137,7 @@ def see(connection: Connection) -> Callable[..., None]:
     return see
 
 
-def test_being_seen_revives_nothing_and_never_goes_past_the_absolute_end(
+def test_last_seen_updates_revive_no_session_and_never_pass_the_absolute_end(
     connection: Connection, person: Person, see: Callable[..., None]
 ) -> None:
     def change(assignment: str) -> None:
@@ -167,7 +167,7 @@ def test_time_in_the_future_from_before_the_clock_of_the_database_jumped_back_is
     assert connection.scalar(text("SELECT last_seen_at <= now() FROM sessions"))
 
 
-def test_of_two_workers_that_tell_of_one_moment_the_second_writes_nothing(
+def test_the_second_of_two_concurrent_updates_writes_nothing(
     connection: Connection, person: Person, see: Callable[..., None]
 ) -> None:
     connection.execute(text("UPDATE sessions SET last_seen_at = now() - interval '1 hour'"))
@@ -194,7 +194,7 @@ def test_locked_rows_are_skipped_without_waiting(
     assert connection.scalar(text(RECENT), {"id": free.session_id})
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch, database: Engine) -> None:  # noqa: ARG001
+def test_the_cache_of_updates_is_bounded(monkeypatch: pytest.MonkeyPatch, database: Engine) -> None:  # noqa: ARG001
     monkeypatch.setattr(last_seen, "MAX_SEEN_REMEMBERED", 5)
     last_seen._updated_at.clear()
 

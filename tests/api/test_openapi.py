@@ -267,7 +267,7 @@ def test_the_form_of_login_is_where_the_document_says() -> None:
 
 
 @pytest.mark.parametrize("schema", ["Profile", "NewUser", "Account"])
-def test_an_email_address_is_always_there_and_typed_as_one(schema: str) -> None:
+def test_an_email_address_is_required_and_typed_as_one(schema: str) -> None:
     described = DOCUMENT["components"]["schemas"][schema]
 
     assert "email" in described["required"]

@@ -91,7 +91,7 @@ def held(server: Server) -> list[tuple[int, int]]:
     return [(worker.num_fds(), worker.num_threads()) for worker in workers]
 
 
-def test_requests_on_a_frozen_database_get_503_in_time_and_200_when_it_goes_on(
+def test_requests_on_a_frozen_database_get_503_in_time_and_200_once_it_resumes(
     start: Start, postgres: Postgres, people: list[Person], post_ids: list[int], figure: Figure
 ) -> None:
     server = start(
@@ -163,7 +163,7 @@ def test_readyz_with_long_timeouts_is_503_within_three_seconds_and_the_server_st
     assert seconds < 3 + 2 + SLACK_SECONDS
 
 
-def test_server_that_starts_on_a_frozen_database_says_so_in_one_line_and_serves_when_it_goes_on(
+def test_server_that_starts_on_a_frozen_database_logs_one_line_and_serves_once_it_resumes(
     postgres: Postgres, people: list[Person], starting: Callable[..., Server]
 ) -> None:
     with postgres.frozen():

@@ -263,7 +263,7 @@ def test_server_whose_database_is_away_starts_and_says_so(start: Start) -> None:
 
 
 @pytest.mark.slow
-def test_worker_does_what_a_server_leaves_to_it_and_ends_with_what_is_under_way(
+def test_worker_does_the_background_work_of_a_server_and_finishes_it_before_it_ends(
     start: Start, connection: Connection, person: Person, mail_server: MailServer
 ) -> None:
     connection.execute(

@@ -165,7 +165,7 @@ def test_defaults_of_the_tutorial_are_a_warning_in_production_only(own: Engine) 
         assert [each.level for each in found] == ["warn"] * count
 
 
-def test_role_that_may_only_read_and_write_is_well_and_one_that_may_not_is_not(own: Engine) -> None:
+def test_role_that_may_read_and_write_passes_and_one_that_may_not_fails(own: Engine) -> None:
     everything = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public"
     with ordinary_role(own, everything) as engine:
         found = list(doctor.examine(engine, get_settings(), is_full=False))
@@ -212,7 +212,7 @@ def test_missing_limits_are_reported_with_the_statement_that_sets_them(own: Engi
         assert troubles(create_engine(engine.url, poolclass=NullPool)) == []
 
 
-def test_direct_database_is_wanted_behind_a_pooler_and_has_to_be_the_same(own: Engine) -> None:
+def test_direct_database_is_required_behind_a_pooler_and_must_be_the_same(own: Engine) -> None:
     def trouble(**settings: object) -> list[str]:
         return troubles(own, get_settings().model_copy(update={"database_behind_pooler": True, **settings}))
 
@@ -226,7 +226,7 @@ def test_direct_database_is_wanted_behind_a_pooler_and_has_to_be_the_same(own: E
     assert found.startswith("FAIL  direct database: connection to server")
 
 
-def test_replica_has_to_answer_and_to_be_one(own: Engine) -> None:
+def test_replica_must_answer_and_be_a_replica(own: Engine) -> None:
     def trouble(url: URL) -> list[str]:
         return troubles(own, get_settings().model_copy(update={"database_replica_url": secret(url)}))
 

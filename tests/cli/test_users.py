@@ -210,13 +210,13 @@ def test_lost_second_factor_is_removed_and_logged_and_nothing_else_changes(
     assert_refused(user("disable-totp", "ada"), "ada has no second factor")
 
 
-def test_second_factor_that_was_never_confirmed_is_none(user: User, client: TestClient, person: Person) -> None:
+def test_unconfirmed_second_factor_does_not_count(user: User, client: TestClient, person: Person) -> None:
     client.post("/users/me/totp", json={"current_password": PASSWORD}, headers=person.headers)
 
     assert_refused(user("disable-totp", person.email), f"user{person.id} has no second factor")
 
 
-def test_sessions_are_listed_without_what_a_terminal_would_obey_and_ended(
+def test_sessions_are_listed_without_control_characters_and_ended(
     user: User, client: TestClient, connection: Connection, make_person: Callable[..., Person]
 ) -> None:
     ada, bob = make_person(username="ada"), make_person()
@@ -272,5 +272,5 @@ def test_errors_that_stop_a_process_are_reported_in_one_line(environment: dict[s
 
 
 @pytest.mark.usefixtures("database")
-def test_role_that_there_is_not_is_a_mistake_of_usage(user: User) -> None:
+def test_unknown_role_is_a_usage_error(user: User) -> None:
     assert user("promote", "ada", "boss").returncode == 2

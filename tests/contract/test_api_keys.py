@@ -206,7 +206,7 @@ def test_the_bearer_token_takes_precedence_over_the_header(
     assert_unauthenticated(client.get("/users/me", headers=bearer("garbage") | {"X-API-Key": key}))
 
 
-def test_an_access_token_is_no_api_key(client: TestClient, person: Person) -> None:
+def test_an_access_token_is_rejected_as_an_api_key(client: TestClient, person: Person) -> None:
     assert client.get("/users/me", headers={"X-API-Key": person.token}).status_code == 401
 
 
@@ -248,7 +248,7 @@ def test_no_key_manages_accounts_or_credentials(
 
 
 @pytest.mark.parametrize(("method", "path"), sorted(OPEN_TO_KEYS))
-def test_a_key_that_may_write_is_refused_nothing_else(
+def test_a_key_that_may_write_is_refused_no_other_content(
     client: TestClient, make_key: MakeKey, make_post: Callable[..., int], person: Person, method: str, path: str
 ) -> None:
     key = make_key(person)
@@ -385,7 +385,7 @@ def test_a_new_password_ends_every_key(client: TestClient, make_key: MakeKey, pe
     assert rows("SELECT 1 FROM api_keys") == []
 
 
-def test_a_key_with_an_end_says_so_works_until_then_and_leaves_the_list(
+def test_a_key_with_an_expiry_shows_it_works_until_then_and_leaves_the_list(
     client: TestClient, make_key: MakeKey, person: Person, rows: Rows
 ) -> None:
     end = (datetime.now(UTC) + timedelta(days=7)).replace(microsecond=0)
@@ -419,7 +419,7 @@ def look_ups(statements: list[str]) -> int:
     return sum("FROM api_keys" in statement for statement in statements)
 
 
-def test_a_key_is_looked_up_once_and_one_that_was_never_given_out_each_time(
+def test_a_known_key_is_looked_up_once_and_an_unknown_one_each_time(
     client: TestClient, make_key: MakeKey, person: Person, database: Engine
 ) -> None:
     unknown, known = bearer(api_key.make_key()), bearer(make_key(person))
@@ -477,7 +477,7 @@ def test_a_key_takes_precedence_over_a_cookie_and_needs_no_page_of_this_origin(
     assert_unauthenticated(client.get("/posts", headers=headers | {"X-API-Key": "garbage"}))
 
 
-def test_few_keys_are_remembered_and_a_forgotten_one_works(
+def test_the_cache_of_keys_is_bounded_and_an_evicted_key_works(
     client: TestClient, make_key: MakeKey, person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(authentication, "MAX_REMEMBERED", 2)

@@ -109,7 +109,7 @@ def test_a_form_with_a_field_missing_or_too_long_is_malformed(
         ("", b""),
     ],
 )
-def test_what_is_not_a_form_is_malformed(client: TestClient, content_type: str | None, content: bytes) -> None:
+def test_bodies_other_than_forms_are_malformed(client: TestClient, content_type: str | None, content: bytes) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type.encode("latin-1")}
 
     response = client.post("/login", content=content, headers=headers)  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ def assert_not_kept_for_others(response: httpx2.Response) -> None:
 
 @pytest.mark.parametrize("origin", [None, "http://localhost:3000"])
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_no_cache_keeps_what_depends_on_the_caller(
+def test_responses_that_depend_on_the_caller_are_not_cached_for_others(
     client: TestClient, person: Person, admin: Person, make_post: Callable[..., int], method: str, path: str,
     origin: str | None,
 ) -> None:  # fmt: skip
@@ -54,14 +54,14 @@ def test_no_cache_keeps_a_response_of_any_status(person: Person, name: str) -> N
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/static/favicon.svg"])
-def test_what_is_the_same_for_all_may_be_kept_and_still_depends_on_the_origin(client: TestClient, path: str) -> None:
+def test_public_responses_may_be_cached_and_vary_by_origin(client: TestClient, path: str) -> None:
     response = client.get(path)
 
     assert response.headers["Cache-Control"] == "no-cache"
     assert names(response, "Vary") == {"Origin"}
 
 
-def test_what_is_not_http_is_refused_with_the_same_headers(start_server: Callable[..., Server]) -> None:
+def test_malformed_http_is_refused_with_the_same_headers(start_server: Callable[..., Server]) -> None:
     server = start_server()
     with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: a lot\r\n\r\n")

@@ -176,7 +176,7 @@ def test_another_site_cannot_sign_its_visitors_in(
     assert client.post("/login", data=form, headers=FROM_ELSEWHERE[elsewhere]).status_code == 200
 
 
-def test_a_client_that_is_no_browser_may_have_the_cookie_too(client: TestClient, person: Person) -> None:
+def test_clients_other_than_browsers_may_use_the_cookie_too(client: TestClient, person: Person) -> None:
     response = client.post("/login?cookie=true", data={"username": person.email, "password": PASSWORD})
 
     assert response.status_code == 200

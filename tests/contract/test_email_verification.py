@@ -267,7 +267,7 @@ def test_a_session_that_has_ended_uses_up_no_verification_of_its_owner(
     assert limits == [("mail_from_address", 1), ("mail_of_account_email_verification", 1)]
 
 
-def test_mails_that_a_limit_drops_are_dropped_whether_or_not_there_is_an_account(
+def test_limits_drop_mails_alike_with_and_without_an_account(
     client: TestClient, person: Person, receive: Receive, rows: Rows
 ) -> None:
     for email in (person.email, "unknown@example.com"):

@@ -144,7 +144,7 @@ def test_problem_json_is_the_strict_form(client: TestClient, person: Person, acc
              "/../etc/passwd", "/static/../../main.py", "/static/%2e%2e/main.py", "/static/nothing",
              "/static/%00", "/static/" + "x" * 5000, "/%ff", "/V1/posts", "/Posts", "/v1posts", "/static"]
 )  # fmt: skip
-def test_where_there_is_no_route_nothing_is_found(client: TestClient, path: str) -> None:
+def test_paths_without_a_route_are_not_found(client: TestClient, path: str) -> None:
     assert_refused(client.get(path), 404, "not_found", "Not Found")
 
 
@@ -288,7 +288,7 @@ def test_a_request_id_that_is_not_is_replaced(client: TestClient, given: str) ->
     assert response.json()["request_id"] == made
 
 
-def test_every_request_without_an_id_gets_one_of_its_own(client: TestClient) -> None:
+def test_every_request_without_an_id_gets_a_new_one(client: TestClient) -> None:
     ids = {client.get(path).headers["X-Request-ID"] for path in ("/", "/posts", "/nothing", "/docs", "/livez") * 2}
 
     assert len(ids) == 10
@@ -298,7 +298,7 @@ def test_every_request_without_an_id_gets_one_of_its_own(client: TestClient) -> 
 
 
 @pytest.mark.parametrize("origin", [None, "http://localhost:3000"])
-def test_a_bug_of_ours_is_answered_in_the_same_shape_and_says_nothing(
+def test_an_internal_error_has_the_usual_shape_and_reveals_nothing(
     client: TestClient, person: Person, connection: Any, origin: str | None
 ) -> None:
     from tests.contract.answers import assert_documented

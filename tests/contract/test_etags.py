@@ -70,7 +70,7 @@ def test_304_requires_permission_to_read(
 
 
 @pytest.mark.parametrize("body", [{}, {"title": None}, {"id": 7}])
-def test_a_change_of_nothing_makes_no_new_version(
+def test_an_empty_change_makes_no_new_version(
     client: TestClient, person: Person, other: Person, make_post: Callable[..., int], rows: Rows, body: Any
 ) -> None:
     post_id = make_post(person, title="as it was")

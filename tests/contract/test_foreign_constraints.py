@@ -106,7 +106,7 @@ def test_a_rule_of_others_refuses_the_vote_and_no_other_vote_of_its_batch(
     assert connection.scalar(text(f"SELECT votes FROM post_stats WHERE post_id = {second}")) == 5
 
 
-def test_a_constraint_of_ours_that_is_violated_stays_a_500(
+def test_a_violated_constraint_of_our_own_stays_a_500(
     client: TestClient, connection: Connection, person: Person
 ) -> None:
     from tests.contract.answers import assert_documented

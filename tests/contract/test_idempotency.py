@@ -119,7 +119,7 @@ def test_the_same_key_of_another_user_is_another_key(
     assert rows("SELECT user_id FROM votes ORDER BY user_id") == [(person.id,), (other.id,)]
 
 
-def test_a_create_that_fails_keeps_nothing_and_the_key_can_be_used(create: Create, rows: Rows) -> None:
+def test_a_failed_create_stores_nothing_and_its_key_can_be_used(create: Create, rows: Rows) -> None:
     before = rows(EFFECTS)
     refused = create.ask(create.refused_body)
     assert refused.status_code in {404, 409, 422}
@@ -183,7 +183,7 @@ def test_a_stored_response_is_not_replayed_for_a_revoked_token(create: Create, r
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "with space", "tab\t", "ü", "a,b c"])
-def test_a_malformed_key_is_refused_and_nothing_happens(create: Create, rows: Rows, key: str) -> None:
+def test_a_malformed_key_is_refused_without_effect(create: Create, rows: Rows, key: str) -> None:
     effects = rows(EFFECTS)
 
     response = create.ask(key=key.encode())

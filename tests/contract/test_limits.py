@@ -98,7 +98,7 @@ def test_an_address_has_fifty_failures_over_all_names(client: TestClient, elsewh
     assert login(elsewhere, "name51", WRONG).status_code == 403
 
 
-def test_honest_sign_ins_use_up_nothing_of_the_guesses(client: TestClient, person: Person, rows: Rows) -> None:
+def test_right_passwords_use_up_no_guesses(client: TestClient, person: Person, rows: Rows) -> None:
     for _ in range(60):
         assert login(client, person.email, PASSWORD).status_code == 200
     assert_refused(login(client, person.email, WRONG), 403, "invalid_credentials")
@@ -197,7 +197,7 @@ def test_address_with_many_accounts_has_right_passwords_for_all_of_them_together
 
 
 @pytest.mark.usefixtures("three_right_passwords")
-def test_stranger_without_the_password_uses_up_nothing_of_the_right_ones(
+def test_failures_of_a_stranger_use_up_no_right_passwords(
     client: TestClient, elsewhere: TestClient, person: Person
 ) -> None:
     assert [sign_in(elsewhere, person, WRONG).status_code for _ in range(11)] == [403] * 10 + [429]

@@ -95,7 +95,7 @@ def test_a_cursor_keeps_the_search_which_may_be_repeated_and_not_be_another(
     assert_refused(following(search="needle "), 422, "malformed_cursor")
 
 
-def test_a_cursor_of_the_release_before_goes_on_with_the_search_beside_it(
+def test_a_cursor_of_the_previous_release_continues_with_its_search(
     client: TestClient, person: Person, posts: list[int], make_post: MakePost
 ) -> None:
     make_post(person, content="hay")
@@ -129,7 +129,7 @@ def test_a_cursor_of_a_walk_by_votes_is_short_also_while_300_transactions_run() 
     ["x=%0d%0aSet-Cookie:%20a=b", 'x=>;rel="next",<https://evil.example>', "%0d%0aX:y=1", "limit=1&limit=1", "cursor="],
 )
 @pytest.mark.usefixtures("posts")
-def test_what_is_no_parameter_is_not_in_a_link(client: TestClient, person: Person, hostile: str) -> None:
+def test_unknown_parameters_are_not_in_a_link(client: TestClient, person: Person, hostile: str) -> None:
     response = client.get(f"/posts?limit=1&sort=new&{hostile}", headers=person.headers)
 
     assert response.status_code == 200

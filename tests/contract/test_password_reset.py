@@ -123,7 +123,7 @@ def test_the_second_factor_that_is_set_up_after_a_reset_outlives_the_next_one(
     assert rows("SELECT confirmed_at IS NOT NULL FROM totps") == [(True,)]
 
 
-def test_a_second_factor_that_was_only_begun_goes_with_a_reset_too(
+def test_a_reset_removes_an_unconfirmed_second_factor_too(
     client: TestClient, person: Person, receive: Receive, rows: Rows
 ) -> None:
     client.post("/users/me/totp", json={"current_password": PASSWORD}, headers=person.headers)

@@ -126,7 +126,7 @@ def test_a_malformed_post_is_refused_and_nothing_is_written(
     assert rows("SELECT 1 FROM posts") == []
 
 
-def test_of_a_key_that_comes_twice_the_last_one_counts(client: TestClient, person: Person) -> None:
+def test_the_last_value_of_a_duplicate_json_key_counts(client: TestClient, person: Person) -> None:
     body = b'{"title": "first", "content": "c", "title": "last"}'
 
     assert client.post("/posts", content=body, headers=person.headers | JSON).json()["title"] == "last"
@@ -266,7 +266,7 @@ def test_a_missing_post_is_404_for_any_expected_version(client: TestClient, pers
 # Deleting.
 
 
-def test_deleting_takes_the_votes_along(
+def test_deleting_a_post_deletes_its_votes(
     client: TestClient, person: Person, other: Person, make_post: Callable[..., int], cast_votes: Callable[..., None],
     rows: Rows,
 ) -> None:  # fmt: skip

@@ -206,7 +206,7 @@ def change_password_elsewhere(client: TestClient, person: Person, headers: dict[
     "end", [sign_out, sign_out_others, end_the_session, change_password, change_password_elsewhere, disable_and_enable]
 )
 @pytest.mark.parametrize("was_adopted", [True, False])
-def test_what_ends_sessions_refuses_every_token_that_may_be_older(
+def test_ending_sessions_revokes_every_token_that_may_be_older(
     client: TestClient, person: Person, rows: Rows, end: Callable[..., None], *, was_adopted: bool
 ) -> None:
     if was_adopted:

@@ -80,7 +80,7 @@ def test_only_hashes_of_refresh_tokens_are_kept(person: Person, pair: Pair, refr
     assert "secret" not in repr(token)
 
 
-def test_a_chain_of_refreshes_goes_on(pair: Pair, refresh: Refresh) -> None:
+def test_refresh_tokens_can_be_exchanged_repeatedly(pair: Pair, refresh: Refresh) -> None:
     tokens = [pair["refresh_token"]]
     for _ in range(10):
         response = refresh(tokens[-1])
@@ -166,7 +166,7 @@ def test_a_replay_is_reported(
         lambda _: str(RefreshToken.first()),
     ],
 )
-def test_what_is_no_refresh_token_refreshes_nothing_and_ends_nothing(
+def test_invalid_refresh_tokens_refresh_and_end_no_session(
     pair: Pair, refresh: Refresh, rows: Rows, forge: Callable[[Pair], str]
 ) -> None:
     before = rows("SELECT sessions::text FROM sessions ORDER BY id")
@@ -253,7 +253,7 @@ def test_sessions_are_listed_with_their_devices_the_newest_first(
     assert rows("SELECT count(*) FROM sessions") == [(5,)]
 
 
-def test_sessions_that_are_over_and_api_keys_are_no_devices(
+def test_ended_sessions_and_api_keys_are_not_listed_as_devices(
     client: TestClient, person: Person, sign_in: Callable[..., Pair], rows: Rows
 ) -> None:
     mine = sign_in(person)

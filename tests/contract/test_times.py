@@ -41,7 +41,7 @@ def test_times_are_in_utc(client: TestClient, person: Person, make_post: Callabl
         "2024-03-10T12", "2024-W10-7", "2024-03-10 noon", "٢٠٢٤-03-10",
     ],
 )  # fmt: skip
-def test_what_is_no_time_is_refused_with_an_example(client: TestClient, person: Person, time: str) -> None:
+def test_invalid_times_are_refused_with_an_example(client: TestClient, person: Person, time: str) -> None:
     refused = client.get("/posts", params={"created_after": time}, headers=person.headers)
 
     assert refused.status_code == 422

@@ -163,7 +163,7 @@ def test_an_enabled_second_factor_is_neither_begun_nor_confirmed_again(
                 "GROUP BY 1") == before  # fmt: skip
 
 
-def test_confirming_what_was_not_begun_finds_nothing(client: TestClient, person: Person, rows: Rows) -> None:
+def test_confirming_without_an_enrolment_is_not_found(client: TestClient, person: Person, rows: Rows) -> None:
     response = client.post("/users/me/totp/confirm", json={"code": "123456"}, headers=person.headers)
 
     assert_refused(response, 404, "totp_not_found")
@@ -174,7 +174,7 @@ def test_confirming_what_was_not_begun_finds_nothing(client: TestClient, person:
 
 
 @pytest.mark.parametrize("code", ["", "12345", "1234567", "abcdef", "\uff11" * 6, "12 34 5", "x" * 64, "\0"])
-def test_a_code_that_cannot_be_one_confirms_nothing(
+def test_a_malformed_code_confirms_nothing(
     client: TestClient, begun: Authenticator, person: Person, rows: Rows, code: str
 ) -> None:
     response = client.post("/users/me/totp/confirm", json={"code": code}, headers=person.headers)

@@ -429,7 +429,7 @@ def test_an_admin_changes_a_user_without_knowing_their_password(
 
 
 @pytest.mark.parametrize("wanted", [{"role": "admin"}, {"is_active": False}, {"id": 7}, {"created_at": "2000-01-01"}])
-def test_what_only_admins_change_is_ignored_from_others(
+def test_fields_for_admins_only_are_ignored_from_others(
     client: TestClient, person: Person, rows: Rows, wanted: dict[str, Any]
 ) -> None:
     before = rows("SELECT * FROM users")
@@ -672,7 +672,7 @@ def test_the_last_active_admin_cannot_be_removed(
 
 
 @pytest.mark.parametrize(("method", "change"), [("PATCH", {"role": "user"}), ("DELETE", None)])
-def test_an_admin_can_go_once_there_is_another(
+def test_an_admin_can_be_removed_once_another_exists(
     client: TestClient,
     admin: Person,
     other: Person,
@@ -688,6 +688,6 @@ def test_an_admin_can_go_once_there_is_another(
     assert rows("SELECT id FROM users WHERE role = 'admin'") == [(other.id,)]
 
 
-def test_the_last_admin_can_change_what_leaves_them_an_admin(client: TestClient, admin: Person) -> None:
+def test_the_last_admin_can_make_changes_that_keep_them_admin(client: TestClient, admin: Person) -> None:
     change = {"role": "admin", "is_active": True, "username": "root"}
     assert client.patch("/users/me", json=change, headers=admin.headers).status_code == 200

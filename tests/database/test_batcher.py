@@ -493,7 +493,7 @@ def test_success_is_answered_after_the_commit(connection: Connection) -> None:
 
 
 @pytest.mark.usefixtures("table")
-def test_commit_that_fails_is_no_success(connection: Connection) -> None:
+def test_a_failed_commit_is_reported_as_a_failure(connection: Connection) -> None:
     # The constraint is looked at when COMMIT comes.
     connection.execute(text("ALTER TABLE kept DROP CONSTRAINT kept_key"))
     connection.execute(text("ALTER TABLE kept ADD CONSTRAINT kept_key UNIQUE (number) DEFERRABLE INITIALLY DEFERRED"))
@@ -510,7 +510,7 @@ def test_commit_that_fails_is_no_success(connection: Connection) -> None:
 
 
 @pytest.mark.usefixtures("table")
-def test_connection_lost_at_the_commit_is_no_success(connection: Connection) -> None:
+def test_a_connection_lost_at_the_commit_is_a_failure(connection: Connection) -> None:
     def run(lane_connection: Connection, items: Sequence[int]) -> list[int]:
         answers = keep(lane_connection, items)
         backend = lane_connection.scalar(text("SELECT pg_backend_pid()"))

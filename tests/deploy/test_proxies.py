@@ -174,7 +174,7 @@ def test_a_forged_address_reaches_neither_the_audit_log_nor_the_limits(proxy: Pr
     assert left == list(range(left[0], left[0] - 4, -1)), "each is the next request of one and the same caller"
 
 
-def test_the_scheme_that_the_server_learns_is_the_one_that_was_used(proxy: Proxy) -> None:
+def test_the_server_receives_the_scheme_of_the_client(proxy: Proxy) -> None:
     with Upstream().listening() as upstream, proxy_before(proxy.name, upstream.port) as own, own.client() as client:
         client.get("/livez", headers={"X-Forwarded-Proto": "ftp", "X-Forwarded-Host": "evil.example"})
 
@@ -289,7 +289,7 @@ def test_a_head_past_the_limits_is_refused_in_the_apis_shape(
         assert_problem(client.get(path, headers=headers), status, code)
 
 
-def test_what_is_not_http_is_refused_and_by_nginx_as_json(proxy: Proxy) -> None:
+def test_malformed_http_is_refused_and_by_nginx_as_json(proxy: Proxy) -> None:
     with ExitStack() as stack:
         connection = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port)))
         if proxy.url.startswith("https"):
@@ -303,7 +303,7 @@ def test_what_is_not_http_is_refused_and_by_nginx_as_json(proxy: Proxy) -> None:
         assert (body["code"], body["status"]) == ("bad_request", 400)
 
 
-def test_one_address_has_so_many_connections_and_others_are_served_meanwhile(proxy: Proxy) -> None:
+def test_connections_per_address_are_bounded_and_others_are_served_meanwhile(proxy: Proxy) -> None:
     head = b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
     with ExitStack() as stack:
         for _ in range(MAX_CONNECTIONS):
@@ -416,7 +416,9 @@ class Upstream:
 
 @pytest.mark.parametrize("name", PROXIES)
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-def test_what_may_have_had_an_effect_is_never_sent_twice(start_proxy: StartProxy, name: str, method: str) -> None:
+def test_requests_that_may_have_had_an_effect_are_never_sent_twice(
+    start_proxy: StartProxy, name: str, method: str
+) -> None:
     with Upstream(most_answers=0).listening() as upstream, start_proxy(name, upstream.port).client() as client:
         answer = client.request(method, "/users", json={})
 

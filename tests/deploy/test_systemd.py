@@ -77,7 +77,7 @@ def test_migrations_come_before_everything_else() -> None:
     assert unit("social-posts-migrate")["Service"]["ExecStart"].endswith("/alembic upgrade head")
 
 
-def test_the_api_leaves_to_the_worker_what_the_settings_know() -> None:
+def test_the_api_unit_leaves_background_work_to_the_worker_unit() -> None:
     text = (ROOT / "deploy" / "systemd" / "social-posts.service").read_text()
     names = re.findall(r"\b([A-Z_]+)=", "".join(re.findall(r"^Environment=(ENVIRONMENT.*)$", text, re.MULTILINE)))
 

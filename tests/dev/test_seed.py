@@ -172,7 +172,7 @@ def test_seeded_people_can_sign_in(client: TestClient, database: Engine) -> None
         (Amounts(users=2, posts=10, votes=1_000), "allow"),
     ],
 )
-def test_what_cannot_be_made_is_refused(
+def test_impossible_amounts_are_refused(
     database: Engine, connection: Connection, wanted: Amounts, message: str
 ) -> None:
     with pytest.raises(CannotSeed, match=message):
@@ -181,7 +181,7 @@ def test_what_cannot_be_made_is_refused(
     assert wrong_counts(connection) == 0
 
 
-def test_what_was_committed_before_it_was_stopped_is_consistent(
+def test_rows_committed_before_a_stop_are_consistent(
     database: Engine, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(seeding, "CHUNK_VOTES", 500)

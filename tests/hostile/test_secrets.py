@@ -98,7 +98,7 @@ def requests(person: Person) -> Iterator[tuple[str, str, dict[str, object]]]:
                 yield operation.method, address + ("?" + query if malformed else ""), body
 
 
-def test_no_operation_tells_what_it_was_given(
+def test_no_operation_reveals_its_input(
     listener: Listener, tmp_path: Path, person: Person, make_person: Callable[..., Person]
 ) -> None:
     for method, address, body in requests(person):
@@ -116,7 +116,7 @@ def test_no_operation_tells_what_it_was_given(
     assert_log_is_silent(tmp_path, listener)
 
 
-def test_no_refusal_tells_what_it_was_given(listener: Listener, tmp_path: Path, connection: Connection) -> None:
+def test_no_refusal_reveals_its_input(listener: Listener, tmp_path: Path, connection: Connection) -> None:
     account = {"email": "Canary@canary.example", "password": PASSWORD, "username": "canary"}
     assert listener.post("/users", json=account).status_code == 201
     for again in (account, account | {"email": "other@canary.example"}):
@@ -136,7 +136,7 @@ def test_no_refusal_tells_what_it_was_given(listener: Listener, tmp_path: Path, 
     assert not [secret for secret in secrets if secret in path.read_text()]
 
 
-def test_no_bug_tells_what_it_was_given(
+def test_no_internal_error_reveals_its_input(
     listener: Listener, tmp_path: Path, database: Engine, person: Person, make_post: Callable[..., int]
 ) -> None:
     post_id = make_post(person)
@@ -176,7 +176,7 @@ def test_no_bug_tells_what_it_was_given(
     assert "in sign_up" in log
 
 
-def test_a_bug_in_python_tells_where_it_is_and_not_what_it_was_given(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_is_logged_with_its_place_and_without_its_input(caplog: pytest.LogCaptureFixture) -> None:
     def stumble() -> None:
         try:
             json.loads("canary")

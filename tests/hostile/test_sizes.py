@@ -114,7 +114,7 @@ def sent_until_cut_off(server: Server, beginning: bytes, more: bytes) -> int:
     return sent
 
 
-def test_a_head_too_long_to_be_kept_is_refused_in_the_one_shape(server: Server) -> None:
+def test_an_oversized_head_is_refused_in_the_usual_shape(server: Server) -> None:
     assert_refused(answer(server, b"GET / HTTP/1.1\r\nX-Long: ", b"x" * 70_000), 431, "headers_too_large")
 
 
@@ -123,7 +123,7 @@ def test_a_head_too_long_to_be_kept_is_refused_in_the_one_shape(server: Server) 
                  b"GET / HTTP/1.1\r\nHost test\r\n\r\n", b"GET http://[ HTTP/1.1\r\nHost: test\r\n\r\n",
                  b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"]
 )  # fmt: skip
-def test_what_is_not_http_is_refused_in_the_one_shape(server: Server, nonsense: bytes) -> None:
+def test_malformed_http_is_refused_in_the_usual_shape(server: Server, nonsense: bytes) -> None:
     assert_refused(answer(server, nonsense), 400, "bad_request")
 
 

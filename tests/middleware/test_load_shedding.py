@@ -101,7 +101,7 @@ def test_held_clients_are_admitted_if_a_slot_is_free_afterwards(played: Play) ->
     played(scene)
 
 
-def test_no_more_are_held_than_there_is_memory_for(played: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_held_clients_is_bounded(played: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_shedding, "MAX_HELD_CLIENTS", 1)
 
     async def scene(site: Site) -> None:

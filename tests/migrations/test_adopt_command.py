@@ -104,7 +104,7 @@ def test_without_a_configured_database_it_is_refused_in_one_line() -> None:
     assert refused.stderr == "error: no database is configured; set DATABASE_URL\n"
 
 
-def test_two_at_once_both_succeed_and_one_does_it(url: URL, looking: Connection) -> None:
+def test_of_two_concurrent_runs_both_succeed_and_one_does_the_work(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.GROWN_ON)
 
     runs = [finish(process) for process in [start(url), start(url)]]

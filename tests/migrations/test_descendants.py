@@ -245,7 +245,7 @@ def test_times_without_a_zone_are_read_in_the_requested_zone(url: URL, looking: 
     assert rows(looking, "SELECT count(*) FROM posts WHERE updated_at = '2022-04-03 20:06Z'") == [(1,)]
 
 
-def test_what_grew_on_is_kept_under_other_names_and_downvotes_become_no_votes(url: URL, looking: Connection) -> None:
+def test_additions_are_kept_under_other_names_and_downvotes_become_no_votes(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.GROWN_ON)
 
     adopt(url)
@@ -289,7 +289,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("reason", REFUSED)
-def test_what_cannot_be_adopted_is_refused_before_anything_is_changed(
+def test_impossible_adoptions_are_refused_before_any_change(
     url: URL, engine: Engine, looking: Connection, reason: str
 ) -> None:
     descendants.make(looking, descendants.BY_ALEMBIC)

@@ -18,7 +18,7 @@ def run(path: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_running_tells_what_noticed_from_what_did_not(tmp_path: Path) -> None:
+def test_running_tells_tests_that_failed_from_those_that_did_not(tmp_path: Path) -> None:
     path = tmp_path / "two.toml"
     path.write_text(f"""
         [[mutant]]

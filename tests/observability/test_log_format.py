@@ -88,7 +88,7 @@ def test_text_of_clients_cannot_begin_a_line_or_control_a_terminal(hostile: str)
     assert not set("\n".join([first, *others])) & {*LINE_ENDS, "\x1b", "\x00", "\x7f", "\x9b"} - {"\n"}
 
 
-def test_what_cannot_be_json_is_logged_all_the_same() -> None:
+def test_values_that_cannot_be_json_are_logged_all_the_same() -> None:
     line = json.loads(
         emitted(logs.Json(), "%s", b"\xff", what={1, 2}, surrogate="\ud800", raw=b"\xff", bad=float("nan"))
     )

@@ -233,7 +233,7 @@ def scrapes_while_a_worker_is_away(url: str) -> Iterator[Samples]:
             assert broken < 5
 
 
-def test_what_the_workers_share_goes_with_the_server(start_server: StartServer, tmp_path: Path) -> None:
+def test_shared_files_of_the_workers_are_removed_with_the_server(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server(WORKERS="2", TMPDIR=str(tmp_path))
     (folder,) = tmp_path.glob("social-posts-workers-*")
     assert {path.name for path in folder.glob("*.lock")} == {"0.lock", "1.lock"}

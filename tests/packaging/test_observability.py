@@ -58,7 +58,7 @@ def names_in(expression: str) -> Iterator[tuple[str, set[str]]]:
 
 
 @pytest.mark.parametrize("where", EXPRESSIONS)
-def test_what_is_drawn_and_alerted_on_exists(exposed: Exposed, where: str) -> None:
+def test_metrics_of_the_dashboard_and_alerts_exist(exposed: Exposed, where: str) -> None:
     found = list(names_in(EXPRESSIONS[where]))
 
     assert found

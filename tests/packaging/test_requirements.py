@@ -67,7 +67,7 @@ def test_every_locked_package_is_there_because_a_requirement_needs_it(name: str)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_installed_is_what_is_locked(name: str) -> None:
+def test_installed_packages_are_the_locked_ones(name: str) -> None:
     locked = pins(name)
     assert {package: importlib.metadata.version(package) for package in locked} == locked
 

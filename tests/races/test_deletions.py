@@ -266,7 +266,7 @@ def test_two_concurrent_cleanups_remove_everything_once(
 
 
 @pytest.mark.slow
-def test_deletion_goes_on_after_its_process_was_killed(
+def test_deletion_continues_after_its_process_was_killed(
     crowd: Crowd, database: Engine, connection: Connection, make_person: MakePerson
 ) -> None:
     leaver = make_person()
@@ -565,7 +565,7 @@ def comments(database: Engine) -> Iterator[Callable[[str], None]]:
 
 
 @pytest.mark.parametrize("action", ["", "ON DELETE RESTRICT", "DEFERRABLE INITIALLY DEFERRED"])
-def test_what_a_table_of_others_refers_to_is_still_referenced_and_stays(
+def test_rows_referenced_by_foreign_tables_are_refused_and_stay(
     client: TestClient,
     connection: Connection,
     make_person: MakePerson,

@@ -48,7 +48,7 @@ def later(connection: Connection, seconds: float) -> None:
 
 
 @pytest.mark.usefixtures("database")
-def test_so_many_tries_are_allowed_and_not_one_more() -> None:
+def test_attempts_up_to_the_limit_are_allowed_and_no_more() -> None:
     assert [is_allowed(THREE_A_MINUTE, "ada") for _ in range(5)] == [True, True, True, False, False]
     assert is_allowed(THREE_A_MINUTE, "bob")
     assert is_allowed(attempt_limits.Limit("another", 3, timedelta(minutes=1)), "ada")
@@ -79,7 +79,7 @@ def test_refused_tries_do_not_prolong_the_wait(connection: Connection) -> None:
     assert is_allowed(THREE_A_MINUTE, "ada")
 
 
-def test_of_forty_at_once_exactly_so_many_are_allowed(connection: Connection) -> None:
+def test_of_forty_concurrent_attempts_exactly_the_limit_is_allowed(connection: Connection) -> None:
     with ThreadPoolExecutor(max_workers=20) as threads:
         allowed = list(threads.map(lambda _: is_allowed(attempt_limits.SIGN_IN_OF_ACCOUNT, "ada"), range(40)))
 
@@ -222,7 +222,7 @@ BREAKING: dict[str, Callable[[Connection], object]] = {
 
 
 @pytest.mark.parametrize("breaking", BREAKING)
-def test_what_cannot_be_counted_is_unavailable_and_success_does_not_fail_for_it(
+def test_uncountable_attempts_are_unavailable_and_successes_do_not_fail(
     database: Engine, monkeypatch: pytest.MonkeyPatch, breaking: str
 ) -> None:
     monkeypatch.setattr("app.database.sessions.MAX_WAIT_TO_COUNT_SECONDS", 0.2)

@@ -90,7 +90,7 @@ def test_a_connection_writes_the_row_too(connection: Connection, person: Person,
 
 
 @pytest.mark.parametrize("user_id", [None, 2**62])
-def test_what_has_no_account_or_no_longer_is_in_the_log_only(
+def test_events_without_an_account_are_in_the_log_only(
     connection: Connection, lines: Lines, user_id: int | None
 ) -> None:
     with transaction() as db:
@@ -176,7 +176,7 @@ def test_the_log_has_every_event_however_quiet_it_is_set() -> None:
     assert loggers["app.audit"] == {"level": "INFO"}
 
 
-def test_a_server_tells_of_hostile_clients_in_one_line_each_and_no_secret(
+def test_a_server_logs_hostile_clients_in_one_line_each_without_secrets(
     start_server: Callable[..., Server], person: Person, tmp_path: Path
 ) -> None:
     server = start_server(LOG_LEVEL="error", MAIL_ENABLED="true")

@@ -76,7 +76,7 @@ def left(connection: Connection) -> list[int | None]:
     return [connection.scalar(text(f"SELECT count(*) FROM {table}")) for table in TABLES]
 
 
-def test_what_has_expired_is_removed_in_batches_and_counted(connection: Connection, person: Person) -> None:
+def test_expired_rows_are_removed_in_batches_and_counted(connection: Connection, person: Person) -> None:
     fill(connection, person)
 
     assert dict(cleanup.run(batch_rows=3)) == dict.fromkeys(TABLES, 10)

@@ -247,7 +247,7 @@ def test_search_survives_a_walk(client: TestClient, person: Person, make_post: M
 # What is personal
 
 
-def test_what_was_read_goes_without_the_collector(make_post: MakePost, make_person: MakePerson) -> None:
+def test_pages_are_freed_without_the_garbage_collector(make_post: MakePost, make_person: MakePerson) -> None:
     person = make_person()
     make_post(person)
     question = feed.PageRequest(access_tokens.verify(person.token), feed.PageQuery("old", 10))
@@ -298,7 +298,7 @@ def test_readers_of_one_batch_share_the_page_but_not_their_votes(
         "INSERT INTO votes (post_id, user_id) SELECT posts.id, users.id FROM posts, users",
     ],
 )
-def test_what_was_written_before_is_not_shown_for_what_is_there_now(
+def test_a_cached_page_is_not_shown_after_a_change(
     client: TestClient, connection: Connection, person: Person, make_post: MakePost, change: str
 ) -> None:
     make_post(person)
