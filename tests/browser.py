@@ -1,4 +1,4 @@
-"""A headless Chromium for tests, driven over its DevTools protocol: what a page shows, requests and complains about.
+"""A headless Chromium for tests, driven over its DevTools protocol.
 
 It needs an installed Chromium or Chrome and nothing else; a whole driver would be a large dependency for few tests.
 """
@@ -112,7 +112,7 @@ class Page:
         return answer["result"].get("value")
 
     def wait_for(self, expression: str) -> None:
-        """Returns when the JavaScript `expression` has become true."""
+        """Wait until the JavaScript `expression` is true."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not self.evaluate(f"Boolean({expression})"):
             if time.monotonic() > deadline:
@@ -121,20 +121,20 @@ class Page:
             time.sleep(0.05)
 
     def click(self, selector: str, text: str = "") -> None:
-        """Clicks the first element that matches `selector` and contains `text`, once there is one."""
+        """Click the first element that matches `selector` and contains `text`, once there is one."""
         matching = f"[...document.querySelectorAll({json.dumps(selector)})]"
         element = f"{matching}.find(e => e.textContent.includes({json.dumps(text)}))"
         self.wait_for(element)
         self.evaluate(f"{element}.click()")
 
     def type(self, selector: str, text: str) -> None:
-        """Types into the field that matches `selector`, once there is one, as a keyboard would."""
+        """Type into the field that matches `selector`, once there is one, as a keyboard would."""
         self.wait_for(f"document.querySelector({json.dumps(selector)})")
         self.evaluate(f"document.querySelector({json.dumps(selector)}).focus()")
         self._call("Input.insertText", text=text)
 
     def screenshot(self) -> bytes:
-        """What is in view, as PNG."""
+        """Return a screenshot as PNG."""
         return base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"])
 
     def _call(self, method: str, **params: object) -> dict[str, Any]:

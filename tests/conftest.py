@@ -1,4 +1,4 @@
-"""What tests stand on: a real PostgreSQL, migrated once into a template that every worker clones; commits for real.
+"""The tests' PostgreSQL: migrated once into a template that every worker clones; commits are real.
 
 `TEST_DATABASE_URL` names a server on which the role may create databases; without it the embedded one is used.
 Savepoints cannot isolate these tests, because hot requests read on connections of their own; so each test that uses

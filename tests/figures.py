@@ -1,4 +1,4 @@
-"""What long runs measured, told at the end: also of xdist's workers, whose own output nobody sees."""
+"""Print at the end what long tests measured, also in xdist's workers, whose output is not shown."""
 
 import sys
 from collections.abc import Callable

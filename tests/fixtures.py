@@ -39,7 +39,7 @@ def database() -> Engine:
 
 @pytest.fixture
 def connection(database: Engine) -> Iterator[Connection]:
-    """For looking at rows: each statement sees what has been committed."""
+    """A connection for reading rows: each statement sees what has been committed."""
     with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         yield connection
 
@@ -54,13 +54,13 @@ def _running_client() -> Iterator[TestClient]:
 
 @pytest.fixture
 def client(_running_client: TestClient, database: Engine) -> TestClient:  # noqa: ARG001 - on empty tables.
-    """A client that nobody has signed in with, on empty tables."""
+    """A client without credentials, on empty tables."""
     return _running_client
 
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who is signed in. `headers` are what their client sends."""
+    """A signed-in user. `headers` are those that their client sends."""
 
     id: int
     email: str
@@ -77,7 +77,7 @@ PASSWORD = "correct horse battery"  # What `make_person` gives everyone.
 
 @pytest.fixture
 def make_person(database: Engine) -> Callable[..., Person]:
-    """Makes somebody who is signed in: `make_person(role="admin", username="ada")`."""
+    """Make a signed-in user: `make_person(role="admin", username="ada")`."""
     from datetime import timedelta
 
     from app.security import access_tokens, passwords
@@ -116,13 +116,13 @@ def make_person(database: Engine) -> Callable[..., Person]:
 
 @pytest.fixture
 def person(make_person: Callable[..., Person]) -> Person:
-    """Somebody who is signed in."""
+    """A signed-in user."""
     return make_person()
 
 
 @pytest.fixture
 def make_post(database: Engine) -> Callable[..., int]:
-    """Writes a post and returns its id: `make_post(owner, title="…", published=False)`."""
+    """Write a post and return its id: `make_post(owner, title="…", published=False)`."""
 
     def make(owner: Person, **columns: Any) -> int:
         number = next(_numbers)
@@ -142,7 +142,7 @@ def make_post(database: Engine) -> Callable[..., int]:
 
 @pytest.fixture
 def cast_votes(database: Engine) -> Callable[[int, list[Person]], None]:
-    """Has people vote for a post, straight in the table."""
+    """Insert votes for a post into the table."""
 
     def cast(post_id: int, voters: list[Person]) -> None:
         with database.begin() as connection:
@@ -155,19 +155,19 @@ def cast_votes(database: Engine) -> Callable[[int, list[Person]], None]:
 
 
 def linked(response: httpx2.Response, relation: str = "next") -> str | None:
-    """Where the answer's `Link` leads: path and query. It is relative to the address of the request."""
+    """Return the path and query of the answer's `Link`, which is relative to the address of the request."""
     link = response.links.get(relation)
     return None if link is None else response.url.join(link["url"]).raw_path.decode()
 
 
 def located(response: httpx2.Response) -> str:
-    """The path to which the answer's `Location` leads."""
+    """Return the path of the answer's `Location`."""
     return response.url.join(response.headers["Location"]).path
 
 
 @contextmanager
 def counted_queries(engine: Engine) -> Iterator[list[str]]:
-    """The statements that the engine, and that of the queues, run inside the block, in order."""
+    """Record the statements that both engines run inside the block, in order."""
     statements: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -187,14 +187,14 @@ def counted_queries(engine: Engine) -> Iterator[list[str]]:
 
 @pytest.fixture
 def mail_server() -> Iterator[MailServer]:
-    """A mail server that keeps what it is given."""
+    """A mail server that stores what it receives."""
     with MailServer() as server:
         yield server
 
 
 @pytest.fixture
 def receive(mail_server: MailServer) -> Callable[[], list[Received]]:
-    """Has all mails sent that are due, and returns what arrived in this call."""
+    """Send all due mails, and return what arrived in this call."""
     from app.mail import delivery
     from app.mail.smtp import Smtp
 
@@ -227,7 +227,7 @@ READY_WITHIN_SECONDS = 60  # On a machine with much else to do, importing alone 
 
 @pytest.fixture
 def start_server(database: Engine, tmp_path: Path) -> Iterator[Callable[..., Server]]:  # noqa: ARG001 - empty tables.
-    """Starts `python -m app serve`: `start_server(WORKERS="2")`. It is stopped after the test, and its log shown."""
+    """Start `python -m app serve`: `start_server(WORKERS="2")`. It is stopped after the test, and its log shown."""
     with ExitStack() as stack:
         yield lambda **environment: stack.enter_context(_server(tmp_path, environment))
 

@@ -1,4 +1,4 @@
-"""A mail server of the tests' own, on loopback: as much of SMTP as smtplib speaks, and several ways to fail."""
+"""A mail server for tests, on loopback: the part of SMTP that smtplib uses, and several ways to fail."""
 
 import re
 import socketserver
@@ -28,7 +28,7 @@ class Received:
 
     @property
     def token(self) -> str:
-        """What is behind the # of the link."""
+        """Return the fragment of the link."""
         (token,) = re.findall(r"#token=([\w-]+)$", self.text, re.MULTILINE)
         return str(token)
 
@@ -80,14 +80,14 @@ class _Conversation(socketserver.StreamRequestHandler):
                 if not self.answer(line.decode().rstrip("\r\n")):
                     return
         except OSError:
-            pass  # Whoever sent has gone.
+            pass  # The client has disconnected.
 
     def finish(self) -> None:
         super().finish()
         self.connection.close()  # The encrypted one, of which the server does not know.
 
     def answer(self, line: str) -> bool:
-        """Whether the conversation goes on."""
+        """Return whether the conversation goes on."""
         verb = line[:4].upper()
         if verb == "EHLO":
             can_encrypt = self.server.tls is not None and not self.is_encrypted

@@ -1,4 +1,4 @@
-"""PageResponse /metrics as Prometheus does."""
+"""Scrape /metrics as Prometheus does."""
 
 import time
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def scrape(url: str) -> Samples:
 
 
 def scrapes(url: str) -> Iterator[Samples]:
-    """Scrapes until patience ends: requests are counted a moment after they were answered."""
+    """Scrape until patience ends: requests are counted a moment after they were answered."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         yield scrape(url)

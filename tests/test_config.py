@@ -31,14 +31,14 @@ def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings_from(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Settings:
-    """What a program that starts now would read."""
+    """Return the settings of a program that starts now."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     return get_settings.__wrapped__()
 
 
 def is_choice(field: FieldInfo) -> bool:
-    """Whether the setting takes one of a few words."""
+    """Return whether the setting takes one of a few words."""
     return any(get_origin(kind) is Literal for kind in (field.annotation, *get_args(field.annotation)))
 
 
@@ -192,7 +192,7 @@ def test_file_of_settings_that_cannot_be_read_is_refused_in_one_line(
     assert str(refusal.value) == ".env is not UTF-8: byte 6 cannot be read"
 
 
-def test_lines_of_the_env_file_are_taken_literally_and_the_environment_goes_before_them(
+def test_lines_of_the_env_file_are_taken_literally_and_the_environment_takes_precedence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / ".env"
@@ -251,7 +251,7 @@ def test_choices_are_taken_in_any_case(monkeypatch: pytest.MonkeyPatch, name: st
     ],
     ids=["weak secret", "production without a secret", "bad URL", "any origin"],
 )  # fmt: skip
-def test_a_program_says_it_in_one_line_and_does_not_start(command: list[str], environment: dict[str, str]) -> None:
+def test_a_program_reports_it_in_one_line_and_does_not_start(command: list[str], environment: dict[str, str]) -> None:
     result = subprocess.run(
         [sys.executable, "-m", *command], cwd=ROOT, env=_bare_environment() | environment, capture_output=True,
         text=True, timeout=60, check=False,
@@ -310,7 +310,7 @@ def test_previous_secrets_are_accepted_after_the_current_one(monkeypatch: pytest
     assert older not in str(settings.model_dump())
 
 
-def test_a_secret_of_32_bytes_is_enough_whatever_its_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_of_32_bytes_of_any_characters_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         settings_from(monkeypatch, PRODUCTION | {"SECRET_KEY": "àáâãäåæçèéêëìíîï"}).signing_secret == "àáâãäåæçèéêëìíîï"
     )
@@ -402,7 +402,7 @@ def test_a_way_past_the_pooler_is_the_direct_url_or_that_there_is_no_pooler(monk
     assert both.direct_database.host == "direct"
 
 
-def test_the_url_goes_before_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_url_takes_precedence_over_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"DATABASE_URL": "postgres://u:p@one/d", "DATABASE_HOSTNAME": "two"}
 
     url = settings_from(monkeypatch, environment).database
@@ -411,7 +411,7 @@ def test_the_url_goes_before_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert url.host == "one"
 
 
-def test_without_a_database_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_database_settings_no_url_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings_from(monkeypatch, {}).database is None
     assert settings_from(monkeypatch, {"DATABASE_URL": ""}).database is None
 

@@ -74,7 +74,7 @@ def load(name: str) -> Any:
 cli = typer.Typer(
     cls=Commands,
     help="Run and maintain the social-posts API.",
-    epilog="Settings are environment variables or lines of .env; README.md lists them.",
+    epilog="Settings are environment variables or lines of .env; docs/configuration.md lists them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

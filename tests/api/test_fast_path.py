@@ -1,4 +1,4 @@
-"""The short way: taken by ordinary requests, answers as the long one does, and leaves all others to FastAPI."""
+"""The fast path: it answers ordinary requests like FastAPI, and leaves all others to it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -67,7 +67,7 @@ Ways = tuple[TestClient, TestClient, list[str]]
 
 @pytest.fixture
 def ways(database: Engine) -> Ways:  # noqa: ARG001 - on empty tables.
-    """The application, the same without the short way, and the paths of the first one's requests that FastAPI saw."""
+    """The application, the same without the fast path, and the paths of the first that FastAPI handled."""
     passed: list[str] = []
 
     class Watched(FastPath):
@@ -90,7 +90,7 @@ def named(request: Any) -> str | None:
 
 
 def shown(response: Any) -> tuple[object, ...]:
-    """What of an answer may not depend on the way that it came."""
+    """Return the parts of an answer that must be equal on both paths."""
     headers = {name: value for name, value in response.headers.items() if name not in OWN_HEADERS}
     body = response.content.replace(response.headers["x-request-id"].encode(), b"")
     return response.status_code, headers, body
@@ -127,7 +127,7 @@ def test_ordinary_requests_never_come_to_fastapi(
 
 
 @pytest.mark.parametrize("request_", OUT_OF_THE_ORDINARY, ids=named)
-def test_what_is_out_of_the_ordinary_does(
+def test_unusual_requests_take_the_slow_path(
     ways: Ways, person: Person, make_post: Callable[..., int], request_: Asked
 ) -> None:
     short, _, passed = ways

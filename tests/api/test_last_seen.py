@@ -1,4 +1,4 @@
-"""When a session was seen last: told to the database at most once a minute, while it lives, and nobody waits for it."""
+"""Last-seen updates: at most one a minute for each valid session, and no request waits for them."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ IN_DAYS = "SELECT round(extract(epoch FROM expires_at - now()) / 86400) FROM ses
 
 @pytest.fixture
 def unseen(connection: Connection, person: Person) -> dict[str, str]:
-    """The headers of somebody who was last seen an hour ago, with a token as old as that."""
+    """The headers of a user who was last seen an hour ago, with a token of that age."""
     connection.execute(text("UPDATE sessions SET last_seen_at = now() - interval '1 hour'"))
     token = access_tokens.verify(person.token)
     access_tokens._remembered["access"][person.token] = access_tokens.AccessToken(
@@ -37,7 +37,7 @@ def updates(statements: list[str]) -> int:
 
 
 @pytest.mark.parametrize("path", ["/posts", "/users/me", "/users/{id}"])
-def test_who_asks_for_something_is_seen(
+def test_requests_update_last_seen(
     client: TestClient, connection: Connection, person: Person, unseen: dict[str, str], path: str
 ) -> None:
     assert client.get(path.replace("{id}", str(person.id)), headers=unseen).status_code == 200
@@ -46,7 +46,7 @@ def test_who_asks_for_something_is_seen(
     assert connection.scalar(text(IN_DAYS), {"id": person.session_id}) == 14
 
 
-def test_the_database_is_told_once_a_minute_however_much_is_asked(
+def test_a_session_is_updated_at_most_once_a_minute(
     client: TestClient, connection: Connection, database: Engine, person: Person, unseen: dict[str, str]
 ) -> None:
     with counted_queries(database) as statements:
@@ -62,9 +62,7 @@ def test_the_database_is_told_once_a_minute_however_much_is_asked(
     wait_until(connection, RECENT, id=person.session_id)
 
 
-def test_whoever_has_just_signed_in_or_refreshed_is_not_told_of_again(
-    client: TestClient, database: Engine, person: Person
-) -> None:
+def test_no_update_follows_a_sign_in_or_refresh(client: TestClient, database: Engine, person: Person) -> None:
     with counted_queries(database) as statements:
         for _ in range(5):
             assert client.get("/posts", headers=person.headers).status_code == 200
@@ -98,7 +96,7 @@ def test_clock_that_jumped_back_does_not_stop_it(
     wait_until(connection, RECENT, id=person.session_id)
 
 
-def test_session_whose_token_was_issued_in_the_future_is_told_of_once(
+def test_session_with_a_token_from_the_future_is_updated_once(
     client: TestClient, connection: Connection, database: Engine, person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection.execute(text("UPDATE sessions SET last_seen_at = now() - interval '1 hour'"))
@@ -113,7 +111,7 @@ def test_session_whose_token_was_issued_in_the_future_is_told_of_once(
 
 
 @pytest.mark.skipif(get_settings().max_batch < 20, reason="MAX_BATCH is set too low")
-def test_a_crowd_is_told_of_in_one_statement(
+def test_many_sessions_are_updated_in_one_statement(
     database: Engine, connection: Connection, make_person: Callable[..., Person]
 ) -> None:
     people = [make_person() for _ in range(20)]
@@ -139,7 +137,7 @@ def see(connection: Connection) -> Callable[..., None]:
     return see
 
 
-def test_being_seen_revives_nothing_and_never_goes_past_the_absolute_end(
+def test_last_seen_updates_revive_no_session_and_never_pass_the_absolute_end(
     connection: Connection, person: Person, see: Callable[..., None]
 ) -> None:
     def change(assignment: str) -> None:
@@ -169,7 +167,7 @@ def test_time_in_the_future_from_before_the_clock_of_the_database_jumped_back_is
     assert connection.scalar(text("SELECT last_seen_at <= now() FROM sessions"))
 
 
-def test_of_two_workers_that_tell_of_one_moment_the_second_writes_nothing(
+def test_the_second_of_two_concurrent_updates_writes_nothing(
     connection: Connection, person: Person, see: Callable[..., None]
 ) -> None:
     connection.execute(text("UPDATE sessions SET last_seen_at = now() - interval '1 hour'"))
@@ -181,7 +179,7 @@ def test_of_two_workers_that_tell_of_one_moment_the_second_writes_nothing(
     assert connection.scalar(text("SELECT xmin::text FROM sessions")) == before
 
 
-def test_rows_that_somebody_has_locked_are_left_without_waiting(
+def test_locked_rows_are_skipped_without_waiting(
     database: Engine, connection: Connection, make_person: Callable[..., Person]
 ) -> None:
     locked, free = make_person(), make_person()
@@ -196,7 +194,7 @@ def test_rows_that_somebody_has_locked_are_left_without_waiting(
     assert connection.scalar(text(RECENT), {"id": free.session_id})
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch, database: Engine) -> None:  # noqa: ARG001
+def test_the_cache_of_updates_is_bounded(monkeypatch: pytest.MonkeyPatch, database: Engine) -> None:  # noqa: ARG001
     monkeypatch.setattr(last_seen, "MAX_SEEN_REMEMBERED", 5)
     last_seen._updated_at.clear()
 
@@ -210,7 +208,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch, database
     assert [*last_seen._updated_at] == [10**12 + number for number in range(15, 20)]
 
 
-def test_that_it_could_not_be_told_is_nobodys_failure(
+def test_a_failed_update_fails_no_request(
     client: TestClient, unseen: dict[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     batch_queues.last_seen_updates.cache_clear()

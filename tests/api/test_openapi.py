@@ -1,4 +1,4 @@
-"""The OpenAPI document says all that is true of every operation, and `openapi.json` is what the code says today."""
+"""The OpenAPI document describes every operation in full, and `openapi.json` is current."""
 
 import json
 import re
@@ -185,7 +185,7 @@ def test_every_code_of_the_catalogue_is_documented_and_every_documented_one_is_i
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_the_document_asks_for_a_token_where_the_server_does(name: str) -> None:
+def test_the_document_requires_a_token_where_the_server_does(name: str) -> None:
     security = OPERATIONS[name]["security"]
 
     credentials: list[dict[str, list[str]]] = [{"OAuth2PasswordBearer": []}, {"SessionCookie": []}]
@@ -267,7 +267,7 @@ def test_the_form_of_login_is_where_the_document_says() -> None:
 
 
 @pytest.mark.parametrize("schema", ["Profile", "NewUser", "Account"])
-def test_an_email_address_is_always_there_and_typed_as_one(schema: str) -> None:
+def test_an_email_address_is_required_and_typed_as_one(schema: str) -> None:
     described = DOCUMENT["components"]["schemas"][schema]
 
     assert "email" in described["required"]

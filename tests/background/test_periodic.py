@@ -1,4 +1,4 @@
-"""What is done beside the requests: one of all processes does it, failures are tried again, and stopping is quick."""
+"""Periodic tasks: one process runs each, failures are retried, and stopping is quick."""
 
 import logging
 import signal
@@ -30,7 +30,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.usefixtures("database")
-def test_of_many_who_ask_at_once_one_may_and_the_next_when_it_is_due() -> None:
+def test_one_of_many_concurrent_claims_succeeds_and_the_next_when_it_is_due() -> None:
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(lambda _: periodic.claim("task", HOUR), range(40))) == 1
         assert sum(threads.map(lambda _: periodic.claim("other task", HOUR), range(40))) == 1
@@ -48,7 +48,7 @@ def test_task_is_due_again_after_its_time_or_when_it_failed(connection: Connecti
     assert periodic.claim("task", HOUR)
 
 
-def test_who_asks_while_another_is_claiming_waits_and_is_refused(database: Engine, connection: Connection) -> None:
+def test_a_claim_during_another_claim_waits_and_is_refused(database: Engine, connection: Connection) -> None:
     periodic.claim("task", timedelta(0))
     with database.begin() as other:
         other.execute(text("UPDATE schedules SET due_at = now() + interval '1 hour'"))
@@ -69,7 +69,7 @@ def test_task_of_every_process_runs_again_and_again_without_asking(connection: C
     assert connection.scalar(text("SELECT count(*) FROM schedules")) == 0
 
 
-def test_failure_is_logged_without_what_rows_hold_and_tried_again_by_whoever_comes(
+def test_failure_is_logged_without_row_values_and_the_next_worker_retries(
     connection: Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(periodic, "RETRY_AFTER", SOON)
@@ -109,7 +109,7 @@ def test_stopping_does_not_wait_for_the_next_run_and_tells_the_present_one() -> 
     assert time.monotonic() - stopped_at < 1
 
 
-def test_run_that_does_not_listen_holds_nobody_up() -> None:
+def test_a_run_that_ignores_the_stop_delays_no_shutdown() -> None:
     release = threading.Event()
     started = threading.Event()
 

@@ -1,5 +1,6 @@
-"""The benchmark's arithmetic, and what it reads from its load generators. That it runs, `make bench-quick` shows."""
+"""The benchmark's arithmetic, and its parsers of load generators. `make bench-quick` shows that it runs."""
 
+import json
 import re
 from pathlib import Path
 
@@ -78,8 +79,18 @@ def test_peers_say_what_they_are_and_name_a_possible_improvement() -> None:
 
 
 def test_documents_show_the_result_that_is_kept() -> None:
-    shown = table.markdown(table.kept())
-
-    for path in table.DOCUMENTS:
+    for path, beginnings in table.DOCUMENTS.items():
+        shown = table.markdown(table.kept(), beginnings)
         assert table.in_place(path.read_text(), shown) == path.read_text(), "run: python -m bench.table"
         assert shown in path.read_text()
+
+
+def test_missed_targets_are_in_the_table_of_every_document(tmp_path: Path) -> None:
+    result = json.loads(table.kept().read_text())
+    for target in result["targets"]:
+        target["verdict"] = "short"
+    missed = tmp_path / "missed.json"
+    missed.write_text(json.dumps(result))
+
+    for beginnings in table.DOCUMENTS.values():
+        assert table.markdown(missed, beginnings).count("\n| ") == len(result["targets"])

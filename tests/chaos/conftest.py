@@ -1,4 +1,4 @@
-"""A PostgreSQL that may be stopped, killed and started again, durable as by default; and servers on it."""
+"""A durable PostgreSQL that tests may stop, kill and restart; and servers on it."""
 
 import os
 import secrets
@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 60
 
 
 class Postgres:
-    """A server of one's own, always on the same port."""
+    """A server of the test's own, always on the same port."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -68,7 +68,7 @@ class Postgres:
         self._running.close()
 
     def connect(self) -> Connection:
-        """A connection in AUTOCOMMIT, which nobody pools."""
+        """Return a connection in AUTOCOMMIT mode that is not pooled."""
         return create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT").connect()
 
 
@@ -100,7 +100,7 @@ def postgres(_migrated_postgres: Postgres) -> Postgres:
 
 @pytest.fixture
 def people(postgres: Postgres) -> list[Person]:
-    """Some who are signed in."""
+    """Signed-in users."""
     made = []
     with postgres.connect() as connection:
         for _ in range(16):
@@ -120,7 +120,7 @@ def people(postgres: Postgres) -> list[Person]:
 
 @pytest.fixture
 def post_ids(postgres: Postgres, people: list[Person]) -> list[int]:
-    """Some posts of the first one."""
+    """Posts of the first user."""
     with postgres.connect() as connection:
         return list(
             connection.scalars(
@@ -135,7 +135,7 @@ def post_ids(postgres: Postgres, people: list[Person]) -> list[int]:
 
 @pytest.fixture
 def start(postgres: Postgres, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Starts `python -m app serve` on that PostgreSQL: `start(WORKERS="2")`."""
+    """Start `python -m app serve` on that PostgreSQL: `start(WORKERS="2")`."""
     with ExitStack() as stack:
 
         def begin(**environment: str) -> Server:
@@ -148,7 +148,7 @@ def start(postgres: Postgres, tmp_path: Path) -> Iterator[Callable[..., Server]]
 
 
 def wait_until_it_takes_connections(postgres: Postgres) -> float:
-    """The moment when it did."""
+    """Wait until PostgreSQL takes connections, and return the time."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         try:
@@ -161,7 +161,7 @@ def wait_until_it_takes_connections(postgres: Postgres) -> float:
 
 
 def miscounted(connection: Connection) -> int:
-    """How many posts have a count that is not the number of their votes."""
+    """Return how many posts have a count that is not the number of their votes."""
     found = connection.scalar(
         text("""
             SELECT count(*) FROM posts LEFT JOIN post_stats ON post_id = id

@@ -1,4 +1,4 @@
-"""A light HTTP client, so that the load costs less than what is under it; and what came back."""
+"""A light HTTP client, so that the load costs less than the server, and statistics of its answers."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ class Answer:
 
 @dataclass
 class Answers:
-    """All that came back."""
+    """Statistics of all answers."""
 
     all: list[Answer] = field(default_factory=list)
 
@@ -59,9 +59,9 @@ class Client:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, method: str, path: str, body: Any = None, headers: str = "") -> Answer:
-        """The answer. A kept connection that turns out to be closed before any of the answer came is made anew.
+        """Send a request and return the answer. A body that is a string is sent as a form.
 
-        Where that was known before, nobody would say that a request was lost. A body that is a string is a form.
+        Reconnect if a kept connection was closed before any byte of the answer came: no request was lost then.
         """
         content = b"" if body is None else body.encode() if isinstance(body, str) else json.dumps(body).encode()
         media_type = "application/x-www-form-urlencoded" if isinstance(body, str) else "application/json"
@@ -104,7 +104,7 @@ class Client:
 async def press(
     clients: Sequence[Client], ask: Callable[[Client, int], Awaitable[Answer]], *, until: Callable[[], bool]
 ) -> Answers:
-    """Every client asks, waits for its answer, and asks again, until it is over."""
+    """Let every client send one request after the other until `is_over`."""
     answers = Answers()
 
     async def keep_asking(client: Client, number: int) -> None:
@@ -120,7 +120,7 @@ async def press(
 
 
 def read_pages(url: str, tokens: Sequence[str], count: int, seconds: float, *, waits: bool) -> Answers:
-    """So many clients who read the newest posts. Who `waits` is away for as long as a refusal says.
+    """Run clients that read the newest posts. With `waits` they honour `Retry-After`.
 
     What is in pages is left out.
     """
@@ -136,7 +136,7 @@ def read_pages(url: str, tokens: Sequence[str], count: int, seconds: float, *, w
 
 
 async def ask_once(clients: Sequence[Client], *paths: str) -> list[Answer]:
-    """Every client gets one of the paths, all at once; the answers in their order."""
+    """Send each path by one client, all at once, and return the answers in order."""
     sending = (client.send("GET", paths[number % len(paths)]) for number, client in enumerate(clients))
     answers = await asyncio.gather(*sending)
     for client in clients:
@@ -145,6 +145,6 @@ async def ask_once(clients: Sequence[Client], *paths: str) -> list[Answer]:
 
 
 def for_seconds(seconds: float) -> Callable[[], bool]:
-    """Over when so much time has passed."""
+    """Return a condition that is true after this time."""
     over_at = time.monotonic() + seconds
     return lambda: time.monotonic() > over_at

@@ -1,4 +1,4 @@
-"""What PostgreSQL breaks off, to end a deadlock or because somebody else was first, runs again: nobody learns of it."""
+"""Deadlock victims and serialization failures are retried, and no client sees them."""
 
 import random
 import time
@@ -24,7 +24,7 @@ OURS = "datname = current_database()"
 
 @dataclass(frozen=True)
 class Conflict:
-    """What the opponent, who holds a post's count, does when a write waits for it; and the setting that it takes."""
+    """What the opponent, which holds a post's count, does once a write waits for it, and the setting for it."""
 
     name: str
     setting: str
@@ -32,7 +32,7 @@ class Conflict:
 
     @contextmanager
     def set_up(self, postgres: Postgres) -> Iterator[None]:
-        """For whoever connects inside the block."""
+        """Apply the setting to connections that are opened inside the block."""
         database = postgres.url.database
         with postgres.connect() as connection:
             connection.execute(text(f"ALTER DATABASE {database} SET {self.setting}"))
@@ -42,10 +42,10 @@ class Conflict:
                 connection.execute(text(f"ALTER DATABASE {database} RESET ALL"))
 
     def force(self, opponent: Connection, looking: Connection, post_id: int, is_over: Callable[[], bool]) -> bool:
-        """Have the next write that needs the count broken off; False where none came before it was over."""
+        """Make PostgreSQL abort the next write that needs the count. False if none came before it was over."""
         opponent.execute(text("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL deadlock_timeout = '2s'"))
         opponent.execute(text("SELECT FROM post_stats WHERE post_id = :id FOR UPDATE"), {"id": post_id})
-        is_blocked = is_somebody_blocked(looking, opponent, is_over)
+        is_blocked = is_a_backend_blocked(looking, opponent, is_over)
         try:
             if is_blocked:
                 opponent.execute(text(self.then), {"id": post_id})
@@ -55,19 +55,19 @@ class Conflict:
         return is_blocked
 
 
-def is_somebody_blocked(looking: Connection, opponent: Connection, is_over: Callable[[], bool]) -> bool:
+def is_a_backend_blocked(looking: Connection, opponent: Connection, is_over: Callable[[], bool]) -> bool:
     blocker = opponent.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
     waiting = text("SELECT count(*) > 0 FROM pg_stat_activity WHERE :blocker = ANY (pg_blocking_pids(pid))")
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not is_over():
         if looking.scalar(waiting, {"blocker": blocker}):
             return True
-        assert time.monotonic() < deadline, "nobody came, and nobody was answered"
+        assert time.monotonic() < deadline, "no write was blocked, and none was answered"
         time.sleep(0.005)
     return False
 
 
-# Whoever has waited for `deadlock_timeout` looks for a circle, once, and is the one to be broken off.
+# The backend that waited for `deadlock_timeout` looks for a deadlock, once, and is the victim.
 DEADLOCK = Conflict("a deadlock", "deadlock_timeout = '300ms'", then="SELECT FROM posts WHERE id = :id FOR UPDATE")
 SERIALIZATION_FAILURE = Conflict(
     "a serialization failure",
@@ -77,7 +77,7 @@ SERIALIZATION_FAILURE = Conflict(
 
 
 def writes(number: int, person: Person, owner: Person, post_id: int) -> list[Call]:
-    """One after the other, they leave no vote; the last leaves no post either."""
+    """Return writes that leave no vote when run in order; the last leaves no post either."""
     key = {"Idempotency-Key": f"round-{number}"}
     return [
         Call("PUT", f"/posts/{post_id}/vote", person),

@@ -25,7 +25,7 @@ VOTES_OF_ACCOUNT, VOTES_OF_POST, KEYS = 250_000, 1_000_000, 600_000
 
 @dataclass
 class Others:
-    """Other people, who vote for these posts and read pages until the block ends, and what they were answered."""
+    """Other users, who vote for these posts and read pages until the block ends, and their answers."""
 
     votes: Answers = field(default_factory=Answers)
     pages: Answers = field(default_factory=Answers)
@@ -95,7 +95,7 @@ def delete_while_others_work(
     post_ids: Sequence[int],
     delete: Callable[[], float],
 ) -> str:
-    """Returns what was measured: the answer, until all is gone, and the others' times before and meanwhile."""
+    """Return what was measured: the answer, until all is gone, and the others' times before and meanwhile."""
     with others_at_work(server, others, post_ids) as work:
         began_at = time.monotonic()
         time.sleep(SETTLING_SECONDS)

@@ -1,4 +1,4 @@
-"""What was acknowledged is there, and nothing worse than 503 is answered, whatever becomes of PostgreSQL."""
+"""Faults of PostgreSQL: acknowledged writes are kept, and no answer is worse than 503."""
 
 import asyncio
 import signal
@@ -20,7 +20,7 @@ Start = Callable[..., Server]
 
 
 class Writers:
-    """People who write posts and vote, and what they were told."""
+    """Users who write posts and vote, and the answers that they got."""
 
     def __init__(self, people: list[Person], post_ids: list[int]) -> None:
         self.people, self.post_ids = people, post_ids
@@ -30,7 +30,7 @@ class Writers:
         self._number = 0
 
     async def ask(self, client: Client, number: int) -> Answer:
-        """One write. None stands for a vote of which nobody can know, as its answer did not come."""
+        """Send one write. A vote without a response is kept as None, because its outcome is unknown."""
         self._number += 1
         person = self.people[number % len(self.people)]
         if self._number % 2:
@@ -49,7 +49,7 @@ class Writers:
         return answer
 
     def lost(self, postgres: Postgres) -> int:
-        """How many acknowledged writes are not there."""
+        """Count the acknowledged writes that are missing."""
         with postgres.connect() as connection:
             titles = set(connection.scalars(text("SELECT title FROM posts")))
             votes = {
@@ -65,7 +65,7 @@ def clients_of(server: Server, people: list[Person]) -> list[Client]:
 
 
 def processes_of(server: Server) -> set[int]:
-    """The workers, and what looks after them."""
+    """The processes of the workers and their supervisor."""
     return {child.pid for child in psutil.Process(server.process.pid).children(recursive=True)}
 
 
@@ -255,7 +255,7 @@ def test_slow_statements_are_cut_after_one_timeout_and_leave_no_transaction_open
     assert max(took) < 5.5, "the promise is 3.5; a busy machine gets more, but not a second timeout"
 
 
-def test_nobody_waits_for_several_timeouts_behind_others_who_wait_for_one_lock(
+def test_no_request_waits_for_several_timeouts_behind_requests_for_one_lock(
     start: Start, postgres: Postgres, people: list[Person], figure: Figure
 ) -> None:
     server = start(DATABASE_STATEMENT_TIMEOUT_SECONDS="2", DATABASE_POOL_SIZE="2")

@@ -1,4 +1,4 @@
-"""A PostgreSQL that is frozen, whose kernel still takes what is sent to it, keeps no request and no server waiting."""
+"""A frozen PostgreSQL, whose kernel still accepts bytes, keeps no request and no server waiting."""
 
 import asyncio
 import secrets
@@ -74,7 +74,7 @@ async def ask_all(server: Server, person: Person, post_id: int) -> list[Answer]:
 
 
 def wait_until_ready(server: Server) -> float:
-    """How long it took until ten questions in a row were answered 200: by every worker, that is."""
+    """Return the seconds until ten requests in a row were answered 200, so that each worker answered."""
     began_at = time.monotonic()
     well = 0
     while well < 10:
@@ -86,12 +86,12 @@ def wait_until_ready(server: Server) -> float:
 
 
 def held(server: Server) -> list[tuple[int, int]]:
-    """How many files and threads each worker holds."""
+    """Count the open files and threads of each worker."""
     workers = psutil.Process(server.process.pid).children(recursive=True)
     return [(worker.num_fds(), worker.num_threads()) for worker in workers]
 
 
-def test_requests_on_a_frozen_database_get_503_in_time_and_200_when_it_goes_on(
+def test_requests_on_a_frozen_database_get_503_in_time_and_200_once_it_resumes(
     start: Start, postgres: Postgres, people: list[Person], post_ids: list[int], figure: Figure
 ) -> None:
     server = start(
@@ -136,7 +136,7 @@ def test_requests_on_a_frozen_database_get_503_in_time_and_200_when_it_goes_on(
     assert in_use == {"0.0"}, "what could not be connected is not counted as given back"
 
 
-def test_readyz_of_a_server_with_long_timeouts_is_503_within_three_seconds_and_it_ends_with_a_request_in_hand(
+def test_readyz_with_long_timeouts_is_503_within_three_seconds_and_the_server_stops_during_a_request(
     start: Start, postgres: Postgres, people: list[Person], figure: Figure
 ) -> None:
     server = start(WORKERS="2", DATABASE_STATEMENT_TIMEOUT_SECONDS="3")
@@ -163,7 +163,7 @@ def test_readyz_of_a_server_with_long_timeouts_is_503_within_three_seconds_and_i
     assert seconds < 3 + 2 + SLACK_SECONDS
 
 
-def test_server_that_starts_on_a_frozen_database_says_so_in_one_line_and_serves_when_it_goes_on(
+def test_server_that_starts_on_a_frozen_database_logs_one_line_and_serves_once_it_resumes(
     postgres: Postgres, people: list[Person], starting: Callable[..., Server]
 ) -> None:
     with postgres.frozen():
@@ -184,7 +184,7 @@ def test_server_that_starts_on_a_frozen_database_says_so_in_one_line_and_serves_
 
 @pytest.fixture
 def starting(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Starts a server without waiting until it is ready."""
+    """Start a server without waiting until it is ready."""
     processes: list[subprocess.Popen[bytes]] = []
 
     def begin(**environment: str) -> Server:
@@ -397,7 +397,7 @@ def test_frozen_for_half_a_minute_again_and_again_nothing_is_lost_doubled_or_lef
 
 
 @pytest.mark.slow
-def test_sigterm_ends_a_server_within_its_grace_time_whatever_its_statement_timeout(
+def test_sigterm_ends_a_server_within_its_grace_time_for_any_statement_timeout(
     start: Start, postgres: Postgres, people: list[Person], figure: Figure
 ) -> None:
     server = start(WORKERS="2", DATABASE_STATEMENT_TIMEOUT_SECONDS="3600")

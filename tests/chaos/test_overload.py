@@ -1,4 +1,4 @@
-"""Too much at once: what can be answered is, the rest is refused at once, and nobody starves; and stopping in order."""
+"""Overload: requests are served or refused at once, none starves, and servers stop gracefully."""
 
 import asyncio
 import multiprocessing
@@ -28,7 +28,7 @@ async def poll_livez(server: Server, until: Callable[[], bool]) -> Answers:
     return await press([Client(server.url)], ask, until=until)
 
 
-def test_slow_requests_do_not_starve_the_pool_nor_livez(
+def test_slow_requests_starve_neither_the_pool_nor_livez(
     start: Start, postgres: Postgres, people: list[Person], post_ids: list[int], figure: Figure
 ) -> None:
     server = start(DATABASE_POOL_SIZE="5")
@@ -76,7 +76,7 @@ def test_requests_past_the_bound_are_refused_at_once_and_livez_is_not(
 
 
 async def come_anew(server: Server, token: str, until: Callable[[], bool]) -> Answers:
-    """Ten at a time, over connections of their own, so that none of them was told before to come later."""
+    """Send ten at a time, over new connections, so that none was refused before."""
 
     async def ask(_: Client, __: int) -> Answer:
         await asyncio.sleep(0.05)
@@ -109,7 +109,7 @@ def test_overload_is_refused_and_over_when_it_is_over(
     tokens = [person.token for person in people]
 
     def press_for(count: int, seconds: float) -> tuple[Answers, Answers, float]:
-        """What the crowd was answered, and newcomers meanwhile; and how many pages a second the crowd got."""
+        """Return the statuses of the crowd and of newcomers, and the pages per second that the crowd got."""
         crowd = elsewhere.submit(read_pages, server.url, tokens, count, seconds, waits=waits)
         newcomers = asyncio.run(come_anew(server, tokens[0], until=crowd.done))
         return crowd.result(), newcomers, len(crowd.result().with_status(200)) / seconds
@@ -129,7 +129,7 @@ def test_overload_is_refused_and_over_when_it_is_over(
     assert len(refused.all) > 20, "that was no overload"
     p50, p95, p99 = (refused.percentile_milliseconds(percent) for percent in (50, 95, 99))
     figure(
-        f"R11{'' if waits else ', nobody waits'}: {peak_before:.0f} and {peak_after:.0f}/s to 64 clients before and"
+        f"R11{'' if waits else ', no client waits'}: {peak_before:.0f} and {peak_after:.0f}/s to 64 clients before and"
         f" after, {goodput:.0f}/s to 640, {answers.statuses}; of newcomers {newcomers.statuses},"
         f" refusals p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms;"
         f" memory {before:.0f} -> {after:.0f} MB; a second later p99 {calm.percentile_milliseconds(99):.0f} ms"
@@ -161,8 +161,8 @@ def test_requests_in_flight_are_answered_after_sigterm(
         await asyncio.sleep(0.02)
         # While it listens it says so, and soon it listens no more.
         probes = [(await ask_once([Client(server.url)], "/readyz"))[0].status for _ in range(20)]
-        assert set(probes) <= {0, 503}, "nobody should be sent here any more"
-        await asyncio.sleep(2)  # Whoever waits has time.
+        assert set(probes) <= {0, 503}, "no request should be routed here any more"
+        await asyncio.sleep(2)  # Time for the requests that wait.
         await asyncio.to_thread(holder.execute, text("ROLLBACK"))
         return await sending
 

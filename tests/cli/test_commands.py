@@ -1,4 +1,4 @@
-"""`python -m app …` in real processes: what is printed where, exit codes, signals, and what is left behind."""
+"""`python -m app …` in real processes: output, exit codes, signals, and what is left behind."""
 
 import os
 import re
@@ -78,7 +78,7 @@ Start = Callable[..., Running]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a command: `start("serve", WORKERS="2")`."""
+    """Start a command: `start("serve", WORKERS="2")`."""
     running: list[Running] = []
 
     def begin(command: str, *, root: Path = ROOT, **environment: str) -> Running:
@@ -152,7 +152,7 @@ def test_serve_without_a_database_is_refused_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "seed", "cleanup", "adopt", "recount", "doctor"])
-def test_unreachable_database_is_said_in_one_line(command: str) -> None:
+def test_unreachable_database_is_reported_in_one_line(command: str) -> None:
     refused = app(command, DATABASE_URL=NOWHERE, PORT="0")
 
     assert refused.returncode == 1
@@ -161,7 +161,7 @@ def test_unreachable_database_is_said_in_one_line(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "serve", "seed", "cleanup", "adopt", "recount", "doctor"])
-def test_setting_that_cannot_be_used_is_said_in_one_line(command: str) -> None:
+def test_invalid_setting_is_reported_in_one_line(command: str) -> None:
     refused = app(command, SECRET_KEY="short")
 
     assert refused.returncode == 1
@@ -170,7 +170,7 @@ def test_setting_that_cannot_be_used_is_said_in_one_line(command: str) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_port_that_is_taken_is_said_in_one_line_before_anything_starts(start: Start, workers: str) -> None:
+def test_occupied_port_is_reported_in_one_line_before_anything_starts(start: Start, workers: str) -> None:
     first = start("serve", WORKERS=workers)
     port = first.wait_for(r"serving on http://127.0.0.1:(\d+)")
 
@@ -253,7 +253,7 @@ def test_production_with_the_defaults_of_the_tutorial_starts_and_logs_one_warnin
     assert warned.said.count("TUTORIAL_DEFAULTS") == 1
 
 
-def test_server_on_a_database_that_is_not_migrated_says_how_to_mend_it(start: Start, database: Engine) -> None:
+def test_server_on_an_unmigrated_database_says_how_to_repair_it(start: Start, database: Engine) -> None:
     name = f"empty_{os.getpid()}"
     with administration(database.url) as connection:
         connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template0"))
@@ -284,7 +284,7 @@ def test_server_whose_database_is_away_starts_and_says_so(start: Start) -> None:
 
 
 @pytest.mark.slow
-def test_worker_does_what_a_server_leaves_to_it_and_ends_with_what_is_under_way(
+def test_worker_does_the_background_work_of_a_server_and_finishes_it_before_it_ends(
     start: Start, connection: Connection, person: Person, mail_server: MailServer
 ) -> None:
     connection.execute(
@@ -295,7 +295,7 @@ def test_worker_does_what_a_server_leaves_to_it_and_ends_with_what_is_under_way(
     server = start("serve", MAIL_ENABLED="false", CLEANUP_INTERVAL_MINUTES="0")
     address = server.wait_for(r"serving on (http://\S+)")
     assert httpx2.post(f"{address}/password-reset", json={"email": person.email}).status_code == 202
-    time.sleep(3)  # More than a postman's pause.
+    time.sleep(3)  # Longer than the pause of mail delivery.
     left = "(SELECT count(*) FROM outgoing_mails) + (SELECT count(*) FROM idempotency_keys)"
     assert connection.scalar(text(f"SELECT {left}")) == 2
 
@@ -366,7 +366,7 @@ def test_seed_fills_the_database_and_shows_its_progress_on_stderr(connection: Co
     assert connection.scalar(text("SELECT count(*) FROM votes")) == 500
 
 
-def test_seed_refuses_production_unless_told_and_then_nobody_can_sign_in(connection: Connection) -> None:
+def test_seed_refuses_production_unless_forced_and_then_its_users_cannot_sign_in(connection: Connection) -> None:
     production = {"ENVIRONMENT": "production", "PASSWORD_HASH_ROUNDS": "10"}
     amounts = ("--users", "5", "--posts", "5", "--votes", "5")
 
@@ -390,7 +390,7 @@ def test_seed_that_cannot_be_made_is_refused_in_one_line() -> None:
     assert "Traceback" not in refused.stderr
 
 
-def test_recount_says_what_differs_and_mends_it(
+def test_recount_reports_differences_and_repairs_them(
     connection: Connection, make_post: Callable[..., int], person: Person
 ) -> None:
     post_id = make_post(person)

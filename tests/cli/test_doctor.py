@@ -1,4 +1,4 @@
-"""`python -m app doctor`: each thing that can be wrong is found, said with its remedy, and is the only one found."""
+"""`python -m app doctor` finds each possible fault, names the remedy, and reports no other fault."""
 
 import os
 import secrets
@@ -55,7 +55,7 @@ def ordinary_role(engine: Engine, grants: str) -> Iterator[Engine]:
 
 
 def troubles(engine: Engine, settings: Settings | None = None, *, is_full: bool = False) -> list[str]:
-    """What is not ok, but for the superuser whom tests use and the durability that they do without."""
+    """Return the findings that are not ok, but for the tests' superuser and missing durability."""
     return [
         str(finding)
         for finding in doctor.examine(engine, settings or get_settings(), is_full=is_full)
@@ -78,7 +78,7 @@ def test_command_says_every_line_and_succeeds(own: Engine) -> None:
     assert {line[:6] for line in done.stdout.splitlines()} <= {"ok    ", "warn  "}
 
 
-def test_command_fails_where_something_must_be_mended(own: Engine) -> None:
+def test_command_fails_if_something_needs_repair(own: Engine) -> None:
     with own.begin() as connection:
         connection.execute(text("DROP INDEX posts_search_idx"))
 
@@ -128,7 +128,7 @@ def test_full_examination_counts_every_post(own: Engine, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("revision", ["0001", None])
-def test_database_that_is_not_migrated_is_told_how_and_nothing_else(own: Engine, revision: str | None) -> None:
+def test_unmigrated_database_yields_only_the_advice_to_migrate(own: Engine, revision: str | None) -> None:
     with own.begin() as connection:
         connection.execute(text("DELETE FROM alembic_version"))
         if revision:
@@ -140,7 +140,7 @@ def test_database_that_is_not_migrated_is_told_how_and_nothing_else(own: Engine,
     assert "alembic upgrade head" in found
 
 
-def test_release_older_than_the_database_is_told_so(own: Engine) -> None:
+def test_release_older_than_the_database_is_reported(own: Engine) -> None:
     with own.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
 
@@ -165,7 +165,7 @@ def test_defaults_of_the_tutorial_are_a_warning_in_production_only(own: Engine) 
         assert [each.level for each in found] == ["warn"] * count
 
 
-def test_role_that_may_only_read_and_write_is_well_and_one_that_may_not_is_not(own: Engine) -> None:
+def test_role_that_may_read_and_write_passes_and_one_that_may_not_fails(own: Engine) -> None:
     everything = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public"
     with ordinary_role(own, everything) as engine:
         found = list(doctor.examine(engine, get_settings(), is_full=False))
@@ -176,7 +176,7 @@ def test_role_that_may_only_read_and_write_is_well_and_one_that_may_not_is_not(o
         assert trouble.count(" on ") == 3 * len(Base.metadata.tables)
 
 
-def test_more_connections_than_there_are_is_a_failure_but_for_a_pooler_to_mend(own: Engine) -> None:
+def test_too_many_connections_are_a_failure_that_names_a_pooler(own: Engine) -> None:
     wanted = {"database_pool_size": 1000, "workers": 3, "database_direct_url": secret(own.url)}
     (found,) = troubles(own, get_settings().model_copy(update=wanted))
     assert troubles(own, get_settings().model_copy(update={**wanted, "database_behind_pooler": True})) == []
@@ -198,7 +198,7 @@ def test_clocks_that_differ_are_found(own: Engine, monkeypatch: pytest.MonkeyPat
         assert [found[:4] for found in troubles(own)] == level
 
 
-def test_missing_limits_are_said_with_what_sets_them_for_good(own: Engine) -> None:
+def test_missing_limits_are_reported_with_the_statement_that_sets_them(own: Engine) -> None:
     (found,) = troubles(create_engine(own.url, poolclass=NullPool))
     assert found.startswith(
         "warn  limits: no idle_in_transaction_session_timeout, no statement_timeout; run: ALTER ROLE "
@@ -212,7 +212,7 @@ def test_missing_limits_are_said_with_what_sets_them_for_good(own: Engine) -> No
         assert troubles(create_engine(engine.url, poolclass=NullPool)) == []
 
 
-def test_direct_database_is_wanted_behind_a_pooler_and_has_to_be_the_same(own: Engine) -> None:
+def test_direct_database_is_required_behind_a_pooler_and_must_be_the_same(own: Engine) -> None:
     def trouble(**settings: object) -> list[str]:
         return troubles(own, get_settings().model_copy(update={"database_behind_pooler": True, **settings}))
 
@@ -226,7 +226,7 @@ def test_direct_database_is_wanted_behind_a_pooler_and_has_to_be_the_same(own: E
     assert found.startswith("FAIL  direct database: connection to server")
 
 
-def test_replica_has_to_answer_and_to_be_one(own: Engine) -> None:
+def test_replica_must_answer_and_be_a_replica(own: Engine) -> None:
     def trouble(url: URL) -> list[str]:
         return troubles(own, get_settings().model_copy(update={"database_replica_url": secret(url)}))
 

@@ -1,4 +1,4 @@
-"""`python -m app user …`: what changes, what is said, and what is refused."""
+"""`python -m app user …`: changes, output and refusals."""
 
 import io
 import json
@@ -33,7 +33,7 @@ class Done:
 
 @pytest.fixture
 def user(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Runs `python -m app user …` in this process: `user("create", "ada@example.com", stdin="…")`."""
+    """Run `python -m app user …` in this process: `user("create", "ada@example.com", stdin="…")`."""
 
     def run(*arguments: str, stdin: str = "") -> Done:
         monkeypatch.setattr(sys, "argv", ["python -m app", "user", *arguments])
@@ -177,7 +177,7 @@ def test_password_is_reset_and_every_session_ended(
     assert login(client, "ada", NEW_PASSWORD) == 200
 
 
-def test_lost_second_factor_is_taken_away_which_is_told_and_nothing_else_changes(
+def test_lost_second_factor_is_removed_and_logged_and_nothing_else_changes(
     user: User,
     client: TestClient,
     connection: Connection,
@@ -210,13 +210,13 @@ def test_lost_second_factor_is_taken_away_which_is_told_and_nothing_else_changes
     assert_refused(user("disable-totp", "ada"), "ada has no second factor")
 
 
-def test_second_factor_that_was_never_confirmed_is_none(user: User, client: TestClient, person: Person) -> None:
+def test_unconfirmed_second_factor_does_not_count(user: User, client: TestClient, person: Person) -> None:
     client.post("/users/me/totp", json={"current_password": PASSWORD}, headers=person.headers)
 
     assert_refused(user("disable-totp", person.email), f"user{person.id} has no second factor")
 
 
-def test_sessions_are_listed_without_what_a_terminal_would_obey_and_ended(
+def test_sessions_are_listed_without_control_characters_and_ended(
     user: User, client: TestClient, connection: Connection, make_person: Callable[..., Person]
 ) -> None:
     ada, bob = make_person(username="ada"), make_person()
@@ -246,7 +246,7 @@ def test_sessions_are_listed_without_what_a_terminal_would_obey_and_ended(
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("command", ["promote", "disable", "enable", "reset-password", "disable-totp", "sessions"])
-def test_nobody_of_that_name_is_said_in_one_line(user: User, command: str) -> None:
+def test_an_unknown_name_is_reported_in_one_line(user: User, command: str) -> None:
     role = ["admin"] if command == "promote" else []
 
     assert_refused(user(command, "missing", *role, stdin=PASSWORD), "no account has the name missing")
@@ -261,7 +261,7 @@ def test_nobody_of_that_name_is_said_in_one_line(user: User, command: str) -> No
     ],
 )
 @pytest.mark.usefixtures("database")
-def test_what_keeps_a_process_from_it_is_said_in_one_line(environment: dict[str, str], line: str) -> None:
+def test_errors_that_stop_a_process_are_reported_in_one_line(environment: dict[str, str], line: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "app", "user", "disable", "ada"],
         cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False,
@@ -272,5 +272,5 @@ def test_what_keeps_a_process_from_it_is_said_in_one_line(environment: dict[str,
 
 
 @pytest.mark.usefixtures("database")
-def test_role_that_there_is_not_is_a_mistake_of_usage(user: User) -> None:
+def test_unknown_role_is_a_usage_error(user: User) -> None:
     assert user("promote", "ada", "boss").returncode == 2

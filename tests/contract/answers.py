@@ -1,4 +1,4 @@
-"""What tests say of an answer: refused in the one shape, or in keeping with the OpenAPI document."""
+"""Assertions about answers: refused in the usual shape, or as the OpenAPI document declares."""
 
 import json
 import re
@@ -18,7 +18,7 @@ ALIASES = {"/token": "/login", "/votes": "/vote"}
 
 
 def assert_refused(response: httpx2.Response, status: int, code: str, detail: str | None = None) -> None:
-    """It is a problem with this status and code, in the one shape of all errors, and, where given, this sentence."""
+    """Assert that it is a problem with this status and code, in the shape of all errors, and this sentence if given."""
     assert response.status_code == status, response.text
     body = json.loads(response.content.decode("utf-8"))
     assert set(body) == PROBLEM_KEYS
@@ -32,7 +32,7 @@ def assert_refused(response: httpx2.Response, status: int, code: str, detail: st
 
 
 def assert_unauthenticated(response: httpx2.Response) -> None:
-    """It is 401, and says whether a credential was missing or one was refused."""
+    """Assert that it is 401, and says whether a credential was missing or one was refused."""
     refused, missing = "Could not validate credentials", "Not authenticated"
     assert_refused(response, 401, "not_authenticated")
     detail = response.json()["detail"]
@@ -50,7 +50,7 @@ def _has_credential(request: httpx2.Request) -> bool:
 
 
 def assert_documented(response: httpx2.Response) -> None:
-    """The OpenAPI document names this status for this operation; nothing is ever a 5xx, and no error is cached."""
+    """Assert that the OpenAPI document declares this status for the operation, and that no error is a 5xx or cached."""
     status, request = response.status_code, response.request
     assert status < 500, f"{request.method} {request.url}: {response.read()[:500]!r}"
     assert response.headers["X-Request-ID"]
@@ -80,7 +80,7 @@ def resolved(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def operation_of(method: str, path: str) -> dict[str, Any] | None:
-    """What the OpenAPI document says of the operation; None for what is not in it."""
+    """Return what the OpenAPI document says of the operation; None for what is not in it."""
     path = (path.removeprefix("/v1").removesuffix("/")) or "/"
     path = ALIASES.get(path, path)
     templates = sorted(PATHS, key=lambda template: template.count("{"))

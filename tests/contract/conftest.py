@@ -1,4 +1,4 @@
-"""The contract's tests: every answer that any of them gets is held against the OpenAPI document, too."""
+"""Fixtures of the contract's tests: every answer is compared with the OpenAPI document, too."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,7 +23,7 @@ def _every_answer_is_documented(_running_client: TestClient) -> Iterator[None]:
 
 @pytest.fixture
 def rows(connection: Connection) -> Rows:
-    """What stands in the tables: `rows("SELECT title FROM posts WHERE id = :id", id=7)`."""
+    """Read rows of the tables: `rows("SELECT title FROM posts WHERE id = :id", id=7)`."""
 
     def fetch(statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in connection.execute(text(statement), parameters)]
@@ -33,7 +33,7 @@ def rows(connection: Connection) -> Rows:
 
 @pytest.fixture
 def other(make_person: Callable[..., Person]) -> Person:
-    """Somebody else who is signed in."""
+    """Another user who is signed in."""
     return make_person()
 
 

@@ -1,4 +1,4 @@
-"""API keys: making, listing and ending them, and what they open."""
+"""API keys: creating, listing and deleting them, and what they give access to."""
 
 import hashlib
 import re
@@ -46,7 +46,7 @@ MakeKey = Callable[..., str]
 
 @pytest.fixture
 def make_key(client: TestClient) -> MakeKey:
-    """Makes a key: `make_key(person, "read")`."""
+    """Make a key: `make_key(person, "read")`."""
 
     def make(owner: Person, *scopes: str, **fields: Any) -> str:
         body = {"name": "a program", "scopes": [*scopes] or ["read", "write"], **fields}
@@ -144,9 +144,7 @@ def test_the_same_idempotency_key_gets_the_same_key_which_is_kept_encrypted(
     assert b"spk_" not in bytes(kept)
 
 
-def test_keys_are_listed_by_page_and_only_ones_own(
-    client: TestClient, make_key: MakeKey, person: Person, other: Person
-) -> None:
+def test_only_own_keys_are_listed_by_page(client: TestClient, make_key: MakeKey, person: Person, other: Person) -> None:
     for number in range(5):
         make_key(person, name=f"key {number}")
         make_key(other, name="not mine")
@@ -164,7 +162,7 @@ def test_keys_are_listed_by_page_and_only_ones_own(
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_somebody_elses_key_and_a_sign_in_are_no_keys_of_ones_own(
+def test_keys_of_other_users_and_sign_ins_are_not_own_keys(
     client: TestClient, make_key: MakeKey, person: Person, other: Person, rows: Rows, method: str
 ) -> None:
     theirs = make_key(other)
@@ -199,7 +197,7 @@ def test_a_key_acts_for_its_owner_as_bearer_and_as_header(
     assert client.get(f"/users/{person.id}", headers=headers).json()["email"] == person.email
 
 
-def test_the_bearer_goes_before_the_header(
+def test_the_bearer_token_takes_precedence_over_the_header(
     client: TestClient, make_key: MakeKey, person: Person, other: Person
 ) -> None:
     key = make_key(other)
@@ -208,7 +206,7 @@ def test_the_bearer_goes_before_the_header(
     assert_unauthenticated(client.get("/users/me", headers=bearer("garbage") | {"X-API-Key": key}))
 
 
-def test_an_access_token_is_no_api_key(client: TestClient, person: Person) -> None:
+def test_an_access_token_is_rejected_as_an_api_key(client: TestClient, person: Person) -> None:
     assert client.get("/users/me", headers={"X-API-Key": person.token}).status_code == 401
 
 
@@ -250,7 +248,7 @@ def test_no_key_manages_accounts_or_credentials(
 
 
 @pytest.mark.parametrize(("method", "path"), sorted(OPEN_TO_KEYS))
-def test_a_key_that_may_write_is_refused_nothing_else(
+def test_a_key_that_may_write_is_refused_no_other_content(
     client: TestClient, make_key: MakeKey, make_post: Callable[..., int], person: Person, method: str, path: str
 ) -> None:
     key = make_key(person)
@@ -265,7 +263,7 @@ def test_a_key_that_may_write_is_refused_nothing_else(
 
 @pytest.mark.parametrize("role", ["moderator", "admin"])
 @pytest.mark.parametrize("scopes", [["read"], ["read", "write"]])
-def test_a_key_reads_no_address_and_no_draft_of_others_whatever_its_owner_may(
+def test_a_key_reads_no_address_and_no_draft_of_others_even_if_its_owner_may(
     client: TestClient, make_key: MakeKey, make_post: Callable[..., int], make_person: Callable[..., Person],
     other: Person, role: str, scopes: list[str],
 ) -> None:  # fmt: skip
@@ -293,10 +291,10 @@ def test_a_key_reads_no_address_and_no_draft_of_others_whatever_its_owner_may(
     assert (me["id"], me["email"], me["role"]) == (owner.id, owner.email, role)
 
 
-def test_a_page_that_a_key_and_its_owner_ask_for_at_once_shows_each_their_own(
+def test_a_page_requested_by_a_key_and_its_owner_at_once_differs_by_reader(
     make_key: MakeKey, make_post: Callable[..., int], moderator: Person, other: Person
 ) -> None:
-    """One turn of the queue answers both: what the moderator may see is not laid over the key's copy."""
+    """One batch answers both: what the moderator may see does not replace the key's copy."""
     from app.services import feed
 
     draft = make_post(other, published=False)
@@ -387,7 +385,7 @@ def test_a_new_password_ends_every_key(client: TestClient, make_key: MakeKey, pe
     assert rows("SELECT 1 FROM api_keys") == []
 
 
-def test_a_key_with_an_end_says_so_works_until_then_and_leaves_the_list(
+def test_a_key_with_an_expiry_shows_it_works_until_then_and_leaves_the_list(
     client: TestClient, make_key: MakeKey, person: Person, rows: Rows
 ) -> None:
     end = (datetime.now(UTC) + timedelta(days=7)).replace(microsecond=0)
@@ -405,9 +403,7 @@ def altered(key: str, place: int) -> str:
     return key[:place] + ("b" if key[place] != "b" else "c") + key[place + 1 :]
 
 
-def test_a_mistyped_key_costs_no_question(
-    client: TestClient, make_key: MakeKey, person: Person, database: Engine
-) -> None:
+def test_a_mistyped_key_costs_no_query(client: TestClient, make_key: MakeKey, person: Person, database: Engine) -> None:
     key = make_key(person)
 
     with counted_queries(database) as statements:
@@ -423,7 +419,7 @@ def look_ups(statements: list[str]) -> int:
     return sum("FROM api_keys" in statement for statement in statements)
 
 
-def test_a_key_is_looked_up_once_and_one_that_was_never_given_out_each_time(
+def test_a_known_key_is_looked_up_once_and_an_unknown_one_each_time(
     client: TestClient, make_key: MakeKey, person: Person, database: Engine
 ) -> None:
     unknown, known = bearer(api_key.make_key()), bearer(make_key(person))
@@ -458,9 +454,7 @@ def test_use_is_shown_and_puts_off_no_end(
     assert rows("SELECT id, expires_at, ends_at FROM sessions WHERE kind = 'api_key' ORDER BY id") == ends
 
 
-def test_keys_are_no_devices_that_one_is_signed_in_on(
-    client: TestClient, make_key: MakeKey, person: Person, rows: Rows
-) -> None:
+def test_keys_are_not_listed_as_devices(client: TestClient, make_key: MakeKey, person: Person, rows: Rows) -> None:
     key = make_key(person)
     ((key_id,),) = rows("SELECT session_id FROM api_keys")
 
@@ -470,7 +464,7 @@ def test_keys_are_no_devices_that_one_is_signed_in_on(
     assert client.get("/posts", headers=bearer(key)).status_code == 200
 
 
-def test_a_key_goes_before_a_cookie_and_needs_no_page_of_this_origin(
+def test_a_key_takes_precedence_over_a_cookie_and_needs_no_page_of_this_origin(
     client: TestClient, make_key: MakeKey, person: Person, other: Person
 ) -> None:
     cookie = access_tokens.issue(other.id, other.session_id, timedelta(minutes=5), "cookie")
@@ -483,7 +477,7 @@ def test_a_key_goes_before_a_cookie_and_needs_no_page_of_this_origin(
     assert_unauthenticated(client.get("/posts", headers=headers | {"X-API-Key": "garbage"}))
 
 
-def test_few_keys_are_remembered_and_a_forgotten_one_works(
+def test_the_cache_of_keys_is_bounded_and_an_evicted_key_works(
     client: TestClient, make_key: MakeKey, person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(authentication, "MAX_REMEMBERED", 2)

@@ -1,4 +1,4 @@
-"""Signing in at `/login` and `/token`, and what a session that ends takes with it."""
+"""Signing in at `/login` and `/token`, and what ends with a session."""
 
 from collections.abc import Callable
 from typing import Any
@@ -75,7 +75,7 @@ def test_wrong_passwords_and_unknown_names_are_refused_alike(
 
 
 @pytest.mark.parametrize("name", ["\0", "a\0b@example.com", "%", "_", "' OR 1=1 --", "@", "x" * 320, "\ufdfa" * 320])
-def test_strange_names_are_nobodys(client: TestClient, person: Person, name: str) -> None:  # noqa: ARG001 - somebody.
+def test_strange_names_are_refused_as_unknown(client: TestClient, person: Person, name: str) -> None:  # noqa: ARG001 - an account exists.
     response = client.post("/login", data={"username": name, "password": PASSWORD})
 
     assert_refused(response, 403, "invalid_credentials")
@@ -109,7 +109,7 @@ def test_a_form_with_a_field_missing_or_too_long_is_malformed(
         ("", b""),
     ],
 )
-def test_what_is_not_a_form_is_malformed(client: TestClient, content_type: str | None, content: bytes) -> None:
+def test_bodies_other_than_forms_are_malformed(client: TestClient, content_type: str | None, content: bytes) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type.encode("latin-1")}
 
     response = client.post("/login", content=content, headers=headers)  # type: ignore[arg-type]
@@ -140,9 +140,7 @@ def test_a_file_in_place_of_a_password_is_malformed(client: TestClient) -> None:
     assert "secret" not in response.text
 
 
-def test_an_account_that_is_switched_off_signs_in_as_if_the_password_were_wrong(
-    client: TestClient, person: Person, rows: Rows
-) -> None:
+def test_a_disabled_account_is_answered_like_a_wrong_password(client: TestClient, person: Person, rows: Rows) -> None:
     rows("UPDATE users SET is_active = false RETURNING 1")
 
     response = client.post("/login", data={"username": person.email, "password": PASSWORD})
@@ -188,7 +186,7 @@ def test_a_long_user_agent_is_cut(client: TestClient, person: Person, rows: Rows
 ENDINGS = {
     "deleted session": "DELETE FROM sessions WHERE user_id = :id RETURNING 1",
     "expired session": "UPDATE sessions SET expires_at = now() WHERE user_id = :id RETURNING 1",
-    "somebody else's session": "UPDATE sessions SET user_id = :other WHERE user_id = :id RETURNING 1",
+    "session of another user": "UPDATE sessions SET user_id = :other WHERE user_id = :id RETURNING 1",
     "disabled account": "UPDATE users SET is_active = false WHERE id = :id RETURNING 1",
     "deleted account": "DELETE FROM users WHERE id = :id RETURNING 1",
 }
@@ -212,7 +210,7 @@ PROTECTED: list[tuple[str, str, Any]] = [
 @pytest.mark.parametrize(
     ("method", "path", "body"), PROTECTED, ids=[f"{method} {path}" for method, path, _ in PROTECTED]
 )
-def test_a_token_dies_with_its_session_at_once_and_does_nothing_more(
+def test_a_token_is_rejected_as_soon_as_its_session_ends(
     client: TestClient,
     person: Person,
     other: Person,
@@ -261,7 +259,7 @@ def test_a_token_that_expires_while_it_is_remembered_is_refused(
     assert_unauthenticated(client.get("/posts", headers=headers))
 
 
-def test_a_token_of_the_tutorial_is_nobodys_where_nothing_was_adopted(client: TestClient, person: Person) -> None:
+def test_tokens_of_the_tutorial_are_rejected_where_nothing_was_adopted(client: TestClient, person: Person) -> None:
     claims = {"user_id": person.id, "exp": jwt.get_unverified_claims(person.token)["exp"]}
     token = jwt.encode(claims, get_settings().signing_secret, algorithm="HS256")
 

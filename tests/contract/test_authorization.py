@@ -1,4 +1,4 @@
-"""Nobody touches what isn't theirs: who may do what to whose things, for every operation of the OpenAPI document."""
+"""Authorization of every operation in the OpenAPI document, for every kind of caller."""
 
 import re
 from collections.abc import Callable
@@ -22,7 +22,7 @@ OPERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 CALLERS = ("owner", "other", "moderator", "admin", "anonymous")
 
-# By whose thing it is and by operation, what is answered to: its owner, somebody else, a moderator, an admin, nobody.
+# Statuses by kind of resource and operation, for: its owner, another user, a moderator, an admin, an anonymous caller.
 OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
     "a post": {
         "get_post": (200, 200, 200, 200, 401),
@@ -54,14 +54,14 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "end_session": (204, 404, 404, 404, 401),
     },
 }
-# What concerns the caller alone, whoever that is, and what is for some roles only.
+# Operations on the caller's own account, operations for some roles only, and public operations.
 OWN = {
     "list_posts", "create_post", "cast_vote", "get_me", "replace_me", "change_me", "delete_me", "list_my_votes",
     "create_api_key", "list_api_keys", "list_sessions", "end_other_sessions", "logout",
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
 }  # fmt: skip
 FOR_ROLES = {"list_users": (403, 403, 403, 200, 401)}
-FOR_ANYBODY = {
+PUBLIC = {
     "get_root", "get_livez", "get_readyz", "sign_up", "login", "refresh_token",
     "request_password_reset", "confirm_password_reset", "confirm_email_verification",
 }  # fmt: skip
@@ -89,9 +89,9 @@ MADE = {
 }
 
 
-def test_every_operation_stands_in_one_of_the_tables() -> None:
+def test_every_operation_is_in_one_of_the_tables() -> None:
     owned = {operation for operations in OWNED.values() for operation in operations}
-    listed = [*owned, *OWN, *FOR_ROLES, *FOR_ANYBODY]
+    listed = [*owned, *OWN, *FOR_ROLES, *PUBLIC]
 
     missing = set(OPERATIONS) - set(listed)
     assert not missing, f"say in tests/contract/test_authorization.py who may call {sorted(missing)}, and add them"
@@ -109,7 +109,7 @@ Callers = dict[str, Person | None]
 
 
 def call(client: TestClient, operation_id: str, caller: Person | None, thing_id: int) -> int:
-    """The status that the caller gets for a request in which nothing is wrong but, perhaps, who makes it."""
+    """Return the status of a valid request, which only the caller's rights can make fail."""
     method, path, operation = OPERATIONS[operation_id]
     bodies = {"PostIn": {"title": "t", "content": "c"}, "PostChange": {"title": "t"}, "UserChange": {"username": "new"}}
     content = operation.get("requestBody", {}).get("content", {}).get("application/json")
@@ -120,7 +120,7 @@ def call(client: TestClient, operation_id: str, caller: Person | None, thing_id:
 
 @pytest.mark.parametrize(("thing", "operation_id"), [(thing, each) for thing, table in OWNED.items() for each in table])
 @pytest.mark.parametrize("name", CALLERS)
-def test_who_may_do_what_to_whose_things(
+def test_operations_on_resources_are_authorized_by_owner_and_role(
     client: TestClient,
     callers: Callers,
     make_post: Callable[..., int],
@@ -146,12 +146,14 @@ def test_who_may_do_what_to_whose_things(
 
 @pytest.mark.parametrize("operation_id", FOR_ROLES)
 @pytest.mark.parametrize("name", CALLERS)
-def test_what_is_for_some_roles_only(client: TestClient, callers: Callers, operation_id: str, name: str) -> None:
+def test_operations_for_some_roles_are_refused_to_others(
+    client: TestClient, callers: Callers, operation_id: str, name: str
+) -> None:
     assert call(client, operation_id, callers[name], 1) == FOR_ROLES[operation_id][CALLERS.index(name)]
 
 
 @pytest.mark.parametrize("operation_id", sorted(set(OWNED["an account"]) - {"get_user"}))
-def test_another_account_cannot_be_reached_through_ones_own(
+def test_me_in_the_path_never_reaches_another_account(
     client: TestClient, callers: Callers, rows: Rows, operation_id: str
 ) -> None:
     """What says `me` in the path must mean the caller, whatever ids are sent along."""
@@ -179,7 +181,7 @@ MARKS_STORED = ("987654321", "2001-02-03", "canary-read-only")
 
 
 def mark(column: Any) -> object:
-    """A value of the column's kind that can be told from any other, or the one that would give most."""
+    """Return a recognisable value of the column's type, or the one that would grant most."""
     if column.name == "role":
         return "admin"
     kinds = {(Integer, Float, Key): MARKS["a number"], (DateTime,): MARKS["a time"], (Boolean,): False}
@@ -193,7 +195,7 @@ TAKING_BODIES = [
 ]
 
 
-# Their bodies say who one is, and nothing that could be stored; without the right proof they refuse.
+# Their bodies identify the caller and have nothing to store; without the right proof they refuse.
 TAKE_PROOFS_ONLY = {
     "confirm_totp", "delete_totp", "refresh_token", "confirm_password_reset", "confirm_email_verification",
 }  # fmt: skip

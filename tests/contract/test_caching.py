@@ -1,4 +1,4 @@
-"""No cache keeps what depends on the caller, whatever the status; every answer says that it depends on the origin."""
+"""No cache keeps what depends on the caller, for any status; every answer varies by origin."""
 
 import re
 import socket
@@ -20,7 +20,7 @@ def names(response: httpx2.Response, header: str) -> set[str]:
 
 
 def assert_not_kept_for_others(response: httpx2.Response) -> None:
-    """It is kept by no cache, or only for this caller, and asked for again for whoever shows another credential."""
+    """Assert that no cache keeps the response, or only a private one, for these credentials only."""
     what = f"{response.request.method} {response.request.url}: {response.status_code}"
     assert "Origin" in names(response, "Vary"), what
     assert len(response.headers.get_list("Cache-Control")) == 1, what
@@ -32,7 +32,7 @@ def assert_not_kept_for_others(response: httpx2.Response) -> None:
 
 @pytest.mark.parametrize("origin", [None, "http://localhost:3000"])
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_no_cache_keeps_what_depends_on_the_caller(
+def test_responses_that_depend_on_the_caller_are_not_cached_for_others(
     client: TestClient, person: Person, admin: Person, make_post: Callable[..., int], method: str, path: str,
     origin: str | None,
 ) -> None:  # fmt: skip
@@ -46,7 +46,7 @@ def test_no_cache_keeps_what_depends_on_the_caller(
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_nor_does_it_an_answer_of_any_status(person: Person, name: str) -> None:
+def test_no_cache_keeps_a_response_of_any_status(person: Person, name: str) -> None:
     response = ANSWERS[name](with_failures(create_app()), person.headers)
 
     assert response.status_code == int(name[:3])
@@ -54,14 +54,14 @@ def test_nor_does_it_an_answer_of_any_status(person: Person, name: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/static/favicon.svg"])
-def test_what_is_the_same_for_all_may_be_kept_and_still_depends_on_the_origin(client: TestClient, path: str) -> None:
+def test_public_responses_may_be_cached_and_vary_by_origin(client: TestClient, path: str) -> None:
     response = client.get(path)
 
     assert response.headers["Cache-Control"] == "no-cache"
     assert names(response, "Vary") == {"Origin"}
 
 
-def test_what_is_not_http_is_refused_with_the_same_headers(start_server: Callable[..., Server]) -> None:
+def test_malformed_http_is_refused_with_the_same_headers(start_server: Callable[..., Server]) -> None:
     server = start_server()
     with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: a lot\r\n\r\n")

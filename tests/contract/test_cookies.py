@@ -1,4 +1,4 @@
-"""Cookie mode: `POST /login?cookie=true`, and what other sites' pages can do with the cookie, which is nothing."""
+"""Cookie mode, `POST /login?cookie=true`: pages of other sites can do nothing with the cookie."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ FROM_ELSEWHERE: dict[str, dict[str, str]] = {
     "an old browser, from a sandbox": {"Origin": "null"},
     "an application whose host is named like ours": {"Origin": "capacitor://testserver"},
     "an old browser, from nowhere": {"Origin": ""},
-    "somebody who says nothing": {},
+    "a client without such headers": {},
 }
 UNSAFE = sorted(
     (method.upper(), path)
@@ -117,13 +117,13 @@ def test_a_bearer_token_is_taken_from_everywhere_also_beside_a_cookie(
     assert rows("SELECT owner_id FROM posts") == [(other.id,)]
 
 
-def test_a_bad_bearer_token_is_not_mended_by_a_cookie(client: TestClient, cookie: str) -> None:
+def test_a_bad_bearer_token_is_refused_despite_a_valid_cookie(client: TestClient, cookie: str) -> None:
     headers = {"Authorization": "Bearer garbage", "Cookie": cookie, **SAME_ORIGIN}
 
     assert_unauthenticated(client.get("/posts", headers=headers))
 
 
-def test_a_cookie_is_no_bearer_token_nor_the_other_way_round(client: TestClient, person: Person, cookie: str) -> None:
+def test_cookies_and_bearer_tokens_are_not_interchangeable(client: TestClient, person: Person, cookie: str) -> None:
     value = cookie.partition("=")[2]
 
     for path in ("/posts", "/users/me", "/sessions"):
@@ -163,7 +163,7 @@ def test_signing_out_with_a_token_leaves_the_cookie(client: TestClient, person: 
 
 
 @pytest.mark.parametrize("elsewhere", [name for name, headers in FROM_ELSEWHERE.items() if headers])
-def test_another_site_cannot_sign_its_visitors_in_as_somebody(
+def test_another_site_cannot_sign_its_visitors_in(
     client: TestClient, person: Person, rows: Rows, elsewhere: str
 ) -> None:
     form = {"username": person.email, "password": PASSWORD}
@@ -176,7 +176,7 @@ def test_another_site_cannot_sign_its_visitors_in_as_somebody(
     assert client.post("/login", data=form, headers=FROM_ELSEWHERE[elsewhere]).status_code == 200
 
 
-def test_a_client_that_is_no_browser_may_have_the_cookie_too(client: TestClient, person: Person) -> None:
+def test_clients_other_than_browsers_may_use_the_cookie_too(client: TestClient, person: Person) -> None:
     response = client.post("/login?cookie=true", data={"username": person.email, "password": PASSWORD})
 
     assert response.status_code == 200
@@ -184,7 +184,7 @@ def test_a_client_that_is_no_browser_may_have_the_cookie_too(client: TestClient,
     client.cookies.clear()
 
 
-def test_answers_are_not_kept_for_whoever_has_another_cookie(client: TestClient, cookie: str) -> None:
+def test_responses_are_not_cached_for_another_cookie(client: TestClient, cookie: str) -> None:
     vary = client.get("/posts", headers={"Cookie": cookie}).headers["Vary"]
 
     assert {"Authorization", "Cookie"} <= {name.strip() for name in vary.split(",")}

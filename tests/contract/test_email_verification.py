@@ -1,4 +1,4 @@
-"""`/email-verification`: an address is verified by whoever reads its mail, and by nobody else."""
+"""`/email-verification`: an address is verified only with the token that was mailed to it."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -53,7 +53,7 @@ def test_a_sign_up_that_fails_sends_no_mail(client: TestClient, person: Person, 
     assert rows("SELECT 1 FROM outgoing_mails UNION ALL SELECT 1 FROM security_events") == []
 
 
-def test_a_token_can_be_had_again_and_works_once(client: TestClient, person: Person, receive: Receive) -> None:
+def test_a_token_can_be_requested_again_and_works_once(client: TestClient, person: Person, receive: Receive) -> None:
     token = token_for(client, person, receive)
     assert not is_verified(client, person)
 
@@ -71,9 +71,7 @@ def test_only_the_newest_token_verifies(client: TestClient, person: Person, rece
     assert confirm(client, second).status_code == 204
 
 
-def test_who_is_verified_already_gets_the_same_answer_and_no_mail(
-    client: TestClient, person: Person, receive: Receive
-) -> None:
+def test_verified_users_get_the_same_response_and_no_mail(client: TestClient, person: Person, receive: Receive) -> None:
     before = client.post("/email-verification", headers=person.headers)
     confirm(client, receive()[0].token)
 
@@ -107,7 +105,7 @@ def test_a_mail_that_was_not_yet_sent_when_the_address_changed_is_not_sent(
     ]
 
 
-def test_a_new_address_has_to_be_verified_and_the_old_one_is_told(
+def test_a_new_address_must_be_verified_and_the_old_one_is_notified(
     client: TestClient, person: Person, receive: Receive, rows: Rows
 ) -> None:
     confirm(client, token_for(client, person, receive))
@@ -125,7 +123,7 @@ def test_a_new_address_has_to_be_verified_and_the_old_one_is_told(
 
 
 @pytest.mark.parametrize("spelling", ["PERSON@example.com", "person@example.com", "Person@EXAMPLE.com"])
-def test_another_spelling_of_the_address_has_to_be_verified_and_the_old_one_is_told(
+def test_another_spelling_of_the_address_must_be_verified_and_the_old_one_is_notified(
     client: TestClient, make_person: Callable[..., Person], receive: Receive, rows: Rows, spelling: str
 ) -> None:
     person = make_person(email="Person@example.com", is_verified=True)
@@ -140,7 +138,7 @@ def test_another_spelling_of_the_address_has_to_be_verified_and_the_old_one_is_t
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-def test_saving_the_same_address_again_changes_and_tells_nothing(
+def test_saving_the_same_address_again_changes_nothing_and_sends_no_mail(
     client: TestClient, make_person: Callable[..., Person], rows: Rows, method: str
 ) -> None:
     person = make_person(email="Person@example.com", is_verified=True)
@@ -153,7 +151,7 @@ def test_saving_the_same_address_again_changes_and_tells_nothing(
     assert rows("SELECT 1 FROM outgoing_mails UNION ALL SELECT 1 FROM security_events") == []
 
 
-def test_address_that_was_never_verified_is_not_told_of_changes(
+def test_unverified_addresses_are_not_notified_of_changes(
     client: TestClient, person: Person, admin: Person, receive: Receive, rows: Rows
 ) -> None:
     password = PASSWORD
@@ -173,7 +171,7 @@ def test_address_that_was_never_verified_is_not_told_of_changes(
     assert len(rows("SELECT 1 FROM security_events WHERE event = 'password_changed'")) == 5
 
 
-def test_account_that_changes_its_address_again_and_again_mails_five_strangers_an_hour(
+def test_repeated_address_changes_mail_five_strangers_an_hour(
     client: TestClient, make_person: Callable[..., Person], receive: Receive, rows: Rows
 ) -> None:
     person = make_person(is_verified=True)
@@ -189,7 +187,7 @@ def test_account_that_changes_its_address_again_and_again_mails_five_strangers_a
     assert rows("SELECT email FROM users") == [("stranger4@example.com",)]
 
 
-def test_change_of_a_verified_address_again_and_again_tells_five_of_them(
+def test_repeated_changes_of_a_verified_address_notify_it_of_five(
     client: TestClient, make_person: Callable[..., Person], admin: Person, receive: Receive, rows: Rows
 ) -> None:
     person = make_person(is_verified=True)
@@ -244,7 +242,7 @@ def test_resets_do_not_suppress_the_verification_of_the_same_address(
     assert subjects == ["Reset your password"] * 3 + ["Confirm your e-mail address"]
 
 
-def test_verification_can_be_asked_for_five_times_an_hour(
+def test_verification_can_be_requested_five_times_an_hour(
     client: TestClient, person: Person, other: Person, rows: Rows
 ) -> None:
     statuses = [client.post("/email-verification", headers=person.headers).status_code for _ in range(7)]
@@ -269,7 +267,7 @@ def test_a_session_that_has_ended_uses_up_no_verification_of_its_owner(
     assert limits == [("mail_from_address", 1), ("mail_of_account_email_verification", 1)]
 
 
-def test_mails_that_a_limit_drops_are_dropped_whether_or_not_there_is_an_account(
+def test_limits_drop_mails_alike_with_and_without_an_account(
     client: TestClient, person: Person, receive: Receive, rows: Rows
 ) -> None:
     for email in (person.email, "unknown@example.com"):
@@ -281,7 +279,7 @@ def test_mails_that_a_limit_drops_are_dropped_whether_or_not_there_is_an_account
     assert rows(counted) == [(3,), (3,)]
 
 
-def test_a_change_that_is_refused_tells_nobody(client: TestClient, person: Person, other: Person, rows: Rows) -> None:
+def test_a_refused_change_sends_no_mail(client: TestClient, person: Person, other: Person, rows: Rows) -> None:
     for wanted in ({"email": "new@example.com", "current_password": "wrong"}, {"email": other.email}):
         response = client.patch("/users/me", json={"current_password": PASSWORD} | wanted, headers=person.headers)
         assert response.status_code in {403, 409}
@@ -290,7 +288,7 @@ def test_a_change_that_is_refused_tells_nobody(client: TestClient, person: Perso
 
 
 @pytest.mark.parametrize("is_by_admin", [True, False])
-def test_a_new_password_is_told_to_its_owner(
+def test_the_owner_is_notified_of_a_new_password(
     client: TestClient, make_person: Callable[..., Person], admin: Person, receive: Receive, *, is_by_admin: bool
 ) -> None:
     person = make_person(is_verified=True)
@@ -303,7 +301,7 @@ def test_a_new_password_is_told_to_its_owner(
     assert (mail.address, mail.message["Subject"]) == (person.email, "Your password was changed")
 
 
-def test_owner_is_told_of_five_new_passwords_an_hour(
+def test_the_owner_is_notified_of_five_new_passwords_an_hour(
     client: TestClient, make_person: Callable[..., Person], admin: Person, receive: Receive
 ) -> None:
     person, other = make_person(is_verified=True), make_person(is_verified=True)

@@ -79,7 +79,7 @@ def test_a_malformed_body_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
 @pytest.mark.parametrize(("method", "path"), TAKES_JSON)
-def test_what_is_not_json_is_refused_even_where_nobody_would_read_it(
+def test_what_is_not_json_is_refused_even_where_no_body_is_read(
     client: TestClient, person: Person, rows: Rows, method: str, path: str, constant: str
 ) -> None:
     content = '{"title": "t", "content": "c", "post_id": 1, "vote_dir": 1, "email": "a@b.example", "unknown": %s}'
@@ -144,7 +144,7 @@ def test_problem_json_is_the_strict_form(client: TestClient, person: Person, acc
              "/../etc/passwd", "/static/../../main.py", "/static/%2e%2e/main.py", "/static/nothing",
              "/static/%00", "/static/" + "x" * 5000, "/%ff", "/V1/posts", "/Posts", "/v1posts", "/static"]
 )  # fmt: skip
-def test_where_there_is_no_route_nothing_is_found(client: TestClient, path: str) -> None:
+def test_paths_without_a_route_are_not_found(client: TestClient, path: str) -> None:
     assert_refused(client.get(path), 404, "not_found", "Not Found")
 
 
@@ -244,7 +244,7 @@ def test_a_body_just_within_the_limit_is_read(client: TestClient, person: Person
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "1e3", "+5", "9" * 50])
-def test_a_length_that_is_none_is_refused(client: TestClient, person: Person, length: str) -> None:
+def test_an_invalid_content_length_is_refused(client: TestClient, person: Person, length: str) -> None:
     headers = person.headers | {"Content-Type": JSON, "Content-Length": length}
 
     assert_refused(client.post("/posts", content=b"{}", headers=headers), 413, "body_too_large")
@@ -288,7 +288,7 @@ def test_a_request_id_that_is_not_is_replaced(client: TestClient, given: str) ->
     assert response.json()["request_id"] == made
 
 
-def test_every_request_without_an_id_gets_one_of_its_own(client: TestClient) -> None:
+def test_every_request_without_an_id_gets_a_new_one(client: TestClient) -> None:
     ids = {client.get(path).headers["X-Request-ID"] for path in ("/", "/posts", "/nothing", "/docs", "/livez") * 2}
 
     assert len(ids) == 10
@@ -298,7 +298,7 @@ def test_every_request_without_an_id_gets_one_of_its_own(client: TestClient) -> 
 
 
 @pytest.mark.parametrize("origin", [None, "http://localhost:3000"])
-def test_a_bug_of_ours_is_answered_in_the_same_shape_and_says_nothing(
+def test_an_internal_error_has_the_usual_shape_and_reveals_nothing(
     client: TestClient, person: Person, connection: Any, origin: str | None
 ) -> None:
     from tests.contract.answers import assert_documented
@@ -408,7 +408,7 @@ def test_a_request_has_one_host_and_an_encoded_target(start_server: Callable[...
     host = b"Host: posts.example\r\n"
 
     assert answer_to(server, b"GET /livez HTTP/1.1\r\n" + host) == (200, {"status": "ok"})
-    # As HAProxy asks whether a server lives.
+    # A health check of HAProxy.
     assert answer_to(server, b"GET /livez HTTP/1.0\r\n") == (200, {"status": "ok"})
     for hosts in (b"", host * 2, host + b"Host: other.example\r\n"):
         status, body = answer_to(server, b"GET /livez HTTP/1.1\r\n" + hosts)

@@ -1,4 +1,4 @@
-"""`ETag`, `If-None-Match` and `If-Match` of single posts: what has not changed is not sent, nothing is overwritten."""
+"""`ETag`, `If-None-Match` and `If-Match` of single posts: no needless transfer, no lost update."""
 
 from collections.abc import Callable
 from typing import Any
@@ -55,7 +55,7 @@ def test_an_etag_is_the_readers_own(
     assert etag(client, post_id, person) != etag(client, post_id, other)
 
 
-def test_304_is_not_for_those_who_may_not_read(
+def test_304_requires_permission_to_read(
     client: TestClient, person: Person, other: Person, post_id: int, rows: Rows
 ) -> None:
     tag = etag(client, post_id, other)
@@ -70,7 +70,7 @@ def test_304_is_not_for_those_who_may_not_read(
 
 
 @pytest.mark.parametrize("body", [{}, {"title": None}, {"id": 7}])
-def test_a_change_of_nothing_makes_no_new_version(
+def test_an_empty_change_makes_no_new_version(
     client: TestClient, person: Person, other: Person, make_post: Callable[..., int], rows: Rows, body: Any
 ) -> None:
     post_id = make_post(person, title="as it was")
@@ -87,7 +87,7 @@ def test_a_change_of_nothing_makes_no_new_version(
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
-def test_what_nobody_changed_meanwhile_can_be_changed(
+def test_an_unchanged_post_can_be_changed(
     client: TestClient, person: Person, other: Person, post_id: int, rows: Rows, method: str
 ) -> None:
     tag = etag(client, post_id, person)
@@ -102,7 +102,7 @@ def test_what_nobody_changed_meanwhile_can_be_changed(
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
-def test_what_somebody_changed_meanwhile_is_not_overwritten(
+def test_a_concurrent_change_is_not_overwritten(
     client: TestClient, person: Person, post_id: int, rows: Rows, method: str
 ) -> None:
     tag = etag(client, post_id, person)
@@ -174,7 +174,7 @@ def test_the_etag_of_a_new_post_allows_the_first_change_also_where_its_answer_is
         ("PUT", {"title": "as it was", "content": "text"}),
     ],
 )
-def test_a_change_to_what_stands_there_leaves_the_version_and_the_time(
+def test_a_change_without_effect_keeps_the_version_and_the_time(
     client: TestClient,
     person: Person,
     make_post: Callable[..., int],

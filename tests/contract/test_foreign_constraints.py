@@ -1,4 +1,4 @@
-"""Constraints that an adopted database brings along: what they forbid is 409, and a broken one of ours stays a 500."""
+"""Constraints of an adopted database: violations are 409, and violations of our own stay 500."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ RULES_OF_POSTS = {
 
 @pytest.fixture
 def add_rule(connection: Connection) -> Iterator[AddRule]:
-    """Changes `posts`, `votes` or `users` as `ALTER TABLE` does, and undoes it at the end."""
+    """Change `posts`, `votes` or `users` as `ALTER TABLE` does, and undo it at the end."""
     yield lambda statement: connection.execute(text(statement))
     for table in ("posts", "votes", "users"):
         connection.execute(text(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS rule, DROP COLUMN IF EXISTS rating"))
@@ -106,7 +106,7 @@ def test_a_rule_of_others_refuses_the_vote_and_no_other_vote_of_its_batch(
     assert connection.scalar(text(f"SELECT votes FROM post_stats WHERE post_id = {second}")) == 5
 
 
-def test_a_constraint_of_ours_that_is_violated_stays_a_500(
+def test_a_violated_constraint_of_our_own_stays_a_500(
     client: TestClient, connection: Connection, person: Person
 ) -> None:
     from tests.contract.answers import assert_documented

@@ -1,4 +1,4 @@
-"""What browsers are told with every answer, whatever it is and whoever gave it: security headers and CORS."""
+"""Security headers and CORS headers of every response, whichever layer sends it."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ JSON = {"Content-Type": "application/json"}
 OPERATIONS = [(method.upper(), path) for path, item in app.api.openapi()["paths"].items() for method in item]
 Ask = Callable[[TestClient, dict[str, str]], httpx2.Response]
 
-# An answer of every status, and how to get it; the dictionary is what somebody who is signed in sends.
+# An answer of every status, and how to get it; the dictionary has the headers of a signed-in user.
 ANSWERS: dict[str, Ask] = {
     "200": lambda client, signed_in: client.get("/posts", headers=signed_in),
     "201": lambda client, signed_in: client.post("/posts", json={"title": "t", "content": "c"}, headers=signed_in),
@@ -49,7 +49,7 @@ ANSWERS: dict[str, Ask] = {
 
 
 def with_failures(application: Application) -> TestClient:
-    """A client of the application, with two more routes. Not entered: leaving would dispose of everybody's engine."""
+    """A client of the application, with two more routes. Not entered: leaving would dispose of the shared engine."""
 
     @application.api.get("/broken")
     def break_down() -> None:
@@ -63,7 +63,7 @@ def with_failures(application: Application) -> TestClient:
 
 
 @pytest.fixture
-def production(monkeypatch: pytest.MonkeyPatch, person: Person) -> Iterator[TestClient]:  # noqa: ARG001 - somebody.
+def production(monkeypatch: pytest.MonkeyPatch, person: Person) -> Iterator[TestClient]:  # noqa: ARG001 - an account exists.
     settings = {"ENVIRONMENT": "production", "PASSWORD_HASH_ROUNDS": "10", "CORS_ORIGINS": ORIGIN}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
@@ -89,9 +89,7 @@ def assert_careful(response: httpx2.Response, *, is_production: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_an_answer_of_every_status_tells_browsers_to_be_careful(
-    person: Person, production: TestClient, name: str
-) -> None:
+def test_responses_of_every_status_have_the_security_headers(person: Person, production: TestClient, name: str) -> None:
     response = ANSWERS[name](production, person.headers)
 
     assert response.status_code == int(name[:3])
@@ -99,7 +97,7 @@ def test_an_answer_of_every_status_tells_browsers_to_be_careful(
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_in_development_no_browser_is_told_to_come_by_https_only(person: Person, name: str) -> None:
+def test_in_development_no_response_demands_https(person: Person, name: str) -> None:
     response = ANSWERS[name](with_failures(create_app()), person.headers)
 
     assert response.status_code == int(name[:3])
@@ -124,7 +122,7 @@ def test_an_application_in_the_list_may_call_and_a_stranger_of_its_kind_may_not(
     person: Person, monkeypatch: pytest.MonkeyPatch, origin: str
 ) -> None:
     monkeypatch.setattr(get_settings(), "cors_origins", APPLICATIONS)
-    # Not entered: leaving would dispose of everybody's engine.
+    # Not entered: leaving would dispose of the shared engine.
     client = TestClient(create_app())
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
 
@@ -137,16 +135,14 @@ def test_an_application_in_the_list_may_call_and_a_stranger_of_its_kind_may_not(
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_every_operation_tells_browsers_to_be_careful(
-    client: TestClient, person: Person, method: str, path: str
-) -> None:
+def test_every_operation_has_the_security_headers(client: TestClient, person: Person, method: str, path: str) -> None:
     for address in (re.sub(r"\{[^}]+\}", "1", path), re.sub(r"\{[^}]+\}", "x", path)):
         for headers in ({}, person.headers):
             assert_careful(client.request(method, address, headers=headers), is_production=False)
         assert_careful(client.options(address), is_production=False)
 
 
-def test_credentials_are_not_to_be_kept_on_the_way(client: TestClient, person: Person) -> None:
+def test_responses_with_credentials_forbid_caching(client: TestClient, person: Person) -> None:
     """Of every other answer with a credential in it, each test here sees to the same (tests/contract/answers.py)."""
     response = client.post("/login", data={"username": person.email, "password": "correct horse battery"})
 

@@ -1,4 +1,4 @@
-"""docs/http-contract.md is the reference of routes, codes and shapes: it says what the application's document says."""
+"""docs/http-contract.md equals the OpenAPI document in routes, codes and fields."""
 
 import re
 from typing import Any

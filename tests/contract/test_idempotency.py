@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: what is sent again has no second effect, and gets the first answer."""
+"""`Idempotency-Key`: a repeated request has no second effect, and gets the first answer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,21 +105,21 @@ def test_the_same_body_elsewhere_is_another_request(
     assert rows("SELECT count(*) FROM posts") == [(1,)]
 
 
-def test_the_same_key_of_somebody_else_is_another_key(
+def test_the_same_key_of_another_user_is_another_key(
     client: TestClient, person: Person, other: Person, make_post: Callable[..., int], rows: Rows
 ) -> None:
     post_id = make_post(person)
     for path, body in (("/posts", {"title": "a", "content": "b"}), ("/vote", {"post_id": post_id, "vote_dir": 1})):
         key = {"Idempotency-Key": f"shared{path}"}
-        for somebody in (person, other):
-            response = client.post(path, json=body, headers=key | somebody.headers)
+        for caller in (person, other):
+            response = client.post(path, json=body, headers=key | caller.headers)
             assert response.status_code == 201
             assert "Idempotency-Replayed" not in response.headers
     assert rows("SELECT owner_id FROM posts WHERE id <> :id ORDER BY id", id=post_id) == [(person.id,), (other.id,)]
     assert rows("SELECT user_id FROM votes ORDER BY user_id") == [(person.id,), (other.id,)]
 
 
-def test_a_create_that_fails_keeps_nothing_and_the_key_can_be_used(create: Create, rows: Rows) -> None:
+def test_a_failed_create_stores_nothing_and_its_key_can_be_used(create: Create, rows: Rows) -> None:
     before = rows(EFFECTS)
     refused = create.ask(create.refused_body)
     assert refused.status_code in {404, 409, 422}
@@ -148,7 +148,7 @@ def test_an_answer_that_is_too_old_is_forgotten(create: Create, rows: Rows) -> N
     assert create.ask(create.different_body).headers["Idempotency-Replayed"] == "true"
 
 
-def test_while_the_first_is_under_way_the_second_is_told_to_wait(create: Create, rows: Rows) -> None:
+def test_a_repeat_during_the_first_request_is_asked_to_wait(create: Create, rows: Rows) -> None:
     from app.database import sessions
 
     owner = create.person.id if create.is_signed_in else None
@@ -174,7 +174,7 @@ def test_while_the_first_is_under_way_the_second_is_told_to_wait(create: Create,
         "DELETE FROM users WHERE id = :id RETURNING 1",
     ],
 )
-def test_a_kept_answer_is_not_for_a_token_that_has_died(create: Create, rows: Rows, ending: str) -> None:
+def test_a_stored_response_is_not_replayed_for_a_revoked_token(create: Create, rows: Rows, ending: str) -> None:
     create.ask()
     rows(ending, id=create.person.id)
 
@@ -183,7 +183,7 @@ def test_a_kept_answer_is_not_for_a_token_that_has_died(create: Create, rows: Ro
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "with space", "tab\t", "ü", "a,b c"])
-def test_a_malformed_key_is_refused_and_nothing_happens(create: Create, rows: Rows, key: str) -> None:
+def test_a_malformed_key_is_refused_without_effect(create: Create, rows: Rows, key: str) -> None:
     effects = rows(EFFECTS)
 
     response = create.ask(key=key.encode())

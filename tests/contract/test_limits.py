@@ -1,4 +1,4 @@
-"""Guessing passwords is slow, whatever one writes differently; signing up is, too; and reading never is."""
+"""Attempt limits slow guessing and signing up in every spelling, and never slow reading."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -54,7 +54,7 @@ def test_wait_is_over_fifteen_minutes_after_the_failures(client: TestClient, per
     assert login(client, person.email, PASSWORD).status_code == 200
 
 
-def test_unknown_names_are_limited_as_known_ones_are(client: TestClient) -> None:
+def test_unknown_names_are_limited_like_known_ones(client: TestClient) -> None:
     statuses = [login(client, "nobody@example.com", WRONG).status_code for _ in range(12)]
 
     assert statuses == [403] * 10 + [429] * 2
@@ -89,7 +89,7 @@ def test_neither_x_forwarded_for_nor_another_path_evades_it(client: TestClient, 
     assert statuses == [403] * 10 + [429] * 5
 
 
-def test_an_address_has_fifty_failures_whatever_names_it_tries(client: TestClient, elsewhere: TestClient) -> None:
+def test_an_address_has_fifty_failures_over_all_names(client: TestClient, elsewhere: TestClient) -> None:
     statuses = [
         login(client, f"name{n}", WRONG, **{"X-Forwarded-For": f"203.0.113.{n}"}).status_code for n in range(55)
     ]
@@ -98,7 +98,7 @@ def test_an_address_has_fifty_failures_whatever_names_it_tries(client: TestClien
     assert login(elsewhere, "name51", WRONG).status_code == 403
 
 
-def test_honest_sign_ins_use_up_nothing_of_the_guesses(client: TestClient, person: Person, rows: Rows) -> None:
+def test_right_passwords_use_up_no_guesses(client: TestClient, person: Person, rows: Rows) -> None:
     for _ in range(60):
         assert login(client, person.email, PASSWORD).status_code == 200
     assert_refused(login(client, person.email, WRONG), 403, "invalid_credentials")
@@ -144,7 +144,7 @@ VERIFYING = [sign_in, change_email, change_password, begin_totp, end_totp]
 
 @pytest.mark.usefixtures("three_right_passwords")
 @pytest.mark.parametrize("verify", VERIFYING)
-def test_right_passwords_are_counted_wherever_they_are_verified(
+def test_right_passwords_are_counted_on_every_route_that_verifies_them(
     client: TestClient,
     elsewhere: TestClient,
     person: Person,
@@ -197,7 +197,7 @@ def test_address_with_many_accounts_has_right_passwords_for_all_of_them_together
 
 
 @pytest.mark.usefixtures("three_right_passwords")
-def test_stranger_without_the_password_uses_up_nothing_of_the_right_ones(
+def test_failures_of_a_stranger_use_up_no_right_passwords(
     client: TestClient, elsewhere: TestClient, person: Person
 ) -> None:
     assert [sign_in(elsewhere, person, WRONG).status_code for _ in range(11)] == [403] * 10 + [429]
@@ -206,7 +206,7 @@ def test_stranger_without_the_password_uses_up_nothing_of_the_right_ones(
     assert [change_password(client, person, PASSWORD).status_code for _ in range(3)] == [200] * 3
 
 
-def test_stranger_who_fails_for_ever_does_not_lock_the_owner_out(
+def test_endless_failures_of_a_stranger_do_not_lock_the_owner_out(
     client: TestClient, elsewhere: TestClient, person: Person
 ) -> None:
     assert login(client, person.email, PASSWORD).status_code == 200
@@ -217,7 +217,7 @@ def test_stranger_who_fails_for_ever_does_not_lock_the_owner_out(
     assert_too_many(login(elsewhere, person.email, PASSWORD), within_seconds=15 * 60)
 
 
-def test_stranger_who_knows_the_username_uses_up_nothing_of_the_email_address(
+def test_failures_by_username_do_not_count_for_the_email_address(
     client: TestClient, elsewhere: TestClient, make_person: Callable[..., Person]
 ) -> None:
     ada = make_person(username="ada")
@@ -242,9 +242,7 @@ def test_signing_up_is_limited_by_address_and_taken_addresses_count(
     assert elsewhere.post("/users", json=new | {"email": "b@example.com"}).status_code == 201
 
 
-def test_somebody_with_a_stolen_session_cannot_guess_the_password_at_length(
-    client: TestClient, person: Person, rows: Rows
-) -> None:
+def test_a_stolen_session_cannot_guess_the_password_at_length(client: TestClient, person: Person, rows: Rows) -> None:
     def change(current: str) -> httpx2.Response:
         wanted = {"email": "new@example.com", "current_password": current}
         return client.patch("/users/me", json=wanted, headers=person.headers)
@@ -256,7 +254,7 @@ def test_somebody_with_a_stolen_session_cannot_guess_the_password_at_length(
     assert login(client, person.email, PASSWORD).status_code == 200
 
 
-def test_whether_an_address_has_an_account_can_be_asked_five_times_an_hour_by_changing_ones_own(
+def test_address_changes_can_probe_five_addresses_an_hour(
     client: TestClient, person: Person, make_person: Callable[..., Person], rows: Rows
 ) -> None:
     taken = make_person()
@@ -273,7 +271,7 @@ def test_whether_an_address_has_an_account_can_be_asked_five_times_an_hour_by_ch
     assert client.patch("/users/me", json={"username": "renamed"}, headers=person.headers).status_code == 200
 
 
-def test_an_address_asks_twenty_times_an_hour_whatever_accounts_it_has(
+def test_an_address_may_make_twenty_requests_an_hour_over_all_accounts(
     client: TestClient, elsewhere: TestClient, make_person: Callable[..., Person]
 ) -> None:
     people = [make_person() for _ in range(6)]
@@ -304,7 +302,7 @@ def test_admin_changes_the_addresses_of_others_without_that_limit(
     assert rows("SELECT count(*) FROM outgoing_mails WHERE kind = 'email_verification'") == [(5,)]
 
 
-def test_where_tries_cannot_be_counted_nobody_signs_in_and_everybody_reads(
+def test_while_attempts_cannot_be_counted_sign_ins_fail_and_reads_work(
     client: TestClient, person: Person, database: Engine, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.database.sessions.MAX_WAIT_TO_COUNT_SECONDS", 0.2)

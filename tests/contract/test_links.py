@@ -43,7 +43,7 @@ def cursor_of(response: httpx2.Response, relation: str = "next") -> str:
 
 @pytest.mark.parametrize("name", MAX_SEARCHES)
 @pytest.mark.parametrize("sort", ["new", "old", "top", "hot"])
-def test_a_link_stays_below_2_kb_whatever_was_searched_for(
+def test_a_link_stays_below_2_kb_for_any_search(
     client: TestClient, person: Person, posts: list[int], sort: str, name: str
 ) -> None:
     parameters: dict[str, str | int] = {
@@ -95,7 +95,7 @@ def test_a_cursor_keeps_the_search_which_may_be_repeated_and_not_be_another(
     assert_refused(following(search="needle "), 422, "malformed_cursor")
 
 
-def test_a_cursor_of_the_release_before_goes_on_with_the_search_beside_it(
+def test_a_cursor_of_the_previous_release_continues_with_its_search(
     client: TestClient, person: Person, posts: list[int], make_post: MakePost
 ) -> None:
     make_post(person, content="hay")
@@ -129,7 +129,7 @@ def test_a_cursor_of_a_walk_by_votes_is_short_also_while_300_transactions_run() 
     ["x=%0d%0aSet-Cookie:%20a=b", 'x=>;rel="next",<https://evil.example>', "%0d%0aX:y=1", "limit=1&limit=1", "cursor="],
 )
 @pytest.mark.usefixtures("posts")
-def test_what_is_no_parameter_is_not_in_a_link(client: TestClient, person: Person, hostile: str) -> None:
+def test_unknown_parameters_are_not_in_a_link(client: TestClient, person: Person, hostile: str) -> None:
     response = client.get(f"/posts?limit=1&sort=new&{hostile}", headers=person.headers)
 
     assert response.status_code == 200
@@ -143,7 +143,7 @@ LISTS = ["/posts", "/users/me/votes", "/users", "/sessions", "/api-keys", "/user
 @pytest.mark.parametrize("prefix", ["", "/v1"])
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("path", LISTS)
-def test_a_link_leads_on_below_whatever_prefix_the_list_was_asked_for(
+def test_a_link_keeps_the_prefix_of_the_request(
     client: TestClient, admin: Person, posts: list[int], connection: Connection, path: str, slash: str, prefix: str
 ) -> None:
     for number in range(3):
@@ -178,7 +178,7 @@ CREATED = {
 @pytest.mark.parametrize("prefix", ["", "/v1"])
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("path", CREATED)
-def test_a_location_leads_to_what_was_made_below_whatever_prefix(
+def test_a_location_keeps_the_prefix_of_the_request(
     client: TestClient, person: Person, path: str, slash: str, prefix: str
 ) -> None:
     response = client.post(f"{prefix}{path}{slash}", json=CREATED[path], headers=person.headers)

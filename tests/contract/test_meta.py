@@ -1,4 +1,4 @@
-"""The greeting, health, documentation, and what browsers are told: security headers and CORS."""
+"""The greeting, health, documentation, and headers for browsers: security and CORS."""
 
 from collections.abc import Callable, Iterator
 

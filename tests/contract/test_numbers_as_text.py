@@ -97,7 +97,7 @@ def test_other_fields_take_no_number(
     assert response.status_code == 422
 
 
-def test_without_the_setting_a_number_is_no_text(client: TestClient, person: Person, rows: Rows) -> None:
+def test_without_the_setting_numbers_are_refused_as_text(client: TestClient, person: Person, rows: Rows) -> None:
     for sent in ("1984", "3.5", "true"):
         post = send(client, "POST", "/posts", f'{{"title": {sent}, "content": "text"}}', person)
         account = send(client, "POST", "/users", f'{{"email": "ada@example.com", "password": {sent}}}')

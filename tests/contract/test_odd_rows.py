@@ -46,7 +46,7 @@ YEARS = {
 
 
 @pytest.mark.parametrize("damaged", DAMAGED_HASHES.values(), ids=DAMAGED_HASHES)
-def test_a_damaged_password_hash_is_a_wrong_password_wherever_one_is_asked_for(
+def test_a_damaged_password_hash_is_a_wrong_password_on_every_route(
     client: TestClient, person: Person, connection: Connection, damaged: str
 ) -> None:
     connection.execute(
@@ -171,7 +171,7 @@ def test_adopted_address_without_an_at_sign_signs_in_before_a_username_of_the_sa
         ("signed_in", '{"method": "password", "nested": {"a": 1}, "share": 1.5}', {"method": "password"}),
     ],
 )
-def test_security_events_are_listed_whatever_kind_and_details_a_row_has(
+def test_security_events_of_any_kind_and_details_are_listed(
     client: TestClient, person: Person, connection: Connection, event: str, details: str, listed: object
 ) -> None:
     connection.execute(text("DELETE FROM security_events WHERE user_id = :id"), {"id": person.id})

@@ -1,4 +1,4 @@
-"""`limit` on every list: what is above the largest page counts as the largest page; what is no size is refused."""
+"""`limit` on every list: values above the maximum count as the maximum, invalid ones are refused."""
 
 from collections.abc import Callable
 from urllib.parse import urljoin
@@ -54,7 +54,7 @@ def test_a_limit_above_the_largest_page_counts_as_the_largest_page(
 
 @pytest.mark.parametrize("limit", ["0", "-1", "x", "1.5", ""])
 @pytest.mark.parametrize("path", LISTS)
-def test_what_is_no_size_of_a_page_is_refused(
+def test_invalid_page_sizes_are_refused(
     client: TestClient, make_person: Callable[..., Person], path: str, limit: str
 ) -> None:
     response = client.get(f"{path}?limit={limit}", headers=make_person(role="admin").headers)
@@ -62,7 +62,7 @@ def test_what_is_no_size_of_a_page_is_refused(
     assert_refused(response, 422, "validation_failed")
 
 
-def test_the_lists_are_all_of_those_that_take_a_limit() -> None:
+def test_the_table_has_every_list_that_takes_a_limit() -> None:
     from tests.contract.answers import PATHS
 
     paged = {

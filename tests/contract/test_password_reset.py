@@ -1,4 +1,4 @@
-"""`/password-reset`: who gets a mail, what its token can do, and that nobody learns who has an account."""
+"""`/password-reset`: who gets a mail, what its token can do, and that it reveals no accounts."""
 
 import statistics
 import sys
@@ -53,7 +53,7 @@ def test_the_mailed_token_sets_a_new_password_once(
     assert rows("SELECT 1 FROM mail_tokens") == []
 
 
-def test_a_reset_ends_every_session_of_the_account_and_of_nobody_else(
+def test_a_reset_ends_every_session_of_the_account_and_of_no_other(
     client: TestClient, person: Person, other: Person, receive: Receive, rows: Rows
 ) -> None:
     confirm(client, reset_token(client, person, receive))
@@ -123,7 +123,7 @@ def test_the_second_factor_that_is_set_up_after_a_reset_outlives_the_next_one(
     assert rows("SELECT confirmed_at IS NOT NULL FROM totps") == [(True,)]
 
 
-def test_a_second_factor_that_was_only_begun_goes_with_a_reset_too(
+def test_a_reset_removes_an_unconfirmed_second_factor_too(
     client: TestClient, person: Person, receive: Receive, rows: Rows
 ) -> None:
     client.post("/users/me/totp", json={"current_password": PASSWORD}, headers=person.headers)
@@ -143,7 +143,7 @@ def test_a_reset_voids_every_other_mailed_token(client: TestClient, person: Pers
     assert_refused(client.post("/email-verification/confirm", json={"token": mail.token}), 403, "invalid_token")
 
 
-def test_a_reset_is_told_by_mail_and_by_its_events(
+def test_a_reset_sends_a_mail_and_writes_its_events(
     client: TestClient, person: Person, receive: Receive, rows: Rows
 ) -> None:
     confirm(client, reset_token(client, person, receive))
@@ -213,7 +213,7 @@ def test_a_made_up_token_changes_nothing(
 
 
 @pytest.mark.parametrize("password", ["short", "x" * 129, "nul\0in it", None])
-def test_a_password_against_the_rules_of_signing_up_is_refused_and_the_token_lives_on(
+def test_an_invalid_password_is_refused_and_the_token_stays_valid(
     client: TestClient, person: Person, receive: Receive, password: str | None
 ) -> None:
     token = reset_token(client, person, receive)
@@ -246,7 +246,7 @@ def test_the_host_that_a_client_names_is_not_in_the_mail(client: TestClient, per
     assert "evil" not in mail.message.as_string()
 
 
-def test_who_has_no_account_or_a_disabled_one_gets_no_mail_and_the_same_answer(
+def test_missing_and_disabled_accounts_get_no_mail_and_the_same_response(
     client: TestClient, person: Person, other: Person, receive: Receive, rows: Rows
 ) -> None:
     rows("UPDATE users SET is_active = false WHERE id = :id RETURNING 1", id=other.id)
@@ -286,7 +286,7 @@ def test_known_and_unknown_addresses_take_the_same_time_within_five_per_cent(
     with httpx2.Client(base_url=server.url) as browser:
         for n, person in enumerate(people):
             for is_known in (n % 2 == 0, n % 2 == 1):
-                email = person.email if is_known else f"nobody{n}@example.com"
+                email = person.email if is_known else f"unknown{n}@example.com"
                 started_at = time.perf_counter()
                 assert browser.post("/password-reset", json={"email": email}).status_code == 202
                 seconds[is_known].append(time.perf_counter() - started_at)
@@ -296,6 +296,6 @@ def test_known_and_unknown_addresses_take_the_same_time_within_five_per_cent(
     sys.stdout.write(f"medians of {len(people)}: {figures}\n")
     assert abs(known / unknown - 1) <= 0.05
     deadline = time.monotonic() + 30
-    while not mail_server.received:  # The postman may be at the next only.
+    while not mail_server.received:  # Mail delivery may have begun with the next one only.
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The name of the session's cookie: one that clients keep over plain http in development, and there alone."""
+"""The name of the session cookie: one that clients keep over plain http, in development only."""
 
 from collections.abc import Callable
 

@@ -126,7 +126,7 @@ def test_a_malformed_post_is_refused_and_nothing_is_written(
     assert rows("SELECT 1 FROM posts") == []
 
 
-def test_of_a_key_that_comes_twice_the_last_one_counts(client: TestClient, person: Person) -> None:
+def test_the_last_value_of_a_duplicate_json_key_counts(client: TestClient, person: Person) -> None:
     body = b'{"title": "first", "content": "c", "title": "last"}'
 
     assert client.post("/posts", content=body, headers=person.headers | JSON).json()["title"] == "last"
@@ -141,10 +141,10 @@ def test_text_comes_back_as_it_was_sent(client: TestClient, person: Person, rows
     assert rows("SELECT title, content FROM posts") == [(text, text)]
 
 
-# PageResponse.
+# Reading.
 
 
-def test_a_post_is_read_with_its_votes_and_whether_one_voted(
+def test_a_post_is_read_with_its_votes_and_whether_the_caller_voted(
     client: TestClient, person: Person, other: Person, make_post: Callable[..., int], cast_votes: Callable[..., None]
 ) -> None:
     post_id = make_post(person)
@@ -239,7 +239,7 @@ def test_put_replaces_everything_and_patch_what_it_names(client: TestClient, per
 
 
 @pytest.mark.parametrize("role", ["user", "moderator", "admin"])
-def test_nobody_but_the_owner_changes_a_post(
+def test_only_the_owner_changes_a_post(
     client: TestClient, person: Person, make_person: Callable[..., Person], make_post: Callable[..., int], rows: Rows,
     role: str,
 ) -> None:  # fmt: skip
@@ -256,9 +256,7 @@ def test_nobody_but_the_owner_changes_a_post(
 
 
 @pytest.mark.parametrize("if_match", ['"1"', '"7"', "garbage", "*"])
-def test_a_missing_post_is_missing_whatever_version_is_expected(
-    client: TestClient, person: Person, if_match: str
-) -> None:
+def test_a_missing_post_is_404_for_any_expected_version(client: TestClient, person: Person, if_match: str) -> None:
     for method in ("PUT", "PATCH", "DELETE"):
         body = None if method == "DELETE" else NEW
         response = client.request(method, "/posts/0", json=body, headers=person.headers | {"If-Match": if_match})
@@ -268,7 +266,7 @@ def test_a_missing_post_is_missing_whatever_version_is_expected(
 # Deleting.
 
 
-def test_deleting_takes_the_votes_along(
+def test_deleting_a_post_deletes_its_votes(
     client: TestClient, person: Person, other: Person, make_post: Callable[..., int], cast_votes: Callable[..., None],
     rows: Rows,
 ) -> None:  # fmt: skip
@@ -286,7 +284,7 @@ def test_deleting_takes_the_votes_along(
 
 
 @pytest.mark.parametrize(("role", "status"), [("user", 403), ("moderator", 204), ("admin", 204)])
-def test_only_moderators_delete_what_somebody_else_wrote(
+def test_only_moderators_delete_posts_of_other_users(
     client: TestClient, person: Person, make_person: Callable[..., Person], make_post: Callable[..., int], rows: Rows,
     role: str, status: int,
 ) -> None:  # fmt: skip
@@ -334,7 +332,7 @@ def test_a_draft_does_not_exist_for_others(
 
 
 @pytest.mark.parametrize("role", ["owner", "user", "moderator", "admin"])
-def test_nobody_votes_for_a_draft(
+def test_votes_for_drafts_are_refused(
     client: TestClient, person: Person, make_person: Callable[..., Person], make_draft: Callable[[Person], int],
     rows: Rows, role: str,
 ) -> None:  # fmt: skip
@@ -366,7 +364,7 @@ def test_a_draft_is_read_by_its_owner_and_by_moderators(
     assert item["Post"]["id"] == draft_id
 
 
-def test_lists_of_drafts_hold_ones_own_only(
+def test_lists_of_drafts_hold_own_drafts_only(
     client: TestClient, person: Person, other: Person, make_draft: Callable[[Person], int]
 ) -> None:
     mine, _ = make_draft(person), make_draft(other)
@@ -421,7 +419,7 @@ INVISIBLE = [
 
 @pytest.mark.parametrize("invisible", INVISIBLE)
 @pytest.mark.parametrize("field", ["title", "content"])
-def test_a_text_that_nobody_can_see_is_refused(
+def test_an_invisible_text_is_refused(
     client: TestClient, person: Person, make_post: Callable[..., int], rows: Rows, field: str, invisible: str
 ) -> None:
     post_id = make_post(person)

@@ -1,4 +1,4 @@
-"""Who may come in without a token: the list below, and nobody else, whatever routes there will be."""
+"""Every route requires a valid credential, except for those listed below."""
 
 import base64
 import json
@@ -37,7 +37,7 @@ PROTECTED = [operation for operation in OPERATIONS if operation not in PUBLIC]
 
 
 def claims_of(person: Person, **changes: Any) -> dict[str, Any]:
-    """What a good token says, with changes; a claim changed to None is left out."""
+    """Return the claims of a valid token, with changes; a claim changed to None is left out."""
     now = int(time.time())
     claims = {
         "user_id": person.id, "sub": str(person.id), "sid": person.session_id, "jti": "x", "iat": now, "exp": now + 600,
@@ -141,7 +141,7 @@ FORGERIES: dict[str, Callable[[Person], str]] = {
     "as the tutorial made them": lambda person: signed({"user_id": person.id, "exp": int(time.time()) + 600}),
     "no signature": lambda person: person.token.rpartition(".")[0] + ".",
     "a fourth part": lambda person: person.token + ".e30",
-    "somebody else's claims": lambda person: ".".join(
+    "claims of another user": lambda person: ".".join(
         [person.token.split(".")[0], part(claims_of(person, user_id=1, sub="1")), person.token.split(".")[2]]
     ),
     "expired": lambda person: signed(claims_of(person, exp=int(time.time()) - 1)),
@@ -153,9 +153,9 @@ FORGERIES: dict[str, Callable[[Person], str]] = {
     "exp a list": lambda person: signed(claims_of(person, exp=[9e9])),
     "exp of 400 digits": lambda person: signed(claims_of(person, exp=10**400, sid=0)),
     **{f"no {name}": without(name) for name in ("exp", "iat", "sub", "sid", "jti", "user_id")},
-    "sub of somebody else": lambda person: signed(claims_of(person, sub=str(person.id + 1))),
+    "sub of another user": lambda person: signed(claims_of(person, sub=str(person.id + 1))),
     "sub a number": lambda person: signed(claims_of(person, sub=person.id)),
-    "user_id of somebody else": lambda person: signed(claims_of(person, user_id=person.id + 1)),
+    "user_id of another user": lambda person: signed(claims_of(person, user_id=person.id + 1)),
     "user_id as text": lambda person: signed(claims_of(person, user_id=str(person.id))),
     "user_id true": lambda person: signed(claims_of(person, user_id=True, sub="True")),
     "user_id as a fraction": lambda person: signed(claims_of(person, user_id=person.id + 0.0, sub=f"{person.id}.0")),
@@ -196,7 +196,7 @@ def body_of(method: str) -> dict[str, Any] | None:
 
 
 @pytest.mark.parametrize(("method", "path"), PROTECTED)
-def test_nobody_comes_in_without_a_good_token(
+def test_bad_tokens_are_rejected_on_every_route(
     client: TestClient, person: Person, rows: Rows, method: str, path: str
 ) -> None:
     address = path.replace("{id}", str(person.id))
@@ -227,7 +227,7 @@ ENDINGS = {
 @pytest.mark.parametrize("role", ["user", "admin"])
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize(("method", "path"), PROTECTED)
-def test_nobody_comes_in_after_the_end(
+def test_revoked_credentials_are_rejected_on_every_route(
     client: TestClient,
     make_person: Callable[..., Person],
     rows: Rows,

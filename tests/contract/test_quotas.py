@@ -1,4 +1,4 @@
-"""How many API keys, sessions and drafts an account has at most, and what happens past it."""
+"""Quotas of API keys, sessions and drafts per account, and what happens past them."""
 
 from collections.abc import Callable
 
@@ -47,7 +47,7 @@ def assert_full(response: httpx2.Response, things: str) -> None:
 
 
 @pytest.mark.usefixtures("two_of_each")
-def test_key_past_the_quota_is_refused_until_one_is_deleted(
+def test_a_key_past_the_quota_is_refused_until_another_is_deleted(
     client: TestClient, person: Person, make_person: Callable[..., Person], rows: Rows
 ) -> None:
     first, _ = make_key(client, person), make_key(client, person)

@@ -1,4 +1,4 @@
-"""`GET /users/me/security-events`: one's own, the newest first, and nobody else's."""
+"""`GET /users/me/security-events`: the caller's own events only, the newest first."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ PATH = "/users/me/security-events"
 
 @pytest.fixture
 def events(connection: Connection, person: Person, other: Person) -> list[int]:
-    """Seven events of the person, and as many of somebody else in between; the person's ids, the newest first."""
+    """Seven events of the person, between as many of another user; returns the person's ids, the newest first."""
     for n in range(7):
         for owner in (person, other):
             connection.execute(
@@ -26,7 +26,7 @@ def events(connection: Connection, person: Person, other: Person) -> list[int]:
     return [*connection.scalars(statement, {"id": person.id})]
 
 
-def test_ones_own_events_come_the_newest_first(client: TestClient, person: Person, events: list[int]) -> None:
+def test_own_events_are_listed_newest_first(client: TestClient, person: Person, events: list[int]) -> None:
     response = client.get(PATH, headers=person.headers)
 
     assert response.status_code == 200
@@ -49,7 +49,7 @@ def test_an_event_says_where_it_came_from(client: TestClient, person: Person) ->
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 6, 7])
-def test_a_walk_by_cursor_meets_each_event_once_whatever_happens_meanwhile(
+def test_a_walk_by_cursor_meets_each_event_once_during_changes(
     client: TestClient, person: Person, events: list[int], connection: Connection, limit: int
 ) -> None:
     met: list[int] = []

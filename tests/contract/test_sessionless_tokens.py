@@ -47,7 +47,7 @@ def now() -> int:
 
 
 def is_accepted(client: TestClient, headers: dict[str, str]) -> bool:
-    """Whether both ways to a route accept the token, or both refuse it."""
+    """Return whether both ways to a route accept the token, or both refuse it."""
     statuses = {client.get(path, headers=headers).status_code for path in ("/posts", "/users/me")}
     assert statuses in ({200}, {401})
     return statuses == {200}
@@ -137,7 +137,7 @@ def test_token_of_an_account_that_never_was_is_refused(client: TestClient, perso
     ("life", "is_good"), [(HOUR, True), (DAY, True), (DAY + 600, False), (30 * DAY, False), (-1, False)]
 )
 @pytest.mark.parametrize("has_iat", [True, False])
-def test_token_lives_a_day_at_most(
+def test_token_is_valid_for_a_day_at_most(
     client: TestClient, person: Person, life: int, *, is_good: bool, has_iat: bool
 ) -> None:
     headers = token_of(person.id, life=life, iat=now() if has_iat else None)
@@ -145,7 +145,7 @@ def test_token_lives_a_day_at_most(
     assert is_accepted(client, headers) == is_good
 
 
-def test_token_may_live_as_long_as_the_server_s_own(
+def test_token_may_be_valid_as_long_as_those_of_the_server(
     client: TestClient, person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(get_settings(), "access_token_expire_minutes", 7 * 24 * 60)
@@ -162,7 +162,7 @@ def test_token_with_other_claims_is_refused(client: TestClient, person: Person, 
     assert not is_accepted(client, token_of(person.id, **claims))
 
 
-def test_a_previous_key_signs_no_such_token(
+def test_tokens_signed_with_a_previous_key_are_refused(
     client: TestClient, person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(get_settings(), "secret_key_previous", [SecretStr("old secret" * 4)])
@@ -206,7 +206,7 @@ def change_password_elsewhere(client: TestClient, person: Person, headers: dict[
     "end", [sign_out, sign_out_others, end_the_session, change_password, change_password_elsewhere, disable_and_enable]
 )
 @pytest.mark.parametrize("was_adopted", [True, False])
-def test_what_ends_sessions_refuses_every_token_that_may_be_older(
+def test_ending_sessions_revokes_every_token_that_may_be_older(
     client: TestClient, person: Person, rows: Rows, end: Callable[..., None], *, was_adopted: bool
 ) -> None:
     if was_adopted:
@@ -226,7 +226,7 @@ def test_what_ends_sessions_refuses_every_token_that_may_be_older(
 
 
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
-def test_token_that_ends_the_other_sessions_ends_with_those_it_cannot_be_told_from(
+def test_token_that_ends_the_other_sessions_ends_with_indistinguishable_ones(
     client: TestClient, person: Person, rows: Rows, method: str
 ) -> None:
     headers, stolen = token_of(person.id), token_of(person.id, life=DAY, iat=now() - 1)

@@ -1,4 +1,4 @@
-"""`/token/refresh`, `/logout` and `/sessions`: how a session goes on, is seen, and ends."""
+"""`/token/refresh`, `/logout` and `/sessions`: refreshing, listing and ending sessions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ def bearer(pair: Pair) -> dict[str, str]:
 
 @pytest.fixture
 def sign_in(client: TestClient) -> Callable[..., Pair]:
-    """Signs somebody in once more and returns the answer: `sign_in(person, user_agent="…")`."""
+    """Sign a user in once more and return the response: `sign_in(person, user_agent="…")`."""
 
     def sign_in(person: Person, user_agent: str = "testclient") -> Pair:
         form = {"username": person.email, "password": PASSWORD}
@@ -80,7 +80,7 @@ def test_only_hashes_of_refresh_tokens_are_kept(person: Person, pair: Pair, refr
     assert "secret" not in repr(token)
 
 
-def test_a_chain_of_refreshes_goes_on(pair: Pair, refresh: Refresh) -> None:
+def test_refresh_tokens_can_be_exchanged_repeatedly(pair: Pair, refresh: Refresh) -> None:
     tokens = [pair["refresh_token"]]
     for _ in range(10):
         response = refresh(tokens[-1])
@@ -89,7 +89,7 @@ def test_a_chain_of_refreshes_goes_on(pair: Pair, refresh: Refresh) -> None:
     assert len(set(tokens)) == 11
 
 
-def test_an_answer_that_was_lost_is_given_again_for_a_few_seconds(
+def test_a_lost_response_can_be_repeated_for_a_few_seconds(
     client: TestClient, pair: Pair, refresh: Refresh, rows: Rows
 ) -> None:
     lost = refresh(pair["refresh_token"]).json()
@@ -97,7 +97,7 @@ def test_an_answer_that_was_lost_is_given_again_for_a_few_seconds(
     again = refresh(pair["refresh_token"])
 
     assert again.status_code == 200
-    # One chain: whoever has a copy of the old token holds what its owner holds, and nothing beside it.
+    # One chain: a copy of the old token leads to the owner's token, and to no second chain.
     assert again.json()["refresh_token"] == lost["refresh_token"]
     assert client.get("/users/me", headers=bearer(again.json())).status_code == 200
     assert refresh(lost["refresh_token"]).status_code == 200
@@ -131,13 +131,13 @@ def test_a_token_before_the_last_one_has_no_grace(pair: Pair, refresh: Refresh, 
 
 
 def test_a_token_made_up_for_a_session_ends_it(pair: Pair, refresh: Refresh, rows: Rows) -> None:
-    """Only who has had a token of the session knows its family."""
+    """Only a holder of a token of the session knows its family."""
     assert_unauthenticated(refresh(str(RefreshToken.read(pair["refresh_token"]).next())))
 
     assert rows("SELECT 1 FROM sessions WHERE refresh_family IS NOT NULL") == []
 
 
-def test_a_replay_is_told(
+def test_a_replay_is_reported(
     person: Person, pair: Pair, refresh: Refresh, rows: Rows, caplog: pytest.LogCaptureFixture
 ) -> None:
     refresh(pair["refresh_token"])
@@ -166,7 +166,7 @@ def test_a_replay_is_told(
         lambda _: str(RefreshToken.first()),
     ],
 )
-def test_what_is_no_refresh_token_refreshes_nothing_and_ends_nothing(
+def test_invalid_refresh_tokens_refresh_and_end_no_session(
     pair: Pair, refresh: Refresh, rows: Rows, forge: Callable[[Pair], str]
 ) -> None:
     before = rows("SELECT sessions::text FROM sessions ORDER BY id")
@@ -181,9 +181,7 @@ def test_a_malformed_refresh_is_malformed(client: TestClient, body: Any) -> None
     assert_refused(client.post("/token/refresh", json=body), 422, "validation_failed")
 
 
-def test_an_access_token_is_no_refresh_token_nor_the_other_way_round(
-    client: TestClient, pair: Pair, refresh: Refresh
-) -> None:
+def test_access_and_refresh_tokens_are_not_interchangeable(client: TestClient, pair: Pair, refresh: Refresh) -> None:
     assert refresh(pair["access_token"]).status_code in {401, 422}
     for name in ("access_token", "refresh_token"):
         headers = {"Authorization": f"Bearer {pair[name]}"}
@@ -255,7 +253,7 @@ def test_sessions_are_listed_with_their_devices_the_newest_first(
     assert rows("SELECT count(*) FROM sessions") == [(5,)]
 
 
-def test_sessions_that_are_over_and_api_keys_are_no_devices(
+def test_ended_sessions_and_api_keys_are_not_listed_as_devices(
     client: TestClient, person: Person, sign_in: Callable[..., Pair], rows: Rows
 ) -> None:
     mine = sign_in(person)
@@ -301,7 +299,7 @@ def test_one_session_is_ended(client: TestClient, person: Person, pair: Pair, re
     assert_refused(client.delete(f"/sessions/{lost}", headers=person.headers), 404, "session_not_found")
 
 
-def test_ones_own_session_may_be_the_one(client: TestClient, person: Person, rows: Rows) -> None:
+def test_the_current_session_can_be_ended_by_id(client: TestClient, person: Person, rows: Rows) -> None:
     assert client.delete(f"/sessions/{person.session_id}", headers=person.headers).status_code == 204
 
     assert rows("SELECT 1 FROM sessions") == []
@@ -309,7 +307,7 @@ def test_ones_own_session_may_be_the_one(client: TestClient, person: Person, row
 
 
 @pytest.mark.parametrize("role", ["user", "admin"])
-def test_somebody_elses_session_is_not_there(
+def test_sessions_of_other_users_are_not_found(
     client: TestClient, other: Person, make_person: Callable[..., Person], rows: Rows, role: str
 ) -> None:
     person = make_person(role=role)
@@ -338,7 +336,7 @@ def test_all_other_sessions_are_ended(
     assert client.get("/posts", headers=person.headers).status_code == 200
 
 
-def test_somebody_who_disables_themselves_has_no_session_left(
+def test_users_who_disable_themselves_have_no_session_left(
     client: TestClient, admin: Person, other: Person, rows: Rows
 ) -> None:
     rows("UPDATE users SET role = 'admin' WHERE id = :id RETURNING 1", id=other.id)  # The last admin may not.

@@ -1,4 +1,4 @@
-"""Times are told in UTC, in whatever time zone the server lives."""
+"""Times are in UTC, in any time zone of the server."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from tests.fixtures import Person
 
 @pytest.fixture
 def kolkata(connection: Connection) -> Iterator[None]:
-    """The database's time zone is not UTC, as on a machine that was set up without a thought of it."""
+    """Set another time zone than UTC in the database, as on a machine with default settings."""
     from app.database.engines import dispose
 
     name = connection.scalar(text("SELECT quote_ident(current_database())"))
@@ -24,7 +24,7 @@ def kolkata(connection: Connection) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("kolkata")
-def test_times_are_told_in_utc(client: TestClient, person: Person, make_post: Callable[..., int]) -> None:
+def test_times_are_in_utc(client: TestClient, person: Person, make_post: Callable[..., int]) -> None:
     post_id = make_post(person)
     for path in ("/posts", f"/posts/{post_id}", "/users/me", "/sessions"):
         told = re.findall(r"_at\":\"([^\"]+)", client.get(path, headers=person.headers).text)
@@ -41,7 +41,7 @@ def test_times_are_told_in_utc(client: TestClient, person: Person, make_post: Ca
         "2024-03-10T12", "2024-W10-7", "2024-03-10 noon", "٢٠٢٤-03-10",
     ],
 )  # fmt: skip
-def test_what_is_no_time_is_refused_with_an_example(client: TestClient, person: Person, time: str) -> None:
+def test_invalid_times_are_refused_with_an_example(client: TestClient, person: Person, time: str) -> None:
     refused = client.get("/posts", params={"created_after": time}, headers=person.headers)
 
     assert refused.status_code == 422

@@ -1,4 +1,4 @@
-"""The second factor: setting it up, signing in with it, and losing the app."""
+"""Two-factor authentication: enrolment, sign-in, and loss of the app."""
 
 import hashlib
 import re
@@ -26,7 +26,7 @@ STEP = "SELECT last_step FROM totps"
 
 
 class Clock:
-    """Time as the server sees it: it stands in the middle of a step until it is moved."""
+    """The server's clock, stopped in the middle of a step until a test moves it."""
 
     def __init__(self) -> None:
         self.now = time.time() // 30 * 30 + 15
@@ -48,7 +48,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Authenticator:
-    """Somebody's app, and the recovery codes that they wrote down."""
+    """A user's authenticator app, and the recovery codes that they wrote down."""
 
     def __init__(self, client: TestClient, person: Person, clock: Clock) -> None:
         self.client, self.person, self.clock = client, person, clock
@@ -56,7 +56,7 @@ class Authenticator:
         self.recovery_codes: list[str] = []
 
     def code(self, steps: int = 0) -> str:
-        """What the app shows, or shows so many steps from now."""
+        """Return the code that the app shows, now or some steps from now."""
         return pyotp.TOTP(self.secret).at(int(self.clock.now) + 30 * steps)
 
     def wrong_code(self) -> str:
@@ -78,13 +78,13 @@ class Authenticator:
 
 @pytest.fixture
 def begun(client: TestClient, person: Person, clock: Clock) -> Authenticator:
-    """It has the secret, and has not confirmed it."""
+    """An app with the secret, which is not confirmed yet."""
     return Authenticator(client, person, clock)
 
 
 @pytest.fixture
 def app(begun: Authenticator) -> Authenticator:
-    """It is asked for at every sign-in."""
+    """Enable the second factor, so that every sign-in requires a code."""
     begun.confirm()
     return begun
 
@@ -120,7 +120,7 @@ def test_the_secret_is_encrypted_at_rest_and_recovery_codes_are_hashed(app: Auth
     assert hashes == {hashlib.sha256(code.replace("-", "").encode()).digest() for code in app.recovery_codes}
 
 
-def test_asking_again_before_it_is_confirmed_gives_a_new_secret_and_voids_the_old(
+def test_a_repeated_enrolment_before_confirmation_replaces_the_secret(
     begun: Authenticator, client: TestClient, person: Person, rows: Rows
 ) -> None:
     old = begun.code()
@@ -149,7 +149,7 @@ def test_setting_up_and_disabling_need_the_password(
     assert begun.sign_in(None).status_code == 200
 
 
-def test_what_is_enabled_is_neither_begun_nor_confirmed_again(
+def test_an_enabled_second_factor_is_neither_begun_nor_confirmed_again(
     client: TestClient, app: Authenticator, person: Person, rows: Rows
 ) -> None:
     before = rows("SELECT totps::text, array_agg(code_hash)::text FROM totps JOIN recovery_codes USING (user_id) "
@@ -163,7 +163,7 @@ def test_what_is_enabled_is_neither_begun_nor_confirmed_again(
                 "GROUP BY 1") == before  # fmt: skip
 
 
-def test_confirming_what_was_not_begun_finds_nothing(client: TestClient, person: Person, rows: Rows) -> None:
+def test_confirming_without_an_enrolment_is_not_found(client: TestClient, person: Person, rows: Rows) -> None:
     response = client.post("/users/me/totp/confirm", json={"code": "123456"}, headers=person.headers)
 
     assert_refused(response, 404, "totp_not_found")
@@ -174,7 +174,7 @@ def test_confirming_what_was_not_begun_finds_nothing(client: TestClient, person:
 
 
 @pytest.mark.parametrize("code", ["", "12345", "1234567", "abcdef", "\uff11" * 6, "12 34 5", "x" * 64, "\0"])
-def test_a_code_that_cannot_be_one_confirms_nothing(
+def test_a_malformed_code_confirms_nothing(
     client: TestClient, begun: Authenticator, person: Person, rows: Rows, code: str
 ) -> None:
     response = client.post("/users/me/totp/confirm", json={"code": code}, headers=person.headers)
@@ -202,7 +202,7 @@ def test_recovery_codes_are_given_again_to_the_same_idempotency_key_and_kept_enc
     assert rows("SELECT count(*) FROM recovery_codes") == [(10,)]
 
 
-def test_one_can_ask_whether_it_is_enabled_and_how_many_codes_are_left(
+def test_the_status_shows_whether_it_is_enabled_and_how_many_codes_are_left(
     client: TestClient, begun: Authenticator, person: Person
 ) -> None:
     def state() -> Any:
@@ -218,7 +218,7 @@ def test_one_can_ask_whether_it_is_enabled_and_how_many_codes_are_left(
 # Signing in.
 
 
-def test_the_right_password_alone_is_told_that_a_code_is_due(app: Authenticator, rows: Rows) -> None:
+def test_the_right_password_alone_is_answered_with_otp_required(app: Authenticator, rows: Rows) -> None:
     sessions = rows("SELECT id FROM sessions")
 
     for otp in (None, "", " "):
@@ -262,7 +262,7 @@ def test_a_code_of_another_time_is_refused(app: Authenticator, rows: Rows, steps
     assert rows(STEP) == step
 
 
-def test_a_code_is_accepted_once_and_so_is_none_from_before_it(app: Authenticator, rows: Rows) -> None:
+def test_a_code_is_accepted_once_and_earlier_codes_no_more(app: Authenticator, rows: Rows) -> None:
     app.clock.step(3)
     assert app.sign_in(app.code(1)).status_code == 200
     sessions = rows("SELECT id FROM sessions")
@@ -301,7 +301,7 @@ def test_a_recovery_code_signs_in_once(app: Authenticator, rows: Rows, spell: Ca
     assert app.sign_in(app.recovery_codes[4]).status_code == 200
 
 
-def test_somebody_elses_codes_are_worth_nothing(
+def test_codes_of_another_account_are_rejected(
     app: Authenticator, client: TestClient, other: Person, clock: Clock, rows: Rows
 ) -> None:
     theirs = Authenticator(client, other, clock)
@@ -314,13 +314,13 @@ def test_somebody_elses_codes_are_worth_nothing(
     assert theirs.sign_in(theirs.recovery_codes[0]).status_code == 200
 
 
-def test_an_otp_that_nobody_asked_for_is_ignored(client: TestClient, person: Person) -> None:
+def test_an_otp_is_ignored_where_none_is_required(client: TestClient, person: Person) -> None:
     form = {"username": person.email, "password": PASSWORD, "otp": "123456"}
 
     assert client.post("/login", data=form).status_code == 200
 
 
-def test_five_wrong_codes_and_then_none_is_judged_but_a_recovery_code_signs_in(app: Authenticator, rows: Rows) -> None:
+def test_after_five_wrong_codes_only_a_recovery_code_signs_in(app: Authenticator, rows: Rows) -> None:
     step = rows(STEP)
     for _ in range(5):
         assert_refused(app.sign_in(app.wrong_code()), 403, "invalid_credentials", "Invalid Credentials")
@@ -333,7 +333,7 @@ def test_five_wrong_codes_and_then_none_is_judged_but_a_recovery_code_signs_in(a
     assert app.sign_in(app.recovery_codes[0]).status_code == 200
 
 
-def test_five_wrong_codes_and_then_none_confirms(begun: Authenticator, client: TestClient, rows: Rows) -> None:
+def test_after_five_wrong_codes_none_confirms(begun: Authenticator, client: TestClient, rows: Rows) -> None:
     def confirm(code: str) -> httpx2.Response:
         return client.post("/users/me/totp/confirm", json={"code": code}, headers=begun.person.headers)
 
@@ -344,7 +344,7 @@ def test_five_wrong_codes_and_then_none_confirms(begun: Authenticator, client: T
     assert rows("SELECT confirmed_at FROM totps") == [(None,)]
 
 
-def test_a_wrong_or_replayed_code_is_told_to_the_owner(
+def test_the_owner_is_notified_of_a_wrong_or_replayed_code(
     app: Authenticator, connection: Connection, person: Person
 ) -> None:
     code = app.code()
@@ -356,7 +356,7 @@ def test_a_wrong_or_replayed_code_is_told_to_the_owner(
     wait_until(connection, told, id=person.id)
 
 
-def test_right_codes_use_up_no_tries(app: Authenticator) -> None:
+def test_right_codes_use_up_no_attempts(app: Authenticator) -> None:
     for _ in range(7):
         assert app.sign_in(app.code()).status_code == 200
         app.clock.step(1)
@@ -365,7 +365,7 @@ def test_right_codes_use_up_no_tries(app: Authenticator) -> None:
 # Losing it, and the end.
 
 
-def test_disabled_it_is_not_asked_for_and_its_codes_are_void(
+def test_once_disabled_it_is_not_required_and_its_codes_are_void(
     client: TestClient, app: Authenticator, person: Person, rows: Rows
 ) -> None:
     assert client.request("DELETE", "/users/me/totp", json=PROOF, headers=person.headers).status_code == 204
@@ -385,7 +385,7 @@ def test_without_the_key_codes_are_wrong_and_recovery_codes_still_sign_in(
     assert app.sign_in(app.recovery_codes[0]).status_code == 200
 
 
-def test_a_new_secret_key_disables_nobodys_second_factor_and_takes_over_its_encryption(
+def test_a_new_secret_key_keeps_second_factors_enabled_and_encrypts_them_anew(
     app: Authenticator, monkeypatch: pytest.MonkeyPatch, rows: Rows
 ) -> None:
     settings = get_settings()

@@ -1,4 +1,4 @@
-"""What clients and tests of the tutorial do, unchanged: if one of these fails, theirs would.
+"""Clients and tests of the tutorial work unchanged: if a test here fails, theirs would.
 
 Paths, bodies, statuses and sentences are those that the tutorial's own tests count on, down to the trailing slashes.
 All pass with `TUTORIAL_DEFAULTS=true` (`test_tutorial_defaults.py` runs them so). With the defaults of development,
@@ -73,7 +73,7 @@ def authorized(token: str) -> dict[str, str]:
 
 @pytest.fixture
 def second_user(client: TestClient) -> dict[str, str]:
-    """The headers of somebody else."""
+    """The headers of another user."""
     client.post("/users/", json={"email": "second@example.com", "password": PASSWORD_TYPED})
     form = {"username": "second@example.com", "password": PASSWORD_TYPED}
     return {"Authorization": f"Bearer {client.post('/login', data=form).json()['access_token']}"}
@@ -81,7 +81,7 @@ def second_user(client: TestClient) -> dict[str, str]:
 
 @pytest.fixture
 def posts(client: TestClient, authorized: dict[str, str], second_user: dict[str, str]) -> list[dict[str, Any]]:
-    """Three posts of the user, and a fourth of somebody else's."""
+    """Three posts of the user, and a fourth of another user."""
     return [
         client.post("/posts/", json={"title": title, "content": f"{title} content"}, headers=headers).json()
         for title, headers in (
@@ -176,7 +176,7 @@ def test_every_answer_fits_the_schemas(
     assert len([PostWithVotes(**item) for item in client.get("/posts/", headers=authorized).json()]) == len(posts)
 
 
-def test_ones_own_posts_show_ones_own_email_address(
+def test_own_posts_show_the_own_email_address(
     client: TestClient, authorized: dict[str, str], test_user: dict[str, Any], posts: list[dict[str, Any]]
 ) -> None:
     listed = client.get("/posts/", headers=authorized).json()
@@ -262,7 +262,7 @@ def test_limit_skip_and_search_choose_posts(
         ("DELETE", "/posts/{id}"), ("POST", "/vote/"),
     ],
 )  # fmt: skip
-def test_who_is_not_signed_in_is_refused(
+def test_anonymous_requests_are_refused(
     client: TestClient, posts: list[dict[str, Any]], method: str, path: str
 ) -> None:
     response = client.request(method, path.format(id=posts[0]["id"]))
@@ -324,7 +324,7 @@ def test_a_post_is_published_unless_told_otherwise(client: TestClient, authorize
     assert client.post("/posts/", json=body, headers=authorized).json()["published"] is True
 
 
-def test_deleting_ones_own_post(
+def test_deleting_an_own_post(
     client: TestClient, authorized: dict[str, str], posts: list[dict[str, Any]], rows: Rows
 ) -> None:
     assert client.delete(f"/posts/{posts[0]['id']}", headers=authorized).status_code == 204
@@ -335,7 +335,7 @@ def test_deleting_what_does_not_exist(client: TestClient, authorized: dict[str, 
     assert client.delete("/posts/8000000", headers=authorized).status_code == 404
 
 
-def test_updating_ones_own_post(client: TestClient, authorized: dict[str, str], posts: list[dict[str, Any]]) -> None:
+def test_updating_an_own_post(client: TestClient, authorized: dict[str, str], posts: list[dict[str, Any]]) -> None:
     body = {"title": "updated title", "content": "updated content", "id": posts[0]["id"]}
 
     response = client.put(f"/posts/{posts[0]['id']}", json=body, headers=authorized)
@@ -352,7 +352,7 @@ def test_updating_what_does_not_exist(client: TestClient, authorized: dict[str, 
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-def test_somebody_elses_post_is_off_limits(
+def test_posts_of_other_users_are_off_limits(
     client: TestClient, authorized: dict[str, str], posts: list[dict[str, Any]], method: str
 ) -> None:
     body = {"title": "updated title", "content": "updated content"} if method == "PUT" else None

@@ -135,7 +135,7 @@ def test_a_username_that_is_taken_is_refused_however_cased(client: TestClient, r
 
 
 @pytest.mark.parametrize("username", ["user7", "User7", "USER123456789", "user0"])
-def test_nobody_can_take_a_name_that_looks_given(client: TestClient, rows: Rows, username: str) -> None:
+def test_names_that_look_generated_cannot_be_taken(client: TestClient, rows: Rows, username: str) -> None:
     assert_refused(client.post("/users", json=NEW | {"username": username}), 422, "validation_failed")
     assert rows("SELECT 1 FROM users") == []
 
@@ -215,7 +215,7 @@ def test_a_missing_field_is_named(client: TestClient) -> None:
 
 
 def placeholder(person: Person) -> str:
-    """What stands in place of the address of a person who chose no username."""
+    """Return the placeholder for the address of a person without a chosen username."""
     return f"user{person.id}@users.noreply.example.com"
 
 
@@ -244,11 +244,11 @@ def test_the_email_address_of_others_is_for_admins(
     assert profile["email"] == (person.email if is_shown else placeholder(person))
 
 
-def test_ones_own_profile_shows_the_email_address(client: TestClient, person: Person) -> None:
+def test_the_own_profile_shows_the_email_address(client: TestClient, person: Person) -> None:
     assert client.get(f"/users/{person.id}", headers=person.headers).json()["email"] == person.email
 
 
-def test_a_token_that_has_died_sees_what_anyone_sees(client: TestClient, person: Person, rows: Rows) -> None:
+def test_a_revoked_token_sees_the_public_profile(client: TestClient, person: Person, rows: Rows) -> None:
     rows("DELETE FROM sessions WHERE id = :id RETURNING 1", id=person.session_id)
 
     assert client.get(f"/users/{person.id}", headers=person.headers).json()["email"] == placeholder(person)
@@ -323,7 +323,7 @@ def test_a_page_of_several_owners_shows_each_reader_their_own_address_only(
     assert owners(client, person, "/users/me/votes") == [placeholder(other)]
 
 
-def test_the_etag_of_a_page_changes_with_ones_own_address_and_for_no_other_reader(
+def test_a_new_address_changes_the_etag_of_a_page_for_its_owner_only(
     client: TestClient, person: Person, other: Person, make_post: Callable[..., int], rows: Rows
 ) -> None:
     make_post(person)
@@ -362,7 +362,7 @@ def test_email_addresses_are_in_every_profile_and_owner_where_the_operator_says_
         assert written["owner"]["email"] == other.email
 
 
-def test_me_is_ones_own_account(client: TestClient, person: Person) -> None:
+def test_me_is_the_account_of_the_caller(client: TestClient, person: Person) -> None:
     response = client.get("/users/me", headers=person.headers)
 
     assert response.status_code == 200
@@ -372,7 +372,7 @@ def test_me_is_ones_own_account(client: TestClient, person: Person) -> None:
 
 
 @pytest.mark.parametrize("user_id", [0, -1, 2**31, 2**63 - 1, 2**63, 10**400])
-def test_a_user_who_cannot_exist_is_not_found(client: TestClient, admin: Person, user_id: int) -> None:
+def test_an_impossible_user_id_is_not_found(client: TestClient, admin: Person, user_id: int) -> None:
     assert_refused(client.get(f"/users/{user_id}"), 404, "user_not_found")
     assert_refused(client.patch(f"/users/{user_id}", json={}, headers=admin.headers), 404, "user_not_found")
     assert_refused(
@@ -381,7 +381,7 @@ def test_a_user_who_cannot_exist_is_not_found(client: TestClient, admin: Person,
     assert_refused(client.delete(f"/users/{user_id}", headers=admin.headers), 404, "user_not_found")
 
 
-def test_a_user_who_is_not_a_number_is_malformed(client: TestClient) -> None:
+def test_a_user_id_that_is_not_a_number_is_malformed(client: TestClient) -> None:
     assert_refused(client.get("/users/ada"), 422, "validation_failed")
 
 
@@ -390,7 +390,9 @@ def test_a_user_who_is_not_a_number_is_malformed(client: TestClient) -> None:
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
 @pytest.mark.parametrize("path", ["/users/me", "/users/{id}", "/v1/users/me/"])
-def test_one_changes_ones_own_username(client: TestClient, person: Person, rows: Rows, method: str, path: str) -> None:
+def test_users_change_their_own_username(
+    client: TestClient, person: Person, rows: Rows, method: str, path: str
+) -> None:
     response = client.request(method, path.format(id=person.id), json={"username": "Grace"}, headers=person.headers)
 
     assert response.status_code == 200
@@ -399,7 +401,7 @@ def test_one_changes_ones_own_username(client: TestClient, person: Person, rows:
 
 
 @pytest.mark.parametrize("role", ["user", "moderator"])
-def test_nobody_but_an_admin_changes_or_deletes_somebody_else(
+def test_only_admins_change_or_delete_other_users(
     client: TestClient, person: Person, make_person: Callable[..., Person], rows: Rows, role: str
 ) -> None:
     headers = make_person(role=role).headers
@@ -413,7 +415,7 @@ def test_nobody_but_an_admin_changes_or_deletes_somebody_else(
     assert rows("SELECT * FROM users ORDER BY id") == before
 
 
-def test_an_admin_changes_somebody_without_knowing_their_password(
+def test_an_admin_changes_a_user_without_knowing_their_password(
     client: TestClient, person: Person, admin: Person, rows: Rows
 ) -> None:
     wanted = {"username": "renamed", "email": "New@example.com", "role": "moderator"}
@@ -427,7 +429,7 @@ def test_an_admin_changes_somebody_without_knowing_their_password(
 
 
 @pytest.mark.parametrize("wanted", [{"role": "admin"}, {"is_active": False}, {"id": 7}, {"created_at": "2000-01-01"}])
-def test_what_only_admins_change_is_ignored_from_others(
+def test_fields_for_admins_only_are_ignored_from_others(
     client: TestClient, person: Person, rows: Rows, wanted: dict[str, Any]
 ) -> None:
     before = rows("SELECT * FROM users")
@@ -493,7 +495,7 @@ def test_a_password_that_an_admin_sets_ends_every_session_of_the_account(
     ("wanted", "code"),
     [({"username": "Taken"}, "username_taken"), ({"email": "TAKEN@example.com"}, "email_taken")],
 )
-def test_what_somebody_else_has_is_refused_and_nothing_of_the_change_is_kept(
+def test_taken_values_are_refused_and_nothing_of_the_change_is_kept(
     client: TestClient,
     person: Person,
     make_person: Callable[..., Person],
@@ -511,7 +513,9 @@ def test_what_somebody_else_has_is_refused_and_nothing_of_the_change_is_kept(
     assert rows("SELECT id FROM sessions WHERE id = :id", id=person.session_id) != []
 
 
-def test_one_may_recase_ones_own_name_and_address(client: TestClient, make_person: Callable[..., Person]) -> None:
+def test_users_may_change_the_case_of_their_name_and_address(
+    client: TestClient, make_person: Callable[..., Person]
+) -> None:
     ada = make_person(email="ada@example.com", username="ada")
     wanted = {"username": "ADA", "email": "ADA@example.com", "current_password": PASSWORD}
 
@@ -528,7 +532,7 @@ def test_a_name_against_the_rules_is_refused_in_a_change_too(
     assert rows("SELECT username FROM users") == [(f"user{person.id}",)]
 
 
-def test_an_account_that_is_switched_off_is_dead_at_once_and_can_be_switched_on_again(
+def test_a_disabled_account_is_rejected_at_once_and_can_be_enabled_again(
     client: TestClient, person: Person, admin: Person, rows: Rows
 ) -> None:
     client.patch(f"/users/{person.id}", json={"is_active": False}, headers=admin.headers)
@@ -572,7 +576,7 @@ def test_deleting_an_account_takes_its_posts_votes_and_sessions(
     assert sign_in(client, person.email, PASSWORD) == 403
 
 
-def test_an_admin_deletes_somebody(client: TestClient, person: Person, admin: Person, rows: Rows) -> None:
+def test_an_admin_deletes_a_user(client: TestClient, person: Person, admin: Person, rows: Rows) -> None:
     assert client.delete(f"/users/{person.id}", headers=admin.headers).status_code == 204
     assert_refused(client.delete(f"/users/{person.id}", headers=admin.headers), 404, "user_not_found")
     assert rows("SELECT id FROM users") == [(admin.id,)]
@@ -621,7 +625,7 @@ def test_parameters_out_of_range_are_refused(client: TestClient, admin: Person, 
     assert client.get(f"/users?{query}", headers=admin.headers).status_code == 422
 
 
-def test_the_posts_one_voted_for_come_newest_vote_first(
+def test_voted_posts_are_listed_newest_vote_first(
     client: TestClient, person: Person, other: Person, make_post: Callable[..., int]
 ) -> None:
     posts = [make_post(other) for _ in range(3)]
@@ -668,7 +672,7 @@ def test_the_last_active_admin_cannot_be_removed(
 
 
 @pytest.mark.parametrize(("method", "change"), [("PATCH", {"role": "user"}), ("DELETE", None)])
-def test_an_admin_can_go_once_there_is_another(
+def test_an_admin_can_be_removed_once_another_exists(
     client: TestClient,
     admin: Person,
     other: Person,
@@ -684,6 +688,6 @@ def test_an_admin_can_go_once_there_is_another(
     assert rows("SELECT id FROM users WHERE role = 'admin'") == [(other.id,)]
 
 
-def test_the_last_admin_can_change_what_leaves_them_an_admin(client: TestClient, admin: Person) -> None:
+def test_the_last_admin_can_make_changes_that_keep_them_admin(client: TestClient, admin: Person) -> None:
     change = {"role": "admin", "is_active": True, "username": "root"}
     assert client.patch("/users/me", json=change, headers=admin.headers).status_code == 200

@@ -52,7 +52,7 @@ def test_second_vote_is_refused_and_changes_nothing(
     assert rows(COUNTS) == [(post_id, 1)]
 
 
-def test_taking_back_a_vote_that_is_not_there_is_refused_and_changes_nothing(
+def test_taking_back_a_missing_vote_is_refused_and_changes_nothing(
     client: TestClient, person: Person, other: Person, post_id: int, rows: Rows
 ) -> None:
     client.post("/vote", json={"post_id": post_id, "vote_dir": 1}, headers=other.headers)
@@ -117,7 +117,7 @@ def test_a_malformed_ballot_is_refused(client: TestClient, person: Person, rows:
     assert rows(VOTES) == []
 
 
-def test_nobody_votes_for_somebody_else(
+def test_users_vote_for_themselves_only(
     client: TestClient, person: Person, other: Person, post_id: int, rows: Rows
 ) -> None:
     ballot = {"post_id": post_id, "vote_dir": 1, "user_id": other.id, "created_at": "2000-01-01T00:00:00Z", "votes": 9}
@@ -128,7 +128,7 @@ def test_nobody_votes_for_somebody_else(
     assert rows("SELECT created_at > now() - interval '1 minute' FROM votes") == [(True,)]
 
 
-def test_one_may_vote_for_ones_own_post(client: TestClient, other: Person, post_id: int, rows: Rows) -> None:
+def test_users_may_vote_for_their_own_posts(client: TestClient, other: Person, post_id: int, rows: Rows) -> None:
     assert client.post("/vote", json={"post_id": post_id, "vote_dir": 1}, headers=other.headers).status_code == 201
     assert rows(VOTES) == [(post_id, other.id)]
 
@@ -162,7 +162,7 @@ def test_a_vote_shows_in_the_next_answer(client: TestClient, person: Person, oth
 
 @pytest.mark.parametrize("vote_dir", [0, 1])
 @pytest.mark.parametrize("post_id", [True, False])
-def test_true_is_no_id(client: TestClient, person: Person, rows: Rows, post_id: bool, vote_dir: int) -> None:
+def test_true_is_refused_as_an_id(client: TestClient, person: Person, rows: Rows, post_id: bool, vote_dir: int) -> None:
     rows("INSERT INTO posts (id, title, content, owner_id) VALUES (1, 't', 'c', :id) RETURNING 1", id=person.id)
 
     response = client.post("/vote", json={"post_id": post_id, "vote_dir": vote_dir}, headers=person.headers)

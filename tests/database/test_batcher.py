@@ -1,4 +1,4 @@
-"""The eight promises of DESIGN.md, "Two ways to the database", kept by database/batcher.py on real connections."""
+"""The eight promises of batch queues, kept by database/batcher.py on real connections."""
 
 import asyncio
 import gc
@@ -21,7 +21,7 @@ from tests.fixtures import free_port
 pytestmark = pytest.mark.usefixtures("database")
 
 MAX_SECONDS = 10
-GATE = 7236  # An advisory lock: whoever holds it holds up every `Recorder`.
+GATE = 7236  # An advisory lock. While it is held, every `Recorder` waits.
 
 Result = TypeVar("Result")
 Connect = Callable[[], AbstractContextManager[Connection]]
@@ -41,7 +41,7 @@ async def happens(event: threading.Event) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """For what no event tells: that PostgreSQL makes somebody wait."""
+    """Poll for what no event reports: that a PostgreSQL backend waits for a lock."""
     while not condition():  # noqa: ASYNC110
         await asyncio.sleep(0.002)
 
@@ -72,7 +72,7 @@ def _closed_gate(connection: Connection) -> Iterator[None]:
 
 @pytest.fixture
 def closed_gate(connection: Connection) -> Callable[[], AbstractContextManager[None]]:
-    """Holds every `Recorder` up inside the database while the block runs."""
+    """Hold every `Recorder` up inside the database while the block runs."""
     return lambda: _closed_gate(connection)
 
 
@@ -121,7 +121,7 @@ def test_lonely_request_starts_at_once() -> None:
     finish(scenario())
 
 
-def test_those_who_come_at_once_share_one_batch() -> None:
+def test_concurrent_items_share_one_batch() -> None:
     async def scenario() -> None:
         run = Recorder()
         queue = batcher(run)
@@ -132,7 +132,7 @@ def test_those_who_come_at_once_share_one_batch() -> None:
     finish(scenario())
 
 
-def test_those_who_come_while_it_is_busy_form_the_next_batch(closed_gate: Gate) -> None:
+def test_items_that_arrive_during_a_batch_form_the_next_batch(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
         queue = batcher(run)
@@ -178,7 +178,7 @@ def test_read_never_joins_a_query_that_began_before_it(closed_gate: Gate, connec
         with closed_gate():
             early = start(queue.submit(None))
             await happens(started)
-            await until(lambda: is_somebody_waiting(connection))
+            await until(lambda: is_a_backend_waiting(connection))
             connection.execute(text("INSERT INTO kept VALUES (1)"))
             late = start(queue.submit(None))
             await asyncio.sleep(0)
@@ -188,7 +188,7 @@ def test_read_never_joins_a_query_that_began_before_it(closed_gate: Gate, connec
     finish(scenario())
 
 
-def is_somebody_waiting(connection: Connection) -> bool:
+def is_a_backend_waiting(connection: Connection) -> bool:
     return (
         connection.scalar(
             text("""
@@ -260,7 +260,7 @@ def test_item_that_the_driver_refuses_fails_alone(connection: Connection) -> Non
     assert kept(connection) == [1, 3]
 
 
-def test_panic_in_run_reaches_its_waiter_and_nobody_hangs() -> None:
+def test_panic_in_run_reaches_its_caller_and_no_caller_hangs() -> None:
     # What Rust extensions raise when they panic is no Exception; neither can a future carry StopIteration.
     def run(_: Connection, items: Sequence[BaseException | None]) -> list[str]:
         for item in items:
@@ -358,7 +358,7 @@ def test_deadlock_is_retried(connection: Connection, database: Engine) -> None:
     def run(lane_connection: Connection, items: Sequence[None]) -> list[str]:
         nonlocal attempts
         attempts += 1
-        # Whoever has waited for this long looks for a circle, and is the one to fail.
+        # The backend that waited for this long looks for a deadlock, and is the one that fails.
         lane_connection.execute(text("SET LOCAL deadlock_timeout = '20ms'"))
         try:
             lane_connection.execute(lock, {"n": 1})
@@ -423,7 +423,7 @@ def test_items_of_one_order_key_never_share_a_batch_and_keep_their_order() -> No
         for name in "abc":
             served = [item for batch in run.batches for item in batch if item[0] == name]
             assert served == [item for item in items if item[0] == name]
-        assert run.batches[0] == [("a", 0), ("b", 0), ("c", 0)]  # Nobody waits for another's turn.
+        assert run.batches[0] == [("a", 0), ("b", 0), ("c", 0)]  # No item waits for another batch.
         assert len(run.batches) == 8
 
     finish(scenario())
@@ -493,7 +493,7 @@ def test_success_is_answered_after_the_commit(connection: Connection) -> None:
 
 
 @pytest.mark.usefixtures("table")
-def test_commit_that_fails_is_no_success(connection: Connection) -> None:
+def test_a_failed_commit_is_reported_as_a_failure(connection: Connection) -> None:
     # The constraint is looked at when COMMIT comes.
     connection.execute(text("ALTER TABLE kept DROP CONSTRAINT kept_key"))
     connection.execute(text("ALTER TABLE kept ADD CONSTRAINT kept_key UNIQUE (number) DEFERRABLE INITIALLY DEFERRED"))
@@ -510,7 +510,7 @@ def test_commit_that_fails_is_no_success(connection: Connection) -> None:
 
 
 @pytest.mark.usefixtures("table")
-def test_connection_lost_at_the_commit_is_no_success(connection: Connection) -> None:
+def test_a_connection_lost_at_the_commit_is_a_failure(connection: Connection) -> None:
     def run(lane_connection: Connection, items: Sequence[int]) -> list[int]:
         answers = keep(lane_connection, items)
         backend = lane_connection.scalar(text("SELECT pg_backend_pid()"))
@@ -521,7 +521,7 @@ def test_connection_lost_at_the_commit_is_no_success(connection: Connection) -> 
         queue = batcher(run, writing)
         answers = await asyncio.gather(queue.submit(1), queue.submit(2), return_exceptions=True)
         assert [type(answer) for answer in answers] == [OperationalError, OperationalError]
-        assert await batcher(keep, writing).submit(3) == -3  # The next one gets a connection that lives.
+        assert await batcher(keep, writing).submit(3) == -3  # The next one gets a working connection.
 
     finish(scenario())
     assert kept(connection) == [3]
@@ -545,7 +545,7 @@ def test_client_gone_while_its_batch_runs_changes_nothing_for_the_others(closed_
     finish(scenario())
 
 
-def test_client_gone_before_its_turn_is_left_out(closed_gate: Gate) -> None:
+def test_cancelled_items_are_left_out_of_the_batch(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
         queue = batcher(run, order_key=_of_one_pair)
@@ -563,7 +563,7 @@ def test_client_gone_before_its_turn_is_left_out(closed_gate: Gate) -> None:
     finish(scenario())
 
 
-def test_lane_of_which_every_client_went_away_serves_the_next(closed_gate: Gate) -> None:
+def test_a_queue_whose_items_were_all_cancelled_serves_the_next(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
         queue = batcher(run)
@@ -584,7 +584,7 @@ def test_lane_of_which_every_client_went_away_serves_the_next(closed_gate: Gate)
 # 7. Bounded, and drained.
 
 
-def test_newcomer_past_the_bound_is_refused_at_once_and_nobody_else(closed_gate: Gate) -> None:
+def test_only_the_caller_past_the_bound_is_refused_and_at_once(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
         queue = batcher(run, max_waiting=3)
@@ -603,7 +603,7 @@ def test_newcomer_past_the_bound_is_refused_at_once_and_nobody_else(closed_gate:
     finish(scenario())
 
 
-def test_drain_answers_all_who_wait_and_refuses_newcomers(closed_gate: Gate) -> None:
+def test_drain_runs_all_queued_items_and_refuses_new_ones(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
         queue = batcher(run, max_batch=2)
@@ -624,7 +624,7 @@ def test_drain_answers_all_who_wait_and_refuses_newcomers(closed_gate: Gate) -> 
     finish(scenario())
 
 
-def test_drain_that_is_stopped_stops_nobody_else(closed_gate: Gate) -> None:
+def test_a_cancelled_drain_cancels_no_other_drain(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Recorder()
         queue = batcher(run)
@@ -645,7 +645,7 @@ def test_drain_that_is_stopped_stops_nobody_else(closed_gate: Gate) -> None:
     finish(scenario())
 
 
-def test_idle_lane_is_drained_at_once_and_can_be_used_again() -> None:
+def test_an_idle_queue_is_drained_at_once_and_can_be_used_again() -> None:
     async def scenario() -> None:
         queue = batcher(Recorder())
         await queue.drain()
@@ -793,7 +793,7 @@ class Blocked(Recorder):
             connection.execute(text("RESET statement_timeout"))
 
 
-def test_who_waited_long_behind_a_batch_that_took_too_long_fails_with_it_and_the_others_run(closed_gate: Gate) -> None:
+def test_items_that_waited_long_behind_a_batch_that_timed_out_fail_with_it_and_others_run(closed_gate: Gate) -> None:
     async def scenario() -> None:
         run = Blocked()
         queue = batcher(run)
@@ -816,7 +816,7 @@ def test_who_waited_long_behind_a_batch_that_took_too_long_fails_with_it_and_the
     finish(scenario())
 
 
-def test_who_waited_long_behind_a_batch_that_failed_of_itself_runs(closed_gate: Gate) -> None:
+def test_items_that_waited_long_behind_a_batch_that_failed_otherwise_run(closed_gate: Gate) -> None:
     def run(connection: Connection, items: Sequence[str]) -> list[tuple[str, str]]:
         answers = gate(connection, items)
         return [] if "first" in items else answers

@@ -1,4 +1,4 @@
-"""Text is UTF-8 on the way to the database and in it, whatever the environment and the database say."""
+"""Text is UTF-8 on the way to the database and in it, for any environment and database settings."""
 
 import os
 import secrets
@@ -45,7 +45,7 @@ def latin_by_default(database: Engine) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("latin_by_default")
-def test_every_text_is_kept_and_found_whatever_encoding_is_asked_for(
+def test_every_text_is_stored_and_found_with_any_requested_encoding(
     database: Engine, connection: Connection, make_person: Callable[..., Person], tmp_path: Path
 ) -> None:
     person = make_person()

@@ -1,4 +1,4 @@
-"""Statements that are planned once on each connection give what they would give otherwise, whatever happens to them."""
+"""Prepared statements return the same rows as unprepared ones, even after failures."""
 
 import logging
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ def test_connections_on_which_nothing_may_be_prepared_get_the_statement_itself(c
     assert names(connection) == []
 
 
-def test_lanes_prepare_and_plan_once_unless_they_are_behind_a_pooler(
+def test_batch_queues_prepare_and_plan_once_unless_behind_a_pooler(
     database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lane_of(*, behind_pooler: bool) -> tuple[object, str, str]:
@@ -94,7 +94,7 @@ def test_statement_that_a_pooler_took_away_is_sent_as_it_is_from_then_on(
     assert "DATABASE_BEHIND_POOLER" in caplog.text
 
 
-def test_statement_that_is_there_already_is_taken_for_what_it_is(batch_connection: Connection) -> None:
+def test_an_already_prepared_statement_is_reused(batch_connection: Connection) -> None:
     double().execute(batch_connection, {"n": 1})
     batch_connection.info.pop("prepared")  # As if another process had prepared it, behind the same pooler.
     assert double().execute(batch_connection, {"n": 2}).scalar_one() == 4

@@ -42,7 +42,7 @@ class Proxy:
     folder: Path
 
     def client(self, address: str = HONEST_ADDRESS, **options: Any) -> httpx2.Client:
-        """A client of that address, which does not mind who signed the certificate."""
+        """A client of that address that does not verify certificates."""
         transport = httpx2.HTTPTransport(verify=False, local_address=address)
         return httpx2.Client(base_url=self.url, transport=transport, timeout=45, **options)
 
@@ -52,7 +52,7 @@ class Proxy:
 
 
 def certificate(folder: Path) -> None:
-    """What the two files expect: for nginx the chain and the key, for HAProxy both in one file."""
+    """Write the certificate as both files expect it: chain and key for nginx, both in one file for HAProxy."""
     (folder / "tls").mkdir()
     (folder / "haproxy-tls").mkdir()
     chain, key = folder / "tls" / "fullchain.pem", folder / "tls" / "privkey.pem"
@@ -67,7 +67,7 @@ def certificate(folder: Path) -> None:
 
 
 def replaced(text: str, *pairs: tuple[str, str]) -> str:
-    """The file's text with what belongs to this machine in the place of what belongs to a server."""
+    """Return the file's text with this machine's paths and ports in place of a server's."""
     for pattern, replacement in pairs:
         assert re.search(pattern, text, re.MULTILINE), pattern
         text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
@@ -84,7 +84,7 @@ def one_line_each(pattern: str, ports: Sequence[int]) -> tuple[str, str]:
 def write_nginx(
     folder: Path, port: int, upstream_ports: Sequence[int], listen: str = "plain", *, prefix: str = ""
 ) -> list[str]:
-    """Its command, with the files in place; with a `prefix` as docs/deployment.md says."""
+    """Put nginx's files in place and return its command; with a `prefix` as docs/deployment.md says."""
     source = DEPLOY / "nginx"
     (folder / "temporary").mkdir(exist_ok=True)
     main = replaced(
@@ -116,7 +116,7 @@ def write_nginx(
 
 
 def write_haproxy(folder: Path, port: int, upstream_ports: Sequence[int]) -> list[str]:
-    """Its command, with the file in place."""
+    """Put HAProxy's file in place and return its command."""
     pairs = [
         ("bind :::443 v4v6", f"bind 127.0.0.1:{port}"),
         ("/etc/haproxy/tls/", f"{folder}/haproxy-tls/"),
@@ -124,7 +124,7 @@ def write_haproxy(folder: Path, port: int, upstream_ports: Sequence[int]) -> lis
         one_line_each(r"(server api)1( )127\.0\.0\.1:8000", upstream_ports),
     ]
     if os.geteuid() != 0:
-        pairs.append((r"^    (user|group) haproxy\n", ""))  # There is nobody to become.
+        pairs.append((r"^    (user|group) haproxy\n", ""))  # The tests cannot switch to another user.
     text = replaced((DEPLOY / "haproxy" / "haproxy.cfg").read_text(), *pairs)
     (folder / "haproxy.cfg").write_text(text)
     return [HAPROXY or "haproxy", "-f", f"{folder}/haproxy.cfg"]
@@ -132,7 +132,7 @@ def write_haproxy(folder: Path, port: int, upstream_ports: Sequence[int]) -> lis
 
 @contextmanager
 def folder_for_proxy() -> Iterator[Path]:
-    """Where also the account that the proxy becomes may go."""
+    """A folder that the proxy's account can enter, too."""
     folder = Path(tempfile.mkdtemp(prefix="proxy-"))
     folder.chmod(0o711)
     try:
@@ -209,6 +209,6 @@ def proxy(server: Server, request: pytest.FixtureRequest) -> Iterator[Proxy]:
 
 @pytest.fixture
 def start_proxy() -> Iterator[Callable[..., Proxy]]:
-    """Starts a proxy of the test's own: `start_proxy("nginx", 8000, listen="tls")`."""
+    """Start a proxy of the test's own: `start_proxy("nginx", 8000, listen="tls")`."""
     with ExitStack() as stack:
         yield lambda name, *ports, **options: stack.enter_context(proxy_before(name, *ports, **options))

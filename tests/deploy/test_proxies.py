@@ -1,4 +1,4 @@
-"""The proxies of deploy/ before a real server: what passes, what does not, and what the server is told of it."""
+"""The proxies of deploy/ before a real server: what passes, what does not, and what the server receives."""
 
 import json
 import re
@@ -40,7 +40,7 @@ StartProxy = Callable[..., Proxy]
 
 
 def assert_problem(response: httpx2.Response, status: int, code: str) -> None:
-    """It has the one shape of the API's errors, in body and headers."""
+    """Assert that it has the one shape of the API's errors, in body and headers."""
     assert response.status_code == status, response.text
     assert response.headers["Content-Type"] in {"application/json", "application/problem+json"}
     body = response.json()
@@ -52,7 +52,7 @@ def assert_problem(response: httpx2.Response, status: int, code: str) -> None:
 
 
 def lines_of(server: Server, **wanted: object) -> list[dict[str, Any]]:
-    """The lines of the server's log that say so, as soon as there is one."""
+    """Return the matching lines of the server's log, as soon as there is one."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
@@ -154,7 +154,7 @@ def test_nginx_compresses_nothing_that_may_hold_a_secret(
     assert (answer.headers.get("Content-Encoding") == "gzip") is is_compressed
 
 
-def test_a_forged_address_is_not_believed_by_audit_nor_limits(proxy: Proxy, server: Server) -> None:
+def test_a_forged_address_reaches_neither_the_audit_log_nor_the_limits(proxy: Proxy, server: Server) -> None:
     left = []
     with proxy.client() as client:
         for forged in ("203.0.113.9", "127.0.0.1", "203.0.113.9, 127.0.0.1", "198.51.100.7"):
@@ -174,7 +174,7 @@ def test_a_forged_address_is_not_believed_by_audit_nor_limits(proxy: Proxy, serv
     assert left == list(range(left[0], left[0] - 4, -1)), "each is the next request of one and the same caller"
 
 
-def test_the_scheme_that_the_server_learns_is_the_one_that_was_used(proxy: Proxy) -> None:
+def test_the_server_receives_the_scheme_of_the_client(proxy: Proxy) -> None:
     with Upstream().listening() as upstream, proxy_before(proxy.name, upstream.port) as own, own.client() as client:
         client.get("/livez", headers={"X-Forwarded-Proto": "ftp", "X-Forwarded-Host": "evil.example"})
 
@@ -217,7 +217,7 @@ def test_a_body_past_the_limit_is_refused_in_the_apis_shape(proxy: Proxy, way: s
 @pytest.mark.parametrize("framing", ["Content-Length", "chunked"])
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket", "foo"])
 def test_a_request_that_offers_another_protocol_keeps_its_body(proxy: Proxy, upgrade: str, framing: str) -> None:
-    """Curl and Java's HttpClient offer h2c. The server took the body for another request."""
+    """Clients such as curl and Java's HttpClient offer h2c. The server used to take the body for another request."""
     account = {"email": f"{secrets.token_hex(8)}@example.com", "password": PASSWORD}
     body = json.dumps(account).encode()
     framed, length = body, f"Content-Length: {len(body)}"
@@ -265,7 +265,7 @@ def test_a_body_at_the_limit_passes(proxy: Proxy) -> None:
 @pytest.mark.parametrize(
     "path", ["/metrics", "/metrics/", "/v1/metrics", "/v1/metrics/", "/%6detrics", "//metrics", "/metrics?x=1"]
 )
-def test_metrics_are_not_public_whoever_asks(proxy: Proxy, server: Server, path: str) -> None:
+def test_metrics_are_not_public(proxy: Proxy, server: Server, path: str) -> None:
     headers = {"Authorization": f"Bearer {METRICS_TOKEN}"}
     with proxy.client() as client:
         assert_problem(client.get(proxy.url + path, headers=headers), 404, "not_found")
@@ -289,7 +289,7 @@ def test_a_head_past_the_limits_is_refused_in_the_apis_shape(
         assert_problem(client.get(path, headers=headers), status, code)
 
 
-def test_what_is_not_http_is_refused_and_by_nginx_as_json(proxy: Proxy) -> None:
+def test_malformed_http_is_refused_and_by_nginx_as_json(proxy: Proxy) -> None:
     with ExitStack() as stack:
         connection = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port)))
         if proxy.url.startswith("https"):
@@ -303,7 +303,7 @@ def test_what_is_not_http_is_refused_and_by_nginx_as_json(proxy: Proxy) -> None:
         assert (body["code"], body["status"]) == ("bad_request", 400)
 
 
-def test_one_address_has_so_many_connections_and_others_are_served_meanwhile(proxy: Proxy) -> None:
+def test_connections_per_address_are_bounded_and_others_are_served_meanwhile(proxy: Proxy) -> None:
     head = b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
     with ExitStack() as stack:
         for _ in range(MAX_CONNECTIONS):
@@ -313,7 +313,7 @@ def test_one_address_has_so_many_connections_and_others_are_served_meanwhile(pro
             if proxy.url.startswith("https"):
                 connection = stack.enter_context(unverified().wrap_socket(connection))
             connection.sendall(head)
-        stack.callback(time.sleep, 0.2)  # Until the proxy has seen them go, for who comes next.
+        stack.callback(time.sleep, 0.2)  # Until the proxy has seen them go, so that the next test finds it free.
         time.sleep(1)  # Until it has read all heads.
 
         with proxy.client() as client:
@@ -328,7 +328,7 @@ def test_one_address_has_so_many_connections_and_others_are_served_meanwhile(pro
 
 
 def is_hung_up_on(proxy: Proxy) -> bool:
-    """Whether a new connection ends at once, where one that is taken would wait for the client's greeting.
+    """Return whether a new connection ends at once, where one that is taken would wait for the client's greeting.
 
     Without TLS: Python leaves a socket open that ends before its handshake, and says so.
     """
@@ -340,7 +340,7 @@ def is_hung_up_on(proxy: Proxy) -> bool:
 
 
 @pytest.mark.parametrize(("name", "status", "code"), [("nginx", 502, "bad_gateway"), ("haproxy", 503, "unavailable")])
-def test_where_no_server_answers_that_is_said_in_the_apis_shape(
+def test_without_a_server_the_proxy_answers_in_the_shape_of_the_api(
     start_proxy: StartProxy, name: str, status: int, code: str
 ) -> None:
     with start_proxy(name, free_port()).client() as client:
@@ -416,7 +416,9 @@ class Upstream:
 
 @pytest.mark.parametrize("name", PROXIES)
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
-def test_what_may_have_had_an_effect_is_never_sent_twice(start_proxy: StartProxy, name: str, method: str) -> None:
+def test_requests_that_may_have_had_an_effect_are_never_sent_twice(
+    start_proxy: StartProxy, name: str, method: str
+) -> None:
     with Upstream(most_answers=0).listening() as upstream, start_proxy(name, upstream.port).client() as client:
         answer = client.request(method, "/users", json={})
 

@@ -1,4 +1,4 @@
-"""Two servers behind each of the proxies of deploy/: what one client does takes neither away from the others."""
+"""Two servers behind each proxy of deploy/: no client can take either away from the others."""
 
 import re
 import secrets
@@ -22,7 +22,7 @@ HOSTILE_INTERVAL_SECONDS = 0.05
 
 
 class Relay:
-    """In front of a server: cuts the connection in the place of the answer to `/cut`, and passes all else on.
+    """A relay before a server: it closes the connection instead of answering `/cut`, and passes all else on.
 
     `/garbled` is answered with a head that no proxy can read.
     """
@@ -119,7 +119,7 @@ def test_the_second_page_of_a_search_for_300_chinese_characters_comes_through(
 
 
 def hostile_requests(client: httpx2.Client, headers: dict[str, str]) -> list[Callable[[], Any]]:
-    """What might have a proxy think that a server has failed."""
+    """Return requests that could make a proxy count a server as failed."""
     words = "字" * 300
     return [
         lambda: client.get("/cut"),

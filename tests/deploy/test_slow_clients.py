@@ -1,4 +1,4 @@
-"""Clients that are slow on purpose (slowhttptest) are cut off by the proxies of deploy/, and nobody else notices."""
+"""Clients that are slow on purpose (slowhttptest) are cut off by the proxies of deploy/, without effect on others."""
 
 import shutil
 import statistics
@@ -33,14 +33,14 @@ pytestmark = [
 
 
 class Attack(NamedTuple):
-    """How many connections there were at the proxy, and when they were gone (None: not as long as was waited)."""
+    """The number of connections at the proxy, and when they were gone (None: not within the wait)."""
 
     most: int
     gone_after_seconds: float | None
 
 
 def slow_connections(proxy: Proxy) -> int:
-    """As the proxy's side of them sees it: slowhttptest does not look whether it still is listened to.
+    """Counted at the proxy's side, because slowhttptest does not notice closed connections.
 
     Of what a proxy has closed, the kernel may go on to offer the rest for a while.
     """
@@ -52,7 +52,7 @@ def slow_connections(proxy: Proxy) -> int:
 
 
 def attack(proxy: Proxy, folder: Path, *options: str, path: str = "/") -> Attack:
-    """Have slowhttptest open its connections, until they are gone or it has been waited for long enough."""
+    """Run slowhttptest until its connections are gone or the wait is over."""
     patience_seconds = CUT_AFTER_SECONDS + SLACK_SECONDS + 10
     command = [
         SLOWHTTPTEST or "", *options, "-c", str(SLOW_COUNT), "-r", str(SLOW_COUNT), "-l", str(patience_seconds + 60),
@@ -76,7 +76,7 @@ def attack(proxy: Proxy, folder: Path, *options: str, path: str = "/") -> Attack
 
 @contextmanager
 def honest_client(proxy: Proxy) -> Iterator[list[float]]:
-    """Asks ten times a second for as long as the block runs; how long each 200 took."""
+    """Send ten requests a second while the block runs; yield the seconds of each 200."""
     seconds: list[float] = []
     wrong: list[object] = []
     is_over = threading.Event()

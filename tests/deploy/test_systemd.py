@@ -1,4 +1,4 @@
-"""The systemd units: systemd itself finds nothing wrong with them, and little that could be taken away from them."""
+"""The systemd units: systemd finds no fault in them, and few rights that could be removed."""
 
 import configparser
 import re
@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 ANALYZE = shutil.which("systemd-analyze")
-# Of 10 for whoever may do anything; systemd calls what is below 2 fine.
+# An unrestricted service has an exposure of 10; systemd calls exposures below 2 fine.
 MAX_EXPOSURE = 1.5
 
 needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not installed")
@@ -61,7 +61,7 @@ def test_the_threshold_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
-def test_a_unit_is_nobody_of_importance_and_holds_no_secret(path: Path) -> None:
+def test_a_unit_runs_as_an_unprivileged_user_and_holds_no_secret(path: Path) -> None:
     service = unit(path.stem)["Service"]
 
     assert (service["User"], service["Group"]) == ("social-posts", "social-posts")
@@ -77,7 +77,7 @@ def test_migrations_come_before_everything_else() -> None:
     assert unit("social-posts-migrate")["Service"]["ExecStart"].endswith("/alembic upgrade head")
 
 
-def test_the_api_leaves_to_the_worker_what_the_settings_know() -> None:
+def test_the_api_unit_leaves_background_work_to_the_worker_unit() -> None:
     text = (ROOT / "deploy" / "systemd" / "social-posts.service").read_text()
     names = re.findall(r"\b([A-Z_]+)=", "".join(re.findall(r"^Environment=(ENVIRONMENT.*)$", text, re.MULTILINE)))
 

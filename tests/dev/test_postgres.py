@@ -1,4 +1,4 @@
-"""The embedded server, for real: every test makes a cluster, most of them in processes of their own."""
+"""The embedded server: every test makes a real cluster, most in processes of their own."""
 
 import os
 import shutil
@@ -22,10 +22,10 @@ from app.dev.postgres import LocalPostgresError, running
 
 FAST = {"fsync": "off", "shared_buffers": "8MB"}
 PROJECT = Path(__file__).resolve().parents[2]
-NOBODY = 65534
+ORDINARY_UID = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands the server to another account")
 
-# What another process of ours does: it uses the server in the folder it is told, until its standard input ends.
+# Another process of ours: it uses the server in the given folder until its standard input ends.
 USER = f"""
 import sys
 from pathlib import Path
@@ -38,7 +38,7 @@ with running(Path(sys.argv[1]), options={FAST!r}) as url:
 
 @pytest.fixture
 def parent() -> Iterator[Path]:
-    """A new folder that every account may pass through, unlike pytest's own."""
+    """A new folder that every account may enter, unlike pytest's own."""
     folder = Path(tempfile.mkdtemp(prefix="social posts ")).resolve()
     folder.chmod(0o711)
     yield folder
@@ -55,7 +55,7 @@ def folder(parent: Path) -> Path:
 
 @pytest.fixture
 def users() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that were started; whatever a failed test left of them is ended."""
+    """Started processes. Those that a failed test leaves are ended."""
     processes: list[subprocess.Popen[str]] = []
     yield processes
     for process in processes:
@@ -142,7 +142,7 @@ def test_data_and_password_are_kept_between_runs(folder: Path) -> None:
     assert second.password == url.password
 
 
-def test_a_wrong_password_is_refused_and_the_right_one_is_readable_by_nobody_else(folder: Path) -> None:
+def test_a_wrong_password_is_refused_and_only_the_owner_can_read_the_right_one(folder: Path) -> None:
     with running(folder, options=FAST) as url, pytest.raises(psycopg2.OperationalError, match="password auth"):
         psycopg2.connect(host=url.host, port=url.port, user=url.username, password="wrong", dbname="postgres")
     assert stat.S_IMODE((folder / "password").stat().st_mode) == 0o600
@@ -181,7 +181,7 @@ def test_a_killed_user_leaves_a_server_that_the_next_one_joins_and_stops(
     assert not accepts_connections(url)
 
 
-def test_a_user_that_is_told_to_end_stops_the_server(folder: Path, users: list[subprocess.Popen[str]]) -> None:
+def test_a_user_process_that_is_terminated_stops_the_server(folder: Path, users: list[subprocess.Popen[str]]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         told = start_user(users, folder)
         url = url_of(told)
@@ -247,13 +247,13 @@ def test_data_of_another_major_version_are_refused_in_one_line(folder: Path) -> 
     assert "\n" not in str(error.value)
 
 
-def test_a_setting_that_the_server_refuses_is_told_in_one_line(folder: Path) -> None:
+def test_a_setting_that_the_server_refuses_is_reported_in_one_line(folder: Path) -> None:
     with pytest.raises(LocalPostgresError, match=r"no_such_setting.*DATABASE_URL") as error:
         running(folder, options={**FAST, "no_such_setting": "on"}).__enter__()
     assert "\n" not in str(error.value)
 
 
-def test_missing_binaries_are_told_in_one_line_that_says_what_to_do(
+def test_missing_binaries_are_reported_in_one_line_with_the_remedy(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])
@@ -262,7 +262,7 @@ def test_missing_binaries_are_told_in_one_line_that_says_what_to_do(
     assert "\n" not in str(error.value)
 
 
-def test_binaries_that_do_not_exist_or_are_for_another_system_are_told_in_one_line(folder: Path) -> None:
+def test_missing_or_foreign_binaries_are_reported_in_one_line(folder: Path) -> None:
     with pytest.raises(LocalPostgresError, match=r"missing or not for this system.*DATABASE_URL"):
         running(folder, binaries=folder / "bin").__enter__()
 
@@ -334,14 +334,18 @@ def test_data_of_root_that_became_unreachable_are_not_replaced_by_new_ones(paren
 def test_an_ordinary_user_and_then_root_use_the_same_data(parent: Path) -> None:
     home = parent / "home"
     home.mkdir()
-    os.chown(home, NOBODY, NOBODY)
+    os.chown(home, ORDINARY_UID, ORDINARY_UID)
     # Whatever this Python is installed in may be private to root: the child becomes an ordinary user after its imports.
-    become_nobody = f"import os\nos.setgroups([])\nos.setgid({NOBODY})\nos.setuid({NOBODY})\nwith running("
-    as_nobody = USER.replace("with running(", become_nobody).replace("options=", "binaries=Path(sys.argv[2]), options=")
+    become_other_user = (
+        f"import os\nos.setgroups([])\nos.setgid({ORDINARY_UID})\nos.setuid({ORDINARY_UID})\nwith running("
+    )
+    as_other_user = USER.replace("with running(", become_other_user).replace(
+        "options=", "binaries=Path(sys.argv[2]), options="
+    )
     binaries = postgres._copied_binaries(postgres._packaged_binaries(), parent)
-    run_script(as_nobody, home / "postgres", binaries)
-    assert (home / "postgres" / "data").stat().st_uid == NOBODY
+    run_script(as_other_user, home / "postgres", binaries)
+    assert (home / "postgres" / "data").stat().st_uid == ORDINARY_UID
     with running(home / "postgres", options=FAST) as url:
         assert accepts_connections(url)
-        assert uid_of_server(home / "postgres") == NOBODY
-    run_script(as_nobody, home / "postgres", binaries)
+        assert uid_of_server(home / "postgres") == ORDINARY_UID
+    run_script(as_other_user, home / "postgres", binaries)

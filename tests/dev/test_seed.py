@@ -35,7 +35,7 @@ def counted(connection: Connection) -> tuple[int, ...]:
 
 
 def wrong_counts(connection: Connection) -> int:
-    """How many posts have a count that is not the number of their votes."""
+    """Return how many posts have a count that is not the number of their votes."""
     posts = connection.execute(
         text("""
             SELECT id FROM posts LEFT JOIN post_stats ON post_id = id
@@ -46,7 +46,7 @@ def wrong_counts(connection: Connection) -> int:
 
 
 def drawn(connection: Connection) -> list[tuple[object, ...]]:
-    """What was drawn, with places instead of ids."""
+    """Return what was drawn, with places instead of ids."""
     rows = connection.execute(
         text("""
             WITH people AS (SELECT id, row_number() OVER (ORDER BY id) AS place, email FROM users)
@@ -61,7 +61,7 @@ def drawn(connection: Connection) -> list[tuple[object, ...]]:
     return [tuple(row) for row in rows]
 
 
-def test_counts_equal_rows_and_are_as_many_as_asked_for(database: Engine, connection: Connection) -> None:
+def test_counts_equal_rows_and_the_requested_amounts(database: Engine, connection: Connection) -> None:
     assert fill(database) == {"people": 200, "posts": 500, "votes": 4_000, "statistics": 5}
 
     assert counted(connection) == (200, 500, 4_000)
@@ -172,7 +172,7 @@ def test_seeded_people_can_sign_in(client: TestClient, database: Engine) -> None
         (Amounts(users=2, posts=10, votes=1_000), "allow"),
     ],
 )
-def test_what_cannot_be_made_is_refused(
+def test_impossible_amounts_are_refused(
     database: Engine, connection: Connection, wanted: Amounts, message: str
 ) -> None:
     with pytest.raises(CannotSeed, match=message):
@@ -181,7 +181,7 @@ def test_what_cannot_be_made_is_refused(
     assert wrong_counts(connection) == 0
 
 
-def test_what_was_committed_before_it_was_stopped_is_consistent(
+def test_rows_committed_before_a_stop_are_consistent(
     database: Engine, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(seeding, "CHUNK_VOTES", 500)
@@ -199,16 +199,16 @@ def test_what_was_committed_before_it_was_stopped_is_consistent(
 
 
 def test_a_role_that_may_not_bypass_triggers_fills_as_well(database: Engine, connection: Connection) -> None:
-    connection.execute(text("DROP ROLE IF EXISTS seeding_nobody"))
-    connection.execute(text("CREATE ROLE seeding_nobody"))
+    connection.execute(text("DROP ROLE IF EXISTS seeding_stranger"))
+    connection.execute(text("CREATE ROLE seeding_stranger"))
     try:
-        connection.execute(text("GRANT ALL ON ALL TABLES IN SCHEMA public TO seeding_nobody"))
-        connection.execute(text("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO seeding_nobody"))
+        connection.execute(text("GRANT ALL ON ALL TABLES IN SCHEMA public TO seeding_stranger"))
+        connection.execute(text("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO seeding_stranger"))
         engine = create_engine(database.url, poolclass=NullPool)
 
         @event.listens_for(engine, "connect")
-        def become_nobody(dbapi_connection: Any, _record: object) -> None:
-            dbapi_connection.cursor().execute("SET ROLE seeding_nobody")
+        def become_other_user(dbapi_connection: Any, _record: object) -> None:
+            dbapi_connection.cursor().execute("SET ROLE seeding_stranger")
             dbapi_connection.commit()
 
         seeding.fill(engine, SMALL, seed=1, password_hash="-", report=lambda *_: None)
@@ -216,5 +216,5 @@ def test_a_role_that_may_not_bypass_triggers_fills_as_well(database: Engine, con
         assert wrong_counts(connection) == 0
         assert connection.scalar(text("SELECT count(*) FROM post_stats_history")) == 0
     finally:
-        connection.execute(text("DROP OWNED BY seeding_nobody"))
-        connection.execute(text("DROP ROLE seeding_nobody"))
+        connection.execute(text("DROP OWNED BY seeding_stranger"))
+        connection.execute(text("DROP ROLE seeding_stranger"))

@@ -1,4 +1,4 @@
-"""What is true of every answer, whatever was sent."""
+"""Assertions that hold for every answer, for any request."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ NO_OPERATION = {404, 405, 414, 431}
 
 
 def assert_one_shape(method: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
-    """It has a request id, and, if it is an error, the keys of all errors and nothing of what was sent."""
+    """Assert that it has a request id and, if it is an error, the usual keys and no echo of the request."""
     assert status < 500
     assert headers["x-request-id"]
     assert "x-injected" not in headers
@@ -30,7 +30,7 @@ def assert_one_shape(method: str, status: int, headers: Mapping[str, str], body:
 
 
 def assert_declared(method: str, path: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
-    """The document names the status for this operation, and its schema fits."""
+    """Assert that the document declares the status for this operation, and that its schema fits."""
     operation = operation_of(method, path)
     if operation is None:
         assert status in NO_OPERATION

@@ -1,4 +1,4 @@
-"""Who calls in the hostile tests: account 1, in session 1, with post 1, as the examples of the document have it.
+"""The caller of the hostile tests: account 1, session 1 and post 1, as in the document's examples.
 
 Whatever a case did to them (it may have deleted the account), before the next one they are put back.
 """
@@ -31,12 +31,12 @@ def role_of(caller: str) -> str:
 
 
 def headers_of(caller: str) -> dict[str, str]:
-    """What their client sends."""
+    """Return the headers of the caller's client."""
     return {} if caller == ANONYMOUS else {"Authorization": f"Bearer {access_tokens.issue(1, 1, timedelta(days=1))}"}
 
 
 def leave_room(database: Engine) -> None:
-    """So that no new row gets an id that is put back."""
+    """Reserve the ids up to 1000, so that no new row gets an id that a test restores."""
     with database.begin() as connection:
         for table in ("users", "sessions", "posts"):
             connection.execute(text(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), 1000)"))

@@ -1,4 +1,4 @@
-"""One real server for all hostile hands of this package."""
+"""One real server for all hostile tests of this package."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What hostile hands send: values for every parameter and field, made from the OpenAPI document.
+"""Hostile values for every parameter and field, made from the OpenAPI document.
 
 A value is the text of a JSON value where it goes into a body, and raw bytes where it goes into an address or a header.
 So nothing is lost to a serializer: lone surrogates, numbers of 4 000 digits, what is not JSON at all.
@@ -66,7 +66,7 @@ IN_WORDS = {("POST", "/login"): ["cookie"]}
 
 @dataclass(frozen=True)
 class Case:
-    """A request, to the byte. `aimed_at` says what is hostile in it."""
+    """A request, byte by byte. `aimed_at` names its hostile part."""
 
     method: str
     template: str
@@ -81,7 +81,7 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """Every operation with every hostile value in every parameter, header and field, one at a time."""
+    """Yield every operation with every hostile value in every parameter, header and field, one at a time."""
     for template, item in DOCUMENT["paths"].items():
         for method, described in item.items():
             operation = Operation(method.upper(), template, described)
@@ -110,7 +110,7 @@ class Operation:
         return [each["name"] for each in self.described.get("parameters", []) if each["in"] == where]
 
     def fields(self) -> dict[str, Any]:
-        """The fields of the body, and a good value of each."""
+        """Return the fields of the body, with a valid value of each."""
         if self.media_type is None:
             return {}
         schema = self.described["requestBody"]["content"][self.media_type]["schema"]
@@ -135,7 +135,7 @@ class Operation:
         return Case(self.method, self.template, target, aimed_at, self.json() if body is None else body, sent)
 
     def json(self, changed: str | None = None, value: bytes = b"") -> bytes:
-        """A good body, but for one field, with its value as it is; a form where the operation takes one."""
+        """Return a valid body with one raw value in one field; a form where the operation takes one."""
         if self.media_type == FORM:
             return self.form()
         pairs = [
@@ -200,7 +200,7 @@ def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _example(schema: dict[str, Any]) -> Any:
-    """A good value for the field."""
+    """Return a valid value for the field."""
     for each in map(_resolved, (schema, *schema.get("anyOf", []))):
         if "examples" in each:
             return each["examples"][0]

@@ -1,4 +1,4 @@
-"""What schemathesis is told, in its own process (`SCHEMATHESIS_HOOKS`): who calls, and what every answer is like."""
+"""Hooks of schemathesis (`SCHEMATHESIS_HOOKS`), in its own process: the caller, and checks of every answer."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""Requests to the byte over a real socket, and a strict reader of what comes back."""
+"""Byte-exact requests over a real socket, and a strict parser of the answers."""
 
 import re
 import socket
@@ -35,7 +35,7 @@ def port_of(server: Server) -> int:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """What comes until the server closes the connection."""
+    """Return what comes until the server closes the connection."""
     received = b""
     with suppress(ConnectionResetError):
         while chunk := connection.recv(65536):

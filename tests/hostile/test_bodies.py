@@ -1,4 +1,4 @@
-"""Bodies past every limit, of every method: refused so that the client learns of it, and held in bounded memory."""
+"""Bodies past every limit, with every method: the refusal reaches the client, and memory is bounded."""
 
 import http.client
 import json
@@ -94,7 +94,7 @@ def upload(server: Server, megabytes: int) -> None:
 
 
 def resident_megabytes(server: Server) -> float:
-    """Of the server and its workers together."""
+    """Return the memory of the server and its workers together."""
     process = psutil.Process(server.process.pid)
     return float(sum(each.memory_info().rss for each in [process, *process.children(recursive=True)])) / 1e6
 
@@ -112,7 +112,7 @@ def test_memory_does_not_grow_with_a_body_of_a_delete(server: Server, figure: Fi
 
 
 def test_chunks_of_one_byte_cost_no_more_than_their_share(server: Server, figure: Figure) -> None:
-    """1 MB in such chunks is 6 MB on the wire, and took a second of a core."""
+    """1 MB in such chunks is 6 MB on the wire, and used to take a second of a core."""
     process = psutil.Process(server.process.pid)
     head = b"DELETE /users/me/totp HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     before = sum(process.cpu_times()[:2])
@@ -169,7 +169,7 @@ def test_a_broken_body_gets_no_second_answer(server: Server) -> None:
 
 
 def test_a_trailer_is_not_a_header(server: Server) -> None:
-    """Else a client could have its own `X-Forwarded-For` believed: proxies replace the header and pass trailers on."""
+    """Otherwise a client could forge `X-Forwarded-For`: proxies replace the header and pass trailers on."""
     head = b"POST /livez HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
 
     (answer,) = exchange(port_of(server), head + b"1\r\nx\r\n0\r\nX-Request-ID: from-a-trailer\r\n\r\n")
@@ -178,7 +178,7 @@ def test_a_trailer_is_not_a_header(server: Server) -> None:
 
 
 def test_requests_past_a_hundred_in_one_packet_are_not_queued(server: Server) -> None:
-    """14,000 fit into a packet of 256 KB, and were kept in memory, all of them, until they were answered."""
+    """14,000 fit into a packet of 256 KB, and all used to be kept in memory until they were answered."""
     with connected(port_of(server)) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n" * 500)
         answers = parse(read_all(connection))
@@ -200,7 +200,7 @@ while True:
 
 
 @pytest.mark.slow
-def test_many_who_send_for_ever_leave_others_their_share(server: Server, figure: Figure) -> None:
+def test_many_endless_senders_leave_others_their_share(server: Server, figure: Figure) -> None:
     """Each of forty sends a body that is too large, as fast as it can, and starts again when it is cut off."""
     with ExitStack() as stack, httpx2.Client(base_url=server.url) as client:
 

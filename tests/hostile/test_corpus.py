@@ -1,4 +1,4 @@
-"""Our own corpus on every operation, parameter and field of the document: never a 5xx, always what is declared."""
+"""Our own corpus on every operation, parameter and field: never a 5xx, always a declared answer."""
 
 import asyncio
 from collections.abc import Iterable, Iterator

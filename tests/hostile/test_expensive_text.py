@@ -17,7 +17,7 @@ from tests.fixtures import Person, Server
 MAX_CHARACTERS = 40_000
 MAX_QUERY_CHARACTERS = 500
 # Generous, because tests share the machine. The figure of a quiet machine is in docs/reliability.md.
-# What is asked for on a quiet machine, and what no text may take on a busy one.
+# The target on a quiet machine, and the bound on a busy one.
 ASKED_SECONDS = 0.1
 MAX_SECONDS = 1.0
 PUNCTUATION = "".join(chr(code) for code in range(33, 127) if not chr(code).isalnum())
@@ -38,7 +38,7 @@ KNOWN = (
 
 
 def large_texts(draw: random.Random) -> Iterator[str]:
-    """Texts with as many different words as there can be, and random ones."""
+    """Yield texts with the maximum of different words, and random ones."""
     triples = ["".join(triple) for triple in itertools.product(LETTERS, repeat=3)]
     for separator in " -_.@/":
         yield separator.join(triples)
@@ -60,7 +60,7 @@ def patterns(draw: random.Random, amount: int) -> Iterator[str]:
 
 
 def seconds_of(connection: Connection, statement: str, given: str) -> float:
-    """How long it takes; of ten tries the shortest, where the first ones were slow for want of a processor."""
+    """Return the seconds it takes: the minimum of up to ten runs, because a busy machine slows some."""
     shortest = float("inf")
     for _ in range(10):
         began_at = time.perf_counter()
@@ -76,7 +76,7 @@ QUERY = "SELECT search_query(:given, true)"
 
 
 def longest(connection: Connection, statement: str, texts: Iterator[str], characters: int) -> tuple[float, str, int]:
-    """The longest time, the beginning of its text, and how many texts there were. Fails where one takes too long."""
+    """Return the longest time, the beginning of its text, and the number of texts. Fail if one takes too long."""
     worst, worst_text, count = 0.0, "", 0
     for unit in texts:
         count += 1

@@ -1,4 +1,4 @@
-"""One account that has many passwords verified at once: how long others wait to sign in meanwhile."""
+"""One account that has many passwords verified at once: how long sign-ins of others wait."""
 
 import asyncio
 import statistics
@@ -29,7 +29,7 @@ ATTACKS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def test_account_with_a_hundred_calls_holds_eight_places_and_another_caller_is_next() -> None:
-    """In the queue itself, with a call that blocks a hashing thread until the test lets it go."""
+    """Tested on the queue itself, with a call that blocks a hashing thread until the test releases it."""
     order: list[str] = []
     let_go = threading.Event()
 
@@ -77,7 +77,7 @@ def sign_in(client: httpx2.Client, person: Person, address: str = "192.0.2.1") -
 
 @pytest.fixture
 def server(start_server: Callable[..., Server]) -> Server:
-    """Two workers with the default limits, behind a proxy that says who is calling."""
+    """Two workers with the default limits, behind a proxy that sends client addresses."""
     return start_server(WORKERS="2", PASSWORD_HASH_ROUNDS=str(ROUNDS), TRUSTED_PROXIES="127.0.0.1")
 
 
@@ -127,7 +127,7 @@ def test_class_of_a_hundred_behind_one_address_signs_in_at_once(
     refused: list[int] = []
 
     async def sign_in_as_told(client: httpx2.AsyncClient, person: Person) -> httpx2.Response:
-        """Where a hash takes more than 0.5 s, the last of the class wait too long, and come again."""
+        """If a hash takes more than 0.5 s, the last users wait too long, and retry."""
         for _ in range(20):
             answer = await client.post("/login", data={"username": person.email, "password": PASSWORD})
             if answer.status_code != 503:

@@ -1,4 +1,4 @@
-"""One hostile account with many connections, at the default limits: what others notice, and what memory it takes."""
+"""One hostile account with many connections, at the default limits: effect on others, and memory."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ TRIES = 2
 
 @dataclass(frozen=True)
 class Target:
-    """What an attack has to know."""
+    """What an attack needs: a URL, a credential, an address and the time at which it ends."""
 
     url: str
     token: str
@@ -148,13 +148,13 @@ ATTACKS = {
 
 
 def run_attack(name: str, target: str) -> None:
-    """In a process of low priority, so that the attacker's own work takes nothing from the server's."""
+    """Run the attack in a process of low priority, so that its own work takes no CPU from the server."""
     os.nice(19)
     asyncio.run(ATTACKS[name](Target(**json.loads(target))))
 
 
 class Memory:
-    """The resident megabytes of all processes of the server, and the most that they were."""
+    """The resident megabytes of all processes of the server, now and at the peak."""
 
     def __init__(self, server: Server) -> None:
         self._process = psutil.Process(server.process.pid)
@@ -182,7 +182,7 @@ class Memory:
 
 
 def pages_of(others: list[Person], url: str, seconds: float) -> Answers:
-    """What the others get who read the front page meanwhile, a few times a second each."""
+    """Return the answers to other clients, which read the front page a few times a second meanwhile."""
     until = time.monotonic() + seconds
 
     async def ask(client: Client, _: int) -> object:

@@ -1,4 +1,4 @@
-"""schemathesis on the served document of a real server: every operation, as whoever calls."""
+"""schemathesis on the served document of a real server: every operation, as every kind of caller."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from tests.hostile.caller import CALLERS, headers_of, leave_room
 
 # All checks but three, which ask for more than the contract: that nothing beyond the schema be accepted (numbers sent
 # as text are), that nothing within it be refused (a cursor is any text, and one that was not given here is refused),
-# and that whatever was written can be used at once (nobody votes for a draft).
+# and that whatever was written can be used at once (drafts take no votes).
 LEFT_OUT = "negative_data_rejection,positive_data_acceptance,ensure_resource_availability"
 COMMAND = [
     str(Path(sys.executable).with_name("schemathesis")), "run", "--exclude-checks", LEFT_OUT, "--continue-on-failure",
@@ -25,7 +25,7 @@ COMMAND = [
 
 
 def run(server: Server, database: Engine, caller: str, folder: Path, *options: str) -> int:
-    """Let schemathesis do its worst; returns how many cases that were."""
+    """Run schemathesis, and return the number of its cases."""
     leave_room(database)
     environment = os.environ | {
         "SCHEMATHESIS_HOOKS": "tests.hostile.hooks",

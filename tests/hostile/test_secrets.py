@@ -1,4 +1,4 @@
-"""Secrets stay secret: passwords, tokens and e-mail addresses stand in no line of the log, no error and no header.
+"""Passwords, tokens and e-mail addresses are in no log line, no error and no header.
 
 The log is a real server's, at its most talkative; the canaries go through every operation, and through failures of
 every kind: refused by us, refused by PostgreSQL, and bugs.
@@ -52,7 +52,7 @@ def failing(database: Engine, *statements: str, undo: str) -> Iterator[None]:
 
 
 class Listener(httpx2.Client):
-    """A client that looks for canaries in every answer: in errors and headers all, in others the password."""
+    """A client that searches answers for canaries: errors and headers for all, others for the password."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(base_url=server.url, timeout=TIMEOUT_SECONDS, event_hooks={"response": [self.look]})
@@ -67,7 +67,7 @@ class Listener(httpx2.Client):
 
 
 def assert_log_is_silent(folder: Path, listener: Listener) -> None:
-    """No canary in the log, which is read to its end: its lines come after the answers."""
+    """Assert that no canary is in the log, read to its end, because lines come after the answers."""
     listener.get("/posts", headers={"X-Request-ID": "the-last-request"})
     deadline = time.monotonic() + TIMEOUT_SECONDS
     (path,) = folder.glob("server-*.log")
@@ -78,7 +78,7 @@ def assert_log_is_silent(folder: Path, listener: Listener) -> None:
 
 
 def requests(person: Person) -> Iterator[tuple[str, str, dict[str, object]]]:
-    """Every operation of the document, with canaries wherever there is text; first as it likes, then as it refuses."""
+    """Call every operation of the document with canaries in every text, first valid, then invalid."""
     for template, item in DOCUMENT["paths"].items():
         for method, described in item.items():
             operation = Operation(method.upper(), template, described)
@@ -98,7 +98,7 @@ def requests(person: Person) -> Iterator[tuple[str, str, dict[str, object]]]:
                 yield operation.method, address + ("?" + query if malformed else ""), body
 
 
-def test_no_operation_tells_what_it_was_given(
+def test_no_operation_reveals_its_input(
     listener: Listener, tmp_path: Path, person: Person, make_person: Callable[..., Person]
 ) -> None:
     for method, address, body in requests(person):
@@ -116,7 +116,7 @@ def test_no_operation_tells_what_it_was_given(
     assert_log_is_silent(tmp_path, listener)
 
 
-def test_no_refusal_tells_what_it_was_given(listener: Listener, tmp_path: Path, connection: Connection) -> None:
+def test_no_refusal_reveals_its_input(listener: Listener, tmp_path: Path, connection: Connection) -> None:
     account = {"email": "Canary@canary.example", "password": PASSWORD, "username": "canary"}
     assert listener.post("/users", json=account).status_code == 201
     for again in (account, account | {"email": "other@canary.example"}):
@@ -136,7 +136,7 @@ def test_no_refusal_tells_what_it_was_given(listener: Listener, tmp_path: Path, 
     assert not [secret for secret in secrets if secret in path.read_text()]
 
 
-def test_no_bug_tells_what_it_was_given(
+def test_no_internal_error_reveals_its_input(
     listener: Listener, tmp_path: Path, database: Engine, person: Person, make_post: Callable[..., int]
 ) -> None:
     post_id = make_post(person)
@@ -176,7 +176,7 @@ def test_no_bug_tells_what_it_was_given(
     assert "in sign_up" in log
 
 
-def test_a_bug_in_python_tells_where_it_is_and_not_what_it_was_given(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_is_logged_with_its_place_and_without_its_input(caplog: pytest.LogCaptureFixture) -> None:
     def stumble() -> None:
         try:
             json.loads("canary")

@@ -1,4 +1,4 @@
-"""Too much of anything, told to a real server: what comes in through a socket, and in which form it is refused."""
+"""Oversized input of every kind, over a socket to a real server, and the form of its refusal."""
 
 import json
 import socket
@@ -25,7 +25,7 @@ def connected(server: Server) -> Iterator[socket.socket]:
 
 
 def answer(server: Server, *pieces: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of what the server says to these bytes; it may say it before it has read them all."""
+    """Send bytes and return status, headers and body. The server may answer before it has read all."""
     with connected(server) as connection:
         try:
             for piece in pieces:
@@ -62,7 +62,7 @@ def post(person: Person, *lines: str) -> bytes:
     return "\r\n".join(["POST /posts HTTP/1.1", *head, "", ""]).encode()
 
 
-def test_whatever_is_too_large_is_refused_in_the_one_shape(server: Server, person: Person) -> None:
+def test_oversized_requests_are_refused_in_the_usual_shape(server: Server, person: Person) -> None:
     megabyte = b"x" * 1_000_001
     assert_refused(answer(server, post(person, "Content-Length: 1000001"), megabyte), 413, "body_too_large")
 
@@ -86,7 +86,7 @@ def test_whatever_is_too_large_is_refused_in_the_one_shape(server: Server, perso
     ids=["one header", "many headers", "a path"],
 )  # fmt: skip
 def test_a_head_that_never_ends_is_cut_off(server: Server, beginning: bytes, more: bytes) -> None:
-    """Else a client could fill the memory with what no middleware ever sees."""
+    """Otherwise a client could fill the memory with bytes that no middleware sees."""
     assert sent_until_cut_off(server, beginning, more) < MAX_KEPT_BYTES
     assert answer(server, b"GET /livez HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")[0] == 200
 
@@ -98,7 +98,7 @@ def test_trailers_that_never_end_are_cut_off(server: Server, person: Person) -> 
 
 
 def sent_until_cut_off(server: Server, beginning: bytes, more: bytes) -> int:
-    """How many bytes could be sent; all that there are to send, if nobody minds."""
+    """Return how many bytes could be sent: all of them, if the server does not object."""
     sent = 0
     with connected(server) as connection:
         try:
@@ -114,7 +114,7 @@ def sent_until_cut_off(server: Server, beginning: bytes, more: bytes) -> int:
     return sent
 
 
-def test_a_head_too_long_to_be_kept_is_refused_in_the_one_shape(server: Server) -> None:
+def test_an_oversized_head_is_refused_in_the_usual_shape(server: Server) -> None:
     assert_refused(answer(server, b"GET / HTTP/1.1\r\nX-Long: ", b"x" * 70_000), 431, "headers_too_large")
 
 
@@ -123,7 +123,7 @@ def test_a_head_too_long_to_be_kept_is_refused_in_the_one_shape(server: Server) 
                  b"GET / HTTP/1.1\r\nHost test\r\n\r\n", b"GET http://[ HTTP/1.1\r\nHost: test\r\n\r\n",
                  b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"]
 )  # fmt: skip
-def test_what_is_not_http_is_refused_in_the_one_shape(server: Server, nonsense: bytes) -> None:
+def test_malformed_http_is_refused_in_the_usual_shape(server: Server, nonsense: bytes) -> None:
     assert_refused(answer(server, nonsense), 400, "bad_request")
 
 

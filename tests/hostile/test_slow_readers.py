@@ -1,4 +1,4 @@
-"""Clients that ask for much and read nothing of it: what a worker keeps for them is bounded, and others are served."""
+"""Clients that request much and read none of it: memory is bounded, and others are served."""
 
 import socket
 import time
@@ -29,7 +29,7 @@ def two_workers(start_server: StartServer) -> Server:
 
 @pytest.fixture
 def page(make_person: Callable[..., Person], make_post: Callable[..., int]) -> bytes:
-    """A request for some 900 KB."""
+    """A request with an answer of some 900 KB."""
     person = make_person()
     for _ in range(25):
         make_post(person, content="x" * 36_000)
@@ -37,7 +37,7 @@ def page(make_person: Callable[..., Person], make_post: Callable[..., int]) -> b
 
 
 def memory_megabytes(server: Server) -> float:
-    """Of all processes of the server. What they share is counted once for each."""
+    """Return the memory of all processes of the server. Shared pages are counted once for each."""
     process = psutil.Process(server.process.pid)
     return float(sum(each.memory_info().rss for each in [process, *process.children(recursive=True)])) / 1e6
 
@@ -52,7 +52,7 @@ def connections_of(server: Server) -> int:
 
 
 @pytest.mark.slow
-def test_forty_who_stop_reading_cost_little_and_are_disconnected(
+def test_forty_clients_that_stop_reading_cost_little_and_are_disconnected(
     two_workers: Server, page: bytes, figure: Figure
 ) -> None:
     port = port_of(two_workers)

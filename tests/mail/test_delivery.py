@@ -1,4 +1,4 @@
-"""Server processes send mails: each once, whatever the workers; and no mail server holds them up."""
+"""Server processes send each mail once, and no mail server delays them."""
 
 import signal
 import time
@@ -136,12 +136,12 @@ def test_without_a_way_out_mails_are_kept_and_requests_answered(
     assert log.read_text().count("no mail can be sent, as SMTP_HOST is not set") == warning_count
 
 
-def test_the_postman_goes_on_after_the_database_was_away(
+def test_mail_delivery_resumes_after_the_database_was_away(
     connection: Connection,
     mail_server: MailServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Here in this process, with short pauses; the connection is killed under it."""
+    """Delivery runs in this process, with short pauses, and its connection is killed."""
     import threading
 
     from app.database.engines import dispose
@@ -168,6 +168,6 @@ def test_the_postman_goes_on_after_the_database_was_away(
     finally:
         stop.set()
         thread.join(10)
-        dispose()  # The pools of this process hold connections that were killed; nobody else is to find out.
+        dispose()  # The pools of this process hold connections that were killed; other tests must not meet them.
 
     assert left(connection) == 0

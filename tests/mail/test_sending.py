@@ -1,4 +1,4 @@
-"""Sending mails: what fails is tried again, for so long and no longer; secrets go to a server that proves its name."""
+"""Sending mails: failures are retried within bounds; secrets go to authenticated servers only."""
 
 import ipaddress
 import logging
@@ -31,7 +31,7 @@ def to(server: MailServer) -> Smtp:
 
 
 def due_in(connection: Connection) -> list[float]:
-    """How many seconds from now each mail is due."""
+    """Return how many seconds from now each mail is due."""
     statement = text("SELECT EXTRACT(epoch FROM due_at - now()) FROM outgoing_mails ORDER BY id")
     return [float(seconds) for seconds in connection.scalars(statement)]
 
@@ -42,7 +42,7 @@ def make_due(connection: Connection) -> None:
 
 @pytest.fixture
 def notice(connection: Connection) -> str:
-    """The address of a mail that is due."""
+    """Insert a due mail and return its address."""
     outbox.post(connection, "email_changed", CANARY)
     return CANARY
 
@@ -81,7 +81,7 @@ def test_a_mail_that_was_not_taken_is_due_again_after_a_pause_that_doubles(
     assert CANARY not in caplog.text
 
 
-def test_after_eight_attempts_it_is_given_up_kept_and_said(
+def test_after_eight_attempts_a_mail_is_given_up_kept_and_logged(
     connection: Connection, notice: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with MailServer("busy") as server:
@@ -134,14 +134,14 @@ def test_a_mail_that_waits_for_more_than_a_day_is_not_sent_any_more(
     assert mail_server.received == []
 
 
-def test_while_one_talks_to_the_mail_server_nobody_else_sends_it_and_no_row_is_locked(
+def test_a_mail_that_is_being_sent_is_not_sent_twice_and_locks_no_row(
     connection: Connection, notice: str, mail_server: MailServer
 ) -> None:
-    """Seen from inside of the conversation, by a transport that looks around before it goes on."""
+    """A transport checks this in the middle of the SMTP conversation."""
 
     class Looking:
         def send(self, message: EmailMessage, address: str) -> None:
-            assert not delivery.send_next(to(mail_server)), "somebody else took it"
+            assert not delivery.send_next(to(mail_server)), "another worker took it"
             connection.execute(text("SELECT FROM outgoing_mails FOR UPDATE NOWAIT"))
             to(mail_server).send(message, address)
 
@@ -185,7 +185,7 @@ def test_a_failure_that_comes_after_the_lease_leaves_the_next_attempt_alone(
 
 
 @pytest.mark.parametrize("kind", ["password_reset", "email_verification"])
-def test_a_second_delivery_has_a_token_that_works_and_the_first_ones_is_void(
+def test_a_second_delivery_has_a_valid_token_and_voids_the_first(
     connection: Connection, person: Person, kind: MailKind
 ) -> None:
     outbox.post(connection, kind, person.email)
@@ -258,7 +258,7 @@ def test_an_internationalised_domain_needs_no_extension_of_the_mail_server(
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A certificate of its own making for 127.0.0.1, with its key."""
+    """A self-signed certificate for 127.0.0.1, with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
     now = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Past the bound requests are refused; who does not wait as told is made to."""
+"""Past the bound requests are refused, and clients that ignore `Retry-After` are held."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ TOLD_SECONDS = 0.3
 
 
 class Site:
-    """An application with room for one request, which may be long; and how callers fare."""
+    """An application with room for one request, which may be long; and its callers."""
 
     def __init__(self) -> None:
         self.is_free = asyncio.Event()
@@ -36,7 +36,7 @@ class Site:
                 statuses.append(message["status"])
 
         async def receive() -> Any:
-            raise AssertionError("nobody reads the body")
+            raise AssertionError("the body must not be read")
 
         client = None if port is None else ("192.0.2.1", port)
         began_at = time.monotonic()
@@ -46,7 +46,7 @@ class Site:
 
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Site], Awaitable[None]]], None]:
-    """Runs a scene while a long request takes all the room."""
+    """Run a scene while a long request takes all the room."""
     monkeypatch.setattr(load_shedding, "RETRY_AFTER_SECONDS", TOLD_SECONDS)
 
     def play(scene: Callable[[Site], Awaitable[None]]) -> None:
@@ -67,7 +67,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Site], Awaita
 Play = Callable[[Callable[[Site], Awaitable[None]]], None]
 
 
-def test_whoever_comes_first_or_waits_as_told_is_refused_at_once(played: Play) -> None:
+def test_clients_that_come_first_or_honour_retry_after_are_refused_at_once(played: Play) -> None:
     async def scene(site: Site) -> None:
         for port in (2, 3):
             status, seconds = await site.ask(port)
@@ -79,7 +79,7 @@ def test_whoever_comes_first_or_waits_as_told_is_refused_at_once(played: Play) -
     played(scene)
 
 
-def test_whoever_comes_again_too_soon_is_held_and_refused_again(played: Play) -> None:
+def test_clients_that_ignore_retry_after_are_held_and_refused_again(played: Play) -> None:
     async def scene(site: Site) -> None:
         await site.ask(2)
         for _ in range(2):  # As often as it does.
@@ -89,7 +89,7 @@ def test_whoever_comes_again_too_soon_is_held_and_refused_again(played: Play) ->
     played(scene)
 
 
-def test_whoever_was_held_is_admitted_if_there_is_room_by_then(played: Play) -> None:
+def test_held_clients_are_admitted_if_a_slot_is_free_afterwards(played: Play) -> None:
     async def scene(site: Site) -> None:
         await site.ask(2)
         held = asyncio.create_task(site.ask(2))
@@ -101,7 +101,7 @@ def test_whoever_was_held_is_admitted_if_there_is_room_by_then(played: Play) -> 
     played(scene)
 
 
-def test_no_more_are_held_than_there_is_memory_for(played: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_held_clients_is_bounded(played: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_shedding, "MAX_HELD_CLIENTS", 1)
 
     async def scene(site: Site) -> None:
@@ -119,7 +119,7 @@ def test_clients_are_forgotten_when_their_time_has_come(played: Play) -> None:
             await site.ask(port)
         assert len(site.admission.return_times) == 48
         await asyncio.sleep(TOLD_SECONDS * 1.1)
-        await site.ask(None)  # Over a Unix socket nobody has an address.
+        await site.ask(None)  # Clients of a Unix socket have no address.
         assert len(site.admission.return_times) == 1
 
     played(scene)

@@ -1,4 +1,4 @@
-"""How many requests one caller may make in a minute, what it is told about that, and who is one caller."""
+"""Rate limits per caller: how many requests a minute, which headers, and who counts as one caller."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ from tests.fixtures import Person, Server
 
 @pytest.fixture
 def three_a_minute(monkeypatch: pytest.MonkeyPatch, database: object) -> Callable[..., TestClient]:  # noqa: ARG001
-    """Makes clients, at an address each, of one application that lets every caller ask three times a minute."""
+    """Make clients at different addresses of one application that allows three requests a minute."""
     monkeypatch.setattr(get_settings(), "rate_limit_per_minute", 3)
     app = create_app()
     return lambda address: TestClient(app, client=(address, 50_000))
@@ -36,7 +36,7 @@ def three_a_minute(monkeypatch: pytest.MonkeyPatch, database: object) -> Callabl
 Clients = Callable[..., TestClient]
 
 
-def test_answers_say_how_many_requests_are_left_and_for_how_long(three_a_minute: Clients) -> None:
+def test_responses_have_the_remaining_requests_and_seconds(three_a_minute: Clients) -> None:
     client = three_a_minute("192.0.2.1")
     asked_at = time.time()
 
@@ -95,7 +95,7 @@ def test_every_address_is_a_caller_and_an_ipv6_network_is_one(three_a_minute: Cl
     assert statuses("2001:db8:0:1::1") == [200]
 
 
-def test_user_is_one_caller_wherever_they_are_and_takes_nothing_from_their_address(
+def test_a_user_is_one_caller_at_all_addresses_and_apart_from_them(
     three_a_minute: Clients, make_person: Callable[..., Person]
 ) -> None:
     ada, bob = make_person(), make_person()
@@ -108,7 +108,7 @@ def test_user_is_one_caller_wherever_they_are_and_takes_nothing_from_their_addre
     assert [here.get("/").status_code for _ in range(4)] == [200] * 3 + [429]
 
 
-def test_cookies_and_api_keys_count_for_their_user_wherever_they_come_from(
+def test_cookies_and_api_keys_count_for_their_user_at_all_addresses(
     three_a_minute: Clients, client: TestClient, make_person: Callable[..., Person]
 ) -> None:
     ada, bob = make_person(), make_person()
@@ -130,7 +130,7 @@ def test_cookies_and_api_keys_count_for_their_user_wherever_they_come_from(
     assert statuses([bob.headers]) == [429]
 
 
-def test_token_that_nobody_verified_opens_no_new_window(three_a_minute: Clients, person: Person) -> None:
+def test_an_unverified_token_opens_no_new_window(three_a_minute: Clients, person: Person) -> None:
     client = three_a_minute("192.0.2.1")
     forged = [
         f"Bearer {signed(claims_of(person), '0' * 64)}",
@@ -159,7 +159,7 @@ def test_callers_that_began_first_are_forgotten_when_there_are_too_many(monkeypa
     assert status("192.0.2.1") == 200
 
 
-def test_servers_that_are_told_so_limit_nothing(
+def test_servers_with_limits_disabled_limit_nothing(
     start_server: Callable[..., Server], person: Person
 ) -> None:  # fmt: skip
     server = start_server(RATE_LIMITS_ENABLED="false", RATE_LIMIT_PER_MINUTE="1")
@@ -192,7 +192,7 @@ def test_it_costs_less_than_twenty_microseconds_a_request(person: Person) -> Non
     assert min(costs) < 20e-6
 
 
-def test_a_caller_with_a_hundred_requests_in_hand_is_refused_until_one_is_done() -> None:
+def test_a_caller_with_a_hundred_concurrent_requests_is_refused_until_one_is_done() -> None:
     async def run() -> None:
         may_end = asyncio.Event()
 
@@ -283,7 +283,7 @@ def test_four_reads_and_two_writes_of_an_account_run_at_the_same_time_and_others
         await _settle()
         assert turns.began == [(1, 0), (1, 1), (1, 2), (1, 3), (1, 10), (1, 11), (2, 0), *[(None, 0)] * 6]
 
-        turns.may_answer.set()  # A turn ends when the answer begins: a client that reads slowly keeps none.
+        turns.may_answer.set()  # A slot is free when the answer begins: a client that reads slowly keeps none.
         await _settle()
         assert turns.began[-6:] == [(1, 4), (1, 5), (1, 6), (1, 7), (1, 12), (1, 13)]
 
@@ -294,7 +294,7 @@ def test_four_reads_and_two_writes_of_an_account_run_at_the_same_time_and_others
     asyncio.run(asyncio.wait_for(run(), 10))
 
 
-def test_a_request_that_is_cancelled_while_it_waits_for_its_turn_or_has_it_loses_no_turn() -> None:
+def test_a_request_cancelled_before_or_during_its_slot_loses_no_slot() -> None:
     async def run() -> None:
         turns = _Turns()
         asked = [turns.ask(1, number) for number in range(10)]
@@ -311,7 +311,7 @@ def test_a_request_that_is_cancelled_while_it_waits_for_its_turn_or_has_it_loses
     asyncio.run(asyncio.wait_for(run(), 10))
 
 
-def test_a_request_that_waits_too_long_for_its_turn_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_waits_too_long_for_a_slot_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limit, "MAX_WAIT_SECONDS", 0.01)
 
     async def run() -> None:
@@ -360,7 +360,7 @@ def test_a_bad_refresh_token_does_not_take_a_caller_out_of_the_limit_of_its_acco
     assert [refresh(n) for n in range(5)] == [401] * 3 + [429] * 2
 
 
-def test_a_request_whose_body_is_late_holds_up_no_other_and_takes_its_turn_again(
+def test_a_request_with_a_late_body_delays_no_other_and_waits_for_a_slot_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rate_limit, "MAX_BODY_SECONDS", 0.01)
@@ -398,7 +398,7 @@ def test_a_request_whose_body_is_late_holds_up_no_other_and_takes_its_turn_again
         for _ in range(2):
             bodies.put_nowait({"type": "http.request", "body": b"}", "more_body": False})
         await _settle()
-        assert began == ["quick", "quick"]  # The two that run have both turns.
+        assert began == ["quick", "quick"]  # The two that run have both slots.
 
         may_answer.set()
         await asyncio.gather(*asked)
@@ -409,7 +409,7 @@ def test_a_request_whose_body_is_late_holds_up_no_other_and_takes_its_turn_again
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/posts"), ("POST", "/vote"), ("PATCH", "/users/me")])
-def test_a_late_body_whose_turn_does_not_come_again_is_503(
+def test_a_late_body_that_gets_no_slot_again_is_503(
     monkeypatch: pytest.MonkeyPatch, person: Person, method: str, path: str
 ) -> None:
     monkeypatch.setattr(rate_limit, "MAX_BODY_SECONDS", 0)
@@ -429,7 +429,7 @@ def test_a_late_body_whose_turn_does_not_come_again_is_503(
 
         async def late() -> Message:
             await asyncio.sleep(0.01)
-            # Another request takes the turn meanwhile, and keeps it.
+            # Another request takes the slot meanwhile, and keeps it.
             turns = next(iter(_rate_limit(app).in_hand.values())).writes
             others.append(asyncio.create_task(_hold(turns)))
             await asyncio.sleep(0.01)

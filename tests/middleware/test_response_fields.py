@@ -162,7 +162,7 @@ def test_values_are_those_of_all_fields_and_other_answers_are_left_alone(
     assert "openapi" in narrow.request("GET", "/openapi.json").json()
 
 
-def test_without_the_setting_nothing_stands_between_the_application_and_its_answers() -> None:
+def test_without_the_setting_no_middleware_wraps_the_application() -> None:
     assert narrowed(get_settings()) == []
     assert "ResponseFields" not in [getattr(layer.cls, "__name__", "") for layer in app.middleware]
     assert len(narrowed(Settings(response_fields="tutorial"))) == 1

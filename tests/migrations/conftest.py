@@ -1,4 +1,4 @@
-"""Databases of these tests' own, empty at first; and Alembic, in this process or in one of its own."""
+"""Empty databases for the tests of migrations; and Alembic, in this process or another."""
 
 import os
 import secrets
@@ -30,7 +30,7 @@ def server() -> URL:
 
 @pytest.fixture
 def make_database(server: URL) -> Iterator[Callable[[], URL]]:
-    """Makes a database with nothing in it."""
+    """Make a database with nothing in it."""
     with ExitStack() as stack:
         yield lambda: stack.enter_context(_database(server))
 
@@ -60,20 +60,20 @@ def engine(url: URL) -> Engine:
 
 @pytest.fixture
 def looking(engine: Engine) -> Iterator[Connection]:
-    """For looking at rows, and writing some: each statement is a transaction."""
+    """A connection for reading and writing rows: each statement is a transaction."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         yield connection
 
 
 def config_for(url: URL) -> Config:
-    """For `alembic.command`, on this database."""
+    """Return a configuration for `alembic.command` on this database."""
     config = Config(ROOT / "alembic.ini")
     config.attributes |= {"url": url, "configure_logging": False}
     return config
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's, but for where the database is."""
+    """Return the environment of this process with another database."""
     return {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")} | variables
 
 
@@ -95,18 +95,18 @@ def run_alembic(*arguments: str, **variables: str) -> subprocess.CompletedProces
 
 
 def address(url: URL) -> str:
-    """What an operator would put into DATABASE_URL."""
+    """Return the database's URL, as for DATABASE_URL."""
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def version(connection: Connection) -> str | None:
-    """The revision that the database says it is at."""
+    """Return the revision of the database."""
     found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
     return found
 
 
 def contents(connection: Connection) -> Mapping[str, Sequence[str]]:
-    """Every row of every table, as text."""
+    """Return every row of every table, as text."""
     tables = connection.scalars(
         text("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'")
     ).all()
@@ -117,7 +117,7 @@ def contents(connection: Connection) -> Mapping[str, Sequence[str]]:
 
 
 def drift(connection: Connection) -> list[str]:
-    """What `alembic check` would say, but for what is theirs: things that are there and not in the models."""
+    """Return what `alembic check` would say, but for what is theirs: things that are there and not in the models."""
     context = MigrationContext.configure(connection, opts={"compare_server_default": True})
     return [
         str(difference)
@@ -127,13 +127,13 @@ def drift(connection: Connection) -> list[str]:
 
 
 def revisions() -> list[str]:
-    """All of them, the oldest first."""
+    """Return all revisions, the oldest first."""
     scripts = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
     return [script.revision for script in scripts.walk_revisions()][::-1]
 
 
 def error_line(run: subprocess.CompletedProcess[str]) -> str:
-    """What the failed run said of its failure, which is one line and no traceback."""
+    """Return what the failed run said of its failure, which is one line and no traceback."""
     assert run.returncode != 0
     assert "Traceback" not in run.stderr
     (line,) = (line for line in run.stderr.splitlines() if line.startswith(("error: ", "FAILED: ")))

@@ -62,7 +62,7 @@ BY_CREATE_ALL = """
     INSERT INTO comments (post_id, user_id, body) VALUES (1, 3, 'me too');
 """
 
-# The chapter before the ORM: posts made by hand, and nobody who could have written them.
+# The chapter before the ORM: posts made by hand, and no users who could have written them.
 BY_HAND = """
     CREATE TABLE posts (
         id serial PRIMARY KEY, title varchar NOT NULL, content varchar NOT NULL,
@@ -117,7 +117,7 @@ BY_SQLMODEL = """
     INSERT INTO "Vote" VALUES (1, 1, '2022-05-04 05:06'), (2, 1, NULL);
 """
 
-# Grown on: another name for the key, votes with a key and a direction of their own, required columns that nobody will
+# Grown on: another name for the key, votes with a key and a direction of their own, required columns that nothing will
 # fill, a flag that is a number, several heads, and tables and indexes where ours will be.
 GROWN_ON = """
     CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);

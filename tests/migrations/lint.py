@@ -1,7 +1,7 @@
 """Lint the SQL of every migration with squawk: `python -m tests.migrations.lint`, which `make check` does.
 
 Needs no database: the SQL is what `alembic upgrade <before>:<revision> --sql` prints, in one file for each revision.
-`.squawk.toml` says what is not asked of them, and why.
+`.squawk.toml` lists the rules that do not apply, and why.
 """
 
 import io
@@ -35,7 +35,7 @@ def _sql(config: Config, before: str, revision: str) -> str:
 
 
 def lint(config: Config, squawk_configuration: Path = ROOT / ".squawk.toml") -> subprocess.CompletedProcess[str]:
-    """What squawk says of them; its exit status is 0 where it has nothing to say."""
+    """Run squawk on them. Its exit status is 0 if it finds nothing."""
     with tempfile.TemporaryDirectory() as folder:
         for revision, sql in sql_of_each(config).items():
             (Path(folder) / f"{revision}.sql").write_text(sql)

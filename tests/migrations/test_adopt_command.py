@@ -1,4 +1,4 @@
-"""`python -m app adopt` in real processes: what it says, at what it refuses, and what is left when it is disturbed."""
+"""`python -m app adopt` in real processes: output, refusals, and what interruptions leave."""
 
 import os
 import subprocess
@@ -53,7 +53,7 @@ def run(url: URL, *arguments: str) -> subprocess.CompletedProcess[str]:
     return finish(start(url, *arguments))
 
 
-def test_dry_run_says_what_is_there_and_would_be_done_and_does_nothing(url: URL, looking: Connection) -> None:
+def test_dry_run_reports_findings_and_actions_and_changes_nothing(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.WITHOUT_CONSTRAINTS)
 
     dry = run(url, "--dry-run")
@@ -81,7 +81,7 @@ def test_command_adopts_and_says_every_step(url: URL, looking: Connection) -> No
     assert version(looking) == HEAD
 
 
-def test_refusal_says_the_reason_and_how_to_mend_it_and_no_address(url: URL, looking: Connection) -> None:
+def test_refusal_has_the_reason_and_the_remedy_and_no_address(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.BY_ALEMBIC)
     looking.exec_driver_sql("UPDATE users SET email = 'aDA@example.com' WHERE id = 2")
 
@@ -104,7 +104,7 @@ def test_without_a_configured_database_it_is_refused_in_one_line() -> None:
     assert refused.stderr == "error: no database is configured; set DATABASE_URL\n"
 
 
-def test_two_at_once_both_succeed_and_one_does_it(url: URL, looking: Connection) -> None:
+def test_of_two_concurrent_runs_both_succeed_and_one_does_the_work(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.GROWN_ON)
 
     runs = [finish(process) for process in [start(url), start(url)]]
@@ -116,7 +116,7 @@ def test_two_at_once_both_succeed_and_one_does_it(url: URL, looking: Connection)
     assert looking.scalar(text("SELECT count(*) FROM former_votes")) == 2
 
 
-def test_whoever_uses_the_tables_stops_it_and_nothing_is_changed(url: URL, engine: Engine, looking: Connection) -> None:
+def test_tables_in_use_stop_it_and_nothing_is_changed(url: URL, engine: Engine, looking: Connection) -> None:
     descendants.make(looking, descendants.BY_ALEMBIC)
     with engine.begin() as blocker:
         blocker.execute(text("SELECT FROM posts"))
@@ -130,7 +130,7 @@ def test_whoever_uses_the_tables_stops_it_and_nothing_is_changed(url: URL, engin
     assert run(url).returncode == 0
 
 
-def test_looking_waits_for_who_migrates(engine: Engine, looking: Connection) -> None:
+def test_a_look_at_the_version_waits_for_a_migration(engine: Engine, looking: Connection) -> None:
     descendants.make(looking, descendants.BY_ALEMBIC)
     looking.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
     tries = Semaphore(0)
@@ -149,7 +149,7 @@ def test_looking_waits_for_who_migrates(engine: Engine, looking: Connection) -> 
     assert "create table votes" in [what for what, _ in look().steps]
 
 
-def test_nobody_writes_between_the_examination_and_its_end(url: URL, looking: Connection) -> None:
+def test_no_write_happens_between_the_examination_and_the_end(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.BY_ALEMBIC)
     held: list[set[str]] = []
 
@@ -217,7 +217,7 @@ def test_adopted_database_is_served(adopted_client: httpx2.Client) -> None:
 
 
 def tutorial_token(user_id: object = 1, lives_seconds: int = 600, **claims: object) -> dict[str, str]:
-    """The header of somebody whom the tutorial's server signed in."""
+    """The header of a user whom the tutorial's server signed in."""
     payload = {"user_id": user_id, "exp": int(time.time()) + lives_seconds, **claims}
     return {"Authorization": f"Bearer {jwt.encode(payload, get_settings().signing_secret, algorithm='HS256')}"}
 
@@ -247,7 +247,7 @@ def test_tokens_of_the_tutorial_are_accepted_until_they_or_their_session_end(
     assert status(tutorial_token(1)) == 401
 
 
-def test_tokens_of_the_tutorial_die_with_the_password_the_account_and_whoever_signs_out(
+def test_tokens_of_the_tutorial_end_with_the_password_the_account_and_a_sign_out(
     adopted_client: httpx2.Client, looking: Connection
 ) -> None:
     ada, bob = tutorial_token(1), tutorial_token(2)

@@ -1,4 +1,4 @@
-"""What adoption cannot tell by itself: it refuses with the option that says so, and obeys the option."""
+"""What adoption cannot decide: it refuses, names the option that decides, and obeys the option."""
 
 import re
 import time
@@ -113,7 +113,7 @@ ASKED = {
 
 
 @pytest.mark.parametrize("case", ASKED)
-def test_what_is_not_clear_is_asked_before_anything_is_changed(
+def test_unclear_findings_are_asked_about_before_any_change(
     url: URL, engine: Engine, looking: Connection, case: str
 ) -> None:
     statements, question, option = ASKED[case]
@@ -181,9 +181,7 @@ def test_owner_that_refers_to_another_column_than_the_id_is_refused(engine: Engi
     assert refusal.startswith("posts.owner_id refers to accounts.number, not to accounts.account_no")
 
 
-def test_owner_that_refers_to_another_table_than_the_one_that_was_said_is_refused(
-    engine: Engine, looking: Connection
-) -> None:
+def test_owner_that_refers_to_another_table_than_the_mapped_one_is_refused(engine: Engine, looking: Connection) -> None:
     descendants.make(looking, ACCOUNTS)
     change(looking, "CREATE TABLE people (account_no serial PRIMARY KEY, email text, password text)")
 

@@ -1,4 +1,4 @@
-"""Constraints of their own on users, posts and votes: adoption names those that writes may violate."""
+"""Foreign constraints on users, posts and votes: adoption names those that writes may violate."""
 
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def test_command_that_removes_a_constraint_can_be_copied(engine: Engine, looking
     assert not any("keeps its own constraint" in note for note in examine(engine).notes)
 
 
-# What makes every write fail, and how it is mended.
+# Constraints that make every write fail, and the statements that remove them.
 EVERY_ROW = {
     "CHECK (rating IS NOT NULL)": "ALTER TABLE posts DROP CONSTRAINT rule",
     "CHECK (coalesce(rating, -1) > 0)": "ALTER TABLE posts DROP CONSTRAINT rule",
@@ -78,7 +78,7 @@ EVERY_ROW = {
 
 
 @pytest.mark.parametrize("check", EVERY_ROW)
-def test_check_that_every_new_row_violates_is_refused_with_the_statement_that_mends_it(
+def test_check_that_every_new_row_violates_is_refused_with_the_statement_that_repairs_it(
     url: URL, engine: Engine, looking: Connection, check: str
 ) -> None:
     descendants.make(looking, descendants.BY_ALEMBIC)
@@ -94,7 +94,7 @@ def test_check_that_every_new_row_violates_is_refused_with_the_statement_that_me
     adopt(url)
 
 
-def test_column_whose_type_cannot_be_null_is_refused_with_the_statement_that_mends_it(
+def test_column_whose_type_cannot_be_null_is_refused_with_the_statement_that_repairs_it(
     url: URL, engine: Engine, looking: Connection
 ) -> None:
     descendants.make(looking, ACCOUNTS)

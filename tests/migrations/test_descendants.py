@@ -1,4 +1,4 @@
-"""`python -m app adopt`: databases of differently grown descendants, taken over with what is in them."""
+"""`python -m app adopt` on databases of differently grown descendants, with their rows."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -105,7 +105,7 @@ def looking_for_keys(connection: Connection) -> list[tuple[str, str, str]]:
     return [(name.lower().rstrip("s") + "s", name, column) for name, column in found]
 
 
-def test_everybody_with_a_password_keeps_it(descendant: Sequence[str], url: URL, looking: Connection) -> None:
+def test_all_accounts_with_a_password_keep_it(descendant: Sequence[str], url: URL, looking: Connection) -> None:
     adopt(url, *descendant)
 
     hashes = looking.scalars(text("SELECT password_hash FROM users WHERE password_hash <> ''")).all()
@@ -193,7 +193,7 @@ def test_constraint_that_happens_to_be_named_as_ours_makes_no_database_ours(url:
     assert drift(looking) == []
 
 
-def test_posts_that_nobody_wrote_belong_to_an_account_that_nobody_can_sign_in_to(url: URL, looking: Connection) -> None:
+def test_posts_without_an_author_belong_to_an_account_without_sign_in(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.BY_HAND)
 
     adopt(url)
@@ -218,7 +218,7 @@ def test_votes_that_cannot_be_are_moved_and_none_is_lost(url: URL, looking: Conn
     ]  # fmt: skip
 
 
-def test_names_that_we_need_keep_their_values_and_what_they_say_is_taken_over(url: URL, looking: Connection) -> None:
+def test_columns_with_our_names_keep_their_values_which_are_taken_over(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.BY_SQLMODEL)
 
     adopt(url, *descendants.MAPS["by sqlmodel"])
@@ -235,7 +235,7 @@ def test_names_that_we_need_keep_their_values_and_what_they_say_is_taken_over(ur
     assert rows(looking, "SELECT user_id FROM votes WHERE created_at = '2022-05-04 05:06Z'") == [(1,)]
 
 
-def test_times_without_a_zone_are_read_as_asked(url: URL, looking: Connection) -> None:
+def test_times_without_a_zone_are_read_in_the_requested_zone(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.BY_SQLMODEL)
 
     choices = adoption.Choices.parse(descendants.MAPS["by sqlmodel"], [])
@@ -245,7 +245,7 @@ def test_times_without_a_zone_are_read_as_asked(url: URL, looking: Connection) -
     assert rows(looking, "SELECT count(*) FROM posts WHERE updated_at = '2022-04-03 20:06Z'") == [(1,)]
 
 
-def test_what_grew_on_is_kept_under_other_names_and_downvotes_become_no_votes(url: URL, looking: Connection) -> None:
+def test_additions_are_kept_under_other_names_and_downvotes_become_no_votes(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.GROWN_ON)
 
     adopt(url)
@@ -289,7 +289,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("reason", REFUSED)
-def test_what_cannot_be_adopted_is_refused_before_anything_is_changed(
+def test_impossible_adoptions_are_refused_before_any_change(
     url: URL, engine: Engine, looking: Connection, reason: str
 ) -> None:
     descendants.make(looking, descendants.BY_ALEMBIC)

@@ -35,7 +35,7 @@ def refusal(url: URL, descendant: Descendant, *, is_dry_run: bool) -> str | None
 
 
 def state(connection: Connection) -> tuple[object, object]:
-    """Every row, and where every sequence is."""
+    """Return every row, and the position of every sequence."""
     sequences = connection.execute(text("SELECT sequencename, last_value FROM pg_sequences ORDER BY 1")).all()
     return contents(connection), sequences
 
@@ -131,7 +131,7 @@ class Known:
 
     def check_posts(self, connection: Connection) -> None:
         people = {user["id"] for user in self.rows["users"]}
-        nobody = connection.scalar(text("SELECT id FROM users WHERE email = 'nobody@adopted.invalid'"))
+        placeholder = connection.scalar(text("SELECT id FROM users WHERE email = 'nobody@adopted.invalid'"))
         has_former = connection.scalar(text("SELECT to_regclass('former_owners')")) is not None
         former: dict[int, int | None] = {}
         if has_former:
@@ -147,7 +147,7 @@ class Known:
                 assert found["owner_id"] == owner
                 assert post["id"] not in former
             else:
-                assert found["owner_id"] == nobody
+                assert found["owner_id"] == placeholder
                 assert "owner_id" not in post or former[post["id"]] == owner
             assert self.theirs_now(connection, "posts", found) == post["theirs"]
         assert now == {}
@@ -175,7 +175,7 @@ class Known:
 
 
 def check_served(url: URL, known: Known, folder: Path) -> None:
-    """Someone of it signs in and reads their posts."""
+    """Assert that one of its users can sign in and read their posts."""
     usual = [user for user in known.rows["users"] if user["password"] and user["id"] not in known.blocked]
     if not usual:
         return
@@ -196,7 +196,7 @@ def check_served(url: URL, known: Known, folder: Path) -> None:
 
 
 def check(url: URL, descendant: Descendant, folder: Path | None) -> bool:
-    """Whether it was adopted; if so, as it should be, and if not, without any change."""
+    """Return whether it was adopted; if so, as it should be, and if not, without any change."""
     engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         descendant.create(connection)

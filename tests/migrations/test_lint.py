@@ -13,7 +13,7 @@ from tests.migrations.conftest import ROOT, revisions
 from tests.migrations.lint import lint, sql_of_each
 
 CONFIGURATION = tomllib.loads((ROOT / ".squawk.toml").read_text())
-BAD = '''"""Block everybody."""
+BAD = '''"""Block all writers."""
 
 from alembic import op
 
@@ -39,7 +39,7 @@ def add(config: Config, statement: str) -> None:
     (Path(str(config.config_file_name)).parent / "alembic" / "versions" / "9999_bad.py").write_text(source)
 
 
-def test_squawk_finds_nothing_in_the_migrations_there_are() -> None:
+def test_squawk_finds_nothing_in_the_existing_migrations() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.migrations.lint"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -77,7 +77,7 @@ def test_a_migration_that_blocks_a_live_system_is_found(copied: Config, statemen
     assert {line.partition(":")[0] for line in done.stdout.splitlines()} == {"9999.sql"}
 
 
-def test_nothing_is_overlooked_that_there_is_not(tmp_path: Path) -> None:
+def test_every_exception_from_the_rules_is_needed(tmp_path: Path) -> None:
     everything = tmp_path / "squawk.toml"
     everything.write_text(f'pg_version = "{CONFIGURATION["pg_version"]}"\n')
 

@@ -1,4 +1,4 @@
-"""Migrations while the release before serves: server processes under load, rows in the tables, somebody in the way.
+"""Migrations while the previous release serves: processes under load, rows in the tables, locks in the way.
 
 Twice: with the example of docs/migrations.md, before which today's release is the release before; and with the newest
 migration that there is, before which that was the commit without it.
@@ -57,7 +57,7 @@ FILL = (
 
 @dataclass
 class Load:
-    """People who read and write all the time, until it is stopped; and what they were answered."""
+    """Users who read and write until the load is stopped, and the answers that they got."""
 
     server: Server
     tokens: list[str]
@@ -93,8 +93,8 @@ class Load:
         await asyncio.sleep(0.02)  # It is to find what breaks, not what is slow.
         return await client.send(*asked[turn % len(asked)])
 
-    def assert_nobody_was_disturbed(self, since: float, until: float) -> str:
-        """No answer ever was an error, and none in that time took longer than before by more than a migration waits."""
+    def assert_no_request_was_disturbed(self, since: float, until: float) -> str:
+        """Assert that no answer was an error, and that migrations delayed none for longer than their lock timeout."""
         assert set(self.answers.statuses) <= {200, 201}, self.answers.statuses
         usual = max(answer.seconds for answer in self.answers.all if answer.began_at + answer.seconds < since)
         longest = max(answer.seconds for answer in self.answers.all if since <= answer.began_at <= until)
@@ -107,7 +107,7 @@ class Load:
 
 @pytest.fixture
 def serve(url: URL, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Starts a server on the database: of today's release, or of that in another folder."""
+    """Start a server on the database: of today's release, or of that in another folder."""
     with ExitStack() as stack:
 
         def begin(root: Path = ROOT) -> Server:
@@ -118,7 +118,7 @@ def serve(url: URL, tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 
 def fill(connection: Connection) -> list[str]:
-    """Rows as a site has them; the tokens of some of its people, who are signed in."""
+    """Insert rows as a site has them, and return tokens of some signed-in users."""
     for statement in FILL:
         connection.execute(text(statement))
     sessions = connection.execute(text("SELECT user_id, id FROM sessions ORDER BY id LIMIT 8"))
@@ -158,7 +158,7 @@ def miscounted(connection: Connection) -> int:
 
 @pytest.fixture
 def with_example(tmp_path: Path) -> Path:
-    """A folder with the migrations that there are, and after them those of docs/migrations.md."""
+    """A folder with the existing migrations, and after them those of docs/migrations.md."""
     shutil.copy(ROOT / "alembic.ini", tmp_path)
     shutil.copytree(ROOT / "alembic", tmp_path / "alembic")
     files = re.findall(r"^`(\w+\.py)`\n```python\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
@@ -169,7 +169,7 @@ def with_example(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_example_disturbs_nobody_also_while_somebody_holds_a_lock(
+def test_the_example_disturbs_no_request_even_while_a_lock_is_held(
     with_example: Path, serve: Callable[..., Server], url: URL, engine: Engine, looking: Connection, figure: Figure
 ) -> None:
     command.upgrade(config_for(url), "head")
@@ -183,7 +183,7 @@ def test_the_example_disturbs_nobody_also_while_somebody_holds_a_lock(
             upgrade = start_upgrade(with_example, url)
             wait_until_blocked(looking, by=blocker)
             wait_until(looking, "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND mode ~ 'Access')")
-            wait_until_blocked(looking, by=blocker)  # It tries again; meanwhile whoever queued has got through.
+            wait_until_blocked(looking, by=blocker)  # It tries again; meanwhile the queued requests have run.
         told = finished(upgrade)
         time.sleep(SETTLING_SECONDS)
         ended_at = time.monotonic()
@@ -193,7 +193,7 @@ def test_the_example_disturbs_nobody_also_while_somebody_holds_a_lock(
     assert version(looking) == "0105"
     assert "lock timeout" in told
     assert re.findall(r"counted the words of posts up to (\d+) of", told)[0] == "5000"
-    figure(f"the example of docs/migrations.md: {load.assert_nobody_was_disturbed(since=began_at, until=ended_at)}")
+    figure(f"the example of docs/migrations.md: {load.assert_no_request_was_disturbed(since=began_at, until=ended_at)}")
     assert miscounted(looking) == 0
     assert looking.scalar(text("SELECT count(*) FROM posts WHERE content = 'a few words'")) > 0
     wrong = r"word_count <> cardinality(regexp_split_to_array(btrim(content), '\s+'))"
@@ -201,7 +201,7 @@ def test_the_example_disturbs_nobody_also_while_somebody_holds_a_lock(
 
 
 @pytest.mark.slow
-def test_a_migration_that_the_release_before_cannot_live_with_is_noticed(
+def test_a_migration_that_breaks_the_previous_release_is_noticed(
     serve: Callable[..., Server], url: URL, looking: Connection
 ) -> None:
     command.upgrade(config_for(url), "head")
@@ -256,7 +256,7 @@ GIT = shutil.which("git") or "git"
 
 
 def git(*arguments: str) -> str:
-    """What it printed; nothing where it failed."""
+    """Return what it printed; nothing where it failed."""
     done = subprocess.run([GIT, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 
@@ -295,7 +295,7 @@ def test_the_release_before_the_newest_migration_serves_on_while_it_runs_and_aft
     finished(start_upgrade(release_before, url))
     at_first = version(looking)
     assert at_first in revisions()[:-1]
-    # Whether it would have called itself ready is its own matter: today's release is asked that above.
+    # Its readiness is not tested here: that of today's release is, above.
     load = Load(serve(release_before), fill(looking), asks_readiness=False)
     load.start()
     try:
@@ -314,6 +314,6 @@ def test_the_release_before_the_newest_migration_serves_on_while_it_runs_and_aft
         load.stop()
 
     assert version(looking) == revisions()[-1]
-    told = load.assert_nobody_was_disturbed(since=began_at, until=ended_at)
+    told = load.assert_no_request_was_disturbed(since=began_at, until=ended_at)
     figure(f"the release before, while the schema went from {at_first} to {revisions()[-1]}: {told}")
     assert miscounted(looking) == 0

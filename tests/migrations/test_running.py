@@ -93,7 +93,7 @@ def test_blocked_migration_gives_up_soon_changes_nothing_and_succeeds_when_run_a
     assert looking.scalar(text("SELECT count(*) FROM post_stats")) == 1
 
 
-def test_blocked_migration_says_who_is_in_the_way_and_tries_again_until_it_gets_through(
+def test_blocked_migration_names_the_blocker_and_retries_until_it_succeeds(
     url: URL, engine: Engine, looking: Connection
 ) -> None:
     command.upgrade(config_for(url), "0008")
@@ -124,9 +124,7 @@ def test_vote_cast_while_counts_are_first_made_is_counted(url: URL, engine: Engi
     assert looking.scalar(text("SELECT votes FROM post_stats")) == 1
 
 
-def test_index_waits_for_a_long_transaction_and_nobody_waits_for_it(
-    url: URL, engine: Engine, looking: Connection
-) -> None:
+def test_index_waits_for_a_long_transaction_and_blocks_no_writer(url: URL, engine: Engine, looking: Connection) -> None:
     command.upgrade(config_for(url), "0013")
     add_user_with_post(looking)
     with engine.begin() as long:
@@ -211,7 +209,7 @@ def spelled_in_parts(url: URL, name: str, password: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     "spell", [spelled("postgres"), spelled("postgresql"), spelled_in_parts], ids=["postgres", "postgresql", "parts"]
 )
-def test_upgrade_finds_the_database_however_it_is_given_and_whatever_the_password(
+def test_upgrade_finds_the_database_by_any_setting_and_with_any_password(
     spell: Spelling, server: URL, url: URL, looking: Connection
 ) -> None:
     with role(server, url, ODD_PASSWORD) as name:
@@ -271,7 +269,7 @@ def test_tables_of_other_software_are_not_migrated_and_adopt_is_named_in_one_lin
     assert inspect(looking).get_table_names() == before
 
 
-def test_a_role_that_may_not_create_tables_is_told_so_in_one_line(url: URL, looking: Connection) -> None:
+def test_a_role_without_the_right_to_create_tables_gets_one_line(url: URL, looking: Connection) -> None:
     role, password = f"reader_{secrets.token_hex(4)}", secrets.token_hex(8)
     looking.exec_driver_sql(f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
     try:

@@ -1,4 +1,4 @@
-"""What the migrations make: what the models say, nothing else, under the names that the convention gives."""
+"""The migrated schema equals the models, with names by the convention."""
 
 import re
 from itertools import pairwise
@@ -71,7 +71,7 @@ def test_every_foreign_key_has_an_index_that_begins_with_its_columns(connection:
     assert [key.conname for key in keys if not key.is_indexed] == []
 
 
-def test_whatever_names_rows_by_number_is_a_bigint(connection: Connection) -> None:
+def test_every_id_column_is_a_bigint(connection: Connection) -> None:
     keys = connection.execute(
         text("""
             SELECT conrelid::regclass || '.' || attname AS name, atttypid::regtype::text AS type

@@ -1,4 +1,4 @@
-"""The words of posts move from PostgreSQL's parser to functions of our own, while the release before serves."""
+"""The words of posts move from PostgreSQL's parser to our functions while the previous release serves."""
 
 import logging
 

@@ -32,7 +32,7 @@ PLACEHOLDER_EMAIL = "nobody@example.com"
 
 
 def insert_rows(connection: Connection, revision: str, label: str) -> None:
-    """Rows as somebody would write them at this revision: in every table that it has, recognisable by the label."""
+    """Write rows, recognisable by the label, into every table of this revision."""
     values: dict[str, object] = {"label": label}
     if revision >= "0003":
         columns = "email, password" if revision < "0008" else "email, email_canonical, password_hash"

@@ -1,4 +1,4 @@
-"""What may happen on the site, in any order: each rule asks the API and the model, and both must say the same."""
+"""Rules for random actions on the site: the API and the model must give the same answer."""
 
 import sys
 from collections.abc import Callable
@@ -66,7 +66,7 @@ class Machine(RuleBasedStateMachine):
         return self.client.request(method, path, headers=headers, **options)
 
     def is_gone(self, caller: Account, answer: httpx2.Response) -> bool:
-        """Whether the caller's account was deleted, which the answer must say."""
+        """Return whether the caller's account was deleted, which the answer must say."""
         gone = caller.id not in self.site.accounts
         assert gone == (answer.status_code == 401)
         return gone
@@ -104,7 +104,7 @@ class Machine(RuleBasedStateMachine):
         return account
 
     @rule(person=people)
-    def sign_up_as_somebody_who_is_there(self, person: Account) -> None:
+    def sign_up_with_a_taken_address(self, person: Account) -> None:
         if person.id in self.site.accounts:
             answer = self.ask(None, "POST", "/users", json={"email": person.email.upper(), "password": PASSWORD})
             assert (answer.status_code, answer.json()["code"]) == (409, "email_taken")
@@ -229,7 +229,7 @@ class Machine(RuleBasedStateMachine):
         else:
             self.site.votes.pop(pair, None)
 
-    # PageResponse.
+    # Reading.
 
     @rule(person=people, post_id=posts)
     def read(self, person: Account, post_id: int) -> None:

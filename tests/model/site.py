@@ -1,4 +1,4 @@
-"""The site in plain Python: what the API would be if nobody else were there and nothing ever failed."""
+"""The site in plain Python: a model of the API for one client, without concurrency and failures."""
 
 from dataclasses import dataclass, field
 
@@ -18,7 +18,7 @@ class Account:
 
 @dataclass
 class Post:
-    """Its place in `Site.posts` is its place in time."""
+    """A post of the model. `Site.posts` is ordered by time."""
 
     id: int
     owner: int
@@ -57,13 +57,13 @@ class Site:
         self.votes = {pair: None for pair in self.votes if pair[0] != post_id}
 
     def publish(self, post_id: int) -> None:
-        """Of a draft that was never published, its place in time is when it is."""
+        """Note that the post is public. Only the first publication sets its place in time."""
         if not self.posts[post_id].was_published:
             self.posts[post_id] = self.posts.pop(post_id)
             self.posts[post_id].was_published = True
 
     def answer_to_change(self, caller: Account, post_id: int, versions: set[int] | None, *, is_allowed: bool) -> int:
-        """The status with which a change of the post is refused, or 200."""
+        """Return the status with which a change of the post is refused, or 200."""
         if not self.sees(caller, post_id):
             return 404
         if not is_allowed:
@@ -93,7 +93,7 @@ class Site:
         return [post for post, user in self.votes if user == voter and self.posts[post].published][::-1]
 
     def shown(self, reader: Account, post_id: int) -> dict[str, object]:
-        """As the API answers it, but for the times."""
+        """Return the post as the API shows it, but for the times."""
         post = self.posts[post_id]
         owner = self.accounts[post.owner]
         flat = {"id": post.id, "title": post.title, "content": post.content, "published": post.published}
@@ -103,7 +103,7 @@ class Site:
 
 
 def matches(post: Post, search: str) -> bool:
-    """That it has all words, of which the last may be unfinished."""
+    """Return whether it has all words, of which the last may be unfinished."""
     words = f"{post.title} {post.content}".lower().split()
     *whole, last = search.lower().split() or [""]
     return all(word in words for word in whole) and any(word.startswith(last) for word in words)

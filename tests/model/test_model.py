@@ -1,4 +1,4 @@
-"""The API equals its model: random lives of a whole site, compared answer by answer."""
+"""The API equals its model: random histories of a whole site, compared answer by answer."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ Run = Callable[[settings], int]
 
 @pytest.fixture
 def run(client: TestClient, database: Engine) -> Run:
-    """Lets the machine run; returns how many answers were compared."""
+    """Run the machine, and return the number of compared answers."""
 
     def empty() -> None:
         with database.begin() as connection:

@@ -1,4 +1,4 @@
-"""`python -m tests.mutants`: take each defence out in turn, and see the tests that are about it fail.
+"""`python -m tests.mutants`: remove each defence in turn, and expect its tests to fail.
 
 A mutant quotes the code that it changes, so rewording that code makes it stale: it is named, and not run.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.mutants import watching
 from tests.mutants.mutant import LIST, ROOT, Mutant, function_of, load
 
-# Where the project, and its copies, are on this machine is nobody's business.
+# Paths of this machine do not belong in the output.
 _PLACES = re.compile(rf"{re.escape(str(ROOT))}|{re.escape(tempfile.gettempdir())}/mutant-[^/]+/project")
 MAX_SECONDS = 1200
 MAX_REASON_CHARACTERS = 150
@@ -85,7 +85,7 @@ def say(*lines: str) -> None:
 
 
 def main() -> int:
-    """Run the mutants asked for. Returns 1 if a test survived or a mutant is stale, 2 if there is no such mutant."""
+    """Run the selected mutants. Returns 1 if a test survived or a mutant is stale, 2 if there is no such mutant."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.partition(": ")[2])
     parser.add_argument("words", nargs="*", help="only mutants in whose description or tests one of these occurs")
     parser.add_argument("--jobs", type=int, default=1, help="so many at once (default: 1, as some measure times)")

@@ -1,4 +1,4 @@
-"""What a mutant is: one change to one file that takes a defence out, and the tests that must fail with it."""
+"""A mutant: one change to one file that removes a defence, and the tests that must fail with it."""
 
 import ast
 import tomllib
@@ -11,7 +11,7 @@ LIST = Path(__file__).with_name("mutants.toml")
 
 @dataclass(frozen=True)
 class Mutant:
-    """In `file`, the text `old`, which stands there once, becomes `new`; then each test of `fails` fails.
+    """A replacement of the only `old` in `file` by `new`, with which each test of `fails` must fail.
 
     `without` says what that takes out. Tests are named as for pytest, below tests/.
     """
@@ -27,7 +27,7 @@ class Mutant:
         return tuple(f"tests/{name}" for name in self.fails)
 
     def staleness(self) -> str | None:
-        """Why the mutant no longer applies to the code and tests of today; None if it does."""
+        """Return why the mutant no longer applies to the code and tests; None if it does."""
         path = ROOT / self.file
         count = path.read_text().count(self.old) if path.is_file() else 0
         if count != 1:
@@ -45,7 +45,7 @@ class Mutant:
 
 
 def load(path: Path = LIST) -> list[Mutant]:
-    """All that there are, in the order of the list."""
+    """Return all mutants, in the order of the list."""
     return [
         Mutant(**{**each, "fails": tuple(each["fails"])}) for each in tomllib.loads(path.read_text())["mutant"]
     ]  # fmt: skip

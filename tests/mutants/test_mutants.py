@@ -1,4 +1,4 @@
-"""Running mutants tells what noticed from what did not, and which mutants no longer apply."""
+"""Running mutants tells killed ones from survivors, and reports those that no longer apply."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.mutants.mutant import ROOT
 
-NOTICED = "test_config.py::test_the_url_goes_before_the_parts"
+NOTICED = "test_config.py::test_the_url_takes_precedence_over_the_parts"
 UNNOTICED = "test_config.py::test_origins_are_split_and_trimmed"
 GONE = "test_config.py::test_that_was_renamed"
 
@@ -18,7 +18,7 @@ def run(path: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_running_tells_what_noticed_from_what_did_not(tmp_path: Path) -> None:
+def test_running_tells_tests_that_failed_from_those_that_did_not(tmp_path: Path) -> None:
     path = tmp_path / "two.toml"
     path.write_text(f"""
         [[mutant]]

@@ -1,4 +1,4 @@
-"""A pytest plugin (`-p`): of each test function, the first failure is enough; writes what failed, and why.
+"""A pytest plugin (`-p`): stop each test function at its first failure; write what failed, and why.
 
 Only what fails when it is called counts: where a mutant breaks what tests stand on, that proves nothing.
 """

@@ -1,4 +1,4 @@
-"""Log lines: one for each event whatever is in it, JSON or text, with the id of the request."""
+"""Log lines: one for each event of any text, JSON or plain, with the id of the request."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ StartServer = Callable[..., Server]
 
 
 def emitted(formatter: logging.Formatter, message: str, *arguments: object, **details: Any) -> str:
-    """What a handler with our filter writes for a record."""
+    """Return what a handler with our filter writes for a record."""
     level, exc_info = details.pop("level", logging.INFO), details.pop("exc_info", None)
     record = logging.getLogger("app.test").makeRecord(
         "app.test", level, "file", 1, message, arguments, exc_info, extra=details
@@ -71,7 +71,7 @@ def test_lines_outside_of_a_request_have_no_id() -> None:
 
 @pytest.mark.usefixtures("_in_a_request")
 @pytest.mark.parametrize("hostile", HOSTILE, ids=ascii)
-def test_nobodys_words_begin_a_line_or_steer_a_terminal(hostile: str) -> None:
+def test_text_of_clients_cannot_begin_a_line_or_control_a_terminal(hostile: str) -> None:
     forged = f"{hostile}ERROR app.test forged{hostile}"
     exc_info = raised(forged)
 
@@ -88,7 +88,7 @@ def test_nobodys_words_begin_a_line_or_steer_a_terminal(hostile: str) -> None:
     assert not set("\n".join([first, *others])) & {*LINE_ENDS, "\x1b", "\x00", "\x7f", "\x9b"} - {"\n"}
 
 
-def test_what_cannot_be_json_is_logged_all_the_same() -> None:
+def test_values_that_cannot_be_json_are_logged_all_the_same() -> None:
     line = json.loads(
         emitted(logs.Json(), "%s", b"\xff", what={1, 2}, surrogate="\ud800", raw=b"\xff", bad=float("nan"))
     )
@@ -106,7 +106,7 @@ def test_what_cannot_be_json_is_logged_all_the_same() -> None:
         ("production", "text", "text"),
     ],
 )
-def test_people_read_text_and_machines_json_unless_told_otherwise(
+def test_the_log_format_is_text_in_development_and_json_in_production_by_default(
     environment: str, log_format: str | None, expected: str
 ) -> None:
     settings = Settings.model_validate(
@@ -123,7 +123,7 @@ def test_people_read_text_and_machines_json_unless_told_otherwise(
 
 
 def lines_when(server: Server, condition: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
-    """All lines of the server's log, once the condition holds; a line comes a moment after its answer."""
+    """Return all lines of the log once the condition holds, because lines come a moment after answers."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         whole = server.log.read_text().rpartition("\n")[0]

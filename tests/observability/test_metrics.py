@@ -1,4 +1,4 @@
-"""/metrics: who may read them, that they are right with several workers, and that no client chooses a label."""
+"""/metrics: access, correct sums over several workers, and no label chosen by clients."""
 
 import os
 import secrets
@@ -61,7 +61,7 @@ def test_in_development_this_machine_may_read_them_and_no_other(client: TestClie
     assert_refused(local_client.post("/metrics"), 405, "method_not_allowed")
 
 
-def test_in_production_there_are_none_without_a_token(start_server: StartServer) -> None:
+def test_in_production_metrics_require_a_token(start_server: StartServer) -> None:
     server = start_server(**PRODUCTION)
 
     assert_refused(httpx2.get(f"{server.url}/metrics"), 404, "not_found", "Not Found")
@@ -204,7 +204,7 @@ def test_a_killed_worker_takes_no_count_with_it_and_leaves_nothing_in_use(
     before, size = started(found), pool_size(found)
     assert set(before) == {"0", "1"}
 
-    for killed in (1, 2):  # The second time, too, the dead one's place is taken, and no third is made.
+    for killed in (1, 2):  # Both times the place of the killed worker is reused, and no third is made.
         victim, survivor = processes_below(server.process.pid)
         os.kill(victim, signal.SIGKILL)
         for found in scrapes_while_a_worker_is_away(server.url):
@@ -223,7 +223,7 @@ def test_a_killed_worker_takes_no_count_with_it_and_leaves_nothing_in_use(
 
 
 def scrapes_while_a_worker_is_away(url: str) -> Iterator[Samples]:
-    """Connections that the killed one had accepted are broken; no other is."""
+    """Only connections that the killed worker had accepted break."""
     broken = 0
     while True:
         try:
@@ -233,7 +233,7 @@ def scrapes_while_a_worker_is_away(url: str) -> Iterator[Samples]:
             assert broken < 5
 
 
-def test_what_the_workers_share_goes_with_the_server(start_server: StartServer, tmp_path: Path) -> None:
+def test_shared_files_of_the_workers_are_removed_with_the_server(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server(WORKERS="2", TMPDIR=str(tmp_path))
     (folder,) = tmp_path.glob("social-posts-workers-*")
     assert {path.name for path in folder.glob("*.lock")} == {"0.lock", "1.lock"}

@@ -1,4 +1,4 @@
-"""The request's id in SQL, and the log of slow requests with what they asked of the database."""
+"""The request's id in SQL, and the log of slow requests with their statements."""
 
 import re
 import time
@@ -26,14 +26,14 @@ StartServer = Callable[..., Server]
 def held_up(
     database: Engine, connection: Connection, lock: str, ask: Callable[[], httpx2.Response]
 ) -> Iterator[Future[httpx2.Response]]:
-    """The request while it waits for a lock, which is let go when the block ends."""
+    """Make the request wait for a lock, which is released when the block ends."""
     with ThreadPoolExecutor(1) as thread:
         with database.begin() as blocker:
             blocker.execute(text(lock))
             request = thread.submit(ask)
             deadline = time.monotonic() + TIMEOUT_SECONDS
             while not waiting(connection):
-                assert time.monotonic() < deadline, "nobody waits"
+                assert time.monotonic() < deadline, "no statement waits"
                 time.sleep(0.02)
             yield request
         request.result(TIMEOUT_SECONDS)
@@ -123,7 +123,7 @@ def test_a_slow_ordinary_request_is_logged_with_its_statements_and_without_what_
     assert "canary-name" not in server.log.read_text()
 
 
-def test_a_slow_hot_request_is_logged_with_its_turn(
+def test_a_slow_request_of_the_fast_path_is_logged_with_its_batch(
     start_server: StartServer, database: Engine, connection: Connection, person: Person
 ) -> None:
     server = start_server(**SLOW)

@@ -1,4 +1,4 @@
-"""Traces by FastAPI's own OpenTelemetry: sent to a collector that is asked for, and else nothing at all."""
+"""Traces by FastAPI's own OpenTelemetry: sent to a configured collector only."""
 
 import gzip
 import importlib.util
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def collector() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
-    """A server that takes whatever is sent to it: its address, and the paths and bodies that came.
+    """A server that accepts everything: its address, and the paths and bodies that it received.
 
     Asked for before the server that sends: that one waits at its end until the last spans were taken.
     """
@@ -74,7 +74,7 @@ def test_requests_are_traced_and_their_lines_name_the_trace(
     assert not [path for path, _ in came if path.endswith("/v1/logs")]
 
 
-def test_nothing_is_sent_to_nobody(
+def test_nothing_is_sent_without_an_endpoint(
     collector: tuple[str, list[tuple[str, bytes]]], start_server: StartServer, person: Person
 ) -> None:
     address, came = collector

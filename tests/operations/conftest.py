@@ -1,4 +1,4 @@
-"""What an operator has at hand: PostgreSQL's own programs, the two roles, and a shell to type commands into."""
+"""An operator's tools: PostgreSQL's own programs, the two roles, and a shell."""
 
 import os
 import re
@@ -50,7 +50,7 @@ def _major(folder: Path) -> int:
 
 @pytest.fixture(scope="module")
 def make_database(server: URL) -> Iterator[Callable[[], URL]]:
-    """Makes a database with nothing in it."""
+    """Make a database with nothing in it."""
     with ExitStack() as stack:
         yield lambda: stack.enter_context(_database(server))
 

@@ -1,4 +1,4 @@
-"""A shell that types what a document shows, block by block, as somebody who follows it would."""
+"""A shell that runs the commands of a document, block by block, as a reader would."""
 
 import os
 import re
@@ -29,7 +29,7 @@ class Shell:
         )
 
     def run(self, block: str) -> str:
-        """What the block printed. Fails where a command does, with what it said."""
+        """Run a block and return its output. Fails if a command does, with its messages."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         said: list[str] = []
@@ -48,14 +48,14 @@ class Shell:
         raise AssertionError(f"this failed:\n{block}\nand said:\n{''.join(said)}")
 
     def close(self) -> None:
-        """End it, and whatever it has started."""
+        """End the shell and the processes that it started."""
         with self._process, suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
 
 
 @contextmanager
 def shell(folder: Path, programs: list[Path], **environment: str) -> Iterator[Shell]:
-    """Nothing of this process's settings is in it but its language; the programs come first on the path."""
+    """Return an environment with this process's language only, and the programs first on the path."""
     path = os.pathsep.join([*map(str, programs), os.environ["PATH"]])
     there = Shell(folder, {"PATH": path, "HOME": str(folder), "LC_ALL": "C.UTF-8", **environment})
     try:

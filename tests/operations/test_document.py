@@ -1,4 +1,4 @@
-"""docs/operations.md is true: line by line, nothing becomes a watched server, and a backup the same database."""
+"""docs/operations.md works line by line, from an empty machine to a restored backup."""
 
 import re
 import shutil
@@ -33,7 +33,7 @@ WHEN = DOCUMENT.split("## What to do when …")[1]
 
 @dataclass(frozen=True)
 class Machine:
-    """A PostgreSQL with nothing in it, a folder with the repository, and somebody who types."""
+    """An empty PostgreSQL, a folder with the repository, and a shell."""
 
     postgres: URL
     shell: Shell
@@ -44,7 +44,7 @@ class Machine:
         return self.shell.run(block.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}"))
 
     def follow(self, heading: str) -> list[str]:
-        """Type the blocks below a heading; what each printed."""
+        """Run the blocks below a heading, and return the output of each."""
         said = []
         for language, block in SECTIONS[heading]:
             if language == "sh":
@@ -102,7 +102,7 @@ def _machine(postgres: URL, folder: Path) -> Iterator[Machine]:
 
 
 class Site:
-    """Somebody who uses the API."""
+    """A client of the API."""
 
     def __init__(self, client: httpx2.Client) -> None:
         self.client = client
@@ -119,7 +119,7 @@ class Site:
 
 @pytest.fixture
 def visit() -> Iterator[Callable[[int], Site]]:
-    """Visits the server on a port, as somebody new."""
+    """Visit the server on a port, as a new user."""
     with ExitStack() as stack:
         yield lambda port: Site(stack.enter_context(httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)))
 
@@ -158,7 +158,7 @@ MANY = """
 
 
 def hashes(connection: Connection) -> dict[str, tuple[int, str]]:
-    """Of each table, how many rows it has, and a hash of all that stands in them."""
+    """Return the number of rows of each table, and a hash of them."""
     tables = connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")).all()
     rows = "SELECT md5(line::text) AS row FROM {} AS line"
     found = {}
@@ -184,7 +184,7 @@ def assert_well(doctor: str) -> None:
 
 
 @pytest.mark.slow
-def test_followed_line_by_line_it_installs_upgrades_backs_up_restores_and_mends(
+def test_followed_line_by_line_it_installs_upgrades_backs_up_restores_and_repairs(
     machine: Machine, visit: Callable[[int], Site], figure: Figure
 ) -> None:
     *_, admin, checks = machine.follow("Install")
@@ -211,7 +211,7 @@ def test_followed_line_by_line_it_installs_upgrades_backs_up_restores_and_mends(
     with machine.connect("social_posts_restored") as connection:
         after = hashes(connection)
         assert sequences(connection) == numbers
-    # What walks are based on is told by numbers of transactions, and has to stay behind.
+    # The history for walks has transaction ids of the old server, so it must not be restored.
     assert before.pop("post_stats_history")[0] > 0
     assert after.pop("post_stats_history")[0] == 0
     assert after == before
@@ -241,7 +241,7 @@ def test_followed_line_by_line_it_installs_upgrades_backs_up_restores_and_mends(
 
 
 def mend(machine: Machine) -> None:
-    """Each thing that can happen: what is shown for it shows it, and what is said to mend it does."""
+    """For each incident: the commands that show it do, and those that repair it do."""
     (looked,) = machine.follow("What to do when …")
     assert '{"status":"ok"}' in looked
     assert_well(looked)

@@ -64,7 +64,7 @@ def connected(url: URL) -> Engine:
 
 @pytest.fixture(scope="module")
 def migrated(make_roles: Callable[[], Roles]) -> Roles:
-    """As an operator begins: the roles, then the migrations, by the one that owns what they make."""
+    """A new installation: the roles, then the migrations, by the role that owns the tables."""
     roles = make_roles()
     for _ in range(2):  # It can be run again.
         made = roles.make()
@@ -76,7 +76,7 @@ def migrated(make_roles: Callable[[], Roles]) -> Roles:
 
 @pytest.fixture(scope="module")
 def handed_over(make_roles: Callable[[], Roles]) -> Roles:
-    """As an operator finds it: one role that made everything, and rows."""
+    """An existing installation: one role that made everything, and rows."""
     roles = make_roles()
     assert run_alembic(roles.admin_url, "upgrade", "head").returncode == 0
     with connected(roles.admin_url).begin() as connection:
@@ -159,7 +159,7 @@ def test_roles_that_may_do_more_are_refused(make_roles: Callable[[], Roles]) -> 
 
 @pytest.fixture
 def managed(make_database: Callable[[], URL], programs: Path) -> Iterator[Roles]:
-    """A database whose administrator is no superuser, as with most who rent one out."""
+    """A database whose administrator is no superuser, as with most hosted services."""
     database = make_database()
     name, password = f"admin_{secrets.token_hex(3)}", secrets.token_hex(8)
     with connected(database).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -175,7 +175,7 @@ def managed(make_database: Callable[[], URL], programs: Path) -> Iterator[Roles]
             connection.execute(text(f"DROP ROLE {name}"))
 
 
-def test_an_administrator_who_is_no_superuser_hands_over_as_well(managed: Roles) -> None:
+def test_an_administrator_without_superuser_rights_hands_over_as_well(managed: Roles) -> None:
     assert run_alembic(managed.admin_url, "upgrade", "head").returncode == 0
 
     for _ in range(2):
@@ -192,7 +192,7 @@ def test_an_administrator_who_is_no_superuser_hands_over_as_well(managed: Roles)
 
 @pytest.fixture
 def served(migrated: Roles, mail_server: MailServer, tmp_path: Path) -> Iterator[httpx2.Client]:
-    """A server that connects as the servers' role, and somebody who talks to it."""
+    """A server that connects as the servers' role, and a client of it."""
     there = {
         "DATABASE_URL": address(migrated.app_url), "WORKERS": "2", "MAIL_ENABLED": "true",
         "CLEANUP_INTERVAL_MINUTES": "1",

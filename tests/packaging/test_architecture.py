@@ -1,4 +1,4 @@
-"""What docs/architecture.md, glossary.md and adding-a-feature.md name is there."""
+"""Whatever docs/architecture.md, glossary.md and adding-a-feature.md name exists."""
 
 import re
 from importlib import import_module

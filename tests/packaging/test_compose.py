@@ -1,4 +1,4 @@
-"""The Compose stack, as far as its file tells: CI starts the real one."""
+"""The Compose file, without running it: CI starts the real stack."""
 
 import re
 from ipaddress import ip_address, ip_network
@@ -18,7 +18,7 @@ REQUIRED = {"SECRET_KEY": "0123456789abcdef" * 3, "DATABASE_PASSWORD": "p/@:%$ w
 
 
 def interpolated(text: str, variables: dict[str, str]) -> str:
-    """What Compose makes of `${NAME:-default}` and `${NAME:?message}`."""
+    """Return what Compose makes of `${NAME:-default}` and `${NAME:?message}`."""
 
     def replace(match: re.Match[str]) -> str:
         name, operator, rest = match.groups()
@@ -32,7 +32,7 @@ def interpolated(text: str, variables: dict[str, str]) -> str:
 
 
 def settings(service: str, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """What the service reads when `.env` holds the variables."""
+    """Return what the service reads when `.env` holds the variables."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     assert SERVICES[service]["env_file"] == ".env"
@@ -123,7 +123,7 @@ def test_a_service_that_ends_is_started_again_and_has_time_to_end(service: str) 
     assert "healthcheck" in SERVICES[service]
 
 
-def test_the_api_trusts_the_proxy_and_nobody_else() -> None:
+def test_the_api_trusts_the_proxy_only() -> None:
     members = {
         name: service["networks"]["front"] for name, service in SERVICES.items() if "front" in service["networks"]
     }
@@ -139,7 +139,7 @@ def test_neither_the_api_nor_the_database_reaches_the_internet() -> None:
     assert set(SERVICES["postgres"]["networks"]) <= inside
 
 
-def test_nginx_runs_the_tested_files_as_nobody_of_importance() -> None:
+def test_nginx_runs_the_tested_files_as_an_unprivileged_user() -> None:
     nginx = SERVICES["nginx"]
     assert nginx["user"] == "101:101"
     for volume in nginx["volumes"]:

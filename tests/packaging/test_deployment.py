@@ -34,7 +34,7 @@ class Heroku(NamedTuple):
 
 @contextmanager
 def heroku(status: str) -> Iterator[Heroku]:
-    """Answers as Heroku's API does about the last release, and asks git for a password before refusing it."""
+    """A fake of Heroku's API for the last release, which asks git for a password and refuses it."""
     asked: list[Asked] = []
 
     class Handler(BaseHTTPRequestHandler):

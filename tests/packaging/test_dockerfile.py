@@ -1,4 +1,4 @@
-"""The production image, as far as its recipe tells: CI builds and starts the real one."""
+"""The Dockerfile, without building it: CI builds and starts the real image."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def server(status: int, asked: list[str]) -> Iterator[int]:
 
 
 def probe(port: int) -> int:
-    """Runs the image's health check as it stands and returns its exit code."""
+    """Run the image's health check as it stands and return its exit code."""
     command = json.loads(values("HEALTHCHECK", final_stage())[0].split("CMD", 1)[1])
     assert command[0] == "python"
     # A proxy in the environment, as Docker passes on from its host, must not be asked about this container.
@@ -134,7 +134,7 @@ def test_the_server_itself_receives_sigterm() -> None:
     assert not values("ENTRYPOINT", final_stage())
 
 
-def test_the_health_check_accepts_a_living_server_and_needs_no_database() -> None:
+def test_the_health_check_accepts_a_running_server_and_needs_no_database() -> None:
     asked: list[str] = []
     with server(200, asked) as port:
         assert probe(port) == 0

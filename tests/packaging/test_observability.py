@@ -33,7 +33,7 @@ Exposed = dict[str, set[str]]
 
 @pytest.fixture
 def exposed(client: TestClient, person: Person) -> Exposed:  # noqa: ARG001 - on empty tables.
-    """The names of all samples that /metrics tells after some use, each with the names of its labels."""
+    """The names of all samples on /metrics after some use, each with the names of its labels."""
     from app.main import app
 
     local = TestClient(app, client=("127.0.0.1", 50000))
@@ -49,7 +49,7 @@ def exposed(client: TestClient, person: Person) -> Exposed:  # noqa: ARG001 - on
 
 
 def names_in(expression: str) -> Iterator[tuple[str, set[str]]]:
-    """Each metric of an expression with the labels that are asked of it, or of the sums made of it."""
+    """Return each metric of an expression with the labels that it, or a sum of it, uses."""
     grouped = {label.strip() for found in re.findall(r"by \(([^)]*)\)", expression) for label in found.split(",")}
     bare = re.sub(r"by \([^)]*\)|\[[^]]*\]", "", re.sub(r'"[^"]*"', '""', expression))
     for name, matchers in re.findall(r"\b([a-z_]+)\b(?!\s*\()(?:\{([^}]*)\})?(?=[^=!~\"]|$)", bare):
@@ -58,7 +58,7 @@ def names_in(expression: str) -> Iterator[tuple[str, set[str]]]:
 
 
 @pytest.mark.parametrize("where", EXPRESSIONS)
-def test_what_is_drawn_and_alerted_on_exists(exposed: Exposed, where: str) -> None:
+def test_metrics_of_the_dashboard_and_alerts_exist(exposed: Exposed, where: str) -> None:
     found = list(names_in(EXPRESSIONS[where]))
 
     assert found

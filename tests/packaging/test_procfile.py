@@ -51,5 +51,5 @@ def test_release_migrates_before_the_new_code_serves() -> None:
     assert environment("release", "alembic upgrade head", GIVEN)["ENVIRONMENT"] == "production"
 
 
-def test_worker_is_there_for_who_wants_one_and_says_what_it_is() -> None:
+def test_the_worker_is_optional_and_named_as_such() -> None:
     assert environment("worker", "python -m app worker", GIVEN)["ENVIRONMENT"] == "production"

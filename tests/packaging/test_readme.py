@@ -1,10 +1,11 @@
-"""README.md is true: its sessions run as printed, its table is complete, and what it names is there."""
+"""README.md and the pages that continue it: sessions run as printed, tables are complete, and names and links exist."""
 
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, text
@@ -18,12 +19,17 @@ from tests.conftest import ROOT
 from tests.fixtures import Server
 
 README = (ROOT / "README.md").read_text()
+AUTHENTICATION, CONFIGURATION, DIFFERENCES = (
+    (ROOT / "docs" / f"{name}.md").read_text() for name in ("authentication", "configuration", "differences")
+)
+PAGES = README + AUTHENTICATION + CONFIGURATION + DIFFERENCES
+LINKING = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ADDRESS = "http://127.0.0.1:8000"
 
 
-def blocks(section: str) -> list[tuple[str, str]]:
-    """The fenced blocks below a heading, up to the next: (language, text)."""
-    below = re.split(r"^#+ ", README.split(f"# {section}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+def blocks(section: str, page: str = README) -> list[tuple[str, str]]:
+    """Return the fenced blocks below a heading, up to the next heading: (language, text)."""
+    below = re.split(r"^#+ ", page.split(f"# {section}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
     return re.findall(r"^```(\w+)\n(.*?)^```$", below, re.MULTILINE | re.DOTALL)
 
 
@@ -59,7 +65,7 @@ def test_curl_session_answers_as_printed(server: str) -> None:
 
 def test_curl_session_that_signs_out_answers_as_printed(server: str) -> None:
     (_, first), *_ = blocks("A first session")
-    (_, script), (_, printed) = blocks("Staying signed in")
+    (_, script), (_, printed) = blocks("Staying signed in", AUTHENTICATION)
 
     answers = run(["bash", "-eu"], (first + script).replace(ADDRESS, server))
 
@@ -67,8 +73,8 @@ def test_curl_session_that_signs_out_answers_as_printed(server: str) -> None:
 
 
 def test_curl_session_with_an_api_key_answers_as_printed_after_the_sessions_before(server: str) -> None:
-    before = [block for section in ("A first session", "Staying signed in") for block in blocks(section)]
-    (_, script), (_, printed) = blocks("Keys for programs")
+    before = blocks("A first session") + blocks("Staying signed in", AUTHENTICATION)
+    (_, script), (_, printed) = blocks("Keys for programs", AUTHENTICATION)
     commands = "".join(body for language, body in before if language == "sh")
 
     answers = run(["bash", "-eu"], (commands + "echo\n" + script).replace(ADDRESS, server)).strip().split("\n")
@@ -87,7 +93,7 @@ def test_fetch_session_answers_as_printed(server: str) -> None:
 
 
 def test_configuration_table_has_every_setting_with_its_default_and_meaning() -> None:
-    table = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.*) \|$", README.split("## Configuration")[1], re.MULTILINE)
+    table = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.*) \|$", CONFIGURATION, re.MULTILINE)
 
     def shown(default: object) -> str:
         if default is None:
@@ -97,10 +103,6 @@ def test_configuration_table_has_every_setting_with_its_default_and_meaning() ->
     assert table == [
         (name.upper(), shown(field.default), field.description) for name, field in Settings.model_fields.items()
     ]
-
-
-def differences() -> str:
-    return README.split("What differs:")[1].split("## Configuration")[0]
 
 
 def test_table_of_differences_has_the_bounds_of_the_code() -> None:
@@ -115,11 +117,11 @@ def test_table_of_differences_has_the_bounds_of_the_code() -> None:
         f"a title has {title} characters and a content {content}".replace("_", " "),
         f"`SECRET_KEY` has at least {MINIMUM_SECRET_BYTES} bytes",
     ):
-        assert bounds in differences()
+        assert bounds in DIFFERENCES
 
 
 def test_table_of_differences_begins_with_what_one_setting_undoes() -> None:
-    named = re.findall(r"^\| .* \| `([A-Z_]+)=([a-z0-9]+)`", differences(), re.MULTILINE)
+    named = re.findall(r"^\| .* \| `([A-Z_]+)=([a-z0-9]+)`", DIFFERENCES, re.MULTILINE)
 
     assert dict(named[: len(TUTORIAL_DEFAULTS)]) == {
         name.upper(): str(value).lower() for name, value in TUTORIAL_DEFAULTS.items()
@@ -130,11 +132,11 @@ def test_table_of_differences_begins_with_what_one_setting_undoes() -> None:
     "words", ["users.noreply", "drafts", "Link", "search", "dir: -1", "CORS_ORIGINS", "429", "Unknown query parameters"]
 )
 def test_table_of_differences_names_what_clients_of_the_tutorial_meet(words: str) -> None:
-    assert words in differences()
+    assert words in DIFFERENCES
 
 
 def test_every_variable_it_names_is_a_setting() -> None:
-    named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)(?:=\S+)?`", README))
+    named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)(?:=\S+)?`", PAGES))
 
     assert {"PASSWORD_MIN_LENGTH", "CORS_ORIGINS"} <= named
     assert named <= {name.upper() for name in Settings.model_fields}
@@ -142,7 +144,7 @@ def test_every_variable_it_names_is_a_setting() -> None:
 
 def test_every_make_target_it_names_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"(?:`|^|\d )make ([a-z-]+)", README, re.MULTILINE))
+    named = set(re.findall(r"(?:`|^|\d )make ([a-z-]+)", PAGES, re.MULTILINE))
 
     assert {"run", "test", "check"} <= named
     assert named <= targets
@@ -150,14 +152,29 @@ def test_every_make_target_it_names_exists() -> None:
 
 def test_every_command_it_names_exists() -> None:
     known = set(get_group(cli).commands)
-    named = set(re.findall(r"python -m app (\w+)", README))
+    named = set(re.findall(r"python -m app (\w+)", PAGES))
 
     assert {"serve", "seed", "cleanup"} <= named
     assert named <= known
 
 
-def test_every_file_it_links_to_exists() -> None:
-    targets = re.findall(r"\]\(([^)#:]+)\)", README)
+@pytest.mark.parametrize("path", LINKING, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_and_heading_that_a_page_links_to_exists(path: Path) -> None:
+    missing = []
+    for target, heading in re.findall(r"\]\((?!https?:|mailto:)([^)#]*)#?([^)]*)\)", prose(path)):
+        file = path.parent / target if target else path
+        if not file.is_file() or (heading and heading not in anchors(file)):
+            missing.append(f"{target}#{heading}")
 
-    assert len(targets) >= 8
-    assert [target for target in targets if not (ROOT / target).is_file()] == []
+    assert missing == []
+
+
+def prose(path: Path) -> str:
+    """Return the text of a page without code."""
+    return re.sub(r"^```.*?^```$|`[^`\n]*`", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of a page's headings, in GitHub's spelling."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

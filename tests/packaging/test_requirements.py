@@ -1,4 +1,4 @@
-"""The lock files say exactly what is installed, and nothing that requirements*.txt does not ask for. Offline."""
+"""The lock files equal the installed packages, and have only what requirements*.txt needs. Offline."""
 
 import importlib.metadata
 import re
@@ -37,7 +37,7 @@ def pins(name: str) -> dict[NormalizedName, str]:
 
 
 def reachable(requirement: Requirement, seen: set[tuple[NormalizedName, str]]) -> set[NormalizedName]:
-    """Names of the requirement and of all that it needs in turn, as the installed packages tell."""
+    """Return the names of the requirement and of its dependencies, from the installed packages."""
     name = canonicalize_name(requirement.name)
     names = {name}
     for extra in {"", *requirement.extras}:
@@ -67,7 +67,7 @@ def test_every_locked_package_is_there_because_a_requirement_needs_it(name: str)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_installed_is_what_is_locked(name: str) -> None:
+def test_installed_packages_are_the_locked_ones(name: str) -> None:
     locked = pins(name)
     assert {package: importlib.metadata.version(package) for package in locked} == locked
 

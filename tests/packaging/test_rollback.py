@@ -19,7 +19,7 @@ SCRIPT = ROOT / ".github" / "scripts" / "rollback_heroku.py"
 
 
 class Heroku:
-    """Answers as Heroku's API does, from a list of releases; a new one has the status that it is told."""
+    """A fake of Heroku's API with a list of releases; new ones have the configured status."""
 
     def __init__(self, commits: list[str]) -> None:
         self.commits = {f"slug{number}": commit for number, commit in enumerate(commits, 1)}
@@ -103,7 +103,7 @@ def roll_back(work: Path, heroku: Heroku, target: str, **variables: str) -> subp
 
 
 @pytest.mark.parametrize("way", ["release", "commit", "short commit"])
-def test_what_was_built_for_a_release_runs_again(work: Path, heroku: Heroku, commits: list[str], way: str) -> None:
+def test_the_build_of_an_earlier_release_runs_again(work: Path, heroku: Heroku, commits: list[str], way: str) -> None:
     target = {"release": "v1", "commit": commits[0], "short commit": commits[0][:10]}[way]
 
     done = roll_back(work, heroku, target, MIGRATIONS_ARE_COMPATIBLE="true")
@@ -126,7 +126,7 @@ def test_migrations_that_the_target_does_not_know_are_named_and_nothing_is_done(
     assert heroku.made == []
 
 
-def test_without_such_migrations_nobody_has_to_promise_anything(work: Path, heroku: Heroku, commits: list[str]) -> None:
+def test_without_such_migrations_no_confirmation_is_needed(work: Path, heroku: Heroku, commits: list[str]) -> None:
     git("rm", "--quiet", "alembic/versions/3.py", at=work)
     git("commit", "--quiet", "--amend", "--message=3", at=work)
     heroku.commits["slug3"] = git("rev-parse", "HEAD", at=work)
@@ -136,7 +136,9 @@ def test_without_such_migrations_nobody_has_to_promise_anything(work: Path, hero
 
 
 @pytest.mark.parametrize("target", ["v2", "v9", "v3", "main", "v1; true", "", "abc", "0" * 40])
-def test_what_never_ran_or_runs_already_or_is_no_target_is_refused(work: Path, heroku: Heroku, target: str) -> None:
+def test_targets_that_never_ran_or_run_already_or_do_not_exist_are_refused(
+    work: Path, heroku: Heroku, target: str
+) -> None:
     refused = roll_back(work, heroku, target, MIGRATIONS_ARE_COMPATIBLE="true")
 
     assert refused.returncode == 1

@@ -1,4 +1,4 @@
-"""The bill of materials has everything that the lock has, or is not made at all."""
+"""The bill of materials has everything in the lock, or is not made at all."""
 
 import importlib.util
 import json
@@ -33,7 +33,7 @@ def test_the_lock_is_read_as_pip_reads_it(tmp_path: Path) -> None:
     assert sbom.locked(ROOT / "requirements.lock").keys() >= {"fastapi", "psycopg2-binary", "python-jose"}
 
 
-def test_what_is_left_out_has_another_version_or_no_hash_is_found() -> None:
+def test_missing_packages_wrong_versions_and_missing_hashes_are_found() -> None:
     document = {
         "components": [component("a", "1", "SHA-256"), component("b", "2", "MD5"), component("c", "4", "SHA-256")]
     }

@@ -1,4 +1,4 @@
-"""docs/security.md is true: the tests that it names are there, and so are its settings."""
+"""docs/security.md is true: the tests and settings that it names exist."""
 
 import re
 

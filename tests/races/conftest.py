@@ -1,4 +1,4 @@
-"""Two server processes on one database, and crowds that ask them at once."""
+"""Two server processes on one database, and crowds of concurrent requests."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ TIMEOUT_SECONDS = 60
 
 @dataclass(frozen=True)
 class Call:
-    """A request that somebody (None: nobody signed in) makes."""
+    """A request of a caller; None is an anonymous one."""
 
     method: str
     path: str
@@ -35,7 +35,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Crowd:
-    """Everyone at once, spread over the servers."""
+    """Concurrent calls, spread over the servers."""
 
     servers: Sequence[Server]
 
@@ -44,7 +44,7 @@ class Crowd:
         return self.run([call.send for call in calls])
 
     def run(self, members: Sequence[Callable[[httpx2.AsyncClient], Awaitable[Result]]]) -> list[Result]:
-        """Let everyone act at once, each with a client of one of the servers; what each returned, in order."""
+        """Run the actions at once, each with a client of one of the servers; return their results in order."""
 
         async def act() -> list[Result]:
             limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
@@ -69,19 +69,19 @@ def _two_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sequence[
 
 @pytest.fixture
 def crowd(_two_servers: Sequence[Server], database: object) -> Crowd:  # noqa: ARG001 - on empty tables.
-    """Everyone at once, on two server processes and empty tables."""
+    """Concurrent calls on two server processes and empty tables."""
     return Crowd(_two_servers)
 
 
 def count(connection: Connection, condition: str, **values: Any) -> int:
-    """How many rows: `count(connection, "votes WHERE post_id = :id", id=1)`."""
+    """Count rows: `count(connection, "votes WHERE post_id = :id", id=1)`."""
     found = connection.scalar(text(f"SELECT count(*) FROM {condition}"), values)
     assert isinstance(found, int)
     return found
 
 
 def wrong_counts(connection: Connection) -> int:
-    """How many posts have a count that is not the number of their votes, or none; and counts without a post."""
+    """Return how many posts have a count that is not the number of their votes, or none; and counts without a post."""
     return count(
         connection,
         """
@@ -93,13 +93,13 @@ def wrong_counts(connection: Connection) -> int:
 
 
 def statuses(answers: Sequence[httpx2.Response]) -> dict[int, int]:
-    """How many answers had which status, by ascending status."""
+    """Count the answers by status, in ascending order of status."""
     found = [answer.status_code for answer in answers]
     return {status: found.count(status) for status in sorted(set(found))}
 
 
 def deadlocks(connection: Connection) -> int:
-    """How many deadlocks PostgreSQL has ended in this database; it may count the latest up to ten seconds late."""
+    """Return the number of deadlocks that PostgreSQL ended here; it counts the latest up to ten seconds late."""
     found = connection.scalar(text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"))
     assert isinstance(found, int)
     return found

@@ -18,7 +18,7 @@ KILL = text("""
 
 @contextmanager
 def backends_killed(connection: Connection, crowd: Crowd) -> Iterator[set[int]]:
-    """Every 0.1 seconds all backends of the servers, by way of the connection, which nobody else uses meanwhile.
+    """Kill all backends of the servers every 0.1 seconds, through a connection that has no other use meanwhile.
 
     Yields the process ids of those that were killed so far.
     """
@@ -37,6 +37,6 @@ def backends_killed(connection: Connection, crowd: Crowd) -> Iterator[set[int]]:
         finally:
             is_over.set()
         killing.result()
-    # The servers are those of other tests too: let them find out now which of their pooled connections are dead.
+    # The servers are those of other tests too: let them find out now which of their pooled connections are closed.
     while 503 in statuses(crowd.send([Call("GET", path) for path in ("/users/0", "/readyz") for _ in range(40)])):
         pass

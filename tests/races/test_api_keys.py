@@ -1,4 +1,4 @@
-"""API keys that are made and ended while others use them, or while the password changes."""
+"""API keys that are created and deleted during their use, or during a password change."""
 
 from sqlalchemy import Connection, Engine, text
 
@@ -15,11 +15,11 @@ def make(crowd: Crowd, person: Person) -> tuple[int, dict[str, str]]:
 
 
 def reads_by(headers: dict[str, str]) -> list[Call]:
-    """One on each server, and more."""
+    """Reads by a key, enough of them to meet each server."""
     return [Call("GET", "/posts", headers=headers)] * 10
 
 
-def test_key_that_both_servers_remember_is_dead_on_both_when_it_was_ended_on_one(crowd: Crowd, person: Person) -> None:
+def test_a_key_cached_by_both_servers_is_rejected_by_both_once_deleted_on_one(crowd: Crowd, person: Person) -> None:
     key_id, headers = make(crowd, person)
     assert statuses(crowd.send(reads_by(headers))) == {200: 10}
 
@@ -54,7 +54,9 @@ def test_no_key_is_made_with_a_session_that_a_new_password_is_ending(
     assert count(connection, "sessions") == 0
 
 
-def test_twenty_who_end_one_key_end_it_once(crowd: Crowd, connection: Connection, person: Person) -> None:
+def test_twenty_concurrent_deletions_of_a_key_delete_it_once(
+    crowd: Crowd, connection: Connection, person: Person
+) -> None:
     key_id, _ = make(crowd, person)
 
     answers = crowd.send([Call("DELETE", f"/api-keys/{key_id}", person)] * 20)

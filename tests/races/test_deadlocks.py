@@ -1,4 +1,4 @@
-"""Who waits in a circle, and whose connection is killed: nobody learns of the first, and of the second only by 503."""
+"""Deadlocks are invisible to clients, and killed connections are answered with 503."""
 
 import random
 import sys
@@ -63,7 +63,7 @@ def check_pressure(
     deadlock_count = deadlocks(connection) - before
     sys.stdout.write(f"pressure: {found}, {deadlock_count} deadlocks\n")
     assert set(found) <= {200, 201, 204, 401, 404}, "an answer that no race explains"
-    assert deadlock_count == 0, "somebody does not keep to the order of locks"
+    assert deadlock_count == 0, "a statement does not keep to the order of locks"
     assert wrong_counts(connection) == 0
     assert count(connection, "votes") == (people_count * 5 if rounds % 2 else 0)
 
@@ -119,7 +119,7 @@ def test_post_and_its_voter_deleted_at_once_do_not_wait_for_each_other(
     crowd: Crowd, connection: Connection, database: Engine, make_person: Callable[..., Person],
     make_post: Callable[..., int], cast_votes: Callable[..., None],
 ) -> None:  # fmt: skip
-    """Deleting a post comes to the votes before the count; deleting a user, to the count before the votes."""
+    """Deleting a post locks the votes before the count; deleting a user locks the count before the votes."""
     owner, voter = make_person(), make_person()
     post_id = make_post(owner)
     cast_votes(post_id, [voter])

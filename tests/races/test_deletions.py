@@ -247,7 +247,7 @@ def test_votes_cast_while_batches_remove_others_are_counted_right(
     assert count(connection, "post_stats WHERE votes = 10") == 30
 
 
-def test_two_who_work_at_once_remove_everything_once(
+def test_two_concurrent_cleanups_remove_everything_once(
     crowd: Crowd, database: Engine, connection: Connection, make_person: MakePerson
 ) -> None:
     post_ids = write_posts(database, make_person())
@@ -266,7 +266,7 @@ def test_two_who_work_at_once_remove_everything_once(
 
 
 @pytest.mark.slow
-def test_deletion_goes_on_after_its_process_was_killed(
+def test_deletion_continues_after_its_process_was_killed(
     crowd: Crowd, database: Engine, connection: Connection, make_person: MakePerson
 ) -> None:
     leaver = make_person()
@@ -296,7 +296,7 @@ def test_deletion_goes_on_after_its_process_was_killed(
     assert wrong_counts(connection) == 0
 
 
-def test_work_ends_when_told_to_or_when_its_time_is_over(
+def test_work_stops_on_request_or_at_its_time_limit(
     crowd: Crowd, database: Engine, connection: Connection, make_person: MakePerson
 ) -> None:
     leaver = make_person()
@@ -491,7 +491,7 @@ def test_sessions_of_a_disabled_account_stay_ended_when_it_is_enabled_again(
     assert count(connection, "sessions WHERE user_id = :id", id=person.id) == 0
 
 
-def test_two_who_end_all_other_sessions_at_once_end_each_other(
+def test_two_sessions_that_end_all_others_at_once_end_each_other(
     crowd: Crowd, database: Engine, connection: Connection, make_person: MakePerson
 ) -> None:
     person = make_person()
@@ -552,7 +552,7 @@ def test_operator_ends_many_sessions_with_one_event(
 
 @pytest.fixture
 def comments(database: Engine) -> Iterator[Callable[[str], None]]:
-    """Makes a table with a row that refers to every post, as an adopted database may have."""
+    """Make a table with a row that refers to every post, as an adopted database may have."""
 
     def make(action: str) -> None:
         with database.begin() as connection:
@@ -565,7 +565,7 @@ def comments(database: Engine) -> Iterator[Callable[[str], None]]:
 
 
 @pytest.mark.parametrize("action", ["", "ON DELETE RESTRICT", "DEFERRABLE INITIALLY DEFERRED"])
-def test_what_a_table_of_others_refers_to_is_still_referenced_and_stays(
+def test_rows_referenced_by_foreign_tables_are_refused_and_stay(
     client: TestClient,
     connection: Connection,
     make_person: MakePerson,

@@ -1,4 +1,4 @@
-"""A request that is sent again with its Idempotency-Key happens once: at once, and after its server was killed."""
+"""Requests repeated with their Idempotency-Key happen once: concurrently, and after a killed server."""
 
 import signal
 import time
@@ -79,7 +79,7 @@ def test_same_key_at_once_for_different_votes_counts_one_of_them(
 
 @contextmanager
 def commits_that_wait(database: Engine) -> Iterator[Connection]:
-    """Whoever keeps an answer waits in its COMMIT until the connection's transaction ends."""
+    """Make every COMMIT that stores a response wait until the connection's transaction ends."""
     with database.begin() as connection:
         connection.execute(
             text(f"""
@@ -151,7 +151,7 @@ def test_every_request_of_a_killed_server_happens_once_when_all_are_sent_again(
     doomed.process.kill()
     answered = first()
     assert None in answered, "the server was done before it was killed"
-    time.sleep(0.2)  # Backends of the dead server finish what they do.
+    time.sleep(0.2)  # Backends of the killed server finish their statements.
 
     answers = crowd.send(calls)
 

@@ -1,4 +1,4 @@
-"""Guessing on two server processes at once: what one counts the other knows, and so does the next one."""
+"""Attempt limits on two server processes: attempts at one count at the other, and after a restart."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ Member = Callable[[httpx2.AsyncClient], Awaitable[httpx2.Response]]
 
 
 def logs_in(name: str, password: str = WRONG, number: int = 0) -> Member:
-    """Somebody who signs in, spelling the name in one of 2^n cases and saying that they come from elsewhere."""
+    """A sign-in that spells the name in one of 2^n cases and claims another address."""
     spelled = "".join(letter.upper() if number >> place & 1 else letter for place, letter in enumerate(name))
     headers = {"X-Forwarded-For": f"203.0.113.{number}"}
 
@@ -76,7 +76,7 @@ def test_honest_sign_ins_at_once_are_all_let_in(start_server: Callable[..., Serv
     assert statuses(answers) == {200: 80}
 
 
-def test_addresses_that_a_trusted_proxy_tells_are_told_apart_and_the_owner_stays_in(
+def test_addresses_from_a_trusted_proxy_are_counted_apart_and_the_owner_stays_signed_in(
     start_server: Callable[..., Server], person: Person, connection: Connection
 ) -> None:
     server = start_server(TRUSTED_PROXIES="127.0.0.1")
@@ -96,7 +96,7 @@ def test_addresses_that_a_trusted_proxy_tells_are_told_apart_and_the_owner_stays
 
 
 async def crowd_of_logins(url: str, name: str, count: int) -> list[httpx2.Response]:
-    """So many at once, who wait for as long as it takes."""
+    """Send this many at once, and wait for all."""
     async with httpx2.AsyncClient(base_url=url, limits=httpx2.Limits(max_connections=None), timeout=600) as client:
         return await asyncio.gather(*(logs_in(f"{name}-{number}", number=number)(client) for number in range(count)))
 

@@ -1,4 +1,4 @@
-"""A mailed token brought many times at once, and what else happens to its account meanwhile."""
+"""A mailed token used many times at once, and concurrent changes to its account."""
 
 from collections.abc import Callable, Sequence
 
@@ -27,7 +27,7 @@ def reset(token: str, password: str) -> Call:
 
 
 def sign_ins(crowd: Crowd, person: Person, passwords: Sequence[str]) -> list[str]:
-    """Which of the passwords sign in."""
+    """Return which of the passwords sign in."""
 
     async def sign_in(client: httpx2.AsyncClient, password: str) -> bool:
         form = {"username": person.email, "password": password}
@@ -94,7 +94,7 @@ def test_a_token_is_void_if_that_happens_while_it_is_being_used(
     assert count(connection, "users WHERE email_verified_at IS NOT NULL") == 0
 
 
-def test_resets_deletions_and_new_tokens_at_once_deadlock_nobody(
+def test_concurrent_resets_deletions_and_new_tokens_do_not_deadlock(
     crowd: Crowd, connection: Connection, make_person: Callable[..., Person]
 ) -> None:
     before = deadlocks(connection)

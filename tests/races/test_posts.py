@@ -1,4 +1,4 @@
-"""Many who write the same post: nobody's change is lost without their being told."""
+"""Concurrent writes to one post: no change is lost without an error."""
 
 from collections.abc import Awaitable, Callable
 
@@ -38,7 +38,7 @@ def check_writers(
 
     written = {etag: content for status, etag, content in outcomes if status == 200}
     lost = [status for status, _, _ in outcomes if status != 200]
-    assert set(lost) == {412}, "nobody lost, so nobody raced"
+    assert set(lost) == {412}, "no write lost, so none raced"
     assert len(written) + len(lost) == writer_count * changes_each, "two changes got the same version"
     version, content = connection.execute(text("SELECT version, content FROM posts")).one()
     assert version == 1 + len(written)

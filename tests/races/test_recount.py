@@ -1,4 +1,4 @@
-"""Mending counts while a crowd votes, deletes and harms: in the end every count equals its rows."""
+"""Repairing counts during votes, deletions and damage: in the end every count equals its rows."""
 
 import random
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from tests.races.conftest import Call, Crowd, deadlocks, statuses, wrong_counts
 from tests.races.waiting import in_background
 
 
-def test_counts_are_mended_while_votes_and_deletions_go_on(
+def test_counts_are_repaired_during_votes_and_deletions(
     crowd: Crowd,
     database: Engine,
     connection: Connection,

@@ -1,4 +1,4 @@
-"""Sessions on two server processes: what ends on one has ended on the other, and refreshing at once does no harm."""
+"""Sessions on two server processes: both reject an ended one, and concurrent refreshes are safe."""
 
 import time
 from collections.abc import Callable
@@ -23,7 +23,7 @@ LATER = "UPDATE sessions SET refreshed_at = refreshed_at - interval '11 seconds'
 
 @pytest.fixture
 def person(make_person: Callable[..., Person], connection: Connection) -> Person:
-    """Somebody who knows their password and is not signed in."""
+    """A user who knows their password and is not signed in."""
     person = make_person()
     connection.execute(text("DELETE FROM sessions"))
     return person
@@ -31,7 +31,7 @@ def person(make_person: Callable[..., Person], connection: Connection) -> Person
 
 @pytest.fixture
 def sign_in(crowd: Crowd, person: Person) -> Callable[..., httpx2.Response]:
-    """Signs the person in on one of the servers: `sign_in(0, cookie=True)`."""
+    """Sign the person in on one of the servers: `sign_in(0, cookie=True)`."""
 
     def sign_in(server: int, *, cookie: bool = False) -> httpx2.Response:
         form = {"username": person.email, "password": PASSWORD}
@@ -47,7 +47,7 @@ def refreshing(token: str) -> Call:
     return Call("POST", "/token/refresh", json={"refresh_token": token})
 
 
-def test_twenty_who_refresh_at_once_with_one_token_hold_one_live_token_and_nobody_is_locked_out(
+def test_twenty_concurrent_refreshes_with_one_token_leave_one_valid_token_and_no_lockout(
     crowd: Crowd, connection: Connection, sign_in: Callable[..., httpx2.Response]
 ) -> None:
     first = sign_in(0).json()["refresh_token"]
@@ -61,13 +61,13 @@ def test_twenty_who_refresh_at_once_with_one_token_hold_one_live_token_and_nobod
     for answer in answers:
         headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
         assert httpx2.get(f"{crowd.servers[0].url}/posts", headers=headers).status_code == 200
-    # It goes on, however many times everybody does that.
+    # It goes on, however many times all of them do that.
     for _ in range(5):
         (second,) = {answer.json()["refresh_token"] for answer in crowd.send([refreshing(second)] * 10)}
     assert count(connection, "sessions") == 1
 
 
-def test_twenty_who_replay_at_once_are_all_refused_and_the_session_ends(
+def test_twenty_concurrent_replays_are_refused_and_the_session_ends(
     crowd: Crowd, connection: Connection, sign_in: Callable[..., httpx2.Response]
 ) -> None:
     first = sign_in(0).json()["refresh_token"]
@@ -82,7 +82,7 @@ def test_twenty_who_replay_at_once_are_all_refused_and_the_session_ends(
     assert statuses(crowd.send([refreshing(answer.json()["refresh_token"])])) == {401: 1}
 
 
-def test_whoever_signs_out_while_their_session_is_refreshed_is_signed_out(
+def test_a_sign_out_during_a_refresh_ends_the_session(
     crowd: Crowd, connection: Connection, database: Engine, sign_in: Callable[..., httpx2.Response]
 ) -> None:
     pair = sign_in(0).json()
@@ -93,7 +93,7 @@ def test_whoever_signs_out_while_their_session_is_refreshed_is_signed_out(
         out = in_background(lambda: crowd.send([Call("POST", "/logout", headers=headers)]))
         wait_until_blocked(connection, by=holding)
         again = in_background(lambda: crowd.send([refreshing(pair["refresh_token"])] * 4))
-        # They queue behind the first, whom alone PostgreSQL says to be blocked by the holder.
+        # They queue behind the first, which alone is blocked by the holder, as PostgreSQL reports it.
         wait_until(connection, WAITING, n=5)
         holding.rollback()
 
@@ -141,7 +141,7 @@ def test_ending_sessions_and_deleting_their_account_at_once_do_not_wait_for_each
     ids=["the password is changed", "the account is disabled"],
 )
 @pytest.mark.parametrize("is_outdated", [False, True], ids=["hash kept", "hash replaced"])
-def test_nobody_signs_in_with_what_was_right_when_they_began(
+def test_credentials_revoked_during_a_sign_in_are_rejected(
     database: Engine, connection: Connection, person: Person, change: dict[str, Any], *, is_outdated: bool
 ) -> None:
     """The sessions that there are end with the password; one that is just being opened must not be left over."""
@@ -164,7 +164,7 @@ def test_nobody_signs_in_with_what_was_right_when_they_began(
     assert count(connection, "sessions") == 0
 
 
-def test_of_twenty_who_sign_in_at_once_with_an_outdated_hash_all_come_in(
+def test_twenty_concurrent_sign_ins_with_an_outdated_hash_all_succeed(
     crowd: Crowd, connection: Connection, person: Person
 ) -> None:
     kept = passwords._context().handler("bcrypt").using(rounds=4).hash(PASSWORD)
@@ -207,7 +207,7 @@ DEAD_WITHIN_SECONDS = 1
 
 
 @pytest.mark.parametrize("end", [sign_out, end_this_one, disable, delete, change_password, end_the_others])
-def test_every_credential_that_ends_on_one_server_is_dead_on_the_other_within_a_second(
+def test_every_credential_revoked_on_one_server_is_rejected_on_the_other_within_a_second(
     crowd: Crowd,
     connection: Connection,
     person: Person,

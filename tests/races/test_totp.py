@@ -1,4 +1,4 @@
-"""Codes of a second factor that many send at once, to two processes: each is worth one sign-in."""
+"""Codes sent many times at once, to two processes: each allows one sign-in."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -35,14 +35,14 @@ def signing_in(person: Person, otp: str) -> Member:
 
 @pytest.fixture
 def secret(crowd: Crowd, person: Person) -> str:
-    """Of a second factor that was begun."""
+    """The secret of a second factor that is not confirmed yet."""
     (begun,) = crowd.send([Call("POST", "/users/me/totp", person, PROOF)])
     return str(begun.json()["secret"])
 
 
 @pytest.fixture
 def recovery_codes(crowd: Crowd, person: Person, secret: str) -> list[str]:
-    """Of a second factor that is enabled."""
+    """The secret of an enabled second factor."""
     (confirmed,) = crowd.send([Call("POST", "/users/me/totp/confirm", person, {"code": code(secret)})])
     codes: list[str] = confirmed.json()["recovery_codes"]
     return codes
@@ -71,7 +71,7 @@ def test_twenty_sign_ins_with_one_recovery_code_open_one_session(
     assert count(connection, "recovery_codes") == 9
 
 
-def test_twenty_who_confirm_at_once_enable_it_once(
+def test_twenty_concurrent_confirmations_enable_it_once(
     crowd: Crowd, connection: Connection, person: Person, secret: str
 ) -> None:
     answers = crowd.send([Call("POST", "/users/me/totp/confirm", person, {"code": code(secret)})] * CROWD)
@@ -82,7 +82,7 @@ def test_twenty_who_confirm_at_once_enable_it_once(
     assert statuses(crowd.run([signing_in(person, each) for each in codes])) == {200: 10}
 
 
-def test_twenty_who_begin_at_once_leave_one_secret_which_is_somebodys_answer(
+def test_twenty_concurrent_enrolments_leave_one_secret_that_one_of_them_was_given(
     crowd: Crowd, connection: Connection, person: Person
 ) -> None:
     answers = crowd.send([Call("POST", "/users/me/totp", person, PROOF)] * CROWD)

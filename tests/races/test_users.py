@@ -1,4 +1,4 @@
-"""Sign-ups and changes that want the same name at once."""
+"""Concurrent sign-ups and changes that want the same name."""
 
 from collections.abc import Callable
 
@@ -50,7 +50,7 @@ def test_forty_sign_ups_with_one_username_in_different_case_make_one_account(
     assert count(connection, "users") == 1
 
 
-def test_two_who_swap_usernames_are_refused_and_keep_their_names(
+def test_two_users_who_swap_usernames_are_refused_and_keep_their_names(
     crowd: Crowd, connection: Connection, make_person: Callable[..., Person]
 ) -> None:
     ada, bob = make_person(username="ada"), make_person(username="bob")
@@ -118,7 +118,7 @@ def test_two_admins_who_remove_each_other_at_once_leave_one(
         wait_until(connection, BLOCKED_COUNT, n=2)
         holding.rollback()
 
-    # The second is no admin any more when its turn comes.
+    # The second is no admin any more when it gets the lock.
     assert sorted(statuses(answers())) == [204 if change is None else 200, refusal]
     assert count(connection, "users WHERE role = 'admin' AND is_active") == 1
 
@@ -157,7 +157,7 @@ ADMIN_ACTIONS: dict[str, tuple[str, dict[str, object] | None]] = {
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("action", ADMIN_ACTIONS)
 @pytest.mark.parametrize("held_at", ["the target", "the caller"])
-def test_request_in_flight_of_an_admin_who_is_one_no_more_changes_nothing(
+def test_a_request_in_flight_of_a_demoted_admin_changes_nothing(
     crowd: Crowd, connection: Connection, database: Engine, make_person: Callable[..., Person], ending: str,
     action: str, held_at: str,
 ) -> None:  # fmt: skip
@@ -186,7 +186,7 @@ def test_request_in_flight_of_an_admin_who_is_one_no_more_changes_nothing(
 
 
 @pytest.mark.parametrize("change", [{"role": "admin"}, {"is_active": True, "username": "renamed"}])
-def test_admin_who_is_demoted_meanwhile_does_not_appoint_themselves_again(
+def test_an_admin_demoted_meanwhile_cannot_restore_their_role(
     crowd: Crowd, connection: Connection, database: Engine, make_person: Callable[..., Person],
     change: dict[str, object],
 ) -> None:  # fmt: skip
@@ -205,7 +205,7 @@ def test_admin_who_is_demoted_meanwhile_does_not_appoint_themselves_again(
 
 @pytest.mark.parametrize("role", ["moderator", "admin"])
 @pytest.mark.parametrize("ending", ["demoted", "disabled"])
-def test_request_in_flight_of_a_moderator_who_is_one_no_more_deletes_no_post(
+def test_a_request_in_flight_of_a_demoted_moderator_deletes_no_post(
     crowd: Crowd, connection: Connection, database: Engine, make_person: Callable[..., Person],
     make_post: Callable[..., int], ending: str, role: str,
 ) -> None:  # fmt: skip

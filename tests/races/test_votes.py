@@ -75,7 +75,7 @@ def test_votes_of_many_on_one_post_are_all_counted(
     assert wrong_counts(connection) == 0
 
 
-def test_answer_counts_a_vote_that_was_under_way_when_it_was_asked_for(
+def test_a_page_counts_votes_that_were_in_flight_at_the_request(
     crowd: Crowd, connection: Connection, database: Engine, make_person: Callable[..., Person],
     make_post: Callable[..., int],
 ) -> None:  # fmt: skip
@@ -145,9 +145,9 @@ def check_storm(
         call
         for n in range(5)
         for call in (
-            Call("DELETE", f"/posts/{post_ids[-1 - n]}", admin),  # A post of somebody who stays, and who may not.
+            Call("DELETE", f"/posts/{post_ids[-1 - n]}", admin),  # A post of a user who stays; the deletion is refused.
             Call("DELETE", f"/users/{people[n].id}", admin),  # The owner of two posts, who is voting.
-            Call("DELETE", f"/users/{people[-1 - n].id}", admin),  # Somebody who only votes.
+            Call("DELETE", f"/users/{people[-1 - n].id}", admin),  # A user who only votes.
         )
     ]
 
@@ -159,7 +159,7 @@ def check_storm(
     # One whose answer was lost with its connection is 404 when it is sent again.
     assert seen["DELETE", 204] >= (10 if may_kill else 14), "the deletions did not happen"
     assert seen["vote", 503] > 0 or not may_kill, "no connection was killed in use"
-    assert seen["vote", 401] > 0, "nobody voted after their account was deleted"
+    assert seen["vote", 401] > 0, "no user voted after their account was deleted"
     assert wrong_counts(connection) == 0
     assert count(connection, "(SELECT FROM votes GROUP BY post_id, user_id HAVING count(*) > 1) AS pair") == 0
     assert count(connection, "votes") > 0
@@ -234,7 +234,7 @@ def test_posts_written_while_their_writer_is_deleted_leave_nothing_behind(
     crowd: Crowd, connection: Connection, make_person: Callable[..., Person]
 ) -> None:
     leaver = make_person()
-    new = {"title": "a post", "content": "of somebody who leaves"}
+    new = {"title": "a post", "content": "of a user who leaves"}
 
     calls = [Call("POST", "/posts", leaver, new) for _ in range(30)]
     calls.insert(15, Call("DELETE", "/users/me", leaver))

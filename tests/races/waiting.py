@@ -1,4 +1,4 @@
-"""Bringing two into each other's way on purpose: something in the background, and who waits for whom."""
+"""Make calls block each other on purpose: run one in the background, and see which waits for which."""
 
 import time
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def in_background(call: Callable[[], Result]) -> Callable[[], Result]:
 
 
 def wait_until_blocked(connection: Connection, *, by: Connection, waiting_count: int = 1) -> None:
-    """Until so many backends wait for a lock that the transaction of `by` holds."""
+    """Wait until so many backends wait for a lock that the transaction of `by` holds."""
     wait_until(
         connection,
         "SELECT count(*) >= :n FROM pg_stat_activity WHERE :blocker = ANY (pg_blocking_pids(pid))",
@@ -30,7 +30,7 @@ def wait_until_blocked(connection: Connection, *, by: Connection, waiting_count:
 
 
 def wait_until(connection: Connection, condition: str, **values: object) -> None:
-    """Until the query says true."""
+    """Wait until the query returns true."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not connection.scalar(text(condition), values):
         assert time.monotonic() < deadline, f"it never came: {condition}"

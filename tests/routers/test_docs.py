@@ -1,4 +1,4 @@
-"""The documentation pages load, work and stay at home: over HTTP, and in a real browser."""
+"""The documentation pages load, work and contact no other host: over HTTP, and in a real browser."""
 
 import re
 import socket
@@ -281,6 +281,6 @@ def test_browser_shows_redoc_and_finds_an_operation(server: str, prefix: str) ->
 
 
 def _assert_content(page: Page, server: str) -> None:
-    """The page is content: no error, no warning, nothing blocked, and no other host was asked."""
+    """Assert that the page has no error, no warning, nothing blocked, and no request to another host."""
     assert page.hosts == {server.removeprefix("http://")}
     assert page.complaints == []

@@ -32,7 +32,7 @@ class Replicated(Postgres):
 
     @property
     def engine(self) -> Engine:
-        """Whose connections nobody pools."""
+        """An engine whose connections are not pooled."""
         return create_engine(self.url, poolclass=NullPool)
 
     def replica(self, name: str) -> "Replicated":
@@ -58,7 +58,7 @@ class Replicated(Postgres):
             assert connection.scalar(text("SELECT pg_promote()"))
 
     def wait_for(self, other: Postgres) -> None:
-        """Until this replica has replayed what the other's log holds now."""
+        """Wait until this replica has replayed what the other's log holds now."""
         with other.connect() as there, self.connect() as here:
             end = there.scalar(text("SELECT pg_current_wal_insert_lsn()::text"))
             wait_until(here, "SELECT pg_last_wal_replay_lsn() >= CAST(:end AS pg_lsn)", end=end)
@@ -71,7 +71,7 @@ def dsn(url: URL, database: str | None = None) -> str:
 
 @pytest.fixture(scope="package")
 def folder() -> Iterator[Path]:
-    """Where the account of every server can get."""
+    """A folder that the account of every server can enter."""
     made = Path(tempfile.mkdtemp(prefix="scaling-"))
     made.chmod(0o711)
     yield made
@@ -111,7 +111,7 @@ def replica(primary: Replicated, _replica: Replicated) -> Replicated:
 
 @pytest.fixture
 def make_replica(primary: Replicated) -> Iterator[Callable[..., Replicated]]:
-    """Makes a replica that may be harmed, of the primary, or, `make_replica(of)`, of another server."""
+    """Make a replica that may be harmed, of the primary, or, `make_replica(of)`, of another server."""
     with ExitStack() as stack:
         yield lambda of=primary: stack.enter_context(running(of.replica(f"replica-{secrets.token_hex(4)}")))
 
@@ -135,7 +135,7 @@ def migrate(server: Replicated) -> None:
 
 @pytest.fixture
 def start(primary: Replicated, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Starts `python -m app serve` on the primary: `start(WORKERS="2", DATABASE_REPLICA_URL=dsn(replica.url))`."""
+    """Start `python -m app serve` on the primary: `start(WORKERS="2", DATABASE_REPLICA_URL=dsn(replica.url))`."""
     with ExitStack() as stack:
         ours = {"DATABASE_URL": dsn(primary.url), "RATE_LIMITS_ENABLED": "false"}
         yield lambda **environment: stack.enter_context(_server(tmp_path, ours | environment))
@@ -143,7 +143,7 @@ def start(primary: Replicated, tmp_path: Path) -> Iterator[Callable[..., Server]
 
 @pytest.fixture
 def people(primary: Replicated) -> list[Person]:
-    """Eight who are signed in, each with a post whose id is theirs."""
+    """Eight signed-in users, each with a post that has the user's id."""
     made = []
     with primary.connect() as connection:
         for number in range(1, 9):

@@ -25,7 +25,7 @@ needs_pgbouncer = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not i
 
 @contextmanager
 def pgbouncer(folder: Path, url: URL) -> Iterator[URL]:
-    """Yields the URL through it."""
+    """Yield the URL through it."""
     assert PROGRAM is not None
     folder.mkdir()
     port = free_port()

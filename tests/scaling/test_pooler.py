@@ -41,7 +41,7 @@ def pooler(primary: Replicated, folder: Path) -> Iterator[URL]:
 
 
 def left_behind(pooler: URL) -> dict[str, set[str]]:
-    """What former clients have left in the pool's server connections, all of which are held at once."""
+    """Return what former clients have left in the pool's server connections, all of which are held at once."""
     found: dict[str, set[str]] = {"settings": set(), "prepared": set(), "tables": set(), "locks": set(), "pids": set()}
     with ExitStack() as stack:
         for _ in range(POOL_SIZE):
@@ -75,7 +75,7 @@ def test_everything_works_through_it_and_nothing_is_left_on_its_connections(
                 SELECT n::text, '', 201, '', now() FROM generate_series(1, 100) AS n
             """)
         )
-        # Which is told on connections that take no settings at connect, too.
+        # That is reported on connections that take no settings at connect, too.
         connection.execute(text(f"ALTER DATABASE {primary.url.database} SET timezone = 'Asia/Kolkata'"))
         servers = [
             start(
@@ -102,7 +102,7 @@ def test_everything_works_through_it_and_nothing_is_left_on_its_connections(
         assert readers.stale == 0
         assert set(readers.answers.statuses) == {200}
         assert turns(servers[1])["replica"] > 10
-        # One of four processes has removed what had expired, and somebody has sent the mail that belongs to a sign-up.
+        # One of four processes has removed what had expired, and one has sent the mail of a sign-up.
         wait_until(connection, "SELECT count(*) = 0 FROM idempotency_keys WHERE expires_at <= now()")
         wait_until(connection, "SELECT count(*) = 0 FROM outgoing_mails")
         assert [mail.address for mail in mails.received] == ["new@example.com"]
@@ -138,7 +138,7 @@ def test_frozen_database_behind_it_keeps_no_request_waiting_though_its_role_has_
 
 
 def assert_a_person_can_do_everything(servers: list[Server]) -> None:
-    """Sign up, sign in, write, vote, page, change, sign out; at both servers in turn."""
+    """Sign up, sign in, write, vote, page, change, sign out; at both servers alternately."""
     one, other = (httpx2.Client(base_url=server.url) for server in servers)
     with one, other:
         assert one.post("/users", json={"email": "new@example.com", "password": PASSWORD}).status_code == 201

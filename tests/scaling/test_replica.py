@@ -1,4 +1,4 @@
-"""One process and a streaming replica: when a turn may read there, and what it does when it may not."""
+"""One process and a streaming replica: when a batch may read there, and what it does otherwise."""
 
 import logging
 import signal
@@ -83,11 +83,11 @@ def reading(
     engine.dispose()
 
 
-def test_turn_reads_from_the_replica_and_finds_what_was_written_just_before(
+def test_a_batch_reads_from_the_replica_and_finds_what_was_written_just_before(
     primary: Replicated, replica: Replicated, noted: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with reading(monkeypatch, primary, replica) as reader:
-        assert reader.read() == ("primary", 0)  # No turn makes the connection.
+        assert reader.read() == ("primary", 0)  # No batch opens the connection.
         reader.keep_until_replica_has(0)
         answers = []
         for _ in range(300):
@@ -108,7 +108,7 @@ def test_commit_that_does_not_wait_for_the_disk_is_found_too(
         for _ in range(30):
             note(noted)
             counts.append(reader.read()[1])
-            time.sleep(0.02)  # In some of which the replica is asked again.
+            time.sleep(0.02)  # In some of these pauses the replica's position is read again.
         assert counts == list(range(1, 31))
         reader.keep_until_replica_has(30)
 
@@ -141,7 +141,7 @@ def test_statements_are_prepared_on_the_replica(
         assert line.scalar(text("SHOW plan_cache_mode")) == "force_generic_plan"
 
 
-def test_what_takes_the_replica_too_long_is_asked_of_the_primary(
+def test_reads_that_time_out_on_the_replica_go_to_the_primary(
     primary: Replicated, replica: Replicated, noted: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert noted

@@ -1,4 +1,4 @@
-"""Servers on a primary and a replica: nobody is shown less than was acknowledged, whatever becomes of either."""
+"""Servers on a primary and a replica: acknowledged writes stay visible, even when either fails."""
 
 import asyncio
 import itertools
@@ -28,7 +28,7 @@ UNCHECKED = "import app.database.replica\napp.database.replica._state = lambda *
 
 
 class Readers:
-    """Everybody votes for their own post, or takes the vote back, at one server, and then reads it at another."""
+    """Users who vote for their own post, or take the vote back, at one server and read it at another."""
 
     def __init__(self, writing: Server, reading: Server, people: Sequence[Person]) -> None:
         self._pairs = [(Client(writing.url, one.token), Client(reading.url, one.token), one.id) for one in people]
@@ -55,7 +55,7 @@ class Readers:
 
 
 def turns(server: Server) -> dict[str, int]:
-    """What became of the turns of the server's page_reads, by /metrics."""
+    """Return the batches of the server's page_reads by outcome, from /metrics."""
     found = httpx2.get(f"{server.url}/metrics").text
     counted = re.findall(r'^replica_batches_total{outcome="(\w+)"} ([\d.]+)$', found, re.MULTILINE)
     return {outcome: int(float(count)) for outcome, count in counted}
@@ -106,7 +106,7 @@ def test_read_after_a_write_through_another_server_shows_it_and_would_not_withou
 
 
 @pytest.mark.slow
-def test_session_that_was_ended_at_one_server_is_dead_at_once_at_another(
+def test_a_session_ended_at_one_server_is_rejected_at_once_at_another(
     start: Start, people: list[Person], primary: Replicated, replica: Replicated
 ) -> None:
     there = {"DATABASE_REPLICA_URL": dsn(replica.url)}
@@ -123,7 +123,7 @@ def test_session_that_was_ended_at_one_server_is_dead_at_once_at_another(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("harm", ["pause", "kill", "halt", "promote"])
-def test_whatever_becomes_of_the_replica_nobody_notices(
+def test_failures_of_the_replica_are_invisible_to_clients(
     start: Start, people: list[Person], make_replica: MakeReplica, figure: Figure, harm: str
 ) -> None:
     replica = make_replica()
@@ -161,7 +161,7 @@ def test_whatever_becomes_of_the_replica_nobody_notices(
 
 
 @pytest.mark.slow
-def test_server_starts_without_its_replica_and_reads_from_it_once_it_is_there(
+def test_server_starts_without_its_replica_and_reads_from_it_once_it_is_up(
     start: Start, people: list[Person], make_replica: MakeReplica
 ) -> None:
     replica = make_replica()
@@ -180,7 +180,7 @@ def test_server_starts_without_its_replica_and_reads_from_it_once_it_is_there(
 def test_urls_with_several_hosts_follow_a_failover(
     start: Start, people: list[Person], make_replica: MakeReplica, figure: Figure
 ) -> None:
-    """The primary dies, its replica becomes the primary, and the replica's own replica the replica."""
+    """The primary fails, its replica becomes the primary, and the replica's own replica the replica."""
     primary = make_replica()
     primary.promote()
     second = make_replica(primary)

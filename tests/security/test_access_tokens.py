@@ -1,4 +1,4 @@
-"""Access tokens as such: every bit counts, and keys can be changed without signing anybody out."""
+"""Access tokens: every bit counts, and keys can be changed without ending sessions."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ Keys = Callable[..., None]
 
 @pytest.fixture
 def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keys]:
-    """Gives the application keys: `keys(NEW, OLD)` signs with the first and accepts both. None has verified yet."""
+    """Give the application keys: `keys(NEW, OLD)` signs with the first and accepts both. None has verified yet."""
 
     def use(current: str, *previous: str) -> None:
         monkeypatch.setattr(get_settings(), "secret_key", SecretStr(current))
@@ -73,7 +73,7 @@ def test_letters_that_decode_to_the_same_signature_are_refused() -> None:
     assert [forgery for forgery in others if is_accepted(forgery)] == []
 
 
-def test_a_token_of_one_kind_is_none_of_the_other_also_when_remembered() -> None:
+def test_a_token_of_one_kind_is_rejected_as_the_other_even_if_cached() -> None:
     access, cookie = access_tokens.issue(7, 9, LIFETIME), access_tokens.issue(7, 9, LIFETIME, "cookie")
 
     for _ in range(2):
@@ -181,7 +181,7 @@ def test_cursors_of_the_key_before_lead_on(keys: Keys) -> None:
         cursors.verify(cursor)
 
 
-def test_somebody_signed_in_before_the_key_changed_stays_signed_in(
+def test_sessions_from_before_the_key_change_stay_valid(
     client: TestClient, person: Person, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = get_settings().signing_secret

@@ -1,4 +1,4 @@
-"""`app.limits`: how many tries somebody has, in any span of time, and what is kept of them."""
+"""Attempt limits: how many attempts are allowed in any span of time, and what is stored of them."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +27,7 @@ def is_allowed(limit: attempt_limits.Limit, key: str) -> bool:
 
 @contextmanager
 def at(address: str) -> Iterator[None]:
-    """As if the request came from there."""
+    """Set the client address of the request."""
     token = request_context.client_address.set(address)
     try:
         yield
@@ -36,7 +36,7 @@ def at(address: str) -> Iterator[None]:
 
 
 def later(connection: Connection, seconds: float) -> None:
-    """As if so much time had passed."""
+    """Move the stored times back by this much."""
     moved = connection.execute(
         text("""
             UPDATE allowances SET expires_at = expires_at - make_interval(secs => :seconds),
@@ -48,7 +48,7 @@ def later(connection: Connection, seconds: float) -> None:
 
 
 @pytest.mark.usefixtures("database")
-def test_so_many_tries_are_allowed_and_not_one_more() -> None:
+def test_attempts_up_to_the_limit_are_allowed_and_no_more() -> None:
     assert [is_allowed(THREE_A_MINUTE, "ada") for _ in range(5)] == [True, True, True, False, False]
     assert is_allowed(THREE_A_MINUTE, "bob")
     assert is_allowed(attempt_limits.Limit("another", 3, timedelta(minutes=1)), "ada")
@@ -79,7 +79,7 @@ def test_refused_tries_do_not_prolong_the_wait(connection: Connection) -> None:
     assert is_allowed(THREE_A_MINUTE, "ada")
 
 
-def test_of_forty_at_once_exactly_so_many_are_allowed(connection: Connection) -> None:
+def test_of_forty_concurrent_attempts_exactly_the_limit_is_allowed(connection: Connection) -> None:
     with ThreadPoolExecutor(max_workers=20) as threads:
         allowed = list(threads.map(lambda _: is_allowed(attempt_limits.SIGN_IN_OF_ACCOUNT, "ada"), range(40)))
 
@@ -87,7 +87,7 @@ def test_of_forty_at_once_exactly_so_many_are_allowed(connection: Connection) ->
     assert connection.scalar(text("SELECT cardinality(used_at) FROM allowances")) == 10
 
 
-def test_of_two_who_want_the_last_try_in_the_same_moment_one_gets_it(
+def test_one_of_two_concurrent_calls_gets_the_last_attempt(
     database: Engine, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.database.sessions.MAX_WAIT_TO_COUNT_SECONDS", 30)
@@ -161,7 +161,7 @@ def fail(name: str, times: int) -> int:
 
 
 @pytest.mark.usefixtures("database")
-def test_stranger_cannot_lock_anybody_out_of_an_address_that_they_signed_in_from() -> None:
+def test_a_stranger_cannot_lock_a_user_out_at_an_address_that_they_signed_in_from() -> None:
     with at("192.0.2.1"):
         attempt_limits.settle_sign_in(attempt_limits.spend_sign_in("ada@example.com"))
     with at("198.51.100.66"):
@@ -176,7 +176,7 @@ def test_stranger_cannot_lock_anybody_out_of_an_address_that_they_signed_in_from
 
 
 @pytest.mark.usefixtures("database")
-def test_somebody_who_is_locked_out_comes_in_by_proving_who_they_are() -> None:
+def test_a_locked_out_user_signs_in_by_proving_their_identity() -> None:
     with at("198.51.100.66"):
         assert fail("ada@example.com", 11) == 10
     with at("192.0.2.1"):
@@ -203,7 +203,7 @@ def test_known_address_is_forgotten_in_time_and_that_of_a_failure_is_never_known
 def test_sign_in_that_one_limit_refuses_uses_nothing_of_the_others(connection: Connection) -> None:
     with at("192.0.2.1"):
         for number in range(50):
-            attempt_limits.spend_sign_in(f"somebody{number}")
+            attempt_limits.spend_sign_in(f"name{number}")
         for _ in range(12):
             with pytest.raises(TooManyTries):
                 attempt_limits.spend_sign_in("ada@example.com")
@@ -222,7 +222,7 @@ BREAKING: dict[str, Callable[[Connection], object]] = {
 
 
 @pytest.mark.parametrize("breaking", BREAKING)
-def test_what_cannot_be_counted_is_unavailable_and_success_does_not_fail_for_it(
+def test_uncountable_attempts_are_unavailable_and_successes_do_not_fail(
     database: Engine, monkeypatch: pytest.MonkeyPatch, breaking: str
 ) -> None:
     monkeypatch.setattr("app.database.sessions.MAX_WAIT_TO_COUNT_SECONDS", 0.2)

@@ -1,4 +1,4 @@
-"""What is told of accounts: rows with what they tell of, lines that nobody can forge."""
+"""The audit log: rows written with the change, and log lines that cannot be forged."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ HOSTILE = [
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
-    """What the audit log says, each line as its object."""
+    """Parse the lines of the audit log."""
     caplog.set_level(logging.INFO, "app.audit")
     return lambda: [json.loads(record.message) for record in caplog.records if record.name == "app.audit"]
 
@@ -42,7 +42,7 @@ def stored(connection: Connection) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def _request() -> Iterator[None]:
-    """As if a request were being answered."""
+    """Set the context of a request."""
     tokens = [
         (request_context.request_id, request_context.request_id.set("abc")),
         (request_context.user_agent, request_context.user_agent.set("Lynx")),
@@ -69,7 +69,7 @@ def test_an_event_is_a_row_and_a_line_with_what_is_known_of_the_request(
     }  # fmt: skip
 
 
-def test_what_was_rolled_back_is_told_nowhere_also_not_by_the_next_commit(
+def test_rolled_back_events_are_never_reported_even_by_the_next_commit(
     connection: Connection, person: Person, lines: Lines
 ) -> None:
     with Session(connection.engine) as db:
@@ -90,7 +90,7 @@ def test_a_connection_writes_the_row_too(connection: Connection, person: Person,
 
 
 @pytest.mark.parametrize("user_id", [None, 2**62])
-def test_what_has_no_account_or_no_longer_is_in_the_log_only(
+def test_events_without_an_account_are_in_the_log_only(
     connection: Connection, lines: Lines, user_id: int | None
 ) -> None:
     with transaction() as db:
@@ -122,7 +122,7 @@ def test_nothing_that_a_client_sends_begins_a_line_or_breaks_a_row(
 
 
 @pytest.mark.parametrize("is_known", [True, False])
-def test_an_event_told_apart_is_there_although_its_request_failed(
+def test_an_event_written_separately_survives_a_failed_request(
     database: Engine, connection: Connection, person: Person, lines: Lines, *, is_known: bool
 ) -> None:
     from tests.fixtures import counted_queries
@@ -136,7 +136,7 @@ def test_an_event_told_apart_is_there_although_its_request_failed(
     assert len(statements) == 1, "the same work, whether or not there is an account"
 
 
-def test_events_told_apart_are_bounded_and_never_fail_their_request(
+def test_events_written_separately_are_bounded_and_never_fail_their_request(
     connection: Connection, person: Person, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit_log, "MAX_WAITING", 3)
@@ -154,7 +154,7 @@ def test_events_told_apart_are_bounded_and_never_fail_their_request(
     assert len(stored(connection)) == kept
 
 
-def test_a_refusal_of_what_is_somebody_elses_is_in_the_log(
+def test_a_refused_access_to_another_users_resource_is_logged(
     client: TestClient, person: Person, make_person: Callable[..., Person], lines: Lines, connection: Connection
 ) -> None:
     stranger = make_person()
@@ -176,7 +176,7 @@ def test_the_log_has_every_event_however_quiet_it_is_set() -> None:
     assert loggers["app.audit"] == {"level": "INFO"}
 
 
-def test_a_server_tells_of_hostile_clients_in_one_line_each_and_no_secret(
+def test_a_server_logs_hostile_clients_in_one_line_each_without_secrets(
     start_server: Callable[..., Server], person: Person, tmp_path: Path
 ) -> None:
     server = start_server(LOG_LEVEL="error", MAIL_ENABLED="true")

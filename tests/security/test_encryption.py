@@ -14,7 +14,7 @@ def use_keys(monkeypatch: pytest.MonkeyPatch, newest: str, *previous: str) -> No
     monkeypatch.setattr(get_settings(), "secret_key_previous", [SecretStr(one * 40) for one in previous])
 
 
-def test_what_is_encrypted_is_not_readable_and_not_the_same_twice() -> None:
+def test_encrypted_values_are_unreadable_and_never_the_same_twice() -> None:
     sealed = encryption.encrypt(PLAIN)
 
     assert PLAIN not in sealed
@@ -46,7 +46,7 @@ def test_without_its_key_nothing_is_readable(monkeypatch: pytest.MonkeyPatch, pr
         encryption.decrypt(sealed)
 
 
-def test_what_was_changed_is_not_readable() -> None:
+def test_modified_values_cannot_be_decrypted() -> None:
     sealed = encryption.encrypt(PLAIN)
 
     for changed in (b"", sealed[:-1], sealed[:40] + b"A" + sealed[41:], PLAIN, b"\xff" * 100):
@@ -55,7 +55,7 @@ def test_what_was_changed_is_not_readable() -> None:
                 encryption.decrypt(changed)
 
 
-def test_what_encrypts_is_not_the_key_that_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_encryption_key_differs_from_the_signing_key(monkeypatch: pytest.MonkeyPatch) -> None:
     from base64 import urlsafe_b64encode
 
     from cryptography.fernet import Fernet, InvalidToken

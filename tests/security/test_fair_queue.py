@@ -1,4 +1,4 @@
-"""`app.security.fair_queue`: callers take turns, no caller fills the queue, and no slot is ever lost."""
+"""`app.security.fair_queue`: slots are shared fairly, no caller fills the queue, and no slot is lost."""
 
 import asyncio
 import random
@@ -165,7 +165,7 @@ def test_call_that_waited_too_long_is_refused_and_leaves_nothing_behind() -> Non
     run(scenario)
 
 
-def test_turn_of_a_call_that_is_cancelled_in_the_moment_it_gets_it_goes_to_the_next() -> None:
+def test_the_slot_of_a_call_cancelled_as_it_gets_it_goes_to_the_next() -> None:
     async def scenario() -> None:
         queue, ran = make_queue(), []
 
@@ -187,7 +187,7 @@ def test_turn_of_a_call_that_is_cancelled_in_the_moment_it_gets_it_goes_to_the_n
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_whatever_happens_no_slot_is_lost_and_no_more_run_than_there_are_slots(seed: int) -> None:
+def test_no_slot_is_ever_lost_and_no_more_calls_run_than_there_are_slots(seed: int) -> None:
     chance = random.Random(seed)
 
     async def scenario() -> None:

@@ -1,4 +1,4 @@
-"""Hashing passwords does not take the time of those who are answered, nor the memory of the server."""
+"""Hashing passwords neither delays other requests nor takes the server's memory."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Passwords: nothing is cut off, spellings of one are one, common ones are refused, and time tells nothing."""
+"""Passwords: none is cut off, spellings of one are equal, common ones are refused, timing reveals nothing."""
 
 import random
 import statistics

@@ -1,4 +1,4 @@
-"""How answers are sent: whole ones in one piece, all others as uvicorn sends them."""
+"""How answers are sent: complete ones in one write, all others as uvicorn sends them."""
 
 import asyncio
 import re
@@ -74,7 +74,7 @@ def connect(
 def exchange(
     protocol_class: type[HttpToolsProtocol], request: bytes, app: Callable[[Send], Awaitable[None]]
 ) -> Transport:
-    """What a connection that sends `request` gets from a server of `app`."""
+    """Return what a connection that sends `request` gets from a server of `app`."""
 
     async def run() -> Transport:
         protocol, transport, state = connect(protocol_class, app)
@@ -135,7 +135,7 @@ def test_uvicorn_makes_its_cycles_by_the_name_that_is_ours() -> None:
 
 
 @pytest.mark.parametrize("name", [*ORDINARY, *OTHER])
-def test_what_is_sent_is_what_uvicorn_sends(name: str, uvicorns: Callable[..., Transport]) -> None:
+def test_the_bytes_sent_equal_those_of_uvicorn(name: str, uvicorns: Callable[..., Transport]) -> None:
     request, app = (ORDINARY | OTHER)[name]
     ours, theirs = exchange(Protocol, request, app), uvicorns(request, app)
     if name == "without a body to its head":  # Nothing has gone out yet, so it can still be told.
@@ -270,7 +270,7 @@ def test_a_refused_sender_is_disconnected_after_a_while_however_slowly_it_sends(
     talk(refusing, conversation)
 
 
-def test_of_many_refused_senders_only_so_many_are_drained(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_drained_senders_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.server.http_protocol.MAX_DRAINED_CONNECTIONS", 0)
 
     async def conversation(connection: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""A server keeps idle connections for longer than a proxy before it does."""
+"""A server keeps idle connections for longer than the proxy before it does."""
 
 import socket
 import time

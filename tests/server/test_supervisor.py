@@ -1,4 +1,4 @@
-"""How a worker is set up before it serves."""
+"""The set-up of a worker before it serves."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ def told_by_a_worker(code: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_the_collector_leaves_alone_what_was_imported() -> None:
+def test_the_garbage_collector_skips_imported_objects() -> None:
     """It would stop the worker for 0.1 s at a time: the 99th percentile of a page was 99 ms, and is 22."""
     told = told_by_a_worker("print(gc.isenabled(), gc.get_freeze_count(), gc.get_threshold()[0])")
     assert told[0] == "True"

@@ -47,12 +47,12 @@ def fill(connection: Connection, person: Person) -> None:
     for age, count in (("-1 second", 10), ("1 hour", 1)):
         connection.execute(
             text(f"""
-                WITH somebody AS (
+                WITH users_made AS (
                     INSERT INTO users (email, email_canonical, password_hash)
                     SELECT '', '{age}' || n, '' FROM generate_series(1, {count}) AS n RETURNING id
                 )
                 INSERT INTO mail_tokens (user_id, purpose, token_hash, email, expires_at)
-                SELECT id, 'password_reset', int8send(id), '', now() + interval '{age}' FROM somebody
+                SELECT id, 'password_reset', int8send(id), '', now() + interval '{age}' FROM users_made
             """)
         )
     for days, count in ((8, 10), (6, 1)):
@@ -76,7 +76,7 @@ def left(connection: Connection) -> list[int | None]:
     return [connection.scalar(text(f"SELECT count(*) FROM {table}")) for table in TABLES]
 
 
-def test_what_has_expired_is_removed_in_batches_and_counted(connection: Connection, person: Person) -> None:
+def test_expired_rows_are_removed_in_batches_and_counted(connection: Connection, person: Person) -> None:
     fill(connection, person)
 
     assert dict(cleanup.run(batch_rows=3)) == dict.fromkeys(TABLES, 10)
@@ -85,7 +85,7 @@ def test_what_has_expired_is_removed_in_batches_and_counted(connection: Connecti
     assert dict(cleanup.run()) == dict.fromkeys(TABLES, 0)
 
 
-def test_rows_that_somebody_has_locked_are_left_without_waiting(
+def test_locked_rows_are_skipped_without_waiting(
     database: Engine, connection: Connection, make_person: Callable[..., Person]
 ) -> None:
     fill(connection, make_person())

@@ -1,4 +1,4 @@
-"""Counts equal rows, whoever writes the rows and however."""
+"""Counts equal rows, by whatever path the rows are written."""
 
 import math
 from collections.abc import Iterator
@@ -84,7 +84,7 @@ def test_votes_written_by_hand_in_bulk_are_counted(connection: Connection, posts
     assert total(connection) == len(posts) * len(voters) // 2
 
 
-def test_insert_of_votes_that_are_there_counts_nothing(connection: Connection, posts: list[int]) -> None:
+def test_insert_of_existing_votes_counts_nothing(connection: Connection, posts: list[int]) -> None:
     before = total(connection)
     connection.execute(
         text("INSERT INTO votes (post_id, user_id) SELECT post_id, user_id FROM votes ON CONFLICT DO NOTHING")
@@ -131,7 +131,7 @@ def test_users_deleted_take_their_votes_from_the_counts(
     assert len(posts) == 40
 
 
-def test_owner_deleted_takes_posts_and_counts_along(connection: Connection, posts: list[int], person: Person) -> None:
+def test_deleting_an_owner_deletes_posts_and_counts(connection: Connection, posts: list[int], person: Person) -> None:
     connection.execute(text("INSERT INTO votes (post_id, user_id) SELECT id, owner_id FROM posts"))
     assert posts
     connection.execute(text("DELETE FROM users WHERE id = :id"), {"id": person.id})

@@ -1,4 +1,4 @@
-"""Walking a list meets each post once that stands there throughout, whatever is written and voted meanwhile."""
+"""A walk of a list meets each lasting post once, during any writes and votes."""
 
 import random
 import threading
@@ -15,7 +15,7 @@ from tests.fixtures import Person
 from tests.services.walking import cast_at_random, make_posts, make_voters, read, rows, walk
 
 ORDERS: tuple[Order, ...] = ("new", "old", "top", "hot", "voted")
-# What each list shows now, asked of the rows themselves.
+# What each list shows now, computed from the rows.
 IN_ORDER = {
     "new": "SELECT id FROM posts WHERE published ORDER BY created_at DESC, id DESC",
     "old": "SELECT id FROM posts WHERE published ORDER BY created_at, id",
@@ -137,7 +137,7 @@ def test_links_lead_through_the_whole_list_and_back(place: Place, order: Order, 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("limit", [3, 10, 50])
 @pytest.mark.parametrize("order", ORDERS)
-def test_walk_meets_each_post_once_whatever_happens_between_its_pages(
+def test_walk_meets_each_post_once_despite_changes_between_its_pages(
     place: Place, order: Order, limit: int, seed: int
 ) -> None:
     rng = random.Random(f"{order} {limit} {seed}")
@@ -162,7 +162,7 @@ def test_walk_meets_each_post_once_whatever_happens_between_its_pages(
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_walk_meets_each_post_once_while_somebody_writes(place: Place, database: Engine, order: Order) -> None:
+def test_walk_meets_each_post_once_during_writes(place: Place, database: Engine, order: Order) -> None:
     is_over = threading.Event()
     errors: list[Exception] = []
     at_first = place.ids(order)

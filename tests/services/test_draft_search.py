@@ -1,4 +1,4 @@
-"""Drafts of others are not read on behalf of a caller who may not see them: the statement itself says so."""
+"""The statement itself reads no drafts of others for a caller who may not see them."""
 
 from collections.abc import Callable, Iterator
 
@@ -21,7 +21,7 @@ POSTS = 3_000
 
 @pytest.fixture
 def ada(make_person: Callable[..., Person], connection: Connection) -> Iterator[Person]:
-    """Somebody with many drafts that all have one word in them."""
+    """A user with many drafts that all contain one word."""
     ada = make_person()
     make_posts(connection, ada, POSTS)
     connection.execute(text("UPDATE posts SET published = id % 2 = 0, content = 'the merger with acme, no ' || id"))
@@ -31,7 +31,7 @@ def ada(make_person: Callable[..., Person], connection: Connection) -> Iterator[
 
 
 def posts_read(plans: list[Explained]) -> int:
-    """How many rows of posts PostgreSQL looked at, and how many entries of the index of words."""
+    """Return how many rows of posts PostgreSQL looked at, and how many entries of the index of words."""
     return sum(
         int(node["Actual Loops"]) * (int(node["Actual Rows"]) + int(node.get("Rows Removed by Filter", 0)))
         for plan in plans
@@ -42,7 +42,7 @@ def posts_read(plans: list[Explained]) -> int:
 
 @pytest.mark.parametrize("order", ["new", "old", "top", "hot"])
 @pytest.mark.parametrize("words", [None, "merger", "nothing"])
-def test_no_post_is_read_for_a_caller_who_asks_for_drafts_of_somebody_else(
+def test_no_post_is_read_for_a_caller_who_asks_for_drafts_of_another_user(
     database: Engine, connection: Connection, ada: Person, person: Person, order: str, words: str | None
 ) -> None:
     query = feed.PageQuery(order, 10, search=words, owner_id=ada.id, is_drafts=True)  # type: ignore[arg-type]
@@ -55,7 +55,7 @@ def test_no_post_is_read_for_a_caller_who_asks_for_drafts_of_somebody_else(
     assert posts_read(plans) == 0
 
 
-def test_words_of_drafts_of_others_cost_a_search_of_ones_own_nothing(
+def test_words_of_other_drafts_cost_a_search_of_own_drafts_nothing(
     database: Engine, connection: Connection, ada: Person, person: Person, make_post: MakePost
 ) -> None:
     own = [make_post(person, content=content, published=False) for content in ("the merger", "acme", "hay")]
@@ -119,7 +119,7 @@ def test_moderators_and_owners_search_drafts(
             assert [item["Post"]["id"] for item in response.json()] == status
 
 
-def test_a_caller_in_one_turn_with_the_owner_still_sees_nothing(
+def test_a_caller_in_one_batch_with_the_owner_still_sees_nothing(
     connection: Connection, make_person: Callable[..., Person], make_post: MakePost
 ) -> None:
     ada, bob = make_person(), make_person()

@@ -45,7 +45,7 @@ def listed(client: TestClient, person: Person) -> List:
 
 @pytest.fixture
 def five_posts(make_post: MakePost, make_person: MakePerson, person: Person, cast_votes: Any) -> list[int]:
-    """Of three days, two of the same moment, with 0, 2, 2, 1 and 0 votes."""
+    """Posts of three days, two with the same time, with 0, 2, 2, 1 and 0 votes."""
     days = ["2026-01-01", "2026-01-02", "2026-01-02", "2026-01-03", "2026-01-03"]
     posts = [make_post(person, created_at=f"{day} 00:00:00+00") for day in days]
     voters = [make_person(), make_person()]
@@ -97,8 +97,8 @@ def test_owner_filter_shows_their_posts_only(listed: List, make_post: MakePost, 
     post_id = make_post(ada)
     make_post(bob)
     assert listed(owner_id=ada.id) == [post_id]
-    for nobody in (0, -1, 2**63, 10**30):
-        assert listed(owner_id=nobody) == []
+    for unknown_id in (0, -1, 2**63, 10**30):
+        assert listed(owner_id=unknown_id) == []
 
 
 def test_times_bound_the_list_on_both_sides(listed: List, five_posts: list[int]) -> None:
@@ -247,7 +247,7 @@ def test_search_survives_a_walk(client: TestClient, person: Person, make_post: M
 # What is personal
 
 
-def test_what_was_read_goes_without_the_collector(make_post: MakePost, make_person: MakePerson) -> None:
+def test_pages_are_freed_without_the_garbage_collector(make_post: MakePost, make_person: MakePerson) -> None:
     person = make_person()
     make_post(person)
     question = feed.PageRequest(access_tokens.verify(person.token), feed.PageQuery("old", 10))
@@ -298,7 +298,7 @@ def test_readers_of_one_batch_share_the_page_but_not_their_votes(
         "INSERT INTO votes (post_id, user_id) SELECT posts.id, users.id FROM posts, users",
     ],
 )
-def test_what_was_written_before_is_not_shown_for_what_is_there_now(
+def test_a_cached_page_is_not_shown_after_a_change(
     client: TestClient, connection: Connection, person: Person, make_post: MakePost, change: str
 ) -> None:
     make_post(person)
@@ -314,7 +314,7 @@ def test_what_was_written_before_is_not_shown_for_what_is_there_now(
     assert client.get(f"/posts/{before[0]['Post']['id']}", headers=person.headers).json() == after[0]
 
 
-def test_somebody_signed_out_gets_nothing_of_the_batch(
+def test_a_signed_out_caller_gets_nothing_from_the_batch(
     connection: Connection, make_post: MakePost, make_person: MakePerson
 ) -> None:
     ada, bob = make_person(), make_person()
@@ -344,7 +344,7 @@ def etag(client: TestClient, person: Person) -> Callable[..., str]:
 def _changes(person: Person, other: Person) -> Iterator[tuple[str, str, dict[str, Any]]]:
     ids = {"person": person.id, "other": other.id}
     first = "(SELECT min(id) FROM posts)"
-    yield "somebody's vote", f"INSERT INTO votes (post_id, user_id) VALUES ({first}, :other)", ids
+    yield "a vote of another user", f"INSERT INTO votes (post_id, user_id) VALUES ({first}, :other)", ids
     yield "that vote taken back", "DELETE FROM votes WHERE user_id = :other", ids
     yield "one's own vote", f"INSERT INTO votes (post_id, user_id) VALUES ({first}, :person)", ids
     yield "owner renamed", "UPDATE users SET username = 'renamed' WHERE id = :person", ids
@@ -417,7 +417,7 @@ def test_page_that_the_client_has_is_not_serialized(
 
     had, not_had = read(connection, person, query), read(connection, person, query)
     assert respond(had, etag).status_code == 304
-    assert "parts" not in vars(had.page)  # Made, and kept, when first asked for.
+    assert "parts" not in vars(had.page)  # Computed at the first use, and stored.
     assert respond(not_had, "other").status_code == 200
     assert "parts" in vars(not_had.page)
 
@@ -501,7 +501,7 @@ def test_sealed_values_that_are_no_position_are_refused(client: TestClient, pers
     assert (response.status_code, response.json()["code"]) == (422, "malformed_cursor")
 
 
-def test_ones_own_address_stands_in_ones_own_posts_whatever_their_text_is(
+def test_own_posts_show_the_own_address_for_any_text(
     client: TestClient, make_person: Callable[..., Person], make_post: Callable[..., int]
 ) -> None:
     ada, bob = make_person(username="ada"), make_person(username="bob")

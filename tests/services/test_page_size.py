@@ -1,4 +1,4 @@
-"""Pages are bounded in bytes: a page ends early, and the list goes on at its links."""
+"""Pages are bounded in bytes: a page ends early, and its links lead on."""
 
 import json
 import time
@@ -84,7 +84,7 @@ def test_no_answer_is_larger_than_a_page_may_be_and_each_page_is_as_full_as_it_c
         assert size + len(first.encode()) + 200 > MAX_PAGE_BYTES
 
 
-def test_a_post_that_is_larger_than_a_page_stands_alone(
+def test_a_post_that_is_larger_than_a_page_is_a_page_of_its_own(
     client: TestClient, connection: Connection, person: Person, make_post: Callable[..., int]
 ) -> None:
     ids = [make_post(person), make_post(person), make_post(person)]

@@ -1,4 +1,4 @@
-"""What the hot statements cost: no table is read from end to end, and a larger site costs no more.
+"""The cost of the fast path's statements: no full scans, and no growth with the site.
 
 The statements are those that the services send, with their parameters, and prepared where those are; each is explained
 while it runs.
@@ -52,7 +52,7 @@ class Explained:
 
     @property
     def index_lookup_count(self) -> int:
-        """How many entries of indexes were met or made: a search may meet several.
+        """Return how many entries of indexes were met or made: a search may meet several.
 
         A vote is in two indexes, and for `ON CONFLICT` one of them is first looked into.
         """
@@ -80,7 +80,7 @@ def rows_of(node: dict[str, Any]) -> int:
 
 @contextmanager
 def explained(engine: Engine) -> Iterator[list[Explained]]:
-    """Every statement that is run inside the block, explained in a transaction that is rolled back before it runs."""
+    """Explain every statement inside the block, in a transaction that is rolled back before it runs."""
     plans: list[Explained] = []
 
     def explain(connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -192,7 +192,7 @@ def site(database: Engine, connection: Connection, person: Person) -> Iterator[S
 
 
 def shown(plans: list[Explained]) -> str:
-    """The steps as EXPLAIN tells them, in short."""
+    """Return the steps of EXPLAIN in short."""
 
     def lines(node: dict[str, Any], depth: int) -> Iterator[str]:
         names = ("Node Type", "Relation Name", "Index Name", "Index Cond", "Filter", "Plan Rows", "Actual Rows")
@@ -220,7 +220,7 @@ def hot_requests(site: Site, remainder: int = 1) -> dict[str, Callable[[], list[
 
 
 def measured(site: Site) -> dict[str, list[Explained]]:
-    """Every kind, the second time: the first time a server process also reads what the tables look like."""
+    """Explain each kind twice and keep the second: at first a server process also reads the catalogues."""
     for explain in hot_requests(site, remainder=2).values():
         explain()
     return {name: explain() for name, explain in hot_requests(site).items()}

@@ -1,4 +1,4 @@
-"""How many statements each route sends: as many for a page of a hundred as for a page of one, and fewer for a crowd."""
+"""How many statements each route sends: no more for a page of a hundred, and fewer for a crowd."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -32,7 +32,7 @@ needs_batches = pytest.mark.skipif(get_settings().max_batch < 20, reason="MAX_BA
 
 @pytest.fixture
 def send(client: TestClient, person: Person, database: Engine) -> Callable[..., list[str]]:
-    """Sends a request, which must succeed, and returns the statements that it cost."""
+    """Send a request, which must succeed, and return the statements that it cost."""
 
     def send(method: str, path: str, **parameters: object) -> list[str]:
         with counted_queries(database) as statements:
@@ -98,7 +98,7 @@ def test_ordinary_routes_cost_the_caller_and_one_statement(send: Send, posts: li
     assert len(send("GET", f"/users/{person.id}")) == caller  # It is the caller, who is there already.
 
 
-def test_profile_of_somebody_else_costs_two_statements(
+def test_profile_of_another_user_costs_two_statements(
     send: Send, client: TestClient, make_person: Callable[..., Person], database: Engine
 ) -> None:
     other = make_person()
@@ -119,7 +119,7 @@ def test_accounts_cost_two_statements(
 
 
 def at_once(database: Engine, *asked: Callable[[], Awaitable[object]]) -> list[str]:
-    """The statements that these cost together, where all wait in the same moment."""
+    """Return the statements that these requests cost together when sent at once."""
 
     async def ask() -> None:
         await asyncio.wait_for(asyncio.gather(*(ask() for ask in asked)), MAX_SECONDS)
@@ -130,7 +130,7 @@ def at_once(database: Engine, *asked: Callable[[], Awaitable[object]]) -> list[s
 
 
 @needs_batches
-def test_crowd_that_asks_for_one_page_costs_what_one_does(
+def test_many_requests_for_one_page_cost_as_much_as_one(
     database: Engine, posts: list[int], make_person: Callable[..., Person]
 ) -> None:
     people = [make_person() for _ in range(20)]
@@ -144,9 +144,7 @@ def test_crowd_that_asks_for_one_page_costs_what_one_does(
 
 
 @needs_batches
-def test_crowd_that_asks_for_five_pages_costs_five_statements(
-    database: Engine, posts: list[int], person: Person
-) -> None:
+def test_many_requests_for_five_pages_cost_five_statements(database: Engine, posts: list[int], person: Person) -> None:
     token = access_tokens.verify(person.token)
     questions = [feed.PageRequest(token, feed.PageQuery("new", 1 + number % 5)) for number in range(20)]
     statements = at_once(

@@ -1,4 +1,4 @@
-"""`recount` finds and mends counts that differ from the votes, whatever goes on meanwhile."""
+"""`recount` finds and repairs counts that differ from the votes, during any writes."""
 
 from collections.abc import Callable
 
@@ -53,7 +53,7 @@ def test_right_counts_are_left_alone(connection: Connection, posts: list[int]) -
         "UPDATE posts SET created_at = '2020-01-01Z' WHERE id IN ({0}, {4})",
     ],
 )
-def test_what_differs_is_found_and_then_mended(
+def test_differences_are_found_and_then_repaired(
     database: Engine, connection: Connection, posts: list[int], harm: str
 ) -> None:
     break_counts(database, harm.format(*posts))
@@ -70,7 +70,7 @@ def test_what_differs_is_found_and_then_mended(
     assert recount.wrong_in_sample(connection, 100) == 0
 
 
-def test_count_that_is_replaced_is_kept_for_those_who_walk(
+def test_a_replaced_count_is_kept_for_walks_in_progress(
     database: Engine, connection: Connection, posts: list[int]
 ) -> None:
     break_counts(database, f"UPDATE post_stats SET votes = 7 WHERE post_id = {posts[0]}")
@@ -95,7 +95,7 @@ def test_vote_under_way_is_waited_for_and_counted(
     assert connection.scalar(text("SELECT votes FROM post_stats WHERE post_id = :id"), {"id": posts[0]}) == 2
 
 
-def test_vote_that_waits_for_the_mending_is_counted_on_top(
+def test_a_vote_that_waits_for_the_repair_is_counted_on_top(
     database: Engine, connection: Connection, posts: list[int], make_person: Callable[..., Person]
 ) -> None:
     break_counts(database, f"UPDATE post_stats SET votes = 7 WHERE post_id = {posts[0]}")

@@ -1,4 +1,4 @@
-"""Search finds what is written, in every script and database locale, at a bounded cost."""
+"""Search finds every script in every database locale, at a bounded cost."""
 
 import os
 import secrets
@@ -241,7 +241,7 @@ def test_a_query_has_a_bounded_number_of_words(connection: Connection, unit: str
 
 
 def test_the_longest_possible_index_entry_fits(connection: Connection) -> None:
-    """A tsvector holds 1 MB. NFKC makes up to 18 characters of one."""
+    """A tsvector holds 1 MB, and NFKC expands one character to up to 18."""
     wide, widest = "\U00020000", "\ufdfa"
     for title, content in (
         (widest * 300, widest * 40_000),

@@ -1,4 +1,4 @@
-"""Walking lists by their cursors, as a client does with the links it is given; and many rows at once to walk over."""
+"""Walk lists by cursors, as a client does with its links; and make many rows to walk over."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from tests.fixtures import Person
 
 
 def read(connection: Connection, reader: Person, query: feed.PageQuery | feed.PostQuery) -> feed.PageResponse:
-    """One answer of a turn. Raises what the turn gives as an exception."""
+    """Read one page in a batch of one. Raise the outcome if it is an exception."""
     (outcome,) = feed.read(connection, [feed.PageRequest(access_tokens.verify(reader.token), query)])
     if isinstance(outcome, Exception):
         raise outcome
@@ -67,7 +67,7 @@ def rows(connection: Connection, statement: str, **parameters: Any) -> list[Any]
 
 
 def make_voters(connection: Connection, count: int) -> list[int]:
-    """People who only vote: nobody is signed in."""
+    """Users who only vote; none of them is signed in."""
     return rows(
         connection,
         """

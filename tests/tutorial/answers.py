@@ -1,4 +1,4 @@
-"""Both applications on databases with the same rows, the answers they give, and how two answers are compared."""
+"""Both applications on databases with the same rows, their answers, and a comparison of two answers."""
 
 import os
 import secrets
@@ -96,7 +96,7 @@ def _client_of_the_reference(engine: Engine) -> Iterator[TestClient]:
 
 
 def _fill(connection: Connection, password_column: str, copied: Mapping[str, str]) -> None:
-    """Insert the same people, posts and votes, and a table of one's own; later rows get ids from 1000."""
+    """Insert the same people, posts and votes, and an additional table; later rows get ids from 1000."""
     copies = "".join(f", {column}" for column in copied)
     values = "".join(f", :{source}" for source in copied.values())
     hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()

@@ -1,4 +1,4 @@
-"""The requests that are sent to both applications, each with the row of README's table that explains a difference."""
+"""Requests that both applications get, each with the row of docs/differences.md that explains a difference."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,7 +64,7 @@ DRAFTS = [
     (ADAS_DRAFT, ADA, "A draft of Ada", "unfinished, too", False, False),
     (TO_BE_PUBLISHED, ADA, "To be published", "at last", False, False),
 ]
-COMMENTED_POST = 8  # By a table of one's own, without ON DELETE.
+COMMENTED_POST = 8  # By an additional table, without ON DELETE.
 
 PUT = {"title": "put", "content": "new"}
 WRITTEN = {"title": "written", "content": "new"}

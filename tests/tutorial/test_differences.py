@@ -1,4 +1,4 @@
-"""README's table "What differs" is complete and true.
+"""The table of docs/differences.md is complete and true.
 
 The same requests go to our application and to one of the tutorial's contract. What differs between the answers is what
 the table names: each row is shown by a request, and each difference is explained by a row.
@@ -13,10 +13,10 @@ from tests.conftest import ROOT
 from tests.tutorial.answers import Answer, Comparison, answers_of_ours, answers_of_the_reference, compare
 from tests.tutorial.requests import REQUESTS
 
-TABLE = (ROOT / "README.md").read_text().split("What differs:")[1].split("## Configuration")[0]
+TABLE = (ROOT / "docs" / "differences.md").read_text()
 ROWS = dict(re.findall(r"^\| (?!about )([^|-][^|]*?) \| ([^|]*) \| [^|]*\|$", TABLE, re.MULTILINE))
 MORE_FIELDS = "more fields"
-# The settings that README names for clients of the tutorial.
+# The settings that the document names for clients of the tutorial.
 TUTORIAL_SETTINGS = {"TUTORIAL_DEFAULTS": "true"}
 # Rows that no single request shows.
 NOT_SHOWN = {
@@ -49,7 +49,7 @@ def unexplained(row: str | None, found: Comparison) -> str | None:
     if row is None and found.differences:
         return f"no row is named for: {found.differences[0]} ({len(found.differences)} differences)"
     if row is not None and not found.differences:
-        return f"nothing differs: take {row!r} away from this request, and from README if no other request needs it"
+        return f"nothing differs: remove {row!r} here, and from docs/differences.md if no other request needs it"
     return None
 
 
