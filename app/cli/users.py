@@ -141,8 +141,9 @@ def sessions(
 def _transaction() -> Iterator["Session"]:
     """Run a transaction on the configured or embedded database. Raises `Refused` for errors the operator can fix."""
     with migrated_database():
+        from app.database.references import broken_constraint
         from app.database.sessions import transaction
-        from app.models.references import broken_constraint
+        from app.database.sqlstate import named_by
 
         try:
             with transaction() as db:
@@ -153,7 +154,7 @@ def _transaction() -> Iterator["Session"]:
             problem = error.errors(include_input=False)[0]
             raise Refused(f"{'.'.join(map(str, problem['loc'])) or 'password'}: {problem['msg']}") from None
         except IntegrityError as error:
-            meaning = BROKEN_CONSTRAINTS.get(getattr(getattr(error.orig, "diag", None), "constraint_name", None) or "")
+            meaning = BROKEN_CONSTRAINTS.get(named_by(error).constraint or "")
             if meaning is None and (foreign := broken_constraint(error)) is not None:
                 raise Refused(f"a constraint outside this project's schema forbids it: {foreign}") from None
             if meaning is None:

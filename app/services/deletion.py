@@ -21,9 +21,9 @@ from sqlalchemy import Connection, any_, bindparam, delete, exists, func, or_, s
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.exc import IntegrityError
 
+from app.database.references import broken_reference
 from app.database.sessions import writing
 from app.models import Deletion, IdempotencyKey, Post, PostStats, SecurityEvent, Session, User, Vote
-from app.models.references import broken_reference
 
 logger = logging.getLogger("app")
 
