@@ -49,7 +49,7 @@ def test_failure_is_logged_without_values_of_rows_and_retried(
     def fail(_: periodic.IsStopping) -> None:
         runs.append("run")
         with writing() as other:
-            for _ in range(2):
+            for _attempt in range(2):
                 other.execute(
                     text("INSERT INTO users (email, email_canonical, password_hash) VALUES ('', 'canary', '')")
                 )
