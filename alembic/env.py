@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from logging.config import fileConfig
 
 from alembic.script import ScriptDirectory
+from psycopg2 import errorcodes as codes
 from sqlalchemy import URL, Connection, create_engine, event, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -25,6 +26,7 @@ from app.cli.database import require_utf8
 from app.config import ConfigurationError, get_settings
 from app.database.locks import MIGRATION_LOCK
 from app.database.schema_version import Health, check
+from app.database.sqlstate import sqlstate_of
 from app.dev import postgres
 from app.models import Base
 
@@ -209,7 +211,7 @@ def is_for_an_older_release(guard: Connection) -> bool:
 
 def is_lock_refused(error: DBAPIError) -> bool:
     """Return whether the error is a lock timeout or a deadlock."""
-    return getattr(error.orig, "pgcode", None) in {"55P03", "40P01"}
+    return sqlstate_of(error) in {codes.LOCK_NOT_AVAILABLE, codes.DEADLOCK_DETECTED}
 
 
 def first_line(error: DBAPIError) -> str:
@@ -218,12 +220,12 @@ def first_line(error: DBAPIError) -> str:
 
 def is_fixable_by_operator(error: DBAPIError) -> bool:
     """Return whether the connection failed (no SQLSTATE: server or URL), or a lock or a privilege is missing."""
-    return getattr(error.orig, "pgcode", None) is None or is_lock_refused(error) or is_right_missing(error)
+    return sqlstate_of(error) is None or is_lock_refused(error) or is_right_missing(error)
 
 
 def is_right_missing(error: DBAPIError) -> bool:
-    """Return whether the role lacks a privilege (SQLSTATE 42501, insufficient_privilege)."""
-    return getattr(error.orig, "pgcode", None) == "42501"
+    """Return whether the role lacks a privilege."""
+    return sqlstate_of(error) == codes.INSUFFICIENT_PRIVILEGE
 
 
 def remedy(error: DBAPIError) -> str:

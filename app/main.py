@@ -65,9 +65,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         signal.signal(signal.SIGTERM, begin_to_stop)
     replica = get_replica()
     beat_interval = timedelta(seconds=watchdog.BEAT_INTERVAL_SECONDS)
-    tasks = [periodic.Task("heartbeat", lambda _: get_primary().beat(), beat_interval, is_shared=False)]
+    tasks = [periodic.Task("heartbeat", lambda _: get_primary().beat(), beat_interval)]
     if replica:
-        tasks.append(periodic.Task("replica", lambda _: replica.keep(), KEPT_EVERY, is_shared=False))
+        tasks.append(periodic.Task("replica", lambda _: replica.keep(), KEPT_EVERY))
     with worker.running(*tasks):
         yield
         with suppress(TimeoutError):

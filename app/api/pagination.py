@@ -1,8 +1,8 @@
 """Pagination over HTTP: query parameters, and the `Link` header with cursors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
 from fastapi.exceptions import RequestValidationError
@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.conditional import respond
+from app.schemas.page import KeysetPage
 from app.services.feed import PageResponse
 
 # `components.schemas` of the OpenAPI document.
@@ -87,6 +88,27 @@ def respond_with_page(request: Request, result: PageResponse, linked: str) -> Re
     link = link_header(linked, next=result.page.next_cursor, prev=result.page.previous_cursor)
     links = () if link is None else ((b"link", link.encode()),)
     return respond(request, result.etag, lambda: result.json_array, *links)
+
+
+class HasId(Protocol):
+    """A row of a list sorted by id."""
+
+    id: Any
+
+
+AnyRow = TypeVar("AnyRow", bound=HasId)
+
+
+def cut_and_link(response: Response, page: KeysetPage, rows: Sequence[AnyRow], **repeated: object) -> list[AnyRow]:
+    """Return the rows without the one past the limit; if there was one, set `Link` to the next page.
+
+    `repeated` are parameters of the request that the link repeats, beside `limit`.
+    """
+    shown = [*rows[: page.limit]]
+    if len(rows) > page.limit:
+        following = page.cursor_after(shown[-1].id)
+        response.headers["Link"] = link_header(linked({"limit": page.limit, **repeated}), next=following) or ""
+    return shown
 
 
 # Common proxies read the head of a response into one buffer of 4 KB, and respond with 502 if it does not fit.

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from app.api.authentication import Credential, ScopedCredential, note_refused
 from app.database.sessions import get_db
-from app.database.sqlstate import MAX_PAUSE_SECONDS, RETRIES, TRY_AGAIN, may_read_again
+from app.database.sqlstate import MAX_PAUSE_SECONDS, RETRIES, is_worth_a_retry, may_read_again
 from app.errors import BodyTooLarge, NotAuthenticated, NotAuthorized
 from app.models.security_event import Event
 from app.security import audit_log
@@ -135,7 +135,7 @@ async def _repeated(handle: Callable[[Request], Coroutine[Any, Any, Response]], 
             if is_read and may_read_again(error):
                 is_read = False
                 continue
-            if retries_left == 0 or getattr(getattr(error, "orig", error), "pgcode", None) not in TRY_AGAIN:
+            if retries_left == 0 or not is_worth_a_retry(error):
                 raise
         await asyncio.sleep(random.uniform(0, MAX_PAUSE_SECONDS))  # noqa: S311 - jitter, not a secret.
     raise AssertionError("unreachable")

@@ -1,7 +1,7 @@
-"""Periodic tasks that run in every server process, or in one process at a time.
+"""Periodic tasks that run in every server process.
 
-Each task has its own daemon thread. One statement on the table `schedules` decides which process runs a shared task.
-No lock outlives its transaction, so this works through PgBouncer, and processes need not know each other.
+Each task has its own daemon thread. A task is safe in several processes at once: its statements skip what others have
+locked, or a lock of the transaction lets one process at a time proceed. So processes need not know each other.
 """
 
 import logging
@@ -12,12 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import func, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
-
-from app.database.sessions import writing
-from app.models import Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +27,14 @@ IsStopping = Callable[[], bool]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A function to run periodically. It gets a function that returns whether to stop.
+    """A function to run periodically, also in several processes at once.
 
-    A shared task runs in one of the processes that use this database; other tasks run in each process.
+    It gets a function that returns whether to stop.
     """
 
     name: str
     run: Callable[[IsStopping], object]
     every: timedelta
-    is_shared: bool = True
 
 
 @contextmanager
@@ -67,16 +61,9 @@ def _repeat(task: Task, stop: threading.Event) -> None:
 
 
 def _run(task: Task, is_stopping: IsStopping) -> bool:
-    """Run the task if this process can claim it. Return False if it failed."""
+    """Run the task. Return False if it failed."""
     try:
-        if task.is_shared and not claim(task.name, task.every):
-            return True
-        try:
-            task.run(is_stopping)
-        except Exception:
-            if task.is_shared:
-                release(task.name)
-            raise
+        task.run(is_stopping)
     except DBAPIError as error:
         # The first line only: the others may quote values of rows.
         reason = str(error.orig).strip().partition("\n")[0]
@@ -86,22 +73,3 @@ def _run(task: Task, is_stopping: IsStopping) -> bool:
     else:
         return True
     return False
-
-
-def claim(name: str, every: timedelta) -> bool:
-    """Claim the task if it is due. Of any number of concurrent callers, at most one gets True."""
-    due_at = func.now() + every
-    statement = (
-        insert(Schedule)
-        .values(name=name, due_at=due_at)
-        .on_conflict_do_update(index_elements=["name"], set_={"due_at": due_at}, where=Schedule.due_at <= func.now())
-        .returning(Schedule.name)
-    )
-    with writing() as connection:
-        return connection.scalar(statement) is not None
-
-
-def release(name: str) -> None:
-    """Make a claimed task due again."""
-    with writing() as connection:
-        connection.execute(update(Schedule).where(Schedule.name == name).values(due_at=func.now()))

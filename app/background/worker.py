@@ -1,7 +1,7 @@
 """Background worker: mail delivery, cleanup of expired rows and removal of deleted rows.
 
-Server processes do this too; `python -m app worker` does nothing else. Each process claims due work by statements that
-let exactly one process have it. So any number of servers and workers may run, on any number of machines.
+Server processes do this too; `python -m app worker` does nothing else. Each row is handled by one process, which locks
+it. So any number of servers and workers may run, on any number of machines.
 """
 
 import logging
@@ -20,7 +20,6 @@ from app.services import cleanup, deletion
 logger = logging.getLogger("app")
 
 DELETION_INTERVAL = timedelta(seconds=2)
-DELETION_TIME_LIMIT = timedelta(seconds=10)
 
 
 def tasks(settings: Settings) -> list[periodic.Task]:
@@ -30,18 +29,17 @@ def tasks(settings: Settings) -> list[periodic.Task]:
         return []
     return [
         periodic.Task("cleanup", lambda is_stopping: dict(cleanup.run(is_stopping=is_stopping)), interval),
-        periodic.Task("deletions", _remove_deleted, DELETION_INTERVAL, is_shared=False),
+        periodic.Task("deletions", _remove_deleted, DELETION_INTERVAL),
     ]
 
 
 def _remove_deleted(is_stopping: periodic.IsStopping) -> None:
     """Remove rows that requests marked as deleted, unless another process is doing it.
 
-    Checking for such rows costs one read. The claim is released at the end; if the process dies, it expires.
+    Checking for such rows costs one read.
     """
-    if deletion.is_requested() and periodic.claim("deletions", DELETION_TIME_LIMIT):
-        deletion.work(is_stopping, DELETION_TIME_LIMIT.total_seconds())
-        periodic.release("deletions")
+    if deletion.is_requested():
+        deletion.work(is_stopping, waits_for_turn=False)
 
 
 @contextmanager

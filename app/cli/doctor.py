@@ -22,8 +22,8 @@ from sqlalchemy.pool import NullPool
 from app.config import Settings
 from app.database import replica, schema_version
 from app.database.engines import max_connections
+from app.database.references import own_foreign_keys
 from app.models import Base
-from app.models.references import own_foreign_keys
 from app.models.security_event import Event
 from app.security.email_addresses import canonical_email
 from app.services import recount

@@ -14,10 +14,11 @@ from sqlalchemy.orm import Session
 from app.cli.migrations import migrated_database
 from app.cli.refused import Refused
 from app.config import Role
+from app.database.references import broken_constraint
 from app.database.sessions import transaction
+from app.database.sqlstate import named_by
 from app.errors import BROKEN_CONSTRAINTS, DomainError
 from app.models import User
-from app.models.references import broken_constraint
 from app.schemas.types import Password
 from app.schemas.user import UserIn
 from app.security import passwords
@@ -129,7 +130,7 @@ def _transaction() -> Iterator[Session]:
             problem = error.errors(include_input=False)[0]
             raise Refused(f"{'.'.join(map(str, problem['loc'])) or 'password'}: {problem['msg']}") from None
         except IntegrityError as error:
-            meaning = BROKEN_CONSTRAINTS.get(getattr(getattr(error.orig, "diag", None), "constraint_name", None) or "")
+            meaning = BROKEN_CONSTRAINTS.get(named_by(error).constraint or "")
             if meaning is None and (foreign := broken_constraint(error)) is not None:
                 raise Refused(f"a constraint outside this project's schema forbids it: {foreign}") from None
             if meaning is None:

@@ -23,9 +23,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from app.database.sqlstate import (
     MAX_PAUSE_SECONDS,
     RETRIES,
-    TOOK_TOO_LONG,
-    TRY_AGAIN,
     is_connection_lost,
+    is_timeout,
+    is_worth_a_retry,
     may_read_again,
 )
 from app.errors import Overloaded
@@ -192,7 +192,7 @@ class BatchQueue(Generic[Item, Outcome]):
                     if len(outcomes) != len(batch):  # Checked before the commit.
                         raise AssertionError(f"{len(batch)} items got {len(outcomes)} outcomes")
             except DBAPIError as error:
-                if retries_left == 0 or getattr(error.orig, "pgcode", None) not in TRY_AGAIN:
+                if retries_left == 0 or not is_worth_a_retry(error):
                     raise
                 time.sleep(random.uniform(0, MAX_PAUSE_SECONDS))  # noqa: S311 - jitter, not a secret.
             else:
@@ -246,6 +246,4 @@ def _is_server_lost(outcome: object) -> TypeGuard[Exception]:
 
     It would with a silent server, a full pool or a long-held lock.
     """
-    if isinstance(outcome, DBAPIError) and getattr(outcome.orig, "pgcode", None) in TOOK_TOO_LONG:
-        return True
-    return isinstance(outcome, PoolTimeoutError) or is_connection_lost(outcome)
+    return isinstance(outcome, PoolTimeoutError) or is_timeout(outcome) or is_connection_lost(outcome)

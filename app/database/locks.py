@@ -20,8 +20,11 @@ A deadlock is no error for clients, because the request runs again (`api.route`,
 Advisory locks:
 
 - `MIGRATION_LOCK` is held while migrating.
+- `DELETION_LOCK` is held by one batch of the background removal and the pause before it, before any row is locked.
 - An idempotency key has one (`services.idempotency`). It is tried before any row is locked, and never waited for.
 """
 
 # Any number that no other program locks in this database will do: "posts" in ASCII.
 MIGRATION_LOCK = 0x706F737473
+# Held by a batch of `services/deletion.py` and the pause before it: "delete" in ASCII.
+DELETION_LOCK = 0x64656C657465

@@ -15,10 +15,13 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+from psycopg2 import errorcodes as codes
 from sqlalchemy import BindParameter, Connection, CursorResult, Select, TextClause
 from sqlalchemy.dialects.postgresql import psycopg2
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
+
+from app.database.sqlstate import sqlstate_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +31,8 @@ MAY_PREPARE = "may_prepare"
 MAX_PER_CONNECTION = 50
 
 _DIALECT = psycopg2.dialect(paramstyle="numeric_dollar")
-_ALREADY_THERE = "42P05"
-# invalid_sql_statement_name: it is unknown. feature_not_supported: the cached plan no longer fits the tables.
-_GONE = frozenset({"26000", "0A000"})
+# The second: the cached plan no longer fits the tables.
+_GONE = frozenset({codes.INVALID_SQL_STATEMENT_NAME, codes.FEATURE_NOT_SUPPORTED})
 
 
 class PreparedStatement:
@@ -57,7 +59,7 @@ class PreparedStatement:
         try:
             return self._execute_prepared(connection, parameters, prepared)
         except DBAPIError as error:
-            if getattr(error.orig, "pgcode", None) not in _GONE:
+            if sqlstate_of(error) not in _GONE:
                 raise
         PreparedStatement._are_kept = False
         logger.warning(
@@ -78,7 +80,7 @@ class PreparedStatement:
             result = connection.exec_driver_sql(f"{self._prepare}\n; {self._execute}", values)
         except DBAPIError as error:
             # Prepared by an execution that failed, or by another process behind the same pooler.
-            if getattr(error.orig, "pgcode", None) != _ALREADY_THERE:
+            if sqlstate_of(error) != codes.DUPLICATE_PREPARED_STATEMENT:
                 raise
             result = connection.exec_driver_sql(self._execute, values)
         prepared.add(self._name)

@@ -21,6 +21,8 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
+from app.database.references import broken_constraint, broken_reference
+from app.database.sqlstate import is_temporary, named_by, sqlstate_of
 from app.errors import (
     BROKEN_CONSTRAINTS,
     ConstraintViolated,
@@ -29,16 +31,10 @@ from app.errors import (
     StillReferenced,
     Unavailable,
 )
-from app.models.references import broken_constraint, broken_reference
 
 logger = logging.getLogger("app.problems")
 
 PROBLEM_JSON = "application/problem+json"
-# SQLSTATEs of temporary failures: connection lost, insufficient resources, operator intervention (shutdown, timeout),
-# lock_not_available, serialization_failure, deadlock_detected.
-NOT_NOW = ("08", "53", "57", "55P03", "40001", "40P01")
-
-
 # Titles of codes that do not read well as words.
 TITLES = {"otp_required": "Two-factor code required"}
 # Python's phrases for these statuses change between its versions.
@@ -188,10 +184,8 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
 
 
 async def _database_error(request: Request, error: DBAPIError) -> Response:
-    state = getattr(error.orig, "pgcode", None)
     if isinstance(error, IntegrityError):
-        constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
-        meaning = BROKEN_CONSTRAINTS.get(constraint or "")
+        meaning = BROKEN_CONSTRAINTS.get(named_by(error).constraint or "")
         if meaning is not None:
             return await _domain_error(request, meaning())
         if request.method == "DELETE" and (reference := broken_reference(error)) is not None:
@@ -200,8 +194,8 @@ async def _database_error(request: Request, error: DBAPIError) -> Response:
         if (foreign := broken_constraint(error)) is not None:
             logger.warning("a constraint outside this project forbids a write: %s", foreign)
             return await _domain_error(request, ConstraintViolated())
-    if error.connection_invalidated or state is None or state.startswith(NOT_NOW):
-        logger.warning("the database did not answer: %s", state or type(error.orig).__name__)
+    if is_temporary(error):
+        logger.warning("the database did not answer: %s", sqlstate_of(error) or type(error.orig).__name__)
         return await _domain_error(request, Unavailable())
     return unexpected(request.scope, error)
 
@@ -226,9 +220,8 @@ class RedactedError(Exception):
 def _kind(error: Exception) -> str:
     """The kind of the error, from names that no client can choose."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    known = [f"{type(cause).__module__}.{type(cause).__qualname__}", getattr(cause, "pgcode", None)]
-    diagnosis = getattr(cause, "diag", None)
-    known += [getattr(diagnosis, name, None) for name in ("table_name", "constraint_name")]
+    table, _, constraint = named_by(cause)
+    known = (f"{type(cause).__module__}.{type(cause).__qualname__}", sqlstate_of(cause), table, constraint)
     return " ".join(filter(None, known))
 
 

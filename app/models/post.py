@@ -10,8 +10,10 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    and_,
     case,
     func,
+    or_,
     select,
     text,
 )
@@ -79,12 +81,21 @@ class Post(Base):
         return func.coalesce(cls.first_published_at, case((cls.published, cls.created_at)))
 
     @classmethod
-    def exists(cls) -> ColumnElement[bool]:
-        """Return the condition that the post exists.
+    def has_owner(cls) -> ColumnElement[bool]:
+        """Return the condition that joins the owner.
 
         Posts of deleted accounts count as missing while they await removal.
         """
-        return select(User.id).where(User.id == cls.owner_id, ~User.is_deleted).exists()
+        return and_(User.id == cls.owner_id, ~User.is_deleted)
+
+    @classmethod
+    def visible_to(cls, viewer: User) -> ColumnElement[bool]:
+        """Return the condition that the viewer may see the post.
+
+        Drafts are visible to their owners and moderators only.
+        """
+        exists = select(User.id).where(cls.has_owner()).exists()
+        return exists if viewer.is_moderator else and_(exists, or_(cls.published, cls.owner_id == viewer.id))
 
     __table_args__ = (
         Index("posts_created_at_id_idx", "created_at", "id", postgresql_where=text("published")),

@@ -1,4 +1,4 @@
-"""The schedule of periodic tasks, each run by one process for all."""
+"""A table that no code uses any more. The release before claimed periodic tasks in it, and would fail without it."""
 
 from datetime import datetime
 
@@ -8,7 +8,10 @@ from app.models.base import Base
 
 
 class Schedule(Base):
-    """A periodic task and the time from which it may run next."""
+    """A periodic task of the release before, and the time from which it may run next.
+
+    A migration of the next release drops the table (docs/migrations.md).
+    """
 
     __tablename__ = "schedules"
 

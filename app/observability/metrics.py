@@ -167,13 +167,7 @@ class _AllWorkers(Collector):
         if folder is None:
             yield from _registry.collect()
         else:
-            # Leave out live gauges of ended workers: they no longer use anything.
-            files = [
-                str(path)
-                for path in folder.glob("*.db")
-                if not path.name.startswith("gauge_live") or int(path.stem.rpartition("_")[2]) in running
-            ]
-            yield from MultiProcessCollector.merge(files)
+            yield from MultiProcessCollector(None, str(folder)).collect()
         yield from _processes(running)
 
 

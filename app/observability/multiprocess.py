@@ -13,6 +13,8 @@ from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from prometheus_client.multiprocess import mark_process_dead
+
 # prometheus-client defines the name and stores the workers' counters there.
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -51,25 +53,29 @@ def place() -> int:
             os.ftruncate(lock, 0)
             os.write(lock, str(os.getpid()).encode())
             # Live gauges start at zero with a new worker. Counters continue from the values of the ended one.
-            for gauges in folder.glob(f"gauge_live*_{number}.db"):
-                gauges.unlink()
+            _forget_live_gauges(folder, number)
             return number  # The file stays open and locked until this process ends.
     raise AssertionError("unreachable")
 
 
 def running_workers() -> Mapping[int, int]:
-    """The process id of each running worker, by its place."""
+    """The process id of each running worker, by its place. Live gauges of ended workers are removed."""
     folder = shared_folder()
     if folder is None:
         return {0: os.getpid()}
     found = {}
     with _locking(folder):
         for path in folder.glob("*.lock"):
-            if (lock := _try_lock(path)) is not None:
-                os.close(lock)
-            elif path.stem.isdigit():
+            if (lock := _try_lock(path)) is None:
                 found[int(path.stem)] = int(path.read_text())
+            else:
+                _forget_live_gauges(folder, int(path.stem))
+                os.close(lock)
     return found
+
+
+def _forget_live_gauges(folder: Path, place: int) -> None:
+    mark_process_dead(place, str(folder))
 
 
 def _try_lock(path: Path) -> int | None:

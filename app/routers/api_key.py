@@ -6,10 +6,9 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api import pagination
 from app.api.authentication import CurrentUser, Token
 from app.api.idempotency_key import IdempotentRequest, respond_once
-from app.api.pagination import linked
+from app.api.pagination import cut_and_link
 from app.api.route import Route
 from app.database.sessions import SessionDep
 from app.errors import (
@@ -21,8 +20,8 @@ from app.errors import (
     QuotaExceeded,
 )
 from app.middleware.problem_details import headers, responses
-from app.schemas import cursor as cursors
 from app.schemas.api_key import ApiKeyIn, ApiKeyOut, NewApiKey
+from app.schemas.page import page_of
 from app.schemas.types import Cursor, Id, Limit
 from app.services import api_key
 
@@ -61,13 +60,8 @@ def list_api_keys(
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[ApiKeyOut]:
     """List your API keys by ascending id. Expired keys are left out."""
-    after_id = cursors.id_of(cursor, "api_keys") if cursor else None
-    keys = api_key.list_own(db, caller.id, after_id=after_id, limit=limit + 1)
-    if len(keys) > limit:
-        keys = keys[:limit]
-        following = cursors.sign(["api_keys", keys[-1].id])
-        response.headers["Link"] = pagination.link_header(linked({"limit": limit}), next=following) or ""
-    return keys
+    page = page_of("api_keys", limit=limit, cursor=cursor)
+    return cut_and_link(response, page, api_key.list_own(db, caller.id, page))
 
 
 @router.get("/{id}", response_model=ApiKeyOut, responses=responses(NotAuthenticated, ApiKeyNotFound))

@@ -5,15 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
-from app.api import pagination
 from app.api.authentication import CurrentUser, Token
-from app.api.pagination import linked
+from app.api.pagination import cut_and_link
 from app.api.route import Route
 from app.database.sessions import SessionDep
 from app.errors import MalformedCursor, NotAuthenticated, SessionNotFound
 from app.middleware.problem_details import responses
-from app.models.base import LARGEST_KEY
-from app.schemas import cursor as cursors
+from app.schemas.page import page_of
 from app.schemas.session import SessionOut
 from app.schemas.types import Cursor, Id, Limit
 from app.services import session
@@ -31,12 +29,8 @@ def list_sessions(
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[SessionOut]:
     """List your sessions, newest sign-in first. Each sign-in on a device is a session."""
-    before_id = cursors.id_of(cursor, "sessions") if cursor else LARGEST_KEY
-    found = session.list_own(db, caller.id, before_id=before_id, limit=limit + 1)
-    if len(found) > limit:
-        found = found[:limit]
-        following = cursors.sign(["sessions", found[-1].id])
-        response.headers["Link"] = pagination.link_header(linked({"limit": limit}), next=following) or ""
+    page = page_of("sessions", limit=limit, cursor=cursor)
+    found = cut_and_link(response, page, session.list_own(db, caller.id, page))
     return [SessionOut.model_validate(one).model_copy(update={"current": one.id == token.session_id}) for one in found]
 
 

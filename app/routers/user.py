@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app import models
-from app.api import batch_queues, pagination
+from app.api import batch_queues
 from app.api.authentication import Admin, CurrentUser, OptionalUser, ScopedToken, ScopedUser, Token
 from app.api.idempotency_key import IdempotentRequest, respond_once
-from app.api.pagination import linked, respond_with_page
+from app.api.pagination import cut_and_link, linked, respond_with_page
 from app.api.route import CredentialsRoute
 from app.config import get_settings
 from app.database.sessions import SessionDep, transaction
@@ -32,7 +32,7 @@ from app.errors import (
 )
 from app.middleware.problem_details import headers, responses
 from app.observability import request_context
-from app.schemas import cursor as cursors
+from app.schemas.page import page_of
 from app.schemas.post import PostWithVotes
 from app.schemas.types import Cursor, Id, Limit, Role, Skip, Text
 from app.schemas.user import Account, NewUser, Profile, UserChange, UserIn
@@ -92,17 +92,10 @@ def list_users(
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[models.User]:
     """List accounts by ascending id. Admins only."""
-    after_id = cursors.id_of(cursor, "users") if cursor else None
-    accounts = user.list_all(
-        db, after_id=after_id, limit=limit + 1, skip=0 if cursor else skip, email=email, role=role, is_active=is_active
-    )
-    if len(accounts) > limit:
-        accounts = accounts[:limit]
-        following = cursors.sign(["users", accounts[-1].id])
-        # Without `email`: only one account can match it, so there is no second page.
-        repeated = linked({"limit": limit, "role": role, "is_active": is_active})
-        response.headers["Link"] = pagination.link_header(repeated, next=following) or ""
-    return [*accounts]
+    page = page_of("users", limit=limit, cursor=cursor, skip=skip)
+    accounts = user.list_all(db, page, email=email, role=role, is_active=is_active)
+    # Links go without `email`: only one account can match it, so there is no second page.
+    return cut_and_link(response, page, accounts, role=role, is_active=is_active)
 
 
 @router.get("/me", response_model=Account, responses=responses(NotAuthenticated))

@@ -39,17 +39,6 @@ def verify(cursor: str) -> list[CursorValue]:
     return values
 
 
-def id_of(cursor: str, made_for: str) -> int:
-    """Return the id in a cursor of a list sorted by id only.
-
-    Raises `MalformedCursor`, also for cursors of other lists.
-    """
-    match verify(cursor):
-        case [str() as kind, int() as number] if kind == made_for:
-            return number
-    raise MalformedCursor
-
-
 def _encoded(signed: bytes) -> str:
     return base64.urlsafe_b64encode(signed).rstrip(b"=").decode()
 

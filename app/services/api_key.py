@@ -21,6 +21,7 @@ from app.config import get_settings
 from app.errors import ApiKeyNotFound, NotAuthenticated, QuotaExceeded
 from app.models.security_event import Event
 from app.schemas.api_key import ApiKeyIn, ApiKeyOut, NewApiKey
+from app.schemas.page import KeysetPage
 from app.security import audit_log
 from app.security.access_tokens import AccessToken
 
@@ -130,12 +131,10 @@ def create(db: Session, caller: models.User, session_id: int, new: ApiKeyIn) -> 
     return NewApiKey(**get(db, caller.id, key_id).model_dump(), key=key)
 
 
-def list_own(db: Session, user_id: int, *, after_id: int | None, limit: int) -> list[ApiKeyOut]:
-    """Return the user's unexpired keys by ascending id, optionally after `after_id`."""
+def list_own(db: Session, user_id: int, page: KeysetPage) -> list[ApiKeyOut]:
+    """Return the user's unexpired keys by ascending id."""
     own = _SHOWN.where(models.Session.user_id == user_id)
-    if after_id is not None:
-        own = own.where(models.Session.id > after_id)
-    return [ApiKeyOut.model_validate(row) for row in db.execute(own.order_by(models.Session.id).limit(limit))]
+    return [ApiKeyOut.model_validate(row) for row in db.execute(page.select(own, models.Session.id))]
 
 
 def get(db: Session, user_id: int, key_id: int) -> ApiKeyOut:

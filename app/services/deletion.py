@@ -1,16 +1,16 @@
 """Batched removal of accounts, posts and sessions marked as deleted.
 
 `app.database.deletion_marks` marks them. Each batch is one transaction and locks in the order of
-`app.database.locks`. Its size depends on the duration of the batch before it. A pause as long as the batch follows,
-so that voters wait for at most one batch. Two processes never work on one account at the same time. All progress is in
-the database: if a process dies, its last batch is rolled back, and another process continues.
+`app.database.locks`. Its size depends on the duration of the batch before it. A pause as long as that batch precedes
+it, so that voters wait for at most one batch. `DELETION_LOCK` covers both: however many processes work, there is one
+batch at a time and a pause between any two. It is a lock of the transaction: if a process dies, PostgreSQL releases it
+and rolls back the batch, and another process continues. All progress is in the database.
 
 An adopted database may have tables whose foreign keys forbid a deletion. Then the marked rows stay deleted for every
 request, and the removal is retried every hour. The log and `python -m app doctor` name the foreign key.
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,11 @@ from sqlalchemy import Connection, any_, bindparam, delete, exists, func, or_, s
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.exc import IntegrityError
 
+from app.config import get_settings
+from app.database.locks import DELETION_LOCK
+from app.database.references import broken_reference
 from app.database.sessions import writing
 from app.models import Deletion, IdempotencyKey, Post, PostStats, SecurityEvent, Session, User, Vote
-from app.models.references import broken_reference
 
 logger = logging.getLogger("app")
 
@@ -78,12 +80,15 @@ def is_requested() -> bool:
         return bool(connection.scalar(select(exists(select(Deletion.user_id).where(_IS_DUE)))))
 
 
-def work(is_stopping: Callable[[], bool] = lambda: False, max_seconds: float = math.inf) -> int:
+def work(is_stopping: Callable[[], bool] = lambda: False, *, waits_for_turn: bool = True) -> int:
     """Remove marked rows, round-robin by account; return how many accounts finished.
 
-    When `is_stopping` returns true, or after `max_seconds`, the rest is left for the next call in any process.
+    When `is_stopping` returns true, the rest is left for the next call in any process. It is also left, unless
+    `waits_for_turn`, when another process holds `DELETION_LOCK`.
     """
-    over_at = time.monotonic() + max_seconds
+    # A longer pause could exceed `idle_in_transaction_session_timeout`, which is as long as the statement's.
+    max_pause = get_settings().database_statement_timeout_seconds / 2
+    pause = BATCH_SECONDS
     progress: dict[int, _Progress] = {}
     finished_count = 0
     while user_ids := _requested():
@@ -91,11 +96,15 @@ def work(is_stopping: Callable[[], bool] = lambda: False, max_seconds: float = m
             account_progress = progress.setdefault(user_id, _Progress())
             turn_ends_at = time.monotonic() + TURN_SECONDS
             while time.monotonic() < turn_ends_at:
-                if is_stopping() or time.monotonic() > over_at:
+                if is_stopping():
                     return finished_count
-                began_at = time.monotonic()
                 try:
-                    is_finished = _remove_batch(user_id, account_progress)
+                    with writing() as connection:
+                        if not _take_turn(connection, waits=waits_for_turn):
+                            return finished_count
+                        time.sleep(pause)
+                        began_at = time.monotonic()
+                        is_finished = _remove_batch(connection, user_id, account_progress)
                 except IntegrityError as error:
                     if (reference := broken_reference(error)) is None:
                         raise
@@ -104,12 +113,23 @@ def work(is_stopping: Callable[[], bool] = lambda: False, max_seconds: float = m
                     break
                 seconds = time.monotonic() - began_at
                 account_progress.adapt(seconds)
-                time.sleep(seconds)
+                pause = min(seconds, max_pause)
                 if is_finished:
+                    if account_progress.is_deleted is not None:  # Else another process removed the rows.
+                        what = "account" if account_progress.is_deleted else "sessions"
+                        logger.info("deletion finished user_id=%d what=%s", user_id, what)
                     del progress[user_id]
                     finished_count += 1
                     break
     return finished_count
+
+
+def _take_turn(connection: Connection, *, waits: bool) -> bool:
+    """Lock `DELETION_LOCK` until the transaction ends. Return False if another process holds it."""
+    if waits:
+        connection.execute(select(func.pg_advisory_xact_lock(DELETION_LOCK)))
+        return True
+    return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(DELETION_LOCK))))
 
 
 def _requested() -> Sequence[int]:
@@ -128,30 +148,29 @@ def _postpone(user_id: int, reference: str) -> None:
     logger.warning("deletion blocked user_id=%d foreign_key=%s; see python -m app doctor", user_id, reference)
 
 
-def _remove_batch(user_id: int, progress: _Progress) -> bool:
+def _remove_batch(connection: Connection, user_id: int, progress: _Progress) -> bool:
     """Remove one batch of the account's rows; return whether none is left.
 
     The last batch also removes the deletion request.
     """
-    with writing() as connection:
-        # Statements after the lock see what earlier holders of it have marked or removed.
-        if connection.scalar(select(Deletion.user_id).where(Deletion.user_id == user_id).with_for_update()) is None:
-            return True
-        is_deleted = connection.scalar(select(User.is_deleted).where(User.id == user_id))
-        steps = _OF_DELETED_ACCOUNTS if is_deleted else _OF_ACCOUNTS
-        if progress.is_deleted != is_deleted:
-            progress.is_deleted = is_deleted
-            progress.begin(0, steps[0].min_rows)
-        for number in range(progress.step, len(steps)):
-            if number != progress.step:
-                progress.begin(number, steps[number].min_rows)
-            if steps[number].remove(connection, user_id, progress):
-                return False
-        if is_deleted:  # ON DELETE CASCADE removes the remaining few rows and the request.
-            connection.execute(delete(User).where(User.id == user_id))
-        else:
-            connection.execute(delete(Deletion).where(Deletion.user_id == user_id))
-    logger.info("deletion finished user_id=%d what=%s", user_id, "account" if is_deleted else "sessions")
+    # Statements after the lock see what earlier holders of it have marked or removed.
+    if connection.scalar(select(Deletion.user_id).where(Deletion.user_id == user_id).with_for_update()) is None:
+        progress.is_deleted = None
+        return True
+    is_deleted = connection.scalar(select(User.is_deleted).where(User.id == user_id))
+    steps = _OF_DELETED_ACCOUNTS if is_deleted else _OF_ACCOUNTS
+    if progress.is_deleted != is_deleted:
+        progress.is_deleted = is_deleted
+        progress.begin(0, steps[0].min_rows)
+    for number in range(progress.step, len(steps)):
+        if number != progress.step:
+            progress.begin(number, steps[number].min_rows)
+        if steps[number].remove(connection, user_id, progress):
+            return False
+    if is_deleted:  # ON DELETE CASCADE removes the remaining few rows and the request.
+        connection.execute(delete(User).where(User.id == user_id))
+    else:
+        connection.execute(delete(Deletion).where(Deletion.user_id == user_id))
     return True
 
 

@@ -85,7 +85,7 @@ def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[i
     is_allowed = true() if caller.is_moderator else models.Post.owner_id == caller.id
     removable = (
         select(models.Post.owner_id)
-        .where(models.Post.id == post_id, models.Post.exists(), is_allowed, _has_version(versions))
+        .where(models.Post.id == post_id, models.Post.visible_to(caller), is_allowed, _has_version(versions))
         .with_for_update()
     )
     owner_id = db.scalar(removable)
@@ -139,9 +139,7 @@ def _refusal(db: Session, caller: models.User, post_id: int, is_allowed: Callabl
 
     The post is missing, a draft that the caller may not see, another user's, or was changed.
     """
-    post = db.execute(
-        select(models.Post.owner_id, models.Post.published).where(models.Post.id == post_id, models.Post.exists())
-    ).one_or_none()
-    if post is None or not (post.published or post.owner_id == caller.id or caller.is_moderator):
+    owner_id = db.scalar(select(models.Post.owner_id).where(models.Post.id == post_id, models.Post.visible_to(caller)))
+    if owner_id is None:
         return PostNotFound(post_id)
-    return PreconditionFailed() if is_allowed(post.owner_id) else NotAuthorized()
+    return PreconditionFailed() if is_allowed(owner_id) else NotAuthorized()

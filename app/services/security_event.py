@@ -7,14 +7,13 @@ from sqlalchemy.orm import Session
 
 from app.models import SecurityEvent
 from app.models.security_event import Event
+from app.schemas.page import KeysetPage
 
 
-def list_own(db: Session, user_id: int, *, before_id: int | None, limit: int, skip: int) -> Sequence[SecurityEvent]:
-    """Return the account's events, newest first, before `before_id` if it is given.
+def list_own(db: Session, user_id: int, page: KeysetPage) -> Sequence[SecurityEvent]:
+    """Return the account's events, newest first.
 
     Kinds that this release does not know are left out: a newer release can have written them before a rollback.
     """
-    statement = select(SecurityEvent).where(SecurityEvent.user_id == user_id, SecurityEvent.event.in_([*Event]))
-    if before_id is not None:
-        statement = statement.where(SecurityEvent.id < before_id)
-    return db.scalars(statement.order_by(SecurityEvent.id.desc()).limit(limit).offset(skip)).all()
+    own = select(SecurityEvent).where(SecurityEvent.user_id == user_id, SecurityEvent.event.in_([*Event]))
+    return db.scalars(page.select(own, SecurityEvent.id, is_descending=True)).all()

@@ -18,6 +18,7 @@ from app.config import get_settings
 from app.database import deletion_marks
 from app.errors import NotAuthenticated, SessionNotFound
 from app.models.security_event import Event
+from app.schemas.page import KeysetPage
 from app.security import audit_log
 from app.security.refresh_tokens import RefreshToken
 
@@ -114,15 +115,10 @@ def see(connection: Connection, session_ids: Sequence[int], precision: timedelta
     return [None] * len(session_ids)
 
 
-def list_own(db: Session, user_id: int, *, before_id: int, limit: int) -> Sequence[models.Session]:
+def list_own(db: Session, user_id: int, page: KeysetPage) -> Sequence[models.Session]:
     """Return the user's valid sign-in sessions, newest first."""
-    return db.scalars(
-        select(models.Session)
-        .join(models.User, models.Session.is_valid())
-        .where(_is_sign_in_of(user_id), models.Session.id < before_id)
-        .order_by(models.Session.id.desc())
-        .limit(limit)
-    ).all()
+    own = select(models.Session).join(models.User, models.Session.is_valid()).where(_is_sign_in_of(user_id))
+    return db.scalars(page.select(own, models.Session.id, is_descending=True)).all()
 
 
 def sign_out(db: Session, user_id: int, session_id: int) -> None:

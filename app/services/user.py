@@ -14,6 +14,7 @@ from app.errors import LastAdmin, NotAuthenticated, NotAuthorized, UserNotFound,
 from app.mail import outbox
 from app.models.security_event import Event
 from app.observability import request_context
+from app.schemas.page import KeysetPage
 from app.schemas.user import UserChange, UserIn
 from app.security import attempt_limits, audit_log, passwords
 from app.security.email_addresses import canonical_email
@@ -47,26 +48,17 @@ def get(db: Session, user_id: int) -> models.User:
 
 
 def list_all(
-    db: Session,
-    *,
-    after_id: int | None,
-    limit: int,
-    skip: int,
-    email: str | None,
-    role: models.Role | None,
-    is_active: bool | None,
+    db: Session, page: KeysetPage, *, email: str | None, role: models.Role | None, is_active: bool | None
 ) -> Sequence[models.User]:
-    """Return accounts that match the filters, by ascending id, after `after_id`."""
+    """Return accounts that match the filters, by ascending id."""
     statement = select(models.User).where(~models.User.is_deleted)
-    if after_id is not None:
-        statement = statement.where(models.User.id > after_id)
     if email is not None:
         statement = statement.where(models.User.email_canonical == canonical_email(email))
     if role is not None:
         statement = statement.where(models.User.role == role)
     if is_active is not None:
         statement = statement.where(models.User.is_active == is_active)
-    return db.scalars(statement.order_by(models.User.id).limit(limit).offset(skip)).all()
+    return db.scalars(page.select(statement, models.User.id)).all()
 
 
 def change(db: Session, caller: models.User, session_id: int, user_id: int, wanted: UserChange) -> models.User:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, text
 from starlette.testclient import TestClient
 
-from app.models.references import own_constraints
+from app.database.references import own_constraints
 from tests.fixtures import PASSWORD, Person
 
 AddRule = Callable[[str], object]

@@ -7,15 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from jose import jwt
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, func, select, text
 from starlette.testclient import TestClient
 
 from app.cli import doctor
 from app.config import get_settings
 from app.database import deletion_marks
+from app.database.locks import DELETION_LOCK
 from app.models.session import adopted_session_id
 from app.security import access_tokens
 from app.services import api_key, deletion
@@ -265,6 +268,60 @@ def test_two_concurrent_cleanups_remove_everything_once(
     assert wrong_counts(connection) == 0
 
 
+def test_server_leaves_deletions_to_the_process_that_is_at_work(
+    crowd: Crowd, database: Engine, connection: Connection, make_person: MakePerson
+) -> None:
+    leaver = make_person()
+    vote_for_all(database, leaver, write_posts(database, make_person()))
+    crowd.send([Call("DELETE", "/users/me", leaver)])
+
+    with database.begin() as other:
+        other.execute(select(func.pg_advisory_xact_lock(DELETION_LOCK)))
+        assert deletion.work(waits_for_turn=False) == 0
+        assert count(connection, "votes") == MANY
+        waiting = in_background(deletion.work)  # As `python -m app cleanup` does.
+        wait_until_blocked(connection, by=other)
+        assert count(connection, "votes") == MANY
+
+    assert waiting() == 1
+    assert count(connection, "votes") == count(connection, "users WHERE is_deleted") == 0
+    assert wrong_counts(connection) == 0
+
+
+def test_batches_of_several_processes_never_overlap(
+    crowd: Crowd,
+    database: Engine,
+    connection: Connection,
+    make_person: MakePerson,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(deletion, "BATCH_SECONDS", 0.1)
+    post_ids = write_posts(database, make_person())
+    leavers = [make_person() for _ in range(3)]
+    for leaver in leavers:
+        vote_for_all(database, leaver, post_ids)
+    crowd.send([Call("DELETE", "/users/me", leaver) for leaver in leavers])
+    spans: list[tuple[float, float]] = []
+    remove = deletion._remove_batch
+
+    def timed(*arguments: Any) -> bool:
+        began_at = time.monotonic()
+        try:
+            return remove(*arguments)
+        finally:
+            spans.append((began_at, time.monotonic()))
+
+    monkeypatch.setattr(deletion, "_remove_batch", timed)
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda _: deletion.work(), range(3)))
+
+    spans.sort()
+    assert len(spans) > 3
+    assert all(later > earlier for (_, earlier), (later, _) in pairwise(spans))
+    assert count(connection, "votes") == count(connection, "deletions") == 0
+    assert wrong_counts(connection) == 0
+
+
 @pytest.mark.slow
 def test_deletion_continues_after_its_process_was_killed(
     crowd: Crowd, database: Engine, connection: Connection, make_person: MakePerson
@@ -304,7 +361,6 @@ def test_work_stops_on_request_or_at_its_time_limit(
     crowd.send([Call("DELETE", "/users/me", leaver)])
 
     assert deletion.work(is_stopping=lambda: True) == 0
-    assert deletion.work(max_seconds=-1) == 0
     assert count(connection, "votes") == MANY
     assert deletion.work() == 1
 

@@ -1,11 +1,13 @@
 """`cleanup.run` removes what has expired, and nothing else."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import Connection, Engine, text
 
 from app.services import cleanup
-from tests.fixtures import Person
+from tests.fixtures import Person, counted_queries
 
 TABLES = (
     "sessions", "idempotency_keys", "allowances", "post_stats_history", "mail_tokens", "outgoing_mails",
@@ -13,9 +15,9 @@ TABLES = (
 )  # fmt: skip
 
 
-def fill(connection: Connection, person: Person) -> None:
-    """Ten of each that have expired, and one of each that has not; with the person's own, two sessions."""
-    for age, count in (("-1 second", 10), ("1 hour", 1)):
+def fill(connection: Connection, person: Person, expired: int = 10) -> None:
+    """Ten expired rows in each table, and one that is not; with the person's own, two sessions."""
+    for age, count in (("-1 second", expired), ("1 hour", 1)):
         connection.execute(
             text(f"""
                 INSERT INTO sessions (user_id, expires_at)
@@ -37,14 +39,14 @@ def fill(connection: Connection, person: Person) -> None:
                 FROM generate_series(1, {count}) AS n
             """)
         )
-    for age, count in (("3 hours", 10), ("1 hour", 1)):
+    for age, count in (("3 hours", expired), ("1 hour", 1)):
         connection.execute(
             text(f"""
                 INSERT INTO post_stats_history (post_id, votes_before, changed_at)
                 SELECT 1, 0, now() - interval '{age}' FROM generate_series(1, {count})
             """)
         )
-    for age, count in (("-1 second", 10), ("1 hour", 1)):
+    for age, count in (("-1 second", expired), ("1 hour", 1)):
         connection.execute(
             text(f"""
                 WITH users_made AS (
@@ -55,14 +57,14 @@ def fill(connection: Connection, person: Person) -> None:
                 SELECT id, 'password_reset', int8send(id), '', now() + interval '{age}' FROM users_made
             """)
         )
-    for days, count in ((8, 10), (6, 1)):
+    for days, count in ((8, expired), (6, 1)):
         connection.execute(
             text(f"""
                 INSERT INTO outgoing_mails (kind, address, created_at, due_at)
                 SELECT 'email_changed', '', now() - interval '{days} days', 'infinity' FROM generate_series(1, {count})
             """)
         )
-    for days, count in ((91, 10), (89, 1)):
+    for days, count in ((91, expired), (89, 1)):
         connection.execute(
             text(f"""
                 INSERT INTO security_events (user_id, event, created_at)
@@ -83,6 +85,28 @@ def test_expired_rows_are_removed_in_batches_and_counted(connection: Connection,
 
     assert left(connection) == [2, 1, 1, 1, 1, 1, 1]
     assert dict(cleanup.run()) == dict.fromkeys(TABLES, 0)
+
+
+def test_runs_at_once_remove_each_row_once_and_fail_in_none(connection: Connection, person: Person) -> None:
+    fill(connection, person, expired=300)
+    start = threading.Barrier(4)
+
+    def clean(_: int) -> dict[str, int]:
+        start.wait(20)
+        return dict(cleanup.run(batch_rows=7))
+
+    with ThreadPoolExecutor(4) as threads:
+        removed = list(threads.map(clean, range(4)))
+
+    assert left(connection) == [2, 1, 1, 1, 1, 1, 1]
+    assert {table: sum(run[table] for run in removed) for table in TABLES} == dict.fromkeys(TABLES, 300)
+
+
+def test_empty_run_asks_seven_statements(database: Engine) -> None:
+    with counted_queries(database) as queries:
+        assert dict(cleanup.run()) == dict.fromkeys(TABLES, 0)
+
+    assert len(queries) == len(TABLES)
 
 
 def test_locked_rows_are_skipped_without_waiting(

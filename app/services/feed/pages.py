@@ -26,7 +26,6 @@ from sqlalchemy import (
     String,
     Subquery,
     UnaryExpression,
-    and_,
     bindparam,
     cast,
     func,
@@ -232,8 +231,7 @@ def _joined(shown: AnySelect) -> AnySelect:
 
     Posts of deleted accounts are hidden until they are removed.
     """
-    owners = and_(User.id == Post.owner_id, ~User.is_deleted)
-    return shown.join(User, owners).join(PostStats, PostStats.post_id == Post.id)
+    return shown.join(User, Post.has_owner()).join(PostStats, PostStats.post_id == Post.id)
 
 
 def _posts_statement() -> AnySelect:

@@ -2,15 +2,14 @@
 
 from functools import cache
 
+from psycopg2 import errorcodes as codes
 from sqlalchemy.exc import DBAPIError
 
+from app.database.sqlstate import named_by, sqlstate_of
 from app.models.base import Base
 
-# SQLSTATE foreign_key_violation and restrict_violation. ON DELETE RESTRICT raises the second since PostgreSQL 18.
-VIOLATIONS = ("23503", "23001")
-NOT_NULL_VIOLATION = "23502"
-# SQLSTATE class 23: integrity constraint violation.
-INTEGRITY = "23"
+# ON DELETE RESTRICT raises the second since PostgreSQL 18.
+_VIOLATIONS = (codes.FOREIGN_KEY_VIOLATION, codes.RESTRICT_VIOLATION)
 
 
 def own_foreign_keys() -> list[str]:
@@ -33,9 +32,7 @@ def broken_reference(error: DBAPIError) -> str | None:
 
     Otherwise return None.
     """
-    if getattr(error.orig, "pgcode", None) not in VIOLATIONS:
-        return None
-    return broken_constraint(error)
+    return broken_constraint(error) if sqlstate_of(error) in _VIOLATIONS else None
 
 
 def broken_constraint(error: DBAPIError) -> str | None:
@@ -43,14 +40,14 @@ def broken_constraint(error: DBAPIError) -> str | None:
 
     NOT NULL has no name, so its column decides: a column of our models is ours.
     """
-    state = getattr(error.orig, "pgcode", None) or ""
-    diagnosis = getattr(error.orig, "diag", None)
-    table = getattr(diagnosis, "table_name", None)
-    if state == NOT_NULL_VIOLATION and (column := getattr(diagnosis, "column_name", None)):
+    state = sqlstate_of(error) or ""
+    table, column, name = named_by(error)
+    if state == codes.NOT_NULL_VIOLATION and column:
         ours = Base.metadata.tables.get(table or "")
         return None if ours is not None and column in ours.columns else f"NOT NULL of {table}.{column}"
     # The constraint of a domain type has a name, but no table: our models use no such type.
-    name = getattr(diagnosis, "constraint_name", None)
-    if not state.startswith(INTEGRITY) or name is None or (table, name) in own_constraints():
+    if not state.startswith(codes.CLASS_INTEGRITY_CONSTRAINT_VIOLATION) or name is None:
+        return None
+    if (table, name) in own_constraints():
         return None
     return f"{name} of {table}"
