@@ -1,7 +1,8 @@
 """Reading posts: one batch authenticates callers and reads pages, posts and votes.
 
-A batch contains all waiting requests. It has one statement for each distinct page, and one for all posts by id. Users
-share pages. Personal values (`voted`, and the e-mail address in a reader's own posts) are added to each response.
+A batch contains all waiting requests. It has one statement for all pages of a kind, and one for all posts by id. Equal
+requests share a page. Personal values (`voted`, and the e-mail address in a reader's own posts) are added to each
+response.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from app.config import MODERATING, get_settings
 from app.errors import NotAuthenticated, PostNotFound
 from app.security.access_tokens import AccessToken
 from app.security.email_addresses import noreply_domain
+from app.services.feed.lists import Kind, kind_of, read_pages
 from app.services.feed.pages import PageQuery, PageResult, PageRows, position_of, read_page, read_posts
 from app.services.feed.serialization import for_owner, serialize
 
@@ -137,16 +139,22 @@ def read(connection: Connection, requests: Sequence[PageRequest]) -> list[PageRe
     It is a `PageResponse`, `NotAuthenticated`, or `PostNotFound` (also for drafts). The connection must be in
     AUTOCOMMIT, so that every statement sees what was committed before it began.
     """
-    readers: dict[PageQuery, list[AccessToken]] = {}
+    tokens: dict[PageQuery, list[AccessToken]] = {}
     post_requests: list[tuple[AccessToken, int]] = []
     for request in requests:
         if isinstance(request.query, PageQuery):
-            readers.setdefault(request.query, []).append(request.token)
+            tokens.setdefault(request.query, []).append(request.token)
         else:
             post_requests.append((request.token, request.query.post_id))
-    results: dict[PageQuery | PostQuery, PageResult] = {
-        query: read_page(connection, query, tokens) for query, tokens in readers.items()
-    }
+    results: dict[PageQuery | PostQuery, PageResult] = {}
+    kinds: dict[Kind, dict[PageQuery, list[AccessToken]]] = {}
+    for query, of_query in tokens.items():
+        if (kind := kind_of(query)) is None:
+            results[query] = read_page(connection, query, of_query)
+        else:
+            kinds.setdefault(kind, {})[query] = of_query
+    for kind, asked in kinds.items():
+        results |= dict[PageQuery | PostQuery, PageResult](read_pages(connection, kind, asked).items())
     if post_requests:
         results |= {PostQuery(post_id): result for post_id, result in read_posts(connection, post_requests).items()}
     pages = {query: Page(result.page) for query, result in results.items()}

@@ -148,10 +148,10 @@ def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessT
         else connection.execute(_unprepared_page(kind), parameters)
     ).all()
     roles = readers.roles_of_valid_sessions(rows)
-    return PageResult(_page_of(query, [row for row in rows if row.id is not None]), roles)
+    return PageResult(page_of(query, [row for row in rows if row.id is not None]), roles)
 
 
-def _page_of(query: PageQuery, rows: Sequence[AnyRow]) -> PageRows:
+def page_of(query: PageQuery, rows: Sequence[AnyRow]) -> PageRows:
     """Return the rows in the order of the list, cut to the limit and `MAX_PAGE_BYTES`."""
     position = query.position
     is_backward = position is not None and position.is_backward

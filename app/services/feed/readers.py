@@ -23,6 +23,7 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
+from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from app.config import MODERATING
 from app.models import Session, User, Vote
@@ -45,6 +46,8 @@ _IS_VALID = (
     .where(Session.id == bindparam("session_ids", type_=ARRAY(BIGINT)).any_())
     .subquery("valid_session")
 )
+# The same as text, for statements that are written as text.
+VALID_SESSIONS = str(_IS_VALID.element.compile(dialect=PGDialect(paramstyle="named")))
 _ASKED = (
     func.unnest(_USER_IDS, bindparam("asked_post_ids", type_=ARRAY(BIGINT)))
     .table_valued("user_id", "post_id", name="asked")

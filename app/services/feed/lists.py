@@ -1,0 +1,234 @@
+"""Pages of lists: one statement for all pages of a batch that are of one kind.
+
+The statement takes the values of its pages (cursor, skip, author, dates, limit, readers) as arrays, and reads the rows
+of each page in a LATERAL subquery. So a batch costs as many statements as it has kinds of pages, and PostgreSQL plans
+each kind once per connection (docs/decisions/0030-read-all-pages-of-a-kind-in-one-statement.md).
+
+Searches, drafts, and later pages of lists sorted by votes are not among these kinds, because their best plan depends on
+values (`pages.py`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter
+
+from sqlalchemy import Connection, DateTime, Integer, String, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
+
+from app.database.prepared import PreparedStatement
+from app.models.base import possible_key
+from app.schemas.types import MAX_PAGE_SIZE, MAX_SKIP
+from app.security.access_tokens import AccessToken
+from app.services.feed import readers
+from app.services.feed.pages import MAX_PAGE_BYTES, Order, PageQuery, PageResult, page_of
+
+# How many rows of its list a page may need, counted from its start. A statement is planned for one of these numbers,
+# because with another limit another plan is best.
+REACHES = (MAX_PAGE_SIZE + 1, 1_000, MAX_SKIP + MAX_PAGE_SIZE + 1)
+
+# A page begins in this list. Each order ends in the post's id and uses an index in both directions.
+_FROM_POSTS = """
+    SELECT posts.*, posts.created_at AS sort_value, NULL AS snapshot FROM posts
+    WHERE posts.published AND {visible} {conditions}
+    ORDER BY posts.created_at {direction}, posts.id {direction} LIMIT {reach}
+"""
+_FROM_STATS = """
+    SELECT post_stats.post_id, post_stats.{order} AS sort_value, pg_current_snapshot()::text AS snapshot
+    FROM post_stats WHERE post_stats.published AND {visible}
+    ORDER BY post_stats.{order} {direction}, post_stats.post_id {direction} LIMIT {reach}
+"""
+_FROM_VOTES = """
+    SELECT votes.post_id, votes.created_at AS sort_value, now()::text AS snapshot FROM votes
+    CROSS JOIN LATERAL (
+        SELECT FROM posts WHERE posts.id = votes.post_id AND posts.published AND {visible} LIMIT 1
+    ) AS votable
+    WHERE votes.user_id = asked.voter_id {conditions}
+    ORDER BY votes.created_at {direction}, votes.post_id {direction} LIMIT {reach}
+"""
+# Posts of deleted accounts are hidden until they are removed. While no account waits for that, no owner is looked up.
+# These are scalar subqueries, which PostgreSQL looks up row by row: for NOT EXISTS it would read all deleted users.
+_IS_VISIBLE = """
+    ((SELECT NOT EXISTS (SELECT FROM deletions))
+        OR NOT (SELECT users.is_deleted FROM users WHERE users.id = posts.owner_id))
+"""
+_IS_VISIBLE_BY_ID = """
+    ((SELECT NOT EXISTS (SELECT FROM deletions)) OR NOT (
+        SELECT users.is_deleted FROM posts JOIN users ON users.id = posts.owner_id WHERE posts.id = post_stats.post_id))
+"""
+_CONDITIONS = {
+    "owner_id": "AND posts.owner_id = asked.owner_id",
+    "created_after": "AND posts.created_at > asked.created_after",
+    "created_before": "AND posts.created_at < asked.created_before",
+}
+_COLUMNS = """
+    {post}.id, {post}.title, {post}.content, {post}.published, {post}.created_at, {post}.updated_at,
+    coalesce({post}.first_published_at, CASE WHEN {post}.published THEN {post}.created_at END) AS published_at,
+    {post}.version, {post}.owner_id, listed.sort_value, listed.snapshot
+"""
+# OFFSET and LIMIT have the values of the page, the list has the limit for which it is planned. Subqueries with LIMIT 1
+# are looked up row by row: the planner does not know how few rows there are, and would read whole tables.
+# A row has whether another one follows. Rows that start past `MAX_PAGE_BYTES` are dropped: JSON is never shorter than
+# the text, and PostgreSQL knows the length of a long text without reading it.
+_STATEMENT = """
+    SELECT page.*, asked.number, owner.*, stats.votes,
+        ARRAY (
+            SELECT votes.user_id FROM votes
+            WHERE votes.post_id = page.id AND votes.user_id = ANY (asked.reader_ids::bigint[])
+        ) AS voters,
+        CASE WHEN row_number() OVER () = 1 THEN valid.session_ids END AS session_ids,
+        CASE WHEN row_number() OVER () = 1 THEN valid.reader_ids END AS reader_ids,
+        CASE WHEN row_number() OVER () = 1 THEN valid.roles END AS roles
+    FROM ({valid}) AS valid
+    LEFT JOIN (
+        unnest(
+            :numbers, :reader_ids, :rows, :skips, :values, :post_ids, :snapshots,
+            :owner_ids, :created_after, :created_before, :voter_ids
+        ) AS asked (
+            number, reader_ids, rows, skip, value, post_id, snapshot, owner_id, created_after, created_before, voter_id
+        )
+        CROSS JOIN LATERAL (
+            SELECT *, row_number() OVER position AS place, lead(id) OVER position IS NOT NULL AS is_followed,
+                sum(octets) OVER position - octets AS octets_before
+            FROM (
+                SELECT {columns}, octet_length({post}.title) + octet_length({post}.content) AS octets
+                FROM (SELECT * FROM ({window}) AS list OFFSET asked.skip LIMIT asked.rows) AS listed {posts}
+            ) AS measured
+            WINDOW position AS (ORDER BY sort_value {direction}, id {direction})
+        ) AS page
+        CROSS JOIN LATERAL (
+            SELECT users.username, users.created_at AS owner_created_at, users.email FROM users
+            WHERE users.id = page.owner_id AND NOT users.is_deleted LIMIT 1
+        ) AS owner
+        CROSS JOIN LATERAL (SELECT post_stats.votes FROM post_stats WHERE post_stats.post_id = page.id LIMIT 1) AS stats
+    ) ON page.octets_before < {max_bytes}
+"""
+_POSTS_BY_ID = """
+    CROSS JOIN LATERAL (SELECT * FROM posts WHERE posts.id = listed.post_id AND posts.published LIMIT 1) AS post
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Everything on which the SQL text of a page depends."""
+
+    order: Order
+    has_cursor: bool
+    is_backward: bool
+    filters: tuple[str, ...]
+    reach: int
+
+    @property
+    def direction(self) -> str:
+        return "ASC" if (self.order == "old") != self.is_backward else "DESC"
+
+
+def kind_of(query: PageQuery) -> Kind | None:
+    """Return the kind of a page; None if it needs a statement of its own."""
+    filters = tuple(name for name in _CONDITIONS if getattr(query, name) is not None)
+    is_sorted_by_votes = query.order in {"top", "hot"}
+    if query.search is not None or query.is_drafts:
+        return None
+    if is_sorted_by_votes and (filters or query.position is not None):
+        return None
+    if (query.order == "voted") != (query.voter_id is not None) or (query.order == "voted" and filters):
+        return None
+    position = query.position
+    needed = query.limit + 1 + (query.skip if position is None else 0)
+    return Kind(
+        query.order,
+        has_cursor=position is not None,
+        is_backward=position is not None and position.is_backward,
+        filters=filters,
+        reach=next(reach for reach in REACHES if needed <= reach),
+    )
+
+
+def read_pages(
+    connection: Connection, kind: Kind, asked: Mapping[PageQuery, Sequence[AccessToken]]
+) -> dict[PageQuery, PageResult]:
+    """Read pages of one kind, each with the tokens of its readers, in one statement.
+
+    The connection must be in AUTOCOMMIT, with a snapshot for each statement.
+    """
+    positions = [query.position for query in asked]
+    tokens = [token for each in asked.values() for token in each]
+    rows = (
+        _statement(kind)
+        .execute(
+            connection,
+            {
+                "session_ids": sorted({token.session_id for token in tokens}),
+                "numbers": list(range(len(asked))),
+                "reader_ids": [
+                    f"{{{','.join({str(token.user_id) for token in of_page})}}}" for of_page in asked.values()
+                ],
+                "rows": [query.limit + 1 for query in asked],
+                "skips": [query.skip if query.position is None else 0 for query in asked],
+                "values": [None if position is None else str(position.value) for position in positions],
+                "post_ids": [None if position is None else possible_key(position.post_id) for position in positions],
+                "snapshots": [None if position is None else position.snapshot for position in positions],
+                "owner_ids": [None if query.owner_id is None else possible_key(query.owner_id) for query in asked],
+                "created_after": [query.created_after for query in asked],
+                "created_before": [query.created_before for query in asked],
+                "voter_ids": [None if query.voter_id is None else possible_key(query.voter_id) for query in asked],
+            },
+        )
+        .all()
+    )
+    roles = readers.roles_of_valid_sessions([row for row in rows if row.session_ids is not None] or rows[:1])
+    pages: list[list[readers.AnyRow]] = [[] for _ in asked]
+    for row in sorted((row for row in rows if row.id is not None), key=attrgetter("place")):
+        pages[row.number].append(row)
+    return {query: PageResult(page_of(query, page), roles) for query, page in zip(asked, pages, strict=True)}
+
+
+# Clients can ask for some 200 kinds. A statement takes up to 50 KB.
+@lru_cache(maxsize=64)
+def _statement(kind: Kind) -> PreparedStatement:
+    conditions = [_CONDITIONS[name] for name in kind.filters]
+    sign = ">" if kind.direction == "ASC" else "<"
+    if kind.order == "voted":
+        window, visible = _FROM_VOTES, _IS_VISIBLE
+        if kind.has_cursor:
+            conditions.append(f"AND (votes.created_at, votes.post_id) {sign} (asked.value::timestamptz, asked.post_id)")
+            # So that a vote that was removed and cast again meanwhile does not appear a second time.
+            conditions.append("AND votes.created_at <= asked.snapshot::timestamptz")
+    elif kind.order in {"top", "hot"}:
+        window, visible = _FROM_STATS, _IS_VISIBLE_BY_ID
+    else:
+        window, visible = _FROM_POSTS, _IS_VISIBLE
+        if kind.has_cursor:
+            conditions.append(f"AND (posts.created_at, posts.id) {sign} (asked.value::timestamptz, asked.post_id)")
+    order = "votes" if kind.order == "top" else kind.order
+    window = window.format(
+        visible=visible, conditions=" ".join(conditions), direction=kind.direction, reach=kind.reach, order=order
+    )
+    is_of_posts = window.lstrip().startswith("SELECT posts.*")
+    post = "listed" if is_of_posts else "post"
+    statement = _STATEMENT.format(
+        valid=readers.VALID_SESSIONS,
+        columns=_COLUMNS.format(post=post),
+        post=post,
+        posts="" if is_of_posts else _POSTS_BY_ID,
+        window=window,
+        direction=kind.direction,
+        max_bytes=MAX_PAGE_BYTES,
+    )
+    return PreparedStatement(text(statement).bindparams(*_PARAMETERS))
+
+
+_PARAMETERS = (
+    bindparam("session_ids", type_=ARRAY(BIGINT)),
+    bindparam("numbers", type_=ARRAY(Integer)),
+    bindparam("reader_ids", type_=ARRAY(String)),
+    bindparam("rows", type_=ARRAY(Integer)),
+    bindparam("skips", type_=ARRAY(Integer)),
+    bindparam("values", type_=ARRAY(String)),
+    bindparam("post_ids", type_=ARRAY(BIGINT)),
+    bindparam("snapshots", type_=ARRAY(String)),
+    bindparam("owner_ids", type_=ARRAY(BIGINT)),
+    bindparam("created_after", type_=ARRAY(DateTime(timezone=True))),
+    bindparam("created_before", type_=ARRAY(DateTime(timezone=True))),
+    bindparam("voter_ids", type_=ARRAY(BIGINT)),
+)
