@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import pytest
 from sqlalchemy import make_url, text
 
+from app.security import access_tokens
 from bench import contestants, data, loads, scenarios, scouting
 from bench.data import Dataset
 from bench.environment import WORK, BenchError
@@ -149,8 +150,8 @@ def test_every_peer_shows_the_callers_own_votes_and_address(
         " WHERE user_agent = 'bench reader' ORDER BY sessions.id LIMIT 1"
     )
     ((session_id, voted_id, own_id),) = rows
-    ids = dataset.rows("SELECT id FROM sessions WHERE user_agent = 'bench reader'")
-    headers = {"Authorization": f"Bearer {dataset.reader_tokens[ids.index((session_id,))]}"}
+    token = next(token for token in dataset.reader_tokens if access_tokens.verify(token).session_id == session_id)
+    headers = {"Authorization": f"Bearer {token}"}
     for post_id, is_shown in ((voted_id, lambda item: item["voted"]), (own_id, _has_real_address)):
         status, _, body = peer.get(f"/posts/{post_id}", headers)
         assert status == 200
@@ -192,7 +193,7 @@ def test_every_peer_refuses_callers_without_a_valid_session(peer: contestants.Se
         assert peer.get("/posts?limit=10", headers)[0] == 401
     valid = {"Authorization": f"Bearer {other}"}
     assert peer.get("/posts?limit=10", valid)[0] == 200
-    (session_id,) = dataset.rows("SELECT id FROM sessions WHERE user_agent = 'bench reader'")[2]
+    session_id = access_tokens.verify(other).session_id
     try:
         dataset.execute(f"UPDATE sessions SET expires_at = now() - interval '1 hour' WHERE id = {session_id}")
         for path in ("/posts?limit=10", f"/posts/{dataset.post_ids[0]}"):
