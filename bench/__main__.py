@@ -216,7 +216,7 @@ def _write(findings: report.Findings, circumstances: dict[str, Any], *, is_whole
         subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=False).stdout.strip()  # noqa: S607
         for words in (
             ["rev-parse", "--short", "HEAD"],
-            ["status", "--porcelain", "--", "app", "alembic", "bench/peers"],
+            ["status", "--porcelain", "--", "app", "alembic", "bench/peers", "bench/statements.py"],
         )
     )
     name = f"{datetime.now(UTC):%Y-%m-%d}-{commit or 'no-commit'}{'' if is_whole else '-partial'}"

@@ -226,6 +226,8 @@ def _lead(row: Mapping[str, tuple[float, float]]) -> float:
 def show_comparison(findings: Findings, console: Console) -> None:
     """Print the rates of all contestants by load, the least flattering load first."""
     rows = compared({key: [run.to_json() for run in runs] for key, runs in findings.runs.items()})
+    if not rows:
+        return
     names = [name for name in SERVERS if any(name in row for _, row in rows)]
     table = Table("requests/s (this application / peer)", *(TITLES[name] for name in names))
     for load, row in rows:

@@ -77,6 +77,17 @@ def test_a_missing_toolchain_is_reported_with_its_remedy(monkeypatch: pytest.Mon
         contestants.install("fastify_pg")
 
 
+def test_contestants_without_their_toolchain_are_left_out_of_every_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib", reason="requirements-bench.lock is not installed")
+    from bench import __main__ as program
+
+    monkeypatch.setenv("PATH", "/nonexistent")
+    plan, skipped = program._plan(["distinct", "vote"], [], ("S",))
+    assert set(skipped) == {"go_pgx", "fastify_pg"}
+    assert {entry.contestant for entry in plan["distinct"]} == {"ours", "asyncpg_raw", "orm_sync"}
+    assert not skipped.keys() & {entry.contestant for entry in plan["vote"]}
+
+
 def test_a_difference_in_any_field_is_a_disagreement_but_the_spelling_of_a_time_is_not() -> None:
     item = {"Post": {"id": 1, "created_at": "2026-11-28T10:00:00Z", "owner": {"id": 2}}, "votes": 3, "voted": False}
     same = {**item, "Post": {"id": 1, "created_at": "2026-11-28T10:00:00.000+00:00", "owner": {"id": 2}}}
