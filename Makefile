@@ -66,7 +66,7 @@ check: .venv/dev-installed ## Lint; check format, types, imports between layers,
 	    --include='*.cfg' --include='*.json' --include='*.toml' | grep -vE 'nobody(@|\.id| AS)|"nobody"|\(\?:whoever'
 
 .PHONY: bench
-bench: .venv/bench-installed ## Benchmark the API and its peers (about half an hour, on an idle machine)
+bench: .venv/bench-installed ## Benchmark the API and its peers (about an hour, on an idle machine)
 	@$(VENV_PYTHON) -m bench $(ARGS)
 
 .PHONY: bench-quick

@@ -39,6 +39,9 @@ def bench(
     contestants_: Annotated[
         str, typer.Option("--contestants", help=f"Comma-separated: {', '.join(scenarios.TITLES)}.")
     ] = "",
+    sizes_: Annotated[
+        str, typer.Option("--sizes", help=f"Data sets, comma-separated: {', '.join(scenarios.SIZES)}. Default: all.")
+    ] = "",
     rounds_: Annotated[int, typer.Option("--rounds", min=1, help="Number of runs per contestant and load.")] = 3,
     seconds: Annotated[float, typer.Option(min=1, max=60, help="Seconds per run.")] = 5,
     quick: Annotated[
@@ -53,28 +56,31 @@ def bench(
     """
     groups = _chosen(only, (*scenarios.GROUPS, *scenarios.OTHERS), "--only") or [*scenarios.GROUPS, *scenarios.OTHERS]
     names = _chosen(contestants_, tuple(scenarios.TITLES), "--contestants")
-    sizes: tuple[SizeName, ...] = ("S",) if quick else ("S", "L")
+    chosen_sizes = _chosen(sizes_, tuple(scenarios.SIZES), "--sizes") or [*scenarios.SIZES][: 1 if quick else None]
+    sizes: tuple[SizeName, ...] = tuple(size for size in scenarios.SIZES if size in chosen_sizes)
     if quick:
         rounds_, seconds = 1, min(seconds, QUICK_SECONDS)
     load.require_programs()
     prepare()
     began_at = time.monotonic()
     findings = report.Findings()
+    plan, findings.skipped = _plan(groups, names, sizes)
     with data.server() as url:
         if remake:
             data.remove_datasets(url)
         datasets = {name: data.open_dataset(url, name) for name in sizes}
-        scouted = _scout(datasets)
+        scouted = _scout(datasets, plan)
         facts = _circumstances(datasets, scouted) | {"rounds": rounds_, "seconds": seconds}
         is_whole = False
         try:
-            _measure(
-                groups, frozenset(names) or None, datasets, scouted, findings, rounds_count=rounds_, seconds=seconds
-            )
-            is_whole = not (quick or only or contestants_)
+            _measure(groups, plan, datasets, scouted, findings, rounds_count=rounds_, seconds=seconds)
+            is_whole = not (quick or only or contestants_ or sizes_)
         finally:  # Keep the measurements even after an error or Ctrl-C.
             report.show_measurements(findings, console)
+            report.show_comparison(findings, console)
             report.show_targets(findings, console)
+            for name, reason in findings.skipped.items():
+                console.print(f"[yellow]Not measured, {scenarios.TITLES[name]}: {reason}")
             if entries := report.disturbed(findings):
                 console.print(f"[yellow]Other programs used this machine, take with care: {', '.join(entries)}")
             facts["took_seconds"] = round(time.monotonic() - began_at)
@@ -89,17 +95,39 @@ def _chosen(words: str, known: tuple[str, ...], option: str) -> list[str]:
     return chosen
 
 
-def _scout(datasets: dict[SizeName, Dataset]) -> dict[SizeName, scouting.Scouted]:
+def _plan(
+    groups: list[str], names: list[str], sizes: tuple[SizeName, ...]
+) -> tuple[dict[str, list[scenarios.Entry]], dict[str, str]]:
+    """Return the entries of each group, and the reason for each contestant that this machine cannot run."""
+    wanted = {
+        group: scenarios.chosen(group, contestants=frozenset(names) or None, sizes=sizes)
+        for group in groups
+        if group in scenarios.GROUPS
+    }
+    skipped = {}
+    for name in dict.fromkeys(entry.contestant for entries in wanted.values() for entry in entries):
+        try:
+            contestants.install(name)
+        except BenchError as error:
+            skipped[name] = str(error)
+    plan = {group: [entry for entry in entries if entry.contestant not in skipped] for group, entries in wanted.items()}
+    return plan, skipped
+
+
+def _scout(
+    datasets: dict[SizeName, Dataset], plan: dict[str, list[scenarios.Entry]]
+) -> dict[SizeName, scouting.Scouted]:
     scouted = {}
     for name, dataset in datasets.items():
+        loads = {entry.load for entries in plan.values() for entry in entries if entry.size == name}
         with contestants.running(scenarios.OURS, dataset) as server:
-            scouted[name] = scouting.scout(server, dataset)
+            scouted[name] = scouting.scout(server, dataset, loads)
     return scouted
 
 
 def _measure(
     groups: list[str],
-    names: frozenset[str] | None,
+    plan: dict[str, list[scenarios.Entry]],
     datasets: dict[SizeName, Dataset],
     scouted: dict[SizeName, scouting.Scouted],
     findings: report.Findings,
@@ -108,11 +136,6 @@ def _measure(
     seconds: float,
 ) -> None:
     """Run the groups and add the results to `findings`."""
-    plan = {
-        group: scenarios.chosen(group, contestants=names, sizes=tuple(datasets))
-        for group in groups
-        if group in scenarios.GROUPS
-    }
     runs = sum(map(len, plan.values()))
     expected = runs * (rounds_count * (seconds + OVERHEAD_SECONDS) + 2 + OVERHEAD_SECONDS)
     console.print(f"{runs} entries, {rounds_count} rounds of {seconds:g} s: about {expected / 60:.0f} minutes")
@@ -159,6 +182,7 @@ def _circumstances(datasets: dict[SizeName, Dataset], scouted: dict[SizeName, sc
             "python": platform.python_version(),
             "postgresql": postgres,
             **{name: version(name) for name in ("fastapi", "uvicorn", "sqlalchemy", "psycopg2-binary", "asyncpg")},
+            **contestants.versions(),
         },
         "postgresql_settings": settings,
         "data": {
@@ -192,7 +216,7 @@ def _write(findings: report.Findings, circumstances: dict[str, Any], *, is_whole
         subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=False).stdout.strip()  # noqa: S607
         for words in (
             ["rev-parse", "--short", "HEAD"],
-            ["status", "--porcelain", "--", "app", "alembic", "bench/peers"],
+            ["status", "--porcelain", "--", "app", "alembic", "bench/peers", "bench/statements.py"],
         )
     )
     name = f"{datetime.now(UTC):%Y-%m-%d}-{commit or 'no-commit'}{'' if is_whole else '-partial'}"

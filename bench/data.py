@@ -59,10 +59,10 @@ class Voter:
 class Dataset:
     """One data set, and the files for load generators: readers, voters, posts."""
 
-    def __init__(self, name: SizeName, url: URL) -> None:
+    def __init__(self, name: SizeName, url: URL, folder: Path | None = None) -> None:
         self.name = name
         self.address = url
-        self.folder = WORK / name
+        self.folder = folder or WORK / name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.reader_tokens = self._issue("bench reader")
         voter_tokens = self._issue("bench voter")
@@ -73,6 +73,7 @@ class Dataset:
                 "SELECT id FROM posts WHERE published ORDER BY hashint8(id) LIMIT %s", (MAX_POSTS_IN_FILE,)
             )
         ]
+        ((self.post_count,),) = self.rows("SELECT count(*) FROM posts WHERE published")
         self.readers_file = self.write("readers", self.reader_tokens)
         self.voters_file = self.write("voters", voter_tokens)
         self.posts_file = self.write("posts", [str(post_id) for post_id in self.post_ids])
@@ -194,15 +195,16 @@ def _make(server_url: URL, size: Size) -> None:
     print(f"Creating {size.posts:,} posts with {size.votes:,} votes, only once")
     _administer(server_url, f"DROP DATABASE IF EXISTS {unfinished} WITH (FORCE)", f"CREATE DATABASE {unfinished}")
     _run("alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head", url=url, is_quiet=True)
-    _seed(url, size)
-    _add_people(url)
+    fill(url, size)
     _administer(server_url, "CHECKPOINT", f"ALTER DATABASE {unfinished} RENAME TO {size.database}")
 
 
-def _seed(url: URL, size: Size) -> None:
+def fill(url: URL, size: Size) -> None:
+    """Add the rows of a data set to a migrated database."""
     numbers = {"--users": size.users, "--posts": size.posts, "--votes": size.votes}
     words = [word for name, number in numbers.items() for word in (name, str(number))]
     _run("app", "seed", *words, "--yes", url=url)
+    _add_people(url)
 
 
 def _add_people(url: URL) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measured import Run
-from bench.scenarios import LOADS, OURS, TITLES, Entry, LoadName
+from bench.scenarios import CONNECTIONS, LOADS, OURS, SERVERS, TITLES, Entry, LoadName
 
 Metric = Literal["rate", "p50_ms", "p99_ms"]
 Verdict = Literal["ok", "short", "not measured"]
@@ -35,6 +35,8 @@ class Findings:
     entries: dict[str, Entry] = field(default_factory=dict)
     ready_after_seconds: list[float] = field(default_factory=list)
     buffers: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    # Contestants that this machine cannot run, with the reason.
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def add(self, entries: Sequence[Entry], runs: Mapping[str, list[Run]]) -> None:
         """Add the runs of a group. An entry that several groups share keeps the runs of the first group."""
@@ -119,22 +121,32 @@ def largest_worker(findings: Findings) -> Spread | None:
 
 
 PAGE, VOTE, HOT_VOTE = Entry("page"), Entry("vote"), Entry("hot_vote")
+DISTINCT, BROWSE = Entry("distinct"), Entry("browse")
 ALONE = Entry("page", connections=1)
 CALM, LOGINS = Entry("page_calm", connections=16), Entry("page_during_logins", connections=16)
 GROWING: tuple[LoadName, ...] = ("page", "post", "vote", "deep")
 
 TARGETS = [
+    Target("distinct pages / raw asyncpg", ratio(DISTINCT, Entry("distinct", "asyncpg_raw")), 2, is_least=True),
+    Target("distinct pages / Go + pgx", ratio(DISTINCT, Entry("distinct", "go_pgx")), 1, is_least=True),
+    Target("distinct pages / Fastify", ratio(DISTINCT, Entry("distinct", "fastify_pg")), 1, is_least=True),
+    Target("browsing / raw asyncpg", ratio(BROWSE, Entry("browse", "asyncpg_raw")), 2, is_least=True),
+    Target("browsing / Go + pgx", ratio(BROWSE, Entry("browse", "go_pgx")), 1.3, is_least=True),
     Target("page / tutorial", ratio(PAGE, Entry("page", "tutorial")), 40, is_least=True),
     Target("page / sync ORM", ratio(PAGE, Entry("page", "orm_sync")), 10, is_least=True),
     Target("page / raw asyncpg", ratio(PAGE, Entry("page", "asyncpg_raw")), 4, is_least=True),
+    Target("page / Go + pgx", ratio(PAGE, Entry("page", "go_pgx")), 2.5, is_least=True),
+    Target("page / Fastify", ratio(PAGE, Entry("page", "fastify_pg")), 2.5, is_least=True),
     Target("page / constant body", ratio(PAGE, Entry("page", "constant")), 0.5, is_least=True),
     Target("vote / tutorial", ratio(VOTE, Entry("vote", "tutorial")), 10, is_least=True),
     Target("vote / raw asyncpg", ratio(VOTE, Entry("vote", "asyncpg_raw")), 2, is_least=True),
+    Target("vote / Go + pgx", ratio(VOTE, Entry("vote", "go_pgx")), 1.4, is_least=True),
     Target("vote / pgbench simple", ratio(VOTE, Entry("vote", "pgbench_simple")), 1, is_least=True),
     Target("votes on one post / spread votes", ratio(HOT_VOTE, VOTE), 0.9, is_least=True),
     Target(
         "votes on one post / pgbench prepared", ratio(HOT_VOTE, Entry("hot_vote", "pgbench_prepared")), 2, is_least=True
     ),
+    Target("votes on one post / Go + pgx", ratio(HOT_VOTE, Entry("hot_vote", "go_pgx")), 4, is_least=True),
     *(Target(f"growth, throughput: {load}", growth(load), 1.2, is_least=False) for load in GROWING),
     *(
         Target(f"growth, buffers in EXPLAIN: {load}", buffer_growth(load, "explain"), 1.2, is_least=False)
@@ -175,6 +187,61 @@ def show_measurements(findings: Findings, console: Console) -> None:
     console.print(table)
 
 
+def compared(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[tuple[LoadName, dict[str, tuple[float, float]]]]:
+    """Return the rate of each contestant for each load, and this application's rate divided by it.
+
+    `runs` are those of a stored result, on the large data set if there are any. Ratios are medians over the rounds. The
+    load in which a peer is fastest compared with this application comes first.
+    """
+    size = "L" if any(key.split()[1] == "L" for key in runs) else "S"
+    rows: list[tuple[LoadName, dict[str, tuple[float, float]]]] = []
+    for load in LOADS:
+        rates = {
+            name: [run["rate"] for run in found]
+            for name in SERVERS
+            if (found := runs.get(f"{load} {size} {CONNECTIONS} {name}"))
+            and not any(run.get("problem") for run in found)
+        }
+        if OURS in rates and len(rates) > 1:
+            rows.append(
+                (
+                    load,
+                    {
+                        name: (
+                            statistics.median(mine),
+                            statistics.median(a / b for a, b in zip(rates[OURS], mine, strict=False) if b),
+                        )
+                        for name, mine in rates.items()
+                    },
+                )
+            )
+    return sorted(rows, key=lambda row: _lead(row[1]))
+
+
+def _lead(row: Mapping[str, tuple[float, float]]) -> float:
+    """Return how many times faster this application is than the fastest peer; `constant` is a ceiling, not a peer."""
+    return min((times for name, (_, times) in row.items() if name not in {OURS, "constant"}), default=float("inf"))
+
+
+def show_comparison(findings: Findings, console: Console) -> None:
+    """Print the rates of all contestants by load, the least flattering load first."""
+    rows = compared({key: [run.to_json() for run in runs] for key, runs in findings.runs.items()})
+    if not rows:
+        return
+    names = [name for name in SERVERS if any(name in row for _, row in rows)]
+    table = Table("requests/s (this application / peer)", *(TITLES[name] for name in names))
+    for load, row in rows:
+        table.add_row(LOADS[load], *(_cell(row.get(name), is_ours=name == OURS) for name in names))
+    console.print(table)
+
+
+def _cell(measured: tuple[float, float] | None, *, is_ours: bool) -> str:
+    if measured is None:
+        return "-"
+    rate, times = measured
+    return f"{rate:,.0f}" if is_ours else f"{rate:,.0f} ({_short(times)})"
+
+
 def show_targets(findings: Findings, console: Console) -> None:
     """Print the table of DESIGN.md."""
     table = Table("what", "bound", "median (least-most)", "")
@@ -203,6 +270,7 @@ def to_json(findings: Findings) -> dict[str, Any]:
             for target in TARGETS
             for measured, verdict in [target.verdict(findings)]
         ],
+        "skipped": findings.skipped,
         "runs": {key: [run.to_json() for run in runs] for key, runs in findings.runs.items()},
         "ready_after_seconds": [round(seconds, 2) for seconds in findings.ready_after_seconds],
         "buffers": findings.buffers,

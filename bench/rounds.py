@@ -32,7 +32,7 @@ def play(
 ) -> dict[str, list[Run]]:
     """Start the contestants, warm up every entry and run the rounds. Call `report` after each run."""
     found: dict[str, list[Run]] = {entry.key: [] for entry in entries}
-    with _servers(entries, datasets) as servers:
+    with _servers(entries, datasets, scouted) as servers:
         for entry in entries:  # Warm up pools, prepared statements and caches before the first round.
             _measure(entry, servers, datasets[entry.size], scouted[entry.size], seconds=min(seconds, 2))
         for number in range(rounds):
@@ -46,14 +46,17 @@ def play(
 
 
 @contextmanager
-def _servers(entries: list[Entry], datasets: dict[SizeName, Dataset]) -> Iterator[dict[tuple[str, SizeName], Server]]:
+def _servers(
+    entries: list[Entry], datasets: dict[SizeName, Dataset], scouted: dict[SizeName, Scouted]
+) -> Iterator[dict[tuple[str, SizeName], Server]]:
     with ExitStack() as stack:
         servers: dict[tuple[str, SizeName], Server] = {}
         for entry in entries:
             place = (entry.contestant, entry.size)
             if entry.contestant not in PGBENCH and place not in servers:
                 servers[place] = stack.enter_context(running(entry.contestant, datasets[entry.size]))
-                require_agreement(servers[place], datasets[entry.size])
+                loads = {other.load for other in entries if (other.contestant, other.size) == place}
+                require_agreement(servers[place], datasets[entry.size], scouted[entry.size], loads)
         yield servers
 
 
@@ -66,7 +69,7 @@ def _measure(
     seconds: float,
 ) -> Run:
     server = servers.get((entry.contestant, entry.size))
-    is_voting = entry.load in ("vote", "hot_vote")
+    is_voting = entry.load in ("vote", "hot_vote", "browse")
     postmaster = load.postmaster_of(dataset)
     problems: list[str] = []
     logins = _logins(server, dataset, seconds, problems) if entry.load == "page_during_logins" else nullcontext()
@@ -76,7 +79,7 @@ def _measure(
     if is_voting:
         if server is not None:
             _wait_until_idle(server, dataset)
-        counted, problem = _compared_with_rows(entry, counted, dataset)
+        counted, problem = _compared_with_rows(entry, counted, dataset, scouted)
         dataset.forget_votes_of_runs()
     requests = max(1, counted.requests)
     return Run(
@@ -145,7 +148,9 @@ def _wait_until_idle(server: Server, dataset: Dataset) -> None:
         quiet = quiet + 1 if working == 0 and load.spent(server.processes) - before < 0.02 else 0
 
 
-def _compared_with_rows(entry: Entry, counted: Counted, dataset: Dataset) -> tuple[Counted, str | None]:
+def _compared_with_rows(
+    entry: Entry, counted: Counted, dataset: Dataset, scouted: Scouted
+) -> tuple[Counted, str | None]:
     """Compare responses with rows, and vote counts with votes.
 
     Random pairs of pgbench may name a draft or an existing vote, so only its rows count.
@@ -153,11 +158,16 @@ def _compared_with_rows(entry: Entry, counted: Counted, dataset: Dataset) -> tup
     problem = counted.problem
     if miscounted := dataset.miscounted_posts():
         problem = f"{miscounted} posts have counts that differ from their rows"
-    if entry.load != "vote":
+    if entry.load == "hot_vote":
         return counted, problem
     rows = dataset.count_votes_of_runs()
     if entry.contestant in PGBENCH:
         return Counted(rows, counted.seconds, None, None), problem
-    if not counted.requests <= rows <= counted.requests + entry.connections:
-        problem = problem or f"{counted.requests} votes were answered, and {rows} are in the table"
+    # Requests in flight at the end may have been carried out without an answer.
+    answered, sent = (
+        scouted.votes_among(entry.load, requests)
+        for requests in (counted.requests, counted.requests + entry.connections)
+    )
+    if not answered - entry.connections * (entry.load == "browse") <= rows <= sent:
+        problem = problem or f"{answered} votes were answered, and {rows} are in the table"
     return counted, problem

@@ -8,6 +8,8 @@ OURS = "ours"
 SERVERS = {
     OURS: "this application",
     "constant": "constant body, no database",
+    "go_pgx": "Go net/http + pgx",
+    "fastify_pg": "Fastify + node-postgres",
     "asyncpg_raw": "FastAPI + raw asyncpg",
     "orm_sync": "idiomatic sync ORM",
     "tutorial": "the tutorial's shape",
@@ -36,7 +38,21 @@ class Size:
 
 SIZES: dict[SizeName, Size] = {"S": Size(2_000, 10_000, 100_000), "L": Size(100_000, 1_000_000, 10_000_000)}
 
-LoadName = Literal["page", "post", "deep", "poll", "vote", "hot_vote", "page_calm", "page_during_logins"]
+LoadName = Literal[
+    "page",
+    "post",
+    "deep",
+    "poll",
+    "vote",
+    "hot_vote",
+    "page_calm",
+    "page_during_logins",
+    "distinct",
+    "authors",
+    "top-distinct",
+    "search",
+    "browse",
+]
 
 LOADS: dict[LoadName, str] = {
     "page": "a page of ten posts",
@@ -47,6 +63,11 @@ LOADS: dict[LoadName, str] = {
     "hot_vote": "votes, all on one post",
     "page_calm": "a page, without logins",
     "page_during_logins": "a page, while 50 clients log in",
+    "distinct": "distinct pages, by skip and cursor",
+    "authors": "distinct pages of single authors",
+    "top-distinct": "distinct pages of the best posts",
+    "search": "searches: rare, common, phrase",
+    "browse": "a site's mix of reads and votes",
 }
 CONNECTIONS = 64
 LOGIN_CONNECTIONS = 50
@@ -69,9 +90,10 @@ class Entry:
         return f"{self.load} {self.size} {self.connections} {self.contestant}"
 
 
-HTTP = (OURS, "constant", "asyncpg_raw", "orm_sync", "tutorial")
-WITH_SESSIONS = (OURS, "asyncpg_raw", "orm_sync")
-VOTING = (OURS, "asyncpg_raw", "orm_sync", "tutorial")
+HTTP = (OURS, "constant", "go_pgx", "fastify_pg", "asyncpg_raw", "orm_sync", "tutorial")
+# `constant` and the tutorial are left out where they cannot do a load: they have no cursors and no other orders.
+WITH_SESSIONS = (OURS, "go_pgx", "fastify_pg", "asyncpg_raw", "orm_sync")
+VOTING = (*WITH_SESSIONS, "tutorial")
 
 GROUPS: dict[str, list[Entry]] = {
     # This application's two sizes run next to each other, because growth is their ratio and the machine drifts.
@@ -89,6 +111,11 @@ GROUPS: dict[str, list[Entry]] = {
         *(Entry("vote", name) for name in (*VOTING, *PGBENCH)),
         *(Entry("hot_vote", name) for name in (*VOTING, *PGBENCH)),
     ],
+    "distinct": [Entry("distinct", name) for name in WITH_SESSIONS],
+    "authors": [Entry("authors", name) for name in WITH_SESSIONS],
+    "top-distinct": [Entry("top-distinct", name) for name in WITH_SESSIONS],
+    "search": [Entry("search", name) for name in WITH_SESSIONS],
+    "browse": [Entry("browse", name) for name in WITH_SESSIONS],
     "login": [
         Entry("page_calm", connections=CALM_CONNECTIONS),
         Entry("page_during_logins", connections=CALM_CONNECTIONS),

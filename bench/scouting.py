@@ -1,19 +1,24 @@
-"""Preparation of the rounds: collect pages, cursors and ETags, and check that contestants agree on a page."""
+"""Preparation of the rounds: collect requests, and check that contestants give the same answers."""
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
 
+from bench import loads
 from bench.contestants import Server, constant_body
 from bench.data import Dataset
 from bench.environment import BenchError
+from bench.loads import next_path
 from bench.scenarios import LoadName
 
-PAGE_PATH = "/posts?limit=10"
+PAGE_PATH = loads.page_path("new")
 DEEP_PAGE = 1_000
 POLLING_READER_COUNT = 200
+# Requests of each load whose answers are compared before the rounds.
+SAMPLES = 20
 
 
 @dataclass(frozen=True)
@@ -26,39 +31,91 @@ class Scouted:
     deep: Path
     deep_page_number: int
     polling_readers: Path
+    # The requests of the loads in loads.py, and answers of this application to some of them.
+    requests: Mapping[LoadName, Path]
+    samples: Mapping[LoadName, "list[Sample]"]
 
     def request(self, name: LoadName) -> tuple[str, list[str]]:
         """Return the script that generates the load, and its arguments."""
         readers, voters = self.dataset.readers_file, self.dataset.voters_file
         match name:
-            case "vote":
-                return "vote", [str(voters), str(self.dataset.posts_file)]
-            case "hot_vote":
-                return "vote", [str(voters), str(self.dataset.hot_post_file)]
-            case "post":
-                return "get", [str(readers), str(self.posts)]
-            case "deep":
-                return "get", [str(readers), str(self.deep)]
+            case "vote" | "hot_vote":
+                posts = self.dataset.posts_file if name == "vote" else self.dataset.hot_post_file
+                return "vote", [str(voters), str(posts)]
+            case "browse":
+                return "browse", [str(readers), str(voters), str(self.requests[name])]
             case "poll":
                 return "get", [str(self.polling_readers), str(self.page)]
-            case "page" | "page_calm" | "page_during_logins":
-                return "get", [str(readers), str(self.page)]
+            case "post" | "deep":
+                return "get", [str(readers), str(self.posts if name == "post" else self.deep)]
+            case _:
+                return "get", [str(readers), str(self.requests.get(name, self.page))]
+
+    def votes_among(self, name: LoadName, count: int) -> int:
+        """Return the number of votes among the first requests of a load."""
+        if name not in self.requests:
+            return count
+        lines = self.requests[name].read_text().splitlines()
+        rounds, rest = divmod(count, len(lines))
+        return sum(line.startswith("VOTE") * (rounds + (number < rest)) for number, line in enumerate(lines))
 
 
-def scout(server: Server, dataset: Dataset) -> Scouted:
-    """Collect the requests from `server`, which is this application on the data set."""
+@dataclass(frozen=True)
+class Sample:
+    """A request, and the posts in this application's answer."""
+
+    path: str
+    token: str
+    posts: Any
+
+
+def scout(server: Server, dataset: Dataset, wanted: Collection[LoadName]) -> Scouted:
+    """Collect the requests of these loads from `server`, which is this application on the data set."""
     token = dataset.reader_tokens[0]
     _, _, body = _get(server, PAGE_PATH, token)
     constant_body(dataset).write_bytes(body)
     deep_path, number = _walk(server, token)
+    lines = {name: _requests(name, server, dataset) for name in loads.NAMES if name in wanted}
+    paths = {name: [line.removeprefix("GET\t") for line in found if line[0] in "/G"] for name, found in lines.items()}
+    posts = [f"/posts/{post_id}" for post_id in dataset.post_ids]
+    paths["page"] = [PAGE_PATH]
+    if "post" in wanted:
+        paths["post"] = posts
     return Scouted(
         dataset=dataset,
         page=dataset.write("page", [PAGE_PATH]),
-        posts=dataset.write("post-paths", [f"/posts/{post_id}" for post_id in dataset.post_ids]),
+        posts=dataset.write("post-paths", posts),
         deep=dataset.write("deep", [deep_path]),
         deep_page_number=number,
         polling_readers=dataset.write("polling-readers", _polling_readers(server, dataset)),
+        requests={name: dataset.write(name, found) for name, found in lines.items()},
+        samples={name: _samples(server, dataset, some) for name, some in paths.items()},
     )
+
+
+def _requests(name: LoadName, server: Server, dataset: Dataset) -> list[str]:
+    def next_page(path: str) -> str | None:
+        return next_path(_get(server, path, dataset.reader_tokens[0])[1].get("link", ""))
+
+    match name:
+        case "distinct":
+            return loads.distinct(dataset, next_page, "new")
+        case "top-distinct":
+            return loads.distinct(dataset, next_page, "top")
+        case "authors":
+            return loads.authors(dataset)
+        case "search":
+            return loads.searches(dataset)
+        case "browse":
+            return loads.browse(dataset, next_page)
+    raise AssertionError(name)
+
+
+def _samples(server: Server, dataset: Dataset, paths: list[str]) -> list[Sample]:
+    """Return this application's answers to the first distinct requests, each of another reader."""
+    some = list(dict.fromkeys(paths))[:SAMPLES]
+    pairs = zip(some, dataset.reader_tokens, strict=False)
+    return [Sample(path, token, json.loads(_get(server, path, token)[2])) for path, token in pairs]
 
 
 def _get(
@@ -85,17 +142,9 @@ def _walk(server: Server, token: str) -> tuple[str, int]:
         if count == limit:  # A page with few posts costs less than a full one.
             deepest = (path.replace("limit=100", "limit=10"), int(pages) + 1)
         pages += count / 10
-        path = _next_path(headers.get("link", ""))
+        path = next_path(headers.get("link", ""))
         path = path and path.replace(f"limit={limit}", "limit=100")
     return deepest
-
-
-def _next_path(link: str) -> str | None:
-    for part in link.split(", "):
-        address, _, relation = part.partition(">; ")
-        if relation == 'rel="next"':
-            return urljoin("/posts", address.removeprefix("<"))
-    return None
 
 
 def _polling_readers(server: Server, dataset: Dataset) -> list[str]:
@@ -108,30 +157,35 @@ def _polling_readers(server: Server, dataset: Dataset) -> list[str]:
     return lines
 
 
-def disagreement(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str | None:
-    """Return how two pages differ in the fields that every contestant has, or None."""
-
-    def shown(page: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        names = ("id", "title", "content", "published", "owner_id")
-        return [
-            {name: item["Post"][name] for name in names}
-            | {"owner": item["Post"]["owner"]["id"], "votes": item["votes"], "voted": item["voted"]}
-            for item in page
-        ]
-
-    if shown(ours) == shown(theirs):
+def disagreement(ours: Any, theirs: Any) -> str | None:
+    """Return how two answers differ, or None. Texts of equal times are equal."""
+    if _with_times(ours) == _with_times(theirs):
         return None
-    return f"ids {[item['Post']['id'] for item in ours]} against {[item['Post']['id'] for item in theirs]}"
+    if isinstance(ours, list) and isinstance(theirs, list):
+        ids, their_ids = ([item["Post"]["id"] for item in page] for page in (ours, theirs))
+        if ids != their_ids:
+            return f"ids {ids} against {their_ids}"
+        ours, theirs = next((a, b) for a, b in zip(ours, theirs, strict=True) if _with_times(a) != _with_times(b))
+    return f"{ours} against {theirs}"
 
 
-def require_agreement(server: Server, dataset: Dataset) -> None:
-    """Raise `BenchError` unless the contestant returns the same page as this application.
+def _with_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: datetime.fromisoformat(part) if name.endswith("_at") and part else _with_times(part)
+            for name, part in value.items()
+        }
+    return [_with_times(part) for part in value] if isinstance(value, list) else value
 
-    The tutorial has no order and no `voted`, so its page must have any ten posts with their votes.
+
+def require_agreement(server: Server, dataset: Dataset, scouted: Scouted, names: Collection[LoadName]) -> None:
+    """Raise `BenchError` unless the contestant gives the answers of this application to requests of these loads.
+
+    The tutorial has no order and no `voted`, so its page must have any ten posts with their votes. `constant` has one
+    page.
     """
-    token = dataset.reader_tokens[0]
-    page = json.loads(_get(server, PAGE_PATH, token)[2])
     if server.name == "tutorial":
+        page = json.loads(_get(server, PAGE_PATH, dataset.reader_tokens[0])[2])
         counts = dict(
             dataset.rows(
                 "SELECT post_id, votes FROM post_stats WHERE post_id = ANY (%s)",
@@ -141,5 +195,9 @@ def require_agreement(server: Server, dataset: Dataset) -> None:
         if len(page) != 10 or any(counts[item["Post"]["id"]] != item["votes"] for item in page):
             raise BenchError("tutorial returns a page with wrong votes or without ten posts")
         return
-    if difference := disagreement(json.loads(constant_body(dataset).read_bytes()), page):
-        raise BenchError(f"{server.name} returns another page than this application: {difference}")
+    compared: list[LoadName] = ["page"] if server.name == "constant" else ["page", *names]
+    for name in compared:
+        for sample in scouted.samples.get(name, ()):
+            found = json.loads(_get(server, sample.path, sample.token)[2])
+            if difference := disagreement(sample.posts, found):
+                raise BenchError(f"{server.name} answers {sample.path} differently: {difference}")

@@ -4,14 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench import report
 from bench.environment import ROOT
+from bench.scenarios import LOADS, OURS, SERVERS, TITLES
 
 RESULTS = ROOT / "bench" / "results"
-# For each document, how the names of its targets begin. Targets that were missed are in all documents.
-DOCUMENTS = {
-    ROOT / "README.md": ("page /", "vote /", "votes on one post /", "megabytes", "seconds"),
-    ROOT / "docs" / "benchmarks.md": ("",),
-}
+README, BENCHMARKS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
+DOCUMENTS = (README, BENCHMARKS)
 BEGIN, END = "<!-- python -m bench.table -->\n", "<!-- end -->\n"
 
 
@@ -21,23 +20,41 @@ def kept() -> Path:
     return path
 
 
-def markdown(path: Path, beginnings: tuple[str, ...]) -> str:
-    """Format the targets of a result that begin so or were missed, with their verdicts and circumstances."""
+def markdown(path: Path, *, has_targets: bool = True) -> str:
+    """Format a result: the comparison with all peers, the targets with their verdicts, and the circumstances."""
     result: dict[str, Any] = json.loads(path.read_text())
     machine, versions = result["machine"], result["versions"]
-    lines = [
-        "| 1 M posts, 10 M votes, 2 workers, 64 connections | target | measured: median (least–most) | |",
-        "|---|---|---|---|",
-        *(
-            _row(target)
-            for target in result["targets"]
-            if target["what"].startswith(beginnings) or target["verdict"] != "ok"
-        ),
-        "",
+    lines = [*_comparison(result), ""]
+    if has_targets:
+        lines += [
+            "| 1 M posts, 10 M votes, 2 workers, 64 connections | target | measured: median (least–most) | |",
+            "|---|---|---|---|",
+            *(_row(target) for target in result["targets"]),
+            "",
+        ]
+    lines += [f"Not measured, {TITLES[name]}: {reason}." for name, reason in result.get("skipped", {}).items()]
+    lines.append(
         f"`bench/results/{path.name}`: {result['rounds']} rounds of {result['seconds']:g} s, {machine['cores']} cores"
-        f" ({machine['cpu']}) for everything, Python {versions['python']}, PostgreSQL {versions['postgresql']}.",
-    ]
+        f" ({machine['cpu']}) for everything, Python {versions['python']}, PostgreSQL {versions['postgresql']}."
+    )
     return "".join(f"{line}\n" for line in lines)
+
+
+def _comparison(result: dict[str, Any]) -> list[str]:
+    """Format requests per second and, in brackets, how many times the peer's rate this application has."""
+    rows = report.compared(result["runs"])
+    names = [name for name in SERVERS if any(name in rates for _, rates in rows)]
+    lines = [
+        f"| requests/s (this application / peer) | {' | '.join(TITLES[name] for name in names)} |",
+        f"|---{'|--:' * len(names)}|",
+    ]
+    for load, rates in rows:
+        cells = [
+            f"{rates[name][0]:,.0f}{'' if name == OURS else f' ({rates[name][1]:.2g})'}" if name in rates else ""
+            for name in names
+        ]
+        lines.append(f"| {LOADS[load]} | {' | '.join(cells)} |")
+    return lines
 
 
 def _row(target: dict[str, Any]) -> str:
@@ -48,6 +65,11 @@ def _row(target: dict[str, Any]) -> str:
     return f"| {target['what']} | {bound} | {median} ({least}–{most}) | {'●' if target['verdict'] == 'ok' else ''} |"
 
 
+def shown_in(document: Path) -> str:
+    """Return the tables of a document: the README has no targets."""
+    return markdown(kept(), has_targets=document != README)
+
+
 def in_place(document: str, table: str) -> str:
     """Return the document with this table between its marks."""
     before, _, rest = document.partition(BEGIN)
@@ -56,8 +78,8 @@ def in_place(document: str, table: str) -> str:
 
 
 def main() -> None:
-    for path, beginnings in DOCUMENTS.items():
-        path.write_text(in_place(path.read_text(), markdown(kept(), beginnings)))
+    for path in DOCUMENTS:
+        path.write_text(in_place(path.read_text(), shown_in(path)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Peer with the synchronous ORM, idiomatic and well written: a thread and a connection per request.
 
 SQLAlchemy 2.0 statements, the caller in one query (session and account), the page in one (owner joined, counts from
-`post_stats`, keyset order by index), the flags in one; a vote is one INSERT … ON CONFLICT. `response_model` makes the
-answer. The pool has a connection for each thread, and AUTOCOMMIT saves reads their BEGIN and ROLLBACK.
+`post_stats`, keyset order by index, places found before posts are joined), the flags in one. A vote is one INSERT … ON
+CONFLICT. `response_model` makes the answer. The pool has a connection for each thread, and AUTOCOMMIT saves reads their
+BEGIN and ROLLBACK.
 
 Possible improvement: rows instead of entities, one statement instead of three, JSON without `response_model`, as in
 asyncpg_raw.py. The thread per request remains, and with it a GIL handover at each round trip.
@@ -10,16 +11,18 @@ asyncpg_raw.py. The thread per request remains, and with it a GIL handover at ea
 
 import os
 from collections.abc import Iterator
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Query
 from fastapi.security import OAuth2PasswordBearer
-from sqlalchemy import create_engine, delete, literal, select
+from sqlalchemy import ColumnElement, create_engine, delete, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, contains_eager
 
 from app import models
-from app.errors import NotAuthenticated
+from app.errors import MalformedCursor, NotAuthenticated
+from app.schemas import cursor as cursors
 from app.schemas.post import PostOut, PostWithVotes
 from app.schemas.vote import VoteCounted, VoteIn
 from app.security import access_tokens
@@ -84,6 +87,25 @@ POSTS = (
 )
 
 
+Sort = Literal["new", "top", "hot"]
+ORDERS: dict[Sort, tuple[ColumnElement[Any], ColumnElement[Any]]] = {
+    "new": (models.Post.created_at.expression, models.Post.id.expression),
+    "top": (models.PostStats.votes.expression, models.PostStats.post_id.expression),
+    "hot": (models.PostStats.hot.expression, models.PostStats.post_id.expression),
+}
+
+
+def position(cursor: str, sort: Sort) -> tuple[Any, Any]:
+    """Return sort value and id of a cursor that this application signed."""
+    try:
+        made_for, is_backward, value, post_id, *_ = cursors.verify(cursor)
+    except MalformedCursor:
+        raise HTTPException(422, "The cursor is malformed") from None
+    if made_for != sort or is_backward:
+        raise HTTPException(422, "The cursor is of another list")
+    return (datetime.fromisoformat(str(value)) if sort == "new" else value, post_id)
+
+
 @app.get("/posts", response_model=list[PostWithVotes])
 def list_posts(
     token: Token,
@@ -91,15 +113,23 @@ def list_posts(
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
     skip: Annotated[int, Query(ge=0, le=10_000)] = 0,
     search: str | None = None,
+    sort: Sort = "new",
+    owner_id: int | None = None,
+    cursor: str | None = None,
 ) -> list[PostWithVotes]:
     user_id = caller_id(db, token)
-    page = POSTS.where(models.Post.published)
+    value, post_id = ORDERS[sort]
+    table = models.Post if sort == "new" else models.PostStats
+    places = select(post_id.label("id"), value.label("value")).where(table.published)
     if search:
-        page = page.where(models.Post.title.contains(search, autoescape=True))
-    rows = db.execute(
-        page.order_by(models.Post.created_at.desc(), models.Post.id.desc()).limit(limit).offset(skip)
-    ).all()
-    return with_flags(db, user_id, [(post, votes) for post, votes in rows])
+        places = places.where(models.Post.search.op("@@")(func.search_query(search, False)))
+    if owner_id is not None:
+        places = places.where(models.Post.owner_id == owner_id)
+    if cursor is not None:
+        places = places.where(tuple_(value, post_id) < tuple_(*position(cursor, sort)))
+    place = places.order_by(value.desc(), post_id.desc()).limit(limit).offset(skip).subquery()
+    page = POSTS.join(place, place.c.id == models.Post.id).order_by(place.c.value.desc(), place.c.id.desc())
+    return with_flags(db, user_id, [(post, votes) for post, votes in db.execute(page).all()])
 
 
 @app.get("/posts/{post_id}", response_model=PostWithVotes)
@@ -121,8 +151,8 @@ def with_flags(db: Session, user_id: int, rows: list[tuple[models.Post, int]]) -
         PostWithVotes(Post=PostOut.model_validate(post), votes=votes, voted=post.id in voted) for post, votes in rows
     ]
     for item in shown:
-        # Others' addresses are private.
-        item.Post.owner.email = f"{item.Post.owner.username}@users.noreply.example.com"
+        if item.Post.owner_id != user_id:  # Others' addresses are private.
+            item.Post.owner.email = f"{item.Post.owner.username}@users.noreply.example.com"
     return shown
 
 

@@ -1,8 +1,8 @@
-"""The benchmark's arithmetic, and its parsers of load generators. `make bench-quick` shows that it runs."""
+"""The benchmark's arithmetic, and what it reads from its load generators. That it runs, `make bench-quick` shows."""
 
-import json
-import re
 from pathlib import Path
+
+import pytest
 
 from bench import report, scenarios, table
 from bench.measured import Run, parse_pgbench, parse_wrk
@@ -73,24 +73,36 @@ def test_every_target_can_be_measured_by_a_default_run() -> None:
 
 
 def test_peers_say_what_they_are_and_name_a_possible_improvement() -> None:
-    for path in (Path(__file__).resolve().parents[2] / "bench" / "peers").glob("[a-z]*.py"):
-        if path.stem in {"tutorial", "orm_sync", "asyncpg_raw"}:
-            assert re.search(r'^""".*Possible improvement.*?"""', path.read_text(), re.DOTALL), path.name
+    folder = Path(__file__).resolve().parents[2] / "bench" / "peers"
+    for name in scenarios.VOTING[1:]:
+        (path,) = [*folder.glob(f"{name}.py"), *folder.glob(f"{name}/main.go"), *folder.glob(f"{name}/server.js")]
+        head, _, _ = path.read_text().partition("import")
+        assert "Possible improvement" in head, path
 
 
 def test_documents_show_the_result_that_is_kept() -> None:
-    for path, beginnings in table.DOCUMENTS.items():
-        shown = table.markdown(table.kept(), beginnings)
+    for path in table.DOCUMENTS:
+        shown = table.shown_in(path)
         assert table.in_place(path.read_text(), shown) == path.read_text(), "run: python -m bench.table"
         assert shown in path.read_text()
 
 
-def test_missed_targets_are_in_the_table_of_every_document(tmp_path: Path) -> None:
-    result = json.loads(table.kept().read_text())
-    for target in result["targets"]:
-        target["verdict"] = "short"
-    missed = tmp_path / "missed.json"
-    missed.write_text(json.dumps(result))
+def test_the_comparison_begins_with_the_load_in_which_a_peer_is_fastest() -> None:
+    rates = {
+        Entry("page"): [100.0, 90], Entry("page", "go_pgx"): [50.0, 30], Entry("page", "constant"): [900.0, 900],
+        Entry("distinct"): [10.0, 10], Entry("distinct", "go_pgx"): [40.0, 20], Entry("vote"): [7.0, 7],
+    }  # fmt: skip
+    runs = {key: [run.to_json() for run in some] for key, some in findings(rates).runs.items()}
 
-    for beginnings in table.DOCUMENTS.values():
-        assert table.markdown(missed, beginnings).count("\n| ") == len(result["targets"])
+    (first, distinct), (second, page) = report.compared(runs)
+
+    assert (first, second) == ("distinct", "page")
+    assert distinct["go_pgx"] == (30, 0.375)
+    assert page == {
+        "ours": (95, 1), "constant": (900, pytest.approx(0.1055, abs=1e-3)), "go_pgx": (40, 2.5),
+    }  # fmt: skip
+
+
+def test_a_failed_run_is_in_no_comparison() -> None:
+    runs = {key: [{"rate": 5.0, "problem": "3 answers"}] for key in (Entry("page").key, Entry("page", "go_pgx").key)}
+    assert report.compared(runs) == []

@@ -3,6 +3,7 @@
 import os
 import secrets
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -236,7 +237,10 @@ def scrapes_while_a_worker_is_away(url: str) -> Iterator[Samples]:
 def test_shared_files_of_the_workers_are_removed_with_the_server(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server(WORKERS="2", TMPDIR=str(tmp_path))
     (folder,) = tmp_path.glob("social-posts-workers-*")
-    assert {path.name for path in folder.glob("*.lock")} == {"0.lock", "1.lock"}
+    deadline = time.monotonic() + 30  # The server is ready as soon as one of its workers is.
+    while {path.name for path in folder.glob("*.lock")} != {"0.lock", "1.lock"}:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
     server.process.terminate()
 
