@@ -17,7 +17,7 @@ from app.middleware.load_shedding import LoadShedding
 from app.middleware.request_context import RequestContext
 from app.observability import request_context
 from app.schemas.post import PageParameters
-from app.services.feed import pages, serialization
+from app.services.feed import lists, pages, serialization
 from tests.figures import Figure
 from tests.fixtures import Person, Server
 
@@ -79,17 +79,19 @@ def test_only_short_posts_are_remembered() -> None:
 
 
 def test_statements_of_many_kinds_of_pages_are_not_all_kept() -> None:
-    for rows in range(2, 102):
-        pages._prepared_page(pages._Kind("new", False, False, False, False, ()), rows)
+    for number in range(32):
+        directions, reach = {"has_cursor": bool(number & 1), "is_backward": bool(number & 2)}, lists.REACHES[number % 3]
+        for filters in ((), ("owner_id",), ("created_after",), ("created_before", "owner_id")):
+            lists._statement(lists.Kind("new", filters=filters, reach=reach, **directions))
     orders: tuple[Sort, ...] = ("new", "old", "top", "hot")
     for order in orders:
         for number in range(32):
             is_walk, is_backward, is_drafts, skips, is_timed = (bool(number & 1 << place) for place in range(5))
             filters = ("owner_id", "created_after") if is_timed else ("owner_id",)
-            pages._unprepared_page(pages._Kind(order, is_walk, is_backward, is_drafts, skips, filters))
+            pages._page_statement(pages._Kind(order, is_walk, is_backward, is_drafts, skips, filters))
 
-    assert pages._prepared_page.cache_info().currsize == pages.MAX_STATEMENTS
-    assert pages._unprepared_page.cache_info().currsize == pages.MAX_STATEMENTS
+    assert pages._page_statement.cache_info().currsize == pages.MAX_STATEMENTS
+    assert lists._statement.cache_info().maxsize == lists.MAX_STATEMENTS
 
 
 def test_clients_that_were_refused_are_remembered_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,8 +183,11 @@ def read_pages(
     return {query: PageResult(page_of(query, page), roles) for query, page in zip(asked, pages, strict=True)}
 
 
-# Clients can ask for some 200 kinds. A statement takes up to 50 KB.
-@lru_cache(maxsize=64)
+# Clients can request about 200 kinds. A statement takes up to 50 KB, so all take at most 3 MB.
+MAX_STATEMENTS = 64
+
+
+@lru_cache(maxsize=MAX_STATEMENTS)
 def _statement(kind: Kind) -> PreparedStatement:
     conditions = [_CONDITIONS[name] for name in kind.filters]
     sign = ">" if kind.direction == "ASC" else "<"
@@ -192,7 +195,8 @@ def _statement(kind: Kind) -> PreparedStatement:
         window, visible = _FROM_VOTES, _IS_VISIBLE
         if kind.has_cursor:
             conditions.append(f"AND (votes.created_at, votes.post_id) {sign} (asked.value::timestamptz, asked.post_id)")
-            # So that a vote that was removed and cast again meanwhile does not appear a second time.
+            # The snapshot is the time at which the traversal began. So a vote that was removed and cast again meanwhile
+            # does not appear a second time.
             conditions.append("AND votes.created_at <= asked.snapshot::timestamptz")
     elif kind.order in {"top", "hot"}:
         window, visible = _FROM_STATS, _IS_VISIBLE_BY_ID

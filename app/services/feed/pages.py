@@ -1,4 +1,4 @@
-"""Pages of posts: the statement for each kind of list, and cursors into it.
+"""Pages of posts: cursors, and the statements of searches, drafts and traversals of lists sorted by votes.
 
 A traversal is a sequence of pages, each requested with the cursor of the page before.
 
@@ -6,9 +6,6 @@ In lists sorted by votes, a cursor has the sort values of the last row, and a sn
 the statement that began the traversal. Later pages sort each post by its count in that snapshot. This is the oldest
 entry of `post_stats_history` that the snapshot does not see, or the current count if there is none. So each post keeps
 its position during a traversal, and appears exactly once, however votes change.
-
-In the list of posts that a user voted for, positions never change, and the snapshot is a time. So a vote that was
-removed and cast again during the traversal does not appear a second time.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +39,7 @@ from app.config import Sort
 from app.database.engines import TimeOutOfRange
 from app.database.prepared import PreparedStatement
 from app.errors import MalformedCursor
-from app.models import Post, PostStats, PostStatsHistory, User, Vote
+from app.models import Post, PostStats, PostStatsHistory, User
 from app.models.base import Key, possible_key
 from app.schemas import cursor as cursors
 from app.schemas.cursor import CursorValue
@@ -112,7 +109,9 @@ class PageResult(NamedTuple):
 
 
 def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessToken]) -> PageResult:
-    """Read a page once for all its readers.
+    """Read a page once for all its readers, with a statement of its own.
+
+    It is for searches, drafts, and later or filtered pages of lists sorted by votes (`lists.py` reads the others).
 
     This takes one statement, preceded by another one if published posts are searched. The connection must be in
     AUTOCOMMIT, with a snapshot for each statement.
@@ -126,7 +125,6 @@ def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessT
         "owner_id": query.owner_id,
         "created_after": query.created_after,
         "created_before": query.created_before,
-        "voter_id": query.voter_id,
     }
     if query.search is not None:
         words = query.search
@@ -142,11 +140,7 @@ def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessT
         skips=skip > 0,
         filters=tuple(name for name in _FILTERS if parameters.get(name) is not None),
     )
-    rows = (
-        _prepared_page(kind, query.limit + 1).execute(connection, parameters)
-        if kind.has_one_plan
-        else connection.execute(_unprepared_page(kind), parameters)
-    ).all()
+    rows = connection.execute(_page_statement(kind), parameters).all()
     roles = readers.roles_of_valid_sessions(rows)
     return PageResult(page_of(query, [row for row in rows if row.id is not None]), roles)
 
@@ -301,15 +295,12 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
     "owner_id": Post.owner_id == bindparam("owner_id", type_=Key),
     "created_after": Post.created_at > bindparam("created_after", type_=DateTime(timezone=True)),
     "created_before": Post.created_at < bindparam("created_before", type_=DateTime(timezone=True)),
-    "voter_id": Vote.user_id == bindparam("voter_id", type_=Key),
 }
-_CAST_BEFORE_THE_WALK = Vote.created_at <= bindparam("snapshot", type_=DateTime(timezone=True))
 
 # Sort columns of each order. All end in the post's id, and use an index in both directions.
 _SORTED_BY: Mapping[Order, tuple[ColumnElement[Any], ColumnElement[int], TypeEngine[Any]]] = {
     "new": (Post.created_at.expression, Post.id.expression, DateTime(timezone=True)),
     "old": (Post.created_at.expression, Post.id.expression, DateTime(timezone=True)),
-    "voted": (Vote.created_at.expression, Vote.post_id.expression, DateTime(timezone=True)),
     "top": (PostStats.votes.expression, PostStats.post_id.expression, Integer()),
     "hot": (PostStats.hot.expression, PostStats.post_id.expression, Double()),
 }
@@ -327,11 +318,6 @@ class _Kind:
     filters: tuple[str, ...]
 
     @property
-    def has_one_plan(self) -> bool:
-        """Whether an index scan of the next rows is the best plan for all parameters."""
-        return not (self.skips or self.is_drafts or self.filters or (self.moves and self.is_walk))
-
-    @property
     def moves(self) -> bool:
         """Whether votes change the positions of posts in this order."""
         return self.order in ("top", "hot")
@@ -343,19 +329,8 @@ MAX_STATEMENTS = 48
 
 
 @lru_cache(maxsize=MAX_STATEMENTS)
-def _prepared_page(kind: _Kind, rows: int) -> PreparedStatement:
-    return PreparedStatement(_page_statement(kind, rows))
-
-
-@lru_cache(maxsize=MAX_STATEMENTS)
-def _unprepared_page(kind: _Kind) -> AnySelect:
-    return _page_statement(kind)
-
-
-def _page_statement(kind: _Kind, rows: int | None = None) -> AnySelect:
-    """Return the statement of a page; `LIMIT` is `rows`, or the parameter `:rows`."""
-    page = _window(kind).limit(bindparam("rows", type_=Integer) if rows is None else literal_column(str(rows)))
-    posts = page.subquery("page")
+def _page_statement(kind: _Kind) -> AnySelect:
+    posts = _window(kind).limit(bindparam("rows", type_=Integer)).subquery("page")
     order = _ordered(kind, posts.c.sort_value, posts.c.id)
     return _bounded(kind, readers.with_readers(posts, readers.voters_among_readers(posts), order), posts, order)
 
@@ -386,18 +361,10 @@ def _window(kind: _Kind) -> AnySelect:
         walk = select(*_SHOWN, positions.c.sort_value, null().label("snapshot"))
         walk = walk.join(positions, positions.c.post_id == Post.id)
         return _sorted(_joined(walk), kind, positions.c.sort_value, positions.c.post_id)
-    snapshot: ColumnElement[Any] = null()
-    if kind.moves:
-        snapshot = cast(func.pg_current_snapshot(), String)
-    elif kind.order == "voted":
-        snapshot = cast(func.now(), String)
+    snapshot: ColumnElement[Any] = cast(func.pg_current_snapshot(), String) if kind.moves else null()
     shown = _joined(select(*_SHOWN, value.label("sort_value"), snapshot.label("snapshot"))).where(*_conditions(kind))
-    if kind.order == "voted":
-        shown = shown.join(Vote, Vote.post_id == Post.id)
     if kind.is_walk:
         shown = shown.where(_beyond(kind, value, post_id))
-        if kind.order == "voted":
-            shown = shown.where(_CAST_BEFORE_THE_WALK)
     page = _sorted(shown, kind, value, post_id)
     return page.offset(bindparam("skip", type_=Integer)) if kind.skips else page
 

@@ -6,8 +6,6 @@ from functools import lru_cache
 from pydantic_core import to_json
 
 from app.config import get_settings
-from app.schemas.post import PostOut, PostWithVotes
-from app.schemas.user import Profile
 from app.security.email_addresses import placeholder_email
 from app.services.feed.readers import AnyRow
 
@@ -54,20 +52,20 @@ def _serialized(
     votes: int,
 ) -> bytes:
     shown_email = placeholder_email(owner_id, username) if email is None else email
-    owner = Profile.model_construct(id=owner_id, username=username, created_at=owner_created_at, email=shown_email)
-    post = PostOut.model_construct(
-        id=post_id,
-        title=title,
-        content=content,
-        published=published,
-        created_at=created_at,
-        updated_at=updated_at,
-        published_at=published_at,
-        owner_id=owner_id,
-        owner=owner,
-    )
-    whole = PostWithVotes.model_construct(Post=post, votes=votes, voted=False).model_dump_json().encode()
-    return whole.removesuffix(b"false}")
+    owner = {"id": owner_id, "username": username, "created_at": owner_created_at, "email": shown_email}
+    post = {
+        "id": post_id,
+        "title": title,
+        "content": content,
+        "published": published,
+        "created_at": created_at,
+        "updated_at": updated_at,
+        "published_at": published_at,
+        "owner_id": owner_id,
+        "owner": owner,
+    }
+    # The fields of `PostWithVotes`, in its order. A model takes three times as long.
+    return to_json({"Post": post, "votes": votes, "voted": False}).removesuffix(b"false}")
 
 
 # The cache key contains every displayed value, so a changed post is never served from the cache.
