@@ -125,7 +125,6 @@ class Dataset:
             f"DELETE FROM votes WHERE {self.voters_are_between}",
             "DELETE FROM sessions WHERE user_agent IS DISTINCT FROM 'bench reader'"
             " AND user_agent IS DISTINCT FROM 'bench voter'",
-            "TRUNCATE post_stats_history",
             "VACUUM (ANALYZE) post_stats",
             "VACUUM votes",
             "VACUUM sessions",

@@ -17,7 +17,7 @@ from app.services import recount as recount_service
 def cleanup() -> None:
     """Delete expired rows, and the remaining rows of deleted accounts and posts.
 
-    Covers sessions, stored responses, attempt counters, vote history, mails, tokens and security events.
+    Covers sessions, stored responses, attempt counters, mails, tokens and security events.
     Safe at any time, also concurrently. Servers run it every CLEANUP_INTERVAL_MINUTES.
     """
     with migrated_database():

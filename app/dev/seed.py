@@ -60,7 +60,7 @@ def fill(engine: Engine, wanted: Amounts, *, seed: int, password_hash: str, repo
             _add_posts(connection, wanted.posts, seed, report)
         if wanted.votes:
             _add_votes(connection, wanted.votes, seed, report)
-    tables = ("users", "posts", "post_stats", "post_stats_history", "votes")
+    tables = ("users", "posts", "post_stats", "votes")
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         lift_limit(connection, "SESSION")
         for done, table in enumerate(tables, 1):
@@ -316,8 +316,6 @@ def _cast_chunk(connection: Connection, chunk: int, people: int) -> int:
         done = int(connection.execute(text(_CAST_AND_COUNT), values).one()[0] or 0)
     else:
         done = connection.execute(text(_CAST), values).rowcount
-    # The history is for walks in progress. For ten million generated votes it would only take space.
-    connection.execute(text("DELETE FROM post_stats_history WHERE transaction_id = pg_current_xact_id()"))
     return done
 
 

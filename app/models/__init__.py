@@ -8,7 +8,8 @@ from app.models.deletion import Deletion
 from app.models.idempotency_key import IdempotencyKey
 from app.models.mail_token import MailToken, MailTokenPurpose
 from app.models.outgoing_mail import MailKind, OutgoingMail
-from app.models.post import Post, PostStats, PostStatsHistory
+from app.models.post import Post, PostStats
+from app.models.post_stats_history import PostStatsHistory
 from app.models.schedule import Schedule
 from app.models.security_event import SecurityEvent
 from app.models.session import Session, SessionKind

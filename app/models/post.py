@@ -18,27 +18,11 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import TSVECTOR
-from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column, relationship
-from sqlalchemy.types import UserDefinedType
 
 from app.models.base import Base, Key, Now, PrimaryKey
 from app.models.user import User
-
-
-class TransactionId(UserDefinedType[str]):
-    """PostgreSQL's `xid8`: a transaction id, comparable with `pg_snapshot`."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: object) -> str:
-        return "xid8"
-
-
-# `alembic check` needs this to recognise the column type in the database.
-ischema_names["xid8"] = TransactionId
-
 
 FIRST_VERSION = 1
 
@@ -127,21 +111,3 @@ class PostStats(Base):
         Index("post_stats_votes_post_id_idx", "votes", "post_id", postgresql_where=text("published")),
         Index("post_stats_hot_post_id_idx", "hot", "post_id", postgresql_where=text("published")),
     )
-
-
-class PostStatsHistory(Base):
-    """The former count for each change of `post_stats.votes`, with the transaction id.
-
-    Cursors into lists sorted by votes use it to keep the order in which the walk began (`services/feed/pages.py`).
-    `python -m app gc` removes old rows.
-    """
-
-    __tablename__ = "post_stats_history"
-
-    id: Mapped[PrimaryKey]
-    post_id: Mapped[int]
-    votes_before: Mapped[int] = mapped_column(Integer)
-    transaction_id: Mapped[str] = mapped_column(TransactionId, server_default=text("pg_current_xact_id()"))
-    changed_at: Mapped[Now]
-
-    __table_args__ = (Index("post_stats_history_transaction_id_idx", "transaction_id"),)

@@ -71,7 +71,8 @@ async def list_posts(token: ScopedToken, request: Request) -> Response:
     """List posts with their vote counts.
 
     `Link` has the addresses of the next and previous pages. A page may have fewer posts than `limit`; the list ends
-    where `Link` has no `next`. Drafts are listed with `published=false` only.
+    where `Link` has no `next`. In `top` and `hot`, a post that gains or loses votes while you follow `Link` may appear
+    twice or not at all. Drafts are listed with `published=false` only.
     """
     wanted, linked = read_query(PageParameters, request.scope["query_string"])
     is_drafts = wanted.published is False

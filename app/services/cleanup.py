@@ -1,12 +1,8 @@
 """Cleanup: remove expired and outdated rows in batches.
 
-These are expired sessions, stored responses, attempt counters and mail tokens, old vote history, unsent mails, and old
-security events. Batches are bounded and each is one transaction. Rows that are locked by other transactions are left
+These are expired sessions, stored responses, attempt counters and mail tokens, unsent mails, and old security events.
+Batches are bounded and each is one transaction. Rows that are locked by other transactions are left
 for the next run. So cleanup can run at any time, and several runs can overlap.
-
-A cursor into a list sorted by votes keeps the order of the time its traversal began, by means of `post_stats_history`.
-After `HISTORY_KEPT`, a traversal sees older votes as if they had existed from its start. A post that these votes moved
-across the cursor's position may then be missing or appear twice.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,12 +18,10 @@ from app.models import (
     IdempotencyKey,
     MailToken,
     OutgoingMail,
-    PostStatsHistory,
     SecurityEvent,
     Session,
 )
 
-HISTORY_KEPT = timedelta(hours=2)
 # Unsent mails are kept so that an operator can see which failed, and why.
 UNSENT_MAILS_KEPT = timedelta(days=7)
 BATCH_ROWS = 5_000
@@ -42,8 +36,6 @@ def run(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lambda: 
     yield "sessions", remove(Session, Session.expires_at <= func.now())
     yield "idempotency_keys", remove(IdempotencyKey, IdempotencyKey.expires_at <= func.now())
     yield "allowances", remove(AttemptCounter, AttemptCounter.expires_at <= func.now())
-    is_old = PostStatsHistory.changed_at < func.now() - HISTORY_KEPT
-    yield "post_stats_history", remove(PostStatsHistory, is_old)
     yield "mail_tokens", remove(MailToken, MailToken.expires_at <= func.now())
     is_unsent = OutgoingMail.created_at < func.now() - UNSENT_MAILS_KEPT
     yield "outgoing_mails", remove(OutgoingMail, is_unsent)
@@ -51,7 +43,7 @@ def run(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lambda: 
     yield "security_events", remove(SecurityEvent, is_past)
 
 
-Expiring = Session | IdempotencyKey | AttemptCounter | PostStatsHistory | MailToken | OutgoingMail | SecurityEvent
+Expiring = Session | IdempotencyKey | AttemptCounter | MailToken | OutgoingMail | SecurityEvent
 
 
 def _remove(

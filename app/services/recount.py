@@ -36,17 +36,13 @@ _BEGIN = text("""
     ON CONFLICT DO NOTHING
 """)
 _LOCK_COUNTS = text("SELECT FROM post_stats WHERE post_id = ANY (:ids) ORDER BY post_id FOR NO KEY UPDATE")
-# Like the triggers, it keeps the replaced count in the history, for cursors into sorted lists.
 _REPAIR = text(f"""
     WITH wrong AS (
-        SELECT posts.id, stats.votes AS votes_before, counted.votes, posts.published, posts.created_at
+        SELECT posts.id, counted.votes, posts.published, posts.created_at
         {_DIFFERS} AND posts.id = ANY (:ids)
     ), repaired AS (
         UPDATE post_stats SET votes = wrong.votes, published = wrong.published, created_at = wrong.created_at
         FROM wrong WHERE post_id = wrong.id RETURNING post_id
-    ), history AS (
-        INSERT INTO post_stats_history (post_id, votes_before)
-        SELECT id, votes_before FROM wrong WHERE votes_before <> votes
     )
     SELECT count(*) FROM repaired
 """)

@@ -32,12 +32,8 @@ IN_POSTS = """
     LANGUAGE plpgsql AS $$
     BEGIN
         PERFORM FROM posts WHERE id = ANY (post_ids) ORDER BY id FOR NO KEY UPDATE;
-        WITH changed AS (
-            UPDATE posts SET votes = posts.votes + change.n
-            FROM unnest(post_ids, changes) AS change (post_id, n) WHERE posts.id = change.post_id
-            RETURNING posts.id, posts.votes - change.n AS votes_before
-        )
-        INSERT INTO post_stats_history (post_id, votes_before) SELECT id, votes_before FROM changed;
+        UPDATE posts SET votes = posts.votes + change.n
+        FROM unnest(post_ids, changes) AS change (post_id, n) WHERE posts.id = change.post_id;
     END $$;
 """
 FILL = f"""

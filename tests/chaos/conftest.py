@@ -94,7 +94,7 @@ def postgres(_migrated_postgres: Postgres) -> Postgres:
     """Running, migrated, without rows, and durable: fsync is on."""
     with _migrated_postgres.connect() as connection:
         assert connection.scalar(text("SHOW fsync")) == "on"
-        connection.execute(text("TRUNCATE users, posts, post_stats_history, idempotency_keys CASCADE"))
+        connection.execute(text("TRUNCATE users, posts, idempotency_keys CASCADE"))
     return _migrated_postgres
 
 

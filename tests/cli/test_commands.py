@@ -409,11 +409,12 @@ def test_recount_reports_differences_and_repairs_them(
 def test_cleanup_says_what_it_removed(connection: Connection) -> None:
     connection.execute(
         text(
-            "INSERT INTO post_stats_history (post_id, votes_before, changed_at) VALUES (1, 0, now() - interval '1 day')"
+            "INSERT INTO allowances (limit_name, key, used_at, expires_at)"
+            " VALUES ('login', '', '{}', now() - interval '1 day')"
         )
     )
 
     done = app("cleanup")
 
     assert done.returncode == 0, done.stderr
-    assert "post_stats_history: 1 removed" in done.stdout
+    assert "allowances: 1 removed" in done.stdout

@@ -1,6 +1,7 @@
 """Rules for random actions on the site: the API and the model must give the same answer."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -41,6 +42,8 @@ class Walk:
     # What stands there from the beginning, in the order of the beginning, as long as it stands there.
     standing: list[int]
     met: list[int] = field(default_factory=list)
+    # In a list sorted by votes: the posts whose votes have changed since, which may be met twice or not at all.
+    moved: set[int] | None = None
 
 
 class Machine(RuleBasedStateMachine):
@@ -59,6 +62,7 @@ class Machine(RuleBasedStateMachine):
         self.site = Site()
         self.under_way: list[Walk] = []
         self.names = 0
+        self.counts = Counter[int]()
 
     def ask(self, caller: Account | None, method: str, path: str, **options: Any) -> httpx2.Response:
         type(self).answer_count += 1
@@ -274,6 +278,7 @@ class Machine(RuleBasedStateMachine):
         if person.id not in self.site.accounts:
             return multiple()
         walk = Walk(person, f"/posts?sort={sort}&limit={limit}", self.site.page(person, sort))
+        walk.moved = set() if sort == "top" else None
         self.under_way.append(walk)
         self.walk_on(walk)
         return walk
@@ -291,14 +296,22 @@ class Machine(RuleBasedStateMachine):
         assert page == [self.site.shown(walk.reader, post_id) for post_id in ids]
         walk.met += ids
         walk.following = linked(answer)
-        assert len(walk.met) == len(set(walk.met)), "a post was met twice"
+        unmoved = [post_id for post_id in walk.met if post_id not in (walk.moved or ())]
+        assert len(unmoved) == len(set(unmoved)), "a post was met twice"
         met = [post_id for post_id in walk.met if post_id in walk.standing]
         assert met == (walk.standing if walk.following is None else walk.standing[: len(met)]), "a post was skipped"
 
     @invariant()
-    def what_has_left_a_list_need_not_be_met(self) -> None:
+    def what_has_left_a_list_or_its_place_need_not_be_met(self) -> None:
+        counts = Counter(post_id for post_id, _ in self.site.votes)
+        changed = {post_id for post_id in {*counts, *self.counts} if counts[post_id] != self.counts[post_id]}
+        self.counts = counts
         for walk in self.under_way:
-            walk.standing = [post_id for post_id in walk.standing if self.is_votable(post_id)]
+            if walk.moved is not None:
+                walk.moved |= changed
+            walk.standing = [
+                post_id for post_id in walk.standing if self.is_votable(post_id) and post_id not in (walk.moved or ())
+            ]
 
     def teardown(self) -> None:
         if sys.exc_info()[0] is not None:

@@ -9,10 +9,7 @@ from sqlalchemy import Connection, Engine, text
 from app.services import cleanup
 from tests.fixtures import Person, counted_queries
 
-TABLES = (
-    "sessions", "idempotency_keys", "allowances", "post_stats_history", "mail_tokens", "outgoing_mails",
-    "security_events",
-)  # fmt: skip
+TABLES = ("sessions", "idempotency_keys", "allowances", "mail_tokens", "outgoing_mails", "security_events")
 
 
 def fill(connection: Connection, person: Person, expired: int = 10) -> None:
@@ -37,13 +34,6 @@ def fill(connection: Connection, person: Person, expired: int = 10) -> None:
                 INSERT INTO allowances (limit_name, key, used_at, expires_at)
                 SELECT '{age}', int4send(n), ARRAY[now()], now() + interval '{age}'
                 FROM generate_series(1, {count}) AS n
-            """)
-        )
-    for age, count in (("3 hours", expired), ("1 hour", 1)):
-        connection.execute(
-            text(f"""
-                INSERT INTO post_stats_history (post_id, votes_before, changed_at)
-                SELECT 1, 0, now() - interval '{age}' FROM generate_series(1, {count})
             """)
         )
     for age, count in (("-1 second", expired), ("1 hour", 1)):
@@ -83,7 +73,7 @@ def test_expired_rows_are_removed_in_batches_and_counted(connection: Connection,
 
     assert dict(cleanup.run(batch_rows=3)) == dict.fromkeys(TABLES, 10)
 
-    assert left(connection) == [2, 1, 1, 1, 1, 1, 1]
+    assert left(connection) == [2, 1, 1, 1, 1, 1]
     assert dict(cleanup.run()) == dict.fromkeys(TABLES, 0)
 
 
@@ -98,11 +88,11 @@ def test_runs_at_once_remove_each_row_once_and_fail_in_none(connection: Connecti
     with ThreadPoolExecutor(4) as threads:
         removed = list(threads.map(clean, range(4)))
 
-    assert left(connection) == [2, 1, 1, 1, 1, 1, 1]
+    assert left(connection) == [2, 1, 1, 1, 1, 1]
     assert {table: sum(run[table] for run in removed) for table in TABLES} == dict.fromkeys(TABLES, 300)
 
 
-def test_empty_run_asks_seven_statements(database: Engine) -> None:
+def test_empty_run_asks_six_statements(database: Engine) -> None:
     with counted_queries(database) as queries:
         assert dict(cleanup.run()) == dict.fromkeys(TABLES, 0)
 

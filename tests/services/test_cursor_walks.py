@@ -1,14 +1,19 @@
-"""A walk of a list meets each lasting post once, during any writes and votes."""
+"""A walk of a list meets each lasting post once, during any writes and votes.
+
+In lists sorted by votes, this holds for the posts whose votes do not change meanwhile.
+"""
 
 import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from app.schemas import cursor as cursors
 from app.services import feed
 from app.services.feed.pages import Order
 from tests.fixtures import Person
@@ -33,15 +38,24 @@ IN_ORDER = {
     """,
 }
 
+VOTING = ("vote", "vote", "vote", "retract", "retract")
+WRITING = ("write", "edit", "delete", "hide", "show")
+ACTIONS = WRITING + VOTING
+
 
 @dataclass
 class Place:
-    """A site with readers and writers. `gone` are posts that were not in every list at every moment."""
+    """A site with readers and writers.
+
+    `gone` are posts that were not in every list at every moment, `moved` those whose votes changed. Half of the posts
+    never get or lose a vote, so that a walk of them is strict also while others move around them.
+    """
 
     connection: Connection
     reader: Person
     voters: list[int]
     gone: set[int] = field(default_factory=set)
+    moved: set[int] = field(default_factory=set)
     votes_taken_back: set[int] = field(default_factory=set)
 
     def query(self, order: Order, limit: int) -> feed.PageQuery:
@@ -51,16 +65,29 @@ class Place:
         return rows(self.connection, IN_ORDER[order], **({"reader": self.reader.id} if order == "voted" else {}))
 
     def left(self, order: Order, ids: list[int]) -> list[int]:
-        """Those of the posts that stood there throughout."""
+        """Those of the posts that stood in their place throughout."""
         gone = self.gone | self.votes_taken_back if order == "voted" else self.gone
-        return [post_id for post_id in ids if post_id not in gone]
+        return [post_id for post_id in self.unmoved(order, ids) if post_id not in gone]
 
-    def do_something(self, rng: random.Random, connection: Connection) -> None:
-        """Write, edit, delete, hide or show a post, or change votes, one or many; committed."""
+    def unmoved(self, order: Order, ids: list[int]) -> list[int]:
+        """Those of the posts that this list may not show twice."""
+        moved = self.moved if order in {"top", "hot"} else set()
+        return [post_id for post_id in ids if post_id not in moved]
+
+    def choose(self, rng: random.Random, connection: Connection, *, is_voting: bool) -> list[int]:
         post_ids = rows(connection, "SELECT id FROM posts ORDER BY id")
-        some = rng.sample(post_ids, rng.randint(1, 12))
+        if not is_voting:
+            return rng.sample(post_ids, rng.randint(1, 12))
+        some = rng.sample([post_id for post_id in post_ids if post_id % 2], rng.randint(1, 12))
+        self.moved.update(some)
+        return some
+
+    def do_something(self, rng: random.Random, connection: Connection, actions: tuple[str, ...] = ACTIONS) -> None:
+        """Write, edit, delete, hide or show a post, or change votes, one or many; committed."""
+        action = rng.choice(actions)
+        some = self.choose(rng, connection, is_voting=action in VOTING)
         voter = rng.choice([*self.voters, self.reader.id, self.reader.id])
-        match rng.choice(("write", "edit", "delete", "hide", "show", "vote", "vote", "vote", "retract", "retract")):
+        match action:
             case "write":
                 statement = """
                     INSERT INTO posts (owner_id, title, content, created_at)
@@ -136,9 +163,11 @@ def test_links_lead_through_the_whole_list_and_back(place: Place, order: Order, 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("limit", [3, 10, 50])
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("order", "actions"), [*((order, ACTIONS) for order in ORDERS), ("top", WRITING), ("hot", WRITING)]
+)
 def test_walk_meets_each_post_once_despite_changes_between_its_pages(
-    place: Place, order: Order, limit: int, seed: int
+    place: Place, order: Order, actions: tuple[str, ...], limit: int, seed: int
 ) -> None:
     rng = random.Random(f"{order} {limit} {seed}")
     query = place.query(order, limit)
@@ -146,19 +175,21 @@ def test_walk_meets_each_post_once_despite_changes_between_its_pages(
 
     def happen() -> None:
         for _ in range(rng.randint(0, 1 + limit // 5)):
-            place.do_something(rng, place.connection)
+            place.do_something(rng, place.connection, actions)
 
     forwards = walk(place.connection, place.reader, query, between=happen)
-    assert len(forwards.ids) == len(set(forwards.ids))
+    assert place.unmoved(order, forwards.ids) == list(dict.fromkeys(place.unmoved(order, forwards.ids)))
     # Not only none is missing: they come in the order of the moment the walk began.
     stayed = set(place.left(order, at_first))
     assert [post_id for post_id in forwards.ids if post_id in stayed] == place.left(order, at_first)
 
     backwards = walk(place.connection, place.reader, query, begin=forwards.last, is_backward=True, between=happen)
     met = [post_id for page in reversed(backwards.pages) for post_id in page] + [row.id for row in forwards.last.rows]
-    assert len(met) == len(set(met))
+    assert place.unmoved(order, met) == list(dict.fromkeys(place.unmoved(order, met)))
     stayed = set(place.left(order, at_first))
     assert [post_id for post_id in met if post_id in stayed] == place.left(order, at_first)
+    assert len(stayed) > 20
+    assert bool(place.moved) == (actions == ACTIONS)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -185,7 +216,7 @@ def test_walk_meets_each_post_once_during_writes(place: Place, database: Engine,
         writer.join(10)
     assert not errors
     for ids in walks:
-        assert len(ids) == len(set(ids))
+        assert place.unmoved(order, ids) == list(dict.fromkeys(place.unmoved(order, ids)))
         assert set(place.left(order, at_first)) <= set(ids)
 
 
@@ -203,6 +234,7 @@ def open_votes(place: Place, database: Engine) -> Iterator[Connection]:
     with ExitStack() as stack:
         connection = stack.enter_context(database.connect())
         ids = place.ids("top")
+        place.moved = {*ids[:20], *ids[-20:]}
         connection.execute(
             text("""
                 INSERT INTO votes (post_id, user_id) SELECT post_id, voter
@@ -219,7 +251,7 @@ def open_votes(place: Place, database: Engine) -> Iterator[Connection]:
 
 @pytest.mark.parametrize("end", [_commit, _roll_back])
 @pytest.mark.parametrize("order", ["top", "hot"])
-def test_votes_under_way_when_a_walk_began_move_nothing_in_it(
+def test_votes_under_way_when_a_walk_began_change_no_place_but_those_of_their_posts(
     place: Place, open_votes: Connection, order: Order, end: Callable[[Connection], None]
 ) -> None:
     at_first = place.ids(order)
@@ -229,32 +261,88 @@ def test_votes_under_way_when_a_walk_began_move_nothing_in_it(
     def happen() -> None:
         if next(pages_left) == 9:
             end(open_votes)
-            # They move once more, in a transaction that began later.
-            moved = [*at_first[:5], *at_first[-5:]]
-            place.connection.execute(text("DELETE FROM votes WHERE post_id = ANY (:moved)"), {"moved": moved})
 
     forwards = walk(place.connection, place.reader, query, between=happen)
-    assert forwards.ids == at_first
+    assert place.left(order, forwards.ids) == place.left(order, at_first)
+    assert len(place.left(order, at_first)) == 260
     backwards = walk(place.connection, place.reader, query, begin=forwards.last, is_backward=True)
-    assert [post_id for page in reversed(backwards.pages) for post_id in page] == at_first[: -len(forwards.last.rows)]
-    # Who begins now sees what has become of it.
-    assert walk(place.connection, place.reader, query).ids == place.ids(order) != at_first
+    met = [post_id for page in reversed(backwards.pages) for post_id in page] + [row.id for row in forwards.last.rows]
+    assert place.left(order, met) == place.left(order, at_first)
+    # Once they have ended, a walk meets their posts as well.
+    assert walk(place.connection, place.reader, query).ids == place.ids(order)
+    assert (place.ids(order) == at_first) == (end is _roll_back)
 
 
-@pytest.mark.parametrize("order", ["top", "hot"])
-def test_walk_of_drafts_and_of_one_owner_keeps_its_order_too(place: Place, order: Order) -> None:
+def _of_drafts(place: Place, order: Order) -> tuple[feed.PageQuery, str]:
     place.connection.execute(text("UPDATE posts SET published = false WHERE id % 2 = 0"))
     query = feed.PageQuery(order, 8, owner_id=place.reader.id, is_drafts=True)
-    statement = IN_ORDER[order].replace("WHERE published", "WHERE NOT published")
+    return query, IN_ORDER[order].replace("WHERE published", "WHERE NOT published")
+
+
+def _of_one_owner(place: Place, order: Order) -> tuple[feed.PageQuery, str]:
+    place.connection.execute(text("UPDATE posts SET owner_id = :id WHERE id % 2 = 0"), {"id": place.voters[0]})
+    query = feed.PageQuery(order, 8, owner_id=place.reader.id)
+    return query, IN_ORDER[order].replace("WHERE published", f"WHERE owner_id = {place.reader.id} AND published")
+
+
+def _of_some_hours(_: Place, order: Order) -> tuple[feed.PageQuery, str]:
+    start, end = datetime(2026, 11, 1, 0, 10, tzinfo=UTC), datetime(2026, 11, 1, 1, 20, tzinfo=UTC)
+    query = feed.PageQuery(order, 8, created_after=start, created_before=end)
+    are_within = f"WHERE created_at > '{start}' AND created_at < '{end}' AND published"
+    return query, IN_ORDER[order].replace("WHERE published", are_within)
+
+
+def _of_a_search(place: Place, order: Order) -> tuple[feed.PageQuery, str]:
+    place.connection.execute(text("UPDATE posts SET title = 'needle' WHERE id % 2 = 0"))
+    query = feed.PageQuery(order, 8, search="needle")
+    return query, IN_ORDER[order].replace("WHERE published", "WHERE title = 'needle' AND published")
+
+
+@pytest.mark.parametrize("part", [_of_drafts, _of_one_owner, _of_some_hours, _of_a_search])
+@pytest.mark.parametrize("order", ["top", "hot"])
+def test_walk_of_a_part_of_a_list_meets_each_post_once_that_gets_and_loses_no_vote(
+    place: Place, order: Order, part: Callable[[Place, Order], tuple[feed.PageQuery, str]]
+) -> None:
+    query, statement = part(place, order)
     at_first = rows(place.connection, statement)
+    forwards = walk(place.connection, place.reader, query)
+    assert forwards.ids == at_first
+    backwards = walk(place.connection, place.reader, query, begin=forwards.last, is_backward=True)
+    assert [page for page in reversed(backwards.pages) if page] == forwards.pages[:-1]
+
     rng = random.Random(1)
 
     def vote() -> None:
-        some = rng.sample(at_first, 10)
+        some = rng.sample(at_first[::3], 10)
+        place.moved.update(some)
         place.connection.execute(text("DELETE FROM votes WHERE post_id = ANY (:some)"), {"some": some})
 
-    assert walk(place.connection, place.reader, query, between=vote).ids == at_first
+    assert place.left(order, walk(place.connection, place.reader, query, between=vote).ids) == place.left(
+        order, at_first
+    )
     assert rows(place.connection, statement) != at_first
+
+
+@pytest.mark.parametrize("part", [_of_drafts, _of_one_owner, _of_a_search, None])
+@pytest.mark.parametrize("order", ["top", "hot"])
+def test_cursors_of_the_release_before_continue_after_their_values(
+    place: Place, order: Order, part: Callable[[Place, Order], tuple[feed.PageQuery, str]] | None
+) -> None:
+    query, statement = part(place, order) if part else (place.query(order, 8), IN_ORDER[order])
+    middle = read(place.connection, place.reader, replace(query, skip=30)).page
+    expected = rows(place.connection, statement)
+    # The transactions that the cursor's snapshot did not see: (before) written out, (now) relative to the first.
+    for snapshot in ("1000:1007:1000,1003", [1000, 7, 0, 3]):
+        for made, is_backward in ((middle.next_cursor, False), (middle.previous_cursor, True)):
+            assert made is not None
+            of_order, backward, value, post_id, _, *words = cursors.verify(made)
+            old = cursors.sign([of_order, backward, value, post_id, snapshot, *words])
+            position = feed.position_of(old, order)
+            assert position == feed.position_of(made, order)
+            page = read(place.connection, place.reader, replace(query, position=position)).page
+            assert [row.id for row in page.rows] == (expected[22:30] if is_backward else expected[38:46])
+            assert page.next_cursor is not None
+            assert cursors.verify(page.next_cursor)[4] is None
 
 
 def test_own_vote_taken_back_and_cast_again_is_not_met_twice(place: Place) -> None:

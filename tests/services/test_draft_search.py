@@ -27,7 +27,7 @@ def ada(make_person: Callable[..., Person], connection: Connection) -> Iterator[
     connection.execute(text("UPDATE posts SET published = id % 2 = 0, content = 'the merger with acme, no ' || id"))
     connection.execute(text("VACUUM ANALYZE posts, post_stats"))
     yield ada
-    connection.execute(text("TRUNCATE users, posts, post_stats_history CASCADE"))
+    connection.execute(text("TRUNCATE users, posts CASCADE"))
 
 
 def posts_read(plans: list[Explained]) -> int:

@@ -480,8 +480,7 @@ def test_cursor_that_was_changed_in_one_letter_is_refused(
     make_post(person)
     links = client.get("/posts?limit=1&sort=top", headers=person.headers).links
     cursor = links["next"]["url"].partition("cursor=")[2]
-    position = feed.position_of(cursor, "top")
-    assert position.snapshot
+    assert feed.position_of(cursor, "top").post_id > 0
     for place, letter in enumerate(cursor):
         for other in {"A", "B", "z", "-", "", "=", "~"} - {letter}:
             changed = cursor[:place] + other + cursor[place + 1 :]

@@ -11,8 +11,9 @@ from app.api import batch_queues
 from app.config import get_settings
 from app.security import access_tokens
 from app.services import feed, vote
+from app.services.feed.pages import Order
 from tests.fixtures import Person, counted_queries, linked
-from tests.services.walking import make_posts
+from tests.services.walking import make_posts, read
 
 # With who is calling, and what they voted for.
 PAGE = 1
@@ -135,6 +136,28 @@ def test_many_requests_for_one_page_cost_as_much_as_one(
 ) -> None:
     people = [make_person() for _ in range(20)]
     questions = [feed.PageRequest(access_tokens.verify(person.token), feed.PageQuery("new", 10)) for person in people]
+    statements = at_once(
+        database,
+        *(lambda question=question: batch_queues.page_reads().submit(question) for question in questions),
+    )
+    assert len(statements) == PAGE
+    assert posts
+
+
+@needs_batches
+@pytest.mark.parametrize("is_backward", [False, True])
+@pytest.mark.parametrize("order", ["new", "old", "top", "hot"])
+def test_many_pages_after_different_cursors_cost_one_statement(
+    database: Engine, connection: Connection, posts: list[int], person: Person, order: Order, is_backward: bool
+) -> None:
+    token = access_tokens.verify(person.token)
+    questions = []
+    for skip in range(10, 30):
+        page = read(connection, person, feed.PageQuery(order, 5, skip=skip)).page
+        cursor = page.previous_cursor if is_backward else page.next_cursor
+        assert cursor is not None
+        position = feed.position_of(cursor, order)
+        questions.append(feed.PageRequest(token, feed.PageQuery(order, 5, position=position)))
     statements = at_once(
         database,
         *(lambda question=question: batch_queues.page_reads().submit(question) for question in questions),

@@ -4,8 +4,9 @@ The statement takes the values of its pages (cursor, skip, author, dates, limit,
 of each page in a LATERAL subquery. So a batch costs as many statements as it has kinds of pages, and PostgreSQL plans
 each kind once per connection (docs/decisions/0030-read-all-pages-of-a-kind-in-one-statement.md).
 
-Searches, drafts, and later pages of lists sorted by votes are not among these kinds, because their best plan depends on
-values (`pages.py`).
+Searches, drafts, and filtered lists sorted by votes are not among these kinds, because their best plan depends on
+values (`pages.py`). No index has the posts of an author, or of some days, sorted by votes: few posts are best found and
+sorted, and among many a scan of the whole list soon finds the next ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,17 +30,17 @@ REACHES = (MAX_PAGE_SIZE + 1, 1_000, MAX_SKIP + MAX_PAGE_SIZE + 1)
 
 # A page begins in this list. Each order ends in the post's id and uses an index in both directions.
 _FROM_POSTS = """
-    SELECT posts.*, posts.created_at AS sort_value, NULL AS snapshot FROM posts
+    SELECT posts.*, posts.created_at AS sort_value, NULL AS began_at FROM posts
     WHERE posts.published AND {visible} {conditions}
     ORDER BY posts.created_at {direction}, posts.id {direction} LIMIT {reach}
 """
 _FROM_STATS = """
-    SELECT post_stats.post_id, post_stats.{order} AS sort_value, pg_current_snapshot()::text AS snapshot
-    FROM post_stats WHERE post_stats.published AND {visible}
+    SELECT post_stats.post_id, post_stats.{order} AS sort_value, NULL AS began_at FROM post_stats
+    WHERE post_stats.published AND {visible} {conditions}
     ORDER BY post_stats.{order} {direction}, post_stats.post_id {direction} LIMIT {reach}
 """
 _FROM_VOTES = """
-    SELECT votes.post_id, votes.created_at AS sort_value, now()::text AS snapshot FROM votes
+    SELECT votes.post_id, votes.created_at AS sort_value, now()::text AS began_at FROM votes
     CROSS JOIN LATERAL (
         SELECT FROM posts WHERE posts.id = votes.post_id AND posts.published AND {visible} LIMIT 1
     ) AS votable
@@ -56,6 +57,14 @@ _IS_VISIBLE_BY_ID = """
     ((SELECT NOT EXISTS (SELECT FROM deletions)) OR NOT (
         SELECT users.is_deleted FROM posts JOIN users ON users.id = posts.owner_id WHERE posts.id = post_stats.post_id))
 """
+# For each order: its list, the visibility of a post, the columns of its index, and the type of the first.
+_LISTS: Mapping[Order, tuple[str, str, str, str]] = {
+    "new": (_FROM_POSTS, _IS_VISIBLE, "posts.created_at, posts.id", "timestamptz"),
+    "old": (_FROM_POSTS, _IS_VISIBLE, "posts.created_at, posts.id", "timestamptz"),
+    "top": (_FROM_STATS, _IS_VISIBLE_BY_ID, "post_stats.votes, post_stats.post_id", "integer"),
+    "hot": (_FROM_STATS, _IS_VISIBLE_BY_ID, "post_stats.hot, post_stats.post_id", "double precision"),
+    "voted": (_FROM_VOTES, _IS_VISIBLE, "votes.created_at, votes.post_id", "timestamptz"),
+}
 _CONDITIONS = {
     "owner_id": "AND posts.owner_id = asked.owner_id",
     "created_after": "AND posts.created_at > asked.created_after",
@@ -64,7 +73,7 @@ _CONDITIONS = {
 _COLUMNS = """
     {post}.id, {post}.title, {post}.content, {post}.published, {post}.created_at, {post}.updated_at,
     coalesce({post}.first_published_at, CASE WHEN {post}.published THEN {post}.created_at END) AS published_at,
-    {post}.version, {post}.owner_id, listed.sort_value, listed.snapshot
+    {post}.version, {post}.owner_id, listed.sort_value, listed.began_at
 """
 # OFFSET and LIMIT have the values of the page, the list has the limit for which it is planned. Subqueries with LIMIT 1
 # are looked up row by row: the planner does not know how few rows there are, and would read whole tables.
@@ -82,10 +91,10 @@ _STATEMENT = """
     FROM ({valid}) AS valid
     LEFT JOIN (
         unnest(
-            :numbers, :reader_ids, :rows, :skips, :values, :post_ids, :snapshots,
+            :numbers, :reader_ids, :rows, :skips, :values, :post_ids, :began_at,
             :owner_ids, :created_after, :created_before, :voter_ids
         ) AS asked (
-            number, reader_ids, rows, skip, value, post_id, snapshot, owner_id, created_after, created_before, voter_id
+            number, reader_ids, rows, skip, value, post_id, began_at, owner_id, created_after, created_before, voter_id
         )
         CROSS JOIN LATERAL (
             SELECT *, row_number() OVER position AS place, lead(id) OVER position IS NOT NULL AS is_followed,
@@ -126,10 +135,9 @@ class Kind:
 def kind_of(query: PageQuery) -> Kind | None:
     """Return the kind of a page; None if it needs a statement of its own."""
     filters = tuple(name for name in _CONDITIONS if getattr(query, name) is not None)
-    is_sorted_by_votes = query.order in {"top", "hot"}
     if query.search is not None or query.is_drafts:
         return None
-    if is_sorted_by_votes and (filters or query.position is not None):
+    if query.order in {"top", "hot"} and filters:
         return None
     if (query.order == "voted") != (query.voter_id is not None) or (query.order == "voted" and filters):
         return None
@@ -167,7 +175,7 @@ def read_pages(
                 "skips": [query.skip if query.position is None else 0 for query in asked],
                 "values": [None if position is None else str(position.value) for position in positions],
                 "post_ids": [None if position is None else possible_key(position.post_id) for position in positions],
-                "snapshots": [None if position is None else position.snapshot for position in positions],
+                "began_at": [None if position is None else position.began_at for position in positions],
                 "owner_ids": [None if query.owner_id is None else possible_key(query.owner_id) for query in asked],
                 "created_after": [query.created_after for query in asked],
                 "created_before": [query.created_before for query in asked],
@@ -191,19 +199,12 @@ MAX_STATEMENTS = 64
 def _statement(kind: Kind) -> PreparedStatement:
     conditions = [_CONDITIONS[name] for name in kind.filters]
     sign = ">" if kind.direction == "ASC" else "<"
-    if kind.order == "voted":
-        window, visible = _FROM_VOTES, _IS_VISIBLE
-        if kind.has_cursor:
-            conditions.append(f"AND (votes.created_at, votes.post_id) {sign} (asked.value::timestamptz, asked.post_id)")
-            # The snapshot is the time at which the traversal began. So a vote that was removed and cast again meanwhile
-            # does not appear a second time.
-            conditions.append("AND votes.created_at <= asked.snapshot::timestamptz")
-    elif kind.order in {"top", "hot"}:
-        window, visible = _FROM_STATS, _IS_VISIBLE_BY_ID
-    else:
-        window, visible = _FROM_POSTS, _IS_VISIBLE
-        if kind.has_cursor:
-            conditions.append(f"AND (posts.created_at, posts.id) {sign} (asked.value::timestamptz, asked.post_id)")
+    window, visible, sort_columns, sort_type = _LISTS[kind.order]
+    if kind.has_cursor:
+        conditions.append(f"AND ({sort_columns}) {sign} (asked.value::{sort_type}, asked.post_id)")
+    if kind.has_cursor and kind.order == "voted":
+        # So a vote that was removed and cast again meanwhile does not appear a second time.
+        conditions.append("AND votes.created_at <= asked.began_at::timestamptz")
     order = "votes" if kind.order == "top" else kind.order
     window = window.format(
         visible=visible, conditions=" ".join(conditions), direction=kind.direction, reach=kind.reach, order=order
@@ -230,7 +231,7 @@ _PARAMETERS = (
     bindparam("skips", type_=ARRAY(Integer)),
     bindparam("values", type_=ARRAY(String)),
     bindparam("post_ids", type_=ARRAY(BIGINT)),
-    bindparam("snapshots", type_=ARRAY(String)),
+    bindparam("began_at", type_=ARRAY(String)),
     bindparam("owner_ids", type_=ARRAY(BIGINT)),
     bindparam("created_after", type_=ARRAY(DateTime(timezone=True))),
     bindparam("created_before", type_=ARRAY(DateTime(timezone=True))),

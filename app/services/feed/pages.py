@@ -1,11 +1,9 @@
-"""Pages of posts: cursors, and the statements of searches, drafts and traversals of lists sorted by votes.
+"""Pages of posts: cursors, and the statements of searches, drafts and filtered lists sorted by votes.
 
-A traversal is a sequence of pages, each requested with the cursor of the page before.
-
-In lists sorted by votes, a cursor has the sort values of the last row, and a snapshot (`pg_snapshot`). It is the one of
-the statement that began the traversal. Later pages sort each post by its count in that snapshot. This is the oldest
-entry of `post_stats_history` that the snapshot does not see, or the current count if there is none. So each post keeps
-its position during a traversal, and appears exactly once, however votes change.
+A traversal is a sequence of pages, each requested with the cursor of the page before. A cursor has the sort values of
+the last row, and the page continues after them (keyset pagination). A post whose sort values stay the same during a
+traversal appears in it exactly once. Votes change those of `top` and `hot`: a post that gains or loses votes during a
+traversal may appear twice or not at all (docs/decisions/0031-sort-later-pages-by-current-votes.md).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,26 +18,23 @@ from sqlalchemy import (
     DateTime,
     Double,
     Integer,
-    String,
     Subquery,
     UnaryExpression,
     bindparam,
-    cast,
     func,
     literal_column,
     null,
     select,
     tuple_,
-    union_all,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, BIGINT, distinct_on
-from sqlalchemy.types import TypeEngine, UserDefinedType
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
+from sqlalchemy.types import TypeEngine
 
 from app.config import Sort
 from app.database.engines import TimeOutOfRange
 from app.database.prepared import PreparedStatement
 from app.errors import MalformedCursor
-from app.models import Post, PostStats, PostStatsHistory, User
+from app.models import Post, PostStats, User
 from app.models.base import Key, possible_key
 from app.schemas import cursor as cursors
 from app.schemas.cursor import CursorValue
@@ -61,12 +56,15 @@ MAX_OTHER_BYTES = 2_000
 
 
 class Position(NamedTuple):
-    """Position of a traversal: last row's sort values, first page's snapshot, search."""
+    """Position of a traversal: sort values of the last row, time of the first page, search.
+
+    Only the order `voted` has the time.
+    """
 
     is_backward: bool
     value: CursorValue
     post_id: int
-    snapshot: str | None
+    began_at: str | None = None
     search: str | None = None
 
 
@@ -111,7 +109,7 @@ class PageResult(NamedTuple):
 def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessToken]) -> PageResult:
     """Read a page once for all its readers, with a statement of its own.
 
-    It is for searches, drafts, and later or filtered pages of lists sorted by votes (`lists.py` reads the others).
+    It is for searches, drafts, and filtered lists sorted by votes (`lists.py` reads the others).
 
     This takes one statement, preceded by another one if published posts are searched. The connection must be in
     AUTOCOMMIT, with a snapshot for each statement.
@@ -130,7 +128,7 @@ def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessT
         words = query.search
         parameters |= search.parameters(words) if query.is_drafts else search.find(connection, words)
     if position is not None:
-        parameters |= {"value": position.value, "post_id": position.post_id, "snapshot": position.snapshot}
+        parameters |= {"value": position.value, "post_id": position.post_id}
     is_backward = position is not None and position.is_backward
     kind = _Kind(
         query.order,
@@ -242,52 +240,24 @@ def position_of(cursor: str, order: Order) -> Position:
 
     Raises `MalformedCursor` unless it belongs to this order.
     """
-    made_for, is_backward, value, post_id, snapshot, words = [*cursors.verify(cursor), *[None] * 6][:6]
-    if isinstance(snapshot, list):
-        snapshot = _unpacked(snapshot)
+    made_for, is_backward, value, post_id, began_at, words = [*cursors.verify(cursor), *[None] * 6][:6]
     if made_for != order or isinstance(value, list) or not isinstance(post_id, int):
         raise MalformedCursor
-    if not isinstance(snapshot, str | None) or not isinstance(words, str | None):
+    if order != "voted":
+        began_at = None  # Cursors of earlier releases have a snapshot here, with which they kept the order of `top`.
+    if not isinstance(began_at, str | None) or not isinstance(words, str | None):
         raise MalformedCursor
-    return Position(bool(is_backward), value, post_id, snapshot, words)
+    return Position(bool(is_backward), value, post_id, began_at, words)
 
 
 def _cursor(query: PageQuery, row: AnyRow, *, is_backward: bool) -> str:
     value = row.sort_value
     if isinstance(value, datetime):
         value = value.stored if isinstance(value, TimeOutOfRange) else value.isoformat()
-    snapshot = query.position.snapshot if query.position else row.snapshot
-    if snapshot is not None and query.order != "voted":
-        snapshot = _packed(snapshot)
+    began_at = query.position.began_at if query.position else row.began_at
     words = () if query.search is None else (query.search,)
-    return cursors.sign([query.order, is_backward, value, row.id, snapshot, *words])
+    return cursors.sign([query.order, is_backward, value, row.id, began_at, *words])
 
-
-def _packed(snapshot: str) -> list[int]:
-    """Return the numbers of a `pg_snapshot`, all but the first relative to the first.
-
-    In this form hundreds of transactions fit into a cursor.
-    """
-    first, end, running = snapshot.split(":")
-    return [int(first), *(int(number) - int(first) for number in (end, *filter(None, running.split(","))))]
-
-
-def _unpacked(numbers: list[int]) -> str:
-    """Return the `pg_snapshot` for numbers from `_packed`. Raises `MalformedCursor`."""
-    match numbers:
-        case [first, end, *running]:
-            return f"{first}:{first + end}:{','.join(str(first + number) for number in running)}"
-    raise MalformedCursor
-
-
-class _Snapshot(UserDefinedType[str]):
-    cache_ok = True
-
-    def get_col_spec(self, **_: object) -> str:
-        return "pg_snapshot"
-
-
-_SNAPSHOT = cast(bindparam("snapshot", type_=String), _Snapshot)
 
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
     "search": search.MATCHES,
@@ -316,11 +286,6 @@ class _Kind:
     is_drafts: bool
     skips: bool
     filters: tuple[str, ...]
-
-    @property
-    def moves(self) -> bool:
-        """Whether votes change the positions of posts in this order."""
-        return self.order in ("top", "hot")
 
 
 # A statement takes up to 160 KB, and clients can request about 2,000 of them. With this maximum both caches take at
@@ -356,56 +321,11 @@ def _bounded(kind: _Kind, page: AnySelect, posts: Subquery, order: Sequence[Unar
 
 def _window(kind: _Kind) -> AnySelect:
     value, post_id, _ = _SORTED_BY[kind.order]
-    if kind.moves and kind.is_walk:
-        positions = _positions_in_walk(kind)
-        walk = select(*_SHOWN, positions.c.sort_value, null().label("snapshot"))
-        walk = walk.join(positions, positions.c.post_id == Post.id)
-        return _sorted(_joined(walk), kind, positions.c.sort_value, positions.c.post_id)
-    snapshot: ColumnElement[Any] = cast(func.pg_current_snapshot(), String) if kind.moves else null()
-    shown = _joined(select(*_SHOWN, value.label("sort_value"), snapshot.label("snapshot"))).where(*_conditions(kind))
+    shown = _joined(select(*_SHOWN, value.label("sort_value"), null().label("began_at"))).where(*_conditions(kind))
     if kind.is_walk:
         shown = shown.where(_beyond(kind, value, post_id))
     page = _sorted(shown, kind, value, post_id)
     return page.offset(bindparam("skip", type_=Integer)) if kind.skips else page
-
-
-def _positions_in_walk(kind: _Kind) -> Subquery:
-    """Return (post_id, sort_value) of the traversal's next posts, as when it began.
-
-    For orders that votes change.
-    """
-    value, post_id, _ = _SORTED_BY[kind.order]
-    history = PostStatsHistory
-    moved = (
-        select(history.post_id, history.votes_before)
-        .ext(distinct_on(history.post_id))
-        .where(
-            history.transaction_id >= func.pg_snapshot_xmin(_SNAPSHOT),
-            ~func.pg_visible_in_snapshot(history.transaction_id, _SNAPSHOT),
-        )
-        .order_by(history.post_id, history.id)
-        .cte("moved")
-    )
-    value_then = (
-        moved.c.votes_before if kind.order == "top" else func.hot_score(moved.c.votes_before, PostStats.created_at)
-    )
-    rows = bindparam("rows", type_=Integer)
-    has_moved = select(moved.c.post_id).where(moved.c.post_id == PostStats.post_id).exists()
-    unmoved_places = (
-        select(PostStats.post_id, value.label("sort_value"))
-        .join(Post, Post.id == PostStats.post_id)
-        .where(*_conditions(kind), _beyond(kind, value, post_id), ~has_moved)
-    )
-    moved_places = (
-        select(PostStats.post_id, value_then.label("sort_value"))
-        .join(moved, moved.c.post_id == PostStats.post_id)
-        .join(Post, Post.id == PostStats.post_id)
-        .where(*_conditions(kind), _beyond(kind, value_then, post_id))
-    )
-    return union_all(
-        _sorted(unmoved_places, kind, value, post_id).limit(rows).subquery().select(),
-        _sorted(moved_places, kind, value_then, post_id).limit(rows).subquery().select(),
-    ).subquery("place")
 
 
 def _conditions(kind: _Kind) -> list[ColumnElement[bool]]:
@@ -416,7 +336,7 @@ def _conditions(kind: _Kind) -> list[ColumnElement[bool]]:
         conditions = [_FILTERS[name] for name in kind.filters if name != "search"]
         return [*conditions, *words, ~published, readers.MAY_SEE_DRAFTS]
     conditions.append(published)
-    if kind.moves:
+    if kind.order in {"top", "hot"}:
         # The same, said of the table whose partial index gives the order.
         conditions.append(PostStats.published.expression)
     return conditions
@@ -437,7 +357,7 @@ def _sorted(statement: AnySelect, kind: _Kind, value: ColumnElement[Any], post_i
     if "found" in kind.filters:
         # OFFSET 0 keeps the planner from scanning the sorted list for the few posts that were found.
         few = statement.offset(literal_column("0")).subquery()
-        statement, value, post_id = select(few), few.c.sort_value, few.c["post_id" if "post_id" in few.c else "id"]
+        statement, value, post_id = select(few), few.c.sort_value, few.c.id
     return statement.order_by(*_ordered(kind, value, post_id))
 
 
