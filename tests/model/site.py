@@ -76,13 +76,14 @@ class Site:
         """The ids of all posts that are on the list, in order."""
         if drafts and owner is None:
             owner = reader.id
+        finds_parts = not drafts and not any(post.published and matches(post, search) for post in self.posts.values())
         found = [
             post.id
             for post in self.posts.values()
             if post.published != drafts
             and owner in {None, post.owner}
             and (not drafts or post.owner == reader.id or reader.is_moderator)
-            and matches(post, search)
+            and matches(post, search, finds_parts=finds_parts)
         ]
         if sort == "top":
             found.sort(key=lambda post_id: (self.count(post_id), post_id))
@@ -102,8 +103,17 @@ class Site:
         return {"Post": flat | whose, "votes": self.count(post_id), "voted": (post_id, reader.id) in self.votes}
 
 
-def matches(post: Post, search: str) -> bool:
-    """Return whether it has all words, of which the last may be unfinished."""
+def matches(post: Post, search: str, *, finds_parts: bool = False) -> bool:
+    """Return whether it has all words, of which the last may be unfinished.
+
+    With `finds_parts`, a word may also be a part of a word of the title.
+    """
     words = f"{post.title} {post.content}".lower().split()
     *whole, last = search.lower().split() or [""]
-    return all(word in words for word in whole) and any(word.startswith(last) for word in words)
+
+    def is_part(part: str) -> bool:
+        return finds_parts and any(part in word for word in post.title.lower().split())
+
+    return all(word in words or is_part(word) for word in whole) and (
+        any(word.startswith(last) for word in words) or is_part(last)
+    )
