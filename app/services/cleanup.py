@@ -1,8 +1,8 @@
 """Cleanup: remove expired and outdated rows in batches.
 
 These are expired sessions, stored responses, attempt counters and mail tokens, unsent mails, and old security events.
-Batches are bounded and each is one transaction. Rows that are locked by other transactions are left
-for the next run. So cleanup can run at any time, and several runs can overlap.
+Batches are bounded and each is one transaction. Rows that are locked by other transactions are left for the next run.
+So cleanup can run at any time, and several runs can overlap.
 """
 
 from collections.abc import Callable, Iterator
