@@ -24,9 +24,6 @@ from app.middleware.security_headers import HEADERS
 # Twice the limit of `HeadLimit`, so that a request a little above that limit gets its response with all headers.
 MAX_UNFINISHED_BYTES = 64 * 1024
 
-# Paths whose route upgrades the connection (WebSocket). On all others `Upgrade` is ignored, as RFC 9110 allows.
-UPGRADING_PATHS: frozenset[bytes] = frozenset()
-
 # A body may cost twice MAX_BODY_BYTES before this protocol refuses it. BodyLimit refuses it earlier and with all
 # headers, but only while a route reads it. Each piece counts as at least 128 bytes, because the parser's work is per
 # piece: 1 MB in chunks of one byte took 0.65 s of a core.
@@ -251,7 +248,7 @@ class Protocol(HttpToolsProtocol):
     # Whether the end of the request's body has yet to arrive, and the cost of the body so far.
     is_body_due = False
     body_cost_bytes = 0
-    # Whether the parser treats this request as an upgrade although its route does not upgrade.
+    # Whether the parser takes this request for an upgrade. No route upgrades (`ws="none"`), as RFC 9110 allows.
     is_upgrade_ignored = False
     # Whether received bytes are dropped, and how many were.
     is_drained = False
@@ -306,7 +303,7 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(431, "headers_too_large", "The request's headers are too large")
 
     def _after_upgrade(self, data: memoryview) -> None:
-        """Parse the bytes after a head with `Upgrade`, unless its route upgrades."""
+        """Parse the bytes after a head with `Upgrade`."""
         while self.is_upgrade_ignored:
             try:
                 self._parse_on_at_body()
@@ -318,7 +315,6 @@ class Protocol(HttpToolsProtocol):
                 return
             else:
                 return
-        self.handle_websocket_upgrade()
 
     def _parse_on_at_body(self) -> None:
         """Continue with a new parser at the body.
@@ -358,26 +354,19 @@ class Protocol(HttpToolsProtocol):
         hint = "Everything outside ASCII in the path and query has to be percent-encoded, as UTF-8."
         self._refuse(400, "bad_request", f"{msg} {hint}")
 
-    def _should_upgrade(self) -> bool:
-        return self.url.partition(b"?")[0] in UPGRADING_PATHS and super()._should_upgrade()
-
     def on_headers_complete(self) -> None:
         self.unfinished_bytes = 0
-        upgrades = self.parser.should_upgrade()
-        if upgrades:
-            if self.parser.get_method() == b"CONNECT":
-                raise ValueError("this server is no proxy")
-            upgrades = self._should_upgrade()
-            self.is_upgrade_ignored = not upgrades
+        self.is_upgrade_ignored = self.parser.should_upgrade()
+        if self.is_upgrade_ignored and self.parser.get_method() == b"CONNECT":
+            raise ValueError("this server is no proxy")
         if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
             raise ValueError("too many requests are queued")
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
         super().on_headers_complete()
         self.is_body_due, self.body_cost_bytes = True, 0
-        if not upgrades:
-            # uvicorn would add trailers to the headers. Proxies pass them on, even one named X-Forwarded-For.
-            self.headers = []
+        # uvicorn would add trailers to the headers. Proxies pass them on, even one named X-Forwarded-For.
+        self.headers = []
         if self.is_stopping and self.cycle is not None:
             self.cycle.keep_alive = False
 
