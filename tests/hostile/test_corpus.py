@@ -14,7 +14,7 @@ from tests.hostile.answers import assert_declared, assert_one_shape
 from tests.hostile.caller import CALLERS, PUT_BACK, headers_of, leave_room, role_of
 from tests.hostile.corpus import PLAIN, Case, cases
 
-# A prime: so every part of the corpus is met, whatever its length.
+# A prime, so that the sample meets every part of the corpus.
 EVERY = 31
 
 

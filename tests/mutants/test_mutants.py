@@ -1,4 +1,4 @@
-"""Running mutants tells killed ones from survivors, and reports those that no longer apply."""
+"""Running mutants distinguishes killed, surviving and skipped tests, and reports mutants that no longer apply."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ def test_running_tells_tests_that_failed_from_those_that_did_not(tmp_path: Path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"    tests/{NOTICED}: " in done.stdout
     assert f"    SURVIVED tests/{UNNOTICED}" in done.stdout
-    assert "1 mutants run, 2 tests asked, 1 survived, 0 skipped; 0 no longer apply" in done.stdout
+    assert "1 mutants run, 2 tests named, 1 survived, 0 skipped; 0 no longer apply" in done.stdout
     assert "if self.database_url is not None:" in (ROOT / "app/config.py").read_text()
 
 
@@ -58,7 +58,7 @@ def test_a_test_that_is_skipped_neither_failed_nor_survived(tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"    tests/{NOTICED}: " in done.stdout
     assert f"    SKIPPED tests/{NEEDS_SQLMAP}: Skipped: sqlmap is not installed" in done.stdout
-    assert "1 mutants run, 2 tests asked, 0 survived, 1 skipped; 0 no longer apply" in done.stdout
+    assert "1 mutants run, 2 tests named, 0 survived, 1 skipped; 0 no longer apply" in done.stdout
 
 
 def test_a_mutant_that_no_longer_applies_is_named_and_not_run(tmp_path: Path) -> None:
@@ -84,4 +84,4 @@ def test_a_mutant_that_no_longer_applies_is_named_and_not_run(tmp_path: Path) ->
     assert done.returncode == 1, done.stdout + done.stderr
     assert "NO LONGER APPLIES: a line that was reworded (app/config.py has the text 0 times)" in done.stdout
     assert f"NO LONGER APPLIES: a defence whose test was renamed (no test tests/{GONE})" in done.stdout
-    assert "0 mutants run, 0 tests asked, 0 survived, 0 skipped; 2 no longer apply" in done.stdout
+    assert "0 mutants run, 0 tests named, 0 survived, 0 skipped; 2 no longer apply" in done.stdout

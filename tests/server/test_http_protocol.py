@@ -1,4 +1,4 @@
-"""How answers are sent: complete ones in one write, all others as uvicorn sends them."""
+"""How responses are sent: complete ones in one write, all others as uvicorn sends them."""
 
 import asyncio
 import re
@@ -121,7 +121,7 @@ OTHER = {
 def test_the_bytes_sent_equal_those_of_uvicorn(name: str) -> None:
     request, app = (ORDINARY | OTHER)[name]
     ours, theirs = exchange(Protocol, request, app), exchange(HttpToolsProtocol, request, app)
-    if name == "without a body to its head":  # Nothing has gone out yet, so it can still be told.
+    if name == "without a body to its head":  # Nothing was sent yet, so an error can still be reported.
         assert ours.written[0].startswith(b"HTTP/1.1 500 ")
         return
     assert b"".join(ours.written) == b"".join(theirs.written)
