@@ -4,8 +4,6 @@ Labels have few values, and no client can choose them: a path without a route is
 route has. docs/observability.md lists every metric. A test compares the list.
 """
 
-import collections
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 
@@ -107,17 +105,8 @@ class Batches:
         """Count a batch of requests that waited for this long each."""
         self._size.observe(len(waited_seconds))
         self._seconds.observe(seconds)
-        _observe_all(self._wait, waited_seconds)
-
-
-def _observe_all(histogram: Histogram, seconds: Sequence[float]) -> None:
-    """Observe many values at once.
-
-    `observe` would write two numbers per value.
-    """
-    for place, count in collections.Counter(bisect_left(_SECONDS, value) for value in seconds).items():
-        histogram._buckets[place].inc(count)
-    histogram._sum.inc(sum(seconds))
+        for waited in waited_seconds:  # 1 to 3 µs each. A page takes 180.
+            self._wait.observe(waited)
 
 
 class Pool:

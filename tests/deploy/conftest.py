@@ -84,7 +84,7 @@ def one_line_each(pattern: str, ports: Sequence[int]) -> tuple[str, str]:
 def write_nginx(
     folder: Path, port: int, upstream_ports: Sequence[int], listen: str = "plain", *, prefix: str = ""
 ) -> list[str]:
-    """Put nginx's files in place and return its command; with a `prefix` as docs/deployment.md says."""
+    """Put nginx's files in place and return its command; with a `prefix`, as in docs/deployment.md."""
     source = DEPLOY / "nginx"
     (folder / "temporary").mkdir(exist_ok=True)
     main = replaced(

@@ -75,7 +75,7 @@ def test_the_program_itself_finds_nothing_wrong_with_the_file(name: str, listen:
 
     said = checked.stdout + checked.stderr
     assert checked.returncode == 0, said
-    # As another user, nginx cannot become www-data; newer ones say that `http2` has a line of its own now.
+    # As another user, nginx cannot become www-data. Newer versions warn that `http2` is a directive now.
     complaints = re.findall(r"(?i)^.*\[(?:warn|alert|emerg|warning|notice)\w*\].*$", said, re.MULTILINE)
     assert not [line for line in complaints if '"user" directive' not in line and "http2" not in line]
 
@@ -330,7 +330,7 @@ def test_connections_per_address_are_bounded_and_others_are_served_meanwhile(pro
 def is_hung_up_on(proxy: Proxy) -> bool:
     """Return whether a new connection ends at once, where one that is taken would wait for the client's greeting.
 
-    Without TLS: Python leaves a socket open that ends before its handshake, and says so.
+    Without TLS: Python leaves a socket open that ends before its handshake, and warns.
     """
     try:
         with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as connection:
@@ -363,8 +363,8 @@ def test_a_server_that_does_not_answer_is_given_up(start_proxy: StartProxy, name
 
 @dataclass
 class Upstream:
-    """A server that writes down what comes. It answers so many requests of a connection (None: all), and closes it in
-    the place of the next answer, or says nothing any more. It is always alive, and as ready as it says.
+    """A server that records requests. It answers so many of a connection (None: all), and closes it in place of the
+    next response, or stops responding. /livez is always 200, and /readyz as set.
     """
 
     most_answers: int | None = None
@@ -393,7 +393,7 @@ class Upstream:
 
     def _serve(self, connection: socket.socket) -> None:
         answered_count = 0
-        # HAProxy breaks its checks off as soon as it knows enough.
+        # HAProxy ends a check as soon as it has the status.
         with connection, suppress(ConnectionError):
             while request := connection.recv(65536).decode():
                 if request.startswith("GET /readyz"):

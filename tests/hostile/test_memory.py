@@ -1,4 +1,4 @@
-"""What a server remembers is bounded in bytes, whatever clients send."""
+"""Caches are bounded in bytes, for every input."""
 
 import asyncio
 from collections.abc import Callable

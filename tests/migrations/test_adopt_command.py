@@ -141,7 +141,7 @@ def test_a_look_at_the_version_waits_for_a_migration(engine: Engine, looking: Co
             tries.release()
 
     look = in_background(lambda: adoption.look(engine))
-    for _ in range(2):  # Who tries a second time was refused the first time.
+    for _ in range(2):  # A second attempt shows that the first was refused.
         assert tries.acquire(timeout=20)
     descendants.make(looking, "DROP TABLE votes")
     looking.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
@@ -217,7 +217,7 @@ def test_adopted_database_is_served(adopted_client: httpx2.Client) -> None:
 
 
 def tutorial_token(user_id: object = 1, lives_seconds: int = 600, **claims: object) -> dict[str, str]:
-    """The header of a user whom the tutorial's server signed in."""
+    """The header of a user that the tutorial's server signed in."""
     payload = {"user_id": user_id, "exp": int(time.time()) + lives_seconds, **claims}
     return {"Authorization": f"Bearer {jwt.encode(payload, get_settings().signing_secret, algorithm='HS256')}"}
 

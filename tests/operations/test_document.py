@@ -125,7 +125,7 @@ def visit() -> Iterator[Callable[[int], Site]]:
 
 
 def use(site: Site) -> tuple[str, str]:
-    """Fill every table; the authenticator's secret and the API key of who did."""
+    """Fill every table. Returns the user's authenticator secret and API key."""
     for name in ("bob", "ada"):
         account = {"email": f"{name}@example.com", "password": PASSWORD, "username": name}
         site.ask(201, "POST", "/users", json=account, headers={"Idempotency-Key": name})

@@ -10,17 +10,17 @@ worker()
 """
 
 
-def told_by_a_worker(code: str) -> list[str]:
+def printed_by_a_worker(code: str) -> list[str]:
     done = subprocess.run([sys.executable, "-c", WORKER + code], capture_output=True, text=True, check=True)
     return done.stdout.split()
 
 
 def test_the_garbage_collector_skips_imported_objects() -> None:
     """It would stop the worker for 0.1 s at a time: the 99th percentile of a page was 99 ms, and is 22."""
-    told = told_by_a_worker("print(gc.isenabled(), gc.get_freeze_count(), gc.get_threshold()[0])")
-    assert told[0] == "True"
-    assert int(told[1]) > 100_000, "objects that no collection looks at"
-    assert int(told[2]) > 10_000, "new objects between collections"
+    printed = printed_by_a_worker("print(gc.isenabled(), gc.get_freeze_count(), gc.get_threshold()[0])")
+    assert printed[0] == "True"
+    assert int(printed[1]) > 100_000, "objects that no collection looks at"
+    assert int(printed[2]) > 10_000, "new objects between collections"
 
 
 def test_a_worker_can_tell_whether_it_is_ready_without_alembic() -> None:
@@ -29,4 +29,4 @@ def test_a_worker_can_tell_whether_it_is_ready_without_alembic() -> None:
 from app.database import schema_version
 print(schema_version.head(), "alembic" in sys.modules)
 """
-    assert told_by_a_worker(code)[1] == "False"
+    assert printed_by_a_worker(code)[1] == "False"
