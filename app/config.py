@@ -22,6 +22,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+ENV_FILE = ".env"  # In the working directory.
+ENV_FILE_VARIABLE = "ENV_FILE"  # Names another file.
 LOCAL_FOLDER = Path(__file__).resolve().parent.parent / ".local"
 MINIMUM_SECRET_BYTES = 32
 MIN_DISTINCT_SECRET_CHARACTERS = 8
@@ -96,9 +98,12 @@ class _DotEnvFile(PydanticBaseSettingsSource):
 
 
 class Settings(BaseSettings):
-    """Settings from the environment and from `.env` in the working directory. Names are case-insensitive."""
+    """Settings from the environment and from `.env` in the working directory, or the file that `ENV_FILE` names.
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True)
+    Names are case-insensitive.
+    """
+
+    model_config = SettingsConfigDict(env_file=ENV_FILE, extra="ignore", env_ignore_empty=True)
 
     environment: Environment = Field("development", description="`production` refuses weak or missing secrets.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -230,7 +235,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # The path comes from `model_config` or from `Settings(_env_file=…)`.
-        return init_settings, env_settings, _DotEnvFile(settings_cls, getattr(dotenv_settings, "env_file", None))
+        path = getattr(dotenv_settings, "env_file", None)
+        return init_settings, env_settings, _DotEnvFile(settings_cls, _env_file() if path == ENV_FILE else path)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -448,6 +454,15 @@ class Settings(BaseSettings):
     @property
     def security_events_kept(self) -> timedelta:
         return timedelta(days=self.security_events_kept_days)
+
+
+def _env_file() -> str:
+    path = os.environ.get(ENV_FILE_VARIABLE)
+    if path and not Path(path).exists():
+        raise ConfigurationError(
+            f"{ENV_FILE_VARIABLE} names {path}, which does not exist; correct it or remove the variable"
+        )
+    return path or ENV_FILE
 
 
 def _is_weak(secret: SecretStr) -> bool:

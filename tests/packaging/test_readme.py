@@ -1,8 +1,6 @@
 """README.md and the pages that continue it: sessions run as printed, tables are complete, and names and links exist."""
 
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +10,12 @@ from sqlalchemy import Connection, text
 from typer.main import get_group
 
 from app.cli.commands import cli
-from app.config import MINIMUM_SECRET_BYTES, TUTORIAL_DEFAULTS, Settings
+from app.config import ENV_FILE_VARIABLE, MINIMUM_SECRET_BYTES, TUTORIAL_DEFAULTS, Settings
 from app.schemas.post import PageParameters, PostIn
 from app.schemas.types import MAX_PAGE_SIZE, MAX_PASSWORD_CODE_POINTS
 from tests.conftest import ROOT
 from tests.fixtures import Server
+from tests.programs import find_program
 
 README = (ROOT / "README.md").read_text()
 AUTHENTICATION, CONFIGURATION, DIFFERENCES = (
@@ -52,6 +51,7 @@ def server(connection: Connection, start_server: Callable[..., Server]) -> str:
     return start_server().url
 
 
+@pytest.mark.needs("bash", "curl")
 def test_curl_session_answers_as_printed(server: str) -> None:
     session = blocks("A first session")
     script = "".join(body + "echo\n" for language, body in session if language == "sh")
@@ -63,6 +63,7 @@ def test_curl_session_answers_as_printed(server: str) -> None:
     assert [without_chance(answer) for answer in answers if answer] == printed
 
 
+@pytest.mark.needs("bash", "curl")
 def test_curl_session_that_signs_out_answers_as_printed(server: str) -> None:
     (_, first), *_ = blocks("A first session")
     (_, script), (_, printed) = blocks("Staying signed in", AUTHENTICATION)
@@ -72,6 +73,7 @@ def test_curl_session_that_signs_out_answers_as_printed(server: str) -> None:
     assert without_chance(answers.partition("}")[2]) == without_chance(printed)
 
 
+@pytest.mark.needs("bash", "curl")
 def test_curl_session_with_an_api_key_answers_as_printed_after_the_sessions_before(server: str) -> None:
     before = blocks("A first session") + blocks("Staying signed in", AUTHENTICATION)
     (_, script), (_, printed) = blocks("Keys for programs", AUTHENTICATION)
@@ -83,10 +85,7 @@ def test_curl_session_with_an_api_key_answers_as_printed_after_the_sessions_befo
 
 
 def test_fetch_session_answers_as_printed(server: str) -> None:
-    node = shutil.which("node")
-    if node is None and not os.environ.get("CI"):
-        pytest.skip("node is not installed")
-    assert node is not None
+    node = find_program("node")
     (_, script), (_, printed) = blocks("The same in JavaScript")
 
     assert run([node, "--input-type=module", "-"], script.replace(ADDRESS, server)) == printed
@@ -139,7 +138,7 @@ def test_every_variable_it_names_is_a_setting() -> None:
     named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)(?:=\S+)?`", PAGES))
 
     assert {"PASSWORD_MIN_LENGTH", "CORS_ORIGINS"} <= named
-    assert named <= {name.upper() for name in Settings.model_fields}
+    assert named <= {name.upper() for name in Settings.model_fields} | {ENV_FILE_VARIABLE}
 
 
 def test_every_make_target_it_names_exists() -> None:
