@@ -304,8 +304,10 @@ def _migrations(connection: Connection) -> Finding:
         return Finding("warn", what, "deploy the newer release, unless a deployment is in progress")
     if found.is_migrated:
         return Finding("ok", f"migrations: at {found.revision}, the newest")
-    remedy = "run: alembic upgrade head (or, for a database of the tutorial: python -m app adopt)"
-    return Finding("FAIL", f"migrations: at {found.revision or 'none'}, not {found.head}", remedy)
+    if found.is_foreign:
+        what = "migrations: other software, such as the tutorial, made the tables"
+        return Finding("FAIL", what, "run: python -m app adopt")
+    return Finding("FAIL", f"migrations: at {found.revision or 'none'}, not {found.head}", "run: alembic upgrade head")
 
 
 def _indexes(connection: Connection) -> Iterator[Finding]:

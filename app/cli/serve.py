@@ -2,7 +2,7 @@
 
 import logging
 
-from app.cli.database import require_utf8
+from app.cli.database import require_usable
 from app.config import ConfigurationError, get_settings
 from app.server import supervisor
 
@@ -15,7 +15,7 @@ def serve() -> None:
     settings = get_settings()
     if settings.database is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL, or use: python -m app run")
-    require_utf8(settings.database, settings.database_connect_timeout_seconds)
+    require_usable(settings.database, settings.database_connect_timeout_seconds)
 
     def announce(address: str, problem: str | None) -> None:
         logger = logging.getLogger("app")
