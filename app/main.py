@@ -23,7 +23,7 @@ from app.background import periodic, worker
 from app.config import Settings, get_settings
 from app.database import watchdog
 from app.database.engines import dispose, get_engine, get_primary
-from app.database.replica import KEPT_EVERY, get_replica
+from app.database.replica import KEPT_EVERY, get_replicas
 from app.middleware import problem_details
 from app.middleware.body_limit import BodyLimit
 from app.middleware.cors import Cors
@@ -63,11 +63,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
                 stop(number, frame)
 
         signal.signal(signal.SIGTERM, begin_to_stop)
-    replica = get_replica()
     beat_interval = timedelta(seconds=watchdog.BEAT_INTERVAL_SECONDS)
     tasks = [periodic.Task("heartbeat", lambda _: get_primary().beat(), beat_interval)]
-    if replica:
-        tasks.append(periodic.Task("replica", lambda _: replica.keep(), KEPT_EVERY))
+    if get_replicas():
+        tasks.append(periodic.Task("replica", _keep_replicas, KEPT_EVERY))
     with worker.running(*tasks):
         yield
         with suppress(TimeoutError):
@@ -76,10 +75,15 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # No request is left. A thread that waits for a frozen server would keep the process from ending.
         watchdog.end_waits()
         await batch_queues.drain()
-    if replica:
+    for replica in get_replicas():
         replica.close()
     dispose()
     watchdog.allow_waits()
+
+
+def _keep_replicas(_: Any) -> None:
+    for replica in get_replicas():
+        replica.keep()
 
 
 def cors(settings: Settings) -> dict[str, Any]:
@@ -104,7 +108,14 @@ def limited(settings: Settings) -> list[Middleware]:
     """The middleware that limits the requests of each caller, if enabled."""
     if not settings.rate_limits_enabled:
         return []
-    return [Middleware(RateLimit, per_minute=settings.rate_limit_per_minute, user_of=user_of)]
+    return [
+        Middleware(
+            RateLimit,
+            per_minute=settings.rate_limit_per_minute,
+            max_read_seconds=settings.database_statement_timeout_seconds,
+            user_of=user_of,
+        )
+    ]
 
 
 def narrowed(settings: Settings) -> list[Middleware]:

@@ -1,6 +1,7 @@
 """Batch queues: concurrent items of one kind share one database round trip.
 
-There is a queue for page reads, votes, API keys, tokens without a session, health checks, and last-seen updates.
+There are queues for bounded and for unbounded page reads, votes, API keys, tokens without a session, health checks, and
+last-seen updates.
 This module connects services with `database.batcher`, which forms the batches.
 """
 
@@ -13,7 +14,7 @@ from sqlalchemy import Connection
 from app.config import get_settings
 from app.database import schema_version
 from app.database.batcher import BatchQueue, Item, Outcome
-from app.database.replica import get_replica
+from app.database.replica import Run, get_replicas
 from app.database.sessions import at_once
 from app.security.access_tokens import AccessToken
 from app.services import api_key, feed, session, sessionless, vote
@@ -28,6 +29,8 @@ def _queue(
     *,
     reads: bool = False,
     order_key: Callable[[Item], Hashable] | None = None,
+    share_key: Callable[[Item], Hashable] | None = None,
+    caller: Callable[[Item], Hashable] | None = None,
 ) -> BatchQueue[Item, Outcome]:
     settings = get_settings()
     return BatchQueue(
@@ -36,6 +39,9 @@ def _queue(
         at_once,
         reads=reads,
         order_key=order_key,
+        share_key=share_key,
+        caller=caller,
+        max_seconds=settings.database_statement_timeout_seconds,
         max_batch=settings.max_batch,
         max_waiting=settings.max_waiting,
     )
@@ -43,9 +49,33 @@ def _queue(
 
 @lru_cache
 def page_reads() -> BatchQueue[feed.PageRequest, feed.PageResponse]:
-    """Return the queue of page and post reads; these use the replica, if there is one."""
-    replica = get_replica()
-    return _queue("pages", replica.first(feed.read) if replica else feed.read, reads=True)
+    """Return the queue of page and post reads that are bounded; these use the replica, if there is one."""
+    return _queue("pages", _from_replica(0), reads=True)
+
+
+@lru_cache
+def unbounded_page_reads() -> BatchQueue[feed.PageRequest, feed.PageResponse]:
+    """Return the queue of searches and other page reads that may take long. They run one after the other."""
+    return _queue(
+        "unbounded_pages",
+        _from_replica(1),
+        reads=True,
+        share_key=lambda request: request.query,
+        caller=lambda request: request.token.user_id,
+    )
+
+
+def _from_replica(number: int) -> Run[feed.PageRequest, feed.PageResponse]:
+    replicas = get_replicas()
+    return replicas[number].first(feed.read) if replicas else feed.read
+
+
+async def read_page(request: feed.PageRequest) -> feed.PageResponse:
+    """Read a page or a post in the next batch of its queue.
+
+    Raises what the batch raises for it, or `Overloaded`.
+    """
+    return await (page_reads() if request.is_bounded else unbounded_page_reads()).submit(request)
 
 
 @lru_cache
@@ -84,5 +114,8 @@ def last_seen_updates() -> BatchQueue[int, None]:
 
 async def drain() -> None:
     """Finish all queued items of all queues."""
-    for queue in (api_keys(), sessionless_tokens(), page_reads(), votes(), health_checks(), last_seen_updates()):
+    for queue in (
+        api_keys(), sessionless_tokens(), page_reads(), unbounded_page_reads(), votes(), health_checks(),
+        last_seen_updates(),
+    ):  # fmt: skip
         await queue.drain()

@@ -6,6 +6,7 @@ This module does not depend on posts or votes.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from app.database.engines import DEADLINE
 from app.database.sqlstate import (
     MAX_PAUSE_SECONDS,
     RETRIES,
@@ -29,7 +31,7 @@ from app.database.sqlstate import (
     may_read_again,
 )
 from app.errors import Overloaded
-from app.observability import metrics, query_log
+from app.observability import metrics, query_log, request_context
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -42,6 +44,7 @@ class _Waiter(NamedTuple, Generic[Item, Outcome]):
     order_key: Hashable
     outcome: asyncio.Future[Outcome]
     since: float
+    deadline: float
     query_log: query_log.QueryLog | None  # Of its request.
 
 
@@ -68,6 +71,14 @@ class BatchQueue(Generic[Item, Outcome]):
     Items with the same `order_key` never share a batch and keep their order. At most `max_batch` items run together.
     Past `max_waiting`, `submit` raises `Overloaded` at once.
 
+    With `share_key`, only equal items share a batch: those with the key of the oldest item. Afterwards, the waiting
+    items of its `caller` go behind those of others. So a caller with many expensive items delays each of another
+    caller's by one batch.
+
+    An item fails when `max_seconds` have passed, counted from the arrival of its request if the queue only `reads`:
+    with `Overloaded` while it waits, or as by `statement_timeout` while it runs. That is a limit for all statements of
+    a batch together, set by its oldest item.
+
     The metrics have `name` as their label. A batch appears in the query log of each of its requests.
     """
 
@@ -81,6 +92,9 @@ class BatchQueue(Generic[Item, Outcome]):
         max_batch: int = 256,
         reads: bool = False,
         order_key: Callable[[Item], Hashable] | None = None,
+        share_key: Callable[[Item], Hashable] | None = None,
+        caller: Callable[[Item], Hashable] | None = None,
+        max_seconds: float = math.inf,
     ) -> None:
         self._name = name
         self._metrics = metrics.Batches(name)
@@ -90,6 +104,9 @@ class BatchQueue(Generic[Item, Outcome]):
         self._max_batch = max_batch
         self._reads = reads
         self._order_key = order_key
+        self._share_key = share_key
+        self._caller = caller
+        self._max_seconds = max_seconds
         self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopQueue[Item, Outcome]] = WeakKeyDictionary()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch")  # Started by the first batch.
 
@@ -106,7 +123,10 @@ class BatchQueue(Generic[Item, Outcome]):
         # Without `order_key`, each item has a key of its own.
         order_key = self._order_key(item) if self._order_key else object()
         outcome: asyncio.Future[Outcome] = loop.create_future()
-        queue.waiting.append(_Waiter(item, order_key, outcome, time.monotonic(), query_log.current()))
+        now = time.monotonic()
+        began_at = (request_context.arrived_at.get() if self._reads else None) or now
+        waiter = _Waiter(item, order_key, outcome, now, began_at + self._max_seconds, query_log.current())
+        queue.waiting.append(waiter)
         if queue.task is None:
             queue.task = loop.create_task(self._serve(queue))
         return await outcome
@@ -140,7 +160,8 @@ class BatchQueue(Generic[Item, Outcome]):
                         waiter.outcome.set_exception(outcome)
                     else:
                         waiter.outcome.set_result(outcome)
-                if _is_server_lost(failure := outcomes[-1]):
+                # With `share_key`, a timeout says nothing about the items of other callers.
+                if _is_server_lost(failure := outcomes[-1]) and not (self._share_key and is_timeout(failure)):
                     _fail_long_waiting(queue.waiting, began_at, failure)
         finally:
             queue.task = None
@@ -154,13 +175,25 @@ class BatchQueue(Generic[Item, Outcome]):
         batch: list[_Waiter[Item, Outcome]] = []
         left: list[_Waiter[Item, Outcome]] = []
         taken: set[Hashable] = set()
+        now = time.monotonic()
         while waiting and len(batch) < self._max_batch:
             waiter = waiting.popleft()
             if waiter.outcome.done():  # Its client disconnected before its batch began.
                 continue
+            if waiter.deadline <= now:
+                waiter.outcome.set_exception(Overloaded())
+                continue
+            if batch and self._share_key and self._share_key(waiter.item) != self._share_key(batch[0].item):
+                left.append(waiter)
+                continue
             (left if waiter.order_key in taken else batch).append(waiter)
             taken.add(waiter.order_key)
         waiting.extendleft(reversed(left))
+        if batch and (caller := self._caller) is not None:
+            served = caller(batch[0].item)
+            ordered = sorted(waiting, key=lambda waiter: caller(waiter.item) == served)
+            waiting.clear()
+            waiting.extend(ordered)
         return batch
 
     def _outcomes(self, batch: Sequence[_Waiter[Item, Outcome]]) -> Sequence[Outcome | Exception]:
@@ -188,6 +221,7 @@ class BatchQueue(Generic[Item, Outcome]):
         for retries_left in reversed(range(RETRIES + 1)):
             try:
                 with self._connect() as connection:
+                    connection.execution_options(**{DEADLINE: min(waiter.deadline for waiter in batch)})
                     outcomes = self._run_measured(connection, batch)
                     if len(outcomes) != len(batch):  # Checked before the commit.
                         raise AssertionError(f"{len(batch)} items got {len(outcomes)} outcomes")

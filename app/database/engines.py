@@ -1,20 +1,23 @@
 """SQLAlchemy engines: one pool per kind of work, and the setup of connections."""
 
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, cast
 
 from psycopg2.extensions import PYDATETIMETZ, new_type, register_type
-from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from app.config import ConfigurationError, Settings, get_settings
 from app.database.prepared import MAY_PREPARE
 from app.database.watchdog import MARGIN_SECONDS, Primary, Server
 from app.observability import metrics, query_log
 
-# The batch queues of page requests, votes, API keys, tokens without a session id, health checks, last-seen updates.
-BATCH_CONNECTION_COUNT = 6
+# The batch queues of bounded and of unbounded page requests, votes, API keys, tokens without a session id, health
+# checks, and last-seen updates.
+BATCH_CONNECTION_COUNT = 7
 # Votes whose responses are stored, mail delivery, events recorded apart from their requests, and deletions.
 OTHER_CONNECTION_COUNT = 4
 # Each counts an attempt in about a millisecond. Waiting for a free connection takes no longer than waiting for a lock.
@@ -22,8 +25,14 @@ LIMITS_CONNECTION_COUNT = 2
 MAX_WAIT_TO_COUNT_SECONDS = 3
 # Detects a silent server, also in a process without requests.
 HEARTBEAT_CONNECTION_COUNT = 1
+# The queues of bounded and of unbounded page requests.
+REPLICA_CONNECTION_COUNT = 2
 # A read that takes the replica longer goes to the primary, which may take `DATABASE_STATEMENT_TIMEOUT_SECONDS`.
 MAX_ON_REPLICA_SECONDS = 1
+# Execution option of a connection of the batch queues: the time, as `time.monotonic()`, at which its statements end.
+DEADLINE = "deadline"
+# While a statement has all but this of its time, it gets no limit of its own, because setting one costs time too.
+DEADLINE_TOLERANCE_SECONDS = 0.5
 # Cached compiled statements of up to 80 KB. SQLAlchemy keeps half as many more for a while: at most 6 MB.
 BATCH_STATEMENT_COUNT = 48
 
@@ -65,11 +74,11 @@ def get_batch_engine() -> Engine:
 def get_replica_engine() -> Engine | None:
     """The engine of reads from the replica, or None.
 
-    replica.py uses its one connection.
+    replica.py uses its connections, one for each queue.
     """
     url = get_settings().replica_database
     limit = {"statement_timeout": f"{MAX_ON_REPLICA_SECONDS * 1000:.0f}ms"}
-    return None if url is None else _batch_engine("replica", 1, limit, url=url)
+    return None if url is None else _batch_engine("replica", REPLICA_CONNECTION_COUNT, limit, url=url)
 
 
 @lru_cache
@@ -89,7 +98,12 @@ def _batch_engine(name: str, pool_size: int, server_settings: Mapping[str, objec
         pool_size,
         # PostgreSQL estimates ten elements for every array. So its generic plan looks more expensive than a custom
         # plan, and it would plan prepared statements again each time.
-        {"plan_cache_mode": "force_generic_plan", **server_settings},
+        {
+            "plan_cache_mode": "force_generic_plan",
+            # One request must not take several processors.
+            "max_parallel_workers_per_gather": 0,
+            **server_settings,
+        },
         url=url,
         isolation_level="AUTOCOMMIT",
         query_cache_size=BATCH_STATEMENT_COUNT,
@@ -97,7 +111,26 @@ def _batch_engine(name: str, pool_size: int, server_settings: Mapping[str, objec
     )
     # A batch's statements serve many requests, and some of them are prepared by their text.
     query_log.watch(engine, has_comments=False)
+    seconds = get_settings().database_statement_timeout_seconds if url is None else MAX_ON_REPLICA_SECONDS
+    event.listen(engine, "before_cursor_execute", _end_at_deadline(seconds), retval=True)
     return engine
+
+
+def _end_at_deadline(limit_seconds: float) -> Callable[..., tuple[str, Any]]:
+    """Return a listener that limits a statement to the time until the `DEADLINE` of its connection.
+
+    `limit_seconds` is the limit that statements have anyway. The new one is sent with the statement, in one implicit
+    transaction, so it also works behind a pooler and leaves nothing behind on the connection.
+    """
+
+    def before(connection: Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
+        left = connection.get_execution_options().get(DEADLINE, math.inf) - time.monotonic()
+        if left < limit_seconds - DEADLINE_TOLERANCE_SECONDS:
+            milliseconds = max(1, round(left * 1000))  # 0 would be no limit.
+            statement = f"SET LOCAL statement_timeout = {milliseconds}; {statement}"
+        return statement, parameters
+
+    return before
 
 
 @lru_cache

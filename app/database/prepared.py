@@ -11,6 +11,7 @@ this process stops preparing. `DATABASE_BEHIND_POOLER=true` disables preparing f
 
 import hashlib
 import logging
+from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -27,7 +28,9 @@ logger = logging.getLogger(__name__)
 
 # Execution option of connections on which statements may be prepared.
 MAY_PREPARE = "may_prepare"
-# Each takes about 100 KB in the server process: at most 5 MB per connection.
+# Each takes about 100 KB in the server process: at most 5 MB per connection. Past that number, the one that was not
+# used for the longest time is dropped, so that a client that requests all kinds of pages does not keep others' kinds
+# from being prepared.
 MAX_PER_CONNECTION = 50
 
 _DIALECT = psycopg2.dialect(paramstyle="numeric_dollar")
@@ -53,9 +56,7 @@ class PreparedStatement:
         """
         if not (PreparedStatement._are_kept and connection.get_execution_options().get(MAY_PREPARE)):
             return connection.execute(self._statement, parameters)
-        prepared: set[str] = connection.info.setdefault("prepared", set())
-        if self._name not in prepared and len(prepared) >= MAX_PER_CONNECTION:
-            return connection.execute(self._statement, parameters)
+        prepared: OrderedDict[str, None] = connection.info.setdefault("prepared", OrderedDict())
         try:
             return self._execute_prepared(connection, parameters, prepared)
         except DBAPIError as error:
@@ -69,21 +70,25 @@ class PreparedStatement:
         return connection.execute(self._statement, parameters)
 
     def _execute_prepared(
-        self, connection: Connection, parameters: Mapping[str, object], prepared: set[str]
+        self, connection: Connection, parameters: Mapping[str, object], prepared: OrderedDict[str, None]
     ) -> CursorResult[Any]:
         values = tuple(
             process(parameters[name]) if process else parameters[name] for name, process in self._parameters.items()
         )
         if self._name in prepared:
+            prepared.move_to_end(self._name)
             return connection.exec_driver_sql(self._execute, values)
+        dropped = ""
+        if len(prepared) >= MAX_PER_CONNECTION:
+            dropped = f"DEALLOCATE {prepared.popitem(last=False)[0]}; "
         try:
-            result = connection.exec_driver_sql(f"{self._prepare}\n; {self._execute}", values)
+            result = connection.exec_driver_sql(f"{dropped}{self._prepare}\n; {self._execute}", values)
         except DBAPIError as error:
             # Prepared by an execution that failed, or by another process behind the same pooler.
             if sqlstate_of(error) != codes.DUPLICATE_PREPARED_STATEMENT:
                 raise
             result = connection.exec_driver_sql(self._execute, values)
-        prepared.add(self._name)
+        prepared[self._name] = None
         return result
 
     @cached_property

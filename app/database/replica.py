@@ -10,6 +10,7 @@ is silent. docs/decisions/0011 has the reasons and the figures.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,7 +23,7 @@ from sqlalchemy import Connection, Engine, Row, String, bindparam, text
 from sqlalchemy.dialects.postgresql import INTEGER
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.database.engines import get_replica_engine
+from app.database.engines import DEADLINE, REPLICA_CONNECTION_COUNT, get_replica_engine
 from app.database.prepared import PreparedStatement
 from app.database.sessions import writing
 from app.database.sqlstate import is_connection_lost
@@ -94,6 +95,7 @@ class Replica:
             connection = self._connection
             outcomes = None
             if connection is not None and time.monotonic() >= self._skipped_until:
+                connection.execution_options(deadline=primary.get_execution_options().get(DEADLINE, math.inf))
                 end = _END_OF_LOG.execute(primary, {}).one()
                 outcomes = self._attempt(connection, end, run, items)
             metrics.replica_batch(self._failure if outcomes is None else "replica")
@@ -168,10 +170,10 @@ class Replica:
 
 
 @lru_cache
-def get_replica() -> Replica | None:
-    """The process's replica, or None if none is configured."""
+def get_replicas() -> Sequence[Replica]:
+    """The process's replica once for each queue that reads from it; empty if none is configured."""
     engine = get_replica_engine()
-    return None if engine is None else Replica(engine)
+    return [] if engine is None else [Replica(engine) for _ in range(REPLICA_CONNECTION_COUNT)]
 
 
 def look(primary: Connection, there: Connection, catch_up_timeout_seconds: float = CATCH_UP_TIMEOUT_SECONDS) -> Result:

@@ -29,7 +29,7 @@ MAX_IN_HAND = 100
 # takes some milliseconds, so a few at a time are as fast for a browser as all at once.
 MAX_READS_OF_ACCOUNT = 4
 MAX_WRITES_OF_ACCOUNT = 2
-# Below the 30 s after which the proxies of deploy/ give up.
+# Below the 30 s after which the proxies of deploy/ give up. A read waits at most for the time that it may take.
 MAX_WAIT_SECONDS = 28.0
 # A request whose body takes longer to arrive gives up its turn until the body is complete, because a client that never
 # sends the rest must not block the account's other requests. A body that arrives in one packet keeps the turn.
@@ -67,16 +67,25 @@ class RateLimit:
 
     A caller with `MAX_IN_HAND` concurrent requests is refused in the same way. Of one account, at most
     `MAX_READS_OF_ACCOUNT` and `MAX_WRITES_OF_ACCOUNT` run at the same time, until their responses begin. The others
-    wait in order of arrival, for at most `MAX_WAIT_SECONDS` (then 503). A request gives up its turn while its body is
+    wait in order of arrival, for at most `MAX_WAIT_SECONDS`, or `max_read_seconds` if that is less and they only read
+    (then 503). A request gives up its turn while its body is
     late. Requests without a valid token do not wait for each other, because many people may share an address, and a
     slow one of them must not block the others.
 
     The windows of `MAX_CALLERS` callers are kept. Past that number, the oldest window is dropped.
     """
 
-    def __init__(self, app: ASGIApp, *, per_minute: int, user_of: Callable[[Scope], int | None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        per_minute: int,
+        max_read_seconds: float = MAX_WAIT_SECONDS,
+        user_of: Callable[[Scope], int | None],
+    ) -> None:
         self.app = app
         self.per_minute = per_minute
+        self.max_read_seconds = min(max_read_seconds, MAX_WAIT_SECONDS)
         self.user_of = user_of
         self.windows: OrderedDict[Hashable, _Window] = OrderedDict()  # In the order of their ends.
         self.in_hand: dict[Hashable, _InHand] = {}
@@ -105,11 +114,15 @@ class RateLimit:
         if in_hand is None:
             in_hand = self.in_hand[caller] = _InHand()
         in_hand.count += 1
-        turns = None
+        turn = None
         if isinstance(caller, int):
-            turns = in_hand.reads if scope["method"] in SAFE_METHODS else in_hand.writes
+            turn = (
+                _Turn(in_hand.reads, receive, self.max_read_seconds)
+                if scope["method"] in SAFE_METHODS
+                else _Turn(in_hand.writes, receive, MAX_WAIT_SECONDS)
+            )
         try:
-            await self._run(scope, receive, send, headers, turns)
+            await self._run(scope, receive, send, headers, turn)
         finally:
             in_hand.count -= 1
             if not in_hand.count:
@@ -121,13 +134,12 @@ class RateLimit:
         receive: Receive,
         send: Send,
         headers: list[tuple[bytes, bytes]],
-        turns: asyncio.Semaphore | None,
+        turn: "_Turn | None",
     ) -> None:
         """Run the application in the request's turn.
 
         The turn ends when the response begins.
         """
-        turn = None if turns is None else _Turn(turns, receive)
         if turn is not None and not await turn.take():
             response = refusal(scope, Overloaded())
             response.raw_headers += headers
@@ -177,21 +189,22 @@ class _Turn:
     It is given up while the body is late, and taken again afterwards.
     """
 
-    __slots__ = ("has_ended", "is_held", "is_whole", "late", "receive_message", "turns")
+    __slots__ = ("has_ended", "is_held", "is_whole", "late", "max_wait_seconds", "receive_message", "turns")
 
-    def __init__(self, turns: asyncio.Semaphore, receive: Receive) -> None:
+    def __init__(self, turns: asyncio.Semaphore, receive: Receive, max_wait_seconds: float) -> None:
         self.turns = turns
+        self.max_wait_seconds = max_wait_seconds
         self.receive_message = receive
         self.is_held = self.is_whole = self.has_ended = False
         self.late: asyncio.TimerHandle | None = None
 
     async def take(self) -> bool:
-        """Wait for the turn; return False if that takes longer than `MAX_WAIT_SECONDS`."""
+        """Wait for the turn; return False if that takes longer than `max_wait_seconds`."""
         if not self.turns.locked():  # asyncio.timeout would cost each request more than the rest of this middleware.
             self.is_held = await self.turns.acquire()
             return True
         try:
-            async with asyncio.timeout(MAX_WAIT_SECONDS):
+            async with asyncio.timeout(self.max_wait_seconds):
                 self.is_held = await self.turns.acquire()
         except TimeoutError:
             return False

@@ -47,7 +47,8 @@ class RequestContext:
         request_context.user_agent.set(header(scope, b"user-agent").decode("latin-1") or None)
         asked = query_log.begin()
         status = 0
-        started_at = time.perf_counter()
+        started_at = time.monotonic()
+        request_context.arrived_at.set(started_at)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -59,7 +60,7 @@ class RequestContext:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            seconds = time.perf_counter() - started_at
+            seconds = time.monotonic() - started_at
             route = getattr(scope.get("route"), "path", None)
             metrics.request(scope["method"], route, status, seconds)
             _log(scope, route, status, seconds)

@@ -1,4 +1,4 @@
-"""Context variables of the current request: id, address and user agent.
+"""Context variables of the current request: id, time of arrival, address and user agent.
 
 The middleware sets them. The log and the audit log read them. They are also set in the threads that work for a request,
 because FastAPI and the hashing threads copy the context.
@@ -9,6 +9,8 @@ from functools import lru_cache
 from ipaddress import IPv6Network, ip_address
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+# When the request arrived, as `time.monotonic()`.
+arrived_at: ContextVar[float | None] = ContextVar("arrived_at", default=None)
 # The client's address, which may come from a trusted proxy.
 client_address: ContextVar[str | None] = ContextVar("client_address", default=None)
 # The `User-Agent` header.

@@ -93,7 +93,7 @@ async def list_posts(token: ScopedToken, request: Request) -> Response:
         created_before=wanted.created_before,
         position=position,
     )
-    result = await batch_queues.page_reads().submit(feed.PageRequest(token, query))
+    result = await batch_queues.read_page(feed.PageRequest(token, query))
     if wanted.skip > MAX_SKIP and position is None and result.page.rows:
         # TUTORIAL_DEFAULTS allows it only past the end of a list. Here an empty page would look like the end.
         raise RequestValidationError([SKIPS_TOO_FAR])
@@ -145,7 +145,7 @@ async def get_post(
 ) -> Response:
     """Get a post with its vote count. A draft is 404 for others than its owner and moderators."""
     page_request = feed.PageRequest(token, feed.PostQuery(post_id))
-    return respond_with_post(request, await batch_queues.page_reads().submit(page_request))
+    return respond_with_post(request, await batch_queues.read_page(page_request))
 
 
 async def get_post_fast(request: Request) -> Response:

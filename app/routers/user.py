@@ -128,7 +128,7 @@ async def list_my_votes(
         voter_id=token.user_id,
         position=feed.position_of(cursor, "voted") if cursor else None,
     )
-    result = await batch_queues.page_reads().submit(feed.PageRequest(token, query))
+    result = await batch_queues.read_page(feed.PageRequest(token, query))
     return respond_with_page(request, result, linked({"limit": limit}))
 
 

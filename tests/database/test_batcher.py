@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 from app.database.batcher import FAIL_WITH_BATCH_AFTER_SECONDS, BatchQueue
 from app.database.sessions import at_once, writing
 from app.errors import Overloaded
+from app.observability import request_context
 from tests.fixtures import free_port
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -832,5 +833,103 @@ def test_items_that_waited_long_behind_a_batch_that_failed_otherwise_run(closed_
             await asyncio.sleep(FAIL_WITH_BATCH_AFTER_SECONDS + 0.1)
         assert await waited == ("answer", "waited")
         assert isinstance((await asyncio.gather(first, return_exceptions=True))[0], AssertionError)
+
+    finish(scenario())
+
+
+# A queue shared by callers with expensive items, and the deadline of an item.
+
+
+def test_equal_items_share_a_batch_and_callers_take_turns(closed_gate: Gate) -> None:
+    async def scenario() -> None:
+        run = Recorder()
+        queue = batcher(run, share_key=lambda item: item[1], caller=lambda item: item[0])
+        with closed_gate():
+            tasks = [start(queue.submit(("greedy", 0)))]
+            await happens(run.started)
+            tasks += [start(queue.submit(("greedy", number))) for number in range(1, 5)]
+            await asyncio.sleep(0)
+            tasks += [start(queue.submit(item)) for item in (("other", 10), ("other", 11), ("third", 2))]
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        assert run.batches == [
+            [("greedy", 0)],
+            [("greedy", 1)],
+            [("other", 10)],
+            [("third", 2), ("greedy", 2)],
+            [("greedy", 3)],
+            [("other", 11)],
+            [("greedy", 4)],
+        ]
+
+    finish(scenario())
+
+
+def test_all_statements_of_a_batch_share_the_time_of_its_oldest_item() -> None:
+    def sleep_twice(connection: Connection, items: Sequence[float]) -> list[float]:
+        for seconds in items:
+            connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
+            connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
+        return list(items)
+
+    async def scenario() -> None:
+        queue = batcher(sleep_twice, max_seconds=0.8)
+        assert await queue.submit(0.2) == 0.2
+        began = time.monotonic()
+        with pytest.raises(OperationalError) as failed:
+            await queue.submit(0.6)
+        assert getattr(failed.value.orig, "pgcode", None) == "57014"
+        assert 0.7 < time.monotonic() - began < 1.1
+        with at_once() as connection:
+            assert connection.scalar(text("SHOW statement_timeout")) == "10s"
+
+    finish(scenario())
+
+
+def test_an_item_whose_time_ends_while_it_waits_is_refused_and_not_run(closed_gate: Gate) -> None:
+    async def scenario() -> None:
+        run = Recorder()
+        queue = batcher(run, max_batch=1, max_seconds=0.6)
+        with closed_gate():
+            tasks = [start(queue.submit("first"))]
+            await happens(run.started)
+            tasks.append(start(queue.submit("waits")))
+            failures = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(failures[0], OperationalError)
+        assert isinstance(failures[1], OperationalError | Overloaded)
+        assert run.batches == [["first"]]
+
+    finish(scenario())
+
+
+def test_the_time_of_a_read_counts_from_the_arrival_of_its_request() -> None:
+    def sleep(connection: Connection, items: Sequence[float]) -> list[float]:
+        connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": max(items)})
+        return list(items)
+
+    async def scenario() -> None:
+        request_context.arrived_at.set(time.monotonic() - 9.8)
+        assert await batcher(sleep, max_seconds=10).submit(0.4) == 0.4
+        request_context.arrived_at.set(time.monotonic() - 9.8)
+        with pytest.raises(OperationalError):
+            await batcher(sleep, max_seconds=10, reads=True).submit(0.4)
+        request_context.arrived_at.set(time.monotonic() - 10.1)
+        with pytest.raises(Overloaded):
+            await batcher(sleep, max_seconds=10, reads=True).submit(0.4)
+
+    finish(scenario())
+
+
+def test_a_timeout_of_one_caller_fails_no_waiting_item_of_another(closed_gate: Gate) -> None:
+    async def scenario() -> None:
+        run = Blocked()
+        queue = batcher(run, share_key=lambda item: item, caller=lambda item: item)
+        with closed_gate():
+            first = start(queue.submit("first"))
+            await happens(run.started)
+            other = start(queue.submit("other"))
+            await asyncio.wait([first])
+        assert isinstance(first.exception(), OperationalError)
+        assert await other == ("answer", "other")
 
     finish(scenario())

@@ -116,6 +116,19 @@ def test_a_connection_holds_a_bounded_number_of_plans(batch_connection: Connecti
     assert len(names(batch_connection)) == MAX_PER_CONNECTION
 
 
+def test_the_statement_that_was_not_used_for_the_longest_time_makes_room(batch_connection: Connection) -> None:
+    statements = [double(f"-- {number}") for number in range(MAX_PER_CONNECTION)]
+    for statement in statements:
+        statement.execute(batch_connection, {"n": 1})
+    statements[0].execute(batch_connection, {"n": 1})
+    with counted_queries(batch_connection.engine) as sent:
+        assert double("-- new").execute(batch_connection, {"n": 2}).scalar_one() == 4
+        statements[0].execute(batch_connection, {"n": 1})
+        statements[2].execute(batch_connection, {"n": 1})
+        assert statements[1].execute(batch_connection, {"n": 3}).scalar_one() == 6
+    assert [one.partition(" ")[0] for one in sent] == ["DEALLOCATE", "EXECUTE", "EXECUTE", "DEALLOCATE"]
+
+
 def test_percent_signs_of_the_text_stay(batch_connection: Connection) -> None:
     statement = PreparedStatement(
         text("SELECT 'a%b' LIKE 'a%' AND 7 % :n = 1").bindparams(bindparam("n", type_=Integer))

@@ -275,7 +275,7 @@ def test_readers_of_one_batch_share_the_page_but_not_their_votes(
     questions = [feed.PageRequest(access_tokens.verify(person.token), feed.PageQuery("old", 10)) for person in people]
 
     async def ask() -> list[feed.PageResponse]:
-        answers = asyncio.gather(*(batch_queues.page_reads().submit(question) for question in questions))
+        answers = asyncio.gather(*(batch_queues.read_page(question) for question in questions))
         return await asyncio.wait_for(answers, 10)
 
     readings = asyncio.run(ask())

@@ -137,10 +137,21 @@ def test_many_requests_for_one_page_cost_as_much_as_one(
     people = [make_person() for _ in range(20)]
     questions = [feed.PageRequest(access_tokens.verify(person.token), feed.PageQuery("new", 10)) for person in people]
     statements = at_once(
-        database,
-        *(lambda question=question: batch_queues.page_reads().submit(question) for question in questions),
+        database, *(lambda question=question: batch_queues.read_page(question) for question in questions)
     )
     assert len(statements) == PAGE
+    assert posts
+
+
+@needs_batches
+def test_many_requests_for_one_search_cost_as_much_as_one(
+    database: Engine, posts: list[int], make_person: Callable[..., Person]
+) -> None:
+    people = [make_person() for _ in range(20)]
+    query = feed.PageQuery("new", 10, search="title")
+    requests = [feed.PageRequest(access_tokens.verify(person.token), query) for person in people]
+    statements = at_once(database, *(lambda request=request: batch_queues.read_page(request) for request in requests))
+    assert len(statements) == 1 + PAGE
     assert posts
 
 
@@ -160,7 +171,7 @@ def test_many_pages_after_different_cursors_cost_one_statement(
         questions.append(feed.PageRequest(token, feed.PageQuery(order, 5, position=position)))
     statements = at_once(
         database,
-        *(lambda question=question: batch_queues.page_reads().submit(question) for question in questions),
+        *(lambda question=question: batch_queues.read_page(question) for question in questions),
     )
     assert len(statements) == PAGE
     assert posts
@@ -173,8 +184,7 @@ def test_many_requests_for_pages_of_one_kind_cost_one_statement(
     token = access_tokens.verify(person.token)
     questions = [feed.PageRequest(token, feed.PageQuery("new", 1 + number % 5)) for number in range(20)]
     statements = at_once(
-        database,
-        *(lambda question=question: batch_queues.page_reads().submit(question) for question in questions),
+        database, *(lambda question=question: batch_queues.read_page(question) for question in questions)
     )
     assert len(statements) == PAGE
     assert posts

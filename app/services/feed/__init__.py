@@ -17,7 +17,7 @@ from app.config import MODERATING, get_settings
 from app.errors import NotAuthenticated, PostNotFound
 from app.security.access_tokens import AccessToken
 from app.security.email_addresses import noreply_domain
-from app.services.feed.lists import Kind, kind_of, read_pages
+from app.services.feed.lists import Kind, is_bounded, kind_of, read_pages
 from app.services.feed.pages import PageQuery, PageResult, PageRows, position_of, read_page, read_posts
 from app.services.feed.serialization import for_owner, serialize
 
@@ -36,6 +36,11 @@ class PageRequest(NamedTuple):
 
     token: AccessToken
     query: PageQuery | PostQuery
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether it takes PostgreSQL a short time in every database: not a search, drafts, or a large `skip`."""
+        return isinstance(self.query, PostQuery) or is_bounded(self.query)
 
 
 class Page:

@@ -26,7 +26,8 @@ from app.services.feed.pages import MAX_PAGE_BYTES, Order, PageQuery, PageResult
 
 # How many rows of its list a page may need, counted from its start. A statement is planned for one of these numbers,
 # because with another limit another plan is best.
-REACHES = (MAX_PAGE_SIZE + 1, 1_000, MAX_SKIP + MAX_PAGE_SIZE + 1)
+MAX_BOUNDED_REACH = 1_000
+REACHES = (MAX_PAGE_SIZE + 1, MAX_BOUNDED_REACH, MAX_SKIP + MAX_PAGE_SIZE + 1)
 
 # A page begins in this list. Each order ends in the post's id and uses an index in both directions.
 _FROM_POSTS = """
@@ -134,22 +135,34 @@ class Kind:
 
 def kind_of(query: PageQuery) -> Kind | None:
     """Return the kind of a page; None if it needs a statement of its own."""
-    filters = tuple(name for name in _CONDITIONS if getattr(query, name) is not None)
-    if query.search is not None or query.is_drafts:
-        return None
-    if query.order in {"top", "hot"} and filters:
-        return None
-    if (query.order == "voted") != (query.voter_id is not None) or (query.order == "voted" and filters):
+    if not _has_kind(query):
         return None
     position = query.position
-    needed = query.limit + 1 + (query.skip if position is None else 0)
     return Kind(
         query.order,
         has_cursor=position is not None,
         is_backward=position is not None and position.is_backward,
-        filters=filters,
-        reach=next(reach for reach in REACHES if needed <= reach),
+        filters=tuple(name for name in _CONDITIONS if getattr(query, name) is not None),
+        reach=next(reach for reach in REACHES if _row_count(query) <= reach),
     )
+
+
+def is_bounded(query: PageQuery) -> bool:
+    """Whether the page takes a walk along an index over at most `MAX_BOUNDED_REACH` rows."""
+    return _row_count(query) <= MAX_BOUNDED_REACH and _has_kind(query)
+
+
+def _row_count(query: PageQuery) -> int:
+    return query.limit + 1 + (query.skip if query.position is None else 0)
+
+
+def _has_kind(query: PageQuery) -> bool:
+    if query.search is not None or query.is_drafts:
+        return False
+    has_filters = not (query.owner_id is None and query.created_after is None and query.created_before is None)
+    if query.order in {"top", "hot"}:
+        return not has_filters
+    return (query.voter_id is not None and not has_filters) if query.order == "voted" else query.voter_id is None
 
 
 def read_pages(
