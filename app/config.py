@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from functools import lru_cache
 from ipaddress import ip_network
@@ -416,7 +417,10 @@ class Settings(BaseSettings):
 
     @property
     def signing_secret(self) -> str:
-        """`SECRET_KEY`, or in development a generated key stored in `.local/secret_key`."""
+        """`SECRET_KEY`, or in development a generated key stored in `.local/secret_key`.
+
+        Raises `ConfigurationError` if that file cannot be written or read.
+        """
         return self.secret_key.get_secret_value() if self.secret_key else _development_secret()
 
     @property
@@ -534,10 +538,16 @@ def _require_known_parameters(url: URL, arguments: Mapping[str, Any], name: str)
 
 def _development_secret() -> str:
     path = LOCAL_FOLDER / "secret_key"
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            suppress(FileExistsError),
+            os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file,
+        ):
             file.write(secrets.token_urlsafe(48))
-    except FileExistsError:
-        pass
-    return path.read_text().strip()
+        return path.read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"the key in {path} cannot be kept ({error.strerror}); give this account access to {path.parent}, or set"
+            " SECRET_KEY"
+        ) from None

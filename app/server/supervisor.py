@@ -72,6 +72,7 @@ def _bound(host: str, port: int) -> socket.socket:
 def serve(listener: socket.socket, announce: Announce) -> None:
     """Serve until SIGTERM (exit status 0) or SIGINT (raises KeyboardInterrupt)."""
     settings = get_settings()
+    _ = settings.signing_secret  # Else a key that cannot be kept would fail each login, not the start.
     workers = settings.worker_count
     config = Config(
         "app.server.supervisor:worker",

@@ -203,6 +203,20 @@ def test_several_workers_without_a_folder_for_temporary_files_are_refused_with_w
     assert "TMPDIR" in line
 
 
+@pytest.mark.parametrize("command", ["run", "serve"])
+def test_local_folder_that_cannot_be_written_stops_the_start_with_what_to_do(
+    start: Start, copy_of_the_project: Path, command: str
+) -> None:
+    (copy_of_the_project / ".local").write_text("")  # Root may write to folders of any mode.
+
+    server = start(command, root=copy_of_the_project, SECRET_KEY="")
+
+    assert server.process.wait(TIMEOUT_SECONDS) == 1
+    (line,) = [line for line in server.said.splitlines() if not line.startswith("INFO")]
+    assert line.startswith(f"error: the key in {copy_of_the_project}/.local/secret_key cannot be kept (File exists)")
+    assert line.endswith("or set SECRET_KEY")
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_signal_ends_the_server_without_a_traceback(start: Start, workers: str, number: int, code: int) -> None:
