@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
+from difflib import get_close_matches
 from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
@@ -467,6 +468,35 @@ def _env_file() -> str:
             f"{ENV_FILE_VARIABLE} names {path}, which does not exist; correct it or remove the variable"
         )
     return path or ENV_FILE
+
+
+# Prefixes of variables that other software reads from the same file.
+_OF_OTHERS = ("COMPOSE_", "DOCKER_", "OTEL_", "PG", "POSTGRES_", "TEST_", "UVICORN_")
+# As ratios of difflib. In the environment, most names are those of other software.
+_SIMILAR_IN_FILE, _SIMILAR_IN_ENVIRONMENT = 0.75, 0.9
+
+
+def misspelt_settings() -> list[str]:
+    """Return a sentence for each name in `.env` or the environment that looks like a misspelt setting."""
+    former = [name for names in FORMER_NAMES.values() for name in names]
+    known = [name.upper() for name in (*Settings.model_fields, *former, ENV_FILE_VARIABLE)]
+    try:
+        written = {name.upper() for name in dotenv_values(_env_file(), interpolate=False, encoding="utf-8-sig")}
+    except (ConfigurationError, OSError, UnicodeDecodeError):  # `get_settings` reports it.
+        written = set()
+    found = []
+    for name in sorted(written | {name.upper() for name in os.environ}):
+        if name in known or name.startswith(_OF_OTHERS) or "_" not in name:
+            continue
+        cutoff = _SIMILAR_IN_FILE if name in written else _SIMILAR_IN_ENVIRONMENT
+        if similar := get_close_matches(name, known, 1, cutoff):
+            found.append(f"{name} is not a setting and has no effect: did you mean {similar[0]}?")
+    return found
+
+
+def explain(error: Exception) -> str:
+    """Return the message in one line, and what may be its cause: names that are misspelt."""
+    return " ".join([f"error: {error}", *(f"({sentence})" for sentence in misspelt_settings())])
 
 
 def _is_weak(secret: SecretStr) -> bool:

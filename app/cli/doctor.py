@@ -19,7 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from app.config import Settings
+from app.config import Settings, misspelt_settings
 from app.database import replica, schema_version
 from app.database.engines import max_connections
 from app.database.references import own_foreign_keys
@@ -128,6 +128,8 @@ def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Fi
 
 def _configuration(settings: Settings) -> Iterator[Finding]:
     yield Finding("ok", f"configuration: valid, ENVIRONMENT is {settings.environment}")
+    for sentence in misspelt_settings():
+        yield Finding("warn", f"configuration: {sentence}")
     if settings.secret_key is None:
         yield Finding("warn", "secret: generated for development in .local/", "set SECRET_KEY before you deploy")
     if settings.environment == "production" and settings.cors_origins is None:

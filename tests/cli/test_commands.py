@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx2
@@ -43,11 +43,11 @@ def app(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 class Running:
     """A command of the application that is running in a session of its own."""
 
-    def __init__(self, log: Path, command: str, root: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, log: Path, command: Sequence[str], root: Path, environment: Mapping[str, str]) -> None:
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "app", command],
+                [sys.executable, "-m", "app", *command],
                 cwd=root,
                 env={**os.environ, **environment},
                 stdout=output,
@@ -81,7 +81,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start a command: `start("serve", WORKERS="2")`."""
     running: list[Running] = []
 
-    def begin(command: str, *, root: Path = ROOT, **environment: str) -> Running:
+    def begin(*command: str, root: Path = ROOT, **environment: str) -> Running:
         environment = {"PORT": "0", "HOST": "127.0.0.1", **environment}
         running.append(Running(tmp_path / f"log-{len(running)}", command, root, environment))
         return running[-1]
