@@ -36,6 +36,10 @@ install: .venv/dev-installed ## Install everything for running, testing and chec
 run: .venv/installed ## Serve the API, with an embedded PostgreSQL if no database is configured
 	@trap : INT; $(VENV_PYTHON) -m app run $(ARGS) || { code=$$?; [ $$code -eq 130 ] || exit $$code; } # Ctrl-C is no error.
 
+.PHONY: dev
+dev: .venv/installed ## The same, and restart when the code changes
+	@trap : INT; $(VENV_PYTHON) -m app run --reload $(ARGS) || { code=$$?; [ $$code -eq 130 ] || exit $$code; }
+
 .PHONY: test
 test: .venv/dev-installed ## Run the tests except the slow ones
 	@$(COMPILE)

@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.config import fileConfig
 
-from alembic.script import ScriptDirectory
 from psycopg2 import errorcodes as codes
-from sqlalchemy import URL, Connection, create_engine, event, inspect, text
+from sqlalchemy import URL, Connection, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -176,24 +175,13 @@ def run_online() -> None:
 
 
 def refuse_tables_of_others(guard: Connection) -> None:
-    """Raise `ConfigurationError` if other software, such as the tutorial, created the tables.
-
-    Our tables are recognised by `post_stats` or by a revision of our chain, because early revisions have no
-    `post_stats`.
-    """
+    """Raise `ConfigurationError` if other software, such as the tutorial, created the tables."""
     asked_for, *_ = getattr(config.cmd_opts, "cmd", (command.upgrade,))
     if asked_for is not command.upgrade:
         return
-    tables = set(inspect(guard).get_table_names())
-    if "post_stats" in tables or not tables & {"posts", "users", "votes", "post", "user"}:
-        return
-    found = guard.scalars(text("SELECT version_num FROM alembic_version")).all() if "alembic_version" in tables else []
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if not found or not known.issuperset(found):
-        raise ConfigurationError(
-            "other software made the tables of this database; to take them over with their rows, run: python -m app"
-            " adopt"
-        )
+    (found,) = check(guard, [None])
+    if isinstance(found, Health) and found.is_foreign:
+        raise ConfigurationError(found.problem)
 
 
 def is_for_an_older_release(guard: Connection) -> bool:

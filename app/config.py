@@ -7,7 +7,9 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
+from difflib import get_close_matches
 from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
@@ -22,6 +24,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+ENV_FILE = ".env"  # In the working directory.
+ENV_FILE_VARIABLE = "ENV_FILE"  # Names another file.
 LOCAL_FOLDER = Path(__file__).resolve().parent.parent / ".local"
 MINIMUM_SECRET_BYTES = 32
 MIN_DISTINCT_SECRET_CHARACTERS = 8
@@ -96,9 +100,12 @@ class _DotEnvFile(PydanticBaseSettingsSource):
 
 
 class Settings(BaseSettings):
-    """Settings from the environment and from `.env` in the working directory. Names are case-insensitive."""
+    """Settings from the environment and from `.env` in the working directory, or the file that `ENV_FILE` names.
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True)
+    Names are case-insensitive.
+    """
+
+    model_config = SettingsConfigDict(env_file=ENV_FILE, extra="ignore", env_ignore_empty=True)
 
     environment: Environment = Field("development", description="`production` refuses weak or missing secrets.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -230,7 +237,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # The path comes from `model_config` or from `Settings(_env_file=…)`.
-        return init_settings, env_settings, _DotEnvFile(settings_cls, getattr(dotenv_settings, "env_file", None))
+        path = getattr(dotenv_settings, "env_file", None)
+        return init_settings, env_settings, _DotEnvFile(settings_cls, _env_file() if path == ENV_FILE else path)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -410,7 +418,10 @@ class Settings(BaseSettings):
 
     @property
     def signing_secret(self) -> str:
-        """`SECRET_KEY`, or in development a generated key stored in `.local/secret_key`."""
+        """`SECRET_KEY`, or in development a generated key stored in `.local/secret_key`.
+
+        Raises `ConfigurationError` if that file cannot be written or read.
+        """
         return self.secret_key.get_secret_value() if self.secret_key else _development_secret()
 
     @property
@@ -448,6 +459,44 @@ class Settings(BaseSettings):
     @property
     def security_events_kept(self) -> timedelta:
         return timedelta(days=self.security_events_kept_days)
+
+
+def _env_file() -> str:
+    path = os.environ.get(ENV_FILE_VARIABLE)
+    if path and not Path(path).exists():
+        raise ConfigurationError(
+            f"{ENV_FILE_VARIABLE} names {path}, which does not exist; correct it or remove the variable"
+        )
+    return path or ENV_FILE
+
+
+# Prefixes of variables that other software reads from the same file.
+_OF_OTHERS = ("COMPOSE_", "DOCKER_", "OTEL_", "PG", "POSTGRES_", "TEST_", "UVICORN_")
+# As ratios of difflib. In the environment, most names are those of other software.
+_SIMILAR_IN_FILE, _SIMILAR_IN_ENVIRONMENT = 0.75, 0.9
+
+
+def misspelt_settings() -> list[str]:
+    """Return a sentence for each name in `.env` or the environment that looks like a misspelt setting."""
+    former = [name for names in FORMER_NAMES.values() for name in names]
+    known = [name.upper() for name in (*Settings.model_fields, *former, ENV_FILE_VARIABLE)]
+    try:
+        written = {name.upper() for name in dotenv_values(_env_file(), interpolate=False, encoding="utf-8-sig")}
+    except (ConfigurationError, OSError, UnicodeDecodeError):  # `get_settings` reports it.
+        written = set()
+    found = []
+    for name in sorted(written | {name.upper() for name in os.environ}):
+        if name in known or name.startswith(_OF_OTHERS) or "_" not in name:
+            continue
+        cutoff = _SIMILAR_IN_FILE if name in written else _SIMILAR_IN_ENVIRONMENT
+        if similar := get_close_matches(name, known, 1, cutoff):
+            found.append(f"{name} is not a setting and has no effect: did you mean {similar[0]}?")
+    return found
+
+
+def explain(error: Exception) -> str:
+    """Return the message in one line, and what may be its cause: names that are misspelt."""
+    return " ".join([f"error: {error}", *(f"({sentence})" for sentence in misspelt_settings())])
 
 
 def _is_weak(secret: SecretStr) -> bool:
@@ -519,10 +568,16 @@ def _require_known_parameters(url: URL, arguments: Mapping[str, Any], name: str)
 
 def _development_secret() -> str:
     path = LOCAL_FOLDER / "secret_key"
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            suppress(FileExistsError),
+            os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file,
+        ):
             file.write(secrets.token_urlsafe(48))
-    except FileExistsError:
-        pass
-    return path.read_text().strip()
+        return path.read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"the key in {path} cannot be kept ({error.strerror}); give this account access to {path.parent}, or set"
+            " SECRET_KEY"
+        ) from None

@@ -15,12 +15,13 @@ from opentelemetry import trace
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app import __version__
 from app.api import batch_queues
 from app.api.authentication import user_of
 from app.api.fast_path import FastPath
 from app.api.openapi import describe
 from app.background import periodic, worker
-from app.config import Settings, get_settings
+from app.config import ConfigurationError, Settings, explain, get_settings
 from app.database import watchdog
 from app.database.engines import dispose, get_engine, get_primary
 from app.database.replica import KEPT_EVERY, get_replicas
@@ -141,8 +142,24 @@ class Application:
         if scope["type"] == "http":
             scope["app"] = self.api
             await self.outermost(scope, receive, send)
+        elif scope["type"] == "lifespan" and (problem := _reason_not_to_start()):
+            # In one line: uvicorn would print the traceback of an exception.
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": problem})
         else:
             await self.api(scope, receive, send)
+
+
+def _reason_not_to_start() -> str:
+    """Return why the process cannot serve, if it was started by another command than ours, such as `uvicorn`."""
+    try:
+        settings = get_settings()
+        if settings.database is None:
+            raise ConfigurationError("no database is configured; set DATABASE_URL, or use: python -m app run")  # noqa: TRY301
+        _ = settings.signing_secret
+    except ConfigurationError as error:
+        return explain(error)
+    return ""
 
 
 def create_app() -> Application:
@@ -157,7 +174,7 @@ def create_app() -> Application:
     )
     api = FastAPI(
         title="Social posts API",
-        version="0.1.0",
+        version=__version__,
         summary="Sign up, log in, write posts, vote on them.",
         lifespan=lifespan,
         docs_url=None,
@@ -215,4 +232,7 @@ def operation_id(route: APIRoute) -> str:
     return route.name
 
 
-app = create_app()
+try:
+    app = create_app()
+except ConfigurationError as error:  # `uvicorn app.main:app` imports this module first.
+    raise SystemExit(explain(error)) from None

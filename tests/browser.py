@@ -6,7 +6,6 @@ It needs an installed Chromium or Chrome and nothing else; a whole driver would 
 import base64
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -16,22 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import pytest
 from websockets.sync.client import ClientConnection, connect
 
-NAMES: Final = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
-HOW_TO_INSTALL: Final = "no Chromium or Chrome found; on Debian: apt-get install -y --no-install-recommends chromium"
+from tests.programs import CHROMIUM, find_program
+
 DEADLINE_SECONDS: Final = 30.0  # A cold start on a busy machine with two cores took 8.
-
-
-def find_browser() -> str:
-    """Path of a browser. Where none is, the test is skipped; in CI it fails instead if one could be installed there."""
-    for name in NAMES:
-        if path := shutil.which(name):
-            return path
-    if os.environ.get("CI") and os.geteuid() == 0 and shutil.which("apt-get"):
-        pytest.fail(HOW_TO_INSTALL)
-    pytest.skip(HOW_TO_INSTALL)
 
 
 @contextmanager
@@ -39,7 +27,7 @@ def open_page(url: str) -> Iterator["Page"]:
     """A browser of its own, with an empty profile, that has loaded `url`."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [
-            find_browser(),
+            find_program(*CHROMIUM),
             "--headless",
             "--disable-gpu",
             "--disable-dev-shm-usage",

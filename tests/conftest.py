@@ -19,7 +19,7 @@ from sqlalchemy import URL, Connection, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from alembic import command
-from app.config import LOCAL_FOLDER, Settings
+from app.config import ENV_FILE_VARIABLE, LOCAL_FOLDER, Settings
 from app.dev.postgres import running
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,11 +27,16 @@ ROOT = Path(__file__).resolve().parent.parent
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "300"}
 
 _until_the_end = ExitStack()
-pytest_plugins = ["tests.figures", "tests.fixtures"]
+pytest_plugins = ["tests.figures", "tests.fixtures", "tests.programs"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Point the application at a database of this worker's own, before any test module imports it."""
+    # Neither the checkout's `.env` nor settings of this shell may reach the tests and the programs that they start.
+    os.environ[ENV_FILE_VARIABLE] = os.devnull
+    settings = {*Settings.model_fields} - {"max_batch"}  # With which the whole suite may be run.
+    for name in [name for name in os.environ if name.lower() in settings]:
+        del os.environ[name]
     is_controller = not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", None)
     if is_controller or config.option.collectonly:
         return
@@ -39,9 +44,6 @@ def pytest_configure(config: pytest.Config) -> None:
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
-    Settings.model_config["env_file"] = None
-    for name in {*Settings.model_fields} - {"max_batch"}:  # With which the whole suite may be run.
-        os.environ.pop(name.upper(), None)
     os.environ |= {
         "DATABASE_URL": _until_the_end.enter_context(_own_database()).render_as_string(hide_password=False),
         "SECRET_KEY": secrets.token_hex(32),

@@ -211,6 +211,24 @@ def test_lines_of_the_env_file_are_taken_literally_and_the_environment_takes_pre
     assert [secret.get_secret_value() for secret in settings.secret_key_previous or []] == [SECRET, SECRET[::-1]]
 
 
+def test_variable_names_the_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "elsewhere.env"
+    file.write_text("PORT=8003\n")
+
+    assert settings_from(monkeypatch, {"ENV_FILE": str(file)}).port == 8003
+
+
+def test_named_env_file_that_does_not_exist_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        settings_from(monkeypatch, {"ENV_FILE": str(tmp_path / "nowhere.env")})
+
+    assert str(refusal.value) == (
+        f"ENV_FILE names {tmp_path}/nowhere.env, which does not exist; correct it or remove the variable"
+    )
+
+
 @pytest.mark.parametrize("place", ["environment", "file"])
 @pytest.mark.parametrize(
     ("values", "meant"),

@@ -2,15 +2,16 @@
 
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from sqlalchemy.exc import OperationalError
 from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
+from app import __version__
 from app.cli.refused import Refused
-from app.config import ConfigurationError
+from app.config import ConfigurationError, explain
 from app.dev import postgres
 
 # Where each command is, and its line in the overview: the first paragraph of its own help.
@@ -26,6 +27,10 @@ COMMANDS = {
     "worker": (
         "app.cli.worker:worker",
         "Send mails and delete expired rows, without serving requests. The database must be configured and migrated.",
+    ),
+    "completion": (
+        "app.cli.completion:completion",
+        "Print shell code that completes `python -m app` in bash and zsh.",
     ),
     "openapi": ("app.cli.openapi:openapi", "Print the OpenAPI document."),
     "seed": ("app.cli.seed:seed", "Add realistic users, posts and votes to the database. Existing rows stay."),
@@ -81,6 +86,21 @@ cli = typer.Typer(
 )
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@cli.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Hold the options that come before a command."""
+
+
 def _placeholder() -> None:
     """Stand for a command in the overview."""
 
@@ -93,7 +113,9 @@ def main() -> None:
     """Run the command line. Report errors that the user can fix in one line."""
     try:
         cli()
-    except (ConfigurationError, postgres.LocalPostgresError, Refused) as error:
+    except ConfigurationError as error:
+        sys.exit(explain(error))
+    except (postgres.LocalPostgresError, Refused) as error:
         sys.exit(f"error: {error}")
     except OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)

@@ -2,13 +2,16 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, suppress
 from itertools import cycle
 
-import psycopg2
+from sqlalchemy import Connection, create_engine
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import NullPool
 
 from app.config import ConfigurationError, get_settings
+from app.database import schema_version
 from app.dev import postgres
 
 
@@ -47,14 +50,42 @@ def require_utf8(url: URL, connect_timeout_seconds: int = 10) -> None:
     Other encodings cannot store every text: a post with an emoji would be refused, or stored as invalid bytes.
     An unreachable database is accepted, because servers start without it.
     """
-    arguments, options = url.get_dialect()().create_connect_args(url)
-    ours = {"connect_timeout": connect_timeout_seconds, "client_encoding": "utf8"}
+    with _connected(url, connect_timeout_seconds) as connection:
+        if connection is not None:
+            _require_utf8(connection, url)
+
+
+def require_usable(url: URL, connect_timeout_seconds: int) -> None:
+    """Raise `ConfigurationError` as `require_utf8` does, and if other software made the tables.
+
+    A database without migrations is accepted, because servers may start before these run.
+    """
+    with _connected(url, connect_timeout_seconds) as connection:
+        if connection is None:
+            return
+        _require_utf8(connection, url)
+        with suppress(DBAPIError):  # A role without the privilege: /readyz reports it.
+            (found,) = schema_version.check(connection, [None])
+            if isinstance(found, schema_version.Health) and found.is_foreign:
+                raise ConfigurationError(found.problem)
+
+
+@contextmanager
+def _connected(url: URL, timeout_seconds: int) -> Iterator[Connection | None]:
+    """Connect for the block. None if the database cannot be reached."""
+    options = {"connect_timeout": timeout_seconds, "client_encoding": "utf8"}
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=options)
     try:
-        connection = psycopg2.connect(*arguments, **{**options, **ours})
-    except psycopg2.OperationalError:
+        connection = engine.connect()
+    except OperationalError:
+        yield None
         return
-    with closing(connection):
-        encoding = connection.info.parameter_status("server_encoding")
+    with connection:
+        yield connection
+
+
+def _require_utf8(connection: Connection, url: URL) -> None:
+    encoding = connection.connection.driver_connection.info.parameter_status("server_encoding")  # type: ignore[union-attr]
     if encoding not in {None, "UTF8"}:  # A pooler may not report it.
         raise ConfigurationError(
             f"the encoding of database {url.database} is {encoding}, not UTF8; dump it, make one with"

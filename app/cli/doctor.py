@@ -19,7 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from app.config import Settings
+from app.config import Settings, misspelt_settings
 from app.database import replica, schema_version
 from app.database.engines import max_connections
 from app.database.references import own_foreign_keys
@@ -128,6 +128,8 @@ def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Fi
 
 def _configuration(settings: Settings) -> Iterator[Finding]:
     yield Finding("ok", f"configuration: valid, ENVIRONMENT is {settings.environment}")
+    for sentence in misspelt_settings():
+        yield Finding("warn", f"configuration: {sentence}")
     if settings.secret_key is None:
         yield Finding("warn", "secret: generated for development in .local/", "set SECRET_KEY before you deploy")
     if settings.environment == "production" and settings.cors_origins is None:
@@ -304,8 +306,10 @@ def _migrations(connection: Connection) -> Finding:
         return Finding("warn", what, "deploy the newer release, unless a deployment is in progress")
     if found.is_migrated:
         return Finding("ok", f"migrations: at {found.revision}, the newest")
-    remedy = "run: alembic upgrade head (or, for a database of the tutorial: python -m app adopt)"
-    return Finding("FAIL", f"migrations: at {found.revision or 'none'}, not {found.head}", remedy)
+    if found.is_foreign:
+        what = "migrations: other software, such as the tutorial, made the tables"
+        return Finding("FAIL", what, "run: python -m app adopt")
+    return Finding("FAIL", f"migrations: at {found.revision or 'none'}, not {found.head}", "run: alembic upgrade head")
 
 
 def _indexes(connection: Connection) -> Iterator[Finding]:

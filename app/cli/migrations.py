@@ -35,7 +35,5 @@ def migrate() -> None:
 def _require_migrated() -> None:
     with writing() as connection:
         (found,) = schema_version.check(connection, [None])
-    if isinstance(found, schema_version.Health) and not found.is_migrated:
-        raise ConfigurationError(
-            f"the database is at migration {found.revision}, not {found.head}; run: alembic upgrade head"
-        )
+    if isinstance(found, schema_version.Health) and found.problem:
+        raise ConfigurationError(found.problem)

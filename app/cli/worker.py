@@ -3,7 +3,7 @@
 import logging.config
 
 from app.background.worker import run_until_stopped
-from app.cli.database import require_utf8
+from app.cli.database import require_usable
 from app.config import ConfigurationError, get_settings
 from app.observability import log_format
 
@@ -17,6 +17,6 @@ def worker() -> None:
     settings = get_settings()
     if settings.database is None:
         raise ConfigurationError("no database is configured; set DATABASE_URL")
-    require_utf8(settings.database, settings.database_connect_timeout_seconds)
+    require_usable(settings.database, settings.database_connect_timeout_seconds)
     logging.config.dictConfig(log_format.config(settings))
     run_until_stopped()

@@ -17,11 +17,13 @@ ALEMBIC_INI = Path(__file__).resolve().parent.parent.parent / "alembic.ini"
 class Health:
     """The revision of the database, and the one that this code needs.
 
-    `revision` is None if the database was never migrated.
+    `revision` is None if the database was never migrated. `is_foreign` means that other software, such as the tutorial,
+    created its tables.
     """
 
     revision: str | None
     head: str | None
+    is_foreign: bool = False
 
     @property
     def is_ahead(self) -> bool:
@@ -29,7 +31,13 @@ class Health:
 
         Only revisions of this project are numbered.
         """
-        return bool(self.head and self.revision and _NUMBERED.fullmatch(self.revision) and self.revision > self.head)
+        return bool(
+            not self.is_foreign
+            and self.head
+            and self.revision
+            and _NUMBERED.fullmatch(self.revision)
+            and self.revision > self.head
+        )
 
     @property
     def is_migrated(self) -> bool:
@@ -40,15 +48,40 @@ class Health:
         """
         return self.revision == self.head or self.is_ahead
 
+    @property
+    def problem(self) -> str:
+        """Why this code cannot use the database, and the remedy. Empty if it can."""
+        if self.is_foreign:
+            return (
+                "other software made the tables of this database; to take them over with their rows, run: python -m app"
+                " adopt"
+            )
+        if not self.is_migrated:
+            return f"the database is at migration {self.revision}, not {self.head}; run: alembic upgrade head"
+        return ""
+
 
 @lru_cache
-def head() -> str | None:
-    """The newest migration in this code, read from the file names.
+def revisions() -> frozenset[str]:
+    """The migrations in this code, read from the file names.
 
     Loading Alembic would cost each worker 18 MB.
     """
     names = (_NAME.match(path.name) for path in ALEMBIC_INI.with_name("alembic").glob("versions/*.py"))
-    return max((name[1] for name in names if name), default=None)
+    return frozenset(name[1] for name in names if name)
+
+
+def head() -> str | None:
+    """The newest migration in this code."""
+    return max(revisions(), default=None)
+
+
+# Without `post_stats`, which later revisions create.
+_HAS_TABLES_OF_OTHERS = text("""
+    SELECT bool_or(relname <> 'post_stats') AND NOT bool_or(relname = 'post_stats') FROM pg_class
+    WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
+        AND relname IN ('posts', 'users', 'votes', 'post', 'user', 'post_stats')
+""")
 
 
 def check(connection: Connection, requests: Sequence[None]) -> list[Health | Exception]:
@@ -56,5 +89,7 @@ def check(connection: Connection, requests: Sequence[None]) -> list[Health | Exc
     revision = None
     if connection.scalar(text("SELECT to_regclass('alembic_version')")) is not None:
         revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    health = Health(revision, head())
+    is_ours = revision is not None and revision in revisions()
+    is_foreign = not is_ours and bool(connection.scalar(_HAS_TABLES_OF_OTHERS))
+    health = Health(revision, head(), is_foreign)
     return [health for _ in requests]

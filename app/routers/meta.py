@@ -68,8 +68,8 @@ async def get_readyz(request: Request) -> Health:
             health = await batch_queues.health_checks().submit(None)
     except TimeoutError:
         raise Unavailable from None
-    if not health.is_migrated:
-        raise NotReady(f"the database is at migration {health.revision}, not {health.head}; run: alembic upgrade head")
+    if health.problem:
+        raise NotReady(health.problem)
     return Health()
 
 

@@ -16,11 +16,12 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from urllib.error import HTTPError
 
 from starlette.types import ASGIApp
 from uvicorn import Config, Server
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors import ChangeReload, Multiprocess
 
 from app.config import ConfigurationError, get_settings
 from app.observability import log_format
@@ -30,6 +31,7 @@ from app.observability.multiprocess import sharing
 Announce = Callable[[str, str | None], None]
 
 _BACKLOG = 2048
+_CODE = Path(__file__).resolve().parent.parent
 # The kernel disconnects a client that reads no part of its response for this long, even if the request is done or the
 # connection is closing. Linux only. The proxies of deploy/ wait 10 s.
 _STALLED_MILLISECONDS = 30_000
@@ -69,14 +71,20 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(listener: socket.socket, announce: Announce) -> None:
-    """Serve until SIGTERM (exit status 0) or SIGINT (raises KeyboardInterrupt)."""
+def serve(listener: socket.socket, announce: Announce, *, reloads: bool = False) -> None:
+    """Serve until SIGTERM (exit status 0) or SIGINT (raises KeyboardInterrupt).
+
+    With `reloads`, one worker serves, and is replaced when a file of the package changes.
+    """
     settings = get_settings()
+    _ = settings.signing_secret  # Else a key that cannot be kept would fail each login, not the start.
     workers = settings.worker_count
     config = Config(
         "app.server.supervisor:worker",
         factory=True,
         workers=workers,
+        reload=reloads,
+        reload_dirs=[str(_CODE)] if reloads else None,
         log_config=log_format.config(settings),
         log_level="warning",
         access_log=False,
@@ -93,6 +101,9 @@ def serve(listener: socket.socket, announce: Announce) -> None:
         timeout_worker_healthcheck=30,
     )
     threading.Thread(target=_announce_when_it_answers, args=(_address(listener), announce), daemon=True).start()
+    if reloads:
+        ChangeReload(config, target=Server(config).run, sockets=[listener]).run()
+        return
     if workers > 1:
         with _folder_of_workers():
             _Supervisor(config, [listener]).run()

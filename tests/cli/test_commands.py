@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx2
@@ -43,11 +43,11 @@ def app(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 class Running:
     """A command of the application that is running in a session of its own."""
 
-    def __init__(self, log: Path, command: str, root: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, log: Path, command: Sequence[str], root: Path, environment: Mapping[str, str]) -> None:
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "app", command],
+                [sys.executable, "-m", "app", *command],
                 cwd=root,
                 env={**os.environ, **environment},
                 stdout=output,
@@ -81,7 +81,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start a command: `start("serve", WORKERS="2")`."""
     running: list[Running] = []
 
-    def begin(command: str, *, root: Path = ROOT, **environment: str) -> Running:
+    def begin(*command: str, root: Path = ROOT, **environment: str) -> Running:
         environment = {"PORT": "0", "HOST": "127.0.0.1", **environment}
         running.append(Running(tmp_path / f"log-{len(running)}", command, root, environment))
         return running[-1]
@@ -201,6 +201,20 @@ def test_several_workers_without_a_folder_for_temporary_files_are_refused_with_w
     (line,) = refused.stderr.splitlines()
     assert line.startswith("error: several workers need a folder for temporary files")
     assert "TMPDIR" in line
+
+
+@pytest.mark.parametrize("command", ["run", "serve"])
+def test_local_folder_that_cannot_be_written_stops_the_start_with_what_to_do(
+    start: Start, copy_of_the_project: Path, command: str
+) -> None:
+    (copy_of_the_project / ".local").write_text("")  # Root may write to folders of any mode.
+
+    server = start(command, root=copy_of_the_project, SECRET_KEY="")
+
+    assert server.process.wait(TIMEOUT_SECONDS) == 1
+    (line,) = [line for line in server.said.splitlines() if not line.startswith("INFO")]
+    assert line.startswith(f"error: the key in {copy_of_the_project}/.local/secret_key cannot be kept (File exists)")
+    assert line.endswith("or set SECRET_KEY")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 
 from tests.conftest import ROOT
 from tests.fixtures import Server
+from tests.programs import find_program
 
 pytestmark = pytest.mark.slow
 
@@ -60,8 +61,7 @@ def install(*command: str | Path, cwd: Path, what: str) -> None:
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with openapi.json, the files beside this one, and the installed packages of package-lock.json."""
     for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
+        find_program(program)
     version = tuple(int(number) for number in run("node", "--version", cwd=ROOT)[1:].split(".")[:2])
     if version < OLDEST_NODE:
         pytest.skip(f"node is older than {'.'.join(map(str, OLDEST_NODE))}")

@@ -19,12 +19,9 @@ from sqlalchemy import text
 
 from tests.conftest import ROOT
 from tests.fixtures import EMPTIED, Server, _server, free_port
+from tests.programs import find_program
 
 DEPLOY = ROOT / "deploy"
-# Debian keeps them where only root's PATH leads.
-PATHS = f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin"
-NGINX, HAPROXY = shutil.which("nginx", path=PATHS), shutil.which("haproxy", path=PATHS)
-OPENSSL = shutil.which("openssl", path=PATHS)
 PROXIES = ["nginx", "haproxy"]
 METRICS_TOKEN = "a token of these tests, with 32 bytes and more"
 # Slow clients come from 127.0.0.1, as their tool has no choice; the others from here, so that one sees the two apart.
@@ -58,7 +55,7 @@ def certificate(folder: Path) -> None:
     chain, key = folder / "tls" / "fullchain.pem", folder / "tls" / "privkey.pem"
     subprocess.run(
         [
-            OPENSSL or "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+            find_program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
             "-days", "2", "-subj", "/CN=localhost", "-keyout", key, "-out", chain,
         ],
         capture_output=True, check=True,
@@ -112,7 +109,7 @@ def write_nginx(
             ("/etc/nginx/tls/", f"{folder}/tls/"),
         )
     (folder / "listen.conf").write_text(text)
-    return [NGINX or "nginx", "-c", f"{folder}/nginx.conf", "-e", "stderr"]
+    return [find_program("nginx"), "-c", f"{folder}/nginx.conf", "-e", "stderr"]
 
 
 def write_haproxy(folder: Path, port: int, upstream_ports: Sequence[int]) -> list[str]:
@@ -127,7 +124,7 @@ def write_haproxy(folder: Path, port: int, upstream_ports: Sequence[int]) -> lis
         pairs.append((r"^    (user|group) haproxy\n", ""))  # The tests cannot switch to another user.
     text = replaced((DEPLOY / "haproxy" / "haproxy.cfg").read_text(), *pairs)
     (folder / "haproxy.cfg").write_text(text)
-    return [HAPROXY or "haproxy", "-f", f"{folder}/haproxy.cfg"]
+    return [find_program("haproxy"), "-f", f"{folder}/haproxy.cfg"]
 
 
 @contextmanager
@@ -145,7 +142,7 @@ def folder_for_proxy() -> Iterator[Path]:
 @contextmanager
 def proxy_before(name: str, *upstream_ports: int, listen: str = "plain", prefix: str = "") -> Iterator[Proxy]:
     """The proxy before these servers, as soon as it listens."""
-    skip_without(name)
+    need_proxy(name)
     port = free_port()
     with folder_for_proxy() as folder, (folder / "output.log").open("wb") as output:
         if name == "nginx":
@@ -177,11 +174,10 @@ def _wait_until_it_listens(proxy: Proxy, process: subprocess.Popen[bytes]) -> No
     raise AssertionError(f"{proxy.name} does not answer: {proxy.log}")
 
 
-def skip_without(name: str) -> None:
-    if not (NGINX if name == "nginx" else HAPROXY):
-        pytest.skip(f"{name} is not installed")
-    if OPENSSL is None:
-        pytest.skip("openssl is not installed")
+def need_proxy(name: str) -> None:
+    """Skip the test if the proxy, or what makes its certificate, is not installed."""
+    for program in (name, "openssl"):
+        find_program(program)
 
 
 @pytest.fixture(scope="module")

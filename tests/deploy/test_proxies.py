@@ -25,8 +25,8 @@ from tests.deploy.conftest import (
     PROXIES,
     Proxy,
     folder_for_proxy,
+    need_proxy,
     proxy_before,
-    skip_without,
     write_haproxy,
     write_nginx,
 )
@@ -65,7 +65,7 @@ def lines_of(server: Server, **wanted: object) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", PROXIES)
 @pytest.mark.parametrize("listen", ["plain", "tls"])
 def test_the_program_itself_finds_nothing_wrong_with_the_file(name: str, listen: str) -> None:
-    skip_without(name)
+    need_proxy(name)
     with folder_for_proxy() as folder:
         if name == "nginx":
             command = [*write_nginx(folder, free_port(), [8000], listen), "-t"]

@@ -1,6 +1,5 @@
 """Clients that are slow on purpose (slowhttptest) are cut off by the proxies of deploy/, without effect on others."""
 
-import shutil
 import statistics
 import subprocess
 import threading
@@ -16,8 +15,8 @@ import pytest
 from tests.deploy.conftest import PROXIES, Proxy
 from tests.figures import Figure
 from tests.fixtures import Server
+from tests.programs import find_program
 
-SLOWHTTPTEST = shutil.which("slowhttptest")
 # All at once; one address may have as many.
 SLOW_COUNT = 90
 # Of both proxies, for a head, and between two pieces of a body or of an answer.
@@ -28,7 +27,7 @@ StartProxy = Callable[..., Proxy]
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(SLOWHTTPTEST is None, reason="slowhttptest is not installed"),
+    pytest.mark.needs("slowhttptest"),
 ]
 
 
@@ -55,8 +54,8 @@ def attack(proxy: Proxy, folder: Path, *options: str, path: str = "/") -> Attack
     """Run slowhttptest until its connections have ended or the wait is over."""
     patience_seconds = CUT_AFTER_SECONDS + SLACK_SECONDS + 10
     command = [
-        SLOWHTTPTEST or "", *options, "-c", str(SLOW_COUNT), "-r", str(SLOW_COUNT), "-l", str(patience_seconds + 60),
-        "-u", proxy.url + path, "-v", "0", "-p", "60",
+        find_program("slowhttptest"), *options, "-c", str(SLOW_COUNT), "-r", str(SLOW_COUNT),
+        "-l", str(patience_seconds + 60), "-u", proxy.url + path, "-v", "0", "-p", "60",
     ]  # fmt: skip
     began_at = time.monotonic()
     most = 0

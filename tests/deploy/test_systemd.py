@@ -2,7 +2,6 @@
 
 import configparser
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,13 +9,13 @@ import pytest
 
 from app.config import Settings
 from tests.conftest import ROOT
+from tests.programs import find_program
 
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
-ANALYZE = shutil.which("systemd-analyze")
 # An unrestricted service has an exposure of 10; systemd calls exposures below 2 fine.
 MAX_EXPOSURE = 1.5
 
-needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not installed")
+needs_systemd = pytest.mark.needs("systemd-analyze")
 
 
 def unit(name: str) -> configparser.RawConfigParser:
@@ -26,7 +25,7 @@ def unit(name: str) -> configparser.RawConfigParser:
 
 
 def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([ANALYZE or "", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run([find_program("systemd-analyze"), *arguments], capture_output=True, text=True, check=False)
 
 
 @needs_systemd

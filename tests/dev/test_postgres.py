@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import psycopg2
 import pytest
 from sqlalchemy import URL, create_engine, make_url, text
@@ -110,10 +111,7 @@ def postmaster_pid(folder: Path) -> int:
 
 
 def uid_of_server(folder: Path) -> int:
-    owner = subprocess.run(
-        ["/bin/ps", "-o", "uid=", "-p", str(postmaster_pid(folder))], check=True, stdout=subprocess.PIPE
-    )
-    return int(owner.stdout)
+    return int(psutil.Process(postmaster_pid(folder)).uids().real)
 
 
 def run_script(script: str, *arguments: Path) -> None:

@@ -1,7 +1,6 @@
 """sqlmap on everything that becomes part of a query: it finds no way in."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,8 @@ import pytest
 
 from tests.figures import Figure
 from tests.fixtures import Person, Server
+from tests.programs import find_program
 
-SQLMAP = shutil.which("sqlmap")
 TARGETS: dict[str, tuple[str, ...]] = {
     "search": ("/posts?search=moss&limit=3", "-p", "search"),
     "sort": ("/posts?sort=top&limit=3", "-p", "sort"),
@@ -28,7 +27,7 @@ OPTIONS = [
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(SQLMAP is None, reason="sqlmap is not installed: apt-get install sqlmap")
+@pytest.mark.needs("sqlmap")
 @pytest.mark.parametrize("name", TARGETS)
 def test_sqlmap_finds_no_way_in(
     server: Server, person: Person, make_post: Callable[..., int], tmp_path: Path, name: str, figure: Figure
@@ -40,7 +39,7 @@ def test_sqlmap_finds_no_way_in(
     headers = ["-H", f"Authorization: Bearer {person.token}"]
 
     done = subprocess.run(
-        [SQLMAP or "", "-u", address, *options, *headers, *OPTIONS, "--output-dir", tmp_path, "-t", traffic],
+        [find_program("sqlmap"), "-u", address, *options, *headers, *OPTIONS, "--output-dir", tmp_path, "-t", traffic],
         capture_output=True, text=True, timeout=800, check=False,
     )  # fmt: skip
 

@@ -1,7 +1,6 @@
 """`Upgrade` on routes that do not upgrade is ignored: the body is read, and one request has one answer."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable
 from urllib.parse import urlencode
@@ -10,9 +9,9 @@ import pytest
 
 from tests.fixtures import PASSWORD, Person, Server
 from tests.hostile.raw import Answer, exchange, port_of
+from tests.programs import find_program
 
 PROTOCOLS = ["h2c", "websocket", "foo", "websocket, h2c"]
-CURL = shutil.which("curl")
 NEXT = b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
@@ -104,10 +103,10 @@ def test_connect_is_refused_and_nothing_behind_it_is_read(server: Server, target
     assert answer.headers["connection"] == "close"
 
 
-@pytest.mark.skipif(CURL is None, reason="curl is not installed")
+@pytest.mark.needs("curl")
 def test_curl_signs_in_where_it_offers_http_2(server: Server, person: Person) -> None:
     answer = subprocess.run(
-        [CURL or "", "--http2", "--silent", "--show-error", "--max-time", "20", f"{server.url}/login",
+        [find_program("curl"), "--http2", "--silent", "--show-error", "--max-time", "20", f"{server.url}/login",
          "--data-urlencode", f"username={person.email}", "--data-urlencode", f"password={PASSWORD}"],
         capture_output=True, check=True,
     )  # fmt: skip

@@ -30,6 +30,7 @@ from tests.figures import Figure
 from tests.fixtures import Server, _server
 from tests.migrations.conftest import ROOT, address, config_for, environment, revisions, run_alembic, version
 from tests.migrations.lint import lint
+from tests.programs import find_program
 from tests.races.waiting import in_background, wait_until, wait_until_blocked
 
 DOCUMENT = (ROOT / "docs" / "migrations.md").read_text()
@@ -252,19 +253,16 @@ def test_the_command_it_shows_makes_a_migration_in_its_place(tmp_path: Path, url
 # --- The newest migration ---
 
 
-GIT = shutil.which("git") or "git"
-
-
 def git(*arguments: str) -> str:
     """Return what it printed; nothing where it failed."""
-    done = subprocess.run([GIT, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([find_program("git"), *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
 @pytest.fixture
 def release_before(tmp_path: Path) -> Path:
     """The repository as it was before the newest migration came onto this branch: the release that serves meanwhile."""
-    if shutil.which("git") is None or not git("rev-parse", "--show-toplevel"):
+    if not git("rev-parse", "--show-toplevel"):
         pytest.skip("the release before is in the repository's history, and this is no git checkout")
     newest = max((ROOT / "alembic" / "versions").glob("*.py")).relative_to(ROOT)
     came = git("log", "--first-parent", "-m", "--no-renames", "--diff-filter=A", "--format=%H", "-1", "--", str(newest))
@@ -274,7 +272,7 @@ def release_before(tmp_path: Path) -> Path:
     folder = tmp_path / "before"
     folder.mkdir()
     with (
-        subprocess.Popen([GIT, "archive", before], cwd=ROOT, stdout=subprocess.PIPE) as archive,
+        subprocess.Popen([find_program("git"), "archive", before], cwd=ROOT, stdout=subprocess.PIPE) as archive,
         tarfile.open(fileobj=archive.stdout, mode="r|") as tar,
     ):
         tar.extractall(folder, filter="data")

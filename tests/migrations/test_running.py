@@ -269,6 +269,21 @@ def test_tables_of_other_software_are_not_migrated_and_adopt_is_named_in_one_lin
     assert inspect(looking).get_table_names() == before
 
 
+def test_commands_on_tables_of_other_software_name_adopt_in_one_line(url: URL, looking: Connection) -> None:
+    descendants.make(looking, descendants.BY_CREATE_ALL)
+
+    runs = [app(name, DATABASE_URL=address(url), PORT="0") for name in ("serve", "worker", "cleanup")]
+    (migrations,) = [line for line in app("doctor", DATABASE_URL=address(url)).stdout.splitlines() if "migrat" in line]
+
+    for run in runs:
+        assert run.returncode == 1
+        (line,) = run.stderr.splitlines()
+        assert line.startswith("error: other software made the tables of this database")
+        assert line.endswith("run: python -m app adopt")
+    assert migrations.startswith("FAIL  migrations: other software")
+    assert migrations.endswith("run: python -m app adopt")
+
+
 def test_a_role_without_the_right_to_create_tables_gets_one_line(url: URL, looking: Connection) -> None:
     role, password = f"reader_{secrets.token_hex(4)}", secrets.token_hex(8)
     looking.exec_driver_sql(f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")

@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from app.dev import postgres
 from tests.conftest import ROOT, administration
 from tests.migrations.conftest import _database, address, environment
+from tests.programs import missing
 
 TIMEOUT_SECONDS = 120
 
@@ -40,7 +41,7 @@ def programs(server: URL) -> Path:
     for version in (major, major + 1):
         if version in versions:
             return versions[version]
-    pytest.skip(f"no pg_dump {major} or {major + 1} is here: Debian, Ubuntu: apt install postgresql-client")
+    return missing("pg_dump", f"pg_dump {major} or {major + 1} is not installed (Debian, Ubuntu: postgresql-client)")
 
 
 def _major(folder: Path) -> int:

@@ -26,6 +26,8 @@ from tests.fixtures import PASSWORD, free_port
 from tests.migrations.conftest import address
 from tests.operations.shell import Shell, sections, shell
 
+pytestmark = pytest.mark.needs("bash", "curl")
+
 DOCUMENT = (ROOT / "docs" / "operations.md").read_text()
 SECTIONS = sections(DOCUMENT)
 WHEN = DOCUMENT.split("## What to do when …")[1]

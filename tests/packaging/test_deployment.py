@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +13,13 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.programs import find_program
+
 SCRIPT = Path(__file__).resolve().parents[2] / ".github" / "scripts" / "deploy_heroku.sh"
-BASH, GIT = shutil.which("bash") or "bash", shutil.which("git") or "git"
 KEY = "canary-0b5a3c"
 IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"]
 
-pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="the script needs curl, as on GitHub's runners")
+pytestmark = pytest.mark.needs("bash", "curl", "git")
 
 
 class Asked(NamedTuple):
@@ -63,7 +63,7 @@ def heroku(status: str) -> Iterator[Heroku]:
 
 
 def git(*arguments: str | Path, at: Path) -> str:
-    command = [GIT, *IDENTITY, *arguments]
+    command = [find_program("git"), *IDENTITY, *arguments]
     return subprocess.run(command, cwd=at, capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -86,7 +86,9 @@ def deploy(work: Path, git_url: str, **variables: str) -> subprocess.CompletedPr
         "GIT_CONFIG_VALUE_0": "https://git.heroku.com/",
         **variables,
     }
-    return subprocess.run([BASH, SCRIPT], cwd=work, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [find_program("bash"), SCRIPT], cwd=work, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 def pushed(work: Path) -> str:

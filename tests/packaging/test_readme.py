@@ -1,8 +1,6 @@
 """README.md and the pages that continue it: sessions run as printed, tables are complete, and names and links exist."""
 
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +10,12 @@ from sqlalchemy import Connection, text
 from typer.main import get_group
 
 from app.cli.commands import cli
-from app.config import MINIMUM_SECRET_BYTES, TUTORIAL_DEFAULTS, Settings
+from app.config import ENV_FILE_VARIABLE, MINIMUM_SECRET_BYTES, TUTORIAL_DEFAULTS, Settings
 from app.schemas.post import PageParameters, PostIn
 from app.schemas.types import MAX_PAGE_SIZE, MAX_PASSWORD_CODE_POINTS
 from tests.conftest import ROOT
 from tests.fixtures import Server
+from tests.programs import find_program
 
 README = (ROOT / "README.md").read_text()
 AUTHENTICATION, CONFIGURATION, DIFFERENCES = (
@@ -25,6 +24,7 @@ AUTHENTICATION, CONFIGURATION, DIFFERENCES = (
 PAGES = README + AUTHENTICATION + CONFIGURATION + DIFFERENCES
 LINKING = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ADDRESS = "http://127.0.0.1:8000"
+END_OF_BLOCK = "--- end of block ---"
 
 
 def blocks(section: str, page: str = README) -> list[tuple[str, str]]:
@@ -52,6 +52,7 @@ def server(connection: Connection, start_server: Callable[..., Server]) -> str:
     return start_server().url
 
 
+@pytest.mark.needs("bash", "curl")
 def test_curl_session_answers_as_printed(server: str) -> None:
     session = blocks("A first session")
     script = "".join(body + "echo\n" for language, body in session if language == "sh")
@@ -63,30 +64,31 @@ def test_curl_session_answers_as_printed(server: str) -> None:
     assert [without_chance(answer) for answer in answers if answer] == printed
 
 
-def test_curl_session_that_signs_out_answers_as_printed(server: str) -> None:
-    (_, first), *_ = blocks("A first session")
-    (_, script), (_, printed) = blocks("Staying signed in", AUTHENTICATION)
+@pytest.mark.needs("bash", "curl", "node")
+def test_pages_pasted_from_top_to_bottom_into_one_shell_answer_as_printed(server: str) -> None:
+    session = README.split("## A first session\n", 1)[1] + AUTHENTICATION
+    fenced = re.findall(r"^```(sh|js|json|text)\n(.*?)^```$", session, re.MULTILINE | re.DOTALL)
+    script, printed = "", []
+    for (language, body), (following, answer) in zip(fenced, [*fenced[1:], ("", "")], strict=True):
+        if language == "js":
+            body = f"node --input-type=module - <<'END'\n{body}END\n"  # noqa: PLW2901
+        if language in {"sh", "js"}:
+            script += body + f"echo; echo {END_OF_BLOCK}\n"
+            printed.append(without_chance(answer) if following in {"json", "text"} else None)
 
-    answers = run(["bash", "-eu"], (first + script).replace(ADDRESS, server))
+    answers = run(["bash", "-eu"], script.replace(ADDRESS, server)).split(f"\n{END_OF_BLOCK}\n")[:-1]
 
-    assert without_chance(answers.partition("}")[2]) == without_chance(printed)
+    assert len(printed) >= 8
+    for answer, expected in zip(answers, printed, strict=True):
+        assert expected is None or without_chance(answer) == expected
 
 
-def test_curl_session_with_an_api_key_answers_as_printed_after_the_sessions_before(server: str) -> None:
-    before = blocks("A first session") + blocks("Staying signed in", AUTHENTICATION)
-    (_, script), (_, printed) = blocks("Keys for programs", AUTHENTICATION)
-    commands = "".join(body for language, body in before if language == "sh")
-
-    answers = run(["bash", "-eu"], (commands + "echo\n" + script).replace(ADDRESS, server)).strip().split("\n")
-
-    assert without_chance(answers[-1]) == without_chance(printed)
+def test_readme_links_the_tutorial() -> None:
+    assert "https://www.youtube.com/watch?v=0sOvCWFmrtA" in README.split("\n## ")[0]
 
 
 def test_fetch_session_answers_as_printed(server: str) -> None:
-    node = shutil.which("node")
-    if node is None and not os.environ.get("CI"):
-        pytest.skip("node is not installed")
-    assert node is not None
+    node = find_program("node")
     (_, script), (_, printed) = blocks("The same in JavaScript")
 
     assert run([node, "--input-type=module", "-"], script.replace(ADDRESS, server)) == printed
@@ -139,7 +141,7 @@ def test_every_variable_it_names_is_a_setting() -> None:
     named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)(?:=\S+)?`", PAGES))
 
     assert {"PASSWORD_MIN_LENGTH", "CORS_ORIGINS"} <= named
-    assert named <= {name.upper() for name in Settings.model_fields}
+    assert named <= {name.upper() for name in Settings.model_fields} | {ENV_FILE_VARIABLE}
 
 
 def test_every_make_target_it_names_exists() -> None:

@@ -17,6 +17,8 @@ from tests.packaging.test_deployment import KEY, git
 
 SCRIPT = ROOT / ".github" / "scripts" / "rollback_heroku.py"
 
+pytestmark = pytest.mark.needs("git")
+
 
 class Heroku:
     """A fake of Heroku's API with a list of releases; new ones have the configured status."""

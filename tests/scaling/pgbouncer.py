@@ -1,7 +1,6 @@
 """A PgBouncer in transaction mode in front of one PostgreSQL."""
 
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,19 +13,17 @@ from sqlalchemy import URL
 
 from app.dev import postgres
 from tests.fixtures import free_port
+from tests.programs import find_program
 
 TIMEOUT_SECONDS = 20
 # Fewer than one worker needs, so that each transaction may get another server connection than the one before.
 POOL_SIZE = 4
-PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-
-needs_pgbouncer = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
+needs_pgbouncer = pytest.mark.needs("pgbouncer")
 
 
 @contextmanager
 def pgbouncer(folder: Path, url: URL) -> Iterator[URL]:
     """Yield the URL through it."""
-    assert PROGRAM is not None
     folder.mkdir()
     port = free_port()
     settings = folder / "pgbouncer.ini"
@@ -49,7 +46,9 @@ def pgbouncer(folder: Path, url: URL) -> Iterator[URL]:
             os.chown(path, account["user"], account["group"])
     log = folder / "log"
     with log.open("wb") as output:
-        process = subprocess.Popen([PROGRAM, settings], cwd="/", stdout=output, stderr=output, **account)
+        process = subprocess.Popen(
+            [find_program("pgbouncer"), settings], cwd="/", stdout=output, stderr=output, **account
+        )
     through = url.set(port=port)
     try:
         _wait_until_it_answers(through, process, log)

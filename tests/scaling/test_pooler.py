@@ -208,7 +208,7 @@ def test_what_needs_a_session_is_refused_through_it_and_done_past_it(
         assert refused.returncode == 1
         assert refused.stderr == "error: this does not work through a pooler; set DATABASE_DIRECT_URL\n"
 
-    server = Running(tmp_path / "log", "run", ROOT, past | {"PORT": "0"})
+    server = Running(tmp_path / "log", ["run"], ROOT, past | {"PORT": "0"})
     try:
         address = server.wait_for(r"Serving +(\S+)")
         assert httpx2.get(f"{address}/readyz").status_code == 200
