@@ -35,7 +35,7 @@ def settings(service: str, variables: dict[str, str], monkeypatch: pytest.Monkey
     """Return what the service reads when `.env` holds the variables."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
-    assert SERVICES[service]["env_file"] == ".env"
+    assert SERVICES[service]["env_file"] == ([".env", ".env.owner"] if service == "migrate" else ".env")
     merged = variables | {
         name: interpolated(value, variables) for name, value in SERVICES[service]["environment"].items()
     }
@@ -52,7 +52,10 @@ def test_a_service_finds_its_database_and_nothing_in_env_leads_elsewhere(
     assert found.environment == "production"
     assert found.database is not None
     assert (found.database.host, found.database.port) == ("postgres", 5432)
-    assert found.database.password == REQUIRED["DATABASE_PASSWORD"]
+    role = (found.database.username, found.database.password)
+    # The owner's password is not in .env. The command passes it on.
+    owner = ("social_posts_owner", None)
+    assert role == (owner if service == "migrate" else ("social_posts", REQUIRED["DATABASE_PASSWORD"]))
 
 
 def test_other_settings_in_env_reach_the_api_but_not_the_address_it_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,10 +66,17 @@ def test_other_settings_in_env_reach_the_api_but_not_the_address_it_listens_on(m
 
 
 def test_the_database_is_made_under_the_name_that_the_services_ask_for() -> None:
-    postgres, api = SERVICES["postgres"]["environment"], SERVICES["api"]["environment"]
-    assert postgres["POSTGRES_DB"] == api["DATABASE_NAME"]
-    assert postgres["POSTGRES_USER"] == api["DATABASE_USERNAME"]
-    assert postgres["POSTGRES_PASSWORD"] == api["DATABASE_PASSWORD"]
+    postgres, roles, api = (SERVICES[name]["environment"] for name in ("postgres", "roles", "api"))
+    assert postgres["POSTGRES_DB"] == roles["PGDATABASE"] == api["DATABASE_NAME"]
+    assert postgres["POSTGRES_USER"] == roles["PGUSER"]
+    assert roles["APP_PASSWORD"] == api["DATABASE_PASSWORD"]
+
+
+def test_only_what_needs_more_than_rows_gets_the_passwords_for_it() -> None:
+    given = {name for name, service in SERVICES.items() if ".env.owner" in service.get("env_file", [])}
+    assert given == {"postgres", "roles", "migrate"}
+    assert SERVICES["roles"]["volumes"] == ["./deploy/postgres/roles.sql:/roles.sql:ro"]
+    assert ".env.owner" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 @pytest.mark.parametrize("missing", REQUIRED)
@@ -81,9 +91,10 @@ def test_a_service_sets_only_what_the_settings_know(service: str) -> None:
 
 
 def test_migrations_are_a_step_of_their_own_before_the_api() -> None:
-    assert SERVICES["migrate"]["command"] == ["alembic", "upgrade", "head"]
-    assert SERVICES["migrate"]["restart"] == "no"
-    assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert SERVICES["migrate"]["command"][-1].endswith(" exec alembic upgrade head")
+    assert SERVICES["roles"]["restart"] == SERVICES["migrate"]["restart"] == "no"
+    assert SERVICES["roles"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert SERVICES["migrate"]["depends_on"] == {"roles": {"condition": "service_completed_successfully"}}
     assert SERVICES["api"]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
     assert "command" not in SERVICES["api"], "the image's own command serves"
 
