@@ -64,4 +64,5 @@ def run_until_stopped() -> None:
     with running():
         logger.info("background worker started")
         stop.wait()
+        logger.info("background worker stopping: signal=SIGTERM")
     dispose()

@@ -103,13 +103,33 @@ def write_nginx(
         text = replaced((source / "plain.conf").read_text(), ("listen 8080", f"listen 127.0.0.1:{port}"))
     else:
         text = replaced(
-            (source / "tls.conf").read_text(),
+            for_this_nginx((source / "tls.conf").read_text()),
             ("listen 443", f"listen 127.0.0.1:{port}"),
             (r"listen \[::\]:443", f"listen [::1]:{port}"),
             ("/etc/nginx/tls/", f"{folder}/tls/"),
         )
+        http_port = free_port()
+        (folder / "http.conf").write_text(
+            replaced(
+                (source / "http.conf").read_text(),
+                ("listen 80", f"listen 127.0.0.1:{http_port}"),
+                (r"listen \[::\]:80", f"listen [::1]:{http_port}"),
+                ("/var/www/acme", f"{folder}/acme"),
+            )
+        )
     (folder / "listen.conf").write_text(text)
     return [find_program("nginx"), "-c", f"{folder}/nginx.conf", "-e", "stderr"]
+
+
+def for_this_nginx(text: str) -> str:
+    """Return tls.conf, changed as docs/deployment.md says for nginx before 1.25.1."""
+    said = subprocess.run([NGINX or "nginx", "-v"], capture_output=True, text=True, check=True).stderr
+    if [int(number) for number in re.findall(r"\d+", said)[:3]] >= [1, 25, 1]:
+        return text
+    (script,) = re.findall(
+        r"^sed -i '(.*)' /etc/nginx/listen\.conf", (ROOT / "docs" / "deployment.md").read_text(), re.MULTILINE
+    )
+    return subprocess.run(["/bin/sed", script], input=text, capture_output=True, text=True, check=True).stdout
 
 
 def write_haproxy(folder: Path, port: int, upstream_ports: Sequence[int]) -> list[str]:

@@ -1,7 +1,13 @@
 """The set-up of a worker before it serves."""
 
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.fixtures import Server
 
 WORKER = """
 import gc, sys
@@ -30,3 +36,17 @@ from app.database import schema_version
 print(schema_version.head(), "alembic" in sys.modules)
 """
     assert printed_by_a_worker(code)[1] == "False"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_log_names_the_signal_that_stops_the_server(
+    start_server: Callable[..., Server], workers: str, number: signal.Signals
+) -> None:
+    server = start_server(WORKERS=workers)
+
+    server.process.send_signal(number)
+    server.process.wait(timeout=30)
+
+    expected = f"stopping: signal={number.name}; requests in progress have at most 30 s"
+    assert server.log.read_text().count(expected) == 1
