@@ -63,8 +63,8 @@ class Exchange:
     """One request and its response: the application, with limits on what a slow client can hold.
 
     A complete response is sent in one write. uvicorn writes the head separately, which costs a system call and a packet
-    more. The head is held until the first part of the body. uvicorn's cycle sends every response that is not an
-    ordinary one.
+    more: 20 µs of CPU, 7 % of a page's at 64 connections (docs/decisions/0013). The head is held until the first part
+    of the body. uvicorn's cycle sends every response that is not an ordinary one.
     """
 
     cycle: RequestResponseCycle  # Set once uvicorn has created it, which is before it calls the application.
