@@ -1,1 +1,3 @@
 """The social-posts API."""
+
+__version__ = "0.1.0"

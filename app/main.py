@@ -15,6 +15,7 @@ from opentelemetry import trace
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app import __version__
 from app.api import batch_queues
 from app.api.authentication import user_of
 from app.api.fast_path import FastPath
@@ -157,7 +158,7 @@ def create_app() -> Application:
     )
     api = FastAPI(
         title="Social posts API",
-        version="0.1.0",
+        version=__version__,
         summary="Sign up, log in, write posts, vote on them.",
         lifespan=lifespan,
         docs_url=None,
