@@ -18,8 +18,8 @@ from app.observability import metrics, query_log
 # The batch queues of bounded and of unbounded page requests, votes, API keys, tokens without a session id, health
 # checks, and last-seen updates.
 BATCH_CONNECTION_COUNT = 7
-# Votes whose responses are stored, mail delivery, events recorded apart from their requests, and deletions.
-OTHER_CONNECTION_COUNT = 4
+# Votes whose responses are stored, mail delivery, events recorded apart from requests, deletions, and observation.
+OTHER_CONNECTION_COUNT = 5
 # Each counts an attempt in about a millisecond. Waiting for a free connection takes no longer than waiting for a lock.
 LIMITS_CONNECTION_COUNT = 2
 MAX_WAIT_TO_COUNT_SECONDS = 3
