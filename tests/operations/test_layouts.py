@@ -289,4 +289,4 @@ def test_the_servers_passwords_are_the_only_ones_in_the_files_that_servers_read(
         assert not {"POSTGRES_PASSWORD", "OWNER_PASSWORD", "PGPASSWORD", "DATABASE_DIRECT_URL"} & {
             *layout.server.environment
         }
-        assert make_url(address(roles.app_url)).password in " ".join(given)
+        assert str(make_url(address(roles.app_url)).password) in " ".join(given)

@@ -141,7 +141,7 @@ def test_the_api_trusts_the_private_networks_that_only_these_containers_share() 
     # The pools that Docker takes its networks from.
     for pool in ("172.17.0.0/16", "172.31.0.0/16", "192.168.0.0/16", "10.0.0.0/8", "fd00::/8"):
         subnet = ip_network(pool)
-        assert any(network.version == subnet.version and subnet.subnet_of(network) for network in trusted)
+        assert any({subnet[0] in network, subnet[-1] in network} == {True} for network in trusted)
     assert "ports" not in SERVICES["api"]
 
 
