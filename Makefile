@@ -55,7 +55,7 @@ mutants: .venv/dev-installed ## Remove each defence in turn and expect its tests
 	@$(VENV_PYTHON) -m tests.mutants $(ARGS)
 
 # Plain English names the subject instead. `nobody` is the name of an account in some places.
-VAGUE_WORDS = whoever|whomever|nobody|somebody|everybody|anybody
+VAGUE_WORDS = whoever|whomever|nobody|somebody|everybody|anybody|who waits|(is|are|was|were|been) told|the living|\bone[^a-z ]s\b
 WORDED = app alembic bench deploy docs tests README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md
 
 .PHONY: check

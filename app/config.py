@@ -126,6 +126,12 @@ class Settings(BaseSettings):
         False, description="Send traces to the collector that the `OTEL_…` variables name (docs/observability.md)."
     )
     metrics_token: SecretStr | None = Field(None, description="Bearer token for `/metrics`; at least 32 bytes.")
+    worker_metrics_host: str = Field(
+        "127.0.0.1", description="Address on which `python -m app worker` serves `/metrics`."
+    )
+    worker_metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="TCP port of these metrics. If unset, the worker serves none."
+    )
 
     database_url: SecretStr | None = Field(None, description="Database, as `postgres://…` or `postgresql://…`.")
     database_hostname: str | None = Field(None, description="Database server, if `DATABASE_URL` is not set.")

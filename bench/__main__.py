@@ -49,7 +49,7 @@ def bench(
     ] = False,
     remake: Annotated[bool, typer.Option("--remake", help="Recreate the data sets.")] = False,
 ) -> None:
-    """Benchmark this application and its peers on the same data, and compare with the targets of DESIGN.md.
+    """Benchmark this application and its peers on the same data, and compare with the targets.
 
     The data sets are created once (a million posts take minutes) and kept in .local/bench-postgres. Results go to
     bench/results. Run nothing else on the machine meanwhile.

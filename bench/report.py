@@ -1,4 +1,4 @@
-"""Report: medians and ratios of runs, compared with the targets of DESIGN.md ("Speed to reach")."""
+"""Report: medians and ratios of runs, compared with the targets (`TARGETS`)."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +59,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Target:
-    """A row of DESIGN.md's table: a ratio or figure, and its bound."""
+    """A target: a ratio or figure, and its bound."""
 
     what: str
     measured: Callable[[Findings], Spread | None]
@@ -243,7 +243,7 @@ def _cell(measured: tuple[float, float] | None, *, is_ours: bool) -> str:
 
 
 def show_targets(findings: Findings, console: Console) -> None:
-    """Print the table of DESIGN.md."""
+    """Print the table of targets."""
     table = Table("what", "bound", "median (least-most)", "")
     for target in TARGETS:
         measured, verdict = target.verdict(findings)

@@ -72,7 +72,7 @@ def _devtools_address(profile: Path, process: "subprocess.Popen[bytes]") -> str:
 
 
 class Page:
-    """One tab. `requests` are the addresses it asked for, `complaints` errors, warnings and blocked loads."""
+    """One tab. `requests` are the addresses that it requested, `complaints` errors, warnings and blocked loads."""
 
     def __init__(self, connection: ClientConnection, url: str) -> None:
         self.requests: list[str] = []

@@ -10,7 +10,7 @@ Figure = Callable[[str], None]
 
 @pytest.fixture
 def figure(record_property: Callable[[str, object], None]) -> Figure:
-    """Tells a figure that the test proved: `figure("20,000 cases, none answered 5xx")`."""
+    """Report a figure that the test proved: `figure("20,000 cases, none answered 5xx")`."""
 
     def tell(words: str) -> None:
         record_property("figure", words)

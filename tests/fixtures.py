@@ -72,7 +72,7 @@ class Person:
         return {"Authorization": f"Bearer {self.token}"}
 
 
-PASSWORD = "correct horse battery"  # What `make_person` gives everyone.
+PASSWORD = "correct horse battery"  # Of each user of `make_person`.
 
 
 @pytest.fixture

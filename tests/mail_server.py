@@ -9,7 +9,7 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Literal, Self
 
-# accept; refuse the address for good, or for now; lose the connection before or after the mail was taken; say nothing.
+# accept; refuse permanently or temporarily; disconnect before or after accepting; do not respond.
 Behaviour = Literal["accept", "refuse", "busy", "die before", "die after", "hang"]
 
 
@@ -84,7 +84,7 @@ class _Conversation(socketserver.StreamRequestHandler):
 
     def finish(self) -> None:
         super().finish()
-        self.connection.close()  # The encrypted one, of which the server does not know.
+        self.connection.close()  # The encrypted one. The server has only the other.
 
     def answer(self, line: str) -> bool:
         """Return whether the conversation goes on."""

@@ -42,6 +42,6 @@ def scrapes(url: str) -> Iterator[Samples]:
 
 
 def processes_below(process_id: int) -> list[int]:
-    """The worker processes that a server started, as Linux tells."""
+    """The worker processes that a server started, from Linux's /proc."""
     children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
     return [int(child) for child in children if "resource_tracker" not in Path(f"/proc/{child}/cmdline").read_text()]

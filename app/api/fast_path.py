@@ -85,7 +85,7 @@ class FastPath:
         try:
             response = await self.adapters[route.endpoint](request)
         except NotOnFastPath:
-            await self.app(scope, _replayed(request, receive), send)
+            await self.app(scope, _replayed(request.received_body, receive), send)
             return
         except Exception as error:
             if isinstance(error, NotAuthenticated):
@@ -103,9 +103,8 @@ class FastPath:
         return None, {}
 
 
-def _replayed(request: Request, receive: Receive) -> Receive:
+def _replayed(body: bytes | None, receive: Receive) -> Receive:
     """Return a `receive` that replays the body, if it was read."""
-    body = getattr(request, "_body", None)
     if body is None:
         return receive
     unread = [{"type": "http.request", "body": body, "more_body": False}]

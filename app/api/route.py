@@ -45,6 +45,12 @@ class StrictRequest(Request):
     """
 
     max_body_bytes: int | None = None
+    # The body, once it was read.
+    received_body: bytes | None = None
+
+    async def body(self) -> bytes:
+        self.received_body = await super().body()
+        return self.received_body
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         received_bytes = 0

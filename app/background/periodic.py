@@ -14,6 +14,8 @@ from datetime import timedelta
 
 from sqlalchemy.exc import DBAPIError
 
+from app.observability import metrics
+
 logger = logging.getLogger(__name__)
 
 # Maximum wait for a run at shutdown. Tasks check between two statements whether to stop.
@@ -53,10 +55,13 @@ def running(*tasks: Task) -> Iterator[None]:
 
 
 def _repeat(task: Task, stop: threading.Event) -> None:
+    runs = metrics.TaskRuns(task.name)
     pause = task.every * random.uniform(0, JITTER)  # noqa: S311 - jitter, not a secret.
     while not stop.wait(pause.total_seconds()):
         pause = task.every * random.uniform(1, 1 + JITTER)  # noqa: S311
-        if not _run(task, stop.is_set):
+        is_success = _run(task, stop.is_set)
+        runs.count(is_success=is_success)
+        if not is_success:
             pause = min(pause, RETRY_AFTER)
 
 

@@ -1,4 +1,4 @@
-"""Background worker: mail delivery, cleanup of expired rows and removal of deleted rows.
+"""Background worker: mail delivery, cleanup of expired rows, removal of deleted rows, and metrics.
 
 Server processes do this too; `python -m app worker` does nothing else. Each row is handled by one process, which locks
 it. So any number of servers and workers may run, on any number of machines.
@@ -11,26 +11,54 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from app.background import periodic
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
+
+from app.background import metrics_server, periodic
 from app.config import ConfigurationError, Settings, get_settings
 from app.database.engines import dispose
-from app.mail import delivery
+from app.database.sessions import writing
+from app.mail import delivery, outbox
+from app.observability import metrics
 from app.services import cleanup, deletion
 
 logger = logging.getLogger("app")
 
 DELETION_INTERVAL = timedelta(seconds=2)
+# Prometheus scrapes every 15 s or 60 s by default.
+OBSERVATION_INTERVAL = timedelta(seconds=15)
 
 
 def tasks(settings: Settings) -> list[periodic.Task]:
     """Return the periodic tasks that the settings enable."""
     interval = timedelta(minutes=settings.cleanup_interval_minutes)
+    observation = periodic.Task("observation", _observe, OBSERVATION_INTERVAL)
     if not interval:
-        return []
+        return [observation]
     return [
+        observation,
         periodic.Task("cleanup", lambda is_stopping: dict(cleanup.run(is_stopping=is_stopping)), interval),
         periodic.Task("deletions", _remove_deleted, DELETION_INTERVAL),
     ]
+
+
+def _observe(_: periodic.IsStopping) -> None:
+    """Record for /metrics whether the database answers, and the size and age of the outbox.
+
+    This does not happen at a scrape, so that a database that is down or frozen delays no scrape.
+    """
+    is_up = False
+    try:
+        with writing() as connection:
+            connection.execute(select(1))
+            is_up = True
+            metrics.database_check(is_up=True)
+            metrics.outbox(*outbox.measure(connection))
+    except DBAPIError:
+        if is_up:  # The outbox is locked, or the database is not migrated.
+            raise
+        # Not logged every 15 s, because requests and other tasks log it already.
+        metrics.database_check(is_up=False)
 
 
 def _remove_deleted(is_stopping: periodic.IsStopping) -> None:
@@ -61,7 +89,8 @@ def run_until_stopped() -> None:
         )
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    with running():
+    with metrics_server.serving(settings), running():
         logger.info("background worker started")
         stop.wait()
+        logger.info("background worker stopping: signal=SIGTERM")
     dispose()

@@ -280,4 +280,6 @@ def _is_server_lost(outcome: object) -> TypeGuard[Exception]:
 
     It would with a silent server, a full pool or a long-held lock.
     """
-    return isinstance(outcome, PoolTimeoutError) or is_timeout(outcome) or is_connection_lost(outcome)
+    return isinstance(outcome, Exception) and (
+        isinstance(outcome, PoolTimeoutError) or is_timeout(outcome) or is_connection_lost(outcome)
+    )

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from app.config import get_settings
 from app.database.sessions import transaction
 from app.errors import DomainError, Unavailable
+from app.mail.outbox import SENT_WITHIN
 from app.mail.smtp import NeverSent, NotSent, Transport, transport
 from app.mail.templates import compose
 from app.models import MailTokenPurpose, OutgoingMail, User
@@ -34,8 +35,6 @@ LEASE = timedelta(minutes=5)
 # The pause doubles after each attempt: 8 attempts take half an hour.
 FIRST_PAUSE = timedelta(seconds=15)
 MAX_ATTEMPTS = 8
-# Older mails are never sent, because they would confuse their recipients: they wait if delivery is off.
-SENT_WITHIN = timedelta(days=1)
 
 
 def send_next(transport: Transport) -> bool:

@@ -4,10 +4,10 @@ Labels have few values, and no client can choose them: a path without a route is
 route has. docs/observability.md lists every metric. A test compares the list.
 """
 
-import collections
-from bisect import bisect_left
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
+from ipaddress import ip_address
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, ProcessCollector, generate_latest
@@ -15,6 +15,9 @@ from prometheus_client import values as prometheus_values
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from app import __version__
+from app.config import get_settings
+from app.errors import CredentialMissing, NotAuthenticated, NotFound
 from app.observability import multiprocess
 
 if multiprocess.shared_folder() is not None:
@@ -73,6 +76,26 @@ _replica_batches = Counter(
 _limits_reached = Counter(
     "limits_reached", "Attempts refused by brute-force protection.", ["limit"], registry=_registry
 )
+_task_runs = Counter("background_task_runs", "Runs of background tasks.", ["task", "outcome"], registry=_registry)
+_database_up = Gauge(
+    "database_up",
+    "1 if the database answered the last check of every process, else 0.",
+    multiprocess_mode="livemin",
+    registry=_registry,
+)
+_mails = Gauge(
+    "outgoing_mails",
+    "Mails in the outbox: `waiting` to be sent, or `given_up`.",
+    ["state"],
+    multiprocess_mode="livemostrecent",
+    registry=_registry,
+)
+_oldest_mail = Gauge(
+    "outgoing_mails_oldest_age_seconds",
+    "Age of the oldest waiting mail; 0 if none waits.",
+    multiprocess_mode="livemostrecent",
+    registry=_registry,
+)
 
 
 # Labels have few values, and no client can choose them, so there are at most about 1,500 entries of 200 bytes.
@@ -107,17 +130,8 @@ class Batches:
         """Count a batch of requests that waited for this long each."""
         self._size.observe(len(waited_seconds))
         self._seconds.observe(seconds)
-        _observe_all(self._wait, waited_seconds)
-
-
-def _observe_all(histogram: Histogram, seconds: Sequence[float]) -> None:
-    """Observe many values at once.
-
-    `observe` would write two numbers per value.
-    """
-    for place, count in collections.Counter(bisect_left(_SECONDS, value) for value in seconds).items():
-        histogram._buckets[place].inc(count)
-    histogram._sum.inc(sum(seconds))
+        for waited in waited_seconds:  # 1 to 3 µs each. A page takes 180.
+            self._wait.observe(waited)
 
 
 class Pool:
@@ -153,6 +167,55 @@ def limit_reached(limit: str) -> None:
     _limits_reached.labels(limit).inc()
 
 
+class TaskRuns:
+    """The metrics of one background task. They start at 0, so that the first failure is an increase."""
+
+    def __init__(self, task: str) -> None:
+        self._succeeded = _task_runs.labels(task, "succeeded")
+        self._failed = _task_runs.labels(task, "failed")
+
+    def count(self, *, is_success: bool) -> None:
+        (self._succeeded if is_success else self._failed).inc()
+
+
+def database_check(*, is_up: bool) -> None:
+    """Record whether the database answered."""
+    _database_up.set(is_up)
+
+
+def outbox(waiting: int, given_up: int, oldest_age_seconds: float) -> None:
+    """Record the mails in the outbox."""
+    _mails.labels("waiting").set(waiting)
+    _mails.labels("given_up").set(given_up)
+    _oldest_mail.set(oldest_age_seconds)
+
+
+def authorize(authorization: str, client_address: str | None) -> None:
+    """Require `METRICS_TOKEN` in an Authorization header.
+
+    Without that setting, only callers on the same machine are allowed, and only in development. Raises `NotFound`,
+    `CredentialMissing` or `NotAuthenticated`.
+    """
+    settings = get_settings()
+    if settings.metrics_token is None:
+        if settings.environment == "production" or not _is_this_machine(client_address):
+            raise NotFound
+        return
+    scheme, _, given = authorization.partition(" ")
+    expected = settings.metrics_token.get_secret_value()
+    if scheme.lower() != "bearer":
+        raise CredentialMissing
+    if not secrets.compare_digest(given.encode(), expected.encode()):
+        raise NotAuthenticated
+
+
+def _is_this_machine(address: str | None) -> bool:
+    try:
+        return ip_address(address or "").is_loopback
+    except ValueError:
+        return False
+
+
 def render() -> bytes:
     """Return all metrics in Prometheus's text format."""
     return generate_latest(_AllWorkers())
@@ -169,6 +232,9 @@ class _AllWorkers(Collector):
         else:
             yield from MultiProcessCollector(None, str(folder)).collect()
         yield from _processes(running)
+        build = Metric("build_info", "The running version; always 1.", "gauge")
+        build.add_sample("build_info", {"version": __version__}, 1)
+        yield build
 
 
 def _processes(running: Mapping[int, int]) -> Iterable[Metric]:

@@ -1,8 +1,6 @@
 """The greeting, health checks and metrics."""
 
 import asyncio
-import secrets
-from ipaddress import ip_address
 from typing import Literal
 
 from fastapi import APIRouter
@@ -11,8 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api import batch_queues
-from app.config import get_settings
-from app.errors import CredentialMissing, NotAuthenticated, NotFound, NotReady, Unavailable
+from app.errors import NotReady, Unavailable
 from app.middleware.problem_details import responses
 from app.observability import metrics
 
@@ -81,26 +78,5 @@ def get_metrics(request: Request) -> Response:
     Requires `METRICS_TOKEN` as a Bearer token. Without that setting, the path is 404, except for callers on the same
     machine in development.
     """
-    _authorize_metrics(request)
+    metrics.authorize(request.headers.get("authorization", ""), request.client and request.client.host)
     return Response(metrics.render(), media_type=metrics.CONTENT_TYPE, headers={"Cache-Control": "no-store"})
-
-
-def _authorize_metrics(request: Request) -> None:
-    settings = get_settings()
-    if settings.metrics_token is None:
-        if settings.environment == "production" or not _is_this_machine(request.client and request.client.host):
-            raise NotFound
-        return
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    expected = settings.metrics_token.get_secret_value()
-    if scheme.lower() != "bearer":
-        raise CredentialMissing
-    if not secrets.compare_digest(given.encode(), expected.encode()):
-        raise NotAuthenticated
-
-
-def _is_this_machine(address: str | None) -> bool:
-    try:
-        return ip_address(address or "").is_loopback
-    except ValueError:
-        return False

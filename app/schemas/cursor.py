@@ -1,7 +1,6 @@
 """Signed cursors: positions in lists."""
 
 import base64
-import hashlib
 import hmac
 import json
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ CursorValue = str | int | float | list[int] | None
 
 def sign(values: Sequence[CursorValue]) -> str:
     """Return a cursor: the values as signed, URL-safe text."""
-    payload = json.dumps(list(values), separators=(",", ":"), ensure_ascii=False).encode()
+    payload = _encode(list(values)).encode()
     return _encoded(_signature(payload, get_settings().signing_secret) + payload)
 
 
@@ -39,9 +38,12 @@ def verify(cursor: str) -> list[CursorValue]:
     return values
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def _encoded(signed: bytes) -> str:
     return base64.urlsafe_b64encode(signed).rstrip(b"=").decode()
 
 
 def _signature(payload: bytes, secret: str) -> bytes:
-    return hmac.new(secret.encode(), b"cursor:" + payload, hashlib.sha256).digest()[:SIGNATURE_BYTES]
+    return hmac.new(secret.encode(), b"cursor:" + payload, "sha256").digest()[:SIGNATURE_BYTES]

@@ -6,13 +6,12 @@ The limits apply before any middleware runs.
 import secrets
 import time
 from asyncio import TimerHandle, timeout
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from http import HTTPStatus
 from typing import Any
 
 import httptools
-from uvicorn._types import ASGIReceiveEvent, ASGISendEvent, HTTPResponseBodyEvent
-from uvicorn.protocols.http import httptools_impl
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.config import get_settings
@@ -23,9 +22,6 @@ from app.middleware.security_headers import HEADERS
 
 # Twice the limit of `HeadLimit`, so that a request a little above that limit gets its response with all headers.
 MAX_UNFINISHED_BYTES = 64 * 1024
-
-# Paths whose route upgrades the connection (WebSocket). On all others `Upgrade` is ignored, as RFC 9110 allows.
-UPGRADING_PATHS: frozenset[bytes] = frozenset()
 
 # A body may cost twice MAX_BODY_BYTES before this protocol refuses it. BodyLimit refuses it earlier and with all
 # headers, but only while a route reads it. Each piece counts as at least 128 bytes, because the parser's work is per
@@ -63,103 +59,118 @@ _CONTROLS = bytes({*range(32), 127} - {*b"\t\r\n"})
 _BODILESS = frozenset({204, 304})
 
 
-class Cycle(RequestResponseCycle):
-    """Send a complete response in one write.
+class Exchange:
+    """One request and its response: the application, with limits on what a slow client can hold.
 
-    uvicorn writes the head separately, which costs a system call and a packet more. The head is held until the first
-    part of the body. uvicorn handles every response that is not an ordinary one.
+    A complete response is sent in one write. uvicorn writes the head separately, which costs a system call and a packet
+    more. The head is held until the first part of the body. uvicorn's cycle sends every response that is not an
+    ordinary one.
     """
 
-    head: ASGISendEvent | None = None
+    cycle: RequestResponseCycle  # Set once uvicorn has created it, which is before it calls the application.
+    head: Message | None = None
     # For a body that is sent in pieces: the bytes not yet written, and the time of the last write.
     unsent_bytes = 0
     moved_at = 0.0
     # Whether to close the connection after the rest of the request's body has arrived.
     is_to_be_drained = False
 
-    async def receive(self) -> ASGIReceiveEvent:
-        if self.more_body and not self.message_event.is_set():
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.receive_from_uvicorn, self.send_to_uvicorn = receive, send
+        await self.app(scope, self.receive, self.send)
+
+    async def receive(self) -> Message:
+        cycle = self.cycle
+        if cycle.more_body and not cycle.message_event.is_set():
             try:
                 async with timeout(STALLED_SECONDS):
-                    return await super().receive()
+                    return await self.receive_from_uvicorn()
             except TimeoutError:
-                self.transport.close()  # So that the next line returns a disconnect.
-        return await super().receive()
+                cycle.transport.close()  # So that the next line returns a disconnect.
+        return await self.receive_from_uvicorn()
 
-    async def send(self, message: ASGISendEvent) -> None:
-        if message["type"] == "http.response.start" and not self.response_started:
+    async def send(self, message: Message) -> None:
+        cycle = self.cycle
+        if message["type"] == "http.response.start" and not cycle.response_started:
             self.head = message
             return
-        if self.flow.write_paused or self.transport.is_closing():
+        if cycle.flow.write_paused or cycle.transport.is_closing():
             await self._drained()
         head, self.head = self.head, None
         if head is not None:
-            if self.waiting_for_100_continue and self.more_body:
+            if cycle.waiting_for_100_continue and cycle.more_body:
                 # The client may now send or omit its body (RFC 9110, 10.1.1), so what follows is ambiguous.
-                self.keep_alive = False
+                cycle.keep_alive = False
             if self._send_whole(head, message):
                 return
-            await super().send(head)
+            await self.send_to_uvicorn(head)
         if message["type"] == "http.response.body":
             message = await self._send_in_pieces(message)
-            if not self.keep_alive and self.more_body and not message.get("more_body", False):
-                self.keep_alive = self.is_to_be_drained = True  # `Protocol` closes the connection, not uvicorn.
-        await super().send(message)
+            if not cycle.keep_alive and cycle.more_body and not message.get("more_body", False):
+                cycle.keep_alive = self.is_to_be_drained = True  # `Protocol` closes the connection, not uvicorn.
+        await self.send_to_uvicorn(message)
 
     @property
     def caller(self) -> object:
         """The caller to whom `RateLimit` assigned the request; None without rate limits."""
-        return self.scope["state"].get("caller")
+        return self.cycle.scope["state"].get("caller")
 
     async def _drained(self) -> None:
         """Wait until the transport has room, and detect a disconnect.
 
         uvicorn reports a disconnect only to the newest of pipelined requests.
         """
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if self.transport.is_closing():
-            self.disconnected = True
+        cycle = self.cycle
+        if cycle.flow.write_paused and not cycle.disconnected:
+            await cycle.flow.drain()
+        if cycle.transport.is_closing():
+            cycle.disconnected = True
 
-    async def _send_in_pieces(self, message: HTTPResponseBodyEvent) -> HTTPResponseBodyEvent:
+    async def _send_in_pieces(self, message: Message) -> Message:
         """Send a long body except its last piece, which is returned.
 
         The pieces share the body's memory.
         """
         rest = memoryview(message.get("body", b""))
-        if len(rest) <= PIECE_BYTES or self.scope["method"] == "HEAD":
+        if len(rest) <= PIECE_BYTES or self.cycle.scope["method"] == "HEAD":
             return message
         try:
-            while len(rest) > PIECE_BYTES and not self.disconnected:
+            while len(rest) > PIECE_BYTES and not self.cycle.disconnected:
                 self.unsent_bytes, self.moved_at = len(rest), time.monotonic()
                 _sending.add(self)
                 if self.caller is not None:
-                    of_caller = [cycle for cycle in _sending if cycle.caller == self.caller]
+                    of_caller = [exchange for exchange in _sending if exchange.caller == self.caller]
                     _disconnect_stalled(of_caller, MAX_UNSENT_BYTES_PER_CALLER)
                 _disconnect_stalled(_sending, MAX_UNSENT_BYTES)
-                await super().send(_body(rest[:PIECE_BYTES], more_body=True))
+                await self.send_to_uvicorn(
+                    {"type": "http.response.body", "body": rest[:PIECE_BYTES], "more_body": True}
+                )
                 await self._drained()
                 rest = rest[PIECE_BYTES:]
         finally:
             _sending.discard(self)
-        return _body(rest, more_body=message.get("more_body", False))
+        return {"type": "http.response.body", "body": rest, "more_body": message.get("more_body", False)}
 
-    def _send_whole(self, head: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
+    def _send_whole(self, head: Message, message: Message) -> bool:
         """Send the response in one write if it is complete; return whether it was.
 
         It must have a length and keep the connection open.
         """
+        cycle = self.cycle
         if (
             message["type"] != "http.response.body"
             or message.get("more_body", False)
-            or self.scope["method"] == "HEAD"
-            or not self.keep_alive
-            or self.disconnected
-            or self.flow.write_paused
+            or cycle.scope["method"] == "HEAD"
+            or not cycle.keep_alive
+            or cycle.disconnected
+            or cycle.flow.write_paused
             or len(message.get("body", b"")) > PIECE_BYTES
         ):
             return False
-        status, headers = head["status"], [*self.default_headers, *head.get("headers", ())]
+        status, headers = head["status"], [*cycle.default_headers, *head.get("headers", ())]
         body = message.get("body", b"")
         if (b"content-length", b"%d" % len(body)) not in headers and (body or status not in _BODILESS):
             return False
@@ -177,37 +188,28 @@ class Cycle(RequestResponseCycle):
             or b"\r\ntransfer-encoding:" in text
         ):
             return False
-        self.response_started = self.response_complete = True
-        self.waiting_for_100_continue = False
-        self.transport.write(text + body)
-        self.message_event.set()
-        self.on_response()
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.transport.write(text + body)
+        cycle.message_event.set()
+        cycle.on_response()
         return True
 
 
-def _body(part: memoryview, *, more_body: bool) -> HTTPResponseBodyEvent:
-    # uvicorn only needs its length and writes it.
-    return {"type": "http.response.body", "body": part, "more_body": more_body}  # type: ignore[typeddict-item]
+# Those that are sending a long body.
+_sending: set[Exchange] = set()
 
 
-# Cycles that are sending a long body.
-_sending: set[Cycle] = set()
-
-
-def _disconnect_stalled(cycles: Collection[Cycle], max_bytes: int) -> None:
+def _disconnect_stalled(exchanges: Collection[Exchange], max_bytes: int) -> None:
     """Abort the most stalled responses until the others fit into `max_bytes`."""
-    excess_bytes = sum(cycle.unsent_bytes for cycle in cycles) - max_bytes
-    if excess_bytes > 0 and len(cycles) > 1:
-        for stalled in sorted(cycles, key=lambda cycle: cycle.moved_at)[:-1]:
+    excess_bytes = sum(exchange.unsent_bytes for exchange in exchanges) - max_bytes
+    if excess_bytes > 0 and len(exchanges) > 1:
+        for stalled in sorted(exchanges, key=lambda exchange: exchange.moved_at)[:-1]:
             _sending.discard(stalled)
-            stalled.transport.abort()
+            stalled.cycle.transport.abort()
             excess_bytes -= stalled.unsent_bytes
             if excess_bytes <= 0:
                 break
-
-
-# uvicorn's protocol creates its cycles by this name.
-httptools_impl.RequestResponseCycle = Cycle  # type: ignore[misc]
 
 
 class _PastHead:
@@ -246,12 +248,14 @@ class Protocol(HttpToolsProtocol):
     stops, it closes idle connections at once and can lose a request that is on its way.
     """
 
+    # Of the newest request.
+    exchange: Exchange
     unfinished_bytes = 0
     is_stopping = False
     # Whether the end of the request's body has yet to arrive, and the cost of the body so far.
     is_body_due = False
     body_cost_bytes = 0
-    # Whether the parser treats this request as an upgrade although its route does not upgrade.
+    # Whether the parser takes this request for an upgrade. No route upgrades (`ws="none"`), as RFC 9110 allows.
     is_upgrade_ignored = False
     # Whether received bytes are dropped, and how many were.
     is_drained = False
@@ -260,6 +264,7 @@ class Protocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.application = self.app
         self.max_body_cost_bytes = 2 * get_settings().max_body_bytes
 
     def shutdown(self) -> None:
@@ -293,7 +298,7 @@ class Protocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.loop.call_later(DRAIN_PAUSE_SECONDS, self._read_on)
             return
-        self._unset_keepalive_if_required()
+        self._cancel_keep_alive_timer()
         self.unfinished_bytes += len(data)
         try:
             self.parser.feed_data(data)
@@ -306,7 +311,7 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(431, "headers_too_large", "The request's headers are too large")
 
     def _after_upgrade(self, data: memoryview) -> None:
-        """Parse the bytes after a head with `Upgrade`, unless its route upgrades."""
+        """Parse the bytes after a head with `Upgrade`."""
         while self.is_upgrade_ignored:
             try:
                 self._parse_on_at_body()
@@ -318,7 +323,6 @@ class Protocol(HttpToolsProtocol):
                 return
             else:
                 return
-        self.handle_websocket_upgrade()
 
     def _parse_on_at_body(self) -> None:
         """Continue with a new parser at the body.
@@ -358,26 +362,20 @@ class Protocol(HttpToolsProtocol):
         hint = "Everything outside ASCII in the path and query has to be percent-encoded, as UTF-8."
         self._refuse(400, "bad_request", f"{msg} {hint}")
 
-    def _should_upgrade(self) -> bool:
-        return self.url.partition(b"?")[0] in UPGRADING_PATHS and super()._should_upgrade()
-
     def on_headers_complete(self) -> None:
         self.unfinished_bytes = 0
-        upgrades = self.parser.should_upgrade()
-        if upgrades:
-            if self.parser.get_method() == b"CONNECT":
-                raise ValueError("this server is no proxy")
-            upgrades = self._should_upgrade()
-            self.is_upgrade_ignored = not upgrades
+        self.is_upgrade_ignored = self.parser.should_upgrade()
+        if self.is_upgrade_ignored and self.parser.get_method() == b"CONNECT":
+            raise ValueError("this server is no proxy")
         if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
             raise ValueError("too many requests are queued")
-        if self.timeout_keep_alive_task is not None:
-            self._unset_keepalive_if_required()
+        self._cancel_keep_alive_timer()
+        self.app = exchange = Exchange(self.application)
         super().on_headers_complete()
+        self.exchange, exchange.cycle = exchange, self.cycle
         self.is_body_due, self.body_cost_bytes = True, 0
-        if not upgrades:
-            # uvicorn would add trailers to the headers. Proxies pass them on, even one named X-Forwarded-For.
-            self.headers = []
+        # uvicorn would add trailers to the headers. Proxies pass them on, even one named X-Forwarded-For.
+        self.headers = []
         if self.is_stopping and self.cycle is not None:
             self.cycle.keep_alive = False
 
@@ -403,7 +401,7 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.is_body_due and self.cycle.response_complete and not self.transport.is_closing():
-            if isinstance(self.cycle, Cycle) and self.cycle.is_to_be_drained:
+            if self.exchange.is_to_be_drained:
                 self._drain()
             else:
                 self._cancel_drain_timer()
@@ -414,7 +412,7 @@ class Protocol(HttpToolsProtocol):
 
         At most `MAX_DRAINED_BYTES` are read, for at most `DRAIN_SECONDS`.
         """
-        self._unset_keepalive_if_required()
+        self._cancel_keep_alive_timer()
         self._cancel_drain_timer()
         if len(_drained) >= MAX_DRAINED_CONNECTIONS:
             self.transport.close()
@@ -429,6 +427,11 @@ class Protocol(HttpToolsProtocol):
     def _read_on(self) -> None:
         if not self.transport.is_closing():
             self.flow.resume_reading()
+
+    def _cancel_keep_alive_timer(self) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
 
     def _cancel_drain_timer(self) -> None:
         if self.drain_timer is not None:

@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from urllib.error import HTTPError
 
 from starlette.types import ASGIApp
@@ -26,6 +27,8 @@ from uvicorn.supervisors import ChangeReload, Multiprocess
 from app.config import ConfigurationError, get_settings
 from app.observability import log_format
 from app.observability.multiprocess import sharing
+
+logger = logging.getLogger("app")
 
 # Called once the server responds, with its address and the problem that /readyz reports, if any.
 Announce = Callable[[str, str | None], None]
@@ -37,6 +40,7 @@ _CODE = Path(__file__).resolve().parent.parent
 _STALLED_MILLISECONDS = 30_000
 # Maximum unsent bytes in the kernel. Without this limit it buffers up to 4 MB, uncounted, for each connection.
 _UNSENT_BYTES = 128 * 1024
+_MAX_SHUTDOWN_SECONDS = 30
 # Garbage collection threshold of the youngest generation (Python: 700). Reference counting frees most objects.
 _NEW_OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
@@ -99,7 +103,7 @@ def serve(listener: socket.socket, announce: Announce, *, reloads: bool = False)
         proxy_headers=False,
         # Longer than proxies keep an idle connection (60 s is usual). If the proxy closes first, no request is lost.
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=30,
+        timeout_graceful_shutdown=_MAX_SHUTDOWN_SECONDS,
         # A worker that does not respond for this long hangs. uvicorn's 5 s are too short to start on a busy machine.
         timeout_worker_healthcheck=30,
     )
@@ -112,7 +116,7 @@ def serve(listener: socket.socket, announce: Announce, *, reloads: bool = False)
             _Supervisor(config, [listener]).run()
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    Server(config).run([listener])
+    _OneWorker(config).run([listener])
 
 
 @contextmanager
@@ -154,6 +158,29 @@ def worker() -> ASGIApp:
     return app
 
 
+def _log_stop(number: int) -> None:
+    logger.info(
+        "stopping: signal=%s; requests in progress have at most %d s",
+        signal.Signals(number).name, _MAX_SHUTDOWN_SECONDS,
+    )  # fmt: skip
+
+
+class _OneWorker(Server):
+    """The server of a single worker."""
+
+    stop_signal: int | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Logged in `shutdown`, because a signal can arrive while a line is being written.
+        self.stop_signal = self.stop_signal or sig
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.stop_signal is not None:
+            _log_stop(self.stop_signal)
+        await super().shutdown(sockets)
+
+
 class _Supervisor(Multiprocess):
     """The supervisor of several workers.
 
@@ -170,7 +197,12 @@ class _Supervisor(Multiprocess):
 
     def handle_int(self) -> None:
         self.is_interrupted = True
+        _log_stop(signal.SIGINT)
         super().handle_int()
+
+    def handle_term(self) -> None:
+        _log_stop(signal.SIGTERM)
+        super().handle_term()
 
     def run(self) -> None:
         super().run()

@@ -79,7 +79,10 @@ END $$;
 
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM :"app";
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO :"app";
+-- `serial` columns, such as those of adopted tables, need their sequence. Identity columns do not.
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO :"app";
 -- The same for tables that migrations will create.
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"app";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA public GRANT USAGE ON SEQUENCES TO :"app";
 COMMIT;

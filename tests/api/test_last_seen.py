@@ -72,7 +72,7 @@ def test_no_update_follows_a_sign_in_or_refresh(client: TestClient, database: En
 
 
 class JumpedBack:
-    """The wall clock, two hours behind what it told before; the monotonic one goes on."""
+    """A wall clock that was set back by two hours. The monotonic clock goes on."""
 
     monotonic = staticmethod(time.monotonic)
     perf_counter = staticmethod(time.perf_counter)

@@ -214,7 +214,7 @@ def test_signing_in_has_one_answer_and_cookie_mode_is_described_in_words() -> No
 
 
 def test_every_field_of_a_response_is_required() -> None:
-    """Clients in TypeScript need not ask whether `token_type` is there."""
+    """So clients in TypeScript need no check whether `token_type` is there."""
     schemas = DOCUMENT["components"]["schemas"]
     for operation in OPERATIONS.values():
         for answer in operation["responses"].values():

@@ -63,18 +63,18 @@ def test_failure_is_logged_without_row_values_and_retried(
 
 @pytest.mark.usefixtures("database")
 def test_stopping_does_not_wait_for_the_next_run_and_tells_the_present_one() -> None:
-    started, told = threading.Event(), threading.Event()
+    started, reported = threading.Event(), threading.Event()
 
     def run(is_stopping: periodic.IsStopping) -> None:
         started.set()
         wait_for(is_stopping)
-        told.set()
+        reported.set()
 
     with periodic.running(periodic.Task("running", run, SOON), periodic.Task("sleeping", run, timedelta(days=1))):
         assert started.wait(TIMEOUT_SECONDS)
         stopped_at = time.monotonic()
 
-    assert told.is_set()
+    assert reported.is_set()
     assert time.monotonic() - stopped_at < 1
 
 

@@ -41,7 +41,7 @@ class Postgres:
     def stop(self, number: signal.Signals) -> None:
         """SIGINT: end every connection, in order. SIGQUIT: at once, as in a crash; it has to recover."""
         os.kill(self._postmaster, number)
-        self._running.close()  # Which waits until its last process has gone.
+        self._running.close()  # Waits until its last process has ended.
 
     def signal(self, number: signal.Signals) -> None:
         """Send it to every process of the server."""

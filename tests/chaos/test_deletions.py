@@ -25,19 +25,19 @@ VOTES_OF_ACCOUNT, VOTES_OF_POST, KEYS = 250_000, 1_000_000, 600_000
 
 @dataclass
 class Others:
-    """Other users, who vote for these posts and read pages until the block ends, and their answers."""
+    """Other users that vote for these posts and read pages until the block ends, and their responses."""
 
     votes: Answers = field(default_factory=Answers)
     pages: Answers = field(default_factory=Answers)
 
     def words(self, since: float, until: float) -> str:
-        told = []
+        measured = []
         for name, answers in (("votes", self.votes), ("pages", self.pages)):
             during = Answers([one for one in answers.all if since <= one.began_at <= until])
             longest = 1000 * max(one.seconds for one in during.all)
             p99 = during.percentile_milliseconds(99)
-            told.append(f"{len(during.all):,} {name}: p99 {p99:.0f} ms, longest {longest:.0f} ms")
-        return "; ".join(told)
+            measured.append(f"{len(during.all):,} {name}: p99 {p99:.0f} ms, longest {longest:.0f} ms")
+        return "; ".join(measured)
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def delete_while_others_work(
     post_ids: Sequence[int],
     delete: Callable[[], float],
 ) -> str:
-    """Return what was measured: the answer, until all is gone, and the others' times before and meanwhile."""
+    """Return the measurements: the response, the time of the deletion, and the others' times before and during it."""
     with others_at_work(server, others, post_ids) as work:
         began_at = time.monotonic()
         time.sleep(SETTLING_SECONDS)
@@ -135,13 +135,13 @@ def test_account_with_250_000_votes_is_deleted_while_others_vote(
         vote(connection, "SELECT id, :id FROM posts", id=leaver.id)
         server = start(**SERVERS)
 
-        told = delete_while_others_work(
+        measured = delete_while_others_work(
             server, connection, others, post_ids, lambda: seconds_to_delete(server, leaver, "DELETE", "/users/me")
         )
 
         assert connection.scalar(text("SELECT count(*) FROM users WHERE id = :id"), {"id": leaver.id}) == 0
         assert connection.scalar(text("SELECT count(*) FROM votes WHERE user_id = :id"), {"id": leaver.id}) == 0
-    figure(f"R20: an account with {VOTES_OF_ACCOUNT:,} votes: {told}")
+    figure(f"R20: an account with {VOTES_OF_ACCOUNT:,} votes: {measured}")
 
 
 @pytest.mark.slow
@@ -155,12 +155,12 @@ def test_account_with_50_000_posts_is_deleted_while_others_read(
         vote(connection, "SELECT id, :id FROM posts WHERE owner_id = :leaver", id=author.id, leaver=leaver.id)
         server = start(**SERVERS)
 
-        told = delete_while_others_work(
+        measured = delete_while_others_work(
             server, connection, others, post_ids, lambda: seconds_to_delete(server, leaver, "DELETE", "/users/me")
         )
 
         assert connection.scalar(text("SELECT count(*) FROM posts WHERE owner_id = :id"), {"id": leaver.id}) == 0
-    figure(f"R20: an account with 50,000 posts: {told}")
+    figure(f"R20: an account with 50,000 posts: {measured}")
 
 
 @pytest.mark.slow
@@ -181,7 +181,7 @@ def test_post_with_a_million_votes_is_deleted_while_others_vote(
         vote(connection, "SELECT :post, id FROM users WHERE email ~ '^v'", post=popular)
         server = start(**SERVERS)
 
-        told = delete_while_others_work(
+        measured = delete_while_others_work(
             server,
             connection,
             others,
@@ -191,7 +191,7 @@ def test_post_with_a_million_votes_is_deleted_while_others_vote(
 
         assert connection.scalar(text("SELECT count(*) FROM votes WHERE post_id = :id"), {"id": popular}) == 0
         assert connection.scalar(text("SELECT count(*) FROM users WHERE is_deleted")) == 0
-    figure(f"R20: a post with {VOTES_OF_POST:,} votes: {told}")
+    figure(f"R20: a post with {VOTES_OF_POST:,} votes: {measured}")
 
 
 @pytest.mark.slow
@@ -219,18 +219,18 @@ def test_600_000_keys_and_sign_ins_are_ended_while_others_vote(
         connection.execute(text("VACUUM ANALYZE"))
         server = start(**SERVERS)
 
-        told = delete_while_others_work(
+        measured = delete_while_others_work(
             server, connection, others, post_ids, lambda: seconds_to_delete(server, person, "DELETE", "/sessions")
         )
         assert connection.scalar(text("SELECT count(*) FROM api_keys")) == KEYS
-        figure(f"R20: {KEYS // 5:,} sign-ins ended: {told}")
+        figure(f"R20: {KEYS // 5:,} sign-ins ended: {measured}")
 
         body = {"is_active": False}
-        told = delete_while_others_work(
+        measured = delete_while_others_work(
             server, connection, others, post_ids,
             lambda: seconds_to_delete(server, admin, "PATCH", f"/users/{person.id}", body),
         )  # fmt: skip
 
         assert httpx2.get(f"{server.url}/users/me", headers=person.headers).status_code == 401
         assert connection.scalar(text("SELECT count(*) FROM api_keys")) == 0
-    figure(f"R20: {KEYS:,} keys ended by disabling their account: {told}")
+    figure(f"R20: {KEYS:,} keys ended by disabling their account: {measured}")

@@ -20,7 +20,7 @@ Start = Callable[..., Server]
 
 
 class Writers:
-    """Users who write posts and vote, and the answers that they got."""
+    """Users that write posts and vote, and their responses."""
 
     def __init__(self, people: list[Person], post_ids: list[int]) -> None:
         self.people, self.post_ids = people, post_ids

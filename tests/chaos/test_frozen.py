@@ -352,7 +352,7 @@ def test_limit_follows_the_statement_timeout_that_the_connection_has(postgres: P
 def test_frozen_for_half_a_minute_again_and_again_nothing_is_lost_doubled_or_left_behind(
     start: Start, postgres: Postgres, people: list[Person], post_ids: list[int], figure: Figure
 ) -> None:
-    """With the default timeouts, and writers who go on all the time."""
+    """With the default timeouts, and clients that write all the time."""
     server = start(WORKERS="2")
     writers = Writers(people, post_ids)
     slowest = 0.0

@@ -96,8 +96,8 @@ def memory_megabytes(server: Server) -> float:
 @pytest.mark.parametrize(
     "waits",
     [
-        pytest.param(True, id="from clients that wait as they are told"),
-        pytest.param(False, id="from clients that try again at once"),  # These are held for as long.
+        pytest.param(True, id="from clients that honour Retry-After"),
+        pytest.param(False, id="from clients that retry at once"),  # These are held for as long.
     ],
 )
 def test_overload_is_refused_and_over_when_it_is_over(
@@ -159,7 +159,7 @@ def test_requests_in_flight_are_answered_after_sigterm(
         assert (await ask_once([Client(server.url)], "/readyz"))[0].status == 200
         server.process.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.02)
-        # While it listens it says so, and soon it listens no more.
+        # 503 while it listens, which ends soon.
         probes = [(await ask_once([Client(server.url)], "/readyz"))[0].status for _ in range(20)]
         assert set(probes) <= {0, 503}, "no request should be routed here any more"
         await asyncio.sleep(2)  # Time for the requests that wait.

@@ -20,7 +20,7 @@ from tests.cli.test_commands import app
 from tests.conftest import _own_database, administration
 from tests.contract.test_odd_rows import DAMAGED_HASHES
 
-# As the application itself asks for, and durable.
+# As the application's own settings, and durable.
 LIMITS = {
     "options": "-c statement_timeout=10s -c idle_in_transaction_session_timeout=10s -c synchronous_commit=on",
 }

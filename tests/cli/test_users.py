@@ -24,7 +24,7 @@ NEW_PASSWORD = "another analytical engine"
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended, and what it said."""
+    """The exit status and output of a command."""
 
     returncode: int
     stdout: str
@@ -199,8 +199,8 @@ def test_lost_second_factor_is_removed_and_logged_and_nothing_else_changes(
     assert login(client, "bob", PASSWORD) == 403
     assert connection.scalars(text("SELECT DISTINCT user_id FROM recovery_codes")).all() == [bob.id]
     assert client.get("/posts", headers=ada.headers).status_code == 200
-    told = [json.loads(record.message) for record in caplog.records if '"totp_disabled"' in record.message]
-    assert [(event["user_id"], event["by"]) for event in told] == [(ada.id, "operator")]
+    disabled = [json.loads(record.message) for record in caplog.records if '"totp_disabled"' in record.message]
+    assert [(event["user_id"], event["by"]) for event in disabled] == [(ada.id, "operator")]
     (shown,) = [
         event
         for event in client.get("/users/me/security-events", headers=ada.headers).json()

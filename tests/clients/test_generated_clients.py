@@ -25,7 +25,7 @@ from tests.programs import find_program
 pytestmark = pytest.mark.slow
 
 FOLDER = Path(__file__).resolve().parent
-# What @hey-api/openapi-ts asks for.
+# What @hey-api/openapi-ts requires.
 OLDEST_NODE = (20, 19)
 UNREACHABLE = re.compile(
     r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|NewConnectionError|NameResolutionError"

@@ -32,7 +32,7 @@ def assert_refused(response: httpx2.Response, status: int, code: str, detail: st
 
 
 def assert_unauthenticated(response: httpx2.Response) -> None:
-    """Assert that it is 401, and says whether a credential was missing or one was refused."""
+    """Assert that it is 401, and whether a credential was missing or refused."""
     refused, missing = "Could not validate credentials", "Not authenticated"
     assert_refused(response, 401, "not_authenticated")
     detail = response.json()["detail"]

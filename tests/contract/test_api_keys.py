@@ -22,7 +22,7 @@ from tests.contract.test_public_routes import OPERATIONS, PUBLIC, body_of
 from tests.fixtures import PASSWORD, Person, counted_queries, linked, located
 from tests.races.waiting import wait_until
 
-# What a key may call, as far as its scopes go; nothing else, whatever routes there will be.
+# What a key may call, within its scopes. It may call no other route, including future ones.
 OPEN_TO_KEYS = {
     ("GET", "/posts"),
     ("POST", "/posts"),
@@ -285,7 +285,7 @@ def test_a_key_reads_no_address_and_no_draft_of_others_even_if_its_owner_may(
     assert client.get(f"/posts?owner_id={other.id}&published=false", headers=key).json() == []
     assert [item["Post"]["id"] for item in client.get("/posts?published=false", headers=key).json()] == [own_draft]
     assert_refused(client.get(f"/posts/{draft}", headers=key), 404, "post_not_found")
-    # What the person may do, and what the key says of its owner, stays.
+    # What the user may do, and what the key reveals of its owner, stay the same.
     assert client.get(f"/posts/{draft}", headers=owner.headers).status_code == 200
     me = client.get("/users/me", headers=key).json()
     assert (me["id"], me["email"], me["role"]) == (owner.id, owner.email, role)

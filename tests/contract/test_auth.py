@@ -67,9 +67,9 @@ def test_wrong_passwords_and_unknown_names_are_refused_alike(
 
     for response in (known, unknown):
         assert_refused(response, 403, "invalid_credentials", "Invalid Credentials")
-    told = [{name: value for name, value in response.headers.items() if name not in OF_EACH_REQUEST}
+    visible = [{name: value for name, value in response.headers.items() if name not in OF_EACH_REQUEST}
             for response in (known, unknown)]  # fmt: skip
-    assert told[0] == told[1]
+    assert visible[0] == visible[1]
     assert {**known.json(), "request_id": ""} == {**unknown.json(), "request_id": ""}
     assert rows("SELECT id FROM sessions") == [(person.session_id,)]
 

@@ -95,7 +95,7 @@ def test_every_operation_is_in_one_of_the_tables() -> None:
 
     missing = set(OPERATIONS) - set(listed)
     assert not missing, f"say in tests/contract/test_authorization.py who may call {sorted(missing)}, and add them"
-    assert sorted(listed) == sorted(OPERATIONS), "an operation stands there twice, or is gone"
+    assert sorted(listed) == sorted(OPERATIONS), "an operation is listed twice, or does not exist"
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_operations_for_some_roles_are_refused_to_others(
 def test_me_in_the_path_never_reaches_another_account(
     client: TestClient, callers: Callers, rows: Rows, operation_id: str
 ) -> None:
-    """What says `me` in the path must mean the caller, whatever ids are sent along."""
+    """`me` in the path must mean the caller, regardless of ids in the request."""
     method, path, _ = OPERATIONS[operation_id]
     other, owner = callers["other"], callers["owner"]
     assert other is not None
@@ -219,7 +219,7 @@ def test_read_only_fields_are_never_stored(
         for column in table.columns
         if column.name not in writable
     }
-    # What only admins may set is in the schema of everyone.
+    # Fields that only admins may set are in the schema for all callers.
     hostile |= {name: value for name, value in {"role": "admin", "is_active": False}.items() if name in writable}
     post_id = make_post(owner)
     good = {"title": "t", "content": "c", "post_id": post_id, "vote_dir": 1, "email": "new@person.example"}

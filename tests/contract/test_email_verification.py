@@ -113,11 +113,11 @@ def test_a_new_address_must_be_verified_and_the_old_one_is_notified(
 
     assert client.patch("/users/me", json=wanted, headers=person.headers).json()["email_verified"] is False
 
-    told, asked = receive()
-    assert told.address == person.email
-    assert "new@example.com" not in told.message.as_string()
-    assert asked.address == "new@example.com"
-    assert confirm(client, asked.token).status_code == 204
+    notice, verification = receive()
+    assert notice.address == person.email
+    assert "new@example.com" not in notice.message.as_string()
+    assert verification.address == "new@example.com"
+    assert confirm(client, verification.token).status_code == 204
     assert is_verified(client, person)
     assert ("email_changed",) in rows("SELECT event FROM security_events WHERE user_id = :id", id=person.id)
 
@@ -196,9 +196,9 @@ def test_repeated_changes_of_a_verified_address_notify_it_of_five(
         assert client.patch(f"/users/{person.id}", json=change, headers=admin.headers).status_code == 200
         rows("UPDATE users SET email_verified_at = now() RETURNING 1")
 
-    told = [mail.address for mail in receive() if mail.message["Subject"] == "Your e-mail address was changed"]
+    notified = [mail.address for mail in receive() if mail.message["Subject"] == "Your e-mail address was changed"]
 
-    assert told == [person.email, *(f"other{number}@example.com" for number in range(4))]
+    assert notified == [person.email, *(f"other{number}@example.com" for number in range(4))]
 
 
 def test_address_that_is_changed_back_and_forth_gets_three_mails_an_hour(

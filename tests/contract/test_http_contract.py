@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 PAGE = (ROOT / "docs" / "http-contract.md").read_text()
 DOCUMENT: dict[str, Any] = app.api.openapi()
 SUCCESSES = re.compile(r"[23]\d\d")
-# What the page says once, for all routes.
+# What the page states once, for all routes.
 EVERYWHERE = {
     "invalid_host", "not_authenticated", "insufficient_scope", "cross_site_request", "body_too_large", "uri_too_long",
     "unsupported_encoding", "validation_failed", "constraint_violated",

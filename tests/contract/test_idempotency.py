@@ -21,7 +21,7 @@ KEPT = "SELECT user_id, key, status FROM idempotency_keys"
 
 @dataclass
 class Create:
-    """A create that takes a key: how to ask for it, for something else, and for what is refused."""
+    """A create that takes a key: a request, a different request, and a refused request."""
 
     client: TestClient
     path: str

@@ -1,4 +1,4 @@
-"""Ids that no row can have touch no row, whatever rows a database made by other software holds."""
+"""Ids that no row can have touch no row, even in a database made by other software."""
 
 import itertools
 from collections.abc import Callable

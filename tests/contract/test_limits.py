@@ -267,7 +267,7 @@ def test_address_changes_can_probe_five_addresses_an_hour(
     free = wanted | {"email": "free@example.com"}
     assert_too_many(client.patch("/users/me", json=free, headers=person.headers), within_seconds=3600)
     assert rows("SELECT id, email FROM users ORDER BY id") == [(person.id, person.email), (taken.id, taken.email)]
-    # What tells nothing of addresses goes on.
+    # Requests that reveal nothing about addresses still succeed.
     assert client.patch("/users/me", json={"username": "renamed"}, headers=person.headers).status_code == 200
 
 

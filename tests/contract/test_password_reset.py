@@ -1,4 +1,4 @@
-"""`/password-reset`: who gets a mail, what its token can do, and that it reveals no accounts."""
+"""`/password-reset`: which accounts get a mail, what its token can do, and that it reveals no accounts."""
 
 import statistics
 import sys
@@ -83,7 +83,7 @@ def test_a_reset_of_an_address_that_was_never_verified_drops_what_was_set_up_bef
 
     assert confirm(client, reset_token(client, person, receive)).status_code == 204
 
-    assert sign_in(client, person, NEW_PASSWORD) == 200, "no code is asked for"
+    assert sign_in(client, person, NEW_PASSWORD) == 200, "no code is required"
     assert_unauthenticated(client.get("/users/me", headers=person.headers))
     assert_unauthenticated(client.get("/users/me", headers={"X-API-Key": key}))
     for table in ("totps", "recovery_codes", "api_keys"):

@@ -218,7 +218,7 @@ def test_ending_sessions_revokes_every_token_that_may_be_older(
     end(client, person, old[0])
 
     assert not any(is_accepted(client, headers) for headers in old)
-    # It does not say when it was issued, and may have been before.
+    # It has no time of issue, so it may be older.
     assert not is_accepted(client, token_of(person.id))
     # `iat` is in whole seconds, and may be a minute ahead.
     assert is_accepted(client, token_of(person.id, iat=now() + 2))

@@ -131,7 +131,7 @@ def test_a_token_before_the_last_one_has_no_grace(pair: Pair, refresh: Refresh, 
 
 
 def test_a_token_made_up_for_a_session_ends_it(pair: Pair, refresh: Refresh, rows: Rows) -> None:
-    """Only a holder of a token of the session knows its family."""
+    """Only the holder of a token of the session knows its family."""
     assert_unauthenticated(refresh(str(RefreshToken.read(pair["refresh_token"]).next())))
 
     assert rows("SELECT 1 FROM sessions WHERE refresh_family IS NOT NULL") == []

@@ -27,9 +27,9 @@ def kolkata(connection: Connection) -> Iterator[None]:
 def test_times_are_in_utc(client: TestClient, person: Person, make_post: Callable[..., int]) -> None:
     post_id = make_post(person)
     for path in ("/posts", f"/posts/{post_id}", "/users/me", "/sessions"):
-        told = re.findall(r"_at\":\"([^\"]+)", client.get(path, headers=person.headers).text)
-        assert told
-        assert all(time.endswith("Z") for time in told), path
+        times = re.findall(r"_at\":\"([^\"]+)", client.get(path, headers=person.headers).text)
+        assert times
+        assert all(time.endswith("Z") for time in times), path
     written = client.post("/posts", headers=person.headers, json={"title": "title", "content": "content"})
     assert written.json()["created_at"].endswith("Z")
 

@@ -352,8 +352,8 @@ def test_the_owner_is_notified_of_a_wrong_or_replayed_code(
     assert app.sign_in(code).status_code == 200
     app.sign_in(code)
 
-    told = "SELECT count(*) = 2 FROM security_events WHERE user_id = :id AND event = 'totp_failed'"
-    wait_until(connection, told, id=person.id)
+    recorded = "SELECT count(*) = 2 FROM security_events WHERE user_id = :id AND event = 'totp_failed'"
+    wait_until(connection, recorded, id=person.id)
 
 
 def test_right_codes_use_up_no_attempts(app: Authenticator) -> None:

@@ -116,7 +116,7 @@ def test_lonely_request_starts_at_once() -> None:
             await queue.submit(number)
             fastest = min(fastest, time.perf_counter() - began)
         assert len(run.batches) == 35
-        # A timer, however short, would be paid by the fastest too.
+        # A timer would delay even the fastest item.
         assert fastest < 0.005
 
     finish(scenario())
@@ -201,7 +201,7 @@ def is_a_backend_waiting(connection: Connection) -> bool:
     )
 
 
-# 3. Equal keys: sharing is the run function's; the batcher hands everyone what run gave for their place.
+# 3. Equal keys: the run function shares; the batcher gives each item the outcome at its place.
 
 
 def test_equal_items_are_handed_over_together_and_each_gets_its_own_outcome() -> None:
@@ -246,7 +246,7 @@ def test_guilty_item_fails_alone(connection: Connection) -> None:
 
 @pytest.mark.usefixtures("table")
 def test_item_that_the_driver_refuses_fails_alone(connection: Connection) -> None:
-    # psycopg2 says so without asking the server, so without a SQLSTATE: that is not a lost connection.
+    # psycopg2 raises without a round trip, so without a SQLSTATE. That is not a lost connection.
     def run(lane_connection: Connection, items: Sequence[object]) -> list[object]:
         lane_connection.exec_driver_sql("INSERT INTO kept SELECT unnest(%s::integer[])", (list(items),))
         return list(items)

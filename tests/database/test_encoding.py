@@ -35,7 +35,7 @@ def database_of_encoding(encoding: str) -> Iterator[URL]:
 
 @pytest.fixture
 def latin_by_default(database: Engine) -> Iterator[None]:
-    """The database, too, says that its clients speak Latin-1."""
+    """The database, too, has Latin-1 as the encoding of its clients."""
     name = database.url.database
     with database.begin() as connection:
         connection.execute(text(f"ALTER DATABASE {name} SET client_encoding = 'LATIN1'"))

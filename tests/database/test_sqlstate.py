@@ -1,4 +1,4 @@
-"""SQLSTATEs are read in one place, whatever raised the error."""
+"""SQLSTATEs are read in one place, for every kind of error."""
 
 import re
 from collections.abc import Iterator

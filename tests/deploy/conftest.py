@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx2
 import pytest
@@ -27,6 +27,14 @@ METRICS_TOKEN = "a token of these tests, with 32 bytes and more"
 # Slow clients come from 127.0.0.1, as their tool has no choice; the others from here, so that one sees the two apart.
 HONEST_ADDRESS = "127.0.0.2"
 TIMEOUT_SECONDS = 60
+
+
+class MetricsPorts(NamedTuple):
+    """Ports of the optional file for Prometheus: its own, that of the API and that of the worker."""
+
+    listen: int
+    api: int
+    worker: int
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,8 @@ def certificate(folder: Path) -> None:
     subprocess.run(
         [
             find_program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-            "-days", "2", "-subj", "/CN=localhost", "-keyout", key, "-out", chain,
+            "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+            "-keyout", key, "-out", chain,
         ],
         capture_output=True, check=True,
     )  # fmt: skip
@@ -81,7 +90,7 @@ def one_line_each(pattern: str, ports: Sequence[int]) -> tuple[str, str]:
 def write_nginx(
     folder: Path, port: int, upstream_ports: Sequence[int], listen: str = "plain", *, prefix: str = ""
 ) -> list[str]:
-    """Put nginx's files in place and return its command; with a `prefix` as docs/deployment.md says."""
+    """Put nginx's files in place and return its command; with a `prefix`, as in docs/deployment.md."""
     source = DEPLOY / "nginx"
     (folder / "temporary").mkdir(exist_ok=True)
     main = replaced(
@@ -103,13 +112,33 @@ def write_nginx(
         text = replaced((source / "plain.conf").read_text(), ("listen 8080", f"listen 127.0.0.1:{port}"))
     else:
         text = replaced(
-            (source / "tls.conf").read_text(),
+            for_this_nginx((source / "tls.conf").read_text()),
             ("listen 443", f"listen 127.0.0.1:{port}"),
             (r"listen \[::\]:443", f"listen [::1]:{port}"),
             ("/etc/nginx/tls/", f"{folder}/tls/"),
         )
+        http_port = free_port()
+        (folder / "http.conf").write_text(
+            replaced(
+                (source / "http.conf").read_text(),
+                ("listen 80", f"listen 127.0.0.1:{http_port}"),
+                (r"listen \[::\]:80", f"listen [::1]:{http_port}"),
+                ("/var/www/acme", f"{folder}/acme"),
+            )
+        )
     (folder / "listen.conf").write_text(text)
     return [find_program("nginx"), "-c", f"{folder}/nginx.conf", "-e", "stderr"]
+
+
+def for_this_nginx(text: str) -> str:
+    """Return tls.conf, changed as docs/deployment.md says for nginx before 1.25.1."""
+    said = subprocess.run([find_program("nginx"), "-v"], capture_output=True, text=True, check=True).stderr
+    if [int(number) for number in re.findall(r"\d+", said)[:3]] >= [1, 25, 1]:
+        return text
+    (script,) = re.findall(
+        r"^sed -i '(.*)' /etc/nginx/listen\.conf", (ROOT / "docs" / "deployment.md").read_text(), re.MULTILINE
+    )
+    return subprocess.run(["/bin/sed", script], input=text, capture_output=True, text=True, check=True).stdout
 
 
 def write_haproxy(folder: Path, port: int, upstream_ports: Sequence[int]) -> list[str]:
@@ -127,6 +156,29 @@ def write_haproxy(folder: Path, port: int, upstream_ports: Sequence[int]) -> lis
     return [find_program("haproxy"), "-f", f"{folder}/haproxy.cfg"]
 
 
+def write_metrics(name: str, folder: Path, ports: MetricsPorts) -> None:
+    """Add the optional file for Prometheus, as docs/observability.md says."""
+    pairs = [(r"127\.0\.0\.1:8000", f"127.0.0.1:{ports.api}"), (r"127\.0\.0\.1:8001", f"127.0.0.1:{ports.worker}")]
+    if name == "nginx":
+        text = replaced(
+            (DEPLOY / "nginx" / "metrics.conf").read_text(),
+            ("listen 9443", f"listen 127.0.0.1:{ports.listen}"),
+            (r"listen \[::\]:9443", f"listen [::1]:{ports.listen}"),
+            ("/etc/nginx/tls/", f"{folder}/tls/"),
+            *pairs,
+        )
+        (folder / "metrics.conf").write_text(text)
+    else:
+        text = replaced(
+            (DEPLOY / "haproxy" / "metrics.cfg").read_text(),
+            ("bind :::9443 v4v6", f"bind 127.0.0.1:{ports.listen}"),
+            ("/etc/haproxy/tls/", f"{folder}/haproxy-tls/"),
+            *pairs,
+        )
+        with (folder / "haproxy.cfg").open("a") as file:
+            file.write(text)
+
+
 @contextmanager
 def folder_for_proxy() -> Iterator[Path]:
     """A folder that the proxy's account can enter, too."""
@@ -140,7 +192,9 @@ def folder_for_proxy() -> Iterator[Path]:
 
 
 @contextmanager
-def proxy_before(name: str, *upstream_ports: int, listen: str = "plain", prefix: str = "") -> Iterator[Proxy]:
+def proxy_before(
+    name: str, *upstream_ports: int, listen: str = "plain", prefix: str = "", metrics: MetricsPorts | None = None
+) -> Iterator[Proxy]:
     """The proxy before these servers, as soon as it listens."""
     need_proxy(name)
     port = free_port()
@@ -149,6 +203,8 @@ def proxy_before(name: str, *upstream_ports: int, listen: str = "plain", prefix:
             command = [*write_nginx(folder, port, upstream_ports, listen, prefix=prefix), "-g", "daemon off;"]
         else:
             command = [*write_haproxy(folder, port, upstream_ports), "-db"]
+        if metrics is not None:
+            write_metrics(name, folder, metrics)
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         scheme = "http" if (name, listen) == ("nginx", "plain") else "https"
         proxy = Proxy(name, f"{scheme}://127.0.0.1:{port}", port, folder)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -75,9 +76,56 @@ def test_the_program_itself_finds_nothing_wrong_with_the_file(name: str, listen:
 
     said = checked.stdout + checked.stderr
     assert checked.returncode == 0, said
-    # As another user, nginx cannot become www-data; newer ones say that `http2` has a line of its own now.
+    # As another user, nginx cannot become www-data.
     complaints = re.findall(r"(?i)^.*\[(?:warn|alert|emerg|warning|notice)\w*\].*$", said, re.MULTILINE)
-    assert not [line for line in complaints if '"user" directive' not in line and "http2" not in line]
+    assert not [line for line in complaints if '"user" directive' not in line]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Port 80 of nginx with TLS, and its folder for challenges."""
+
+    client: httpx2.Client
+    challenges: Path
+
+
+@pytest.fixture
+def plain(start_proxy: StartProxy, server: Server) -> Iterator[Plain]:
+    folder = start_proxy("nginx", int(server.url.rpartition(":")[2]), listen="tls").folder
+    (port,) = re.findall(r"listen 127\.0\.0\.1:(\d+)", (folder / "http.conf").read_text())
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        yield Plain(client, folder / "acme" / ".well-known" / "acme-challenge")
+
+
+def test_port_80_redirects_to_https(plain: Plain) -> None:
+    for method in ("GET", "HEAD"):
+        redirect = plain.client.request(method, "/posts?search=a%20b", headers={"Host": "api.example.com"})
+
+        assert redirect.status_code == 301
+        assert redirect.headers["Location"] == "https://api.example.com/posts?search=a%20b"
+
+
+@pytest.mark.parametrize(
+    ("method", "headers"),
+    [
+        ("POST", {}), ("DELETE", {}), ("GET", {"Authorization": "Bearer x"}), ("GET", {"X-API-Key": "x"}),
+        ("GET", {"Cookie": "session=x"}),
+    ],
+)  # fmt: skip
+def test_port_80_refuses_what_would_send_secrets_again_and_again(
+    plain: Plain, method: str, headers: dict[str, str]
+) -> None:
+    assert_problem(plain.client.request(method, "/login", headers=headers), 403, "https_required")
+
+
+def test_port_80_serves_the_challenges_of_a_certificate_authority(plain: Plain) -> None:
+    plain.challenges.mkdir(parents=True)
+    (plain.challenges / "token").write_text("proof")
+
+    answer = plain.client.get("/.well-known/acme-challenge/token")
+
+    assert (answer.status_code, answer.text) == (200, "proof")
+    assert plain.client.get("/.well-known/acme-challenge/other").status_code == 404
 
 
 def test_limits_are_those_of_the_api() -> None:
@@ -330,7 +378,7 @@ def test_connections_per_address_are_bounded_and_others_are_served_meanwhile(pro
 def is_hung_up_on(proxy: Proxy) -> bool:
     """Return whether a new connection ends at once, where one that is taken would wait for the client's greeting.
 
-    Without TLS: Python leaves a socket open that ends before its handshake, and says so.
+    Without TLS: Python leaves a socket open that ends before its handshake, and warns.
     """
     try:
         with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as connection:
@@ -363,8 +411,8 @@ def test_a_server_that_does_not_answer_is_given_up(start_proxy: StartProxy, name
 
 @dataclass
 class Upstream:
-    """A server that writes down what comes. It answers so many requests of a connection (None: all), and closes it in
-    the place of the next answer, or says nothing any more. It is always alive, and as ready as it says.
+    """A server that records requests. It answers so many of a connection (None: all), and closes it in place of the
+    next response, or stops responding. /livez is always 200, and /readyz as set.
     """
 
     most_answers: int | None = None
@@ -393,7 +441,7 @@ class Upstream:
 
     def _serve(self, connection: socket.socket) -> None:
         answered_count = 0
-        # HAProxy breaks its checks off as soon as it knows enough.
+        # HAProxy ends a check as soon as it has the status.
         with connection, suppress(ConnectionError):
             while request := connection.recv(65536).decode():
                 if request.startswith("GET /readyz"):

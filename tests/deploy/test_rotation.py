@@ -165,7 +165,7 @@ def test_a_client_whose_requests_fail_takes_no_server_away_from_others(
         attacker.start()
         try:
             statuses: list[int] = []
-            # On a connection each: every process of nginx knows for itself which servers have failed.
+            # On a connection each, because every process of nginx has its own record of failed servers.
             alone = headers | {"Connection": "close"}
             while len(statuses) < 200 or sent_count < 2 * len(requests):
                 statuses.append(honest.get("/posts", headers=alone).status_code)

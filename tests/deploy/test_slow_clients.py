@@ -32,14 +32,14 @@ pytestmark = [
 
 
 class Attack(NamedTuple):
-    """The number of connections at the proxy, and when they were gone (None: not within the wait)."""
+    """The number of connections at the proxy, and when they had ended (None: not within the wait)."""
 
     most: int
     gone_after_seconds: float | None
 
 
 def slow_connections(proxy: Proxy) -> int:
-    """Counted at the proxy's side, because slowhttptest does not notice closed connections.
+    """Counted at the proxy's side, because slowhttptest does not detect closed connections.
 
     Of what a proxy has closed, the kernel may go on to offer the rest for a while.
     """
@@ -51,7 +51,7 @@ def slow_connections(proxy: Proxy) -> int:
 
 
 def attack(proxy: Proxy, folder: Path, *options: str, path: str = "/") -> Attack:
-    """Run slowhttptest until its connections are gone or the wait is over."""
+    """Run slowhttptest until its connections have ended or the wait is over."""
     patience_seconds = CUT_AFTER_SECONDS + SLACK_SECONDS + 10
     command = [
         find_program("slowhttptest"), *options, "-c", str(SLOW_COUNT), "-r", str(SLOW_COUNT),

@@ -181,10 +181,10 @@ def test_a_killed_user_leaves_a_server_that_the_next_one_joins_and_stops(
 
 def test_a_user_process_that_is_terminated_stops_the_server(folder: Path, users: list[subprocess.Popen[str]]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        told = start_user(users, folder)
-        url = url_of(told)
-        told.send_signal(number)
-        assert told.wait(30) != 0
+        started = start_user(users, folder)
+        url = url_of(started)
+        started.send_signal(number)
+        assert started.wait(30) != 0
         assert not accepts_connections(url)
 
 
@@ -277,9 +277,9 @@ def test_nothing_of_the_callers_environment_reaches_the_server(folder: Path, mon
     monkeypatch.setenv("PGDATA", "/nowhere")
     monkeypatch.setenv("LC_ALL", "xx_XX")
     with running(folder, options=FAST) as url:
-        run_sql(url, "CREATE TABLE told (line text); COPY told FROM PROGRAM 'env'")
-        assert "TZ=UTC" in run_sql(url, "SELECT line FROM told")
-        assert run_sql(url, "SELECT line FROM told WHERE line ~ 'SECRET_KEY|/nowhere|xx_XX'") == []
+        run_sql(url, "CREATE TABLE environment (line text); COPY environment FROM PROGRAM 'env'")
+        assert "TZ=UTC" in run_sql(url, "SELECT line FROM environment")
+        assert run_sql(url, "SELECT line FROM environment WHERE line ~ 'SECRET_KEY|/nowhere|xx_XX'") == []
 
 
 def permissions_above(folder: Path) -> dict[Path, tuple[int, int, int]]:
@@ -333,7 +333,7 @@ def test_an_ordinary_user_and_then_root_use_the_same_data(parent: Path) -> None:
     home = parent / "home"
     home.mkdir()
     os.chown(home, ORDINARY_UID, ORDINARY_UID)
-    # Whatever this Python is installed in may be private to root: the child becomes an ordinary user after its imports.
+    # Python's folder may be private to root, so the child becomes an ordinary user after its imports.
     become_other_user = (
         f"import os\nos.setgroups([])\nos.setgid({ORDINARY_UID})\nos.setuid({ORDINARY_UID})\nwith running("
     )

@@ -30,18 +30,22 @@ def assert_one_shape(method: str, status: int, headers: Mapping[str, str], body:
 
 
 def assert_declared(method: str, path: str, status: int, headers: Mapping[str, str], body: bytes) -> None:
-    """Assert that the document declares the status for this operation, and that its schema fits."""
+    """Assert that the document declares the status for this operation, and that its schema and code fit."""
     operation = operation_of(method, path)
     if operation is None:
         assert status in NO_OPERATION
         return
-    declared = operation["responses"].get(str(status))
-    assert declared is not None, f"{operation['operationId']} may not answer {status}"
-    if "content" not in resolved(declared):
+    found = operation["responses"].get(str(status))
+    assert found is not None, f"{operation['operationId']} may not answer {status}"
+    declared = resolved(found)
+    if "content" not in declared:
         assert body == b""
         return
     media_type = headers["content-type"]
     content = json.loads(body)
+    if status >= 400:
+        codes = declared["content"][media_type]["examples"]
+        assert content["code"] in codes, f"{operation['operationId']} may not answer {status} {content['code']}"
     if isinstance(content, dict) and content.keys() == {"expires_in"}:
         # A sign-in by cookie, which the document describes in words only (docs/decisions/0025).
         assert "set-cookie" in headers

@@ -1,6 +1,6 @@
 """The caller of the hostile tests: account 1, session 1 and post 1, as in the document's examples.
 
-Whatever a case did to them (it may have deleted the account), before the next one they are put back.
+A case may delete them, so they are restored before the next one.
 """
 
 from datetime import timedelta

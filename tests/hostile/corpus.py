@@ -58,6 +58,9 @@ CONTENT_TYPES = [
     b"", b"text/plain", b"application/xml", b"multipart/form-data", b"multipart/form-data; boundary=x", b"garbage",
     b"application/json; charset=utf-16", b"application/json; charset=\xff", FORM.encode(), b"application/json" * 100,
 ]  # fmt: skip
+# Cases without hostile parts. With ids that no row has, each operation with an id in its path answers 404.
+NO_SUCH_ID = b"2147483647"
+PLAIN = ("nothing", "no such id")
 # The document has the last one only in words.
 EVERYWHERE = ["authorization", "x-request-id", "accept", "origin", "host", "cookie", "idempotency-key"]
 # Query parameters that the document has only in words.
@@ -86,6 +89,8 @@ def cases() -> Iterator[Case]:
         for method, described in item.items():
             operation = Operation(method.upper(), template, described)
             yield operation.case("nothing")
+            if "{" in template:
+                yield operation.case("no such id", path=NO_SUCH_ID)
             yield from _in_address(operation)
             yield from _in_headers(operation)
             if operation.media_type == FORM:

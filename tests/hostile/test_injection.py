@@ -48,8 +48,8 @@ def test_sqlmap_finds_no_way_in(
     )
     assert not found, "\n".join(found)
     assert "all tested parameters do not appear to be injectable" in done.stdout, f"no verdict\n{done.stdout[-5000:]}"
-    told = traffic.read_text(errors="replace")
-    assert not re.search(r"^HTTP response \[#\d+\] \(5", told, re.MULTILINE)
-    requests = len(re.findall(r"^HTTP request \[#", told, re.MULTILINE))
+    recorded = traffic.read_text(errors="replace")
+    assert not re.search(r"^HTTP response \[#\d+\] \(5", recorded, re.MULTILINE)
+    requests = len(re.findall(r"^HTTP request \[#", recorded, re.MULTILINE))
     assert requests > 20
     figure(f"S13: sqlmap on {name}: {requests:,} requests, no way in")

@@ -1,8 +1,7 @@
-"""What a server remembers is bounded in bytes, whatever clients send."""
+"""Caches are bounded in bytes, for every input."""
 
 import asyncio
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -17,7 +16,7 @@ from app.middleware.load_shedding import LoadShedding
 from app.middleware.request_context import RequestContext
 from app.observability import request_context
 from app.schemas.post import PageParameters
-from app.services.feed import lists, pages, serialization
+from app.services.feed import lists, pages
 from tests.figures import Figure
 from tests.fixtures import Person, Server
 
@@ -60,22 +59,6 @@ def test_only_short_queries_are_remembered() -> None:
             assert (found.parameters.limit, found.linked) == (5, "limit=5")
 
     assert pagination._remembered_query.cache_info().currsize == 50
-
-
-def test_only_short_posts_are_remembered() -> None:
-    serialization._remembered.cache_clear()
-
-    def row(title: int, content: int) -> SimpleNamespace:
-        times = dict.fromkeys(("created_at", "updated_at", "published_at", "owner_created_at"))
-        return SimpleNamespace(
-            id=1, title="t" * title, content="c" * content, published=True, owner_id=1, username="u", email=None,
-            votes=0, **times,
-        )  # fmt: skip
-
-    for title, content in ((1, 1_999), (1, 2_000), (5_000, 1), (300, 40_000)):
-        assert serialization.serialize(row(title, content)).endswith(b'"voted":')  # type: ignore[arg-type]
-
-    assert serialization._remembered.cache_info().currsize == 1
 
 
 def test_statements_of_many_kinds_of_pages_are_not_all_kept() -> None:

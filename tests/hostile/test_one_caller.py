@@ -23,7 +23,7 @@ from tests.fixtures import PASSWORD, Person, Server
 SECONDS = 8.0
 CONNECTIONS = 24
 OTHERS = 20
-# Each of the others asks so often: below the limit of 600 requests a minute.
+# Requests of each other caller: below the limit of 600 a minute.
 OTHERS_PAUSE_SECONDS = 0.2
 BIG_POSTS = 30
 MAX_RATIO = 5

@@ -14,7 +14,7 @@ from tests.figures import Figure
 from tests.fixtures import Server
 from tests.hostile.caller import CALLERS, headers_of, leave_room
 
-# All checks but three, which ask for more than the contract: that nothing beyond the schema be accepted (numbers sent
+# All checks but three, which require more than the contract: that nothing beyond the schema be accepted (numbers sent
 # as text are), that nothing within it be refused (a cursor is any text, and one that was not given here is refused),
 # and that whatever was written can be used at once (drafts take no votes).
 LEFT_OUT = "negative_data_rejection,positive_data_acceptance,ensure_resource_availability"

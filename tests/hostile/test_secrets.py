@@ -23,7 +23,7 @@ from tests.hostile.corpus import DOCUMENT, FORM, Operation
 PASSWORD = "canary correct horse"
 CANARY = re.compile("canary|Canary")
 TIMEOUT_SECONDS = 30
-# PostgreSQL says in a message, its detail and its hint what it was given, as it does where a constraint is broken.
+# PostgreSQL quotes its input in message, detail and hint, as it does for a violated constraint.
 TELL_TALE = """
     CREATE FUNCTION tell_tale() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -169,7 +169,7 @@ def test_no_internal_error_reveals_its_input(
     assert_log_is_silent(tmp_path, listener)
     (path,) = tmp_path.glob("server-*.log")
     log = path.read_text()
-    # Yet it says what an operator needs: what kind of error, which constraint, where.
+    # Yet it has what an operator needs: the kind of error, the constraint, the place.
     assert "psycopg2.errors.RaiseException P0001" in log
     for constraint in ("odd of users", "odd of posts", "NOT NULL of users.odd", "NOT NULL of posts.odd"):
         assert f"forbids a write: {constraint}" in log

@@ -30,7 +30,7 @@ def answer(server: Server, *pieces: bytes) -> tuple[int, dict[str, str], bytes]:
         try:
             for piece in pieces:
                 connection.sendall(piece)
-        except OSError:  # It has hung up; what it said before can still be read.
+        except OSError:  # It has closed the connection. What it sent before can still be read.
             pass
         received = b""
         try:
@@ -44,8 +44,8 @@ def answer(server: Server, *pieces: bytes) -> tuple[int, dict[str, str], bytes]:
     return int(first.split(" ")[1]), headers, body
 
 
-def assert_refused(told: tuple[int, dict[str, str], bytes], status: int, code: str) -> None:
-    found, headers, body = told
+def assert_refused(received_answer: tuple[int, dict[str, str], bytes], status: int, code: str) -> None:
+    found, headers, body = received_answer
     assert (found, headers["content-type"]) == (status, "application/json"), body
     problem = json.loads(body)
     assert set(problem) == PROBLEM_KEYS
@@ -129,6 +129,6 @@ def test_malformed_http_is_refused_in_the_usual_shape(server: Server, nonsense: 
 
 def test_there_is_nothing_to_upgrade_to(server: Server) -> None:
     upgrade = "Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA=="
-    told = answer(server, f"GET /posts HTTP/1.1\r\nHost: test\r\n{upgrade}\r\n\r\n".encode())
+    received_answer = answer(server, f"GET /posts HTTP/1.1\r\nHost: test\r\n{upgrade}\r\n\r\n".encode())
 
-    assert_refused(told, 401, "not_authenticated")
+    assert_refused(received_answer, 401, "not_authenticated")

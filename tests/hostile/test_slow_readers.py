@@ -101,7 +101,7 @@ def test_a_slow_reader_gets_all_of_a_long_answer(server: Server, page: bytes) ->
 def test_unread_answers_of_one_caller_are_bounded_and_other_callers_keep_theirs(
     start_server: StartServer, page: bytes, make_person: Callable[..., Person]
 ) -> None:
-    server = start_server()  # With limits: without them, callers are not told apart.
+    server = start_server()  # With rate limits, because without them callers are not distinguished.
     others_page = PAGE % make_person().token.encode()
     with ExitStack() as stack:
         other = stack.enter_context(connected(port_of(server), SO_RCVBUF=4096))

@@ -16,7 +16,7 @@ NEXT = b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
 def login(person: Person, upgrade: str, framing: str, version: str = "1.1") -> tuple[bytes, bytes]:
-    """Head and body of a sign-in that asks for another protocol."""
+    """Head and body of a sign-in that requests another protocol."""
     body = urlencode({"username": person.email, "password": PASSWORD}).encode()
     if framing == "chunked":
         middle = len(body) // 2

@@ -1,4 +1,4 @@
-"""Rate limits per caller: how many requests a minute, which headers, and who counts as one caller."""
+"""Rate limits per caller: requests per minute, headers, and what counts as one caller."""
 
 import asyncio
 import json
@@ -128,7 +128,7 @@ def test_cookies_and_api_keys_count_for_their_user_at_all_addresses(
             for n, headers in enumerate(requests)
         ]
 
-    # A process knows whose a key is when it has looked it up: the first request counts for its address.
+    # A process has the key's owner only after a lookup, so the first request counts for its address.
     assert statuses(by_key) == [200] * 4 + [429] * 2
     assert statuses([{"Authorization": ada.headers["Authorization"]}]) == [429]
     assert statuses(by_cookie) == [200] * 3 + [429] * 2
@@ -183,7 +183,7 @@ def test_it_costs_less_than_twenty_microseconds_a_request(person: Person) -> Non
         pass
 
     async def seconds(app: ASGIApp, scope: Scope, count: int) -> float:
-        started_at = time.thread_time()  # Whatever else the machine has to do.
+        started_at = time.thread_time()  # On a busy machine, too.
         for _ in range(count):
             await app(scope, ignore, ignore)  # type: ignore[arg-type]
         return (time.thread_time() - started_at) / count
@@ -348,7 +348,7 @@ def test_a_credential_that_was_revoked_uses_up_nothing_of_its_owners_limit(
         good = {"Authorization": f"Bearer {access_tokens.issue(ada.id, other_session_id, timedelta(minutes=30))}"}
         return [three_a_minute("192.0.2.9").get("/", headers=good).status_code for _ in range(3)]
 
-    # The first request counts for its owner: only the database knows that the session has ended.
+    # The first request counts for its owner, because only the database has the end of the session.
     routes = [("/posts", "GET"), ("/users/me/votes", "GET"), ("/users/me", "GET"), ("/users/1", "GET")]
     routes += [("/posts/1/vote", "PUT"), ("/posts/1", "DELETE"), ("/logout", "POST")]
     for path, method in routes:

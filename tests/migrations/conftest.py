@@ -117,7 +117,7 @@ def contents(connection: Connection) -> Mapping[str, Sequence[str]]:
 
 
 def drift(connection: Connection) -> list[str]:
-    """Return what `alembic check` would say, but for what is theirs: things that are there and not in the models."""
+    """Return the findings of `alembic check`, except foreign objects: those that are not in the models."""
     context = MigrationContext.configure(connection, opts={"compare_server_default": True})
     return [
         str(difference)
@@ -133,7 +133,7 @@ def revisions() -> list[str]:
 
 
 def error_line(run: subprocess.CompletedProcess[str]) -> str:
-    """Return what the failed run said of its failure, which is one line and no traceback."""
+    """Return the error of the failed run, which is one line and no traceback."""
     assert run.returncode != 0
     assert "Traceback" not in run.stderr
     (line,) = (line for line in run.stderr.splitlines() if line.startswith(("error: ", "FAILED: ")))

@@ -62,7 +62,7 @@ BY_CREATE_ALL = """
     INSERT INTO comments (post_id, user_id, body) VALUES (1, 3, 'me too');
 """
 
-# The chapter before the ORM: posts made by hand, and no users who could have written them.
+# The chapter before the ORM: a table of posts made by hand, and no users.
 BY_HAND = """
     CREATE TABLE posts (
         id serial PRIMARY KEY, title varchar NOT NULL, content varchar NOT NULL,
@@ -71,7 +71,7 @@ BY_HAND = """
     INSERT INTO posts (title, content) VALUES ('first', 'one'), ('second', 'two');
 """
 
-# Votes without any constraint, twice and for what is gone; another name for the owner, who may be missing.
+# Votes without constraints: duplicates, and for deleted posts. Another name for the owner, which may be missing.
 WITHOUT_CONSTRAINTS = """
     CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
     INSERT INTO alembic_version VALUES ('0006');
@@ -169,7 +169,7 @@ DESCENDANTS = {
     "grown on": GROWN_ON,
     "half way": HALF_WAY,
 }
-# What the operator has to say of them.
+# The options that they require.
 MAPS = {"by sqlmodel": ("User.is_active=inactive",)}
 
 

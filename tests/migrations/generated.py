@@ -24,7 +24,7 @@ class Descendant:
     votes: str | None = None
     # Their names of the columns, by table and the tutorial's name.
     columns: dict[tuple[str, str], str] = field(default_factory=dict)
-    # The columns of `users` whose true value was said to keep people out.
+    # The columns of `users` that lock an account out when true, by the option given.
     blocking: list[str] = field(default_factory=list)
 
     def create(self, connection: Connection) -> None:

@@ -17,7 +17,7 @@ from tests.migrations.conftest import ROOT, address, contents, version
 from tests.migrations.test_adopt_command import run
 from tests.migrations.test_descendants import HEAD, adopt, examine, rows
 
-# The people are in a table of an unknown name, and only foreign keys, or only its columns, say so.
+# The users are in a table of an unknown name, to be found by foreign keys only, or by its columns only.
 ACCOUNTS = """
     CREATE TABLE accounts (
         account_no serial PRIMARY KEY, login_email text NOT NULL UNIQUE, pass_hash text NOT NULL, nickname text
@@ -68,7 +68,7 @@ def test_people_in_a_table_of_another_name_keep_their_posts_and_votes_and_can_si
         assert client.get("/posts/2").json()["Post"]["owner_id"] == 3
 
 
-# What is done to ACCOUNTS, what adoption says then, and the option that it asks for.
+# A change to ACCOUNTS, adoption's message, and the option that it requires.
 ASKED = {
     "another table called users has people too": (
         ["CREATE TABLE users (id serial, email text, password text)"],

@@ -1,4 +1,4 @@
-"""Migration 0025: the canonical forms of addresses beyond ASCII, up and down, also where two accounts want one form."""
+"""Migration 0025: the canonical forms of addresses beyond ASCII, up and down, also if two accounts share a form."""
 
 import logging
 import re

@@ -58,7 +58,7 @@ FILL = (
 
 @dataclass
 class Load:
-    """Users who read and write until the load is stopped, and the answers that they got."""
+    """Users that read and write until the load is stopped, and their responses."""
 
     server: Server
     tokens: list[str]
@@ -185,15 +185,15 @@ def test_the_example_disturbs_no_request_even_while_a_lock_is_held(
             wait_until_blocked(looking, by=blocker)
             wait_until(looking, "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND mode ~ 'Access')")
             wait_until_blocked(looking, by=blocker)  # It tries again; meanwhile the queued requests have run.
-        told = finished(upgrade)
+        output = finished(upgrade)
         time.sleep(SETTLING_SECONDS)
         ended_at = time.monotonic()
     finally:
         load.stop()
 
     assert version(looking) == "0105"
-    assert "lock timeout" in told
-    assert re.findall(r"counted the words of posts up to (\d+) of", told)[0] == "5000"
+    assert "lock timeout" in output
+    assert re.findall(r"counted the words of posts up to (\d+) of", output)[0] == "5000"
     figure(f"the example of docs/migrations.md: {load.assert_no_request_was_disturbed(since=began_at, until=ended_at)}")
     assert miscounted(looking) == 0
     assert looking.scalar(text("SELECT count(*) FROM posts WHERE content = 'a few words'")) > 0
@@ -312,6 +312,6 @@ def test_the_release_before_the_newest_migration_serves_on_while_it_runs_and_aft
         load.stop()
 
     assert version(looking) == revisions()[-1]
-    told = load.assert_no_request_was_disturbed(since=began_at, until=ended_at)
-    figure(f"the release before, while the schema went from {at_first} to {revisions()[-1]}: {told}")
+    output = load.assert_no_request_was_disturbed(since=began_at, until=ended_at)
+    figure(f"the release before, while the schema went from {at_first} to {revisions()[-1]}: {output}")
     assert miscounted(looking) == 0

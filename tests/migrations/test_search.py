@@ -9,7 +9,7 @@ from alembic import command
 from tests.migrations.conftest import config_for
 
 POSTS = 2_500
-# What the release before asks.
+# The queries of the release before.
 OLD_SEARCH = text("SELECT count(*) FROM posts WHERE search @@ websearch_to_tsquery('simple', :words)")
 NEW_SEARCH = text("SELECT count(*) FROM posts WHERE search @@ search_query(:words, false)")
 NOT_FILLED_IN = text("SELECT count(*) FROM posts WHERE search IS DISTINCT FROM search_vector(title, content)")

@@ -27,7 +27,7 @@ PASSWORD = "correct horse battery"
 WORDS = st.lists(st.sampled_from(["red", "Green", "grey", "BLUE", "moss", "mossy"]), min_size=1, max_size=4).map(
     " ".join
 )
-# Few people with few posts, who meet each other's; a site that is empty or deserted has little to say.
+# Few users with few posts, so that they meet each other's. An empty site tests little.
 MAX_PEOPLE = 5
 MIN_LEFT = 2
 SORTS = st.sampled_from(["new", "old", "top"])
@@ -70,12 +70,12 @@ class Machine(RuleBasedStateMachine):
         return self.client.request(method, path, headers=headers, **options)
 
     def is_gone(self, caller: Account, answer: httpx2.Response) -> bool:
-        """Return whether the caller's account was deleted, which the answer must say."""
+        """Return whether the caller's account was deleted, which the response must report."""
         gone = caller.id not in self.site.accounts
         assert gone == (answer.status_code == 401)
         return gone
 
-    # So that every life, however short, has people in it and something that they see differently.
+    # So that every run, even a short one, has users, and something that they see differently.
 
     @initialize(target=people)
     def found(self) -> MultipleResults[Account]:
@@ -315,7 +315,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if sys.exc_info()[0] is not None:
-            return  # API and model already differ; what differs after that says nothing.
+            return  # API and model already differ. Later differences prove nothing.
         for walk in self.under_way:
             while walk.following is not None:
                 self.walk_on(walk)

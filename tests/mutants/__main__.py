@@ -29,9 +29,10 @@ MAX_REASON_CHARACTERS = 150
 
 @dataclass(frozen=True)
 class Outcome:
-    """Why each test failed, and those that did not."""
+    """Why each test failed or was skipped, and those that ran and did not fail."""
 
     failures: dict[str, str]
+    skipped: dict[str, str]
     survived: Sequence[str]
     seconds: float
     output: str
@@ -61,9 +62,10 @@ def run(mutant: Mutant) -> Outcome:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 output = f"no end after {MAX_SECONDS} s"
-        failures = json.loads(report.read_text()) if report.exists() else {}
-    survived = [name for name in mutant.tests if function_of(name) not in failures]
-    return Outcome(failures, survived, time.monotonic() - began_at, output)
+        found = json.loads(report.read_text()) if report.exists() else {"failures": {}, "skipped": {}}
+    failures, skipped = found["failures"], found["skipped"]
+    survived = [name for name in mutant.tests if function_of(name) not in failures | skipped]
+    return Outcome(failures, skipped, survived, time.monotonic() - began_at, output)
 
 
 def reason(words: str) -> str:
@@ -79,39 +81,46 @@ def say(*lines: str) -> None:
 
 
 def main() -> int:
-    """Run the selected mutants. Returns 1 if a test survived or a mutant is stale, 2 if there is no such mutant."""
+    """Run the selected mutants. Returns 1 if a test survived or a mutant is stale, 2 if there is no such mutant.
+
+    A skipped test proves nothing, but it is no failure, because not every machine has every program that tests need.
+    """
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.partition(": ")[2])
-    parser.add_argument("words", nargs="*", help="only mutants in whose description or tests one of these occurs")
-    parser.add_argument("--jobs", type=int, default=1, help="so many at once (default: 1, as some measure times)")
-    parser.add_argument("--list", action="store_true", help="say which there are, and run none")
+    parser.add_argument("words", nargs="*", help="run only mutants whose description or tests have one of these words")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="mutants to run at once (default: 1; some tests measure times)"
+    )
+    parser.add_argument("--list", action="store_true", help="print the mutants, and run none")
     parser.add_argument("--from", dest="path", type=Path, default=LIST, help="another list of mutants")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     mutants = [
         mutant
-        for mutant in load(asked.path)
-        if not asked.words or any(word in f"{mutant.without} {mutant.fails}" for word in asked.words)
+        for mutant in load(options.path)
+        if not options.words or any(word in f"{mutant.without} {mutant.fails}" for word in options.words)
     ]
     if not mutants:
         parser.error("no mutant has these words")
-    if asked.list:
+    if options.list:
         say(*(mutant.without for mutant in mutants))
         return 0
     stale = {mutant: why for mutant in mutants if (why := mutant.staleness())}
     say(*(f"NO LONGER APPLIES: {mutant.without} ({why})" for mutant, why in stale.items()))
     mutants = [mutant for mutant in mutants if mutant not in stale]
-    survivor_count = 0
-    with ThreadPoolExecutor(max_workers=asked.jobs) as threads:
+    survivor_count = skipped_count = 0
+    with ThreadPoolExecutor(max_workers=options.jobs) as threads:
         for number, (mutant, outcome) in enumerate(zip(mutants, threads.map(run, mutants), strict=True), 1):
             say(
                 f"[{number}/{len(mutants)}] without {mutant.without} ({outcome.seconds:.0f} s)",
                 *(f"    {name}: {reason(words)}" for name, words in sorted(outcome.failures.items())),
+                *(f"    SKIPPED {name}: {reason(words)}" for name, words in sorted(outcome.skipped.items())),
                 *(f"    SURVIVED {name}" for name in outcome.survived),
                 *([outcome.output[-3000:]] if outcome.survived else []),
             )
             survivor_count += len(outcome.survived)
+            skipped_count += len(outcome.skipped)
     test_count = len({name for mutant in mutants for name in mutant.tests})
-    summary = f"{len(mutants)} mutants run, {test_count} tests asked, {survivor_count} survived"
-    say(f"{summary}; {len(stale)} no longer apply")
+    summary = f"{len(mutants)} mutants run, {test_count} tests named"
+    say(f"{summary}, {survivor_count} survived, {skipped_count} skipped; {len(stale)} no longer apply")
     return 1 if survivor_count or stale else 0
 
 

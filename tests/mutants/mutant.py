@@ -13,7 +13,7 @@ LIST = Path(__file__).with_name("mutants.toml")
 class Mutant:
     """A replacement of the only `old` in `file` by `new`, with which each test of `fails` must fail.
 
-    `without` says what that takes out. Tests are named as for pytest, below tests/.
+    `without` names the defence. Tests are named as for pytest, below tests/.
     """
 
     without: str

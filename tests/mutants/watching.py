@@ -1,6 +1,6 @@
-"""A pytest plugin (`-p`): stop each test function at its first failure; write what failed, and why.
+"""A pytest plugin (`-p`): stop each test function at its first failure; write what failed or was skipped, and why.
 
-Only what fails when it is called counts: where a mutant breaks what tests stand on, that proves nothing.
+Only failures of the test itself count: where a mutant breaks a fixture, that proves nothing.
 """
 
 import json
@@ -13,6 +13,8 @@ from tests.mutants.mutant import function_of
 
 REPORT = "MUTANT_REPORT"
 _failures: dict[str, str] = {}
+_skips: dict[str, str] = {}
+_passed: set[str] = set()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -21,10 +23,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "call" and report.failed:
+    name = function_of(report.nodeid)
+    if report.skipped:
+        _skips.setdefault(name, str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr))
+    elif report.when == "call" and report.failed:
         crash = getattr(report.longrepr, "reprcrash", None)
-        _failures.setdefault(function_of(report.nodeid), str(crash.message if crash else report.longrepr))
+        _failures.setdefault(name, str(crash.message if crash else report.longrepr))
+    elif report.when == "call":
+        _passed.add(name)
 
 
 def pytest_sessionfinish() -> None:
-    Path(os.environ[REPORT]).write_text(json.dumps(_failures))
+    skipped = {name: why for name, why in _skips.items() if name not in _failures and name not in _passed}
+    Path(os.environ[REPORT]).write_text(json.dumps({"failures": _failures, "skipped": skipped}))

@@ -18,7 +18,7 @@ from tests.fixtures import PASSWORD, Person, Server
 
 PRODUCTION = {"ENVIRONMENT": "production", "PASSWORD_HASH_ROUNDS": "10"}
 TIMEOUT_SECONDS = 60
-# Whatever Python, a terminal or a log collector may take for the end of a line, and what moves a terminal's cursor.
+# What Python, a terminal or a log collector may take for the end of a line, and what moves a terminal's cursor.
 LINE_ENDS = [chr(code) for code in range(sys.maxunicode) if len(f"a{chr(code)}b".splitlines()) > 1]
 HOSTILE = [*LINE_ENDS, "\x1b[2J", "\x00", "\x7f", "\x9b", "\r\n"]
 

@@ -41,7 +41,7 @@ def counted(client: TestClient) -> Samples:
 
 
 def ask(url: str, path: str, times: int, headers: dict[str, str] | None = None) -> set[int]:
-    """Ask so many times, each on a connection of its own, so that all workers get some; what statuses came."""
+    """Send so many requests, each on its own connection, so that all workers get some. Returns their statuses."""
 
     def one(_: int) -> int:
         return httpx2.get(url + path, headers=headers, timeout=60).status_code

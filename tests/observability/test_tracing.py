@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 def collector() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
     """A server that accepts everything: its address, and the paths and bodies that it received.
 
-    Asked for before the server that sends: that one waits at its end until the last spans were taken.
+    Requested before the server that sends, which waits at its end until the last spans are accepted.
     """
     came: list[tuple[str, bytes]] = []
 

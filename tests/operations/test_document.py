@@ -98,7 +98,10 @@ def _machine(postgres: URL, folder: Path) -> Iterator[Machine]:
     for name in ("app", "alembic", "alembic.ini", "deploy"):
         (checkout / name).symlink_to(ROOT / name)
     programs = [Path(sys.executable).parent, local_postgres._packaged_binaries()]
-    with shell(checkout, programs, PGPASSWORD=str(postgres.password), WORKERS="1") as there:
+    passwords = checkout / ".pgpass"
+    passwords.write_text(f"*:*:*:{postgres.username}:{postgres.password}\n")
+    passwords.chmod(0o600)
+    with shell(checkout, programs, WORKERS="1") as there:
         there.run(f'psql {address(postgres.set(database="postgres"))} --command "DROP DATABASE {postgres.database}"')
         yield Machine(postgres, there, free_port())
 
@@ -127,7 +130,7 @@ def visit() -> Iterator[Callable[[int], Site]]:
 
 
 def use(site: Site) -> tuple[str, str]:
-    """Fill every table; the authenticator's secret and the API key of who did."""
+    """Fill every table. Returns the user's authenticator secret and API key."""
     for name in ("bob", "ada"):
         account = {"email": f"{name}@example.com", "password": PASSWORD, "username": name}
         site.ask(201, "POST", "/users", json=account, headers={"Idempotency-Key": name})
@@ -194,6 +197,9 @@ def test_followed_line_by_line_it_installs_upgrades_backs_up_restores_and_repair
     assert_well(admin)
     assert '{"status":"ok"}' in checks
     assert 'process_resident_memory_bytes{worker="' in checks
+    environment = machine.shell.run(r"tr '\0' '\n' < /proc/$!/environ")
+    assert machine.shell.run('echo "$APP_PASSWORD"').strip() in environment
+    assert machine.shell.run('echo "$OWNER_PASSWORD"').strip() not in environment
     site = visit(machine.port)
     secret, api_key = use(site)
     with machine.connect("social_posts") as connection:
@@ -208,7 +214,7 @@ def test_followed_line_by_line_it_installs_upgrades_backs_up_restores_and_repair
 
     restore = [block for language, block in SECTIONS["Restore"] if language == "sh"]
     assert len(restore) == 3
-    machine.type(restore[0])
+    assert "WARNING" not in machine.type(restore[0])
     with machine.connect("social_posts_restored") as connection:
         after = hashes(connection)
         assert sequences(connection) == numbers

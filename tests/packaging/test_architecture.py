@@ -1,4 +1,4 @@
-"""Whatever docs/architecture.md, glossary.md and adding-a-feature.md name exists."""
+"""Every file that docs/architecture.md, glossary.md and adding-a-feature.md name exists."""
 
 import re
 from importlib import import_module

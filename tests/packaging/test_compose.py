@@ -1,7 +1,7 @@
 """The Compose file, without running it: CI starts the real stack."""
 
 import re
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -35,7 +35,7 @@ def settings(service: str, variables: dict[str, str], monkeypatch: pytest.Monkey
     """Return what the service reads when `.env` holds the variables."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
-    assert SERVICES[service]["env_file"] == ".env"
+    assert SERVICES[service]["env_file"] == ([".env", ".env.owner"] if service == "migrate" else ".env")
     merged = variables | {
         name: interpolated(value, variables) for name, value in SERVICES[service]["environment"].items()
     }
@@ -52,7 +52,10 @@ def test_a_service_finds_its_database_and_nothing_in_env_leads_elsewhere(
     assert found.environment == "production"
     assert found.database is not None
     assert (found.database.host, found.database.port) == ("postgres", 5432)
-    assert found.database.password == REQUIRED["DATABASE_PASSWORD"]
+    role = (found.database.username, found.database.password)
+    # The owner's password is not in .env. The command passes it on.
+    owner = ("social_posts_owner", None)
+    assert role == (owner if service == "migrate" else ("social_posts", REQUIRED["DATABASE_PASSWORD"]))
 
 
 def test_other_settings_in_env_reach_the_api_but_not_the_address_it_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,10 +66,17 @@ def test_other_settings_in_env_reach_the_api_but_not_the_address_it_listens_on(m
 
 
 def test_the_database_is_made_under_the_name_that_the_services_ask_for() -> None:
-    postgres, api = SERVICES["postgres"]["environment"], SERVICES["api"]["environment"]
-    assert postgres["POSTGRES_DB"] == api["DATABASE_NAME"]
-    assert postgres["POSTGRES_USER"] == api["DATABASE_USERNAME"]
-    assert postgres["POSTGRES_PASSWORD"] == api["DATABASE_PASSWORD"]
+    postgres, roles, api = (SERVICES[name]["environment"] for name in ("postgres", "roles", "api"))
+    assert postgres["POSTGRES_DB"] == roles["PGDATABASE"] == api["DATABASE_NAME"]
+    assert postgres["POSTGRES_USER"] == roles["PGUSER"]
+    assert roles["APP_PASSWORD"] == api["DATABASE_PASSWORD"]
+
+
+def test_only_what_needs_more_than_rows_gets_the_passwords_for_it() -> None:
+    given = {name for name, service in SERVICES.items() if ".env.owner" in service.get("env_file", [])}
+    assert given == {"postgres", "roles", "migrate"}
+    assert SERVICES["roles"]["volumes"] == ["./deploy/postgres/roles.sql:/roles.sql:ro"]
+    assert ".env.owner" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 @pytest.mark.parametrize("missing", REQUIRED)
@@ -81,9 +91,10 @@ def test_a_service_sets_only_what_the_settings_know(service: str) -> None:
 
 
 def test_migrations_are_a_step_of_their_own_before_the_api() -> None:
-    assert SERVICES["migrate"]["command"] == ["alembic", "upgrade", "head"]
-    assert SERVICES["migrate"]["restart"] == "no"
-    assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert SERVICES["migrate"]["command"][-1].endswith(" exec alembic upgrade head")
+    assert SERVICES["roles"]["restart"] == SERVICES["migrate"]["restart"] == "no"
+    assert SERVICES["roles"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert SERVICES["migrate"]["depends_on"] == {"roles": {"condition": "service_completed_successfully"}}
     assert SERVICES["api"]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
     assert "command" not in SERVICES["api"], "the image's own command serves"
 
@@ -123,14 +134,21 @@ def test_a_service_that_ends_is_started_again_and_has_time_to_end(service: str) 
     assert "healthcheck" in SERVICES[service]
 
 
-def test_the_api_trusts_the_proxy_only() -> None:
-    members = {
-        name: service["networks"]["front"] for name, service in SERVICES.items() if "front" in service["networks"]
-    }
-    assert set(members) == {"api", "nginx"}
-    assert SERVICES["api"]["environment"]["TRUSTED_PROXIES"] == members["nginx"]["ipv4_address"]
-    (network,) = STACK["networks"]["front"]["ipam"]["config"]
-    assert all(ip_address(member["ipv4_address"]) in ip_network(network["subnet"]) for member in members.values())
+def test_the_api_trusts_the_private_networks_that_only_these_containers_share() -> None:
+    assert {name for name, service in SERVICES.items() if "front" in service["networks"]} == {"api", "nginx"}
+    trusted = [ip_network(network) for network in SERVICES["api"]["environment"]["TRUSTED_PROXIES"].split(",")]
+    assert all(network.is_private for network in trusted)
+    # The pools that Docker takes its networks from.
+    for pool in ("172.17.0.0/16", "172.31.0.0/16", "192.168.0.0/16", "10.0.0.0/8", "fd00::/8"):
+        subnet = ip_network(pool)
+        assert any({subnet[0] in network, subnet[-1] in network} == {True} for network in trusted)
+    assert "ports" not in SERVICES["api"]
+
+
+def test_no_network_has_a_fixed_subnet_which_may_be_taken_on_the_machine() -> None:
+    assert not [name for name, network in STACK["networks"].items() if network and "ipam" in network]
+    assert not [name for name, service in SERVICES.items() if "ipv4_address" in str(service["networks"])]
+    assert "resolve" in (ROOT / "deploy/nginx/upstream.compose.conf").read_text()
 
 
 def test_neither_the_api_nor_the_database_reaches_the_internet() -> None:
@@ -151,7 +169,17 @@ def test_nginx_runs_the_tested_files_as_an_unprivileged_user() -> None:
     for wanted in ("upstream api {", "keepalive 64;", "keepalive_timeout 60s;"):
         assert wanted in upstream
         assert wanted in local
-    assert "server api:8000 max_fails=0;" in upstream
+    assert "server api:8000 resolve max_fails=0;" in upstream
+
+
+def test_port_80_comes_with_a_second_file_that_adds_to_nginx_only() -> None:
+    added = yaml.safe_load((ROOT / "docker-compose.tls.yml").read_text())["services"]
+    assert [interpolated(port, {"HOST": "0.0.0.0"}) for port in added["nginx"].pop("ports")] == ["0.0.0.0:80:80"]  # noqa: S104
+    redirect, challenges = (interpolated(volume, {}) for volume in added["nginx"].pop("volumes"))
+    assert redirect == "./deploy/nginx/http.conf:/etc/nginx/http.conf:ro"
+    assert challenges == "/var/www/acme:/var/www/acme:ro"
+    assert "root /var/www/acme;" in (ROOT / "deploy/nginx/http.conf").read_text()
+    assert added == {"nginx": {}}
 
 
 def test_the_api_is_healthy_only_when_it_is_ready() -> None:

@@ -67,7 +67,7 @@ def probe(port: int) -> int:
     """Run the image's health check as it stands and return its exit code."""
     command = json.loads(values("HEALTHCHECK", final_stage())[0].split("CMD", 1)[1])
     assert command[0] == "python"
-    # A proxy in the environment, as Docker passes on from its host, must not be asked about this container.
+    # A proxy in the environment, as Docker passes on from its host, must not get requests for this container.
     variables = {"PORT": str(port), "http_proxy": "http://127.0.0.1:9"}
     return subprocess.run([sys.executable, *command[1:]], env=variables, capture_output=True, check=False).returncode
 

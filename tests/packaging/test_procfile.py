@@ -51,5 +51,17 @@ def test_release_migrates_before_the_new_code_serves() -> None:
     assert environment("release", "alembic upgrade head", GIVEN)["ENVIRONMENT"] == "production"
 
 
+@pytest.mark.parametrize("line", ["web", "worker"])
+def test_servers_use_the_role_for_rows_if_there_is_one_and_the_release_the_owner(line: str) -> None:
+    program = {"web": "python -m app serve", "worker": "python -m app worker"}[line]
+    owner = {"DATABASE_URL": "postgres://owner:of-the-owner@db/name"}
+    both = owner | {"APP_DATABASE_URL": "postgres://app:of-the-app@db/name"}
+    assert environment(line, program, GIVEN | owner)["DATABASE_URL"] == owner["DATABASE_URL"]
+    found = environment(line, program, GIVEN | both)
+    assert found["DATABASE_URL"] == both["APP_DATABASE_URL"]
+    assert not [value for value in found.values() if "of-the-owner" in value]
+    assert environment("release", "alembic upgrade head", GIVEN | both)["DATABASE_URL"] == owner["DATABASE_URL"]
+
+
 def test_the_worker_is_optional_and_named_as_such() -> None:
     assert environment("worker", "python -m app worker", GIVEN)["ENVIRONMENT"] == "production"

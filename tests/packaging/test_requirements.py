@@ -11,7 +11,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 PROJECT = Path(__file__).resolve().parents[2]
 NAMES = ["requirements", "requirements-local", "requirements-dev"]
-# Tests run without what only the benchmark, tracing and the audit need: of these locks they see what the files tell.
+# The packages of the benchmark, tracing and the audit are not installed for tests, which read only their locks.
 ALL_NAMES = [*NAMES, "requirements-tracing", "requirements-bench", "requirements-audit", "tests/clients/requirements"]
 
 

@@ -163,7 +163,7 @@ def check_killing(
                 if pair not in unknown:
                     assert (answer.status_code == 409) == (direction == 1 and pair in there)
                     assert (answer.status_code == 404) == (direction == 0 and pair not in there)
-                # Whatever it was, it is known again.
+                # The state is known again.
                 unknown.discard(pair)
                 (there.add if direction else there.discard)(pair)
 

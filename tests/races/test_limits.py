@@ -123,7 +123,7 @@ def test_two_hundred_logins_at_once_leave_reading_quick(start_server: Callable[.
         with ThreadPoolExecutor(max_workers=1) as thread:
             logins = thread.submit(asyncio.run, crowd_of_logins(server.url, f"attempt{attempt}", 200))
             busy, busy_count = p99(logins.done)
-        assert set(statuses(logins.result())) <= {403, 503}, "judged, or told that too many wait"
+        assert set(statuses(logins.result())) <= {403, 503}, "decided, or 503 because too many wait"
         ratios.append(busy / idle)
         print(  # noqa: T201
             f"GET /posts p99: idle {idle * 1000:.1f} ms ({idle_count}), "

@@ -23,7 +23,7 @@ LATER = "UPDATE sessions SET refreshed_at = refreshed_at - interval '11 seconds'
 
 @pytest.fixture
 def person(make_person: Callable[..., Person], connection: Connection) -> Person:
-    """A user who knows their password and is not signed in."""
+    """A user with a password and without a session."""
     person = make_person()
     connection.execute(text("DELETE FROM sessions"))
     return person
@@ -61,7 +61,7 @@ def test_twenty_concurrent_refreshes_with_one_token_leave_one_valid_token_and_no
     for answer in answers:
         headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
         assert httpx2.get(f"{crowd.servers[0].url}/posts", headers=headers).status_code == 200
-    # It goes on, however many times all of them do that.
+    # It still works after several such rounds.
     for _ in range(5):
         (second,) = {answer.json()["refresh_token"] for answer in crowd.send([refreshing(second)] * 10)}
     assert count(connection, "sessions") == 1
@@ -215,7 +215,7 @@ def test_every_credential_revoked_on_one_server_is_rejected_on_the_other_within_
     sign_in: Callable[..., httpx2.Response],
     end: Callable[[httpx2.Client, Person], httpx2.Response],
 ) -> None:
-    connection.execute(text("UPDATE users SET role = 'admin'"))  # Who may disable themselves, but for the last one.
+    connection.execute(text("UPDATE users SET role = 'admin'"))  # Each may disable itself, except the last.
     make_person(role="admin")
     here, there = (server.url for server in crowd.servers)
     mine, other = sign_in(0).json(), sign_in(0).json()

@@ -1,4 +1,4 @@
-"""Concurrent sign-ups and changes that want the same name."""
+"""Concurrent sign-ups and changes to the same name."""
 
 from collections.abc import Callable
 
@@ -112,7 +112,7 @@ def test_two_admins_who_remove_each_other_at_once_leave_one(
     calls = [Call(method, f"/users/{bob.id}", ada, change), Call(method, f"/users/{ada.id}", bob, change)]
 
     with database.connect() as holding:
-        # Both have read who they are, and that they are admins, when they come to these rows.
+        # Both have authenticated as admins before they reach these rows.
         holding.execute(text("SELECT FROM users ORDER BY id FOR UPDATE"))
         answers = in_background(lambda: crowd.send(calls))
         wait_until(connection, BLOCKED_COUNT, n=2)

@@ -98,7 +98,7 @@ def storm(
     votes_each: int,
     interruptions: list[Call],
 ) -> Counter[tuple[str, int]]:
-    """Everyone votes and retracts at random, while the interruptions happen. How often what had which status."""
+    """All users vote and retract at random during the interruptions. Returns the number of each status."""
     seen: Counter[tuple[str, int]] = Counter()
 
     def voter(voter: Person, seed: int) -> Callable[[httpx2.AsyncClient], Awaitable[None]]:
@@ -145,8 +145,10 @@ def check_storm(
         call
         for n in range(5)
         for call in (
-            Call("DELETE", f"/posts/{post_ids[-1 - n]}", admin),  # A post of a user who stays; the deletion is refused.
-            Call("DELETE", f"/users/{people[n].id}", admin),  # The owner of two posts, who is voting.
+            Call(
+                "DELETE", f"/posts/{post_ids[-1 - n]}", admin
+            ),  # A post of a user that stays. The deletion is refused.
+            Call("DELETE", f"/users/{people[n].id}", admin),  # The owner of two posts, and a voter.
             Call("DELETE", f"/users/{people[-1 - n].id}", admin),  # A user who only votes.
         )
     ]

@@ -16,7 +16,7 @@ from tests.fixtures import free_port
 from tests.programs import find_program
 
 TIMEOUT_SECONDS = 20
-# Fewer than one worker asks for, so that each transaction may meet another server connection than the one before.
+# Fewer than one worker needs, so that each transaction may get another server connection than the one before.
 POOL_SIZE = 4
 needs_pgbouncer = pytest.mark.needs("pgbouncer")
 

@@ -224,8 +224,8 @@ def test_slow_statement_is_cut_by_the_limits_that_doctor_names(
     start: Start, people: list[Person], primary: Replicated, pooler: URL
 ) -> None:
     settings = {"DATABASE_URL": dsn(pooler), "DATABASE_BEHIND_POOLER": "true", "DATABASE_DIRECT_URL": dsn(primary.url)}
-    told = app("doctor", DATABASE_STATEMENT_TIMEOUT_SECONDS="1", **settings).stdout
-    (line,) = [line for line in told.splitlines() if "limits:" in line]
+    output = app("doctor", DATABASE_STATEMENT_TIMEOUT_SECONDS="1", **settings).stdout
+    (line,) = [line for line in output.splitlines() if "limits:" in line]
     with primary.connect() as connection:
         connection.execute(text(line.partition("run: ")[2].partition("; then")[0]))
         try:
@@ -234,8 +234,8 @@ def test_slow_statement_is_cut_by_the_limits_that_doctor_names(
                 text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
                      " AND backend_type = 'client backend'")
             )  # fmt: skip
-            told = app("doctor", DATABASE_STATEMENT_TIMEOUT_SECONDS="1", **settings).stdout
-            assert "ok    limits: slow statements and idle transactions time out" in told
+            output = app("doctor", DATABASE_STATEMENT_TIMEOUT_SECONDS="1", **settings).stdout
+            assert "ok    limits: slow statements and idle transactions time out" in output
             server = start(**settings)
             connection.execute(text("BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
             for path in ("/posts", "/users/me"):

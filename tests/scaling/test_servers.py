@@ -28,7 +28,7 @@ UNCHECKED = "import app.database.replica\napp.database.replica._state = lambda *
 
 
 class Readers:
-    """Users who vote for their own post, or take the vote back, at one server and read it at another."""
+    """Users that vote for their own post, or retract the vote, at one server and read it at another."""
 
     def __init__(self, writing: Server, reading: Server, people: Sequence[Person]) -> None:
         self._pairs = [(Client(writing.url, one.token), Client(reading.url, one.token), one.id) for one in people]
@@ -274,7 +274,7 @@ def test_servers_go_on_at_the_new_primary_while_the_old_one_is_frozen_and_stay_t
     refused_until = max(one.began_at + one.seconds for one in refused)
     slowest = max(one.seconds for one in answers)
     with primary.connect() as connection:
-        # A commit that waits for its standby does not notice that its client has gone.
+        # A commit that waits for its standby does not detect that its client has disconnected.
         left = connection.scalar(text(f"SELECT count(*) {OURS} AND wait_event IS DISTINCT FROM 'SyncRep'"))
     figure(
         f"R21, old primary frozen for 25 s, new one promoted after 2 s: {readers.answers.statuses}, none stale; slowest"

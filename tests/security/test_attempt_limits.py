@@ -128,8 +128,8 @@ def test_table_holds_neither_names_nor_addresses(connection: Connection) -> None
     ]  # fmt: skip
     assert {len(row.key) for row in rows} == {32}
     # Long enough that no hash has them by chance; and as bytea shows them.
-    told = [form for name in ("ada@example", "192.0.2.7") for form in (name, name.encode().hex())]
-    assert not [row for row in rows if any(form in row.allowances for form in told)]
+    forms = [form for name in ("ada@example", "192.0.2.7") for form in (name, name.encode().hex())]
+    assert not [row for row in rows if any(form in row.allowances for form in forms)]
     assert len({bytes(row.key) for row in rows}) == 4, "one key in two limits has two hashes"
 
 

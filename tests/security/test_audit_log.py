@@ -188,14 +188,14 @@ def test_a_server_logs_hostile_clients_in_one_line_each_without_secrets(
 
     (log,) = tmp_path.glob("server-*.log")
     wait_until(lambda: "email_changed" in log.read_text())
-    told = [line for line in log.read_text().splitlines() if "app.audit" in line]
-    assert all(line.startswith("INFO app.audit {") for line in told)
+    recorded = [line for line in log.read_text().splitlines() if "app.audit" in line]
+    assert all(line.startswith("INFO app.audit {") for line in recorded)
     # The id of the request, which ends the line, is in the object too.
-    objects = [json.loads(line.partition("audit ")[2].rpartition(" ")[0]) for line in told]
-    assert [told["event"] for told in objects].count("email_changed") == 1
-    assert "canary" not in "".join(told)
-    assert PASSWORD not in "".join(told)
-    assert person.token not in "".join(told)
+    objects = [json.loads(line.partition("audit ")[2].rpartition(" ")[0]) for line in recorded]
+    assert [event["event"] for event in objects].count("email_changed") == 1
+    assert "canary" not in "".join(recorded)
+    assert PASSWORD not in "".join(recorded)
+    assert person.token not in "".join(recorded)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""Counts equal rows, by whatever path the rows are written."""
+"""Counts equal rows, for every way to write them."""
 
 import math
 from collections.abc import Iterator

@@ -47,7 +47,7 @@ ACTIONS = WRITING + VOTING
 class Place:
     """A site with readers and writers.
 
-    `gone` are posts that were not in every list at every moment, `moved` those whose votes changed. Half of the posts
+    `gone` are posts that were not in every list all the time, `moved` those whose votes changed. Half of the posts
     never get or lose a vote, so that a walk of them is strict also while others move around them.
     """
 

@@ -346,7 +346,7 @@ def _changes(person: Person, other: Person) -> Iterator[tuple[str, str, dict[str
     first = "(SELECT min(id) FROM posts)"
     yield "a vote of another user", f"INSERT INTO votes (post_id, user_id) VALUES ({first}, :other)", ids
     yield "that vote taken back", "DELETE FROM votes WHERE user_id = :other", ids
-    yield "one's own vote", f"INSERT INTO votes (post_id, user_id) VALUES ({first}, :person)", ids
+    yield "an own vote", f"INSERT INTO votes (post_id, user_id) VALUES ({first}, :person)", ids
     yield "owner renamed", "UPDATE users SET username = 'renamed' WHERE id = :person", ids
     yield "post deleted", f"DELETE FROM posts WHERE id = {first}", ids
 

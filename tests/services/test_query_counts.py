@@ -15,7 +15,7 @@ from app.services.feed.pages import Order
 from tests.fixtures import Person, counted_queries, linked
 from tests.services.walking import make_posts, read
 
-# With who is calling, and what they voted for.
+# With the caller, and the caller's votes.
 PAGE = 1
 MAX_SECONDS = 10
 
@@ -96,7 +96,7 @@ def test_ordinary_routes_cost_the_caller_and_one_statement(send: Send, posts: li
     assert len(send("PATCH", f"/posts/{posts[0]}", json={"title": "other"})) == caller + 1
     assert len(send("DELETE", f"/posts/{posts[0]}")) == caller + 3  # It locks the post, then its count.
     assert len(send("GET", "/users/me")) == caller
-    assert len(send("GET", f"/users/{person.id}")) == caller  # It is the caller, who is there already.
+    assert len(send("GET", f"/users/{person.id}")) == caller  # It is the caller, which is already loaded.
 
 
 def test_profile_of_another_user_costs_two_statements(

@@ -20,7 +20,7 @@ from tests.conftest import administration
 from tests.fixtures import Person, _server
 from tests.migrations.conftest import address, config_for
 
-# What a post says, what is searched, and whether the post is found.
+# The text of a post, the search, and whether the post is found.
 CASES = (
     # Markup and code.
     ("returns Vec<String> by value", "Vec<String>", True),
@@ -142,7 +142,7 @@ def test_search_finds_what_is_written(
 
 @pytest.fixture
 def c_locale(tmp_path: Path) -> Iterator[tuple[Engine, httpx2.Client]]:
-    """A database whose locale knows ASCII only, and a client signed in at a server on it."""
+    """A database with an ASCII-only locale, and a client signed in at a server on it."""
     server = make_url(os.environ["DATABASE_URL"])
     name = f"c_locale_{os.getpid()}_{secrets.token_hex(3)}"
     url = server.set(database=name)

@@ -1,4 +1,4 @@
-"""One rule says which posts a caller may see: ordinary services and the fast path of reads agree on it."""
+"""One rule decides which posts a caller may see: ordinary services and the fast path of reads agree on it."""
 
 from collections.abc import Callable
 

@@ -67,7 +67,7 @@ def rows(connection: Connection, statement: str, **parameters: Any) -> list[Any]
 
 
 def make_voters(connection: Connection, count: int) -> list[int]:
-    """Users who only vote; none of them is signed in."""
+    """Users that only vote. None of them is signed in."""
     return rows(
         connection,
         """

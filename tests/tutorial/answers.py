@@ -35,7 +35,7 @@ from tests.tutorial.requests import (
     Request,
 )
 
-FIRST_NEW_ID = 1000  # Whatever has such an id was made by a request.
+FIRST_NEW_ID = 1000  # Rows with such ids were created by a request.
 SEEDED = datetime(2024, 3, 1, tzinfo=UTC)
 
 

@@ -3,7 +3,7 @@
 It is written from the contract: routes, fields, status codes, messages, order of checks. It answers what the course's
 final application answers, its mistakes included (a taken e-mail address is a 500, a message says "alredy").
 
-The course used pydantic 1 and FastAPI 0.7x. Where a client notices, this module does as they did:
+The course used pydantic 1 and FastAPI 0.7x. Where a client can see a difference, this module does as they did:
 
 - Text fields accept JSON numbers and booleans (`Text`).
 - A body without `Content-Type` is read as JSON (`strict_content_type=False`).

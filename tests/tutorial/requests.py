@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Request:
-    """One request of ADA, unless `token` says otherwise, and the row ("about") that explains what differs.
+    """One request of ADA, unless `token` is given, and the row ("about") that explains what differs.
 
     `row` holds with TUTORIAL_DEFAULTS=true. `default_row` is the row that explains what our defaults answer instead.
     `token` is a name of `PEOPLE`, `TOKENS` or `NOT_SIGNED`; None sends none.
@@ -25,7 +25,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-# Who is there before the first request, in both databases. Ids of what the requests create are not compared.
+# Accounts that exist before the first request, in both databases. Ids of what the requests create are not compared.
 PASSWORD = "correct horse battery"
 ADA, BOB, CAROL = 1, 2, 3
 PEOPLE = {"ada": ADA, "bob": BOB, "carol": CAROL}
@@ -151,7 +151,7 @@ READING = [
     *(Request(f"token, {name}", "GET", "/posts/?limit=1", token=name) for name in (*NOT_SIGNED, "expired")),
     Request("token with only user_id and exp", "GET", "/posts/?search=beaches", default_row="tokens", token="minted"),
     Request("token without exp", "GET", "/posts/?search=beaches", row="tokens", token="endless"),
-    Request("token of an account that is gone", "GET", "/posts/?search=beaches", row="tokens", token="missing account"),
+    Request("token of a deleted account", "GET", "/posts/?search=beaches", row="tokens", token="missing account"),
     Request("token with user_id in text", "GET", "/posts/?search=beaches", row="tokens", token="user_id in text"),
     Request("scheme in lower case", "GET", "/posts/1", token=None, headers={"Authorization": "bearer {ada}"}),
     Request("token without user_id", "GET", "/posts/", token="without user_id"),
@@ -261,7 +261,7 @@ WRITING = [
     Request("vote, seen in the post", "GET", "/posts/9", default_row="e-mail addresses of others"),
     Request("vote taken back", "POST", "/vote/", {"post_id": 9, "dir": 0}),
     Request("vote taken back twice", "POST", "/vote/", {"post_id": 9, "dir": 0}),
-    Request("vote for one's own", "POST", "/vote/", {"post_id": 2, "dir": 1}),
+    Request("vote for an own post", "POST", "/vote/", {"post_id": 2, "dir": 1}),
     Request("vote for no number", "POST", "/vote/", {"post_id": "x", "dir": 1}),
     Request("vote, dir -1", "POST", "/vote/", {"post_id": 10, "dir": -1}, default_row="dir"),
     Request("vote, dir 2", "POST", "/vote/", {"post_id": 9, "dir": 2}),
@@ -277,7 +277,7 @@ WRITING = [
     Request("delete", "DELETE", "/posts/7"),
     Request("delete twice", "DELETE", "/posts/7", row="messages"),
     Request("delete another's", "DELETE", "/posts/3"),
-    Request("delete what a table of one's own refers to", "DELETE", f"/posts/{COMMENTED_POST}", row="own tables"),
+    Request("delete a post that an own table refers to", "DELETE", f"/posts/{COMMENTED_POST}", row="own tables"),
     Request("delete without a token", "DELETE", "/posts/1", token=None),
     Request("delete, id no number", "DELETE", "/posts/x"),
     Request("delete all", "DELETE", "/posts/"),

@@ -61,10 +61,8 @@ class Page:
 
         It is computed without serializing the page.
         """
-        shown = [
-            (row.id, row.version, row.votes, row.username, row.email if get_settings().public_emails else None)
-            for row in self.rows
-        ]
+        has_emails = get_settings().public_emails
+        shown = [(row.id, row.version, row.votes, row.username, row.email if has_emails else None) for row in self.rows]
         links = (self.next_cursor is not None, self.previous_cursor is not None)
         seen = repr((shown, links, noreply_domain()))
         return hashlib.blake2b(seen.encode(errors="surrogatepass"), digest_size=8).digest()

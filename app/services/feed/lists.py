@@ -23,6 +23,7 @@ from app.schemas.types import MAX_PAGE_SIZE, MAX_SKIP
 from app.security.access_tokens import AccessToken
 from app.services.feed import readers
 from app.services.feed.pages import MAX_PAGE_BYTES, Order, PageQuery, PageResult, page_of
+from app.services.feed.rows import PostRow
 
 # How many rows of its list a page may need, counted from its start. A statement is planned for one of these numbers,
 # because with another limit another plan is best.
@@ -78,17 +79,21 @@ _COLUMNS = """
 """
 # OFFSET and LIMIT have the values of the page, the list has the limit for which it is planned. Subqueries with LIMIT 1
 # are looked up row by row: the planner does not know how few rows there are, and would read whole tables.
+# Its columns are those of `PostRow`.
 # A row has whether another one follows. Rows that start past `MAX_PAGE_BYTES` are dropped: JSON is never shorter than
 # the text, and PostgreSQL knows the length of a long text without reading it.
 _STATEMENT = """
-    SELECT page.*, asked.number, owner.*, stats.votes,
+    SELECT page.id, page.title, page.content, page.published, page.created_at::text, page.updated_at::text,
+        page.published_at::text, page.version, page.owner_id, owner.username, owner.created_at::text, owner.email,
+        stats.votes,
         ARRAY (
             SELECT votes.user_id FROM votes
             WHERE votes.post_id = page.id AND votes.user_id = ANY (asked.reader_ids::bigint[])
         ) AS voters,
         CASE WHEN row_number() OVER () = 1 THEN valid.session_ids END AS session_ids,
         CASE WHEN row_number() OVER () = 1 THEN valid.reader_ids END AS reader_ids,
-        CASE WHEN row_number() OVER () = 1 THEN valid.roles END AS roles
+        CASE WHEN row_number() OVER () = 1 THEN valid.roles END AS roles,
+        page.is_followed, page.octets, {sort_value} AS sort_value, page.began_at, asked.number, page.place
     FROM ({valid}) AS valid
     LEFT JOIN (
         unnest(
@@ -107,7 +112,7 @@ _STATEMENT = """
             WINDOW position AS (ORDER BY sort_value {direction}, id {direction})
         ) AS page
         CROSS JOIN LATERAL (
-            SELECT users.username, users.created_at AS owner_created_at, users.email FROM users
+            SELECT users.username, users.created_at, users.email FROM users
             WHERE users.id = page.owner_id AND NOT users.is_deleted LIMIT 1
         ) AS owner
         CROSS JOIN LATERAL (SELECT post_stats.votes FROM post_stats WHERE post_stats.post_id = page.id LIMIT 1) AS stats
@@ -174,9 +179,8 @@ def read_pages(
     """
     positions = [query.position for query in asked]
     tokens = [token for each in asked.values() for token in each]
-    rows = (
-        _statement(kind)
-        .execute(
+    rows = PostRow.all_of(
+        _statement(kind).execute(
             connection,
             {
                 "session_ids": sorted({token.session_id for token in tokens}),
@@ -195,10 +199,9 @@ def read_pages(
                 "voter_ids": [None if query.voter_id is None else possible_key(query.voter_id) for query in asked],
             },
         )
-        .all()
     )
-    roles = readers.roles_of_valid_sessions([row for row in rows if row.session_ids is not None] or rows[:1])
-    pages: list[list[readers.AnyRow]] = [[] for _ in asked]
+    roles = readers.roles_of_valid_sessions(rows)
+    pages: list[list[PostRow]] = [[] for _ in asked]
     for row in sorted((row for row in rows if row.id is not None), key=attrgetter("place")):
         pages[row.number].append(row)
     return {query: PageResult(page_of(query, page), roles) for query, page in zip(asked, pages, strict=True)}
@@ -231,6 +234,7 @@ def _statement(kind: Kind) -> PreparedStatement:
         posts="" if is_of_posts else _POSTS_BY_ID,
         window=window,
         direction=kind.direction,
+        sort_value="page.sort_value::text" if sort_type == "timestamptz" else "page.sort_value",
         max_bytes=MAX_PAGE_BYTES,
     )
     return PreparedStatement(text(statement).bindparams(*_PARAMETERS))

@@ -19,8 +19,10 @@ from sqlalchemy import (
     Double,
     Integer,
     Subquery,
+    Text,
     UnaryExpression,
     bindparam,
+    cast,
     func,
     literal_column,
     null,
@@ -31,7 +33,6 @@ from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.types import TypeEngine
 
 from app.config import Sort
-from app.database.engines import TimeOutOfRange
 from app.database.prepared import PreparedStatement
 from app.errors import MalformedCursor
 from app.models import Post, PostStats, User
@@ -40,7 +41,8 @@ from app.schemas import cursor as cursors
 from app.schemas.cursor import CursorValue
 from app.security.access_tokens import AccessToken
 from app.services.feed import readers, search
-from app.services.feed.readers import AnyRow, AnySelect
+from app.services.feed.readers import AnySelect
+from app.services.feed.rows import PAGE_COLUMNS, POST_COLUMNS, PostRow
 from app.services.feed.serialization import serialize
 
 # `voted`: the posts that a user voted for, newest vote first.
@@ -93,7 +95,7 @@ class PageRows(NamedTuple):
     `parts` are the serialized rows, if the page had to be measured.
     """
 
-    rows: Sequence[AnyRow]
+    rows: Sequence[PostRow]
     next_cursor: str | None = None
     previous_cursor: str | None = None
     parts: Sequence[bytes] | None = None
@@ -138,12 +140,12 @@ def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessT
         skips=skip > 0,
         filters=tuple(name for name in _FILTERS if parameters.get(name) is not None),
     )
-    rows = connection.execute(_page_statement(kind), parameters).all()
+    rows = PostRow.all_of(connection.execute(_page_statement(kind), parameters))
     roles = readers.roles_of_valid_sessions(rows)
     return PageResult(page_of(query, [row for row in rows if row.id is not None]), roles)
 
 
-def page_of(query: PageQuery, rows: Sequence[AnyRow]) -> PageRows:
+def page_of(query: PageQuery, rows: Sequence[PostRow]) -> PageRows:
     """Return the rows in the order of the list, cut to the limit and `MAX_PAGE_BYTES`."""
     position = query.position
     is_backward = position is not None and position.is_backward
@@ -164,7 +166,7 @@ def page_of(query: PageQuery, rows: Sequence[AnyRow]) -> PageRows:
     )
 
 
-def _fitting(rows: Sequence[AnyRow]) -> tuple[Sequence[AnyRow], Sequence[bytes] | None]:
+def _fitting(rows: Sequence[PostRow]) -> tuple[Sequence[PostRow], Sequence[bytes] | None]:
     """Return the first rows, at least one, whose JSON fits into `MAX_PAGE_BYTES`.
 
     They are returned serialized if the whole page might not fit; otherwise the second value is None.
@@ -187,13 +189,13 @@ _SHOWN = (
     Post.title,
     Post.content,
     Post.published,
-    Post.created_at,
-    Post.updated_at,
-    Post.published_at.label("published_at"),
+    cast(Post.created_at, Text).label("created_at"),
+    cast(Post.updated_at, Text).label("updated_at"),
+    cast(Post.published_at, Text).label("published_at"),
     Post.version,
     Post.owner_id,
     User.username,
-    User.created_at.label("owner_created_at"),
+    cast(User.created_at, Text).label("owner_created_at"),
     User.email,
     PostStats.votes,
 )
@@ -204,7 +206,7 @@ def read_posts(connection: Connection, requests: Sequence[tuple[AccessToken, int
 
     A post that does not exist is an empty page.
     """
-    rows = _POSTS.execute(
+    result = _POSTS.execute(
         connection,
         {
             "session_ids": sorted({token.session_id for token, _ in requests}),
@@ -212,7 +214,8 @@ def read_posts(connection: Connection, requests: Sequence[tuple[AccessToken, int
             "asked_post_ids": [possible_key(post_id) for _, post_id in requests],
             "post_ids": sorted({key for _, post_id in requests if (key := possible_key(post_id)) is not None}),
         },
-    ).all()
+    )
+    rows = PostRow.all_of(result)
     roles = readers.roles_of_valid_sessions(rows)
     found = {row.id: PageRows([row]) for row in rows if row.id is not None}
     return {post_id: PageResult(found.get(post_id, PageRows([])), roles) for _, post_id in requests}
@@ -229,7 +232,8 @@ def _joined(shown: AnySelect) -> AnySelect:
 def _posts_statement() -> AnySelect:
     wanted = Post.id == bindparam("post_ids", type_=ARRAY(BIGINT)).any_()
     posts = _joined(select(*_SHOWN)).where(wanted).subquery("post")
-    return readers.with_readers(posts, readers.voters_among_askers(posts), [posts.c.id.asc()])
+    found = readers.with_readers(posts, readers.voters_among_askers(posts), [posts.c.id.asc()])
+    return found.with_only_columns(*(found.selected_columns[name] for name in POST_COLUMNS))
 
 
 _POSTS = PreparedStatement(_posts_statement())
@@ -250,13 +254,10 @@ def position_of(cursor: str, order: Order) -> Position:
     return Position(bool(is_backward), value, post_id, began_at, words)
 
 
-def _cursor(query: PageQuery, row: AnyRow, *, is_backward: bool) -> str:
-    value = row.sort_value
-    if isinstance(value, datetime):
-        value = value.stored if isinstance(value, TimeOutOfRange) else value.isoformat()
+def _cursor(query: PageQuery, row: PostRow, *, is_backward: bool) -> str:
     began_at = query.position.began_at if query.position else row.began_at
     words = () if query.search is None else (query.search,)
-    return cursors.sign([query.order, is_backward, value, row.id, began_at, *words])
+    return cursors.sign([query.order, is_backward, row.sort_value, row.id, began_at, *words])
 
 
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
@@ -312,10 +313,12 @@ def _bounded(kind: _Kind, page: AnySelect, posts: Subquery, order: Sequence[Unar
         (func.sum(octets).over(order_by=order) - octets).label("octets_before"),
         func.lead(posts.c.id).over(order_by=order).is_not(None).label("is_followed"),
     ).subquery("measured")
-    shown = [column for column in measured.c if column.name != "octets_before"]
+    shown = {column.name: column for column in measured.c}
+    if kind.order in {"new", "old"}:
+        shown["sort_value"] = cast(measured.c.sort_value, Text).label("sort_value")
     # `octets_before` is null in the row that has only sessions.
     is_past = measured.c.octets_before >= literal_column(str(MAX_PAGE_BYTES))
-    found = select(*shown).where(is_past.is_not(True))
+    found = select(*(shown[name] for name in PAGE_COLUMNS)).where(is_past.is_not(True))
     return found.order_by(*_ordered(kind, measured.c.sort_value, measured.c.id))
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Row,
     ScalarSelect,
     Select,
     Subquery,
@@ -29,8 +28,8 @@ from app.config import MODERATING
 from app.models import Session, User, Vote
 from app.models.base import Key
 from app.security.access_tokens import AccessToken
+from app.services.feed.rows import PostRow
 
-AnyRow = Row[*tuple[Any, ...]]
 AnySelect = Select[*tuple[Any, ...]]
 
 _USER_IDS = bindparam("user_ids", type_=ARRAY(BIGINT))
@@ -111,9 +110,9 @@ def parameters(tokens: Iterable[AccessToken]) -> dict[str, object]:
     }
 
 
-def roles_of_valid_sessions(rows: Sequence[AnyRow]) -> Mapping[tuple[int, int], str]:
+def roles_of_valid_sessions(rows: Iterable[PostRow]) -> Mapping[tuple[int, int], str]:
     """Return the role for each valid session, by session and user."""
-    first = rows[0]
-    if first.session_ids is None:
-        return {}
-    return dict(zip(zip(first.session_ids, first.reader_ids, strict=True), first.roles, strict=True))
+    for row in rows:
+        if row.session_ids is not None:
+            return dict(zip(zip(row.session_ids, row.reader_ids or (), strict=True), row.roles or (), strict=True))
+    return {}
