@@ -52,6 +52,9 @@ def listening() -> Iterator[socket.socket]:
     Bind before migrating, so that a second instance fails at once on the occupied port. Raises `ConfigurationError`.
     """
     with _bound(get_settings().host, get_settings().port) as listener:
+        if get_settings().port == 0:  # Mails name the port.
+            os.environ["PORT"] = str(listener.getsockname()[1])
+            get_settings.cache_clear()
         yield listener
 
 

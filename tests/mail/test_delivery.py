@@ -1,6 +1,9 @@
 """Server processes send each mail once, and no mail server delays them."""
 
+import re
+import shlex
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +14,8 @@ from sqlalchemy import Connection, text
 
 from app.mail import outbox
 from tests.fixtures import PASSWORD, Person, Server
-from tests.mail_server import MailServer
+from tests.mail_server import MailServer, Received
+from tests.programs import find_program
 
 TIMEOUT_SECONDS = 30
 
@@ -51,6 +55,7 @@ def test_a_server_sends_what_a_request_caused_and_forgets_it(
     (mail,) = mail_server.received
     assert mail.address == person.email
     assert f"https://posts.example/app/password-reset#token={mail.token}\n" in mail.text
+    assert "curl" not in mail.text
     rows = connection.execute(text("SELECT event, request_id, address FROM security_events")).all()
     assert [tuple(row) for row in rows] == [("password_reset_requested", "mine", "127.0.0.1")]
     (log,) = tmp_path.glob("server-*.log")
@@ -60,6 +65,33 @@ def test_a_server_sends_what_a_request_caused_and_forgets_it(
         f"{server.url}/password-reset/confirm", json={"token": mail.token, "password": "a whole new password"}
     )
     assert confirmed.status_code == 204
+
+
+@pytest.mark.needs("curl")
+def test_mails_of_development_say_which_request_takes_their_token(
+    start_server: Callable[..., Server], person: Person, connection: Connection, mail_server: MailServer
+) -> None:
+    server = start_server(**settings_for(mail_server))
+    httpx2.post(f"{server.url}/email-verification", headers=person.headers)
+    wait_until(lambda: len(mail_server.received) == 1)
+    run_request_of(mail_server.received[0])
+    httpx2.post(f"{server.url}/password-reset", json={"email": person.email})
+    wait_until(lambda: len(mail_server.received) == 2)
+    run_request_of(mail_server.received[1])
+    wait_until(lambda: len(mail_server.received) == 3)
+    run_request_of(mail_server.received[2])
+
+    form = {"username": person.email, "password": "a new password"}
+    assert httpx2.post(f"{server.url}/login", data=form).status_code == 200
+    assert connection.scalar(text("SELECT count(*) FROM users WHERE email_verified_at IS NOT NULL")) == 1
+
+
+def run_request_of(mail: Received) -> None:
+    """Run the curl command of the mail as printed."""
+    (arguments,) = re.findall(r"^curl (.*)$", mail.text, re.MULTILINE)
+    command = [find_program("curl"), "--silent", "--show-error", "--fail", *shlex.split(arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

