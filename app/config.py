@@ -153,6 +153,9 @@ class Settings(BaseSettings):
         None, description="URL of the same database without the pooler, for migrations."
     )
     database_replica_url: SecretStr | None = Field(None, description="URL of a streaming replica that serves reads.")
+    backup_folder: Path | None = Field(
+        None, description="Folder of backups (`*.dump`), whose age `python -m app doctor` checks."
+    )
 
     secret_key: SecretStr | None = Field(None, description="Key that signs access tokens; at least 32 bytes.")
     secret_key_previous: Secrets = Field(

@@ -9,8 +9,8 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Literal, Self
 
-# accept; refuse permanently or temporarily; disconnect before or after accepting; do not respond.
-Behaviour = Literal["accept", "refuse", "busy", "die before", "die after", "hang"]
+# accept; refuse permanently, or the login, or temporarily; disconnect before or after accepting; do not respond.
+Behaviour = Literal["accept", "refuse", "refuse login", "busy", "die before", "die after", "hang"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class _Conversation(socketserver.StreamRequestHandler):
             self.encrypt(self.server.tls)
         elif verb == "AUTH":
             self.login = line
-            self.say("235 welcome")
+            self.say("535 no" if self.server.behaviour == "refuse login" else "235 welcome")
         elif verb == "RCPT" and self.server.behaviour in {"refuse", "busy"}:
             self.say(f"{550 if self.server.behaviour == 'refuse' else 451} {line}")
         elif verb == "DATA":

@@ -48,7 +48,7 @@ COMMANDS = {
     ),
     "doctor": (
         "app.cli.maintenance:doctor",
-        "Check configuration, database, privileges, migrations, indexes, counts and clock. Print a remedy per problem.",
+        "Check configuration, mail, database, privileges, migrations, indexes, counts, clock and backups.",
     ),
     # Its name in earlier releases, which crontabs may have.
     "gc": ("app.cli.maintenance:cleanup", ""),

@@ -3,8 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
 from sqlalchemy import (
     URL,
@@ -19,6 +17,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from app.cli.finding import Finding, Level
+from app.cli.surroundings import examine_backups, examine_surroundings
 from app.config import Settings, misspelt_settings
 from app.database import replica, schema_version
 from app.database.engines import max_connections
@@ -27,8 +27,6 @@ from app.models import Base
 from app.models.security_event import Event
 from app.security.email_addresses import canonical_email
 from app.services import recount
-
-Level = Literal["ok", "warn", "FAIL"]
 
 OLDEST_SERVER = 150_000
 SAMPLED_POSTS = 2_000
@@ -90,21 +88,10 @@ _FORBIDDING = text("""
 """)
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Result of one check, with a remedy if it did not pass."""
-
-    level: Level
-    what: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.level:4}  {self.what}" + (f"; {self.remedy}" if self.remedy else "")
-
-
 def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Finding]:
     """Run every check and yield each result at once. `is_full` checks every count, not a sample."""
     yield from _configuration(settings)
+    yield from examine_surroundings(settings)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         yield from _server(connection)
         yield _role(connection, settings)
@@ -112,6 +99,7 @@ def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Fi
         yield _connections(connection, settings)
         yield _limits(connection, settings)
         yield from _ways(connection, settings)
+        yield from examine_backups(connection, settings)
         migrations = _migrations(connection)
         yield migrations
         if migrations.level == "FAIL":

@@ -7,8 +7,10 @@ import typer
 from app.cli.database import database
 from app.cli.doctor import examine
 from app.cli.migrations import migrated_database
+from app.cli.refused import Refused
 from app.config import get_settings
 from app.database.engines import get_engine
+from app.dev import postgres
 from app.services import cleanup as cleanup_service
 from app.services import deletion
 from app.services import recount as recount_service
@@ -46,10 +48,12 @@ def recount(
 def doctor(
     full: Annotated[bool, typer.Option("--full", help="Check all vote counts and rows, not a sample.")] = False,
 ) -> None:
-    """Check configuration, database, privileges, migrations, indexes, counts and clock. Print a remedy per problem.
+    """Check configuration, mail, database, privileges, migrations, indexes, counts, clock and backups.
 
-    Exits with 1 if a check fails. Changes nothing.
+    Prints a remedy per problem. Exits with 1 if a check fails. Changes nothing, and sends no mail.
     """
+    if get_settings().database is None and not postgres.exists():
+        raise Refused("no database is configured, and there is no embedded one; set DATABASE_URL, or use: make run")
     with database():
         failures = 0
         for finding in examine(get_engine(), get_settings(), is_full=full):

@@ -66,6 +66,11 @@ class _Account(TypedDict, total=False):
     extra_groups: list[int]
 
 
+def exists(folder: Path = LOCAL_FOLDER / "postgres") -> bool:
+    """Return whether `running` would find a cluster there."""
+    return (folder / "data" / "PG_VERSION").exists()
+
+
 @contextmanager
 def running(
     folder: Path = LOCAL_FOLDER / "postgres",

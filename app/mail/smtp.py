@@ -66,6 +66,21 @@ class Smtp:
         except (OSError, ValueError) as error:  # ValueError: no header can hold the address.
             raise NotSent(type(error).__name__) from None
 
+    def check(self) -> None:
+        """Connect, encrypt and log in as for a mail, and send none. Raises `NotSent`."""
+        try:
+            server = self._connect()
+            try:
+                server.noop()
+                with suppress(OSError):
+                    server.quit()
+            finally:
+                server.close()
+        except smtplib.SMTPResponseException as error:
+            raise NotSent(f"{type(error).__name__} ({error.smtp_code})") from None
+        except OSError as error:
+            raise NotSent(f"{type(error).__name__} ({error})") from None
+
     def _connect(self) -> smtplib.SMTP:
         name = socket.gethostname()  # smtplib would do a DNS lookup, which may be slow.
         if self.tls == "tls":

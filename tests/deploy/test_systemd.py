@@ -15,7 +15,7 @@ UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 # An unrestricted service has an exposure of 10; systemd calls exposures below 2 fine.
 MAX_EXPOSURE = 1.5
 # These get the password of the role that owns the tables.
-OF_THE_OWNER = {"social-posts-migrate"}
+OF_THE_OWNER = {"social-posts-migrate", "social-posts-backup"}
 
 needs_systemd = pytest.mark.needs("systemd-analyze")
 
@@ -32,15 +32,16 @@ def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @needs_systemd
 def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
-    for path in UNITS:
+    paths = [*UNITS, ROOT / "deploy" / "systemd" / "social-posts-backup.timer"]
+    for path in paths:
         # Their programs are not on this machine; others stand in.
-        text = re.sub(r"/opt/social-posts/\.venv/bin/\w+", "/bin/true", path.read_text())
+        text = re.sub(r"/opt/social-posts/\S*/\w+(\.sh)?", "/bin/true", path.read_text())
         (tmp_path / path.name).write_text(text)
 
-    verified = analyze("verify", "--man=no", *(tmp_path / path.name for path in UNITS))
+    verified = analyze("verify", "--man=no", *(tmp_path / path.name for path in paths))
 
     assert [line for line in verified.stderr.splitlines() if "social-posts" in line] == []
-    assert len(UNITS) == 3
+    assert len(UNITS) == 4
 
 
 @needs_systemd
@@ -73,6 +74,16 @@ def test_a_unit_runs_as_an_unprivileged_user_and_holds_no_secret(path: Path) -> 
         assert (service["User"], service["Group"]) == ("social-posts", "social-posts")
         assert files == ["/etc/social-posts/environment"]
     assert not re.search(r"(?m)^[^#\n]*(SECRET|PASSWORD|TOKEN|DATABASE_URL)", path.read_text())
+
+
+@needs_systemd
+def test_the_backup_runs_every_night() -> None:
+    timer = configparser.RawConfigParser()
+    timer.read(ROOT / "deploy" / "systemd" / "social-posts-backup.timer")
+    when = timer["Timer"]["OnCalendar"]
+    times = analyze("calendar", "--iterations=3", "--base-time=2026-06-01 12:00 UTC", f"{when} UTC").stdout
+
+    assert re.findall(r"2026-06-\d\d \d\d:\d\d", times) == [f"2026-06-0{day} 03:00" for day in (2, 3, 4)]
 
 
 def test_migrations_come_before_everything_else() -> None:

@@ -273,7 +273,7 @@ def mend(machine: Machine) -> None:
 
 
 def test_every_setting_it_names_exists() -> None:
-    variables = {"SERVER", "OWNER_PASSWORD", "APP_PASSWORD", "ADMIN_URL", "OWNER_URL", "APP_URL"}
+    variables = {"SERVER", "OWNER_PASSWORD", "APP_PASSWORD", "ADMIN_URL", "OWNER_URL", "APP_URL", "BACKUPS_KEPT_DAYS"}
     named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)(?:=\S+)?`", DOCUMENT)) - variables
 
     assert {"SECRET_KEY_PREVIOUS", "MAX_WAITING"} <= named

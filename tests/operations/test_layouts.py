@@ -82,8 +82,8 @@ def on_this_machine(environment: Mapping[str, str], programs: Path) -> dict[str,
     return {"PATH": path, "LC_ALL": "C.UTF-8", "PASSWORD_HASH_ROUNDS": "10", "WORKERS": "1", **environment}
 
 
-def by_systemd(roles: Roles, etc: Path) -> Layout:
-    """Each unit, with the files that docs/deployment.md describes."""
+def write_settings(roles: Roles, etc: Path) -> None:
+    """Write the files of /etc/social-posts that docs/deployment.md describes."""
     (etc / "environment").write_text(
         f"SECRET_KEY={'0123456789abcdef' * 3}\nDATABASE_URL={address(roles.app_url)}\nTRUSTED_PROXIES=127.0.0.1\n"
     )
@@ -91,22 +91,28 @@ def by_systemd(roles: Roles, etc: Path) -> Layout:
         f"DATABASE_DIRECT_URL={address(roles.owner_url.set(password=None))}\nPGPASSWORD={roles.owner_url.password}\n"
     )
 
-    def command(unit: str) -> Command:
-        lines = (ROOT / "deploy" / "systemd" / f"{unit}.service").read_text().splitlines()
-        found: dict[str, str] = {}
-        for line in lines:
-            if line.startswith("Environment="):
-                found |= dict(pair.split("=", 1) for pair in shlex.split(line.removeprefix("Environment=")))
-        # systemd lets the files win over the lines.
-        for line in lines:
-            if line.startswith("EnvironmentFile="):
-                path = etc / Path(line.removeprefix("EnvironmentFile=")).name
-                found |= dict(pair.split("=", 1) for pair in path.read_text().splitlines())
-        (start,) = (line.removeprefix("ExecStart=") for line in lines if line.startswith("ExecStart="))
-        program = start.replace("/opt/social-posts/.venv/bin", str(Path(sys.executable).parent))
-        return Command(shlex.split(program), on_this_machine(found, roles.programs))
 
-    return Layout([command("social-posts-migrate")], command("social-posts"))
+def command_of_unit(unit: str, roles: Roles, etc: Path) -> Command:
+    """Return ExecStart with the environment that systemd gives it."""
+    lines = (ROOT / "deploy" / "systemd" / f"{unit}.service").read_text().splitlines()
+    found: dict[str, str] = {}
+    for line in lines:
+        if line.startswith("Environment="):
+            found |= dict(pair.split("=", 1) for pair in shlex.split(line.removeprefix("Environment=")))
+    # systemd lets the files win over the lines.
+    for line in lines:
+        if line.startswith("EnvironmentFile="):
+            path = etc / Path(line.removeprefix("EnvironmentFile=")).name
+            found |= dict(pair.split("=", 1) for pair in path.read_text().splitlines())
+    (start,) = (line.removeprefix("ExecStart=") for line in lines if line.startswith("ExecStart="))
+    program = start.replace("/opt/social-posts/.venv/bin", str(Path(sys.executable).parent))
+    program = program.replace("/opt/social-posts", str(ROOT)).replace("/var/lib", str(etc))
+    return Command(shlex.split(program), on_this_machine(found, roles.programs))
+
+
+def by_systemd(roles: Roles, etc: Path) -> Layout:
+    write_settings(roles, etc)
+    return Layout([command_of_unit("social-posts-migrate", roles, etc)], command_of_unit("social-posts", roles, etc))
 
 
 def by_compose(roles: Roles, folder: Path) -> Layout:
