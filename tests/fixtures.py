@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,11 @@ def connection(database: Engine) -> Iterator[Connection]:
 
 @pytest.fixture(scope="session")
 def _running_client() -> Iterator[TestClient]:
+    from app.background import worker
     from app.main import app
 
+    # Its statements would be among those that tests of this process count.
+    worker.OBSERVATION_INTERVAL = timedelta(days=365)
     with TestClient(app, follow_redirects=False) as client:
         yield client
 
@@ -78,8 +82,6 @@ PASSWORD = "correct horse battery"  # Of each user of `make_person`.
 @pytest.fixture
 def make_person(database: Engine) -> Callable[..., Person]:
     """Make a signed-in user: `make_person(role="admin", username="ada")`."""
-    from datetime import timedelta
-
     from app.security import access_tokens, passwords
     from app.security.email_addresses import canonical_email
 
