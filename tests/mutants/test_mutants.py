@@ -1,12 +1,12 @@
 """Running mutants distinguishes killed, surviving and skipped tests, and reports mutants that no longer apply."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.mutants.mutant import ROOT
+from tests.programs import find_program
 
 NOTICED = "test_config.py::test_the_url_takes_precedence_over_the_parts"
 UNNOTICED = "test_config.py::test_origins_are_split_and_trimmed"
@@ -42,7 +42,7 @@ def test_running_tells_tests_that_failed_from_those_that_did_not(tmp_path: Path)
 
 
 def test_a_test_that_is_skipped_neither_failed_nor_survived(tmp_path: Path) -> None:
-    (tmp_path / "git").symlink_to(shutil.which("git") or "")  # The only program in PATH, so there is no sqlmap.
+    (tmp_path / "git").symlink_to(find_program("git"))  # The only program in PATH, so there is no sqlmap.
     path = tmp_path / "skipped.toml"
     path.write_text(f"""
         [[mutant]]
