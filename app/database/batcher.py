@@ -10,10 +10,11 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Generic, NamedTuple, TypeGuard, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -37,6 +38,8 @@ Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 # If a silent server or a long-held lock ended a batch, the items that have waited longer than this fail with it.
 FAIL_WITH_BATCH_AFTER_SECONDS = 0.5
+# While a batch runs, items are checked this often for whether their time has ended. Most batches take less.
+EXPIRY_INTERVAL_SECONDS = 0.25
 
 
 class _Waiter(NamedTuple, Generic[Item, Outcome]):
@@ -75,9 +78,10 @@ class BatchQueue(Generic[Item, Outcome]):
     items of its `caller` go behind those of others. So a caller with many expensive items delays each of another
     caller's by one batch.
 
-    An item fails when `max_seconds` have passed, counted from the arrival of its request if the queue only `reads`:
-    with `Overloaded` while it waits, or as by `statement_timeout` while it runs. That is a limit for all statements of
-    a batch together, set by its oldest item.
+    An item has `max_seconds`, counted from the arrival of its request if the queue only `reads`. It fails with
+    `Overloaded` if they end while it waits, or while it is read. All statements of a batch together end as by
+    `statement_timeout`: with its newest item if the queue only `reads`, so that an item with little time left fails
+    alone; else with its oldest, because what a write did must be known when its outcome is returned.
 
     The metrics have `name` as their label. A batch appears in the query log of each of its requests.
     """
@@ -152,7 +156,13 @@ class BatchQueue(Generic[Item, Outcome]):
         try:
             while batch := self._next_batch(queue.waiting):
                 began_at = time.monotonic()
-                outcomes = await loop.run_in_executor(self._thread, self._outcomes, batch)
+                running = loop.run_in_executor(self._thread, self._outcomes, batch)
+                try:
+                    while not (await asyncio.wait([running], timeout=EXPIRY_INTERVAL_SECONDS))[0]:
+                        _fail_expired(chain(batch if self._reads else (), queue.waiting))
+                finally:
+                    running.cancel()  # If the event loop ends; else it is done.
+                outcomes = running.result()
                 for waiter, outcome in zip(batch, outcomes, strict=True):
                     if waiter.outcome.done():  # Its client disconnected.
                         continue
@@ -221,7 +231,9 @@ class BatchQueue(Generic[Item, Outcome]):
         for retries_left in reversed(range(RETRIES + 1)):
             try:
                 with self._connect() as connection:
-                    connection.execution_options(**{DEADLINE: min(waiter.deadline for waiter in batch)})
+                    deadlines = [waiter.deadline for waiter in batch]
+                    deadline = max(deadlines) if self._reads else min(deadlines)
+                    connection.execution_options(**{DEADLINE: deadline})
                     outcomes = self._run_measured(connection, batch)
                     if len(outcomes) != len(batch):  # Checked before the commit.
                         raise AssertionError(f"{len(batch)} items got {len(outcomes)} outcomes")
@@ -248,6 +260,13 @@ class BatchQueue(Generic[Item, Outcome]):
                         waiter.query_log.batches.append(
                             query_log.Batch(self._name, len(batch), waited_seconds, queries)
                         )
+
+
+def _fail_expired(waiters: Iterable[_Waiter[Item, Outcome]]) -> None:
+    now = time.monotonic()
+    for waiter in waiters:
+        if waiter.deadline <= now and not waiter.outcome.done():
+            waiter.outcome.set_exception(Overloaded())
 
 
 def _fail_long_waiting(waiting: deque[_Waiter[Item, Outcome]], began_at: float, failure: Exception) -> None:

@@ -865,7 +865,7 @@ def test_equal_items_share_a_batch_and_callers_take_turns(closed_gate: Gate) -> 
     finish(scenario())
 
 
-def test_all_statements_of_a_batch_share_the_time_of_its_oldest_item() -> None:
+def test_all_statements_of_a_batch_share_its_time() -> None:
     def sleep_twice(connection: Connection, items: Sequence[float]) -> list[float]:
         for seconds in items:
             connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
@@ -916,6 +916,43 @@ def test_the_time_of_a_read_counts_from_the_arrival_of_its_request() -> None:
         request_context.arrived_at.set(time.monotonic() - 10.1)
         with pytest.raises(Overloaded):
             await batcher(sleep, max_seconds=10, reads=True).submit(0.4)
+
+    finish(scenario())
+
+
+def test_a_read_with_little_time_left_fails_alone(closed_gate: Gate) -> None:
+    async def scenario() -> None:
+        run = Recorder()
+        queue = batcher(run, max_seconds=10, reads=True)
+        with closed_gate():
+            first = start(queue.submit("first"))
+            await happens(run.started)
+            request_context.arrived_at.set(time.monotonic() - 9.5)
+            began = time.monotonic()
+            old = start(queue.submit("old"))
+            request_context.arrived_at.set(None)
+            fresh = start(queue.submit("fresh"))
+            await asyncio.wait([old])
+            assert isinstance(old.exception(), Overloaded)
+            assert 0.4 < time.monotonic() - began < 1.5
+        assert [await first, await fresh] == [("answer", "first"), ("answer", "fresh")]
+
+    finish(scenario())
+
+
+def test_a_read_whose_time_ends_in_a_batch_leaves_the_time_of_others(closed_gate: Gate) -> None:
+    async def scenario() -> None:
+        run = Recorder()
+        queue = batcher(run, max_seconds=10, reads=True)
+        with closed_gate():
+            request_context.arrived_at.set(time.monotonic() - 9.5)
+            old = start(queue.submit("old"))
+            request_context.arrived_at.set(None)
+            fresh = start(queue.submit("fresh"))
+            await asyncio.wait([old])
+            assert isinstance(old.exception(), Overloaded)
+        assert await fresh == ("answer", "fresh")
+        assert run.batches == [["old", "fresh"]]
 
     finish(scenario())
 
