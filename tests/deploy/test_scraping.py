@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -39,6 +40,18 @@ def environment_of(name: str) -> dict[str, str]:
     return dict(assignment.split("=", 1) for line in lines for assignment in shlex.split(line))
 
 
+def wait_until_it_listens(port: int, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError(f"nothing listens on port {port}; exit code {process.poll()}")
+
+
 @contextmanager
 def worker_on(port: int, folder: Path, settings: dict[str, str]) -> Iterator[None]:
     """The background worker, with the environment of its systemd unit, but on this metrics port."""
@@ -50,6 +63,7 @@ def worker_on(port: int, folder: Path, settings: dict[str, str]) -> Iterator[Non
             [sys.executable, "-m", "app", "worker"], cwd=ROOT, env=environment, stdout=output, stderr=output
         )
     try:
+        wait_until_it_listens(port, process)
         yield
     finally:
         process.terminate()
