@@ -302,8 +302,15 @@ func (a *api) position(cursor, sort string) (interface{}, int64, error) {
 	var value interface{}
 	switch sort {
 	case "new":
-		var at time.Time
-		err = json.Unmarshal(fields[2], &at)
+		var text string
+		err = json.Unmarshal(fields[2], &text)
+		at, failure := time.Parse("2006-01-02 15:04:05-07", text) // PostgreSQL's text, as the application signs it.
+		if failure != nil {
+			at, failure = time.Parse(time.RFC3339, text)
+		}
+		if failure != nil {
+			return nil, 0, errMalformed
+		}
 		value = at
 	case "top":
 		var votes int32
