@@ -159,7 +159,7 @@ class BatchQueue(Generic[Item, Outcome]):
                 running = loop.run_in_executor(self._thread, self._outcomes, batch)
                 try:
                     while not (await asyncio.wait([running], timeout=EXPIRY_INTERVAL_SECONDS))[0]:
-                        _fail_expired(chain(batch if self._reads else (), queue.waiting))
+                        _fail_expired(chain(_older(batch) if self._reads else (), queue.waiting))
                 finally:
                     running.cancel()  # If the event loop ends; else it is done.
                 outcomes = running.result()
@@ -260,6 +260,12 @@ class BatchQueue(Generic[Item, Outcome]):
                         waiter.query_log.batches.append(
                             query_log.Batch(self._name, len(batch), waited_seconds, queries)
                         )
+
+
+def _older(batch: Sequence[_Waiter[Item, Outcome]]) -> Iterable[_Waiter[Item, Outcome]]:
+    """Return the items that have less time than the batch. The others get the error that ends its statement."""
+    newest = max(waiter.deadline for waiter in batch)
+    return (waiter for waiter in batch if waiter.deadline < newest - EXPIRY_INTERVAL_SECONDS)
 
 
 def _fail_expired(waiters: Iterable[_Waiter[Item, Outcome]]) -> None:
