@@ -9,7 +9,8 @@ from sqlalchemy import Row
 class PostRow(NamedTuple):
     """A post with its owner, votes and readers: the columns of the statements, in their order.
 
-    Times are PostgreSQL's text, because reading one as a `datetime` and writing that as JSON takes five times as long.
+    Times are PostgreSQL's text, because reading one as a `datetime` and writing that as JSON takes about three times as
+    long.
     """
 
     id: int
