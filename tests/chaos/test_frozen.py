@@ -310,6 +310,11 @@ def test_connections_of_a_process_without_requests_are_given_up_by_its_heartbeat
         assert idle.exec_driver_sql("SELECT 1").scalar() == 1
         with postgres.frozen():
             primary.beat()
+            # The watchdog's thread gives up the connection of the heartbeat first, and the others just after it.
+            deadline = time.monotonic() + SLACK_SECONDS
+            while not idle.connection.driver_connection.is_given_up:  # type: ignore[union-attr]
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
         with pytest.raises(OperationalError) as caught:
             idle.exec_driver_sql("SELECT 1")
     assert watchdog.is_server_silent(caught.value)
