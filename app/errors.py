@@ -1,24 +1,37 @@
 """The catalogue of domain errors, and the error of each broken constraint.
 
-Imports no other module of the project. DomainError ├── InvalidHost                 400   no `Host`, or two ├──
-NotAuthenticated            401   no valid token, or its session has ended │   └── CredentialMissing       401   no
-credential at all ├── InvalidCredentials          403   wrong e-mail, username or password at sign-in ├── OtpRequired
-403   the password is correct, but a second factor is required ├── WrongPassword               403   `current_password`
-is missing or wrong ├── WrongCode                   403   the authenticator's code is wrong or expired ├──
-InsufficientScope           403   the API key lacks the scope ├── NotAuthorized               403   the resource belongs
-to another user ├── CrossSiteRequest            403   the session cookie came with a request from another site ├──
-InvalidToken                403   a mailed token is wrong, used, replaced or expired ├── NotFound, PostNotFound,
-VotedPostNotFound, VoteNotFound, UserNotFound   404 ├── SessionNotFound, ApiKeyNotFound, TotpNotFound   404 ├──
-EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409 ├── QuotaExceeded               409
-the account has the maximum number of API keys or drafts ├── LastAdmin                   409   no active admin would
-remain ├── StillReferenced             409   rows of a table outside this project refer to it ├── ConstraintViolated
-409   a constraint outside this project forbids the write ├── PreconditionFailed          412   the resource has changed
-since it was read ├── BodyTooLarge                413 ├── UriTooLong                  414 ├── UnsupportedEncoding
-415   a compressed body ├── IdempotencyMismatch, MalformedCursor   422 ├── TooManyTries                429   too many
-attempts to sign in, to sign up, with a code, or for a mail ├── RateLimited                 429   too many requests of
-any kind ├── HeadersTooLarge             431 ├── Overloaded                  503   too many requests are waiting ├──
-Unavailable                 503   the database does not answer └── NotReady                    503   stopping, or not
-migrated
+Imports no other module of the project.
+
+DomainError
+├── InvalidHost                 400   no `Host`, or two
+├── NotAuthenticated            401   no valid token, or its session has ended
+│   └── CredentialMissing       401   no credential at all
+├── InvalidCredentials          403   wrong e-mail, username or password at sign-in
+├── OtpRequired                 403   the password is correct, but a second factor is required
+├── WrongPassword               403   `current_password` is missing or wrong
+├── WrongCode                   403   the authenticator's code is wrong or expired
+├── InsufficientScope           403   the API key lacks the scope
+├── NotAuthorized               403   the resource belongs to another user
+├── CrossSiteRequest            403   the session cookie came with a request from another site
+├── InvalidToken                403   a mailed token is wrong, used, replaced or expired
+├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, UserNotFound   404
+├── SessionNotFound, ApiKeyNotFound, TotpNotFound   404
+├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
+├── QuotaExceeded               409   the account has the maximum number of API keys or drafts
+├── LastAdmin                   409   no active admin would remain
+├── StillReferenced             409   rows of a table outside this project refer to it
+├── ConstraintViolated          409   a constraint outside this project forbids the write
+├── PreconditionFailed          412   the resource has changed since it was read
+├── BodyTooLarge                413
+├── UriTooLong                  414
+├── UnsupportedEncoding         415   a compressed body
+├── IdempotencyMismatch, MalformedCursor   422
+├── TooManyTries                429   too many attempts to sign in, to sign up, with a code, or for a mail
+├── RateLimited                 429   too many requests of any kind
+├── HeadersTooLarge             431
+├── Overloaded                  503   too many requests are waiting
+├── Unavailable                 503   the database does not answer
+└── NotReady                    503   stopping, or not migrated
 
 A class's docstring is the message that clients read, and the text in OpenAPI.
 """
