@@ -69,6 +69,10 @@ check: .venv/dev-installed ## Lint; check format, types, imports between layers,
 	@! grep -rniE '$(VAGUE_WORDS)' $(WORDED) --include='*.py' --include='*.md' --include='*.y*ml' --include='*.conf' \
 	    --include='*.cfg' --include='*.json' --include='*.toml' | grep -vE 'nobody(@|\.id| AS)|"nobody"|\(\?:whoever'
 
+.PHONY: docs
+docs: .venv/dev-installed ## Build the documentation as a site in .local/docs/site; a dead link is an error
+	@$(VENV_PYTHON) docs/build_site.py .local/docs
+
 .PHONY: bench
 bench: .venv/bench-installed ## Benchmark the API and its peers (about an hour, on an idle machine)
 	@$(VENV_PYTHON) -m bench $(ARGS)

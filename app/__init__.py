@@ -1,3 +1,3 @@
 """The social-posts API."""
 
-__version__ = "0.1.0"  # As in pyproject.toml.
+__version__ = "0.1.0"  # The only place that states it.

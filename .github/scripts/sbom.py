@@ -6,10 +6,16 @@ Requires the packages of requirements-audit.lock. The same lock gives the same b
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+
+def version() -> str:
+    """Return the version of the application, which pyproject.toml does not state."""
+    return str(runpy.run_path("app/__init__.py")["__version__"])
 
 
 def locked(lock: Path) -> dict[str, str]:
@@ -36,8 +42,11 @@ def main() -> None:
     command = [sys.executable, "-m", "cyclonedx_py", "requirements", "--pyproject", "pyproject.toml"]
     subprocess.run([*command, "--output-reproducible", "-o", str(output), str(lock)], check=True)  # noqa: S603 - ours.
     wanted = locked(lock)
-    if not wanted or (absent := missing(json.loads(output.read_text()), wanted)):
+    document = json.loads(output.read_text())
+    if not wanted or (absent := missing(document, wanted)):
         sys.exit(f"error: the bill of materials lacks {', '.join(absent) if wanted else 'everything'}")
+    document["metadata"]["component"]["version"] = version()
+    output.write_text(json.dumps(document, indent=2) + "\n")
     print(f"{output}: all {len(wanted)} packages of {lock}, with hashes")  # noqa: T201 - what it is for.
 
 

@@ -130,11 +130,12 @@ def test_fastapi_commands_find_the_application() -> None:
     assert project["tool"]["fastapi"]["entrypoint"] == f"{application.__module__}:app" == "app.main:app"
 
 
-def test_version_is_that_of_the_project() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+def test_version_is_stated_once_and_the_command_and_openapi_report_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
     assert CliRunner().invoke(cli, ["--version"]).stdout == f"{__version__}\n"
-    assert project["project"]["version"] == __version__ == application.api.version
+    assert application.api.version == __version__
+    assert ("version" in project, project["dynamic"]) == (False, ["version"])
 
 
 @pytest.mark.parametrize(

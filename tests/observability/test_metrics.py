@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from starlette.testclient import TestClient
 
+from app import __version__
 from app.models.security_event import Event
 from app.observability import metrics
 from app.security import audit_log
@@ -60,6 +61,10 @@ def test_in_development_this_machine_may_read_them_and_no_other(client: TestClie
     assert (head.status_code, head.content) == (200, b"")
     assert_refused(client.get("/metrics"), 404, "not_found", "Not Found")
     assert_refused(local_client.post("/metrics"), 405, "method_not_allowed")
+
+
+def test_they_have_the_version(local_client: TestClient) -> None:
+    assert sample(counted(local_client), "build_info", version=__version__) == 1
 
 
 def test_in_production_metrics_require_a_token(start_server: StartServer) -> None:

@@ -1,16 +1,18 @@
-"""The Procfile's lines, run by a shell as Heroku does, with `env` in the place of the server."""
+"""The Procfile's lines and the hook of the build, run as Heroku does, with `env` in the place of the server."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from app.config import Settings
+from tests.conftest import ROOT
+from tests.packaging.test_workflows import JOBS
+from tests.programs import find_program
 
-LINES = dict(
-    line.split(": ", 1) for line in (Path(__file__).resolve().parents[2] / "Procfile").read_text().splitlines()
-)
+LINES = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
 GIVEN = {"PATH": "/usr/bin:/bin", "PORT": "12345"}
 
 
@@ -65,3 +67,48 @@ def test_servers_use_the_role_for_rows_if_there_is_one_and_the_release_the_owner
 
 def test_the_worker_is_optional_and_named_as_such() -> None:
     assert environment("worker", "python -m app worker", GIVEN)["ENVIRONMENT"] == "production"
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Path:
+    """A folder with the files of the repository that a build on Heroku begins with."""
+    for name in ("Dockerfile", "requirements.txt", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def prepare(build: Path) -> int:
+    return subprocess.run([find_program("bash"), ROOT / "bin" / "pre_compile"], cwd=build, check=False).returncode
+
+
+@pytest.mark.needs("bash")
+def test_build_installs_the_locked_packages_on_the_python_that_ci_tested(build: Path) -> None:
+    assert prepare(build) == 0
+    assert (build / "requirements.txt").read_bytes() == (ROOT / "requirements.lock").read_bytes()
+    tested = {entry["python"] for entry in JOBS["test"]["strategy"]["matrix"]["include"]}
+    assert (build / ".python-version").read_text().strip() in tested
+
+
+@pytest.mark.needs("bash")
+def test_build_fails_if_the_image_names_no_python(build: Path) -> None:
+    (build / "Dockerfile").write_text("FROM debian:trixie-slim\n")
+
+    assert prepare(build) != 0
+
+
+@pytest.mark.needs("bash")
+def test_release_on_heroku_migrates_only_if_the_build_installed_the_lock(build: Path) -> None:
+    command = LINES["release"].replace("alembic upgrade head", "echo migrated")
+
+    def release() -> tuple[int, str]:
+        done = subprocess.run(
+            ["/bin/sh", "-c", command], cwd=build, env=GIVEN | {"DYNO": "release.1"}, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout.splitlines()[-1]
+
+    refused = release()
+    assert refused[0] != 0
+    assert refused[1].startswith("requirements.txt requirements.lock differ")
+    assert prepare(build) == 0
+    assert release() == (0, "migrated")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app import __version__
 from tests.conftest import ROOT
 
 SCRIPT = ROOT / ".github" / "scripts" / "sbom.py"
@@ -50,4 +51,5 @@ def test_the_real_one_is_complete_and_the_same_each_time(tmp_path: Path) -> None
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     document = json.loads((tmp_path / "one").read_text())
     assert document["bomFormat"] == "CycloneDX"
+    assert document["metadata"]["component"]["version"] == __version__
     assert len(document["components"]) == len(sbom.locked(ROOT / "requirements.lock"))

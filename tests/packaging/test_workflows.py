@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 from typing import cast
 
+import pytest
 import yaml
+
+from app import __version__
+from tests.programs import find_program
 
 GITHUB = Path(__file__).resolve().parents[2] / ".github"
 TEXT = (GITHUB / "workflows" / "ci.yml").read_text()
@@ -26,6 +30,10 @@ def steps(using: str) -> list[Step]:
     return [step for step in every if str(step.get("uses", "")).startswith(using)]
 
 
+def commands(job: str) -> str:
+    return "\n".join(step.get("run", "") for step in JOBS[job]["steps"])
+
+
 def test_one_workflow_runs_on_pushes_and_pull_requests_and_the_other_by_hand() -> None:
     assert sorted(path.name for path in (GITHUB / "workflows").iterdir()) == ["ci.yml", "rollback.yml"]
     assert set(ROLLBACK[True]) == {"workflow_dispatch"}
@@ -38,13 +46,15 @@ def test_every_action_is_pinned_to_a_commit_and_says_its_version() -> None:
     assert not [line for line in lines if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)]
 
 
-def test_every_job_has_a_time_limit_and_may_only_read_but_the_one_that_publishes() -> None:
+def test_every_job_has_a_time_limit_and_may_only_read_but_those_that_publish() -> None:
     assert WORKFLOW["permissions"] == ROLLBACK["permissions"] == {}
     jobs = JOBS | ROLLBACK["jobs"]
     assert jobs["publish"]["permissions"] == {
         "contents": "read", "packages": "write", "id-token": "write", "attestations": "write",
     }  # fmt: skip
-    assert {str(job["permissions"]) for name, job in jobs.items() if name != "publish"} == {"{'contents': 'read'}"}
+    assert jobs["release"]["permissions"] == {"contents": "read", "packages": "write"}
+    others = [job["permissions"] for name, job in jobs.items() if name not in {"publish", "release"}]
+    assert all(permissions == {"contents": "read"} for permissions in others)
     assert all(job["timeout-minutes"] <= 60 for job in jobs.values())
 
 
@@ -66,8 +76,38 @@ def test_the_suite_runs_on_the_oldest_and_the_newest_postgresql() -> None:
     assert "env" not in JOBS["embedded"], "the embedded server is what runs when nothing is configured"
 
 
-def test_deployment_and_the_image_wait_for_every_check() -> None:
-    assert set(DEPLOY["needs"]) == set(JOBS["publish"]["needs"]) == set(JOBS) - {"deploy", "publish"}
+def test_deployment_image_and_release_wait_for_every_check() -> None:
+    last = {"deploy", "publish", "release"}
+    assert all(set(JOBS[name]["needs"]) == set(JOBS) - last for name in last)
+
+
+def test_published_image_is_the_tested_one() -> None:
+    uploaded = next(step["with"] for step in JOBS["image"]["steps"] if "upload-artifact" in step.get("uses", ""))
+    downloaded = next(step["with"] for step in JOBS["publish"]["steps"] if "download-artifact" in step.get("uses", ""))
+    assert uploaded["name"] == downloaded["name"]
+    saved, loaded = commands("image"), commands("publish")
+    assert f"docker save social-posts-api | gzip > {uploaded['path']}" in saved
+    assert f"docker load --input {uploaded['path']}\ndocker tag social-posts-api " in loaded
+    assert "docker build " not in loaded + commands("release")
+    compose = yaml.safe_load((GITHUB.parent / "docker-compose.yml").read_text())
+    assert compose["services"]["api"]["image"] == "${IMAGE:-social-posts-api}"
+
+
+@pytest.mark.needs("bash")
+@pytest.mark.parametrize(
+    ("tag", "status"), [(f"v{__version__}", 0), (__version__, 1), ("v9.9.9", 1), (f"v{__version__}-1", 1)]
+)
+def test_release_needs_the_tag_of_its_version(tag: str, status: int) -> None:
+    (step,) = [step for step in JOBS["check"]["steps"] if step.get("name") == "The tag of a release is its version"]
+    assert step["if"] == JOBS["release"]["if"] == "startsWith(github.ref, 'refs/tags/v')"
+    # As in CI, where the first `python` has no packages installed yet.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [find_program("bash"), "-e", "-c", step["run"]], cwd=GITHUB.parent, env={"PATH": path, "GITHUB_REF_NAME": tag},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    assert done.stdout.startswith("::error title=Not released::") == bool(status)
 
 
 def test_only_a_push_to_main_publishes_the_image_with_what_was_built_and_of_what() -> None:
