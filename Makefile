@@ -5,6 +5,7 @@ PYTHON_CANDIDATES = $(PYTHON) python3 python3.14 python3.13 python3.12 python3.1
 LOCKS = requirements.lock requirements-local.lock
 DEV_LOCKS = $(LOCKS) requirements-tracing.lock requirements-dev.lock
 BENCH_LOCKS = $(LOCKS) requirements-bench.lock
+HA_LOCKS = $(DEV_LOCKS) requirements-ha.lock
 
 VENV_PYTHON = .venv/bin/python
 PIP_INSTALL = $(VENV_PYTHON) -m pip install -qq --require-hashes
@@ -49,6 +50,10 @@ test: .venv/dev-installed ## Run the tests except the slow ones
 test-all: .venv/dev-installed ## Run all tests
 	@$(COMPILE)
 	@$(VENV_PYTHON) -m pytest -n 2 $(ARGS)
+
+.PHONY: test-ha
+test-ha: .venv/ha-installed ## Fail over three nodes of Patroni under load (needs etcd; seven minutes)
+	@$(VENV_PYTHON) -m pytest tests/ha $(ARGS)
 
 .PHONY: mutants
 mutants: .venv/dev-installed ## Remove each defence in turn and expect its tests to fail (13 minutes with ARGS="--jobs 2")
@@ -103,6 +108,7 @@ lock: .venv/made ## Update the locks from requirements*.txt; ARGS=--upgrade take
 	@$(UV_COMPILE) $(ARGS) -c requirements.lock -c requirements-local.lock -c requirements-tracing.lock requirements-dev.txt -o requirements-dev.lock
 	@$(UV_COMPILE) $(ARGS) $(DEV_LOCKS:%=-c %) requirements-bench.txt -o requirements-bench.lock
 	@$(UV_COMPILE) $(ARGS) $(DEV_LOCKS:%=-c %) requirements-audit.txt -o requirements-audit.lock
+	@$(UV_COMPILE) $(ARGS) $(DEV_LOCKS:%=-c %) requirements-ha.txt -o requirements-ha.lock
 	@$(UV_COMPILE) $(ARGS) tests/clients/requirements.txt -o tests/clients/requirements.lock
 
 .PHONY: clean
@@ -139,3 +145,8 @@ clean: ## Remove the environment and all caches, but not the data in .local
 	@echo "Installing requirements and what the benchmark needs into .venv"
 	@$(PIP_INSTALL) $(BENCH_LOCKS:%=-r %)
 	@touch $@ .venv/installed
+
+.venv/ha-installed: .venv/made $(HA_LOCKS)
+	@echo "Installing requirements, tools and Patroni into .venv"
+	@$(PIP_INSTALL) $(HA_LOCKS:%=-r %)
+	@touch $@ .venv/dev-installed .venv/installed

@@ -17,6 +17,7 @@ from logging.config import fileConfig
 
 from psycopg2 import errorcodes as codes
 from sqlalchemy import URL, Connection, create_engine, event, text
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -226,6 +227,14 @@ def is_right_missing(error: DBAPIError) -> bool:
     return sqlstate_of(error) == codes.INSUFFICIENT_PRIVILEGE
 
 
+def role() -> str:
+    """Return the role that migrates, as SQL, or a placeholder if the URL leaves it to libpq."""
+    url: URL | None = config.attributes.get("url") or get_settings().direct_database
+    if url is None or not url.username:
+        return "<role>"
+    return postgresql.dialect().identifier_preparer.quote(url.username)
+
+
 def remedy(error: DBAPIError) -> str:
     """Return what the operator can do, or an empty string if the error says it."""
     if is_lock_refused(error):
@@ -233,7 +242,7 @@ def remedy(error: DBAPIError) -> str:
     if is_right_missing(error):
         return (
             "; migrations need the role that owns the tables: connect as it or, in a new database, run as its owner:"
-            " GRANT CREATE ON SCHEMA public TO <role>"
+            f" GRANT CREATE ON SCHEMA public TO {role()}"
         )
     return ""
 

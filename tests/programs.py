@@ -12,8 +12,8 @@ import pytest
 # Alternatives of Chromium are found in this order; `REQUIRE_PROGRAMS` has the first name.
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 KNOWN = {
-    *("bash", "curl", "git", "haproxy", "nginx", "node", "npm", "openssl", "pg_dump", "pgbouncer"),
-    *("prometheus", "promtool", "slowhttptest", "sqlmap", "systemd-analyze", *CHROMIUM),
+    *("bash", "curl", "etcd", "git", "haproxy", "nginx", "node", "npm", "openssl", "pg_dump", "pgbouncer"),
+    *("prometheus", "promtool", "setpriv", "slowhttptest", "sqlmap", "systemd-analyze", *CHROMIUM),
 }
 
 

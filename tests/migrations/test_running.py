@@ -290,7 +290,9 @@ def test_a_role_without_the_right_to_create_tables_gets_one_line(url: URL, looki
     try:
         theirs = address(url.set(username=role, password=password))
         runs = [run_alembic("upgrade", "head", DATABASE_URL=theirs), app("run", DATABASE_URL=theirs, PORT="0")]
-        looking.exec_driver_sql(f"GRANT CREATE ON SCHEMA public TO {role}")
+        grants = {run.stderr.splitlines()[-1].rpartition(": ")[2] for run in runs}
+        for grant in grants:
+            looking.exec_driver_sql(grant)
         mended = run_alembic("upgrade", "head", DATABASE_URL=theirs)
     finally:
         looking.exec_driver_sql(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
@@ -300,5 +302,5 @@ def test_a_role_without_the_right_to_create_tables_gets_one_line(url: URL, looki
         line = run.stderr.splitlines()[-1]
         assert "Traceback" not in run.stdout + run.stderr
         assert line.startswith("error: permission denied for schema public")
-        assert "GRANT CREATE ON SCHEMA public TO <role>" in line
+    assert grants == {f"GRANT CREATE ON SCHEMA public TO {role}"}
     assert mended.returncode == 0, mended.stderr

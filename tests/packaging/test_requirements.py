@@ -11,8 +11,15 @@ from packaging.utils import NormalizedName, canonicalize_name
 
 PROJECT = Path(__file__).resolve().parents[2]
 NAMES = ["requirements", "requirements-local", "requirements-dev"]
-# The packages of the benchmark, tracing and the audit are not installed for tests, which read only their locks.
-ALL_NAMES = [*NAMES, "requirements-tracing", "requirements-bench", "requirements-audit", "tests/clients/requirements"]
+# What else has a lock is not installed for tests, which read only the locks.
+ALL_NAMES = [
+    *NAMES,
+    "requirements-tracing",
+    "requirements-bench",
+    "requirements-audit",
+    "requirements-ha",
+    "tests/clients/requirements",
+]
 
 
 def requirements(path: Path) -> Iterator[Requirement]:
