@@ -263,7 +263,10 @@ class BatchQueue(Generic[Item, Outcome]):
 
 
 def _older(batch: Sequence[_Waiter[Item, Outcome]]) -> Iterable[_Waiter[Item, Outcome]]:
-    """Return the items that have less time than the batch. The others get the error that ends its statement."""
+    """Return the items that have less time than the batch.
+
+    The others get the error that ends its statement.
+    """
     newest = max(waiter.deadline for waiter in batch)
     return (waiter for waiter in batch if waiter.deadline < newest - EXPIRY_INTERVAL_SECONDS)
 
