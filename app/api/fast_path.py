@@ -2,8 +2,10 @@
 
 Router and solver cost more than the rest of a page request (docs/decisions/0012). An operation of the fast path is
 still an ordinary route of FastAPI. It also has an adapter, which reads the arguments from the request and calls the
-same functions. An adapter passes unusual requests to FastAPI before they have any effect, so that FastAPI reports all
-errors of parameters: an id that is not a number, a body that is not valid, an `Idempotency-Key`.
+same functions.
+
+An adapter passes unusual requests to FastAPI before they have any effect: those with an invalid id or body, or with an
+`Idempotency-Key`. So FastAPI reports all errors of parameters.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping

@@ -343,7 +343,7 @@ def _conditions(kind: _Kind) -> list[ColumnElement[bool]]:
         return [*conditions, *words, ~published, readers.MAY_SEE_DRAFTS]
     conditions.append(published)
     if kind.order in {"top", "hot"}:
-        # The same, said of the table whose partial index gives the order.
+        # PostgreSQL uses the partial index of `post_stats` only under the condition on that table.
         conditions.append(PostStats.published.expression)
     return conditions
 
