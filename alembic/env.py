@@ -66,7 +66,9 @@ def database_url() -> Iterator[URL]:
 
 @contextmanager
 def only_run(connection: Connection) -> Iterator[None]:
-    """Hold the advisory lock for migrations. A second run waits, then finds nothing to do.
+    """Hold the advisory lock for migrations.
+
+    A second run waits, then finds nothing to do.
 
     It polls instead of blocking, because a blocked statement holds a snapshot. CREATE INDEX CONCURRENTLY in the other
     run would wait for that snapshot forever.
@@ -83,7 +85,10 @@ def only_run(connection: Connection) -> Iterator[None]:
 
 
 def migrate(connection: Connection, guard: Connection) -> None:
-    """Run Alembic's command on the connection. After a lock timeout, retry from the migration that failed."""
+    """Run Alembic's command on the connection.
+
+    After a lock timeout, retry from the migration that failed.
+    """
     event.listen(connection, "begin", lambda begun: begun.exec_driver_sql(SET_LOCK_TIMEOUT))
     left = tries()
     while True:

@@ -1,4 +1,4 @@
-"""Settings: every environment variable that the project reads, with its type, unit and default.
+"""Settings: all environment variables, with type, unit and default.
 
 No other module reads the environment. An invalid value stops the program with one line (`ConfigurationError`).
 """
@@ -73,7 +73,10 @@ class ConfigurationError(Exception):
 
 
 class _DotEnvFile(PydanticBaseSettingsSource):
-    """Source that reads `.env` literally: that of pydantic-settings expands `${…}`, even in a password."""
+    """Source that reads `.env` literally.
+
+    That of pydantic-settings expands `${…}`, even in a password.
+    """
 
     def __init__(self, settings_cls: type[BaseSettings], path: object) -> None:
         super().__init__(settings_cls)
@@ -100,9 +103,9 @@ class _DotEnvFile(PydanticBaseSettingsSource):
 
 
 class Settings(BaseSettings):
-    """Settings from the environment and from `.env` in the working directory, or the file that `ENV_FILE` names.
+    """Settings from the environment and from `.env` in the working directory.
 
-    Names are case-insensitive.
+    `ENV_FILE` names another file. Names are case-insensitive.
     """
 
     model_config = SettingsConfigDict(env_file=ENV_FILE, extra="ignore", env_ignore_empty=True)
@@ -408,7 +411,10 @@ class Settings(BaseSettings):
 
     @property
     def direct_database(self) -> URL | None:
-        """The database without a pooler, for code that needs session state. Raises `ConfigurationError`."""
+        """The database without a pooler, for code that needs session state.
+
+        Raises `ConfigurationError`.
+        """
         if self.database_direct_url is not None:
             return _parse_database_url(self.database_direct_url)
         if self.database_behind_pooler:
@@ -435,12 +441,15 @@ class Settings(BaseSettings):
 
     @property
     def accepted_secrets(self) -> list[str]:
-        """The keys whose signatures are accepted: `signing_secret` first, then the previous ones."""
+        """The keys whose signatures are accepted: `signing_secret`, then previous ones."""
         return [self.signing_secret, *(secret.get_secret_value() for secret in self.secret_key_previous or [])]
 
     @property
     def worker_count(self) -> int:
-        """Number of server processes: `WORKERS`, else 1 in development and 1 per core in production."""
+        """Number of server processes.
+
+        `WORKERS`, else 1 in development and 1 per core in production.
+        """
         return self.workers or (1 if self.environment == "development" else os.cpu_count() or 1)
 
     @property
@@ -450,7 +459,10 @@ class Settings(BaseSettings):
 
     @property
     def line_format(self) -> LogFormat:
-        """`LOG_FORMAT`, else text for humans in development and JSON for log collectors in production."""
+        """Format of log lines: `text` for people, or `json` for log collectors.
+
+        `LOG_FORMAT`, else text in development and JSON in production.
+        """
         return self.log_format or ("text" if self.environment == "development" else "json")
 
     @property
@@ -486,7 +498,10 @@ _SIMILAR_IN_FILE, _SIMILAR_IN_ENVIRONMENT = 0.75, 0.9
 
 
 def misspelt_settings() -> list[str]:
-    """Return a sentence for each name in `.env` or the environment that looks like a misspelt setting."""
+    """Return a sentence for each name that looks like a misspelt setting.
+
+    The names are those in `.env` and the environment.
+    """
     former = [name for names in FORMER_NAMES.values() for name in names]
     known = [name.upper() for name in (*Settings.model_fields, *former, ENV_FILE_VARIABLE)]
     try:
@@ -504,7 +519,7 @@ def misspelt_settings() -> list[str]:
 
 
 def explain(error: Exception) -> str:
-    """Return the message in one line, and what may be its cause: names that are misspelt."""
+    """Return the message in one line, with misspelt names as its possible cause."""
     return " ".join([f"error: {error}", *(f"({sentence})" for sentence in misspelt_settings())])
 
 
@@ -519,7 +534,10 @@ _MAKE_A_SECRET = "make one with: python -c 'import secrets; print(secrets.token_
 
 @lru_cache
 def get_settings() -> Settings:
-    """Return the settings, read once per process. Raises `ConfigurationError` for the first invalid value."""
+    """Return the settings, read once per process.
+
+    Raises `ConfigurationError` for the first invalid value.
+    """
     try:
         return Settings()
     except ValidationError as error:
@@ -535,7 +553,10 @@ def _first_problem(problem: Mapping[str, Any]) -> str:
 
 
 def _parse_database_url(setting: SecretStr, name: str = "DATABASE_URL") -> URL:
-    """Parse a libpq URL. SQLAlchemy takes several hosts as parameters, not in the authority as libpq does."""
+    """Parse a libpq URL.
+
+    SQLAlchemy takes several hosts as parameters, not in the authority as libpq does.
+    """
     scheme, _, rest = setting.get_secret_value().partition("://")
     authority, slash, path = rest.partition("/")
     account, at, hosts = authority.rpartition("@")
@@ -566,7 +587,10 @@ _PARAMETERS_ELSEWHERE = {
 
 
 def _require_known_parameters(url: URL, arguments: Mapping[str, Any], name: str) -> None:
-    """Raise `ValueError` for a parameter unknown to libpq, which would fail at each connection."""
+    """Raise `ValueError` for a parameter unknown to libpq.
+
+    It would fail at each connection.
+    """
     for parameter in url.query:
         try:
             make_dsn(**{parameter: arguments[parameter]})

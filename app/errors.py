@@ -225,7 +225,7 @@ class TotpEnabled(DomainError):
 
 
 class QuotaExceeded(DomainError):
-    """The account has the maximum number of these; delete one first"""
+    """The account has the maximum number of API keys or drafts; delete one first"""
 
     status = 409
     code = "quota_exceeded"

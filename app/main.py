@@ -151,7 +151,10 @@ class Application:
 
 
 def _reason_not_to_start() -> str:
-    """Return why the process cannot serve, if it was started by another command than ours, such as `uvicorn`."""
+    """Return why the process cannot serve; empty if it can.
+
+    For a process that another command than ours started, such as `uvicorn`.
+    """
     try:
         settings = get_settings()
         if settings.database is None:

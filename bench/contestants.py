@@ -62,7 +62,10 @@ class Server:
     def request(
         self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> tuple[int, dict[str, str], bytes]:
-        """Send a request on a new connection. Return status, headers (names in lower case) and body."""
+        """Send a request on a new connection.
+
+        Return status, headers (names in lower case) and body.
+        """
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request(method, path, body, headers or {})
@@ -133,7 +136,10 @@ def _install(command: list[str], folder: Path, settings: dict[str, str]) -> None
 
 @contextmanager
 def running(name: str, dataset: Dataset, *, workers: int = WORKERS) -> Iterator[Server]:
-    """Run a contestant during the block. Wait until it is ready; stop all its processes at the end."""
+    """Run a contestant during the block.
+
+    Wait until it is ready; stop all its processes at the end.
+    """
     port = _free_port()
     shared = dataset.folder / "statements.json"
     statements.write(shared)

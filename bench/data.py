@@ -34,7 +34,10 @@ READY_SECONDS = 600
 
 
 def server_options() -> dict[str, str]:
-    """Return common tuning for a PostgreSQL of this size. Durability settings keep their default: on."""
+    """Return common tuning for a PostgreSQL of this size.
+
+    Durability settings keep their default: on.
+    """
     memory = psutil.virtual_memory().total
     return {
         "shared_buffers": f"{min(memory // 4, 4 * GIGABYTE) // 1024}kB",
@@ -207,7 +210,10 @@ def fill(url: URL, size: Size) -> None:
 
 
 def _add_people(url: URL) -> None:
-    """Add voters, and sessions for voters and readers. Ids of voters are consecutive, as pgbench requires."""
+    """Add voters, and sessions for voters and readers.
+
+    Ids of voters are consecutive, as pgbench requires.
+    """
     with _connected(url) as connection, connection.cursor() as cursor:
         cursor.execute(
             """

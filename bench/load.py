@@ -25,7 +25,10 @@ PGBENCH_CONNECTING_SECONDS = 1
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU seconds of a run. `others` is that of all unrelated programs on this machine."""
+    """CPU seconds of a run.
+
+    `others` is that of all unrelated programs on this machine.
+    """
 
     server: float
     postgres: float
@@ -113,7 +116,10 @@ def _started(command: list[str], environment: dict[str, str]) -> subprocess.Pope
 
 
 def finish(process: subprocess.Popen[str], seconds: float) -> str:
-    """Return the output of the load generator. Kill it if it runs much too long or on Ctrl-C."""
+    """Return the output of the load generator.
+
+    Kill it if it runs much too long or on Ctrl-C.
+    """
     try:
         output, _ = process.communicate(timeout=seconds + 2 * TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:

@@ -103,7 +103,10 @@ def authors(dataset: Dataset) -> list[str]:
 
 
 def searches(dataset: Dataset) -> list[str]:
-    """Searches in turn for a rare word, a common word and a phrase. Each finds at least one post."""
+    """Searches in turn for a rare word, a common word and a phrase.
+
+    Each finds at least one post.
+    """
     kinds = (_rare_words(dataset), _common_words(dataset), _phrases(dataset))
     if empty := [name for name, words in zip(("rare", "common", "phrase"), kinds, strict=True) if not words]:
         raise BenchError(f"the data set has no words for searches: {', '.join(empty)}")

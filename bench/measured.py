@@ -8,7 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Counted:
-    """Counts of a load generator in one run. `problem` is the reason to discard the run, if any."""
+    """Counts of a load generator in one run.
+
+    `problem` is the reason to discard the run, if any.
+    """
 
     requests: int
     seconds: float

@@ -39,7 +39,10 @@ class Findings:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def add(self, entries: Sequence[Entry], runs: Mapping[str, list[Run]]) -> None:
-        """Add the runs of a group. An entry that several groups share keeps the runs of the first group."""
+        """Add the runs of a group.
+
+        An entry that several groups share keeps the runs of the first group.
+        """
         for entry in entries:
             if entry.key not in self.runs:
                 self.entries[entry.key] = entry
@@ -49,7 +52,10 @@ class Findings:
         return all(entry.size == "S" for entry in self.entries.values())
 
     def values(self, entry: Entry, metric: Metric) -> list[float]:
-        """Return the metric of each run, or nothing if a run failed. Use small data if there are no others."""
+        """Return the metric of each run, or nothing if a run failed.
+
+        Use small data if there are no others.
+        """
         if self.has_only_small_data():
             entry = replace(entry, size="S")
         runs = self.runs.get(entry.key, [])

@@ -30,7 +30,10 @@ def play(
     seconds: float,
     report: Report,
 ) -> dict[str, list[Run]]:
-    """Start the contestants, warm up every entry and run the rounds. Call `report` after each run."""
+    """Start the contestants, warm up every entry and run the rounds.
+
+    Call `report` after each run.
+    """
     found: dict[str, list[Run]] = {entry.key: [] for entry in entries}
     with _servers(entries, datasets, scouted) as servers:
         for entry in entries:  # Warm up pools, prepared statements and caches before the first round.
@@ -118,7 +121,10 @@ def _run(
 
 @contextmanager
 def _logins(server: Server | None, dataset: Dataset, seconds: float, problems: list[str]) -> Iterator[None]:
-    """Let 50 clients log in repeatedly during the block. Append to `problems` if logins fail."""
+    """Let 50 clients log in repeatedly during the block.
+
+    Append to `problems` if logins fail.
+    """
     assert server is not None
     total = seconds + 2 * LOGIN_LEAD_SECONDS
     process = load.start_wrk(

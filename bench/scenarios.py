@@ -126,7 +126,10 @@ OTHERS = ("start", "buffers")
 
 
 def chosen(group: str, *, contestants: frozenset[str] | None, sizes: tuple[SizeName, ...]) -> list[Entry]:
-    """Return the group's entries for these contestants. If only one size exists, all use it."""
+    """Return the group's entries for these contestants.
+
+    If only one size exists, all use it.
+    """
     entries = [
         entry if entry.size in sizes else replace(entry, size=sizes[0])
         for entry in GROUPS[group]

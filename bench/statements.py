@@ -53,7 +53,10 @@ def _page(posts: str, order: str = "post.created_at DESC, post.id DESC") -> str:
 
 
 def _by_votes(column: str, condition: str) -> str:
-    """Return the page of posts sorted by `votes` or `hot`. The places come from the index alone."""
+    """Return the page of posts sorted by `votes` or `hot`.
+
+    The places come from the index alone.
+    """
     places = f"""
         SELECT post_id, {column} FROM post_stats WHERE published {condition}
         ORDER BY {column} DESC, post_id DESC LIMIT {LIMIT}

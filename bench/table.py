@@ -1,4 +1,7 @@
-"""`python -m bench.table`: update the documents with the stored result. A test compares them."""
+"""`python -m bench.table`: update the documents with the stored result.
+
+A test compares them.
+"""
 
 import json
 from pathlib import Path

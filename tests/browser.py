@@ -72,7 +72,10 @@ def _devtools_address(profile: Path, process: "subprocess.Popen[bytes]") -> str:
 
 
 class Page:
-    """One tab. `requests` are the addresses that it requested, `complaints` errors, warnings and blocked loads."""
+    """One tab.
+
+    `requests` are the addresses that it requested, `complaints` errors, warnings and blocked loads.
+    """
 
     def __init__(self, connection: ClientConnection, url: str) -> None:
         self.requests: list[str] = []
@@ -93,7 +96,10 @@ class Page:
         return {urlsplit(url).netloc for url in self.requests if urlsplit(url).scheme not in {"data", "blob", "about"}}
 
     def evaluate(self, expression: str) -> Any:
-        """The JSON value of a JavaScript expression in the page; an exception there is one here."""
+        """Return the JSON value of a JavaScript expression in the page.
+
+        An exception in the page is raised here, too.
+        """
         answer = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
             raise AssertionError(f"{expression}: {answer['exceptionDetails']['exception']['description']}")

@@ -229,7 +229,10 @@ READY_WITHIN_SECONDS = 60  # On a machine with much else to do, importing alone 
 
 @pytest.fixture
 def start_server(database: Engine, tmp_path: Path) -> Iterator[Callable[..., Server]]:  # noqa: ARG001 - empty tables.
-    """Start `python -m app serve`: `start_server(WORKERS="2")`. It is stopped after the test, and its log shown."""
+    """Start `python -m app serve`: `start_server(WORKERS="2")`.
+
+    It is stopped after the test, and its log shown.
+    """
     with ExitStack() as stack:
         yield lambda **environment: stack.enter_context(_server(tmp_path, environment))
 

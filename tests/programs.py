@@ -1,4 +1,6 @@
-"""Programs that the project does not install. A test that needs a missing one is skipped.
+"""Programs that the project does not install.
+
+A test that needs a missing one is skipped.
 
 `REQUIRE_PROGRAMS` names those that CI installs, separated by spaces. If one of them is missing, the test fails instead.
 """
@@ -18,7 +20,10 @@ KNOWN = {
 
 
 def find_program(*names: str) -> str:
-    """Return the path of the first of these programs that is installed. Skip or fail the test if none is."""
+    """Return the path of the first of these programs that is installed.
+
+    Skip or fail the test if none is.
+    """
     assert KNOWN.issuperset(names), f"add {names} to KNOWN"
     folders = os.environ.get("PATH", "").split(os.pathsep)
     # Debian keeps daemons in folders that only root's PATH has.

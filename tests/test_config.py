@@ -1,5 +1,6 @@
-"""Settings: what cannot be used stops the program with one clear line; what can be used means the same
-however it is written.
+"""Settings: invalid ones stop the program with one clear line.
+
+Valid ones mean the same in any spelling.
 """
 
 import os

@@ -19,7 +19,9 @@ BATCH_ROWS = 10_000
 
 
 def canonical(email: str) -> str:
-    """Return the canonical form as of migration 0025. A migration has its own copy, so that it never changes.
+    """Return the canonical form as of migration 0025.
+
+    A migration has its own copy, so that it never changes.
 
     Databases that ran this migration before 0025 existed have an older form, which 0025 updates. New databases get the
     new form here, because the older one mapped some addresses of different mailboxes to one form.
@@ -93,7 +95,10 @@ def backfill(connection: sa.Connection) -> None:
 
 
 def backfill_in_sql() -> None:
-    """Fill the new columns in SQL, for `--sql`. PostgreSQL refuses non-ASCII addresses."""
+    """Fill the new columns in SQL, for `--sql`.
+
+    PostgreSQL refuses non-ASCII addresses.
+    """
     op.execute(r"""
         DO $$ BEGIN
             IF EXISTS (SELECT FROM users WHERE email !~ '^[\x01-\x7f]*$') THEN

@@ -107,7 +107,10 @@ def _rows_after(connection: sa.Connection, last: int) -> list[Row]:
 
 
 def _update(connection: sa.Connection, rows: Sequence[Row]) -> int:
-    """Return how many rows changed. A concurrent sign-up with one of the forms prevents only that row's update."""
+    """Return how many rows changed.
+
+    A concurrent sign-up with one of the forms prevents only that row's update.
+    """
     if not rows:
         return 0
     ids, emails, forms = zip(*rows, strict=True)

@@ -1,4 +1,4 @@
-"""Adoption: convert a database of the tutorial, or of an application derived from it, in place.
+"""Adoption: convert a database of the tutorial or of a descendant in place.
 
 `look` only reads and returns a plan. `adopt` gives the tables the exact schema of the tutorial's last step and then
 migrates, all in one transaction. It drops nothing unknown: objects whose name is needed are renamed to `former_…`, and

@@ -1,4 +1,4 @@
-"""Choices of the operator where the database is ambiguous: `--map` and `--on-delete`."""
+"""Operator's choices where the database is ambiguous: `--map`, `--on-delete`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -62,7 +62,10 @@ class Choices:
 
 
 def check(found: Findings, choices: Choices, plan: Plan) -> None:
-    """Refuse choices about missing tables and columns, so that a misspelt name is not ignored."""
+    """Refuse choices about missing tables and columns.
+
+    Otherwise a misspelt name would be ignored.
+    """
     for theirs, ours in choices.tables.items():
         if theirs not in found.shape.tables:
             plan.refuse(f"--map {theirs}={ours}: there is no table {theirs}")

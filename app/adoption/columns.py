@@ -1,4 +1,7 @@
-"""Columns: add missing ones, convert types, fill NULLs, and let other columns be NULL in new rows."""
+"""Columns: add missing ones, convert types, fill NULLs.
+
+Required columns that the API does not fill become nullable.
+"""
 
 import re
 
@@ -68,7 +71,10 @@ def _convert(found: Findings, plan: Plan, table: str, field: Field, time_zone: s
 
 
 def _conversion(field: Field, found: str, time_zone: str) -> str | None:
-    """Return SQL for the type conversion, "" if none is needed, or None if it is impossible."""
+    """Return SQL for the type conversion.
+
+    It is "" if none is needed, and None if the conversion is impossible.
+    """
     if found == TYPES[field.kind] or (field.kind == "key" and found in INTEGERS):
         return ""
     if field.kind == "text" and (found in {"text", "citext"} or re.match(r"character( varying)?\(", found)):
@@ -83,7 +89,10 @@ def _conversion(field: Field, found: str, time_zone: str) -> str | None:
 
 
 def _fill(found: Findings, plan: Plan, table: str, field: Field) -> None:
-    """Fill NULLs in columns that are NOT NULL in the tutorial. Missing owners and voters are handled later."""
+    """Fill NULLs in columns that are NOT NULL in the tutorial.
+
+    Missing owners and voters are handled later.
+    """
     column = found.columns[table][field.name]
     if column.is_required or field.refers_to is not None:
         return
@@ -120,7 +129,10 @@ def _allow_new_rows(found: Findings, plan: Plan, table: str) -> None:
 
 
 def _number(found: Findings, plan: Plan, table: str) -> None:
-    """Number ids by `{table}_id_seq`, which is above every id, as the next migration requires."""
+    """Number ids by `{table}_id_seq`.
+
+    The sequence is above every id, as the next migration requires.
+    """
     column = found.columns[table]["id"]
     sequence = f"{table}_id_seq"
     own = found.connection.scalar(

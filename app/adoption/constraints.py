@@ -1,4 +1,4 @@
-"""Primary keys, the unique e-mail address and foreign keys, with the tutorial's names."""
+"""Primary keys, unique e-mail address and foreign keys, named as in the tutorial."""
 
 from sqlalchemy import text
 

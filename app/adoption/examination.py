@@ -1,6 +1,6 @@
-"""Examination: read the database in one transaction and make a plan, without changes.
+"""Examination: read the database and make a plan, without changes.
 
-Reads every e-mail address and counts rows.
+It is one transaction, which reads every e-mail address and counts rows.
 """
 
 from alembic.config import Config
@@ -85,7 +85,10 @@ def _revisions(connection: Connection, here: Shape) -> list[str]:
 
 
 def _is_ours(here: Shape, revisions: list[str]) -> bool:
-    """Return whether a revision is in our chain after the tutorial's. Others may use the same revision names."""
+    """Return whether a revision is in our chain after the tutorial's.
+
+    Others may use the same revision names.
+    """
     chain = ScriptDirectory.from_config(Config(ALEMBIC_INI)).iterate_revisions("head", TUTORIAL_HEAD)
     is_in_chain = bool({script.revision for script in chain}.intersection(revisions))
     votes = here.tables.get("votes")

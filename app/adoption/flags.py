@@ -36,7 +36,10 @@ TIMES = ("timestamp", "date")
 
 
 def ask(found: Findings, choices: Choices, plan: Plan) -> None:
-    """Apply the chosen meanings of flags. Refuse if a flag is set in some row and has no chosen meaning."""
+    """Apply the chosen meanings of flags.
+
+    Refuse if a flag is set in some row and has no chosen meaning.
+    """
     for name in ("users", "posts"):
         if name not in found.tables:
             continue
@@ -90,7 +93,10 @@ def _is_named(name: str, kind: int, column: Column) -> bool:
 
 
 def _condition(name: str, column: Column, *, is_told: bool) -> str | None:
-    """Return SQL that is true if the flag `{column}` is set, or None if its type or name does not tell."""
+    """Return SQL that is true if the flag `{column}` is set.
+
+    Return None if its type or name does not tell when it is set.
+    """
     is_positive = _is_named(name, 1, column)
     if _is_named(name, 2, column) or not (is_positive or is_told or _is_named(name, 0, column)):
         return None

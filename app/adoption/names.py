@@ -1,4 +1,7 @@
-"""Match existing tables and columns to the tutorial's, rename them, and free the names that are needed."""
+"""Match existing tables and columns to the tutorial's, and rename them.
+
+Names that are needed are freed first.
+"""
 
 import re
 from collections.abc import Collection, Container
@@ -18,9 +21,10 @@ LIKE_OWNER = re.compile(r"author|owner|user|writer|creator|poster|account|member
 
 
 def find_tables(here: Shape, choices: Choices, plan: Plan) -> dict[str, Table]:
-    """Find the tutorial's tables by the operator's choice, usual names, foreign keys or columns.
+    """Find the tutorial's tables.
 
-    The table of accounts is the one that posts and votes refer to, even if another one is named `users`.
+    The operator's choice, usual names, foreign keys or columns identify them. The table of accounts is the one that
+    posts and votes refer to, even if another one is named `users`.
     """
     found: dict[str, Table] = {}
     for name in ("posts", "votes", "users"):
@@ -35,7 +39,7 @@ def find_tables(here: Shape, choices: Choices, plan: Plan) -> dict[str, Table]:
 
 
 def table_options(here: Shape, others: Collection[str], meaning: str) -> str:
-    """Return a `--map` option with the meaning for each existing table except `others`."""
+    """Return a `--map` option with the meaning for each table except `others`."""
     names = [
         table.name
         for table in here.tables.values()
@@ -133,7 +137,10 @@ def _ask_for_votes(here: Shape, choices: Choices, plan: Plan, found: dict[str, T
 
 
 def match_columns(found: Findings, choices: Choices, plan: Plan) -> None:
-    """Find the tutorial's columns by the operator's choice, usual names or the tables that they refer to."""
+    """Find the tutorial's columns.
+
+    The operator's choice, usual names or the tables that they refer to identify them.
+    """
     for name, table in found.tables.items():
         matched: dict[str, Column] = {}
         found.columns[name] = matched
@@ -194,7 +201,10 @@ def _column_options(table: Table, field: Field, free: dict[str, Column]) -> str:
 
 
 def _check_keys(found: Findings, plan: Plan, name: str) -> None:
-    """Refuse foreign keys to another table or column, because their values identify other rows."""
+    """Refuse foreign keys to another table or column.
+
+    Their values identify rows of that table or column, not of ours.
+    """
     for field in FIELDS[name]:
         if not (found.has(name, field.name) and field.refers_to and found.has(field.refers_to, "id")):
             continue
@@ -209,7 +219,7 @@ def _check_keys(found: Findings, plan: Plan, name: str) -> None:
 
 
 def _ask_for_hidden_meaning(found: Findings, choices: Choices, plan: Plan) -> None:
-    """Refuse if posts have no known owner or content, and another column may contain it."""
+    """Refuse if posts lack an owner or content that another column may contain."""
     table = found.tables["posts"]
     if not found.count("posts", "true"):
         return
@@ -236,7 +246,10 @@ def _ask_for_hidden_meaning(found: Findings, choices: Choices, plan: Plan) -> No
 
 
 def rename(found: Findings, plan: Plan) -> None:
-    """Free the names that are needed, then rename tables and columns to the tutorial's names."""
+    """Rename tables and columns to the tutorial's names.
+
+    First free the names that are needed.
+    """
     _free_relations(found, plan)
     for name, table in found.tables.items():
         if table.name != name:
@@ -253,7 +266,10 @@ def rename(found: Findings, plan: Plan) -> None:
 
 
 def _former(name: str, taken: Container[str], plan: Plan, what: str) -> str:
-    """Return the name with `former_`. Refuse if that is taken too, so that the new name is predictable."""
+    """Return the name with `former_`.
+
+    Refuse if that is taken too, so that the new name is predictable.
+    """
     former = f"former_{name}"
     if former in taken:
         plan.refuse(f"{what}{name} is in the way, and so is {former}: rename one of them")

@@ -23,12 +23,12 @@ def some(values: Iterable[object]) -> str:
 
 
 def map_option(name: str, meaning: str) -> str:
-    """Return the option that gives the table or column this meaning, quoted for a shell."""
+    """Return the option that gives a table or column this meaning, shell-quoted."""
     return f"--map {shlex.quote(f'{name}={meaning}')}"
 
 
 def on_delete_option(name: str, action: str) -> str:
-    """Return the option that changes the foreign key of the column, quoted for a shell."""
+    """Return the option that changes the column's foreign key, shell-quoted."""
     return f"--on-delete {shlex.quote(f'{name}={action}')}"
 
 

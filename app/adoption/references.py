@@ -1,4 +1,7 @@
-"""Foreign keys of other tables that prevent deletions, and the operator's choices about them."""
+"""Foreign keys of other tables that prevent deletions.
+
+The operator decides about them with `--on-delete`.
+"""
 
 import re
 
@@ -14,7 +17,7 @@ CODES = {"cascade": CASCADE, "set-null": SET_NULL}
 
 
 def examine(found: Findings, choices: Choices, plan: Plan) -> None:
-    """Note the foreign keys that prevent deletions, and change those named by `--on-delete`."""
+    """Note foreign keys that prevent deletions; change those in `--on-delete`."""
     ours = {
         (found.tables[table].name, found.columns[table][column].name)
         for table, column in REFERENCES

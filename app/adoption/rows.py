@@ -1,4 +1,7 @@
-"""Rows that violate our constraints: repaired if nothing is lost, else a reason to refuse."""
+"""Rows that violate our constraints.
+
+They are repaired if nothing is lost. Otherwise they are a reason to refuse.
+"""
 
 import re
 from collections import defaultdict
@@ -81,7 +84,10 @@ def _require_people(found: Findings, plan: Plan) -> None:
 
 
 def _ids(found: Findings, plan: Plan) -> None:
-    """Refuse ids below 1. The API returns 404 for them, so such rows could not be read, changed or deleted."""
+    """Refuse ids below 1.
+
+    The API returns 404 for them, so such rows could not be read, changed or deleted.
+    """
     for table in ("users", "posts"):
         if not found.has(table, "id"):
             continue
@@ -95,7 +101,10 @@ def _ids(found: Findings, plan: Plan) -> None:
 
 
 def _addresses(found: Findings, plan: Plan) -> None:
-    """Resolve e-mail addresses that are equal except for case. Refuse if two such accounts have content."""
+    """Resolve e-mail addresses that are equal except for case.
+
+    Refuse if two such accounts have content.
+    """
     contested: dict[str, list[int]] = defaultdict(list)
     without_at: list[int] = []
     seen: dict[str, int] = {}
@@ -144,7 +153,10 @@ def _addresses(found: Findings, plan: Plan) -> None:
 
 
 def _with_content(found: Findings, ids: list[int]) -> set[int]:
-    """Return the users that any other row refers to: a post, a vote or a row of an unknown table."""
+    """Return the users that any other row refers to.
+
+    Such a row is a post, a vote or a row of an unknown table.
+    """
     references = {
         (key.table, key.columns[0])
         for key in found.shape.references_to(found.tables["users"].name)
@@ -165,7 +177,10 @@ def _with_content(found: Findings, ids: list[int]) -> set[int]:
 
 
 def _owners(found: Findings, plan: Plan) -> None:
-    """Give posts without an existing owner to an account without a password. `former_owners` keeps the old ids."""
+    """Give posts without an existing owner to an account without a password.
+
+    `former_owners` keeps the old ids.
+    """
     has_owner = found.has("posts", "owner_id")
     ownerless = found.count("posts", f"NOT {_exists(found, 'users', 'posts', 'owner_id')}" if has_owner else "true")
     if ownerless:
@@ -206,7 +221,10 @@ def _exists(found: Findings, referred: str, table: str, column: str) -> str:
 
 
 def _votes(found: Findings, choices: Choices, plan: Plan) -> None:
-    """Move duplicate votes, votes without user or post, and votes against, so that nothing is lost."""
+    """Move votes that cannot stay, so that nothing is lost.
+
+    These are duplicate votes, votes without user or post, and votes against.
+    """
     conditions = {
         "of missing users or posts": (
             f"NOT {_exists(found, 'users', 'votes', 'user_id')} OR NOT {_exists(found, 'posts', 'votes', 'post_id')}",
@@ -256,7 +274,10 @@ def _repeated(table: str, pair: str) -> str:
 
 
 def _move(found: Findings, plan: Plan, conditions: dict[str, tuple[str, str]]) -> None:
-    """Move the votes. Each condition has two forms, with the names before and after renaming."""
+    """Move the votes.
+
+    Each condition has two forms, with the names before and after renaming.
+    """
     is_moved = False
     for what, (here, then) in conditions.items():
         if number := found.count("votes", here):

@@ -1,4 +1,7 @@
-"""Other constraints that stay on users, posts and votes, and may reject writes of the API."""
+"""Other constraints that stay on users, posts and votes.
+
+They may reject writes of the API.
+"""
 
 from dataclasses import dataclass
 
@@ -56,7 +59,10 @@ class _Rule:
 
 
 def examine(found: Findings, plan: Plan) -> None:
-    """Note the constraints that a write may violate. Refuse those that every new row violates."""
+    """Note the constraints that a write may violate.
+
+    Refuse those that every new row violates.
+    """
     for name, table in found.tables.items():
         if table.kind != "r":
             continue
@@ -82,7 +88,10 @@ def examine(found: Findings, plan: Plan) -> None:
 
 
 def _is_false_of_new_rows(found: Findings, name: str, rule: _Rule, ours: dict[str, str]) -> bool:
-    """Return whether the check fails if all its columns are NULL, as they are in rows of the API."""
+    """Return whether the check fails if all its columns are NULL.
+
+    They are NULL in rows of the API.
+    """
     columns = found.tables[name].columns
     if not rule.columns or any(column in ours or columns[column].has_default for column in rule.columns):
         return False
@@ -113,7 +122,10 @@ def _may_be_violated(rule: _Rule, name: str, ours: dict[str, str], columns: dict
 
 
 def _domains(found: Findings, plan: Plan, name: str, ours: set[str]) -> None:
-    """Refuse other columns whose domain type forbids NULL, because the plan cannot make them nullable."""
+    """Refuse other columns whose domain type forbids NULL.
+
+    The plan cannot make them nullable.
+    """
     rows = found.connection.execute(
         text("""
             SELECT attname::text, format_type(atttypid, atttypmod), format_type(typbasetype, typtypmod)

@@ -1,7 +1,7 @@
-"""Adoption in one transaction: the plan's steps, then all migrations. A dry run rolls back at the end.
+"""Adoption in one transaction: the plan's steps, then all migrations.
 
-So a dry run fails exactly where a real run would, and a failed or interrupted run changes nothing. The cost: the tables
-are locked exclusively for the whole run.
+A dry run rolls back at the end. So a dry run fails exactly where a real run would, and a failed or interrupted run
+changes nothing. The cost: the tables are locked exclusively for the whole run.
 """
 
 import time
@@ -74,7 +74,10 @@ class CannotAdopt(Exception):
 
 
 def look(engine: Engine, choices: Choices | None = None, time_zone: str = "UTC") -> Plan:
-    """Examine the database in a read-only transaction while no migration changes the catalogue."""
+    """Examine the database in a read-only transaction.
+
+    Meanwhile no migration changes the catalogue.
+    """
     while True:
         with engine.begin() as connection:
             connection.exec_driver_sql("SET TRANSACTION READ ONLY")
@@ -136,7 +139,10 @@ class _Adoption:
         self.time_zone = time_zone
 
     def run(self, connection: Connection) -> bool:
-        """Run all steps in the connection's transaction. Return False if the database is already adopted."""
+        """Run all steps in the connection's transaction.
+
+        Return False if the database is already adopted.
+        """
         if is_adopted(connection):  # Its tables are in use, so do not lock them.
             return False
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
@@ -170,7 +176,7 @@ class _Adoption:
         connection.execute(text("UPDATE alembic_version SET version_num = :revision"), version)
 
     def _after_migration(self, connection: Connection, plan: Plan, script: Script) -> None:
-        """Copy values of former columns, disabled accounts and valid tokens into the new schema."""
+        """Copy former columns, disabled accounts and valid tokens to the new schema."""
         for revision, table, column, types in CARRIED:
             if script.revision != revision:
                 continue

@@ -23,7 +23,10 @@ class Column:
 
     @property
     def has_default(self) -> bool:
-        """Whether an INSERT without the column gives it a value. `DEFAULT NULL` is no default."""
+        """Whether an INSERT without the column gives it a value.
+
+        `DEFAULT NULL` is no default.
+        """
         is_null = self.default is not None and re.match(r"NULL(::|$)", self.default) is not None
         return self.is_identity or self.is_generated or (self.default is not None and not is_null)
 
@@ -41,10 +44,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A primary key (p), unique (u), foreign key (f) or check (c) constraint. `on_delete` is c for CASCADE.
+    """A primary key (p), unique (u), foreign key (f) or check (c) constraint.
 
-    `table` is the name of its table in SQL, with the schema if that is another one. `referred` is the name of a table
-    in this schema, or `schema.table`. `definition` is what follows ADD CONSTRAINT and the name.
+    `on_delete` is c for CASCADE. `table` is the name of its table in SQL, with the schema if that is another one.
+    `referred` is the name of a table in this schema, or `schema.table`. `definition` is what follows ADD CONSTRAINT and
+    the name.
     """
 
     name: str
@@ -60,7 +64,10 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A relation with columns; `kind` as in `pg_class.relkind`. `views` and `triggers` are those that depend on it."""
+    """A relation with columns; `kind` as in `pg_class.relkind`.
+
+    `views` and `triggers` are those that depend on it.
+    """
 
     name: str
     kind: str

@@ -1,4 +1,7 @@
-"""Target of the adoption: the tutorial's last step (0006), and names that later migrations need."""
+"""Target of the adoption: the tutorial's last step (0006).
+
+Also the names that later migrations need.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -87,7 +90,10 @@ def later_columns(table: str) -> set[str]:
 
 
 def taken_relations() -> set[str]:
-    """Return the names of our tables, indexes and sequences, also of those that a migration renames later."""
+    """Return the names of our tables, indexes and sequences.
+
+    They include those that a migration renames later.
+    """
     names = {"users_email_key"}
     for table in Base.metadata.tables.values():
         names |= {table.name} | {str(index.name) for index in table.indexes}
@@ -97,6 +103,9 @@ def taken_relations() -> set[str]:
 
 
 def taken_constraints(table: str) -> set[str]:
-    """Return the names of the table's foreign keys and checks, also of those that a migration renames later."""
+    """Return the names of the table's foreign keys and checks.
+
+    They include those that a migration renames later.
+    """
     own = {str(constraint.name) for constraint in Base.metadata.tables[table].constraints if constraint.name}
     return own | {name for (on, _), name in REFERENCES.items() if on == table}

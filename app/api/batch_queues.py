@@ -49,13 +49,19 @@ def _queue(
 
 @lru_cache
 def page_reads() -> BatchQueue[feed.PageRequest, feed.PageResponse]:
-    """Return the queue of page and post reads that are bounded; these use the replica, if there is one."""
+    """Return the queue of bounded page and post reads.
+
+    They use the replica, if there is one.
+    """
     return _queue("pages", _from_replica(0), reads=True)
 
 
 @lru_cache
 def unbounded_page_reads() -> BatchQueue[feed.PageRequest, feed.PageResponse]:
-    """Return the queue of searches and other page reads that may take long. They run one after the other."""
+    """Return the queue of searches and other page reads that may take long.
+
+    They run one after the other.
+    """
     return _queue(
         "unbounded_pages",
         _from_replica(1),

@@ -1,9 +1,11 @@
-"""The fast path: frequent operations without FastAPI's router and dependency solver.
+"""The fast path: hot operations without FastAPI's router and dependency solver.
 
-These cost more than the rest of a page request (docs/decisions/0012). An operation of the fast path is still an
-ordinary route of FastAPI. It also has an adapter, which reads the arguments from the request and calls the same
-functions. An adapter passes unusual requests to FastAPI before they have any effect, so that FastAPI reports all errors
-of parameters: an id that is not a number, a body that is not valid, an `Idempotency-Key`.
+Router and solver cost more than the rest of a page request (docs/decisions/0012). An operation of the fast path is
+still an ordinary route of FastAPI. It also has an adapter, which reads the arguments from the request and calls the
+same functions.
+
+An adapter passes unusual requests to FastAPI before they have any effect: those with an invalid id or body, or with an
+`Idempotency-Key`. So FastAPI reports all errors of parameters.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -31,7 +33,7 @@ _ID = TypeAdapter[int](Id)
 
 
 class NotOnFastPath(Exception):
-    """Raised by an adapter, before any effect, for a request that FastAPI has to handle."""
+    """Raised by an adapter, before any effect: FastAPI must handle the request."""
 
 
 def path_id(request: Request) -> int:
@@ -43,7 +45,10 @@ def path_id(request: Request) -> int:
 
 
 async def json_body(request: Request, model: type[Model]) -> Model:
-    """Return the validated JSON body. Raises `NotOnFastPath` if it is invalid or of another type."""
+    """Return the validated JSON body.
+
+    Raises `NotOnFastPath` if it is invalid or of another type.
+    """
     if request.headers.get("content-type") != "application/json":
         raise NotOnFastPath
     try:

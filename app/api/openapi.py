@@ -171,7 +171,8 @@ def _add_query(operation: dict[str, Any]) -> None:
 def _describe_parameters(operation: dict[str, Any]) -> None:
     for parameter in operation.pop("parameters", ()):
         if parameter["name"] == IDEMPOTENCY_KEY:
-            operation["description"] += f"\n\n`{IDEMPOTENCY_KEY}` header: {parameter['description']}"
+            note = f"`{IDEMPOTENCY_KEY}` header: {parameter['description']}"
+            operation["description"] = f"{operation['description']}\n\n{note}".lstrip()
         else:
             _simplify(parameter)
             operation.setdefault("parameters", []).append(parameter)

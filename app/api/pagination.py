@@ -100,9 +100,10 @@ AnyRow = TypeVar("AnyRow", bound=HasId)
 
 
 def cut_and_link(response: Response, page: KeysetPage, rows: Sequence[AnyRow], **repeated: object) -> list[AnyRow]:
-    """Return the rows without the one past the limit; if there was one, set `Link` to the next page.
+    """Return the rows without the one past the limit.
 
-    `repeated` are parameters of the request that the link repeats, beside `limit`.
+    If there was one, set `Link` to the next page. `repeated` are parameters of the request that the link repeats,
+    beside `limit`.
     """
     shown = [*rows[: page.limit]]
     if len(rows) > page.limit:

@@ -21,7 +21,10 @@ MAX_REQUEST_SECONDS = 5
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[None]:
-    """Serve `/metrics` in a thread during the block, if `WORKER_METRICS_PORT` is set. Raises `ConfigurationError`."""
+    """Serve `/metrics` in a thread during the block, if `WORKER_METRICS_PORT` is set.
+
+    Raises `ConfigurationError`.
+    """
     host, port = settings.worker_metrics_host, settings.worker_metrics_port
     if port is None:
         yield
@@ -77,7 +80,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _Server(TCPServer):
-    """A TCP server for the handler. `http.server.HTTPServer` would also look up its own name in the DNS."""
+    """A TCP server for the handler.
+
+    `http.server.HTTPServer` would also look up its own name in the DNS.
+    """
 
     allow_reuse_address = True
 
@@ -86,6 +92,9 @@ class _Server(TCPServer):
         super().__init__((str(address[0]), port), _Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
-        """Log the exception that a request raised. A connection closed by the client is no error of ours."""
+        """Log the exception that a request raised.
+
+        A connection closed by the client is no error of ours.
+        """
         level = logging.DEBUG if isinstance(sys.exception(), OSError) else logging.ERROR
         logger.log(level, "scrape failed", exc_info=True)

@@ -1,7 +1,8 @@
-"""Background worker: mail delivery, cleanup of expired rows, removal of deleted rows, and metrics.
+"""Background worker: mail delivery, periodic tasks and metrics.
 
-Server processes do this too; `python -m app worker` does nothing else. Each row is handled by one process, which locks
-it. So any number of servers and workers may run, on any number of machines.
+The tasks are cleanup of expired rows and removal of deleted rows. Server processes do all of this, too.
+`python -m app worker` does nothing else. Each row is handled by one process, which locks it. So any number of servers
+and workers may run, on any number of machines.
 """
 
 import logging
@@ -43,9 +44,10 @@ def tasks(settings: Settings) -> list[periodic.Task]:
 
 
 def _observe(_: periodic.IsStopping) -> None:
-    """Record for /metrics whether the database answers, and the size and age of the outbox.
+    """Record whether the database answers, and the size and age of the outbox.
 
-    This does not happen at a scrape, so that a database that is down or frozen delays no scrape.
+    These are metrics of `/metrics`. This does not happen at a scrape, so that a database that is down or frozen delays
+    no scrape.
     """
     is_up = False
     try:
@@ -72,15 +74,16 @@ def _remove_deleted(is_stopping: periodic.IsStopping) -> None:
 
 @contextmanager
 def running(*own: periodic.Task) -> Iterator[None]:
-    """Run mail delivery and the enabled tasks during the block, and also the given tasks."""
+    """Run mail delivery, the enabled tasks and the given tasks during the block."""
     with delivery.delivering(), periodic.running(*tasks(get_settings()), *own):
         yield
 
 
 def run_until_stopped() -> None:
-    """Run the background work until SIGTERM. Return after running tasks have finished or timed out.
+    """Run the background work until SIGTERM.
 
-    Raises `ConfigurationError` if the settings disable all of it.
+    Return after running tasks have finished or timed out. Raises `ConfigurationError` if the settings disable all of
+    it.
     """
     settings = get_settings()
     if not settings.mail_enabled and not settings.cleanup_interval_minutes:

@@ -36,10 +36,11 @@ def adopt(
     ] = None,
     time_zone: Annotated[str, typer.Option(help="Time zone of columns stored without one.")] = "UTC",
 ) -> None:
-    """Take over a database of the FastAPI tutorial, or of an application derived from it.
+    """Take over a database of the FastAPI tutorial, or of an application based on it.
 
-    Converts in place and drops nothing. Prints what it finds and each step. All steps run in one transaction, so a
-    failure changes nothing. Stop the old server and make a backup first. A second run changes nothing.
+    Converts in place and drops nothing. Prints what it finds and each step.
+    All steps run in one transaction, so a failure changes nothing. A second run changes nothing.
+    Stop the old server and make a backup first.
     """
     go_past_the_pooler()
     url = get_settings().database

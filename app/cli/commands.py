@@ -18,15 +18,15 @@ from app.dev import postgres
 COMMANDS = {
     "run": (
         "app.cli.run:run",
-        "Migrate and serve, for development. Starts the embedded PostgreSQL if no database is configured.",
+        "Migrate and serve, for development.",
     ),
     "serve": (
         "app.cli.serve:serve",
-        "Serve with WORKERS processes. The database must be configured and migrated (alembic upgrade head).",
+        "Serve with WORKERS processes.",
     ),
     "worker": (
         "app.cli.worker:worker",
-        "Send mails and delete expired rows, without serving requests. The database must be configured and migrated.",
+        "Send mails and delete expired rows, without serving requests.",
     ),
     "completion": (
         "app.cli.completion:completion",
@@ -40,15 +40,15 @@ COMMANDS = {
     ),
     "adopt": (
         "app.cli.adopt:adopt",
-        "Take over a database of the FastAPI tutorial, or of an application derived from it.",
+        "Take over a database of the FastAPI tutorial, or of an application based on it.",
     ),
     "recount": (
         "app.cli.maintenance:recount",
-        "Compare vote counts with the votes, and repair wrong ones. Safe at any time, also under load.",
+        "Compare vote counts with the votes, and repair wrong ones.",
     ),
     "doctor": (
         "app.cli.maintenance:doctor",
-        "Check configuration, mail, database, privileges, migrations, indexes, counts, clock and backups.",
+        "Check configuration, mail, database and backups.",
     ),
     # Its name in earlier releases, which crontabs may have.
     "gc": ("app.cli.maintenance:cleanup", ""),
@@ -58,7 +58,10 @@ HIDDEN = {"gc"}
 
 
 class Commands(TyperGroup):
-    """Import the module of a command only to run it: importing all of them doubles the time of each start."""
+    """Group of commands that imports a command's module only to run it.
+
+    Importing all of them doubles the time of each start.
+    """
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # Typer does not export the types of Click.
         name, placeholder, rest = super().resolve_command(ctx, args)

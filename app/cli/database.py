@@ -16,7 +16,9 @@ from app.dev import postgres
 
 
 def go_past_the_pooler() -> None:
-    """Make this process use the direct database, for commands that need session state such as temporary tables.
+    """Make this process use the direct database.
+
+    For commands that need session state, such as temporary tables.
 
     Raises `ConfigurationError` if the database is reachable only through the pooler.
     """
@@ -28,7 +30,9 @@ def go_past_the_pooler() -> None:
 
 @contextmanager
 def database(options: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Provide the configured database, or run the embedded server during the block. Yield its location as text.
+    """Provide the configured database, or run the embedded server during the block.
+
+    Yield its location as text.
 
     The embedded server's address is stored in the environment, so that worker processes find it. `options` are
     PostgreSQL settings, used only if this process starts that server.
@@ -45,7 +49,7 @@ def database(options: Mapping[str, str] | None = None) -> Iterator[str]:
 
 
 def require_utf8(url: URL, connect_timeout_seconds: int = 10) -> None:
-    """Raise `ConfigurationError` if the database is reachable and its encoding is not UTF8.
+    """Raise `ConfigurationError` if the database's encoding is not UTF8.
 
     Other encodings cannot store every text: a post with an emoji would be refused, or stored as invalid bytes.
     An unreachable database is accepted, because servers start without it.
@@ -56,7 +60,7 @@ def require_utf8(url: URL, connect_timeout_seconds: int = 10) -> None:
 
 
 def require_usable(url: URL, connect_timeout_seconds: int) -> None:
-    """Raise `ConfigurationError` as `require_utf8` does, and if other software made the tables.
+    """Raise as `require_utf8` does, and if other software made the tables.
 
     A database without migrations is accepted, because servers may start before these run.
     """

@@ -89,7 +89,10 @@ _FORBIDDING = text("""
 
 
 def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Finding]:
-    """Run every check and yield each result at once. `is_full` checks every count, not a sample."""
+    """Run every check and yield each result at once.
+
+    `is_full` checks every count, not a sample.
+    """
     yield from _configuration(settings)
     yield from examine_surroundings(settings)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -347,7 +350,10 @@ def _references(connection: Connection) -> Finding:
 
 
 def _addresses(connection: Connection) -> Finding:
-    """Check stored canonical addresses. Only non-ASCII ones can have an older form (migration 0025)."""
+    """Check stored canonical addresses.
+
+    Only non-ASCII ones can have an older form (migration 0025).
+    """
     ids: list[int] = []
     last = 0
     while rows := connection.execute(_BEYOND_ASCII, {"last": last}).all():
@@ -403,7 +409,7 @@ _ODD_EVENTS = (
 
 
 def _odd_rows(engine: Engine, *, is_full: bool) -> Iterator[Finding]:
-    """Report rows written by other software that the API cannot serve, or only in part."""
+    """Report rows of other software that the API cannot serve, or only in part."""
     looked_for = [("users", _ODD_KEYS), ("posts", _ODD_KEYS)]
     if is_full:
         looked_for += [("users", _ODD_TIMES), ("posts", _ODD_TIMES), ("users", _ODD_HASHES)]

@@ -1,4 +1,7 @@
-"""Options of the commands that serve: they set the settings of the same name for this process and its workers."""
+"""Options of the commands that serve.
+
+They set the settings of the same name for this process and its workers.
+"""
 
 import os
 from typing import Annotated

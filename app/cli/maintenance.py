@@ -33,7 +33,10 @@ def recount(
         bool, typer.Option("--check", help="Only report differences; exit with 1 if there are any.")
     ] = False,
 ) -> None:
-    """Compare vote counts with the votes, and repair wrong ones. Safe at any time, also under load."""
+    """Compare vote counts with the votes, and repair wrong ones.
+
+    Safe at any time, also under load.
+    """
     with migrated_database():
         wrong = repaired = 0
         for batch in recount_service.recount(is_repairing=not check):
@@ -48,8 +51,9 @@ def recount(
 def doctor(
     full: Annotated[bool, typer.Option("--full", help="Check all vote counts and rows, not a sample.")] = False,
 ) -> None:
-    """Check configuration, mail, database, privileges, migrations, indexes, counts, clock and backups.
+    """Check configuration, mail, database and backups.
 
+    Of the database: privileges, migrations, indexes, counts and clock.
     Prints a remedy per problem. Exits with 1 if a check fails. Changes nothing, and sends no mail.
     """
     if get_settings().database is None and not postgres.exists():

@@ -1,4 +1,7 @@
-"""Migrations of a command's database. Importing Alembic is slow, so servers do not import this module."""
+"""Migrations of a command's database.
+
+Importing Alembic is slow, so servers do not import this module.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

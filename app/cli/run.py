@@ -18,9 +18,11 @@ def run(
         bool, typer.Option("--reload", help="Restart the server when the code changes. Migrates at the start only.")
     ] = False,
 ) -> None:
-    """Migrate and serve, for development. Starts the embedded PostgreSQL if no database is configured.
+    """Migrate and serve, for development.
 
-    Listens on HOST and PORT (127.0.0.1:8000; PORT=0 picks a free port). Ctrl-C stops it; the data stay in .local/.
+    Starts the embedded PostgreSQL if no database is configured.
+    Listens on HOST and PORT (127.0.0.1:8000; PORT=0 picks a free port).
+    Ctrl-C stops it; the data stay in .local/.
     """
     listen_on(host, port)
     with supervisor.listening() as listener, database() as where:

@@ -39,7 +39,10 @@ def seed(
 
 
 def _seed(users: int, posts: int, votes: int, seed: int, password: str | None) -> None:
-    """Fill the database and show the progress. Without a password, the new users cannot sign in."""
+    """Fill the database and show the progress.
+
+    Without a password, the new users cannot sign in.
+    """
     started_at = time.monotonic()
     added = dict.fromkeys(("people", "posts", "votes"), 0)
     try:

@@ -16,9 +16,11 @@ def serve(
     port: Port = None,
     reload: Annotated[bool, typer.Option("--reload", hidden=True)] = False,
 ) -> None:
-    """Serve with WORKERS processes. The database must be configured and migrated (alembic upgrade head).
+    """Serve with WORKERS processes.
 
-    Starts even if the database is unavailable; GET /readyz then returns the reason. SIGTERM stops it gracefully.
+    The database must be configured and migrated (alembic upgrade head).
+    Starts even if the database is unavailable; GET /readyz then returns the reason.
+    SIGTERM stops it gracefully.
     """
     if reload:
         raise ConfigurationError("serve does not reload; use: make dev, or python -m app run --reload")

@@ -1,4 +1,7 @@
-"""Checks of `python -m app doctor` around the database: mail server, proxies, metrics token, keys and backups."""
+"""Checks of `python -m app doctor` around the database.
+
+They cover the mail server, proxies, the metrics token, keys and backups.
+"""
 
 import time
 from collections.abc import Iterator
@@ -65,7 +68,10 @@ def _metrics(settings: Settings) -> Finding:
 
 
 def examine_backups(connection: Connection, settings: Settings) -> Iterator[Finding]:
-    """Yield the age of the newest backup in `BACKUP_FOLDER`, and the state of WAL archiving."""
+    """Yield the age of the newest backup, and the state of WAL archiving.
+
+    Backups are in `BACKUP_FOLDER`.
+    """
     archiver = connection.execute(_ARCHIVER).first()
     if archiver is not None:
         yield _archive(archiver.age_seconds, is_failing=archiver.is_failing)

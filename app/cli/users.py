@@ -39,7 +39,10 @@ def create(
     role: Annotated[Role, typer.Option(help="Role of the account.")] = "user",
     generate: Generate = False,
 ) -> None:
-    """Create an account. Prompts for the password, or reads it from the first line of piped standard input."""
+    """Create an account.
+
+    Prompts for the password, or reads it from the first line of piped standard input.
+    """
     password = _password(generate=generate)
     with _transaction() as db:
         account = user.sign_up(db, UserIn(email=email, password=password, username=username))
@@ -50,7 +53,10 @@ def create(
 
 @users.command()
 def promote(name: Name, role: Annotated[Role, typer.Argument(help="New role of the account.")]) -> None:
-    """Set the role of an account: moderators see drafts and delete posts, admins also manage accounts."""
+    """Set the role of an account.
+
+    Moderators see drafts and delete posts. Admins also manage accounts.
+    """
     with _account(name) as (db, account):
         administration.set_role(db, account, role)
     typer.echo(f"{account.username} is {_with_article(role)}")
@@ -88,7 +94,9 @@ def reset_password(name: Name, generate: Generate = False) -> None:
 
 @users.command()
 def disable_totp(name: Name) -> None:
-    """Remove a lost second factor and its recovery codes. First verify that the owner of the account asks for it.
+    """Remove a lost second factor and its recovery codes.
+
+    First verify that the owner of the account asks for it.
 
     The password alone then signs in, until the owner sets up a new second factor.
     """
@@ -119,7 +127,10 @@ def sessions(
 
 @contextmanager
 def _transaction() -> Iterator[Session]:
-    """Run a transaction on the configured or embedded database. Raises `Refused` for errors the operator can fix."""
+    """Run a transaction on the configured or embedded database.
+
+    Raises `Refused` for errors the operator can fix.
+    """
     with migrated_database():
         try:
             with transaction() as db:
@@ -149,7 +160,10 @@ def _account(name: str) -> Iterator[tuple[Session, User]]:
 
 
 def _password(*, generate: bool) -> str:
-    """Generate or read the password. Never an argument: process lists and shell histories would show it."""
+    """Generate or read the password.
+
+    Never an argument: process lists and shell histories would show it.
+    """
     if generate:
         return secrets.token_urlsafe(15)
     if sys.stdin.isatty():

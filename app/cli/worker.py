@@ -9,9 +9,10 @@ from app.observability import log_format
 
 
 def worker() -> None:
-    """Send mails and delete expired rows, without serving requests. The database must be configured and migrated.
+    """Send mails and delete expired rows, without serving requests.
 
-    For deployments whose servers set MAIL_ENABLED=false and CLEANUP_INTERVAL_MINUTES=0. Any number of workers may run.
+    The database must be configured and migrated. Any number of workers may run.
+    For deployments whose servers set MAIL_ENABLED=false and CLEANUP_INTERVAL_MINUTES=0.
     SIGTERM stops it gracefully.
     """
     settings = get_settings()

@@ -79,9 +79,11 @@ class BatchQueue(Generic[Item, Outcome]):
     caller's by one batch.
 
     An item has `max_seconds`, counted from the arrival of its request if the queue only `reads`. It fails with
-    `Overloaded` if they end while it waits, or while it is read. All statements of a batch together end as by
-    `statement_timeout`: with its newest item if the queue only `reads`, so that an item with little time left fails
-    alone; else with its oldest, because what a write did must be known when its outcome is returned.
+    `Overloaded` if they end while it waits, or while it is read.
+
+    All statements of a batch together end as by `statement_timeout`. If the queue only `reads`, they end with the
+    newest item, so that an item with little time left fails alone. Otherwise they end with the oldest item, because
+    what a write did must be known when its outcome is returned.
 
     The metrics have `name` as their label. A batch appears in the query log of each of its requests.
     """
@@ -263,7 +265,10 @@ class BatchQueue(Generic[Item, Outcome]):
 
 
 def _older(batch: Sequence[_Waiter[Item, Outcome]]) -> Iterable[_Waiter[Item, Outcome]]:
-    """Return the items that have less time than the batch. The others get the error that ends its statement."""
+    """Return the items that have less time than the batch.
+
+    The others get the error that ends its statement.
+    """
     newest = max(waiter.deadline for waiter in batch)
     return (waiter for waiter in batch if waiter.deadline < newest - EXPIRY_INTERVAL_SECONDS)
 

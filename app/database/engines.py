@@ -44,7 +44,7 @@ def max_connections(settings: Settings) -> int:
 
 
 def _transaction_connections(settings: Settings) -> int:
-    """Maximum concurrent transactions: those of requests, of hashing threads, and others."""
+    """Maximum concurrent transactions: of requests, hashing threads and others."""
     return settings.database_pool_size + settings.hashing_thread_count + OTHER_CONNECTION_COUNT
 
 
@@ -117,7 +117,7 @@ def _batch_engine(name: str, pool_size: int, server_settings: Mapping[str, objec
 
 
 def _end_at_deadline(limit_seconds: float) -> Callable[..., tuple[str, Any]]:
-    """Return a listener that limits a statement to the time until the `DEADLINE` of its connection.
+    """Return a listener that ends a statement at its connection's `DEADLINE`.
 
     `limit_seconds` is the limit that statements have anyway. The new one is sent with the statement, in one implicit
     transaction, so it also works behind a pooler and leaves nothing behind on the connection.

@@ -171,7 +171,10 @@ class Replica:
 
 @lru_cache
 def get_replicas() -> Sequence[Replica]:
-    """The process's replica once for each queue that reads from it; empty if none is configured."""
+    """The process's replica, once for each queue that reads from it.
+
+    Empty if none is configured.
+    """
     engine = get_replica_engine()
     return [] if engine is None else [Replica(engine) for _ in range(REPLICA_CONNECTION_COUNT)]
 

@@ -33,13 +33,19 @@ class Named(NamedTuple):
 
 
 def sqlstate_of(error: object) -> str | None:
-    """Return the SQLSTATE of an error of psycopg2 or SQLAlchemy; None if the server reported none."""
+    """Return the SQLSTATE of an error of psycopg2 or SQLAlchemy.
+
+    None if the server reported none.
+    """
     state: str | None = getattr(getattr(error, "orig", error), "pgcode", None)
     return state
 
 
 def named_by(error: object) -> Named:
-    """Return the table, column and constraint that an error of psycopg2 or SQLAlchemy names."""
+    """Return the table, column and constraint that a database error names.
+
+    The error is one of psycopg2 or SQLAlchemy.
+    """
     diagnosis = getattr(getattr(error, "orig", error), "diag", None)
     return Named(*(getattr(diagnosis, f"{kind}_name", None) for kind in Named._fields))
 
@@ -55,7 +61,10 @@ def is_timeout(error: object) -> bool:
 
 
 def is_temporary(error: DBAPIError) -> bool:
-    """Whether the same statement may succeed later. It may where the server reported no SQLSTATE."""
+    """Whether the same statement may succeed later.
+
+    It may where the server reported no SQLSTATE.
+    """
     state = sqlstate_of(error)
     return error.connection_invalidated or state is None or state.startswith(_TEMPORARY)
 

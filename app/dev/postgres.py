@@ -1,4 +1,6 @@
-"""Embedded PostgreSQL for machines without a configured database, shared by several processes.
+"""Embedded PostgreSQL for machines without a configured database.
+
+Several processes share one server.
 
     <folder>/data           the cluster; owned by the account that the server runs as
     <folder>/password       password of the superuser, mode 0600
@@ -59,7 +61,10 @@ class LocalPostgresError(Exception):
 
 
 class _Account(TypedDict, total=False):
-    """User and groups of a child process, as arguments of `subprocess`. Empty means our own."""
+    """User and groups of a child process, as arguments of `subprocess`.
+
+    Empty means our own.
+    """
 
     user: int
     group: int
@@ -78,7 +83,7 @@ def running(
     options: Mapping[str, str] | None = None,
     binaries: Path | None = None,
 ) -> Iterator[URL]:
-    """Yield the URL of the database `social_posts` on the server whose data are in `folder`.
+    """Yield the URL of the database `social_posts` on the server in `folder`.
 
     Creates the cluster if there is none, and starts the server if it is not running. The last process to leave stops
     it. `options` are server settings, used only by the process that starts it. `binaries` is the `bin` folder of
@@ -127,7 +132,10 @@ class _Server:
 
     @_in_one_line()
     def leave(self, users: int) -> None:
-        """Stop the server if no other process uses it: only the last holder can make its shared lock exclusive."""
+        """Stop the server if no other process uses it.
+
+        Only the last holder can make its shared lock exclusive.
+        """
         with _exclusively(self.folder / "start.lock"):
             if _locked(users):
                 self._stop()
@@ -170,7 +178,10 @@ class _Server:
         raise LocalPostgresError(f"PostgreSQL in {self.folder} does not stop: {self._last_words()}; stop it by hand")
 
     def _make(self, lock: int, *, sync: bool) -> None:
-        """Create the cluster under a temporary name and rename it, so that an incomplete one is never used."""
+        """Create the cluster under a temporary name and rename it.
+
+        So an incomplete one is never used.
+        """
         for remains in self.folder.glob("data.new-*"):
             shutil.rmtree(remains, ignore_errors=True)
         password = self.folder / "password"
@@ -213,7 +224,10 @@ class _Server:
             )
 
     def _start(self, lock: int, options: Mapping[str, str]) -> None:
-        """Start the server in its own session, so that Ctrl-C does not reach it. It inherits `lock` and so holds it."""
+        """Start the server in its own session, so that Ctrl-C does not reach it.
+
+        It inherits `lock` and so holds it.
+        """
         # The lock was free, so this file is stale, even if its process id is in use.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         ours = {"listen_addresses": "127.0.0.1", "port": str(_free_port()), "unix_socket_directories": ""}
@@ -237,7 +251,10 @@ class _Server:
         threading.Thread(target=process.wait, name="embedded PostgreSQL", daemon=True).start()
 
     def _url_if_it_answers(self) -> URL | None:
-        """Return the URL of the database, created if missing, or None while the server accepts no connections."""
+        """Return the URL of the database, which is created if missing.
+
+        None while the server accepts no connections.
+        """
         try:
             port = int((self.data / "postmaster.pid").read_text().splitlines()[3])
         except (FileNotFoundError, IndexError, ValueError):
@@ -269,7 +286,10 @@ class _Server:
 
 
 def _settle(folder: Path, binaries: Path | None) -> _Server:
-    """Find a folder and binaries that the server's account can reach. As root, these may differ from the given."""
+    """Find a folder and binaries that the server's account can reach.
+
+    As root, these may differ from the given.
+    """
     if sys.platform == "win32":
         raise LocalPostgresError("the embedded PostgreSQL needs Linux or macOS: use WSL, set DATABASE_URL")
     programs = binaries.absolute() if binaries else _packaged_binaries()
@@ -310,9 +330,10 @@ def _packaged_binaries() -> Path:
 
 
 def _account_for(data: Path) -> _Account:
-    """Return the account of the server: our own, or, as root, which PostgreSQL refuses, another one.
+    """Return the account of the server.
 
-    As root: the owner of the data, else `postgres`, else the system's unprivileged account.
+    It is our own, except for root, which PostgreSQL refuses. As root: the owner of the data, else `postgres`, else the
+    system's unprivileged account.
     """
     if os.geteuid() != 0:
         return {}
@@ -335,7 +356,7 @@ def _own_folder(folder: Path) -> Path:
 
 
 def _elsewhere(folder: Path) -> Path:
-    """Create a folder that every account can reach, and replace `folder` by a link to it."""
+    """Create a folder that every account can reach; make `folder` a link to it."""
     _own_folder(ELSEWHERE)
     with _exclusively(ELSEWHERE / "link.lock"):
         if not folder.is_symlink():
@@ -346,7 +367,10 @@ def _elsewhere(folder: Path) -> Path:
 
 
 def _copied_binaries(binaries: Path, folder: Path) -> Path:
-    """Copy the binaries to a folder that the server's account can reach, once per version."""
+    """Copy the binaries to a folder that the server's account can reach.
+
+    Each version is copied once.
+    """
     package = binaries.parent.parent
     copy = folder / f"programs-{importlib.metadata.version(_PACKAGE)}"
     if not copy.exists():
@@ -368,7 +392,10 @@ def _reaches(account: _Account, folder: Path) -> bool:
 
 
 def _major_version(account: _Account, binaries: Path) -> int:
-    """Return the version that `postgres` reports. Raises PermissionError if the account cannot execute it."""
+    """Return the version that `postgres` reports.
+
+    Raises PermissionError if the account cannot execute it.
+    """
     try:
         answer = _run(account, binaries / "postgres", "--version")
     except FileNotFoundError:  # Raised for the program and for the C library that it was built for.
@@ -428,7 +455,10 @@ def _locked(lock: int) -> bool:
 
 @contextmanager
 def _signals_as_exceptions() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP raise SystemExit, so that the process stops the server before it ends."""
+    """Make SIGTERM and SIGHUP raise SystemExit.
+
+    So the process stops the server before it ends.
+    """
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)

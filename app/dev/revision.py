@@ -1,4 +1,7 @@
-"""`python -m app.dev.revision "Add comments"` (`make revision`): begin a migration with the next number."""
+"""`make revision`: begin a migration with the next number.
+
+It runs `python -m app.dev.revision "Add comments"`.
+"""
 
 import sys
 from pathlib import Path

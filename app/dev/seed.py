@@ -91,7 +91,10 @@ def _chunks(amount: int, size: int) -> Iterator[dict[str, Any]]:
 
 
 def _dice(salt: int, key: str = "n", seed: str = ":seed") -> str:
-    """SQL for a pseudorandom number in [0, 1) that depends only on the key, the seed and the salt."""
+    """SQL for a pseudorandom number in [0, 1).
+
+    It depends only on the key, the seed and the salt.
+    """
     return f"((hashint8extended({key}, {seed} + {salt}) & 9007199254740991) / 9007199254740992.0::double precision)"
 
 
@@ -193,7 +196,10 @@ def _rare_word() -> str:
 
 
 def _add_votes(connection: Connection, amount: int, seed: int, report: Report) -> None:
-    """Cast the votes in rounds. Votes that exist already are replaced by others in the next round."""
+    """Cast the votes in rounds.
+
+    Votes that exist already are replaced by others in the next round.
+    """
     done = 0
     for vote_round in range(MAX_ROUNDS):
         if done < amount:
@@ -249,7 +255,10 @@ def _cast_round(connection: Connection, amount: int, done: int, seed: int, repor
 
 
 def _share(rank: str) -> str:
-    """SQL for the total votes of the posts up to this rank: Zipf's law, flattened at the top."""
+    """SQL for the total votes of the posts up to this rank.
+
+    They follow Zipf's law, flattened at the top.
+    """
     flatness = "CAST(:flatness AS double precision)"
     # The summand keeps rounding from losing the last vote.
     return (
@@ -258,7 +267,10 @@ def _share(rank: str) -> str:
 
 
 def _flatness(votes: int, posts: int, most: int) -> float:
-    """Return the minimum offset of all ranks with which the most popular post gets at most `most` votes."""
+    """Return the offset of ranks that limits the most popular post's votes.
+
+    It is the minimum offset of all ranks with which that post gets at most `most` votes.
+    """
     low, high = 0.5, 1e9
     for _ in range(60):
         middle = math.sqrt(low * high)
@@ -294,10 +306,10 @@ _CAST_AND_COUNT = f"""
 
 
 def _cast_chunk(connection: Connection, chunk: int, people: int) -> int:
-    """Cast and count the votes of the chunk in this transaction. Return how many were new.
+    """Cast and count the votes of the chunk in this transaction.
 
-    If the role may, disable triggers, because foreign key checks per row take more than half of the time. Take their
-    locks at once instead, in the order of `app.database.locks`. The setting ends with the
+    Return how many were new. If the role may, disable triggers, because foreign key checks per row take more than half
+    of the time. Take their locks at once instead, in the order of `app.database.locks`. The setting ends with the
     transaction, so that no trigger stays disabled.
     """
     values = {"chunk": chunk, "people": people}
@@ -320,7 +332,10 @@ def _cast_chunk(connection: Connection, chunk: int, people: int) -> int:
 
 
 class _Words:
-    """Generator of sentences and titles in which few words are common and many are rare."""
+    """Generator of sentences and titles.
+
+    Few words are common and many are rare.
+    """
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)  # noqa: S311 - nothing here is secret.

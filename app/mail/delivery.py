@@ -1,4 +1,4 @@
-"""Mail delivery: claim a mail, compose it, send it by SMTP and delete its row, or retry later.
+"""Mail delivery: claim a mail, send it by SMTP, delete its row or retry later.
 
 Delivery is at least once: a crash after the mail server accepted a mail causes a second delivery. No row stays locked
 during the SMTP dialogue.
@@ -38,7 +38,10 @@ MAX_ATTEMPTS = 8
 
 
 def send_next(transport: Transport) -> bool:
-    """Send the mail with the oldest due time, or schedule a retry. Return whether a mail was due."""
+    """Send the mail with the oldest due time, or schedule a retry.
+
+    Return whether a mail was due.
+    """
     with transaction() as db:
         mail = _claim(db)
     if mail is None:
@@ -92,7 +95,10 @@ def _settle(db: Session, mail: OutgoingMail, failure: NotSent | None) -> None:
 
 
 def _write(mail: OutgoingMail) -> EmailMessage | None:
-    """Compose the mail, or return None if there is no account to send it to. Raises `NeverSent`."""
+    """Compose the mail, or return None if there is no account to send it to.
+
+    Raises `NeverSent`.
+    """
     if mail.attempt_count > MAX_ATTEMPTS:
         raise NeverSent("every sender crashed")
     # Counted here, where no client waits, and before the account lookup, so that a dropped mail reveals nothing.
@@ -108,9 +114,9 @@ def _write(mail: OutgoingMail) -> EmailMessage | None:
 
 
 def _is_within(limit: attempt_limits.Limit, key: str) -> bool:
-    """Call `attempt_limits.is_within`, and retry once if the server had closed the pooled connection.
+    """Call `attempt_limits.is_within`; retry once on a closed connection.
 
-    Without the retry, the mail would wait until its lease ends.
+    The server may have closed the pooled connection. Without the retry, the mail would wait until its lease ends.
     """
     try:
         return attempt_limits.is_within(limit, key)
@@ -119,7 +125,10 @@ def _is_within(limit: attempt_limits.Limit, key: str) -> bool:
 
 
 def _with_token(db: Session, mail: OutgoingMail, purpose: MailTokenPurpose) -> EmailMessage | None:
-    """Compose a mail with a token for the account's stored address: the requested one may differ in form."""
+    """Compose a mail with a token for the account's stored address.
+
+    The requested one may differ in form.
+    """
     user = db.scalar(
         select(User)
         .where(User.email_canonical == canonical_email(mail.address), User.is_active)
@@ -140,14 +149,20 @@ def _with_token(db: Session, mail: OutgoingMail, purpose: MailTokenPurpose) -> E
 
 
 def _mailbox(address: str) -> str:
-    """Return the address without its `+` suffix, which most mail servers deliver to the same mailbox."""
+    """Return the address without its `+` suffix.
+
+    Most mail servers deliver both to the same mailbox.
+    """
     local, at, domain = address.rpartition("@")
     return local.partition("+")[0] + at + domain
 
 
 @contextmanager
 def _caused_by(mail: OutgoingMail) -> Iterator[None]:
-    """Attribute log lines and audit events of the block to the request that caused the mail."""
+    """Attribute the block's log lines and audit events to the mail's request.
+
+    That is the request that caused the mail.
+    """
     request_id = request_context.request_id.set(mail.request_id)
     address = request_context.client_address.set(mail.client_address)
     try:

@@ -1,4 +1,7 @@
-"""Outbox: a mail is a row of the transaction that causes it, so it is sent only after that commits."""
+"""Outbox: a mail is a row of the transaction that causes it.
+
+So it is sent only after that commits.
+"""
 
 from datetime import timedelta
 
@@ -15,10 +18,10 @@ MAX_COUNTED = 10_000
 
 
 def post(db: Session | Connection, kind: MailKind, address: str) -> None:
-    """Queue a mail for delivery after the commit. `mail.templates` has the text of each kind.
+    """Queue a mail for delivery after the commit.
 
-    A `password_reset` may be queued for any address. Delivery looks up the account, so that the request takes the same
-    time whether or not there is one.
+    `mail.templates` has the text of each kind. A `password_reset` may be queued for any address. Delivery looks up the
+    account, so that the request takes the same time whether or not there is one.
     """
     db.execute(
         insert(OutgoingMail).values(
@@ -31,9 +34,10 @@ def post(db: Session | Connection, kind: MailKind, address: str) -> None:
 
 
 def measure(db: Connection) -> tuple[int, int, float]:
-    """Return the counts of waiting and of given-up mails, and the age of the oldest waiting mail in seconds.
+    """Return the counts of waiting and given-up mails, and the maximum age.
 
-    Each count is at most `MAX_COUNTED`. The age is 0 if no mail waits.
+    The age is that of the oldest waiting mail, in seconds. Each count is at most `MAX_COUNTED`. The age is 0 if no mail
+    waits.
     """
     is_waiting = (OutgoingMail.due_at < cast("infinity", DateTime(timezone=True))) & (
         OutgoingMail.created_at > func.now() - SENT_WITHIN

@@ -1,4 +1,7 @@
-"""Mail transports: SMTP, or a folder in development. The only module that imports smtplib."""
+"""Mail transports: SMTP, or a folder in development.
+
+The only module that imports smtplib.
+"""
 
 import logging
 import os
@@ -23,7 +26,10 @@ TIMEOUT_SECONDS = 10
 
 
 class NotSent(Exception):
-    """The mail was not accepted. The message contains no address, unlike many replies of mail servers."""
+    """The mail was not accepted.
+
+    The message contains no address, unlike many replies of mail servers.
+    """
 
 
 class NeverSent(NotSent):
@@ -38,7 +44,10 @@ class Transport(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Smtp:
-    """SMTP transport. `starttls` and `tls` require a valid certificate for the server's name."""
+    """SMTP transport.
+
+    `starttls` and `tls` require a valid certificate for the server's name.
+    """
 
     host: str
     port: int
@@ -102,9 +111,9 @@ class Smtp:
 
 
 def _for_every_server(address: str) -> str:
-    """Return the address with its domain in punycode, so that only a non-ASCII local part needs SMTPUTF8.
+    """Return the address with its domain in punycode.
 
-    Raises `UnicodeError` for a domain that IDNA 2008 does not allow.
+    So only a non-ASCII local part needs SMTPUTF8. Raises `UnicodeError` for a domain that IDNA 2008 does not allow.
     """
     local, _, domain = address.rpartition("@")
     return address if domain.isascii() else f"{local}@{idna.encode(domain, uts46=True).decode()}"

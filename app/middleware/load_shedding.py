@@ -20,10 +20,11 @@ _Client = tuple[str, int]
 
 
 class LoadShedding:
-    """Refuse requests with 503 and `Retry-After` while `max_in_flight` are in progress.
+    """Refuse requests with 503 while `max_in_flight` are in progress.
 
-    A client that retries before `Retry-After` is over is held for the rest of that time, and then admitted if there is
-    room. Otherwise refusing clients that never wait would take all the time needed for the other requests.
+    A refusal has `Retry-After`. A client that retries before `Retry-After` is over is held for the rest of that time,
+    and then admitted if there is room. Otherwise refusing clients that never wait would take all the time needed for
+    the other requests.
     """
 
     def __init__(self, app: ASGIApp, *, max_in_flight: int) -> None:

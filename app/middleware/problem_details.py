@@ -42,7 +42,10 @@ FRAMEWORK_CODES = {413: "body_too_large", 414: "uri_too_long", 422: "validation_
 
 
 class ValidationError(BaseModel):
-    """One invalid part of a request, in FastAPI's form. The value that was sent is not repeated."""
+    """One invalid part of a request, in FastAPI's form.
+
+    The value that was sent is not repeated.
+    """
 
     type: str = Field(description="Kind of error, as Pydantic names it.", examples=["missing"])
     loc: list[str | int] = Field(
@@ -53,7 +56,10 @@ class ValidationError(BaseModel):
 
 
 class Problem(BaseModel):
-    """The body of every response of status 400 and above. `Accept: application/problem+json` gets strict RFC 9457."""
+    """The body of every response of status 400 and above.
+
+    `Accept: application/problem+json` gets strict RFC 9457.
+    """
 
     detail: str = Field(description="What went wrong. The words may change.")
     code: str = Field(description="What went wrong, as a code that never changes.")
@@ -64,7 +70,10 @@ class Problem(BaseModel):
 
 
 class ValidationProblem(Problem):
-    """The problem of status 422. `detail` is a list of all invalid parts, or one sentence."""
+    """The problem of status 422.
+
+    `detail` is a list of all invalid parts, or one sentence.
+    """
 
     detail: list[ValidationError] | str = Field(  # type: ignore[assignment]
         description="A list if `code` is `validation_failed`, otherwise a sentence. With "
@@ -131,7 +140,10 @@ def install(app: FastAPI) -> None:
 
 
 async def respond_to_error(request: Request, error: Exception) -> Response:
-    """Return the response of the exception's handler. Raises the exception if it has none."""
+    """Return the response of the exception's handler.
+
+    Raises the exception if it has none.
+    """
     handlers = request.app.exception_handlers
     for kind in type(error).__mro__:
         if kind in handlers:

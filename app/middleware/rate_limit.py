@@ -68,9 +68,8 @@ class RateLimit:
     A caller with `MAX_IN_HAND` concurrent requests is refused in the same way. Of one account, at most
     `MAX_READS_OF_ACCOUNT` and `MAX_WRITES_OF_ACCOUNT` run at the same time, until their responses begin. The others
     wait in order of arrival, for at most `MAX_WAIT_SECONDS`, or `max_read_seconds` if that is less and they only read
-    (then 503). A request gives up its turn while its body is
-    late. Requests without a valid token do not wait for each other, because many people may share an address, and a
-    slow one of them must not block the others.
+    (then 503). A request gives up its turn while its body is late. Requests without a valid token do not wait for each
+    other, because many people may share an address, and a slow one of them must not block the others.
 
     The windows of `MAX_CALLERS` callers are kept. Past that number, the oldest window is dropped.
     """

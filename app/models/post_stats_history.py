@@ -1,4 +1,7 @@
-"""A table that no code uses any more. The release before reads and cleans it up, and would fail without it."""
+"""A table that no code uses any more.
+
+The release before reads and cleans it up, and would fail without it.
+"""
 
 from sqlalchemy import Index, Integer, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
@@ -22,9 +25,10 @@ ischema_names["xid8"] = TransactionId
 
 
 class PostStatsHistory(Base):
-    """Former vote counts, with which the release before keeps the order of a list stable across its pages.
+    """Former vote counts, which only the release before uses.
 
-    A migration of the next release drops the table (docs/migrations.md).
+    With them it keeps the order of a list stable across its pages. A migration of the next release drops the table
+    (docs/migrations.md).
     """
 
     __tablename__ = "post_stats_history"

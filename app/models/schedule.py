@@ -1,4 +1,7 @@
-"""A table that no code uses any more. The release before claimed periodic tasks in it, and would fail without it."""
+"""A table that no code uses any more.
+
+The release before claimed periodic tasks in it, and would fail without it.
+"""
 
 from datetime import datetime
 

@@ -168,7 +168,10 @@ def limit_reached(limit: str) -> None:
 
 
 class TaskRuns:
-    """The metrics of one background task. They start at 0, so that the first failure is an increase."""
+    """The metrics of one background task.
+
+    They start at 0, so that the first failure is an increase.
+    """
 
     def __init__(self, task: str) -> None:
         self._succeeded = _task_runs.labels(task, "succeeded")

@@ -59,7 +59,10 @@ def place() -> int:
 
 
 def running_workers() -> Mapping[int, int]:
-    """The process id of each running worker, by its place. Live gauges of ended workers are removed."""
+    """The process id of each running worker, by its place.
+
+    Live gauges of ended workers are removed.
+    """
     folder = shared_folder()
     if folder is None:
         return {0: os.getpid()}

@@ -1,7 +1,7 @@
-"""Context variables of the current request: id, time of arrival, address and user agent.
+"""Context variables of the current request.
 
-The middleware sets them. The log and the audit log read them. They are also set in the threads that work for a request,
-because FastAPI and the hashing threads copy the context.
+They are its id, time of arrival, address and user agent. The middleware sets them. The log and the audit log read them.
+They are also set in the threads that work for a request, because FastAPI and the hashing threads copy the context.
 """
 
 from contextvars import ContextVar

@@ -88,7 +88,10 @@ def refresh_token(wanted: RefreshIn, db: SessionDep, request: Request) -> Signed
 
 @router.post("/logout", status_code=204, responses=responses(NotAuthenticated))
 def logout(token: Token, caller: CurrentUser, db: SessionDep, request: Request, response: Response) -> None:
-    """Sign out. The access token, refresh token and cookie of the session stop working."""
+    """Sign out.
+
+    The access token, refresh token and cookie of the session stop working.
+    """
     session.sign_out(db, caller.id, token.session_id)
     if uses_cookie(request):
         _set_cookie(request, response, "", 0)

@@ -22,7 +22,10 @@ router = APIRouter(prefix="/email-verification", tags=["authentication"], route_
     responses=responses(NotAuthenticated, TooManyTries),
 )
 def request_email_verification(caller: DetachedUser, db: SessionDep) -> EmailVerificationRequested:
-    """Request a mail that verifies your e-mail address. Its link has the token for `/email-verification/confirm`."""
+    """Request a mail that verifies your e-mail address.
+
+    Its link has the token for `/email-verification/confirm`.
+    """
     # Before `db` checks out a connection, because the attempt counter uses a separate one.
     attempt_limits.spend(attempt_limits.MAIL_OF_ACCOUNT["email_verification"], str(caller.id))
     attempt_limits.spend(attempt_limits.MAIL_FROM_ADDRESS, request_context.client_address.get() or "")
@@ -32,5 +35,8 @@ def request_email_verification(caller: DetachedUser, db: SessionDep) -> EmailVer
 
 @router.post("/confirm", status_code=204, responses=responses(InvalidToken))
 def confirm_email_verification(wanted: EmailVerification, db: SessionDep) -> None:
-    """Verify an e-mail address with the token of the newest mail. A change of the address makes the token invalid."""
+    """Verify an e-mail address with the token of the newest mail.
+
+    A change of the address makes the token invalid.
+    """
     email_verification.verify(db, wanted.token)

@@ -17,9 +17,9 @@ router = APIRouter(prefix="/password-reset", tags=["authentication"], route_clas
 
 @router.post("", status_code=202, response_model=PasswordResetRequested, responses=responses(TooManyTries))
 def request_password_reset(wanted: PasswordResetRequest, db: SessionDep) -> PasswordResetRequested:
-    """Request a password reset. If an account has this address, it gets a mail with a link.
+    """Request a password reset.
 
-    The answer is the same if no account has it.
+    If an account has this address, it gets a mail with a link. The answer is the same if no account has it.
     """
     attempt_limits.spend(attempt_limits.MAIL_FROM_ADDRESS, request_context.client_address.get() or "")
     password_reset.request(db, wanted.email)
@@ -28,5 +28,8 @@ def request_password_reset(wanted: PasswordResetRequest, db: SessionDep) -> Pass
 
 @router.post("/confirm", status_code=204, responses=responses(InvalidToken))
 async def confirm_password_reset(wanted: PasswordReset, request: Request) -> None:
-    """Set a new password with the token of the newest mail. This ends every session and API key of the account."""
+    """Set a new password with the token of the newest mail.
+
+    This ends every session and API key of the account.
+    """
     await passwords.in_hashing_thread(None, request.receive, password_reset.reset, wanted.token, wanted.password)

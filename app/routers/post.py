@@ -143,7 +143,10 @@ async def get_post(
     token: ScopedToken,
     request: Request,
 ) -> Response:
-    """Get a post with its vote count. A draft is 404 for others than its owner and moderators."""
+    """Get a post with its vote count.
+
+    A draft is 404 for others than its owner and moderators.
+    """
     page_request = feed.PageRequest(token, feed.PostQuery(post_id))
     return respond_with_post(request, await batch_queues.read_page(page_request))
 

@@ -29,6 +29,9 @@ def list_my_security_events(
     skip: Annotated[Skip, Query()] = 0,
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[models.SecurityEvent]:
-    """List the security events of your account, newest first. Examples are sign-ins and password changes."""
+    """List the security events of your account, newest first.
+
+    Examples are sign-ins and password changes.
+    """
     page = page_of("security_events", limit=limit, cursor=cursor, skip=skip)
     return cut_and_link(response, page, security_event.list_own(db, caller.id, page))

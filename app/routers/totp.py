@@ -57,9 +57,9 @@ def get_totp(caller: CurrentUser, db: SessionDep, response: Response) -> TotpSta
     "", response_model=TotpSecret, responses=responses(NotAuthenticated, WrongPassword, TotpEnabled, TooManyTries)
 )
 async def create_totp(caller: DetachedUser, proof: PasswordProof, request: Request, response: Response) -> TotpSecret:
-    """Start to set up two-factor authentication. `POST /users/me/totp/confirm` then enables it.
+    """Start to set up two-factor authentication.
 
-    Each call returns a new secret, and makes the one before invalid.
+    `POST /users/me/totp/confirm` then enables it. Each call returns a new secret, and makes the one before invalid.
     """
     response.headers["Cache-Control"] = "no-store"
     return await _with_password(request, caller, proof, totp.begin)

@@ -65,7 +65,10 @@ def _profile(account: models.User, caller: models.User | None) -> Profile:
     },
 )
 async def sign_up(new: UserIn, idempotent: IdempotentRequest, request: Request) -> Response:
-    """Create an account. An e-mail address can have one account, in upper or lower case."""
+    """Create an account.
+
+    An e-mail address can have one account, in upper or lower case.
+    """
 
     def create(db: Session) -> tuple[NewUser, str]:
         account = user.sign_up(db, new)
@@ -134,7 +137,10 @@ async def list_my_votes(
 
 @router.get("/{id}", response_model=Profile, responses=responses(UserNotFound))
 def get_user(user_id: Annotated[Id, Path(alias="id")], caller: OptionalUser, db: SessionDep) -> Profile:
-    """Get the profile of a user. The e-mail address may be a placeholder; your own is real."""
+    """Get the profile of a user.
+
+    The e-mail address may be a placeholder; your own is real.
+    """
     return _profile(user.get(db, user_id), caller)
 
 

@@ -77,7 +77,7 @@ async def _cast(ballot: vote.Ballot) -> Response:
 
 
 def _cast_once(db: Session, ballot: vote.Ballot, idempotent: idempotency.Request) -> Response:
-    """Cast the ballot and store its response in one transaction, or replay the stored response."""
+    """Cast the ballot and store the response in one transaction, or replay it."""
     vote.authenticate(db, ballot)  # Replay a stored response only if the caller's session is still valid.
     return respond_once(db, idempotent, ballot.token.user_id, lambda: (vote.cast_one(db, ballot), None))
 

@@ -15,7 +15,10 @@ class SignedIn(BaseModel):
 
 
 class SignedInByCookie(BaseModel):
-    """The answer in cookie mode: the credential is in the session cookie, which scripts cannot read."""
+    """The answer in cookie mode.
+
+    The credential is in the session cookie, which scripts cannot read.
+    """
 
     expires_in: int = Field(description="Seconds until the session ends.", examples=[2_592_000])
 

@@ -12,6 +12,9 @@ class EmailVerification(BaseModel):
 
 
 class EmailVerificationRequested(BaseModel):
-    """The answer to a request for a verification mail. It does not tell whether the address was verified before."""
+    """The answer to a request for a verification mail.
+
+    It does not tell whether the address was verified before.
+    """
 
     message: str = Field("unless it is verified already, your address is sent a mail", description="What happens next.")

@@ -1,4 +1,7 @@
-"""Pages of lists that are sorted by id only. The lists of posts have their own (`services/feed/pages.py`)."""
+"""Pages of lists that are sorted by id only.
+
+The lists of posts have their own (`services/feed/pages.py`).
+"""
 
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,7 +17,10 @@ AnySelect = TypeVar("AnySelect", bound=Select[*tuple[Any, ...]])
 
 @dataclass(frozen=True, slots=True)
 class KeysetPage:
-    """The page of a list that a request asks for. `last_id` is the last id of the page before it."""
+    """The page of a list that a request asks for.
+
+    `last_id` is the last id of the page before it.
+    """
 
     list_name: str
     limit: int
@@ -22,7 +28,10 @@ class KeysetPage:
     last_id: int | None
 
     def select(self, rows: AnySelect, key: InstrumentedAttribute[int], *, is_descending: bool = False) -> AnySelect:
-        """Narrow the statement to the page, and one row more, which tells that there is a next page."""
+        """Narrow the statement to the page and one row more.
+
+        That row tells that there is a next page.
+        """
         if self.last_id is not None:
             rows = rows.where(key < self.last_id if is_descending else key > self.last_id)
         return rows.order_by(key.desc() if is_descending else key).limit(self.limit + 1).offset(self.skip)

@@ -34,7 +34,10 @@ class TotpSecret(BaseModel):
 
 
 class RecoveryCodeList(BaseModel):
-    """Codes that replace the authenticator app, for when it is lost. Returned only in this response."""
+    """Codes that replace the authenticator app, for when it is lost.
+
+    Returned only in this response.
+    """
 
     recovery_codes: list[str] = Field(description="Each works once.", examples=[["k3tb-2vqz-7m4x-hq5w"]])
 

@@ -125,7 +125,10 @@ def work(is_stopping: Callable[[], bool] = lambda: False, *, waits_for_turn: boo
 
 
 def _take_turn(connection: Connection, *, waits: bool) -> bool:
-    """Lock `DELETION_LOCK` until the transaction ends. Return False if another process holds it."""
+    """Lock `DELETION_LOCK` until the transaction ends.
+
+    Return False if another process holds it.
+    """
     if waits:
         connection.execute(select(func.pg_advisory_xact_lock(DELETION_LOCK)))
         return True

@@ -38,11 +38,10 @@ class Refreshed:
 def refresh(db: Session, token: RefreshToken) -> Refreshed | NotAuthenticated:
     """Replace the session's refresh token with a new one.
 
-    Within `REFRESH_TOKEN_REUSE_INTERVAL`, the token before it returns the same new token again. So a client
-    that lost the response goes on, concurrent refreshes all get one token, and there is never a
-    second chain. Any other token of the session was used before, so a copy may be stolen: the
-    session ends. That must be committed, so the refusal is returned. Raises `NotAuthenticated`
-    where no valid session knows the token.
+    Within `REFRESH_TOKEN_REUSE_INTERVAL`, the token before it returns the same new token again. So a client that lost
+    the response goes on, concurrent refreshes all get one token, and there is never a second chain. Any other token of
+    the session was used before, so a copy may be stolen: the session ends. That must be committed, so the refusal is
+    returned. Raises `NotAuthenticated` where no valid session knows the token.
     """
     found = db.execute(
         select(

@@ -1,6 +1,6 @@
 """Voting: many ballots in one statement and one commit.
 
-Lock order of all writers: users, posts, post_stats; each by ascending id.
+Rows are locked in the order of `app.database.locks`: users, posts, post_stats.
 """
 
 from collections.abc import Sequence
@@ -132,7 +132,7 @@ def _outcome(ballot: Ballot, row: Row[*tuple[Any, ...]]) -> Cast | Exception:
 
 
 def cast_one(db: DatabaseSession, ballot: Ballot) -> VoteCounted:
-    """Cast one ballot in the caller's transaction and return the response body of `POST /vote`.
+    """Cast one ballot in the caller's transaction; return the body of `POST /vote`.
 
     Raises as `counted`, `NotAuthenticated`, or `VotedPostNotFound`.
     """

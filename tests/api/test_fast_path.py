@@ -67,7 +67,10 @@ Ways = tuple[TestClient, TestClient, list[str]]
 
 @pytest.fixture
 def ways(database: Engine) -> Ways:  # noqa: ARG001 - on empty tables.
-    """The application, the same without the fast path, and the paths of the first that FastAPI handled."""
+    """The application with and without the fast path, and a record of FastAPI's paths.
+
+    The record has the paths that FastAPI handled for the application with the fast path.
+    """
     passed: list[str] = []
 
     class Watched(FastPath):

@@ -1,4 +1,7 @@
-"""The benchmark's arithmetic, and what it reads from its load generators. That it runs, `make bench-quick` shows."""
+"""The benchmark's arithmetic, and what it reads from its load generators.
+
+That it runs, `make bench-quick` shows.
+"""
 
 from pathlib import Path
 

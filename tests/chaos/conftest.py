@@ -39,7 +39,10 @@ class Postgres:
         self.url = self._running.enter_context(local_postgres.running(self._folder, options=self._options))
 
     def stop(self, number: signal.Signals) -> None:
-        """SIGINT: end every connection, in order. SIGQUIT: at once, as in a crash; it has to recover."""
+        """SIGINT: end every connection, in order.
+
+        SIGQUIT: at once, as in a crash; it has to recover.
+        """
         os.kill(self._postmaster, number)
         self._running.close()  # Waits until its last process has ended.
 

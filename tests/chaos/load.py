@@ -15,7 +15,9 @@ TIMEOUT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer: status, headers by lower-case name, body, and how long it took. Status 0: the connection broke.
+    """One answer: status, headers by lower-case name, body, and how long it took.
+
+    Status 0: the connection broke.
 
     It is `to_another` where a kept connection broke after the request was sent, and it was sent again on a new one.
     """

@@ -24,7 +24,10 @@ OURS = "datname = current_database()"
 
 @dataclass(frozen=True)
 class Conflict:
-    """What the opponent, which holds a post's count, does once a write waits for it, and the setting for it."""
+    """A conflict of a write with an opponent that holds a post's count.
+
+    `then` is the opponent's statement once the write waits for it. `setting` applies to the write's connection.
+    """
 
     name: str
     setting: str
@@ -42,7 +45,10 @@ class Conflict:
                 connection.execute(text(f"ALTER DATABASE {database} RESET ALL"))
 
     def force(self, opponent: Connection, looking: Connection, post_id: int, is_over: Callable[[], bool]) -> bool:
-        """Make PostgreSQL abort the next write that needs the count. False if none came before it was over."""
+        """Make PostgreSQL abort the next write that needs the count.
+
+        False if none came before it was over.
+        """
         opponent.execute(text("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL deadlock_timeout = '2s'"))
         opponent.execute(text("SELECT FROM post_stats WHERE post_id = :id FOR UPDATE"), {"id": post_id})
         is_blocked = is_a_backend_blocked(looking, opponent, is_over)

@@ -31,7 +31,10 @@ def stopped(postgres: Postgres) -> Iterator[None]:
 
 
 def seconds_until_database_up_is(value: float, server: Server) -> tuple[float, float]:
-    """Scrape until `database_up` has the value. Return the seconds that this took, and those of the slowest scrape."""
+    """Scrape until `database_up` has the value.
+
+    Return the seconds that this took, and those of the slowest scrape.
+    """
     began_at, slowest = time.monotonic(), 0.0
     while True:
         scraped_at = time.monotonic()

@@ -95,7 +95,10 @@ def delete_while_others_work(
     post_ids: Sequence[int],
     delete: Callable[[], float],
 ) -> str:
-    """Return the measurements: the response, the time of the deletion, and the others' times before and during it."""
+    """Delete while others work; return the response and the times.
+
+    The times are that of the deletion, and those of the others before and during it.
+    """
     with others_at_work(server, others, post_ids) as work:
         began_at = time.monotonic()
         time.sleep(SETTLING_SECONDS)

@@ -30,7 +30,10 @@ class Writers:
         self._number = 0
 
     async def ask(self, client: Client, number: int) -> Answer:
-        """Send one write. A vote without a response is kept as None, because its outcome is unknown."""
+        """Send one write.
+
+        A vote without a response is kept as None, because its outcome is unknown.
+        """
         self._number += 1
         person = self.people[number % len(self.people)]
         if self._number % 2:
@@ -70,7 +73,7 @@ def processes_of(server: Server) -> set[int]:
 
 
 async def while_something_happens(answers: asyncio.Task[Answers], *steps: Callable[[], object]) -> Answers:
-    """Run the steps in threads, one after the other, a second apart, while the load goes on; then await its end."""
+    """Run the steps in threads, a second apart, during the load; then await its end."""
     for step in steps:
         await asyncio.sleep(1)
         await asyncio.to_thread(step)

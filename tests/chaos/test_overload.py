@@ -109,7 +109,7 @@ def test_overload_is_refused_and_over_when_it_is_over(
     tokens = [person.token for person in people]
 
     def press_for(count: int, seconds: float) -> tuple[Answers, Answers, float]:
-        """Return the statuses of the crowd and of newcomers, and the pages per second that the crowd got."""
+        """Return the statuses of crowd and newcomers, and the crowd's pages per second."""
         crowd = elsewhere.submit(read_pages, server.url, tokens, count, seconds, waits=waits)
         newcomers = asyncio.run(come_anew(server, tokens[0], until=crowd.done))
         return crowd.result(), newcomers, len(crowd.result().with_status(200)) / seconds

@@ -18,7 +18,10 @@ ALIASES = {"/token": "/login", "/votes": "/vote"}
 
 
 def assert_refused(response: httpx2.Response, status: int, code: str, detail: str | None = None) -> None:
-    """Assert that it is a problem with this status and code, in the shape of all errors, and this sentence if given."""
+    """Assert that the answer is a problem with this status and code.
+
+    It has the shape of all errors, and this sentence if one is given.
+    """
     assert response.status_code == status, response.text
     body = json.loads(response.content.decode("utf-8"))
     assert set(body) == PROBLEM_KEYS
@@ -50,7 +53,10 @@ def _has_credential(request: httpx2.Request) -> bool:
 
 
 def assert_documented(response: httpx2.Response) -> None:
-    """Assert that the OpenAPI document declares this status for the operation, and that no error is a 5xx or cached."""
+    """Assert that the OpenAPI document declares this status for the operation.
+
+    No error may be a 5xx or cached.
+    """
     status, request = response.status_code, response.request
     assert status < 500, f"{request.method} {request.url}: {response.read()[:500]!r}"
     assert response.headers["X-Request-ID"]
@@ -72,7 +78,10 @@ def assert_documented(response: httpx2.Response) -> None:
 
 
 def resolved(answer: dict[str, Any]) -> dict[str, Any]:
-    """A response of the document, or the one that it refers to, with the reference's own description."""
+    """Return a response of the document, or the one that it refers to.
+
+    A reference's own description replaces that of the response.
+    """
     if "$ref" not in answer:
         return answer
     component: dict[str, Any] = DOCUMENT["components"]["responses"][answer["$ref"].rpartition("/")[2]]

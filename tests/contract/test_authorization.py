@@ -205,7 +205,7 @@ TAKE_PROOFS_ONLY = {
 def test_read_only_fields_are_never_stored(
     client: TestClient, callers: Callers, make_post: Callable[..., int], rows: Rows, operation_id: str
 ) -> None:
-    """Every column of every table is sent along that the operation's body does not have."""
+    """The request also has every column of every table that the body lacks."""
     method, path, operation = OPERATIONS[operation_id]
     owner = callers["owner"]
     assert owner is not None

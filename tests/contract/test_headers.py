@@ -49,7 +49,10 @@ ANSWERS: dict[str, Ask] = {
 
 
 def with_failures(application: Application) -> TestClient:
-    """A client of the application, with two more routes. Not entered: leaving would dispose of the shared engine."""
+    """A client of the application, with two more routes.
+
+    Not entered: leaving would dispose of the shared engine.
+    """
 
     @application.api.get("/broken")
     def break_down() -> None:
@@ -143,7 +146,10 @@ def test_every_operation_has_the_security_headers(client: TestClient, person: Pe
 
 
 def test_responses_with_credentials_forbid_caching(client: TestClient, person: Person) -> None:
-    """Of every other answer with a credential in it, each test here sees to the same (tests/contract/answers.py)."""
+    """Sign-in is tested here; tests/contract/answers.py checks every other answer.
+
+    It asserts the same for each answer with a credential in it.
+    """
     response = client.post("/login", data={"username": person.email, "password": "correct horse battery"})
 
     assert response.status_code == 200

@@ -1,4 +1,7 @@
-"""`/posts`: writing, reading, changing, deleting, drafts. Ordering and walking lists: tests/services."""
+"""`/posts`: writing, reading, changing, deleting, drafts.
+
+Ordering and walking lists: tests/services.
+"""
 
 import json
 from collections.abc import Callable

@@ -62,7 +62,10 @@ def unsigned(person: Person, algorithm: str) -> str:
 
 
 def bit_flipped(token: str, place: int) -> str:
-    """The token with one bit of one of its parts flipped, in bytes, so that no flip is lost in base64's padding."""
+    """Return the token with one bit of one of its parts flipped.
+
+    The bit is flipped in the bytes, so that it is not lost in base64's padding.
+    """
     parts = token.split(".")
     raw = bytearray(base64.urlsafe_b64decode(parts[place] + "=" * (-len(parts[place]) % 4)))
     raw[len(raw) // 2] ^= 1
@@ -182,7 +185,7 @@ def test_the_document_lists_every_public_route_that_is_listed_here() -> None:
 
 
 def test_a_good_token_of_this_making_is_accepted(client: TestClient, person: Person) -> None:
-    """Else every forgery below would be refused for a reason that it shares with all of them."""
+    """A valid token made this way is accepted, so each forgery fails by its change."""
     response = client.get("/users/me", headers={"Authorization": f"Bearer {signed(claims_of(person))}"})
 
     assert response.status_code == 200

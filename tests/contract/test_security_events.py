@@ -15,7 +15,10 @@ PATH = "/users/me/security-events"
 
 @pytest.fixture
 def events(connection: Connection, person: Person, other: Person) -> list[int]:
-    """Seven events of the person, between as many of another user; returns the person's ids, the newest first."""
+    """Return the ids of seven events of the person, newest first.
+
+    Between them are as many events of another user.
+    """
     for n in range(7):
         for owner in (person, other):
             connection.execute(

@@ -19,7 +19,7 @@ PLUGINS = ("-p", "tests.fixtures", "-p", "tests.contract.conftest", "-p", "no:ca
 
 @pytest.mark.slow
 def test_the_suite_of_the_tutorial_passes_whole_with_one_setting(database: Engine, tmp_path: Path) -> None:
-    """What fails with the defaults is marked `fails_with_our_defaults` there, and is the only difference."""
+    """Only tests marked `fails_with_our_defaults` may fail with our defaults."""
     database.dispose()
     report = tmp_path / "report.xml"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}

@@ -29,7 +29,7 @@ Connect = Callable[[], AbstractContextManager[Connection]]
 
 
 def finish(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """Run it in an event loop of its own, where no lifespan ran; no test waits for ever."""
+    """Run the coroutine in an event loop without a lifespan, with a time limit."""
     return asyncio.run(asyncio.wait_for(coroutine, MAX_SECONDS))
 
 
@@ -48,7 +48,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 class Recorder:
-    """Passes the gate, then echoes each item; what it was given is kept, batch by batch."""
+    """A `run` that passes the gate, echoes each item and records each batch."""
 
     def __init__(self) -> None:
         self.batches: list[list[Any]] = []
@@ -310,7 +310,10 @@ def test_wrong_number_of_outcomes_fails_its_waiters_and_commits_nothing(
 
 
 class SerializationFailures:
-    """Fails as PostgreSQL does when two serializable transactions read what the other writes; `times` times."""
+    """A `run` that fails `times` times with a serialization failure of PostgreSQL.
+
+    In each, two serializable transactions read what the other writes.
+    """
 
     def __init__(self, database: Engine, times: int) -> None:
         self.database, self.times, self.attempts = database, times, 0

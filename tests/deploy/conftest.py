@@ -57,7 +57,10 @@ class Proxy:
 
 
 def certificate(folder: Path) -> None:
-    """Write the certificate as both files expect it: chain and key for nginx, both in one file for HAProxy."""
+    """Write the certificate as both proxies expect it.
+
+    nginx expects chain and key, HAProxy both in one file.
+    """
     (folder / "tls").mkdir()
     (folder / "haproxy-tls").mkdir()
     chain, key = folder / "tls" / "fullchain.pem", folder / "tls" / "privkey.pem"
@@ -81,7 +84,12 @@ def replaced(text: str, *pairs: tuple[str, str]) -> str:
 
 
 def one_line_each(pattern: str, ports: Sequence[int]) -> tuple[str, str]:
-    """For `replaced`: in the place of the line of one server a line for each of these. Groups 1 and 2 are its name."""
+    """Return arguments of `replaced` that give each port a line of its own.
+
+    The lines replace the line of one server.
+
+    Groups 1 and 2 are its name.
+    """
     name = r"\g<2>{}\g<3>" if "(" in pattern else ""
     lines = [rf"\g<1>{name.format(number)}127.0.0.1:{port}\g<rest>" for number, port in enumerate(ports, 1)]
     return rf"^(.*){pattern}(?P<rest>.*)$", "\n".join(lines)
@@ -238,7 +246,10 @@ def need_proxy(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A production server behind a proxy on this machine, for all tests of a module; on empty tables at first."""
+    """A production server behind a proxy, for all tests of a module.
+
+    The proxy is on this machine. The tables are empty at first.
+    """
     from app.database.engines import get_engine
 
     with get_engine().begin() as connection:

@@ -265,7 +265,10 @@ def test_a_body_past_the_limit_is_refused_in_the_apis_shape(proxy: Proxy, way: s
 @pytest.mark.parametrize("framing", ["Content-Length", "chunked"])
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket", "foo"])
 def test_a_request_that_offers_another_protocol_keeps_its_body(proxy: Proxy, upgrade: str, framing: str) -> None:
-    """Clients such as curl and Java's HttpClient offer h2c. The server used to take the body for another request."""
+    """Clients such as curl and Java's HttpClient offer h2c.
+
+    The server used to take the body for another request.
+    """
     account = {"email": f"{secrets.token_hex(8)}@example.com", "password": PASSWORD}
     body = json.dumps(account).encode()
     framed, length = body, f"Content-Length: {len(body)}"
@@ -376,7 +379,9 @@ def test_connections_per_address_are_bounded_and_others_are_served_meanwhile(pro
 
 
 def is_hung_up_on(proxy: Proxy) -> bool:
-    """Return whether a new connection ends at once, where one that is taken would wait for the client's greeting.
+    """Return whether a new connection ends at once.
+
+    A connection that is accepted would wait for the client's greeting.
 
     Without TLS: Python leaves a socket open that ends before its handshake, and warns.
     """
@@ -411,8 +416,10 @@ def test_a_server_that_does_not_answer_is_given_up(start_proxy: StartProxy, name
 
 @dataclass
 class Upstream:
-    """A server that records requests. It answers so many of a connection (None: all), and closes it in place of the
-    next response, or stops responding. /livez is always 200, and /readyz as set.
+    """A server that records requests.
+
+    It answers so many of a connection (None: all), and closes it in place of the next response, or stops responding.
+    /livez is always 200, and /readyz as set.
     """
 
     most_answers: int | None = None

@@ -22,7 +22,9 @@ HOSTILE_INTERVAL_SECONDS = 0.05
 
 
 class Relay:
-    """A relay before a server: it closes the connection instead of answering `/cut`, and passes all else on.
+    """A relay before a server that answers `/cut` by closing the connection.
+
+    It passes on everything else.
 
     `/garbled` is answered with a head that no proxy can read.
     """

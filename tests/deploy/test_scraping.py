@@ -107,7 +107,10 @@ def query(url: str, expression: str) -> list[tuple[str, float]]:
 
 @contextmanager
 def prometheus(folder: Path, configuration: str, targets: dict[str, int], ca_file: Path | None = None) -> Iterator[str]:
-    """Prometheus with a configuration of the document. Only targets, paths and intervals are changed."""
+    """Prometheus with a configuration of the document.
+
+    Only targets, paths and intervals are changed.
+    """
     (folder / "token").write_text(METRICS_TOKEN)
     replacements = {
         "/etc/prometheus/social-posts-token": str(folder / "token"),
@@ -136,7 +139,10 @@ def prometheus(folder: Path, configuration: str, targets: dict[str, int], ca_fil
 
 
 def assert_both_jobs_are_scraped(url: str) -> float:
-    """Wait until both targets are up, report the database, and no alert is pending. Return the seconds."""
+    """Wait until both targets are up, report the database, and no alert is pending.
+
+    Return the seconds.
+    """
     began_at = time.monotonic()
     expected = [("social-posts", 1.0), ("social-posts-worker", 1.0)]
     found: Any = None

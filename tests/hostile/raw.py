@@ -21,7 +21,10 @@ class Answer(NamedTuple):
 
 @contextmanager
 def connected(port: int, **options: int) -> Iterator[socket.socket]:
-    """A connection to that port of this machine. `options` are socket options, as in `SO_RCVBUF=4096`."""
+    """A connection to that port of this machine.
+
+    `options` are socket options, as in `SO_RCVBUF=4096`.
+    """
     with socket.socket() as connection:
         connection.settimeout(TIMEOUT_SECONDS)
         for name, value in options.items():
@@ -44,8 +47,11 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def parse(received: bytes, *methods: str) -> list[Answer]:
-    """The answers to requests with these methods (the last one for all that follow). Raises `AssertionError` where the
-    bytes are not whole, well-formed answers of printable ASCII.
+    """Return the answers to requests with these methods.
+
+    The last method stands for all that follow.
+
+    Raises `AssertionError` where the bytes are not whole, well-formed answers of printable ASCII.
     """
     answers: list[Answer] = []
     while received:
@@ -81,7 +87,10 @@ def _unchunked(received: bytes) -> tuple[bytes, bytes]:
 
 
 def exchange(port: int, *pieces: bytes, methods: tuple[str, ...] = ("GET",)) -> list[Answer]:
-    """Send the pieces, each in a packet of its own, and return the answers that come before the connection closes."""
+    """Send the pieces, each in its own packet, and return all answers.
+
+    These are the answers that come before the connection closes.
+    """
     with connected(port) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with suppress(OSError):  # The server has hung up; what it answered can still be read.

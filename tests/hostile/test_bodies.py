@@ -201,7 +201,10 @@ while True:
 
 @pytest.mark.slow
 def test_many_endless_senders_leave_others_their_share(server: Server, figure: Figure) -> None:
-    """Each of forty sends a body that is too large, as fast as it can, and starts again when it is cut off."""
+    """Forty clients send bodies that are too large, as fast as they can.
+
+    Each starts again when it is cut off.
+    """
     with ExitStack() as stack, httpx2.Client(base_url=server.url) as client:
 
         def median_seconds() -> float:

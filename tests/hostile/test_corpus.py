@@ -19,7 +19,10 @@ EVERY = 31
 
 
 async def answer(case: Case, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body. The application is called as a server calls it, with the bytes as they are."""
+    """Call the application; return status, headers and body.
+
+    The application is called as a server calls it, with the bytes as they are.
+    """
     path, _, query = case.target.partition(b"?")
     sent = {b"host": b"testserver"} | {name.lower().encode(): value.encode() for name, value in headers.items()}
     sent |= case.headers

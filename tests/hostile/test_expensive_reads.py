@@ -58,7 +58,10 @@ KINDS = [
 
 
 def attack(url: str, token: str, name: str, until: float) -> tuple[str, float]:
-    """Send the requests in a process of low priority. Return the statuses and the seconds of the latest answer."""
+    """Send the requests in a process of low priority.
+
+    Return the statuses and the seconds of the latest answer.
+    """
     os.nice(19)
     numbers = itertools.count()
 

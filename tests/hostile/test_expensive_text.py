@@ -53,7 +53,10 @@ def large_texts(draw: random.Random) -> Iterator[str]:
 
 
 def patterns(draw: random.Random, amount: int) -> Iterator[str]:
-    """Units that are repeated: those known to be expensive somewhere, then drawn ones of one to four characters."""
+    """Yield units to repeat: known expensive ones, then random ones.
+
+    Random units have one to four characters.
+    """
     yield from KNOWN
     for _ in range(amount):
         yield "".join(draw.choices(UNITS, k=draw.randint(1, 4)))
@@ -76,7 +79,10 @@ QUERY = "SELECT search_query(:given, true)"
 
 
 def longest(connection: Connection, statement: str, texts: Iterator[str], characters: int) -> tuple[float, str, int]:
-    """Return the longest time, the beginning of its text, and the number of texts. Fail if one takes too long."""
+    """Return the longest time, the beginning of its text, and the number of texts.
+
+    Fail if one takes too long.
+    """
     worst, worst_text, count = 0.0, "", 0
     for unit in texts:
         count += 1

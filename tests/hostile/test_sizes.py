@@ -25,7 +25,10 @@ def connected(server: Server) -> Iterator[socket.socket]:
 
 
 def answer(server: Server, *pieces: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Send bytes and return status, headers and body. The server may answer before it has read all."""
+    """Send bytes and return status, headers and body.
+
+    The server may answer before it has read all.
+    """
     with connected(server) as connection:
         try:
             for piece in pieces:

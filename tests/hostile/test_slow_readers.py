@@ -37,7 +37,10 @@ def page(make_person: Callable[..., Person], make_post: Callable[..., int]) -> b
 
 
 def memory_megabytes(server: Server) -> float:
-    """Return the memory of all processes of the server. Shared pages are counted once for each."""
+    """Return the memory of all processes of the server.
+
+    Shared pages are counted once for each.
+    """
     process = psutil.Process(server.process.pid)
     return float(sum(each.memory_info().rss for each in [process, *process.children(recursive=True)])) / 1e6
 

@@ -1,4 +1,6 @@
-"""Databases as descendants of the tutorial leave them, each with a few rows. The shapes are real ones; no text is.
+"""Databases as descendants of the tutorial leave them, each with a few rows.
+
+The shapes are real ones; no text is.
 
 `HASH` stands for the bcrypt hash of `PASSWORD`, as passlib writes it.
 """

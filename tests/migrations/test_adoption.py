@@ -16,7 +16,10 @@ PASSWORDS = {"Ada@Example.com": "pa55word", "grace@example.com": "ein Paßwort"}
 
 
 def fill_as_the_tutorial(connection: Connection) -> None:
-    """Users by bcrypt, posts with gaps in their ids, sequences that have moved past rows deleted since, votes."""
+    """A tutorial's database: users with bcrypt hashes, posts with gaps, and votes.
+
+    The gaps are in the ids. The sequences are past rows that were deleted since.
+    """
     for email, password in PASSWORDS.items():
         hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
         assert hashed.startswith("$2b$")

@@ -54,7 +54,10 @@ def in_utc(value: date | None) -> datetime | None:
 
 
 class Known:
-    """The rows of a descendant before it is adopted; columns by their tutorial's names, or `theirs` by number."""
+    """The rows of a descendant before its adoption.
+
+    Columns have the tutorial's names, or `theirs` and a number.
+    """
 
     def __init__(self, connection: Connection, descendant: Descendant) -> None:
         self.descendant = descendant
@@ -196,7 +199,10 @@ def check_served(url: URL, known: Known, folder: Path) -> None:
 
 
 def check(url: URL, descendant: Descendant, folder: Path | None) -> bool:
-    """Return whether it was adopted; if so, as it should be, and if not, without any change."""
+    """Return whether the database was adopted; assert that a refusal changed nothing.
+
+    An adoption must have the expected result.
+    """
     engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         descendant.create(connection)

@@ -261,7 +261,10 @@ def git(*arguments: str) -> str:
 
 @pytest.fixture
 def release_before(tmp_path: Path) -> Path:
-    """The repository as it was before the newest migration came onto this branch: the release that serves meanwhile."""
+    """The repository before the newest migration came onto this branch.
+
+    It is the release that serves meanwhile.
+    """
     if not git("rev-parse", "--show-toplevel"):
         pytest.skip("the release before is in the repository's history, and this is no git checkout")
     newest = max((ROOT / "alembic" / "versions").glob("*.py")).relative_to(ROOT)

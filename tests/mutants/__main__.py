@@ -39,7 +39,10 @@ class Outcome:
 
 
 def copy(root: Path) -> None:
-    """The project as it stands here, without what git ignores. Needs no git, because a download has none."""
+    """The project as it stands here, without what git ignores.
+
+    Needs no git, because a download has none.
+    """
     ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
     shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".git", *ignored))
 
@@ -81,7 +84,9 @@ def say(*lines: str) -> None:
 
 
 def main() -> int:
-    """Run the selected mutants. Returns 1 if a test survived or a mutant is stale, 2 if there is no such mutant.
+    """Run the selected mutants.
+
+    Returns 1 if a test survived or a mutant is stale, 2 if there is no such mutant.
 
     A skipped test proves nothing, but it is no failure, because not every machine has every program that tests need.
     """

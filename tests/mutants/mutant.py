@@ -36,7 +36,10 @@ class Mutant:
         return f"no test {', '.join(missing)}" if missing else None
 
     def apply(self, root: Path) -> None:
-        """Make the change in the tree below `root`. Raises `ValueError` unless `old` stands there exactly once."""
+        """Make the change in the tree below `root`.
+
+        Raises `ValueError` unless `old` stands there exactly once.
+        """
         path = root / self.file
         text = path.read_text()
         if text.count(self.old) != 1:

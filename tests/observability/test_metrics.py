@@ -42,7 +42,10 @@ def counted(client: TestClient) -> Samples:
 
 
 def ask(url: str, path: str, times: int, headers: dict[str, str] | None = None) -> set[int]:
-    """Send so many requests, each on its own connection, so that all workers get some. Returns their statuses."""
+    """Send so many requests, each on its own connection, so that all workers get some.
+
+    Returns their statuses.
+    """
 
     def one(_: int) -> int:
         return httpx2.get(url + path, headers=headers, timeout=60).status_code

@@ -14,7 +14,10 @@ _END = "--- end of block ---"
 
 
 class Shell:
-    """One bash: variables that a block sets are there in the next one. A command that fails ends it."""
+    """One bash: variables that a block sets are there in the next one.
+
+    A command that fails ends it.
+    """
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._process = subprocess.Popen(

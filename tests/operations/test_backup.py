@@ -21,7 +21,10 @@ DAY_SECONDS = 24 * 3600
 
 @pytest.fixture
 def backup(make_roles: Callable[[], Roles], tmp_path: Path) -> tuple[Command, Roles, Path]:
-    """The unit's command on a migrated database with a row, the roles, and the folder that systemd makes for it."""
+    """The unit's command, and everything that it needs.
+
+    It needs a migrated database with a row, the roles, and the folder that systemd makes for it.
+    """
     roles = make_roles()
     assert roles.make().returncode == 0
     assert run_alembic(roles.owner_url, "upgrade", "head").returncode == 0

@@ -34,7 +34,10 @@ class Heroku(NamedTuple):
 
 @contextmanager
 def heroku(status: str) -> Iterator[Heroku]:
-    """A fake of Heroku's API for the last release. It requests git's password and refuses it."""
+    """A fake of Heroku's API for the last release.
+
+    It requests git's password and refuses it.
+    """
     asked: list[Asked] = []
 
     class Handler(BaseHTTPRequestHandler):

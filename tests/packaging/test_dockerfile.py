@@ -45,7 +45,7 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def server(status: int, asked: list[str]) -> Iterator[int]:
-    """A local HTTP server that answers everything with `status` and writes down the paths; yields its port."""
+    """Yield the port of a local HTTP server that answers `status` and records paths."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

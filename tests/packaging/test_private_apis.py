@@ -200,7 +200,10 @@ def test_fastapi_ends_dependencies_of_a_function_with_the_stack_in_the_scope() -
 
 
 class DeadlockDetected(psycopg2.errors.DeadlockDetected):
-    """As PostgreSQL reports it. Only the driver can set the attribute of its own class."""
+    """As PostgreSQL reports it.
+
+    Only the driver can set the attribute of its own class.
+    """
 
     pgcode = psycopg2.errorcodes.DEADLOCK_DETECTED
 

@@ -81,7 +81,10 @@ def count(connection: Connection, condition: str, **values: Any) -> int:
 
 
 def wrong_counts(connection: Connection) -> int:
-    """Return how many posts have a count that is not the number of their votes, or none; and counts without a post."""
+    """Return the number of posts and counts that do not match.
+
+    A post's count must exist and be the number of its votes. A count must have a post.
+    """
     return count(
         connection,
         """
@@ -99,7 +102,10 @@ def statuses(answers: Sequence[httpx2.Response]) -> dict[int, int]:
 
 
 def deadlocks(connection: Connection) -> int:
-    """Return the number of deadlocks that PostgreSQL ended here; it counts the latest up to ten seconds late."""
+    """Return the number of deadlocks that PostgreSQL ended in this database.
+
+    It counts the latest up to ten seconds late.
+    """
     found = connection.scalar(text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"))
     assert isinstance(found, int)
     return found

@@ -18,7 +18,9 @@ KILL = text("""
 
 @contextmanager
 def backends_killed(connection: Connection, crowd: Crowd) -> Iterator[set[int]]:
-    """Kill all backends of the servers every 0.1 seconds, through a connection that has no other use meanwhile.
+    """Kill all backends of the servers every 0.1 seconds.
+
+    The connection has no other use meanwhile.
 
     Yields the process ids of those that were killed so far.
     """

@@ -108,7 +108,10 @@ def person_of(owner: Person, session_id: int) -> Person:
 
 
 def on_both(crowd: Crowd, *calls: Call) -> list[set[int]]:
-    """The statuses of each call on two servers. On a busy machine a call may be 503 at first; then it is sent again."""
+    """The statuses of each call on two servers.
+
+    On a busy machine a call may be 503 at first; then it is sent again.
+    """
     sent = [call for call in calls for _ in range(2)]
     answers = crowd.send(sent)
     if any(answer.status_code == 503 for answer in answers):

@@ -144,7 +144,10 @@ def test_ending_sessions_and_deleting_their_account_at_once_do_not_wait_for_each
 def test_credentials_revoked_during_a_sign_in_are_rejected(
     database: Engine, connection: Connection, person: Person, change: dict[str, Any], *, is_outdated: bool
 ) -> None:
-    """The sessions that there are end with the password; one that is just being opened must not be left over."""
+    """A session that is opened during a password change must not survive it.
+
+    Existing sessions end with the password.
+    """
     if is_outdated:
         kept = passwords._context().handler("bcrypt").using(rounds=4).hash(PASSWORD)
         connection.execute(text("UPDATE users SET password_hash = :hash"), {"hash": kept})

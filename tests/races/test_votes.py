@@ -98,7 +98,10 @@ def storm(
     votes_each: int,
     interruptions: list[Call],
 ) -> Counter[tuple[str, int]]:
-    """All users vote and retract at random during the interruptions. Returns the number of each status."""
+    """All users vote and retract at random during the interruptions.
+
+    Returns the number of each status.
+    """
     seen: Counter[tuple[str, int]] = Counter()
 
     def voter(voter: Person, seed: int) -> Callable[[httpx2.AsyncClient], Awaitable[None]]:

@@ -41,7 +41,10 @@ def pooler(primary: Replicated, folder: Path) -> Iterator[URL]:
 
 
 def left_behind(pooler: URL) -> dict[str, set[str]]:
-    """Return what former clients have left in the pool's server connections, all of which are held at once."""
+    """Return what former clients have left in the pool's server connections.
+
+    All of them are held at once, so that each is read.
+    """
     found: dict[str, set[str]] = {"settings": set(), "prepared": set(), "tables": set(), "locks": set(), "pids": set()}
     with ExitStack() as stack:
         for _ in range(POOL_SIZE):

@@ -23,7 +23,7 @@ NAMES = text("SELECT statement FROM pg_prepared_statements")
 
 
 class Reader:
-    """A process that reads how many rows there are: `read()` gives where it did, and how many it found."""
+    """A process that counts rows: `read()` returns where it read, and the count."""
 
     def __init__(self, replica: Replica, primary: Connection) -> None:
         self._replica, self._primary = replica, primary

@@ -234,7 +234,10 @@ def test_urls_with_several_hosts_follow_a_failover(
 def test_servers_go_on_at_the_new_primary_while_the_old_one_is_frozen_and_stay_there_when_it_wakes_up(
     start: Start, people: list[Person], make_replica: MakeReplica, figure: Figure
 ) -> None:
-    """With the default timeouts. Nothing fences the old primary: it still takes writes."""
+    """With the default timeouts.
+
+    Nothing fences the old primary: it still takes writes.
+    """
     primary = make_replica()
     primary.promote()
     second = make_replica(primary)

@@ -63,7 +63,10 @@ def test_every_bit_of_a_token_counts(kind: access_tokens.Kind) -> None:
 
 
 def test_letters_that_decode_to_the_same_signature_are_refused() -> None:
-    """Else one session would have many tokens, and a list of revoked ones could be walked around."""
+    """Otherwise a respelt token would evade a list of revoked tokens.
+
+    One session would have many tokens.
+    """
     token = access_tokens.issue(7, 9, LIFETIME)
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
@@ -130,7 +133,10 @@ def test_tokens_of_the_key_before_are_accepted_until_it_is_taken_out(keys: Keys)
 
 
 def test_a_process_with_the_new_key_first_and_one_with_the_old_first_accept_each_other(keys: Keys) -> None:
-    """So a key is changed without a break: first as a previous one everywhere, then as the one that signs."""
+    """A key is changed without a break in two steps.
+
+    It is first a previous key everywhere, then the one that signs.
+    """
     keys(NEW, OLD)
     of_new = access_tokens.issue(7, 9, LIFETIME)
     keys(OLD, NEW)

@@ -13,7 +13,10 @@ TABLES = ("sessions", "idempotency_keys", "allowances", "mail_tokens", "outgoing
 
 
 def fill(connection: Connection, person: Person, expired: int = 10) -> None:
-    """Ten expired rows in each table, and one that is not; with the person's own, two sessions."""
+    """Ten expired rows in each table, and one that is valid.
+
+    With the person's own, two sessions are valid.
+    """
     for age, count in (("-1 second", expired), ("1 hour", 1)):
         connection.execute(
             text(f"""

@@ -230,7 +230,7 @@ def _roll_back(connection: Connection) -> None:
 
 @pytest.fixture
 def open_votes(place: Place, database: Engine) -> Iterator[Connection]:
-    """A transaction that has carried the last post to the top and the first to the end, and is still open."""
+    """An open transaction that moved the last post to the top, the first to the end."""
     with ExitStack() as stack:
         connection = stack.enter_context(database.connect())
         ids = place.ids("top")

@@ -112,7 +112,10 @@ class Site:
     reader: Person
 
     def grow(self, posts: int, users: int, votes_per_post: int) -> None:
-        """Make this many more posts, users and votes; a few posts are votable by many. Analysed and vacuumed."""
+        """Make this many more posts, users and votes; a few posts are votable by many.
+
+        Analysed and vacuumed.
+        """
         parameters = {"posts": posts, "users": users, "votes": votes_per_post, "reader": self.reader.id}
         # Where autovacuum met the table while it was tiny, foreign keys would read all of it for each new row.
         setting = {"options": "-c enable_seqscan=off"}
@@ -207,7 +210,10 @@ def shown(plans: list[Explained]) -> str:
 
 
 def hot_requests(site: Site, remainder: int = 1) -> dict[str, Callable[[], list[Explained]]]:
-    """By name, each kind of hot request, explained; votes are for posts whose id has this remainder by 40."""
+    """Return functions that explain each kind of hot request, by its name.
+
+    Votes are for posts whose id has this remainder by 40.
+    """
     (newest,) = rows(site.connection, "SELECT max(id) FROM posts")
     others = rows(site.connection, f"SELECT id FROM posts WHERE id % 40 = {remainder} ORDER BY id DESC LIMIT 20")
     requests: dict[str, Callable[[], list[Explained]]] = {

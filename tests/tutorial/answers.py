@@ -197,7 +197,10 @@ def _body(response: httpx2.Response) -> object:
 
 
 def _without_chance(value: Any, key: str = "") -> object:
-    """Replace what differs from run to run. Of the errors of a 422 only the places are kept."""
+    """Replace what differs from run to run.
+
+    Of the errors of a 422 only the places are kept.
+    """
     if isinstance(value, dict):
         kept = {"loc": value["loc"]} if "loc" in value else value
         return {name: _without_chance(item, name) for name, item in kept.items()}
@@ -219,7 +222,10 @@ def _moment(written: str) -> str:
 
 
 def compare(ours: Answer, theirs: Answer) -> Comparison:
-    """Compare our answer with the tutorial's. Fields that only ours has are noted, and are no difference."""
+    """Compare our answer with the tutorial's.
+
+    Fields that only ours has are noted, and are no difference.
+    """
     found = Comparison()
     if ours.status != theirs.status:
         found.differences.append(f"status: {ours.status}, not {theirs.status}")

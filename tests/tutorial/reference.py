@@ -133,7 +133,10 @@ Db = Annotated[Session, Depends(get_db)]
 def get_current_user(
     request: Request, token: Annotated[str, Depends(OAuth2PasswordBearer(tokenUrl="login"))], db: Db
 ) -> User | None:
-    """Return the user that the token names. None where there is no such user: the course does not check."""
+    """Return the user that the token names.
+
+    None where there is no such user: the course does not check.
+    """
     refused = HTTPException(401, "Could not validate credentials", {"WWW-Authenticate": "Bearer"})
     try:
         user_id = jwt.decode(token, request.app.state.secret, algorithms=[ALGORITHM]).get("user_id")

@@ -54,7 +54,7 @@ def unexplained(row: str | None, found: Comparison) -> str | None:
 
 
 def test_only_what_the_table_names_differs(tmp_path: Path) -> None:
-    """One test, because its three applications take most of its time: about nine seconds of CPU."""
+    """One test, because its three applications take about nine seconds of CPU."""
     answers = collect_answers(tmp_path)
     problems: list[str] = []
     additional_fields: set[str] = set()

@@ -39,7 +39,10 @@ class PageRequest(NamedTuple):
 
     @property
     def is_bounded(self) -> bool:
-        """Whether it takes PostgreSQL a short time in every database: not a search, drafts, or a large `skip`."""
+        """Whether it takes PostgreSQL a short time in every database.
+
+        Searches, drafts and a large `skip` may take long.
+        """
         return isinstance(self.query, PostQuery) or is_bounded(self.query)
 
 

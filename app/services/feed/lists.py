@@ -153,7 +153,7 @@ def kind_of(query: PageQuery) -> Kind | None:
 
 
 def is_bounded(query: PageQuery) -> bool:
-    """Whether the page takes a walk along an index over at most `MAX_BOUNDED_REACH` rows."""
+    """Whether the page takes an index walk over at most `MAX_BOUNDED_REACH` rows."""
     return _row_count(query) <= MAX_BOUNDED_REACH and _has_kind(query)
 
 

@@ -1,4 +1,6 @@
-"""Pages of posts: cursors, and the statements of searches, drafts and filtered lists sorted by votes.
+"""Pages of posts: cursors, and statements that each need a plan of their own.
+
+These are the statements of searches, drafts and filtered lists sorted by votes.
 
 A traversal is a sequence of pages, each requested with the cursor of the page before. A cursor has the sort values of
 the last row, and the page continues after them (keyset pagination). A post whose sort values stay the same during a
@@ -58,9 +60,10 @@ MAX_OTHER_BYTES = 2_000
 
 
 class Position(NamedTuple):
-    """Position of a traversal: sort values of the last row, time of the first page, search.
+    """Position of a traversal.
 
-    Only the order `voted` has the time.
+    It has the sort values of the last row, the time of the first page, and the search. Only the order `voted` has the
+    time.
     """
 
     is_backward: bool
@@ -340,7 +343,7 @@ def _conditions(kind: _Kind) -> list[ColumnElement[bool]]:
         return [*conditions, *words, ~published, readers.MAY_SEE_DRAFTS]
     conditions.append(published)
     if kind.order in {"top", "hot"}:
-        # The same, said of the table whose partial index gives the order.
+        # PostgreSQL uses the partial index of `post_stats` only under the condition on that table.
         conditions.append(PostStats.published.expression)
     return conditions
 

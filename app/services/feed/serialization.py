@@ -11,9 +11,9 @@ _quoted = JSONEncoder(ensure_ascii=False).encode
 
 
 def serialize(row: PostRow) -> bytes:
-    """Return the row as `PostWithVotes`, in the order of its fields, up to the value of its last key, `voted`.
+    """Return the row as `PostWithVotes`, up to the value of its last key, `voted`.
 
-    Its owner's e-mail address is a placeholder, unless `PUBLIC_EMAILS` is true.
+    The keys have the order of its fields. Its owner's e-mail address is a placeholder, unless `PUBLIC_EMAILS` is true.
     """
     email = row.email if get_settings().public_emails else placeholder_email(row.owner_id, row.username)
     published_at = "null" if row.published_at is None else f'"{json_time(row.published_at)}"'
@@ -42,9 +42,9 @@ def for_owner(part: bytes, row: PostRow) -> bytes:
 
 
 def json_time(stored: str) -> str:
-    """Return PostgreSQL's text of a `timestamptz` as Pydantic writes the time: ISO 8601, in UTC.
+    """Return PostgreSQL's text of a `timestamptz` as Pydantic writes the time.
 
-    Times that Python cannot represent become the nearest that it can.
+    That is ISO 8601, in UTC. Times that Python cannot represent become the nearest that it can.
     """
     if stored[4] == "-" and stored.endswith("+00"):
         if len(stored) == len("2026-11-28 12:34:56+00"):
