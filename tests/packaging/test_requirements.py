@@ -103,3 +103,10 @@ def test_the_locks_agree_so_that_they_install_together() -> None:
     for name in ALL_NAMES[:-1]:  # The generated client has an environment of its own.
         for package, version in pins(name).items():
             assert together.setdefault(package, version) == version, package
+
+
+def test_documented_patroni_has_the_extras_that_are_tested() -> None:
+    (patroni,) = requirements(PROJECT / "requirements-ha.txt")
+    (documented,) = re.findall(r"`patroni\[(.*?)\]`", (PROJECT / "docs" / "scaling.md").read_text())
+    # Without an extra for it, Patroni has no driver for PostgreSQL, and does not start.
+    assert {"etcd3", "psycopg2-binary"} == patroni.extras == set(documented.split(","))

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from app import __version__
+from tests.packaging.test_deployment import git
 from tests.programs import find_program
 
 GITHUB = Path(__file__).resolve().parents[2] / ".github"
@@ -108,6 +109,30 @@ def test_release_needs_the_tag_of_its_version(tag: str, status: int) -> None:
     )  # fmt: skip
     assert done.returncode == status, done.stderr
     assert done.stdout.startswith("::error title=Not released::") == bool(status)
+
+
+@pytest.mark.needs("bash", "git")
+@pytest.mark.parametrize(
+    ("inspect", "status"), [("echo same", 0), ('echo "$*"', 1), ("exit 1", 1)], ids=["same", "other", "unknown"]
+)
+def test_release_fails_unless_the_version_is_the_published_image(tmp_path: Path, inspect: str, status: int) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\ncase "$*" in *" inspect "*) {inspect};; *) echo "$*" >> {tmp_path}/asked;; esac\n')
+    docker.chmod(0o755)
+    git("init", "--quiet", tmp_path, at=tmp_path)
+    git("commit", "--quiet", "--allow-empty", "--message=First", at=tmp_path)
+
+    environment = {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "GITHUB_REPOSITORY": "You/Shop", "GITHUB_ACTOR": "you",
+        "GITHUB_REF_NAME": "v0.1.0", "TOKEN": "token",
+    }  # fmt: skip
+    done = subprocess.run(
+        [find_program("bash"), "-e", "-c", commands("release")], cwd=tmp_path, env=environment, check=False
+    )
+
+    assert done.returncode == status
+    tagged = f"--tag ghcr.io/you/shop:0.1.0 ghcr.io/you/shop:{git('rev-parse', 'HEAD', at=tmp_path)}"
+    assert (tagged in (tmp_path / "asked").read_text()) == (inspect != "exit 1")
 
 
 def test_only_a_push_to_main_publishes_the_image_with_what_was_built_and_of_what() -> None:
