@@ -36,7 +36,10 @@ def headers_of(caller: str) -> dict[str, str]:
 
 
 def leave_room(database: Engine) -> None:
-    """Reserve the ids up to 1000, so that no new row gets an id that a test restores."""
+    """Reserve the ids up to 1000, so that no new row gets an id that a test restores.
+
+    No id is given out twice, because the application of later tests still remembers which sessions have ended.
+    """
     with database.begin() as connection:
-        for table in ("users", "sessions", "posts"):
-            connection.execute(text(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), 1000)"))
+        for sequence in ("users_id_seq", "sessions_id_seq", "posts_id_seq"):
+            connection.execute(text(f"SELECT setval('{sequence}', greatest(last_value, 1000)) FROM {sequence}"))

@@ -1,7 +1,7 @@
 """Our own corpus on every operation, parameter and field: never a 5xx, always a declared answer."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import unquote
 
 import psycopg2
@@ -10,12 +10,21 @@ from sqlalchemy import Engine
 
 from app.main import app
 from tests.figures import Figure
+from tests.fixtures import Person
 from tests.hostile.answers import assert_declared, assert_one_shape
 from tests.hostile.caller import CALLERS, PUT_BACK, headers_of, leave_room, role_of
 from tests.hostile.corpus import PLAIN, Case, cases
 
 # A prime, so that the sample meets every part of the corpus.
 EVERY = 31
+
+
+def test_no_session_gets_an_id_that_another_had(database: Engine, make_person: Callable[..., Person]) -> None:
+    leave_room(database)
+    earlier = make_person().session_id
+    leave_room(database)
+
+    assert make_person().session_id > earlier > 1000
 
 
 async def answer(case: Case, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:

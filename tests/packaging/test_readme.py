@@ -2,19 +2,18 @@
 
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, text
 from typer.main import get_group
 
 from app.cli.commands import cli
 from app.config import ENV_FILE_VARIABLE, MINIMUM_SECRET_BYTES, TUTORIAL_DEFAULTS, Settings
 from app.schemas.post import PageParameters, PostIn
 from app.schemas.types import MAX_PAGE_SIZE, MAX_PASSWORD_CODE_POINTS
-from tests.conftest import ROOT
-from tests.fixtures import Server
+from tests.conftest import ROOT, _own_database
+from tests.fixtures import _server
 from tests.programs import find_program
 
 README = (ROOT / "README.md").read_text()
@@ -46,10 +45,13 @@ def run(command: list[str], script: str) -> str:
 
 
 @pytest.fixture
-def server(connection: Connection, start_server: Callable[..., Server]) -> str:
-    """A server on empty tables whose ids begin at 1, as on a new database."""
-    connection.execute(text("TRUNCATE users, posts RESTART IDENTITY CASCADE"))
-    return start_server().url
+def server(tmp_path: Path) -> Iterator[str]:
+    """A server on a new database, whose ids begin at 1."""
+    with (
+        _own_database() as url,
+        _server(tmp_path, {"DATABASE_URL": url.render_as_string(hide_password=False)}) as server,
+    ):
+        yield server.url
 
 
 @pytest.mark.needs("bash", "curl")
