@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from app.config import ConfigurationError, get_settings
+from app.config import LOCAL_FOLDER, ConfigurationError, get_settings
 from app.database import schema_version
 from app.dev import postgres
 
@@ -45,7 +45,9 @@ def database(options: Mapping[str, str] | None = None) -> Iterator[str]:
     with postgres.running(options=options) as url:
         os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)
         get_settings.cache_clear()
-        yield f"embedded PostgreSQL on port {url.port}, data in .local/"
+        folder = LOCAL_FOLDER / "postgres"
+        place = folder.readlink() if folder.is_symlink() else f"{LOCAL_FOLDER.name}/"
+        yield f"embedded PostgreSQL on port {url.port}, data in {place}"
 
 
 def require_utf8(url: URL, connect_timeout_seconds: int = 10) -> None:

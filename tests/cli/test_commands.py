@@ -369,6 +369,18 @@ def test_run_needs_no_database_and_again_after_a_kill(copy_of_the_project: Path,
     assert not (copy_of_the_project / ".local" / "postgres" / "data" / "postmaster.pid").exists()
 
 
+def test_run_names_the_folder_that_has_the_data(copy_of_the_project: Path, start: Start) -> None:
+    copy_of_the_project.chmod(0o700)  # Root hands the server to an account that cannot reach this.
+    server = start("run", root=copy_of_the_project, DATABASE_URL="")
+
+    named = copy_of_the_project / server.wait_for(r"data in (\S+)")
+
+    data = (copy_of_the_project / ".local" / "postgres").resolve()
+    assert data.is_relative_to(named)
+    assert server.end(signal.SIGINT, whole_group=True) == 130
+    shutil.rmtree(data)
+
+
 def test_seed_fills_the_database_and_shows_its_progress_on_stderr(connection: Connection) -> None:
     done = app("seed", "--users", "50", "--posts", "100", "--votes", "500")
 
