@@ -39,6 +39,8 @@ SCAN_INTERVAL_SECONDS = 0.25
 PROBE_INTERVAL_SECONDS = 0.5
 # Below the margin, to distinguish a single connection without an answer from a silent server.
 BEAT_INTERVAL_SECONDS = 0.5
+# At shutdown a wait may last this long. Most statements take milliseconds; background threads have a second to end.
+END_WAITS_AFTER_SECONDS = 0.5
 DEFAULT_PORT = 5432
 _STATEMENT_TIMEOUT_SECONDS = "SELECT extract(epoch FROM current_setting('statement_timeout')::interval)::float"
 
@@ -361,9 +363,10 @@ def lift_limit(connection: Connection, scope: Literal["LOCAL", "SESSION"]) -> No
 
 
 def end_waits() -> None:
-    """Give up all connections that wait for an answer. For shutdown.
+    """Give up all connections that wait for an answer for more than `END_WAITS_AFTER_SECONDS`. For shutdown.
 
-    Until `allow_waits`, this includes connections that begin to wait.
+    Until `allow_waits`, this includes connections that begin to wait. Shorter waits are spared: a mail that was just
+    sent would be sent again if its row could not be updated.
     """
     _watchdog.is_ending = True
     _watchdog.look()
@@ -433,7 +436,7 @@ class _Watchdog:
                 continue
             if connection.is_overdue(now):
                 connection.server.overdue(connection)
-            elif self.is_ending and connection.waits_since is not None:
+            elif self.is_ending and now - (connection.waits_since or now) > END_WAITS_AFTER_SECONDS:
                 connection.give_up()
 
 
