@@ -196,6 +196,7 @@ _SHOWN = (
     cast(Post.updated_at, Text).label("updated_at"),
     cast(Post.published_at, Text).label("published_at"),
     Post.version,
+    literal_column("posts.xmin", Text).label("xmin"),
     Post.owner_id,
     User.username,
     cast(User.created_at, Text).label("owner_created_at"),
