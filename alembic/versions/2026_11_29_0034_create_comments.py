@@ -56,7 +56,7 @@ def _create_tables() -> None:
             parent_id bigint,
             owner_id bigint CONSTRAINT comments_users_fkey REFERENCES users ON DELETE SET NULL,
             content text NOT NULL,
-            depth smallint NOT NULL DEFAULT 0,
+            depth integer NOT NULL DEFAULT 0,
             created_at timestamptz NOT NULL DEFAULT now(),
             updated_at timestamptz NOT NULL DEFAULT now(),
             version integer NOT NULL DEFAULT 1,

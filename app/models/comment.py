@@ -3,13 +3,13 @@
 from datetime import datetime
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     ColumnElement,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
     Integer,
-    SmallInteger,
     Text,
     UniqueConstraint,
     and_,
@@ -37,7 +37,7 @@ class Comment(Base):
     parent_id: Mapped[int | None]
     owner_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     content: Mapped[str] = mapped_column(Text)
-    depth: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    depth: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     created_at: Mapped[Now]
     updated_at: Mapped[Now]
     version: Mapped[int] = mapped_column(Integer, server_default=text(str(FIRST_VERSION)))
@@ -79,7 +79,7 @@ class CommentStats(Base):
 
     comment_id: Mapped[int] = mapped_column(Key, ForeignKey("comments.id", ondelete="CASCADE"), primary_key=True)
     post_id: Mapped[int]
-    parent_key: Mapped[int] = mapped_column(server_default=text("0"))
+    parent_key: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     votes: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     replies: Mapped[int] = mapped_column(Integer, server_default=text("0"))
 
