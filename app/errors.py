@@ -14,7 +14,7 @@ DomainError
 ├── NotAuthorized               403   the resource belongs to another user
 ├── CrossSiteRequest            403   the session cookie came with a request from another site
 ├── InvalidToken                403   a mailed token is wrong, used, replaced or expired
-├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, UserNotFound   404
+├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, CommentNotFound, UserNotFound   404
 ├── SessionNotFound, ApiKeyNotFound, TotpNotFound   404
 ├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
 ├── QuotaExceeded               409   the account has the maximum number of API keys or drafts
@@ -25,7 +25,7 @@ DomainError
 ├── BodyTooLarge                413
 ├── UriTooLong                  414
 ├── UnsupportedEncoding         415   a compressed body
-├── IdempotencyMismatch, MalformedCursor   422
+├── IdempotencyMismatch, MalformedCursor, RepliesTooDeep   422
 ├── TooManyTries                429   too many attempts to sign in, to sign up, with a code, or for a mail
 ├── RateLimited                 429   too many requests of any kind
 ├── HeadersTooLarge             431
@@ -159,6 +159,16 @@ class VoteNotFound(DomainError):
     code = "vote_not_found"
 
 
+class CommentNotFound(DomainError):
+    """The comment does not exist, is deleted, or is on a post that you cannot see"""
+
+    status = 404
+    code = "comment_not_found"
+
+    def __init__(self, comment_id: int) -> None:
+        super().__init__(f"comment with id: {_shown(comment_id)} was not found")
+
+
 class UserNotFound(DomainError):
     """The user does not exist"""
 
@@ -264,7 +274,7 @@ class ConstraintViolated(DomainError):
 
 
 class PreconditionFailed(DomainError):
-    """The post has changed since you read it; read it again"""
+    """The resource has changed since you read it; read it again"""
 
     status = 412
     code = "precondition_failed"
@@ -304,6 +314,13 @@ class MalformedCursor(DomainError):
 
     status = 422
     code = "malformed_cursor"
+
+
+class RepliesTooDeep(DomainError):
+    """Replies can be nested at most 32 deep; reply to a comment further up"""
+
+    status = 422
+    code = "replies_too_deep"
 
 
 class TooManyTries(DomainError):

@@ -30,6 +30,7 @@ _ITEM = """
             )
         ),
         'votes', stats.votes,
+        'comments', stats.comments,
         'voted', EXISTS (SELECT FROM votes WHERE votes.post_id = post.id AND votes.user_id = $2)
     )
 """

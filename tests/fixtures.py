@@ -143,6 +143,27 @@ def make_post(database: Engine) -> Callable[..., int]:
 
 
 @pytest.fixture
+def make_comment(database: Engine) -> Callable[..., int]:
+    """Write a comment and return its id: `make_comment(owner, post_id, parent_id=…, content="…")`."""
+
+    def make(owner: Person, post_id: int, *, parent_id: int | None = None, content: str = "comment") -> int:
+        with database.begin() as connection:
+            comment_id = connection.scalar(
+                text("""
+                    INSERT INTO comments (post_id, parent_id, owner_id, content, depth)
+                    SELECT :post_id, :parent_id, :owner_id, :content,
+                        coalesce((SELECT depth + 1 FROM comments WHERE id = :parent_id), 0)
+                    RETURNING id
+                """),
+                {"post_id": post_id, "parent_id": parent_id, "owner_id": owner.id, "content": content},
+            )
+        assert isinstance(comment_id, int)
+        return comment_id
+
+    return make
+
+
+@pytest.fixture
 def cast_votes(database: Engine) -> Callable[[int, list[Person]], None]:
     """Insert votes for a post into the table."""
 

@@ -1,7 +1,7 @@
 """Batch queues: concurrent items of one kind share one database round trip.
 
-There are queues for bounded and for unbounded page reads, votes, API keys, tokens without a session, health checks, and
-last-seen updates.
+There are queues for bounded and for unbounded page reads, threads of comments, votes, API keys, tokens without a
+session, health checks, and last-seen updates.
 This module connects services with `database.batcher`, which forms the batches.
 """
 
@@ -17,7 +17,7 @@ from app.database.batcher import BatchQueue, Item, Outcome
 from app.database.replica import Run, get_replicas
 from app.database.sessions import at_once
 from app.security.access_tokens import AccessToken
-from app.services import api_key, feed, session, sessionless, vote
+from app.services import api_key, comment, feed, session, sessionless, vote
 
 # Maximum delay of `last_seen_at` in the database.
 SEEN_PRECISION_SECONDS = 60
@@ -85,6 +85,12 @@ async def read_page(request: feed.PageRequest) -> feed.PageResponse:
 
 
 @lru_cache
+def threads() -> BatchQueue[comment.ThreadRequest, comment.Thread]:
+    """Return the queue of threads of comments."""
+    return _queue("threads", comment.read, reads=True)
+
+
+@lru_cache
 def votes() -> BatchQueue[vote.Ballot, vote.Cast]:
     """Return the queue of votes. Votes of one user on one post keep their order."""
     return _queue("votes", vote.cast, order_key=lambda ballot: ballot.pair)
@@ -121,7 +127,7 @@ def last_seen_updates() -> BatchQueue[int, None]:
 async def drain() -> None:
     """Finish all queued items of all queues."""
     for queue in (
-        api_keys(), sessionless_tokens(), page_reads(), unbounded_page_reads(), votes(), health_checks(),
-        last_seen_updates(),
+        api_keys(), sessionless_tokens(), page_reads(), unbounded_page_reads(), threads(), votes(),
+        health_checks(), last_seen_updates(),
     ):  # fmt: skip
         await queue.drain()

@@ -1,10 +1,11 @@
-"""Conditional requests: ETags, 304 responses, and `If-Match` for single posts."""
+"""Conditional requests: ETags, 304 responses, and `If-Match` for single posts and comments."""
 
 import hashlib
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Header
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,6 +15,18 @@ from app.middleware.headers import header
 from app.middleware.problem_details import headers
 from app.services.feed import PageResponse
 
+IfMatch = Annotated[
+    str | None,
+    Header(description="The `ETag` that you read. If it has changed since, the answer is 412."),
+]
+# For the OpenAPI document only. The header is read directly, which costs nothing in requests without it.
+IF_NONE_MATCH: dict[str, Any] = {
+    "name": "if-none-match",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "An `ETag` from an earlier response. If nothing has changed, the answer is 304 without a body.",
+}
 # Responses are personal: browsers may store them, but must revalidate them each time.
 _VARY = (b"vary", b"Authorization, Cookie, X-API-Key, Accept")
 PRIVATE = ((b"cache-control", b"private, no-cache"), _VARY)

@@ -39,7 +39,9 @@ async def idempotent_request(request: Request, key: KeyHeader = None) -> idempot
     if key is None:
         return None
     route = request.scope["route"].name
-    content = f"idempotency:{route}:".encode() + await request.body()
+    # The path of most creates has no parameters.
+    path = f"{request.path_params}:" if request.path_params else ""
+    content = f"idempotency:{route}:{path}".encode() + await request.body()
     secrets = get_settings().accepted_secrets
     return idempotency.Request(key, [hmac.digest(secret.encode(), content, hashlib.sha256) for secret in secrets])
 

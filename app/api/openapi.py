@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.api.authentication import KEY_SCHEME, SAFE_METHODS, SESSION_COOKIE, TOKEN_SCHEME
@@ -36,6 +37,7 @@ from app.middleware.problem_details import (
     response_components,
     response_reference,
 )
+from app.schemas.comment import ThreadParameters
 from app.schemas.post import PageParameters
 from app.schemas.vote import VoteIn, VoteInByDir
 
@@ -59,6 +61,7 @@ TAGS = {
     "users": "Accounts and profiles.",
     "posts": "Read, write, change and delete posts.",
     "votes": "Vote for posts.",
+    "comments": "Read, write, change and delete comments, and vote for them.",
     "API keys": "Credentials for programs that act for you.",
     "meta": "Links to the documentation, and health checks.",
 }
@@ -81,7 +84,7 @@ NEVER_LIMITED = {"get_livez", "get_readyz"}
 IDEMPOTENCY_KEY = "Idempotency-Key"
 LOGIN_FORM = "LoginForm"
 # Query parameters of operations that use `read_query`. Defaults come from the settings, so they are added here.
-QUERIES = {"list_posts": PageParameters}
+QUERIES: dict[str, type[BaseModel]] = {"list_posts": PageParameters, "list_comments": ThreadParameters}
 # Schemas for clients, in place of FastAPI's.
 REQUEST_BODIES: dict[str, dict[str, Any]] = {
     "login": {"$ref": SCHEMA_REFERENCE.format(model=LOGIN_FORM)},
@@ -140,11 +143,11 @@ def _document(app: FastAPI) -> dict[str, Any]:
 
 def _schemas(known: dict[str, Any]) -> dict[str, Any]:
     """Return FastAPI's schemas, and those of errors and of parameters it does not see."""
-    models = (Problem, ValidationProblem, PageParameters, VoteInByDir)
+    models: tuple[type[BaseModel], ...] = (Problem, ValidationProblem, *QUERIES.values(), VoteInByDir)
     _, more = models_json_schema([(model, "validation") for model in models], ref_template=SCHEMA_REFERENCE)
     schemas = known | more["$defs"]
     schemas[LOGIN_FORM] = schemas.pop("Body_login") | {"description": "The form of OAuth 2.0's password flow."}
-    for unused in ("HTTPValidationError", PageParameters.__name__):
+    for unused in ("HTTPValidationError", *(query.__name__ for query in QUERIES.values())):
         schemas.pop(unused, None)
     for schema in schemas.values():
         _remove_titles(schema)

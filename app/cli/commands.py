@@ -33,7 +33,10 @@ COMMANDS = {
         "Print shell code that completes `python -m app` in bash and zsh.",
     ),
     "openapi": ("app.cli.openapi:openapi", "Print the OpenAPI document."),
-    "seed": ("app.cli.seed:seed", "Add realistic users, posts and votes to the database. Existing rows stay."),
+    "seed": (
+        "app.cli.seed:seed",
+        "Add realistic users, posts, votes and comments to the database. Existing rows stay.",
+    ),
     "cleanup": (
         "app.cli.maintenance:cleanup",
         "Delete expired rows, and the remaining rows of deleted accounts and posts.",
@@ -44,7 +47,7 @@ COMMANDS = {
     ),
     "recount": (
         "app.cli.maintenance:recount",
-        "Compare vote counts with the votes, and repair wrong ones.",
+        "Compare counts with the votes and comments, and repair wrong ones.",
     ),
     "doctor": (
         "app.cli.maintenance:doctor",

@@ -37,7 +37,10 @@ WRONG_SECONDS = 30.0
 # Keep names, search vectors and counts correct for every writer.
 TRIGGERS = (
     "users_name", "posts_search", "posts_stats_begin", "posts_stats_follow",
-    "votes_count_insert", "votes_count_delete", "votes_count_update", "votes_count_truncate",
+    "votes_count_insert", "votes_count_delete", "votes_count_update", "votes_count_truncate", "comments_bury",
+    "comments_count_insert", "comments_count_delete", "comments_count_update", "comments_count_truncate",
+    "comment_votes_count_insert", "comment_votes_count_delete", "comment_votes_count_update",
+    "comment_votes_count_truncate",
 )  # fmt: skip
 # Privileges beyond reading and writing rows, which is all that a server needs. Reading statistics is harmless.
 _ROLE = text("""
@@ -374,10 +377,11 @@ def _counts(connection: Connection, *, is_full: bool) -> Finding:
         wrong = sum(len(batch.wrong) for batch in recount.recount(is_repairing=False))
     else:
         wrong = recount.wrong_in_sample(connection, SAMPLED_POSTS)
-    looked = "all posts" if is_full else f"a sample of at most {SAMPLED_POSTS:,} posts"
+    looked = "all posts and comments" if is_full else f"a sample of at most {SAMPLED_POSTS:,} posts and comments each"
     if wrong:
-        return Finding("FAIL", f"counts: {wrong:,} of {looked} differ from their votes", "run: python -m app recount")
-    return Finding("ok", f"counts: {looked} match their votes")
+        what = f"counts: {wrong:,} of {looked} differ from their votes and comments"
+        return Finding("FAIL", what, "run: python -m app recount")
+    return Finding("ok", f"counts: {looked} match their votes and comments")
 
 
 # `passwords.can_be_verified` as a PostgreSQL regex: bcrypt with cost 4 to 16, plain or over a SHA-256 digest.

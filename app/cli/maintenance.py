@@ -33,7 +33,7 @@ def recount(
         bool, typer.Option("--check", help="Only report differences; exit with 1 if there are any.")
     ] = False,
 ) -> None:
-    """Compare vote counts with the votes, and repair wrong ones.
+    """Compare counts with the votes and comments, and repair wrong ones.
 
     Safe at any time, also under load.
     """
@@ -42,14 +42,14 @@ def recount(
         for batch in recount_service.recount(is_repairing=not check):
             wrong, repaired = wrong + len(batch.wrong), repaired + batch.repaired
             if batch.wrong:
-                typer.echo(f"wrong counts up to post {batch.last_id}: {', '.join(map(str, batch.wrong))}")
+                typer.echo(f"wrong counts up to {batch.table} {batch.last_id}: {', '.join(map(str, batch.wrong))}")
         typer.echo(f"{wrong:,} wrong, {repaired:,} repaired")
     if check and wrong:
         raise typer.Exit(1)
 
 
 def doctor(
-    full: Annotated[bool, typer.Option("--full", help="Check all vote counts and rows, not a sample.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Check all counts and rows, not a sample.")] = False,
 ) -> None:
     """Check configuration, mail, database and backups.
 

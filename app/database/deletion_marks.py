@@ -31,6 +31,26 @@ _HAS_MORE_ROWS = text("""
     ) AS owned
 """)
 
+_HAS_COMMENTS = text("""
+    SELECT EXISTS (SELECT FROM comments WHERE owner_id = :user_id)
+        OR EXISTS (SELECT FROM comment_votes WHERE user_id = :user_id)
+        OR EXISTS (
+            SELECT FROM posts CROSS JOIN LATERAL (SELECT FROM comments WHERE post_id = posts.id LIMIT 1) AS received
+            WHERE posts.owner_id = :user_id
+        )
+""")
+_POST_HAS_MORE_ROWS = text("""
+    SELECT count(*) > :rows FROM (
+        (SELECT FROM votes WHERE post_id = :post_id LIMIT :rows + 1)
+        UNION ALL (SELECT FROM comments WHERE post_id = :post_id LIMIT :rows + 1)
+        UNION ALL (
+            SELECT FROM (SELECT id FROM comments WHERE post_id = :post_id LIMIT :rows + 1) AS received
+            CROSS JOIN LATERAL (SELECT FROM comment_votes WHERE comment_id = received.id LIMIT :rows + 1) AS votes
+            LIMIT :rows + 1
+        )
+    ) AS received
+""")
+
 
 class Ended(NamedTuple):
     """The ids of the removed sessions.
@@ -53,6 +73,22 @@ def is_large(db: Session, user_id: int) -> bool:
     Reads a bounded number of rows.
     """
     return bool(db.scalar(_HAS_MORE_ROWS, {"user_id": user_id, "rows": MAX_ROWS_AT_ONCE}))
+
+
+def has_comments(db: Session, user_id: int) -> bool:
+    """Return whether the account wrote, received or voted for comments. Its posts must be few.
+
+    What remains of them depends on comments of others, which one transaction should not lock for many posts.
+    """
+    return bool(db.scalar(_HAS_COMMENTS, {"user_id": user_id}))
+
+
+def is_large_post(db: Session, post_id: int) -> bool:
+    """Return whether the post has more votes and comments than one transaction should remove.
+
+    Reads a bounded number of rows.
+    """
+    return bool(db.scalar(_POST_HAS_MORE_ROWS, {"post_id": post_id, "rows": MAX_ROWS_AT_ONCE}))
 
 
 def mark_account(db: Session, user_id: int) -> None:

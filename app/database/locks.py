@@ -7,14 +7,17 @@ order, so that no two wait for each other:
 2. `users`
 3. sessions, second factors, mail tokens and other rows of an account
 4. `posts`
-5. `post_stats`
-6. `votes`
+5. `comments`, each after its ancestors, which have smaller ids
+6. `post_stats`
+7. `comment_stats`
+8. `votes` and `comment_votes`
 
 Rows of one table are locked by ascending id. PostgreSQL locks a referenced row FOR KEY SHARE when a row with a foreign
 key is inserted, so inserts count, too. Jobs with SKIP LOCKED wait for no row.
 
-Three places differ, and say why: a moderator's account is locked after the post (`services.post`), the account of an
-acting admin after the changed one (`services.user`), and a refresh begins with the session (`services.session`).
+Three places differ, and say why: a moderator's account is locked after what they delete (`security.moderators`), the
+account of an acting admin after the changed one (`services.user`), and a refresh begins with the session
+(`services.session`).
 A deadlock is no error for clients, because the request runs again (`api.route`, `database.batcher`).
 
 Advisory locks:

@@ -1,4 +1,4 @@
-"""Sample data: realistic users, posts and votes for development and benchmarks.
+"""Sample data: realistic users, posts, votes and comments for development and benchmarks.
 
 Set-based statements add chunks of rows, each in its own transaction. So an interrupted run leaves consistent data, in
 which every count equals its rows. The data depend only on the seed, times also on the current date.
@@ -21,6 +21,7 @@ PASSWORD = "correct horse battery staple"  # noqa: S105
 CHUNK_PEOPLE = 20_000
 CHUNK_POSTS = 10_000
 CHUNK_VOTES = 200_000
+CHUNK_COMMENTS = 10_000
 SENTENCES = 20_000
 TITLE_STARTS = 400
 TITLE_ENDS = 4_000
@@ -28,7 +29,7 @@ TITLE_ENDS = 4_000
 MAX_VOTES_SHARE = 0.5
 MAX_ROUNDS = 20
 
-STEPS = ("people", "posts", "votes", "statistics")
+STEPS = ("people", "posts", "votes", "comments", "statistics")
 Report = Callable[[str, int, int], None]
 
 
@@ -43,13 +44,15 @@ class Amounts:
     users: int
     posts: int
     votes: int
+    comments: int = 0
 
 
 def fill(engine: Engine, wanted: Amounts, *, seed: int, password_hash: str, report: Report) -> None:
-    """Add users, posts and votes to the database, then run VACUUM ANALYZE.
+    """Add users, posts, votes and comments to the database, then run VACUUM ANALYZE.
 
-    Votes are cast by all users on all published posts, existing ones included. After each commit, `report` gets the
-    step (one of `STEPS`), the rows done and the rows wanted. Needs a direct connection, for temporary tables.
+    All users vote for and comment on all published posts, existing ones included. Comments get some votes, too. After
+    each commit, `report` gets the step (one of `STEPS`), the rows done and the rows wanted. Needs a direct connection,
+    for temporary tables.
     Raises `CannotSeed`.
     """
     with engine.connect() as connection:
@@ -60,7 +63,11 @@ def fill(engine: Engine, wanted: Amounts, *, seed: int, password_hash: str, repo
             _add_posts(connection, wanted.posts, seed, report)
         if wanted.votes:
             _add_votes(connection, wanted.votes, seed, report)
-    tables = ("users", "posts", "post_stats", "votes")
+        if wanted.comments:
+            _add_comments(connection, wanted.comments, seed, report)
+    tables = ["users", "posts", "post_stats", "votes"]
+    if wanted.comments:
+        tables += ["comments", "comment_stats", "comment_votes"]
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         lift_limit(connection, "SESSION")
         for done, table in enumerate(tables, 1):
@@ -150,13 +157,7 @@ def _add_posts(connection: Connection, amount: int, seed: int, report: Report) -
     if not people:
         raise CannotSeed("posts need users, and there are none: pass --users too")
     words = _Words(seed)
-    connection.execute(text("CREATE TEMPORARY TABLE sentences (n int PRIMARY KEY, words text NOT NULL)"))
-    connection.execute(
-        text("INSERT INTO sentences SELECT n, words FROM unnest(CAST(:s AS text[])) WITH ORDINALITY AS s (words, n)"),
-        {"s": [words.sentence() for _ in range(SENTENCES)]},
-    )
-    connection.execute(text("ANALYZE sentences"))
-    connection.commit()
+    _write_sentences(connection, words)
     # Mostly two or three sentences, rarely forty. The square makes some sentences common and most rare.
     statement = text(f"""
         INSERT INTO posts (title, content, published, created_at, updated_at, owner_id)
@@ -189,6 +190,16 @@ def _add_posts(connection: Connection, amount: int, seed: int, report: Report) -
         connection.execute(statement, {**chunk, **constants})
         connection.commit()
         report("posts", chunk["last"], amount)
+
+
+def _write_sentences(connection: Connection, words: "_Words") -> None:
+    connection.execute(text("CREATE TEMPORARY TABLE sentences (n int PRIMARY KEY, words text NOT NULL)"))
+    connection.execute(
+        text("INSERT INTO sentences SELECT n, words FROM unnest(CAST(:s AS text[])) WITH ORDINALITY AS s (words, n)"),
+        {"s": [words.sentence() for _ in range(SENTENCES)]},
+    )
+    connection.execute(text("ANALYZE sentences"))
+    connection.commit()
 
 
 def _rare_word() -> str:
@@ -329,6 +340,82 @@ def _cast_chunk(connection: Connection, chunk: int, people: int) -> int:
     else:
         done = connection.execute(text(_CAST), values).rowcount
     return done
+
+
+# Few posts get most comments. Two of three reply to an earlier comment of the chunk on the same post, and old ones have
+# more replies, which makes trees some 15 deep. Times ascend, so that a reply is newer than its parent.
+_COMMENT = f"""
+    WITH RECURSIVE drawn AS MATERIALIZED (
+        SELECT n, hashint8extended(n, :seed) AS key, nextval(pg_get_serial_sequence('comments', 'id')) AS id,
+            floor(:posts * power({_dice(1)}, 3))::int AS rank
+        FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n
+    ), placed AS MATERIALIZED (
+        SELECT drawn.*, commented.id AS post_id, commented.created_at AS posted_at,
+            row_number() OVER (PARTITION BY rank ORDER BY n) - 1 AS place, count(*) OVER (PARTITION BY rank) AS total
+        FROM drawn JOIN commented USING (rank)
+    ), chosen AS MATERIALIZED (
+        SELECT *, CASE WHEN place > 0 AND {_dice(2)} < 0.65 THEN floor(place * {_dice(3)})::bigint END AS parent_place
+        FROM placed
+    ), tree AS (
+        SELECT chosen.*, CAST(NULL AS bigint) AS parent_id, 0 AS depth FROM chosen WHERE parent_place IS NULL
+        UNION ALL
+        SELECT reply.*, tree.id, tree.depth + 1 FROM tree
+        JOIN chosen AS reply ON reply.rank = tree.rank AND reply.parent_place = tree.place WHERE tree.depth < 32
+    )
+    INSERT INTO comments (id, post_id, parent_id, owner_id, content, depth, created_at, updated_at)
+    SELECT tree.id, post_id, parent_id,
+        (SELECT people.id FROM people WHERE people.rank = floor(:people * power({_dice(4)}, 2))::int),
+        (
+            SELECT string_agg(words, ' ' ORDER BY k)
+            FROM generate_series(1, least(20, floor(power(1 - {_dice(5)}, -0.6)))::int) AS k
+            JOIN sentences ON sentences.n = 1 + floor({SENTENCES} * power({_dice(6, "k", "tree.key")}, 2))::int
+        ), depth, written_at, written_at
+    FROM tree CROSS JOIN LATERAL (
+        SELECT posted_at + (now() - posted_at) * power((place + {_dice(7)}) / total, 3) AS written_at
+    ) AS time
+    ORDER BY tree.id
+    RETURNING id
+"""
+# Most have none, few have many. The voters of one comment are consecutive by rank, so none votes twice.
+_VOTE_FOR_COMMENTS = f"""
+    INSERT INTO comment_votes (comment_id, user_id)
+    SELECT liked.id, people.id
+    FROM (
+        SELECT n AS id, least(:people, 100, floor(power(1 - {_dice(8)}, -0.8)) - 1)::int AS votes,
+            floor(:people * {_dice(9)})::int AS first
+        FROM unnest(CAST(:ids AS bigint[])) AS n
+    ) AS liked
+    CROSS JOIN generate_series(0, liked.votes - 1) AS j
+    JOIN people ON people.rank = (liked.first + j) % CAST(:people AS int)
+    ORDER BY 1, 2
+"""
+
+
+def _add_comments(connection: Connection, amount: int, seed: int, report: Report) -> None:
+    people = connection.scalar(text("SELECT count(*) FROM people")) or 0
+    connection.execute(
+        text(f"""
+            CREATE TEMPORARY TABLE commented AS
+            SELECT (row_number() OVER (ORDER BY {_dice(2)}, n) - 1)::int AS rank, id, created_at
+            FROM (SELECT row_number() OVER (ORDER BY id) AS n, id, created_at FROM posts WHERE published) AS numbered
+        """),
+        {"seed": seed},
+    )
+    posts = connection.scalar(text("SELECT count(*) FROM commented")) or 0
+    if not people or not posts:
+        raise CannotSeed("comments need users and published posts, and there are none: pass --users and --posts too")
+    connection.execute(text("ALTER TABLE commented ADD PRIMARY KEY (rank)"))
+    connection.execute(text("ANALYZE commented"))
+    if connection.scalar(text("SELECT to_regclass('pg_temp.sentences')")) is None:
+        _write_sentences(connection, _Words(seed))
+    values = {"seed": seed, "people": people, "posts": posts}
+    done = 0
+    for chunk in _chunks(amount, CHUNK_COMMENTS):
+        ids = connection.scalars(text(_COMMENT), {**chunk, **values}).all()
+        connection.execute(text(_VOTE_FOR_COMMENTS), {"ids": ids, "seed": seed, "people": people})
+        connection.commit()
+        done += len(ids)
+        report("comments", done, amount)
 
 
 class _Words:

@@ -4,6 +4,7 @@ from app.config import Role
 from app.models.api_key import ApiKey, Scope
 from app.models.attempt_counter import AttemptCounter
 from app.models.base import Base
+from app.models.comment import Comment, CommentStats, CommentVote
 from app.models.deletion import Deletion
 from app.models.idempotency_key import IdempotencyKey
 from app.models.mail_token import MailToken, MailTokenPurpose
@@ -21,6 +22,9 @@ __all__ = [
     "ApiKey",
     "AttemptCounter",
     "Base",
+    "Comment",
+    "CommentStats",
+    "CommentVote",
     "Deletion",
     "IdempotencyKey",
     "MailKind",

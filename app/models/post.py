@@ -94,7 +94,8 @@ class Post(Base):
 class PostStats(Base):
     """Sort values of a post, in narrow rows: a vote never rewrites a wide post.
 
-    Triggers maintain them. `votes` always equals the number of rows in the table `votes`. `hot` grows with the
+    Triggers maintain them. `votes` always equals the number of rows in the table `votes`, and `comments` the number of
+    comments that are no tombstones. `hot` grows with the
     logarithm of the votes and with the creation time. It does not depend on the current time, so no row has to be
     rewritten as posts age.
     """
@@ -103,6 +104,7 @@ class PostStats(Base):
 
     post_id: Mapped[int] = mapped_column(Key, ForeignKey("posts.id", ondelete="CASCADE"), primary_key=True)
     votes: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    comments: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     published: Mapped[bool]
     created_at: Mapped[datetime]
     hot: Mapped[float] = mapped_column(Double, Computed("hot_score(votes, created_at)", persisted=True))

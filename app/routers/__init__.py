@@ -3,6 +3,7 @@
 from app.routers import (
     api_key,
     auth,
+    comment,
     docs,
     email_verification,
     meta,
@@ -21,6 +22,7 @@ FAST = {**post.FAST, **vote.FAST}
 ROUTERS = (
     post.router,
     vote.router,
+    comment.router,
     totp.router,
     user.router,
     security_event.router,

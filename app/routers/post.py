@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path
+from fastapi import APIRouter, Path
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,7 +11,7 @@ from starlette.responses import Response
 from app import models
 from app.api import batch_queues
 from app.api.authentication import PublicToken, ScopedUser, network_of_anonymous, public_credential
-from app.api.conditional import CONDITIONAL, expected_versions, respond_with_post
+from app.api.conditional import CONDITIONAL, IF_NONE_MATCH, IfMatch, expected_versions, respond_with_post
 from app.api.fast_path import Adapter, path_id
 from app.api.idempotency_key import IdempotentRequest, respond_once
 from app.api.pagination import read_query, respond_with_page
@@ -45,18 +45,6 @@ SKIPS_TOO_FAR = {
     "msg": f"Input should be less than or equal to {MAX_SKIP}",
 }
 PostId = Annotated[Id, Path(alias="id")]
-IfMatch = Annotated[
-    str | None,
-    Header(description="The `ETag` that you read. If the post has changed since, the answer is 412."),
-]
-# For the OpenAPI document only. The header is read directly, which costs nothing in requests without it.
-IF_NONE_MATCH: dict[str, Any] = {
-    "name": "if-none-match",
-    "in": "header",
-    "required": False,
-    "schema": {"type": "string"},
-    "description": "An `ETag` from an earlier response. If nothing has changed, the answer is 304 without a body.",
-}
 
 
 @router.get(

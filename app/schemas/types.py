@@ -188,6 +188,11 @@ Content = Annotated[
     ),
     AfterValidator(_storable), AfterValidator(_visible),
 ]  # fmt: skip
+CommentContent = Annotated[
+    str,
+    Field(min_length=1, max_length=10_000, description="Text of the comment.", examples=["What about Clearwater?"]),
+    AfterValidator(_storable), AfterValidator(_visible),
+]  # fmt: skip
 # For the fields that the tutorial has: `Annotated[Title, NUMBER_AS_TEXT]`.
 NUMBER_AS_TEXT = BeforeValidator(_number_as_text)
 # A name that users give to their own items.
@@ -226,6 +231,13 @@ Sort = TypeAliasType(
     Annotated[
         config.Sort,
         Field(description="By time (`new`, `old`), by votes (`top`), or by votes that count less with age (`hot`)."),
+    ],
+)
+CommentSort = TypeAliasType(
+    "CommentSort",
+    Annotated[
+        Literal["top", "new", "old"],
+        Field(description="By votes (`top`) or by time (`new`, `old`)."),
     ],
 )
 Scope = TypeAliasType("Scope", Annotated[models.Scope, Field(description="What an API key may do.")])

@@ -12,20 +12,33 @@ request, and the removal is retried every hour. The log and `python -m app docto
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, any_, bindparam, delete, exists, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, any_, bindparam, delete, exists, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.exc import IntegrityError
 
 from app.config import get_settings
+from app.database import comment_removal
 from app.database.locks import DELETION_LOCK
 from app.database.references import broken_reference
 from app.database.sessions import writing
-from app.models import Deletion, IdempotencyKey, Post, PostStats, SecurityEvent, Session, User, Vote
+from app.models import (
+    Comment,
+    CommentStats,
+    CommentVote,
+    Deletion,
+    IdempotencyKey,
+    Post,
+    PostStats,
+    SecurityEvent,
+    Session,
+    User,
+    Vote,
+)
 
 logger = logging.getLogger("app")
 
@@ -37,8 +50,8 @@ MIN_BATCH_VOTES, MIN_BATCH_ROWS, MAX_BATCH_ROWS = 250, 2_000, 5_000
 BATCH_SECONDS = 0.03
 # Time before the next account gets its turn, so that small accounts do not wait for large ones.
 TURN_SECONDS = 1.0
-# Cost of deleting a post, in deleted votes.
-POST_ROWS = 10
+# Cost of deleting a post or a comment, in deleted votes.
+POST_ROWS, COMMENT_ROWS = 10, 10
 MAX_ACCOUNTS = 1_000
 RETRY_BLOCKED_AFTER = timedelta(hours=1)
 _IS_DUE = or_(Deletion.blocked_at.is_(None), Deletion.blocked_at < func.now() - RETRY_BLOCKED_AFTER)
@@ -56,9 +69,13 @@ class _Progress:
     rows: int = MIN_BATCH_ROWS
     min_rows: int = MIN_BATCH_ROWS
     last_key: Any = None
+    # Of comments, which may be removed in the step of posts, too: the post and the comment, the comment and the voter.
+    last_comment: tuple[int | None, int | None] = (None, None)
+    last_comment_vote: tuple[int | None, int | None] = (None, None)
 
     def begin(self, step: int, min_rows: int) -> None:
         self.step, self.rows, self.min_rows, self.last_key = step, min_rows, min_rows, None
+        self.last_comment = self.last_comment_vote = (None, None)
 
     def adapt(self, seconds: float) -> None:
         wanted = min(2 * self.rows, int(self.rows * BATCH_SECONDS / max(seconds, 0.001)))
@@ -178,12 +195,13 @@ def _remove_batch(connection: Connection, user_id: int, progress: _Progress) -> 
 
 
 def _posts(connection: Connection, user_id: int, progress: _Progress) -> int:
-    """Remove posts, newest first, or votes of a post that has many.
+    """Remove posts, newest first, or comments or votes of a post that has many.
 
     Newest first, because lists of new posts have to skip the rows that are left.
     """
+    counted = func.coalesce(PostStats.votes + COMMENT_ROWS * PostStats.comments, 0)
     found = connection.execute(
-        select(Post.id, func.coalesce(PostStats.votes, 0).label("votes"))
+        select(Post.id, (counted + POST_ROWS).label("rows"))
         .outerjoin(PostStats, PostStats.post_id == Post.id)
         .where(Post.owner_id == user_id)
         .order_by(Post.created_at.desc(), Post.id.desc())
@@ -191,18 +209,94 @@ def _posts(connection: Connection, user_id: int, progress: _Progress) -> int:
     ).all()
     if not found:
         return 0
-    if found[0].votes > progress.rows and (removed := _votes_of_post(connection, found[0].id, progress)):
-        return removed
-    ids: list[int] = []
-    rows = 0
-    for post in found:
-        rows += POST_ROWS + post.votes
-        if ids and rows > progress.rows:
-            break
-        ids.append(post.id)
+    newest = found[0]
+    rows_of_posts = {post.id: post.rows for post in found}
+    ids = _first_that_fit(rows_of_posts, progress.rows)
+    if newest.rows <= progress.rows:  # Else it would take long, and is not needed.
+        for post_id, rows in connection.execute(_ROWS_OF_COMMENTS, {"post_ids": ids}):
+            rows_of_posts[post_id] += rows
+        ids = _first_that_fit({post_id: rows_of_posts[post_id] for post_id in ids}, progress.rows)
+    if rows_of_posts[newest.id] > progress.rows:
+        of_newest = Comment.post_id == newest.id
+        removed = _comments(connection, of_newest, progress, post_id=newest.id)
+        if removed := removed or _votes_of_post(connection, newest.id, progress):
+            return removed
     connection.execute(select(Post.id).where(Post.id == _any(ids)).order_by(Post.id).with_for_update())
-    _lock_counts(connection, ids)
+    comment_removal.lock_posts(connection, ids)
     connection.execute(delete(Post).where(Post.id == _any(ids)))
+    return len(ids)
+
+
+# Tombstones and votes for comments, which `post_stats` does not count.
+_ROWS_OF_COMMENTS = (
+    select(CommentStats.post_id, func.sum(CommentStats.votes + COMMENT_ROWS))
+    .where(CommentStats.post_id == any_(bindparam("post_ids", type_=ARRAY(BIGINT))))
+    .group_by(CommentStats.post_id)
+)
+
+
+def _first_that_fit(rows: Mapping[int, int], most: int) -> list[int]:
+    """Return the first ids, at least one, that together cost at most so many rows."""
+    ids: list[int] = []
+    cost = 0
+    for key, its_rows in rows.items():
+        cost += its_rows
+        if ids and cost > most:
+            break
+        ids.append(key)
+    return ids
+
+
+def _comments(
+    connection: Connection, condition: ColumnElement[bool], progress: _Progress, *, post_id: int | None = None
+) -> int:
+    """Remove comments, newest first, or votes for one that has many. A reply is newer than its parent."""
+    newest = select(Comment.id, (CommentStats.votes + COMMENT_ROWS).label("rows")).where(condition)
+    newest = newest.join(CommentStats, CommentStats.comment_id == Comment.id).order_by(Comment.id.desc())
+    last_post_id, last_id = progress.last_comment
+    if last_id is not None and last_post_id == post_id:
+        newest = newest.where(Comment.id < last_id)
+    found = connection.execute(newest.limit(max(1, progress.rows // COMMENT_ROWS))).all()
+    if not found:
+        return 0
+    if found[0].rows > progress.rows and (removed := _votes_of_comment(connection, found[0].id, progress)):
+        return removed
+    ids = _first_that_fit({comment.id: comment.rows for comment in found}, progress.rows)
+    comment_removal.remove(connection, ids, comment_removal.lock_paths(connection, ids))
+    progress.last_comment = (post_id, ids[-1])
+    return len(ids)
+
+
+def _own_comments(connection: Connection, user_id: int, progress: _Progress) -> int:
+    return _comments(connection, Comment.owner_id == user_id, progress)
+
+
+def _votes_of_comment(connection: Connection, comment_id: int, progress: _Progress) -> int:
+    last_comment_id, last_voter_id = progress.last_comment_vote
+    votes = select(CommentVote.user_id).where(CommentVote.comment_id == comment_id)
+    if last_comment_id == comment_id:
+        votes = votes.where(CommentVote.user_id > last_voter_id)
+    voter_ids = connection.scalars(votes.order_by(CommentVote.user_id).limit(progress.rows)).all()
+    if voter_ids:
+        progress.last_comment_vote = (comment_id, voter_ids[-1])
+        comment_removal.lock_counts(connection, [], [comment_id])
+        connection.execute(
+            delete(CommentVote).where(CommentVote.comment_id == comment_id, CommentVote.user_id == _any(voter_ids))
+        )
+    return len(voter_ids)
+
+
+def _own_comment_votes(connection: Connection, user_id: int, progress: _Progress) -> int:
+    votes = select(CommentVote.comment_id).where(CommentVote.user_id == user_id)
+    if progress.last_key:
+        votes = votes.where(CommentVote.comment_id > progress.last_key)
+    ids = connection.scalars(votes.order_by(CommentVote.comment_id).limit(progress.rows)).all()
+    if ids:
+        progress.last_key = ids[-1]
+        comment_removal.lock_counts(connection, [], ids)
+        connection.execute(
+            delete(CommentVote).where(CommentVote.user_id == user_id, CommentVote.comment_id == _any(ids))
+        )
     return len(ids)
 
 
@@ -263,6 +357,8 @@ _OF_ACCOUNTS = (_Step(_ended_sessions),)
 _OF_DELETED_ACCOUNTS = (
     _Step(_posts),
     _Step(_own_votes, MIN_BATCH_VOTES),
+    _Step(_own_comments, MIN_BATCH_VOTES),
+    _Step(_own_comment_votes, MIN_BATCH_VOTES),
     _Step(_rows_of(Session)),
     _Step(_rows_of(SecurityEvent)),
     _Step(_rows_of(IdempotencyKey)),

@@ -6,10 +6,11 @@ from sqlalchemy import ColumnElement, case, delete, func, insert, or_, select, t
 from sqlalchemy.orm import Session, aliased
 
 from app import models
-from app.config import MODERATING, get_settings
-from app.database import deletion_marks
-from app.errors import DomainError, NotAuthenticated, NotAuthorized, PostNotFound, PreconditionFailed, QuotaExceeded
+from app.config import get_settings
+from app.database import comment_removal, deletion_marks
+from app.errors import DomainError, NotAuthorized, PostNotFound, PreconditionFailed, QuotaExceeded
 from app.schemas.post import PostChange, PostIn
+from app.security.moderators import lock_moderator
 
 
 def write(db: Session, owner: models.User, new: PostIn) -> models.Post:
@@ -79,8 +80,8 @@ def _publication(is_published: bool) -> dict[str, object]:
 def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[int] | None) -> None:
     """Delete the caller's own post, or, for moderators, any post.
 
-    The votes are deleted, too, in the background if they are many. The count is locked before the votes
-    (`app.database.locks`). Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
+    The votes and comments are deleted, too, in the background if they are many. Comments and counts are locked before
+    the votes (`app.database.locks`). Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
     """
     is_allowed = true() if caller.is_moderator else models.Post.owner_id == caller.id
     removable = (
@@ -92,27 +93,12 @@ def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[i
     if owner_id is None:
         raise _refusal(db, caller, post_id, is_allowed=lambda owner_id: caller.is_moderator or owner_id == caller.id)
     if owner_id != caller.id:
-        _lock_moderator(db, caller.id)
-    votes = db.scalar(select(models.PostStats.votes).where(models.PostStats.post_id == post_id).with_for_update())
-    if (votes or 0) > deletion_marks.MAX_ROWS_AT_ONCE:
+        lock_moderator(db, caller.id)
+    if deletion_marks.is_large_post(db, post_id):
         deletion_marks.mark_post(db, post_id)
     else:
+        comment_removal.lock_posts(db, [post_id])
         db.execute(delete(models.Post).where(models.Post.id == post_id))
-
-
-def _lock_moderator(db: Session, user_id: int) -> None:
-    """Lock the caller's account, so that it stays a moderator's in the transaction.
-
-    It is locked after the post, so that a request that waits for a post does not delay the demotion of its caller.
-    No transaction that holds an account's lock waits for another account's post, so this cannot deadlock.
-    Raises `NotAuthenticated` if the account is disabled or deleted by now, `NotAuthorized` if it lost its role.
-    """
-    active = select(models.User.role).where(models.User.id == user_id, models.User.is_active)
-    role = db.scalar(active.with_for_update(read=True))
-    if role is None:
-        raise NotAuthenticated
-    if role not in MODERATING:
-        raise NotAuthorized
 
 
 def _require_room_for_draft(db: Session, owner_id: int, adds: ColumnElement[bool] | None = None) -> None:

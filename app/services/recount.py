@@ -1,95 +1,157 @@
-"""Find and repair vote counts that differ from the votes.
+"""Find and repair counts that differ from the votes and comments.
 
 Triggers keep the counts equal. This module is for databases in which triggers were switched off for a while.
 
-Posts are read by ascending id, one statement per batch. Each statement sees votes and counts in one snapshot, so
-concurrent votes cause no false differences.
+Posts, then comments, are read by ascending id, one statement per batch. Each statement sees rows and counts in one
+snapshot, so concurrent votes cause no false differences.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from app.database.sessions import writing
 from app.database.watchdog import lift_limit
 
 BATCH_ROWS = 2_000
 
-_DIFFERS = """
-    FROM posts LEFT JOIN post_stats AS stats ON stats.post_id = posts.id
-    CROSS JOIN LATERAL (SELECT count(*) AS votes FROM votes WHERE votes.post_id = posts.id) AS counted
-    WHERE (stats.votes, stats.published, stats.created_at)
-        IS DISTINCT FROM (counted.votes, posts.published, posts.created_at)
-"""
-_BATCH = text("SELECT max(id) FROM (SELECT id FROM posts WHERE id > :last ORDER BY id LIMIT :rows) AS batch")
-_WRONG = text(f"SELECT posts.id {_DIFFERS} AND posts.id > :last AND posts.id <= :end ORDER BY posts.id")
-_SAMPLE = text(
-    f"SELECT count(*) {_DIFFERS} AND posts.id IN (SELECT id FROM posts TABLESAMPLE SYSTEM (:percent) LIMIT :rows)"
-)
 
-_LOCK_POSTS = text("SELECT FROM posts WHERE id = ANY (:ids) ORDER BY id FOR KEY SHARE")
-_BEGIN = text("""
-    INSERT INTO post_stats (post_id, published, created_at)
-    SELECT id, published, created_at FROM posts
-    WHERE id = ANY (:ids) AND NOT EXISTS (SELECT FROM post_stats WHERE post_id = id) ORDER BY id
-    ON CONFLICT DO NOTHING
-""")
-_LOCK_COUNTS = text("SELECT FROM post_stats WHERE post_id = ANY (:ids) ORDER BY post_id FOR NO KEY UPDATE")
-_REPAIR = text(f"""
-    WITH wrong AS (
-        SELECT posts.id, counted.votes, posts.published, posts.created_at
-        {_DIFFERS} AND posts.id = ANY (:ids)
-    ), repaired AS (
-        UPDATE post_stats SET votes = wrong.votes, published = wrong.published, created_at = wrong.created_at
-        FROM wrong WHERE post_id = wrong.id RETURNING post_id
-    )
-    SELECT count(*) FROM repaired
-""")
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """The counts of one table, and how to compute them anew.
+
+    `counted` has the right values of `columns`, in their order, for the rows of `name`.
+    """
+
+    name: str
+    stats: str
+    key: str
+    counted: str
+    columns: tuple[str, ...]
+
+    @property
+    def differs(self) -> str:
+        stored, right = (", ".join(f"{source}.{name}" for name in self.columns) for source in ("stats", "counted"))
+        return f"""
+            FROM {self.name} LEFT JOIN {self.stats} AS stats ON stats.{self.key} = {self.name}.id
+            CROSS JOIN LATERAL ({self.counted}) AS counted
+            WHERE ({stored}) IS DISTINCT FROM ({right})
+        """
+
+    def batch(self) -> TextClause:
+        return text(f"""
+            SELECT max(id) FROM (SELECT id FROM {self.name} WHERE id > :last ORDER BY id LIMIT :rows) AS batch
+        """)
+
+    def wrong(self) -> TextClause:
+        return text(f"""
+            SELECT {self.name}.id {self.differs} AND {self.name}.id > :last AND {self.name}.id <= :end
+            ORDER BY {self.name}.id
+        """)
+
+    def wrong_in_sample(self) -> TextClause:
+        return text(f"""
+            SELECT count(*) {self.differs}
+                AND {self.name}.id IN (SELECT id FROM {self.name} TABLESAMPLE SYSTEM (:percent) LIMIT :rows)
+        """)
+
+    def repair(self) -> Sequence[TextClause]:
+        """Return the statements that lock the rows, create missing counts, lock the counts, and correct them."""
+        names = ", ".join(self.columns)
+        return (
+            text(f"SELECT FROM {self.name} WHERE id = ANY (:ids) ORDER BY id FOR KEY SHARE"),
+            text(f"""
+                INSERT INTO {self.stats} ({self.key}, {names})
+                SELECT {self.name}.id, {", ".join(f"counted.{name}" for name in self.columns)}
+                FROM {self.name} CROSS JOIN LATERAL ({self.counted}) AS counted
+                WHERE id = ANY (:ids) AND NOT EXISTS (SELECT FROM {self.stats} WHERE {self.key} = id) ORDER BY id
+                ON CONFLICT DO NOTHING
+            """),
+            text(f"SELECT FROM {self.stats} WHERE {self.key} = ANY (:ids) ORDER BY {self.key} FOR NO KEY UPDATE"),
+            text(f"""
+                WITH wrong AS (SELECT {self.name}.id, counted.* {self.differs} AND {self.name}.id = ANY (:ids)),
+                repaired AS (
+                    UPDATE {self.stats} SET ({names}) = ({", ".join(f"wrong.{name}" for name in self.columns)})
+                    FROM wrong WHERE {self.key} = wrong.id RETURNING {self.key}
+                )
+                SELECT count(*) FROM repaired
+            """),
+        )
+
+
+POSTS = _Table(
+    "posts", "post_stats", "post_id",
+    """
+    SELECT (SELECT count(*) FROM votes WHERE votes.post_id = posts.id) AS votes,
+        (SELECT count(*) FROM comments WHERE comments.post_id = posts.id AND deleted_at IS NULL) AS comments,
+        posts.published, posts.created_at
+    """,
+    ("votes", "comments", "published", "created_at"),
+)  # fmt: skip
+COMMENTS = _Table(
+    "comments", "comment_stats", "comment_id",
+    """
+    SELECT (SELECT count(*) FROM comment_votes WHERE comment_votes.comment_id = comments.id) AS votes,
+        (
+            SELECT count(*) FROM comments AS reply
+            WHERE reply.post_id = comments.post_id AND reply.parent_id = comments.id
+        ) AS replies,
+        comments.post_id, coalesce(comments.parent_id, 0) AS parent_key
+    """,
+    ("votes", "replies", "post_id", "parent_key"),
+)  # fmt: skip
+TABLES = (POSTS, COMMENTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The last checked id, the ids with wrong counts, and how many were repaired."""
+    """The table, the last checked id, the ids with wrong counts, and how many were repaired."""
 
+    table: str
     last_id: int
     wrong: list[int]
     repaired: int
 
 
 def recount(*, is_repairing: bool, batch_rows: int = BATCH_ROWS) -> Iterator[Batch]:
-    """Compare all counts with the votes; repair wrong ones, or only report them."""
-    last = 0
-    while True:
-        with writing() as connection:
-            # Counting the votes of 2,000 popular posts may take longer than the time limit of a request.
-            lift_limit(connection, "LOCAL")
-            end = connection.scalar(_BATCH, {"last": last, "rows": batch_rows})
-            wrong = list(connection.scalars(_WRONG, {"last": last, "end": end}))
-        if end is None:
-            return
-        yield Batch(end, wrong, _repair(wrong) if wrong and is_repairing else 0)
-        last = end
+    """Compare all counts with the rows; repair wrong ones, or only report them."""
+    for table in TABLES:
+        last = 0
+        while True:
+            with writing() as connection:
+                # Counting the votes of 2,000 popular posts may take longer than the time limit of a request.
+                lift_limit(connection, "LOCAL")
+                end = connection.scalar(table.batch(), {"last": last, "rows": batch_rows})
+                wrong = list(connection.scalars(table.wrong(), {"last": last, "end": end}))
+            if end is None:
+                break
+            yield Batch(table.name, end, wrong, _repair(table, wrong) if wrong and is_repairing else 0)
+            last = end
 
 
 def wrong_in_sample(connection: Connection, rows: int) -> int:
-    """Return the number of wrong counts in a random sample of about `rows` posts.
+    """Return the number of wrong counts in a random sample of about `rows` posts and as many comments.
 
-    The sample consists of random pages of the table.
+    The sample consists of random pages of the tables.
     """
-    posts = connection.scalar(text("SELECT greatest(reltuples, 1) FROM pg_class WHERE oid = 'posts'::regclass")) or 1
-    percent = min(100.0, 100.0 * 4 * rows / posts)
-    return connection.scalar(_SAMPLE, {"percent": percent, "rows": rows}) or 0
+    wrong = 0
+    for table in TABLES:
+        estimate = text(f"SELECT greatest(reltuples, 1) FROM pg_class WHERE oid = '{table.name}'::regclass")
+        percent = min(100.0, 100.0 * 4 * rows / (connection.scalar(estimate) or 1))
+        wrong += connection.scalar(table.wrong_in_sample(), {"percent": percent, "rows": rows}) or 0
+    return wrong
 
 
-def _repair(ids: list[int]) -> int:
-    """Set these counts to the number of votes, while voting continues.
+def _repair(table: _Table, ids: list[int]) -> int:
+    """Set these counts to the number of rows, while voting and commenting continue.
 
     The counts are locked first. Under the lock, each vote is in one of two states. Either it is committed, so that the
     next statement sees it, or its trigger will count it after the lock is released.
     """
+    *preparing, correct = table.repair()
     with writing() as connection:
         lift_limit(connection, "LOCAL")
-        for statement in (_LOCK_POSTS, _BEGIN, _LOCK_COUNTS):
+        for statement in preparing:
             connection.execute(statement, {"ids": ids})
-        return connection.scalar(_REPAIR, {"ids": ids}) or 0
+        return connection.scalar(correct, {"ids": ids}) or 0

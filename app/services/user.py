@@ -155,20 +155,25 @@ def _require_password(caller: models.User, password: str) -> None:
 def remove(db: Session, caller: models.User, user_id: int) -> None:
     """Delete the caller's own account, or, for admins, any.
 
-    This deletes the account's posts, votes and sessions, too.
+    This deletes the account's posts, votes, comments and sessions, too. Comments with replies stay as tombstones.
 
     Raises `UserNotFound`, `LastAdmin`; `NotAuthenticated` and `NotAuthorized` as `change` does.
 
-    An account with many rows is only marked. It is deleted at once for every request, and its rows are removed in the
-    background. Rows are locked in the order of `app.database.locks`, so that it cannot deadlock with votes.
+    An account with many rows, or with comments, is only marked. It is deleted at once for every request, and its rows
+    are removed in the background. Rows are locked in the order of `app.database.locks`, so that it cannot deadlock with
+    votes.
     """
     _lock(db, caller, user_id, {"is_active": False}, needs_admin=caller.id != user_id)
-    if deletion_marks.is_large(db, user_id):
+    own_posts = select(models.Post.id).where(models.Post.owner_id == user_id)
+    is_large = deletion_marks.is_large(db, user_id)
+    if not is_large:
+        db.execute(own_posts.order_by(models.Post.id).with_for_update())
+        # Under the lock, because others may comment on the posts until then.
+        is_large = deletion_marks.has_comments(db, user_id)
+    if is_large:
         deletion_marks.mark_account(db, user_id)
         audit_log.record(db, Event.ACCOUNT_DELETED, user_id)
         return
-    own_posts = select(models.Post.id).where(models.Post.owner_id == user_id)
-    db.execute(own_posts.order_by(models.Post.id).with_for_update())
     voted = select(models.Vote.post_id).where(models.Vote.user_id == user_id)
     db.execute(
         select(models.PostStats.post_id)

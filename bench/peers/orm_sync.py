@@ -80,7 +80,7 @@ def caller_id(db: Session, token: access_tokens.AccessToken) -> int:
 
 
 POSTS = (
-    select(models.Post, models.PostStats.votes)
+    select(models.Post, models.PostStats.votes, models.PostStats.comments)
     .join(models.Post.owner)
     .options(contains_eager(models.Post.owner))
     .join(models.PostStats, models.PostStats.post_id == models.Post.id)
@@ -129,7 +129,7 @@ def list_posts(
         places = places.where(tuple_(value, post_id) < tuple_(*position(cursor, sort)))
     place = places.order_by(value.desc(), post_id.desc()).limit(limit).offset(skip).subquery()
     page = POSTS.join(place, place.c.id == models.Post.id).order_by(place.c.value.desc(), place.c.id.desc())
-    return with_flags(db, user_id, [(post, votes) for post, votes in db.execute(page).all()])
+    return with_flags(db, user_id, [(*row,) for row in db.execute(page)])
 
 
 @app.get("/posts/{post_id}", response_model=PostWithVotes)
@@ -138,17 +138,18 @@ def get_post(post_id: int, token: Token, db: ReadingDb) -> PostWithVotes:
     row = db.execute(POSTS.where(models.Post.id == post_id)).one_or_none()
     if row is None or not (row.Post.published or row.Post.owner_id == user_id):
         raise HTTPException(404, f"post with id: {post_id} was not found")
-    (found,) = with_flags(db, user_id, [(row.Post, row.votes)])
+    (found,) = with_flags(db, user_id, [(*row,)])
     return found
 
 
-def with_flags(db: Session, user_id: int, rows: list[tuple[models.Post, int]]) -> list[PostWithVotes]:
-    ids = [post.id for post, _ in rows]
+def with_flags(db: Session, user_id: int, rows: list[tuple[models.Post, int, int]]) -> list[PostWithVotes]:
+    ids = [post.id for post, *_ in rows]
     voted = set(
         db.scalars(select(models.Vote.post_id).where(models.Vote.user_id == user_id, models.Vote.post_id.in_(ids)))
     )
     shown = [
-        PostWithVotes(Post=PostOut.model_validate(post), votes=votes, voted=post.id in voted) for post, votes in rows
+        PostWithVotes(Post=PostOut.model_validate(post), votes=votes, comments=comments, voted=post.id in voted)
+        for post, votes, comments in rows
     ]
     for item in shown:
         if item.Post.owner_id != user_id:  # Others' addresses are private.

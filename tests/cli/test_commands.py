@@ -385,7 +385,7 @@ def test_seed_fills_the_database_and_shows_its_progress_on_stderr(connection: Co
     done = app("seed", "--users", "50", "--posts", "100", "--votes", "500")
 
     assert done.returncode == 0, done.stderr
-    assert "Added 50 users, 100 posts and 500 votes in " in done.stdout
+    assert "Added 50 users, 100 posts, 500 votes and 300 comments in " in done.stdout
     assert "The password of each user is: " in done.stdout
     assert "500/500" in done.stderr
     assert "500/500" not in done.stdout
@@ -427,7 +427,7 @@ def test_recount_reports_differences_and_repairs_them(
     again = app("recount", "--check")
 
     assert (checked.returncode, mended.returncode, again.returncode) == (1, 0, 0)
-    assert checked.stdout == f"wrong counts up to post {post_id}: {post_id}\n1 wrong, 0 repaired\n"
+    assert checked.stdout == f"wrong counts up to posts {post_id}: {post_id}\n1 wrong, 0 repaired\n"
     assert mended.stdout.endswith("1 wrong, 1 repaired\n")
     assert again.stdout == "0 wrong, 0 repaired\n"
 

@@ -31,6 +31,8 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "delete_post": (204, 403, 204, 204, 401),
         "set_vote": (200, 200, 200, 200, 401),
         "remove_vote": (200, 200, 200, 200, 401),
+        "list_comments": (200, 200, 200, 200, 401),
+        "create_comment": (201, 201, 201, 201, 401),
     },
     "a draft": {
         "get_post": (200, 404, 200, 200, 401),
@@ -39,9 +41,26 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "delete_post": (204, 404, 204, 204, 401),
         "set_vote": (404, 404, 404, 404, 401),
         "remove_vote": (404, 404, 404, 404, 401),
+        "list_comments": (200, 404, 200, 200, 401),
+        "create_comment": (404, 404, 404, 404, 401),
+    },
+    "a comment": {
+        "get_comment": (200, 200, 200, 200, 401),
+        "change_comment": (200, 403, 403, 403, 401),
+        "delete_comment": (204, 403, 204, 204, 401),
+        "set_comment_vote": (200, 200, 200, 200, 401),
+        "remove_comment_vote": (200, 200, 200, 200, 401),
+    },
+    "a comment on a draft": {
+        "get_comment": (200, 404, 200, 200, 401),
+        "change_comment": (200, 404, 403, 403, 401),
+        "delete_comment": (204, 404, 204, 204, 401),
+        "set_comment_vote": (404, 404, 404, 404, 401),
+        "remove_comment_vote": (404, 404, 404, 404, 401),
     },
     "an account": {
         "get_user": (200, 200, 200, 200, 200),
+        "list_comments_of_user": (200, 200, 200, 200, 401),
         "replace_user": (200, 403, 403, 200, 401),
         "change_user": (200, 403, 403, 200, 401),
         "delete_user": (204, 403, 403, 204, 401),
@@ -67,7 +86,7 @@ PUBLIC = {
 }  # fmt: skip
 
 # Operations that change nothing here even where they are allowed.
-CHANGES_NOTHING = {"remove_vote"}
+CHANGES_NOTHING = {"remove_vote", "remove_comment_vote"}
 # Of a session, when it was last seen changes with every request.
 EVERYTHING = " UNION ALL ".join(
     f"SELECT '{table}', {'t.id' if table == 'sessions' else 't'}::text FROM {table} AS t"
@@ -75,7 +94,15 @@ EVERYTHING = " UNION ALL ".join(
 )
 
 
+_COMMENT = """
+    WITH written AS (
+        INSERT INTO posts (owner_id, title, content, published) VALUES (:id, 't', 'c', {published}) RETURNING id
+    )
+    INSERT INTO comments (post_id, owner_id, content) SELECT id, :id, 'before' FROM written RETURNING id
+"""
 MADE = {
+    "a comment": _COMMENT.format(published=True),
+    "a comment on a draft": _COMMENT.format(published=False),
     "an account": "SELECT CAST(:id AS bigint)",
     "a session": "INSERT INTO sessions (user_id, expires_at) VALUES (:id, now() + interval '1 day') RETURNING id",
     "an API key": """
@@ -112,6 +139,7 @@ def call(client: TestClient, operation_id: str, caller: Person | None, thing_id:
     """Return the status of a valid request, which only the caller's rights can make fail."""
     method, path, operation = OPERATIONS[operation_id]
     bodies = {"PostIn": {"title": "t", "content": "c"}, "PostChange": {"title": "t"}, "UserChange": {"username": "new"}}
+    bodies |= {"CommentIn": {"content": "c"}, "CommentChange": {"content": "c"}}
     content = operation.get("requestBody", {}).get("content", {}).get("application/json")
     body = bodies[content["schema"]["$ref"].rsplit("/", 1)[1]] if content else None
     address = re.sub(r"\{[^}]+\}", str(thing_id), path)
@@ -152,7 +180,7 @@ def test_operations_for_some_roles_are_refused_to_others(
     assert call(client, operation_id, callers[name], 1) == FOR_ROLES[operation_id][CALLERS.index(name)]
 
 
-@pytest.mark.parametrize("operation_id", sorted(set(OWNED["an account"]) - {"get_user"}))
+@pytest.mark.parametrize("operation_id", sorted(set(OWNED["an account"]) - {"get_user", "list_comments_of_user"}))
 def test_me_in_the_path_never_reaches_another_account(
     client: TestClient, callers: Callers, rows: Rows, operation_id: str
 ) -> None:
@@ -203,7 +231,12 @@ TAKE_PROOFS_ONLY = {
 
 @pytest.mark.parametrize("operation_id", TAKING_BODIES)
 def test_read_only_fields_are_never_stored(
-    client: TestClient, callers: Callers, make_post: Callable[..., int], rows: Rows, operation_id: str
+    client: TestClient,
+    callers: Callers,
+    make_post: Callable[..., int],
+    make_comment: Callable[..., int],
+    rows: Rows,
+    operation_id: str,
 ) -> None:
     """The request also has every column of every table that the body lacks."""
     method, path, operation = OPERATIONS[operation_id]
@@ -227,12 +260,14 @@ def test_read_only_fields_are_never_stored(
     good |= {"password": "correct horse battery", "current_password": "correct horse battery"}
     body = hostile | {name: value for name, value in good.items() if name in writable}
 
-    address = path.replace("{id}", str(owner.id if "/users" in path else post_id))
-    response = client.request(method, address, json=body, headers=owner.headers)
+    things = {"/users": owner.id, "/comments": make_comment(owner, post_id)}
+    thing_id = next((thing_id for start, thing_id in things.items() if path.startswith(start)), post_id)
+    response = client.request(method, path.replace("{id}", str(thing_id)), json=body, headers=owner.headers)
 
     assert response.status_code < (500 if operation_id in TAKE_PROOFS_ONLY else 300), response.text
     everything = " ".join(text for _, text in rows(EVERYTHING)) + str(rows("SELECT sessions::text FROM sessions"))
     assert not [stored for stored in MARKS_STORED if stored in everything]
     assert rows("SELECT count(*) FROM users WHERE role = 'admin' OR NOT is_active") == [(1,)]
+    assert rows("SELECT count(*) FROM comments WHERE version > 2 OR created_at < :then", then="2020-01-01") == [(0,)]
     assert rows("SELECT count(*) FROM posts WHERE version > 2 OR created_at < :then", then="2020-01-01") == [(0,)]
     assert str(MARKS["a number"]) not in response.text

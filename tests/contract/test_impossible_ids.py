@@ -38,8 +38,13 @@ ODD_ROWS = [
     VALUES (:key - 100, 'odd', sha256(CAST('odd' || :key AS bytea)), '{read}')
     """,
     "INSERT INTO votes (post_id, user_id) VALUES (:key, :caller)",
+    """
+    INSERT INTO comments (id, post_id, owner_id, content) OVERRIDING SYSTEM VALUE
+    VALUES (:key, :key - 100, :caller, 'odd')
+    """,
+    "INSERT INTO comment_votes (comment_id, user_id) VALUES (:key, :caller)",
 ]
-TABLES = ("users", "posts", "post_stats", "votes", "sessions", "api_keys")
+TABLES = ("users", "posts", "post_stats", "votes", "sessions", "api_keys", "comments", "comment_stats", "comment_votes")
 EVERYTHING = " UNION ALL ".join(
     # A session's last use changes with every request.
     f"SELECT '{table}', {'t.id' if table == 'sessions' else 't'}::text FROM {table} AS t"
@@ -58,6 +63,8 @@ def operations_on_an_id() -> list[tuple[str, str]]:
 
 
 BODIES: dict[str, dict[str, Any]] = {
+    "/posts/{id}/comments": {"content": "new"},
+    "/comments/{id}": {"content": "changed"},
     "/users/{id}": {"username": "renamed"},
     "/posts/{id}": {"title": "changed", "content": "changed"},
 }
@@ -80,7 +87,7 @@ def test_an_id_that_no_row_can_have_is_404_and_touches_no_row(
     before = sorted(rows(EVERYTHING))
 
     for number in (*IMPOSSIBLE_IDS, *(key - 100 for key in ODD_KEYS)):
-        body = BODIES.get(path) if method in {"PUT", "PATCH"} else None
+        body = BODIES.get(path) if method in {"POST", "PUT", "PATCH"} else None
         response = client.request(method, path.replace("{id}", str(number)), json=body, headers=person.headers)
 
         # An account that is not the caller's is 403 for a user, whether or not it exists.

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from app.dev import seed as seeding
 from app.dev.seed import Amounts, CannotSeed
 from app.security import passwords
+from app.services import recount
 
 SMALL = Amounts(users=200, posts=500, votes=4_000)
 
@@ -66,6 +67,25 @@ def test_counts_equal_rows_and_the_requested_amounts(database: Engine, connectio
 
     assert counted(connection) == (200, 500, 4_000)
     assert wrong_counts(connection) == 0
+
+
+def test_comments_are_threads_with_right_counts(database: Engine, connection: Connection) -> None:
+    assert fill(database, Amounts(users=200, posts=50, votes=0, comments=2_000))["comments"] == 2_000
+
+    assert [batch for batch in recount.recount(is_repairing=False) if batch.wrong] == []
+    shape = connection.execute(
+        text("""
+            SELECT count(*) FILTER (WHERE depth = 0), max(depth) BETWEEN 4 AND 32,
+                (SELECT max(comments) > 10 * avg(comments) FROM post_stats),
+                (SELECT count(*) > 500 AND max(votes) > 10 FROM comment_votes, comment_stats),
+                bool_and(created_at <= now() AND created_at > (SELECT created_at FROM posts WHERE id = post_id)),
+                (SELECT bool_and(reply.created_at > parent.created_at)
+                    FROM comments AS reply JOIN comments AS parent ON parent.id = reply.parent_id)
+            FROM comments
+        """)
+    ).one()
+    assert 500 < shape[0] < 1_200
+    assert tuple(shape[1:]) == (True, True, True, True, True)
 
 
 def test_filling_twice_adds_more_without_conflict(database: Engine, connection: Connection) -> None:

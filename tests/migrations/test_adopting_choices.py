@@ -298,7 +298,7 @@ def test_foreign_keys_that_forbid_deletions_are_named_and_changed_on_demand(
 
     adopt(url, on_delete=[*chosen, "shop.orders.comment_id=cascade"])
 
-    keys = "FROM pg_constraint WHERE conrelid = 'comments'::regclass AND contype = 'f' ORDER BY conname"
+    keys = "FROM pg_constraint WHERE conrelid = 'former_comments'::regclass AND contype = 'f' ORDER BY conname"
     definitions = rows(looking, f"SELECT pg_get_constraintdef(oid) {keys}")
     assert [definition for (definition,) in definitions] == [
         "FOREIGN KEY (post_id) REFERENCES posts(id) ON UPDATE CASCADE ON DELETE CASCADE",
@@ -426,7 +426,7 @@ def test_uuid_keys_are_refused_with_the_reason_and_converted_by_the_documented_s
     voters = f"{owners} JOIN votes ON votes.post_id = posts.id JOIN users AS voter ON voter.id = user_id"
     assert rows(looking, f"SELECT title FROM {voters} WHERE title = 'of ' || voter.email") == []
     assert rows(looking, "SELECT count(*) FROM votes") == [(2,)]
-    assert rows(looking, "SELECT title FROM comments JOIN posts ON posts.uuid = comments.post_id") == [
+    assert rows(looking, "SELECT title FROM former_comments AS theirs JOIN posts ON posts.uuid = theirs.post_id") == [
         ("of ada@example.com",)
     ]
 

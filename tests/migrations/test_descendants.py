@@ -137,6 +137,7 @@ def test_spelling_of_an_address_without_content_is_put_aside_and_their_tables_st
     descendants.make(looking, descendants.BY_CREATE_ALL)
     plan = examine(engine)
     assert any("duplicate<id>+" in what and what.endswith(": 2") for what, _ in plan.steps)
+    assert "rename table comments, whose name is needed, to former_comments" in [what for what, _ in plan.steps]
     assert [note for note in plan.notes if note.startswith("comments.post_id refers to posts")] != []
 
     adopt(url)
@@ -145,7 +146,8 @@ def test_spelling_of_an_address_without_content_is_put_aside_and_their_tables_st
         (1, "ada@example.com"), (2, "duplicate2+ada@example.com"), (3, "bob@example.com"),
     ]  # fmt: skip
     assert rows(looking, "SELECT title, published FROM posts ORDER BY id") == [("first", True), ("draft", False)]
-    assert rows(looking, "SELECT post_id, body FROM comments") == [(1, "me too")]
+    assert rows(looking, "SELECT post_id, body FROM former_comments") == [(1, "me too")]
+    assert rows(looking, "SELECT count(*) FROM comments") == [(0,)]
     indexes = looking.scalars(text("SELECT indexname FROM pg_indexes WHERE indexname LIKE 'ix_%'")).all()
     assert set(indexes) == {"ix_users_id", "ix_posts_title"}  # `ix_users_email` became ours.
 

@@ -11,6 +11,7 @@ FIRST_REVISION = {
     "posts": "0001", "users": "0003", "votes": "0006", "sessions": "0012", "idempotency_keys": "0013",
     "totps": "0017", "recovery_codes": "0017", "api_keys": "0018", "allowances": "0019",
     "security_events": "0021", "outgoing_mails": "0022", "mail_tokens": "0022", "deletions": "0027",
+    "comments": "0034", "comment_votes": "0034",
 }  # fmt: skip
 ALL = tuple(FIRST_REVISION)
 LABELS = {
@@ -27,6 +28,8 @@ LABELS = {
     "outgoing_mails": "SELECT address FROM outgoing_mails",
     "mail_tokens": "SELECT email FROM mail_tokens",
     "deletions": "SELECT email FROM deletions JOIN users ON users.id = user_id",
+    "comments": "SELECT content FROM comments",
+    "comment_votes": "SELECT content FROM comment_votes JOIN comments ON comments.id = comment_id",
 }  # fmt: skip
 PLACEHOLDER_EMAIL = "nobody@example.com"
 
@@ -94,6 +97,20 @@ def insert_rows(connection: Connection, revision: str, label: str) -> None:
         )
     if revision >= FIRST_REVISION["deletions"]:
         connection.execute(text("INSERT INTO deletions (user_id) VALUES (:user)"), values)
+    _insert_later_rows(connection, revision, values)
+
+
+def _insert_later_rows(connection: Connection, revision: str, values: dict[str, object]) -> None:
+    if revision >= FIRST_REVISION["comments"]:
+        connection.execute(
+            text("""
+                WITH written AS (
+                    INSERT INTO comments (post_id, owner_id, content) VALUES (:post, :user, :label) RETURNING id
+                )
+                INSERT INTO comment_votes (comment_id, user_id) SELECT id, :user FROM written
+            """),
+            values,
+        )
 
 
 def check_rows(connection: Connection, revision: str, expected: dict[str, set[str]]) -> None:

@@ -612,17 +612,17 @@ def test_operator_ends_many_sessions_with_one_event(
 
 
 @pytest.fixture
-def comments(database: Engine) -> Iterator[Callable[[str], None]]:
+def remarks(database: Engine) -> Iterator[Callable[[str], None]]:
     """Make a table with a row that refers to every post, as an adopted database may have."""
 
     def make(action: str) -> None:
         with database.begin() as connection:
-            connection.exec_driver_sql(f"CREATE TABLE comments (post_id bigint CONSTRAINT c REFERENCES posts {action})")
-            connection.exec_driver_sql("INSERT INTO comments SELECT id FROM posts")
+            connection.exec_driver_sql(f"CREATE TABLE remarks (post_id bigint CONSTRAINT c REFERENCES posts {action})")
+            connection.exec_driver_sql("INSERT INTO remarks SELECT id FROM posts")
 
     yield make
     with database.begin() as connection:
-        connection.exec_driver_sql("DROP TABLE IF EXISTS comments")
+        connection.exec_driver_sql("DROP TABLE IF EXISTS remarks")
 
 
 @pytest.mark.parametrize("action", ["", "ON DELETE RESTRICT", "DEFERRABLE INITIALLY DEFERRED"])
@@ -631,21 +631,21 @@ def test_rows_referenced_by_foreign_tables_are_refused_and_stay(
     connection: Connection,
     make_person: MakePerson,
     make_post: MakePost,
-    comments: Callable[[str], None],
+    remarks: Callable[[str], None],
     action: str,
 ) -> None:
     owner, admin = make_person(), make_person(role="admin")
     post_id = make_post(owner)
-    comments(action)
+    remarks(action)
 
     for path, caller in ((f"/posts/{post_id}", owner), ("/users/me", owner), (f"/users/{owner.id}", admin)):
         answer = client.delete(path, headers=caller.headers)
         assert (answer.status_code, answer.json()["code"]) == (409, "still_referenced")
         assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
-        assert "comments" not in answer.text
+        assert "remarks" not in answer.text
 
     assert client.get(f"/posts/{post_id}", headers=owner.headers).status_code == 200
-    connection.exec_driver_sql("DELETE FROM comments")
+    connection.exec_driver_sql("DELETE FROM remarks")
     assert client.delete("/users/me", headers=owner.headers).status_code == 204
     assert count(connection, "posts") == 0
 
@@ -656,13 +656,13 @@ def test_background_deletion_that_is_forbidden_is_put_off_and_holds_up_no_other(
     database: Engine,
     connection: Connection,
     make_person: MakePerson,
-    comments: Callable[[str], None],
+    remarks: Callable[[str], None],
     caplog: pytest.LogCaptureFixture,
     action: str,
 ) -> None:
     leaver, other = make_person(), make_person()
     write_posts(database, leaver)
-    comments(action)
+    remarks(action)
     write_posts(database, other)
     for person in (leaver, other):
         assert client.delete("/users/me", headers=person.headers).status_code == 204
@@ -670,17 +670,17 @@ def test_background_deletion_that_is_forbidden_is_put_off_and_holds_up_no_other(
     with caplog.at_level("WARNING", logger="app"):
         assert deletion.work() == 1
 
-    assert f"deletion blocked user_id={leaver.id} foreign_key=c of comments" in caplog.text
+    assert f"deletion blocked user_id={leaver.id} foreign_key=c of remarks" in caplog.text
     assert connection.scalars(text("SELECT id FROM users")).all() == [leaver.id]
     assert client.get("/users/me", headers=leaver.headers).status_code == 401
     assert client.post("/login", data={"username": leaver.email, "password": PASSWORD}).status_code == 403
     assert deletion.is_requested() is False
     assert deletion.work() == 0
     said = [str(finding) for finding in doctor.examine(database, get_settings(), is_full=False)]
-    assert any("references: c of comments prevent" in line for line in said)
+    assert any("references: c of remarks prevent" in line for line in said)
     assert any(f"prevents deleting rows of deleted accounts {leaver.id}" in line for line in said)
 
-    connection.exec_driver_sql("ALTER TABLE comments DROP CONSTRAINT c")
+    connection.exec_driver_sql("ALTER TABLE remarks DROP CONSTRAINT c")
     connection.exec_driver_sql("UPDATE deletions SET blocked_at = now() - interval '61 minutes'")
     assert deletion.is_requested() is True
     assert deletion.work() == 1

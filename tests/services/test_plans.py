@@ -24,7 +24,7 @@ from tests.fixtures import Person
 from tests.services.walking import make_posts, read, rows
 
 LISTS: tuple[Order, ...] = ("new", "old", "top", "hot", "voted")
-HOT_TABLES = {"posts", "votes", "post_stats", "users", "sessions"}
+HOT_TABLES = {"posts", "votes", "post_stats", "users", "sessions", "comments", "comment_stats", "comment_votes"}
 MAX_GROWTH = 1.2
 
 

@@ -1,7 +1,9 @@
 """How many statements each route sends: no more for a page of a hundred, and fewer for a crowd."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 from sqlalchemy import Connection, Engine, text
@@ -10,7 +12,7 @@ from starlette.testclient import TestClient
 from app.api import batch_queues
 from app.config import get_settings
 from app.security import access_tokens
-from app.services import feed, vote
+from app.services import comment, feed, vote
 from app.services.feed.pages import Order
 from tests.fixtures import Person, counted_queries, linked
 from tests.services.walking import make_posts, read
@@ -88,13 +90,56 @@ def test_votes_cost_one_statement(send: Send, posts: list[int]) -> None:
     assert len(send("DELETE", f"/posts/{post_id}/vote")) == 1
 
 
+@pytest.mark.parametrize("sort", ["top", "new", "old"])
+@pytest.mark.parametrize("depth", [0, 4])
+def test_thread_costs_one_statement_at_every_depth(
+    client: TestClient,
+    send: Send,
+    posts: list[int],
+    person: Person,
+    make_comment: Callable[..., int],
+    sort: str,
+    depth: int,
+) -> None:
+    parents: list[int | None] = [None]
+    for _ in range(5):
+        parents += [make_comment(person, posts[0], parent_id=parents[-1]) for _ in range(3)]
+    first = f"/posts/{posts[0]}/comments?sort={sort}&depth={depth}&limit=1"
+    assert len(send("GET", first)) == 1
+    following = linked(client.get(first, headers=person.headers))
+    assert following is not None
+    assert len(send("GET", following)) == 1
+    assert len(send("GET", f"{first}&parent_id={parents[-2]}")) == 1
+
+
+def test_comments_cost_the_caller_and_few_statements(
+    send: Send, posts: list[int], person: Person, make_comment: Callable[..., int]
+) -> None:
+    parent = make_comment(person, posts[0])
+    # The write or the lock, and the comment as it is then.
+    costs = {
+        ("POST", f"/posts/{posts[0]}/comments"): 2,
+        ("GET", f"/comments/{parent}"): 1,
+        ("PATCH", f"/comments/{parent}"): 2,
+        ("PUT", f"/comments/{parent}/vote"): 1,
+        ("DELETE", f"/comments/{parent}/vote"): 1,
+        ("GET", f"/users/{person.id}/comments"): 1,
+        # It is checked, locked with its ancestors, and looked at for replies; the counts are locked.
+        ("DELETE", f"/comments/{parent}"): 5,
+    }
+    for (method, path), cost in costs.items():
+        body = {"json": {"content": "x"}} if method in {"POST", "PATCH"} else {}
+        assert len(send(method, path, **body)) == 1 + cost, (method, path)
+
+
 def test_ordinary_routes_cost_the_caller_and_one_statement(send: Send, posts: list[int], person: Person) -> None:
     caller = 1
     new = {"title": "title", "content": "content"}
     assert len(send("POST", "/posts", json=new)) == caller + 1
     assert len(send("PUT", f"/posts/{posts[0]}", json=new)) == caller + 1
     assert len(send("PATCH", f"/posts/{posts[0]}", json={"title": "other"})) == caller + 1
-    assert len(send("DELETE", f"/posts/{posts[0]}")) == caller + 3  # It locks the post, then its count.
+    # It locks the post, measures it, and locks what goes along.
+    assert len(send("DELETE", f"/posts/{posts[0]}")) == caller + 4
     assert len(send("GET", "/users/me")) == caller
     assert len(send("GET", f"/users/{person.id}")) == caller  # It is the caller, which is already loaded.
 
@@ -190,6 +235,30 @@ def test_many_requests_for_pages_of_one_kind_cost_one_statement(
     )
     assert len(statements) == PAGE
     assert posts
+
+
+@needs_batches
+def test_many_requests_for_threads_of_one_kind_cost_one_statement(
+    database: Engine, person: Person, posts: list[int], make_comment: Callable[..., int]
+) -> None:
+    token = access_tokens.verify(person.token)
+    requests = [
+        comment.ThreadRequest(token, comment.ThreadQuery(post_id, None, "top", 10, depth))
+        for number, post_id in enumerate(posts[:20])
+        for depth in (number % 5,)
+    ]
+    written = {post_id: make_comment(person, post_id) for post_id in posts[:20]}
+    threads: list[comment.Thread] = []
+
+    async def read_thread(request: comment.ThreadRequest) -> None:
+        thread = await batch_queues.threads().submit(request)
+        assert json.loads(thread.json)[0]["id"] == written[request.query.post_id]
+        threads.append(thread)
+
+    statements = at_once(database, *(partial(read_thread, request) for request in requests))
+
+    assert len(statements) == 1
+    assert len(threads) == 20
 
 
 @needs_batches

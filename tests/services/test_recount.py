@@ -70,6 +70,44 @@ def test_differences_are_found_and_then_repaired(
     assert recount.wrong_in_sample(connection, 100) == 0
 
 
+@pytest.mark.parametrize(
+    ("harm", "wrong"),
+    [
+        ("UPDATE comment_stats SET votes = 7 WHERE comment_id = {0}", ["parent"]),
+        ("UPDATE comment_stats SET replies = 7 WHERE comment_id IN ({0}, {1})", ["parent", "reply"]),
+        ("UPDATE comment_stats SET parent_key = 0 WHERE comment_id = {1}", ["reply"]),
+        ("DELETE FROM comment_votes", ["reply"]),
+        ("DELETE FROM comment_stats WHERE comment_id = {1}", ["reply"]),
+        ("DELETE FROM comments WHERE id = {1}", ["post", "parent"]),
+        ("UPDATE post_stats SET comments = 7", ["post"]),
+    ],
+)
+def test_differences_of_comments_are_found_and_then_repaired(
+    database: Engine,
+    connection: Connection,
+    person: Person,
+    make_post: MakePost,
+    make_comment: Callable[..., int],
+    harm: str,
+    wrong: list[str],
+) -> None:
+    post_id = make_post(person)
+    parent = make_comment(person, post_id)
+    reply = make_comment(person, post_id, parent_id=parent)
+    connection.execute(text("INSERT INTO comment_votes VALUES (:id, :voter)"), {"id": reply, "voter": person.id})
+    connection.execute(text("ANALYZE posts, comments"))  # The size of the sample depends on what is known of them.
+    assert run(is_repairing=False) == ([], 0)
+    break_counts(database, harm.format(parent, reply))
+    ids = {"post": post_id, "parent": parent, "reply": reply}
+
+    assert recount.wrong_in_sample(connection, 100) == len(wrong)
+    assert run(is_repairing=True)[0] == [ids[name] for name in wrong]
+
+    assert run(is_repairing=False) == ([], 0)
+    assert recount.wrong_in_sample(connection, 100) == 0
+    connection.execute(text("DELETE FROM comment_stats"))  # Also those of a comment that is gone.
+
+
 def test_vote_under_way_is_waited_for_and_counted(
     database: Engine, connection: Connection, posts: list[int], make_person: Callable[..., Person]
 ) -> None:
@@ -95,11 +133,12 @@ def test_a_vote_that_waits_for_the_repair_is_counted_on_top(
             voting.execute(text("INSERT INTO votes (post_id, user_id) VALUES (:p, :u)"), {"p": posts[0], "u": voter.id})
 
     with database.begin() as mending:
-        for statement in (recount._LOCK_POSTS, recount._BEGIN, recount._LOCK_COUNTS):
+        *preparing, correct = recount.POSTS.repair()
+        for statement in preparing:
             mending.execute(statement, {"ids": posts[:1]})
         voting = in_background(vote)
         wait_until_blocked(connection, by=mending)
-        mending.execute(recount._REPAIR, {"ids": posts[:1]})
+        mending.execute(correct, {"ids": posts[:1]})
     voting()
 
     assert connection.scalar(text("SELECT votes FROM post_stats WHERE post_id = :id"), {"id": posts[0]}) == 2

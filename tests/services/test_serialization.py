@@ -10,11 +10,12 @@ from starlette.testclient import TestClient
 
 from app.config import get_settings
 from app.schemas.post import PostOut, PostWithVotes
+from app.schemas.raw_json import json_time
 from app.schemas.user import Profile
 from app.security.email_addresses import placeholder_email
 from app.services.feed import serialization
 from app.services.feed.rows import PostRow
-from app.services.feed.serialization import json_time, serialize
+from app.services.feed.serialization import serialize
 from tests.fixtures import Person
 
 TIMES = [
@@ -41,14 +42,14 @@ def test_post_is_serialized_as_its_schema(
         id=2**53 + 1, title=content[:300], content=content, published=published, created_at=stored(connection, time),
         updated_at=stored(connection, time), published_at=stored(connection, time) if published else None, version=1,
         xmin="740", owner_id=7, username="ada", owner_created_at=stored(connection, time), email="a@b.cc", votes=12,
-        voters=[], session_ids=None, reader_ids=None, roles=None,
+        comments=3, voters=[], session_ids=None, reader_ids=None, roles=None,
     )  # fmt: skip
     post = PostOut(
         id=row.id, title=row.title, content=content, published=published, created_at=time, updated_at=time,
         published_at=time if published else None, owner_id=7,
         owner=Profile(id=7, username="ada", created_at=time, email=placeholder_email(7, "ada")),
     )  # fmt: skip
-    expected = PostWithVotes(Post=post, votes=12, voted=True).model_dump_json().encode()
+    expected = PostWithVotes(Post=post, votes=12, comments=3, voted=True).model_dump_json().encode()
 
     serialization._remembered.cache_clear()
     assert serialize(row) + b"true}" == expected
@@ -133,8 +134,8 @@ def test_serialized_posts_are_remembered_up_to_a_size() -> None:
     row = PostRow(
         id=1, title="title", content="x" * 1_000, published=True, created_at="2026-11-22 09:30:00+00",
         updated_at="2026-11-22 09:30:00+00", published_at=None, version=1, xmin="740", owner_id=7, username="ada",
-        owner_created_at="2026-11-22 09:30:00+00", email="a@b.cc", votes=0, voters=[], session_ids=None,
-        reader_ids=None, roles=None,
+        owner_created_at="2026-11-22 09:30:00+00", email="a@b.cc", votes=0, comments=0, voters=[],
+        session_ids=None, reader_ids=None, roles=None,
     )  # fmt: skip
     for number in range(10_000):
         serialize(row._replace(id=number, content="x" * 1_000 if number % 2 else "x" * 40_000))

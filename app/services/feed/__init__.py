@@ -74,7 +74,10 @@ class Page:
         It is computed without serializing the page.
         """
         has_emails = get_settings().public_emails
-        shown = [(row.id, row.version, row.votes, row.username, row.email if has_emails else None) for row in self.rows]
+        shown = [
+            (row.id, row.version, row.votes, row.comments, row.username, row.email if has_emails else None)
+            for row in self.rows
+        ]
         links = (self.next_cursor is not None, self.previous_cursor is not None)
         seen = repr((shown, links, noreply_domain()))
         return hashlib.blake2b(seen.encode(errors="surrogatepass"), digest_size=8).digest()

@@ -94,7 +94,7 @@ _COLUMNS = """
 _STATEMENT = """
     SELECT page.id, page.title, page.content, page.published, page.created_at::text, page.updated_at::text,
         page.published_at::text, page.version, page.xmin, page.owner_id, owner.username, owner.created_at::text,
-        owner.email, stats.votes,
+        owner.email, stats.votes, stats.comments,
         ARRAY (
             SELECT votes.user_id FROM votes
             WHERE votes.post_id = page.id AND votes.user_id = ANY (asked.reader_ids::bigint[])
@@ -124,7 +124,9 @@ _STATEMENT = """
             SELECT users.username, users.created_at, users.email FROM users
             WHERE users.id = page.owner_id AND NOT users.is_deleted LIMIT 1
         ) AS owner
-        CROSS JOIN LATERAL (SELECT post_stats.votes FROM post_stats WHERE post_stats.post_id = page.id LIMIT 1) AS stats
+        CROSS JOIN LATERAL (
+            SELECT post_stats.votes, post_stats.comments FROM post_stats WHERE post_stats.post_id = page.id LIMIT 1
+        ) AS stats
     ) ON page.octets_before < {max_bytes}
 """
 _ROWS_OF_LIST = "SELECT * FROM ({list}) AS list OFFSET asked.skip LIMIT asked.rows"

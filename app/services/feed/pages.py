@@ -202,6 +202,7 @@ _SHOWN = (
     cast(User.created_at, Text).label("owner_created_at"),
     User.email,
     PostStats.votes,
+    PostStats.comments,
 )
 
 

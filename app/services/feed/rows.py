@@ -27,6 +27,7 @@ class PostRow(NamedTuple):
     owner_created_at: str
     email: str
     votes: int
+    comments: int
     # The readers of the batch who voted for it.
     voters: list[int]
     # Valid sessions with their users and roles, in one row of the statement.

@@ -1,0 +1,299 @@
+"""Comments: write, read, change and remove them, and vote for them. Threads are in `thread`.
+
+A comment exists for those who may see its post. New comments and votes need a published post.
+"""
+
+from collections.abc import Callable
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Integer,
+    String,
+    bindparam,
+    case,
+    func,
+    select,
+    text,
+    true,
+    update,
+)
+from sqlalchemy.orm import Session
+
+from app import models
+from app.database import comment_removal
+from app.errors import (
+    CommentNotFound,
+    DomainError,
+    NotAuthenticated,
+    NotAuthorized,
+    PostNotFound,
+    PreconditionFailed,
+    RepliesTooDeep,
+    UserNotFound,
+)
+from app.models import Comment
+from app.models.base import LARGEST_KEY, possible_key
+from app.schemas.comment import CommentIn, CommentOut, CommentVoteState
+from app.schemas.page import KeysetPage
+from app.security.moderators import lock_moderator
+from app.services.comment.rows import AUTHOR, BY_ID, COLUMNS, MAX_PAGE_BYTES, CommentRow, serialize
+from app.services.comment.thread import Thread, ThreadQuery, ThreadRequest, position_of, read
+
+__all__ = ["Thread", "ThreadQuery", "ThreadRequest", "position_of", "read"]
+
+MAX_DEPTH = 32
+# Rows that a list of one user's comments reads at most, where it must skip many of invisible posts.
+MAX_ROWS_READ = 1_000
+
+# Locks in the order of `app.database.locks`; `count(*)` makes PostgreSQL finish one step before the next. The locks
+# make deletions of the account, the post or the parent wait, and the other way round.
+_WRITE = text("""
+    WITH author AS MATERIALIZED (
+        SELECT id FROM users WHERE id = :user_id AND is_active FOR KEY SHARE
+    ), post AS MATERIALIZED (
+        SELECT id FROM posts WHERE id = :post_id AND published AND (SELECT count(*) FROM author) > 0
+            AND (SELECT NOT is_deleted FROM users WHERE users.id = owner_id)
+        FOR KEY SHARE
+    ), parent AS MATERIALIZED (
+        SELECT id, depth FROM comments
+        WHERE id = :parent_id AND post_id = :post_id AND deleted_at IS NULL AND (SELECT count(*) FROM post) > 0
+            AND (SELECT NOT is_deleted FROM users WHERE users.id = owner_id)
+        FOR KEY SHARE
+    ), written AS (
+        INSERT INTO comments (post_id, parent_id, owner_id, content, depth)
+        SELECT post.id, parent.id, author.id, :content, coalesce(parent.depth + 1, 0)
+        FROM author CROSS JOIN post LEFT JOIN parent ON true
+        WHERE CASE WHEN :parent_id IS NULL THEN true ELSE parent.depth < :max_depth END
+        RETURNING id
+    )
+    SELECT EXISTS (SELECT FROM author) AS has_author, EXISTS (SELECT FROM post) AS has_post,
+        EXISTS (SELECT FROM parent) AS has_parent, (SELECT id FROM written) AS id
+""").bindparams(
+    *(bindparam(name, type_=BigInteger) for name in ("user_id", "post_id", "parent_id")),
+    bindparam("content", type_=String),
+    bindparam("max_depth", MAX_DEPTH, type_=Integer),
+)
+
+
+def write(db: Session, author: models.User, post_id: int, new: CommentIn) -> CommentOut:
+    """Write a comment on a published post.
+
+    Raises `PostNotFound`, `CommentNotFound` for a parent that is missing or deleted, and `RepliesTooDeep`.
+    """
+    # No comment has the id 0.
+    parent_id = None if new.parent_id is None else possible_key(new.parent_id) or 0
+    values = {"user_id": author.id, "post_id": possible_key(post_id), "parent_id": parent_id, "content": new.content}
+    found = db.execute(_WRITE, values).one()
+    if not found.has_author:
+        raise NotAuthenticated
+    if not found.has_post:
+        raise PostNotFound(post_id)
+    if new.parent_id is not None and not found.has_parent:
+        raise CommentNotFound(new.parent_id)
+    if found.id is None:
+        raise RepliesTooDeep
+    return as_schema(get(db, author, found.id), author)
+
+
+# The condition that the reader may see the post of the comment `c`. A scalar subquery, which is looked up row by row.
+_IS_VISIBLE = """
+    coalesce((
+        SELECT NOT users.is_deleted AND (posts.published OR posts.owner_id = :reader_id OR :is_moderator)
+        FROM posts JOIN users ON users.id = posts.owner_id WHERE posts.id = c.post_id
+    ), false)
+"""
+_READER = (bindparam("reader_id", type_=BigInteger), bindparam("is_moderator", type_=Boolean))
+_GET = text(f"""
+    SELECT {COLUMNS.format(reader_id=":reader_id")} FROM (SELECT CAST(:id AS bigint) AS id) AS listed {BY_ID} {AUTHOR}
+    WHERE {_IS_VISIBLE}
+""").bindparams(*_READER, bindparam("id", type_=BigInteger))
+
+
+def get(db: Session, reader: models.User, comment_id: int) -> CommentRow:
+    """Return the comment as the reader sees it, also a tombstone. Raises `CommentNotFound`."""
+    values = {"id": possible_key(comment_id), "reader_id": reader.id, "is_moderator": reader.is_moderator}
+    row = db.execute(_GET, values).one_or_none()
+    if row is None:
+        raise CommentNotFound(comment_id)
+    return CommentRow(*row)
+
+
+def as_json(row: CommentRow, reader: models.User) -> bytes:
+    """Return the comment as JSON."""
+    return serialize(row, reader.id) + b"}"
+
+
+def as_schema(row: CommentRow, reader: models.User) -> CommentOut:
+    """Return the comment as the schema of its JSON."""
+    return CommentOut.model_validate_json(as_json(row, reader))
+
+
+# The newest comments, read up to `MAX_ROWS_READ`. The last of that many is returned even if it is not visible, because
+# the next page continues after it. Rows that start past `MAX_PAGE_BYTES` are dropped.
+_LIST = text(f"""
+    SELECT * FROM (
+        SELECT listed.place, listed.is_visible, sum(c.octets) OVER (ORDER BY listed.place) - c.octets AS octets_before,
+            {COLUMNS.format(reader_id=":reader_id")}
+        FROM (
+            SELECT c.*, {_IS_VISIBLE} AS is_visible FROM (
+                SELECT comments.id, comments.post_id, row_number() OVER (ORDER BY comments.id DESC) AS place
+                FROM comments
+                WHERE comments.owner_id = :owner_id AND comments.id < :before
+                    AND (SELECT NOT users.is_deleted FROM users WHERE users.id = :owner_id)
+                ORDER BY comments.id DESC LIMIT {MAX_ROWS_READ}
+            ) AS c
+            WHERE {_IS_VISIBLE} OR c.place = {MAX_ROWS_READ} ORDER BY c.id DESC LIMIT :rows
+        ) AS listed {BY_ID} {AUTHOR}
+    ) AS measured WHERE octets_before < {MAX_PAGE_BYTES} ORDER BY place
+""").bindparams(*_READER, *(bindparam(name, type_=BigInteger) for name in ("owner_id", "before")))
+_COLUMNS_BEFORE = len(("place", "is_visible", "octets_before"))
+
+
+def list_of_user(db: Session, reader: models.User, user_id: int, page: KeysetPage) -> tuple[bytes, int | None]:
+    """Return the user's comments as a JSON array, newest first, and the id after which the next page begins.
+
+    Comments on posts that the reader may not see are left out. Raises `UserNotFound`.
+    """
+    values = {
+        "owner_id": possible_key(user_id),
+        "before": LARGEST_KEY if page.last_id is None else page.last_id,
+        "rows": page.limit + 1,
+        "reader_id": reader.id,
+        "is_moderator": reader.is_moderator,
+    }
+    rows = db.execute(_LIST, values).all()
+    if not rows and db.scalar(select(models.User.id).where(models.User.id == user_id, ~models.User.is_deleted)) is None:
+        raise UserNotFound(user_id)
+    parts: list[bytes] = []
+    size = len("[]")
+    next_after: int | None = None
+    for row in rows:
+        comment = CommentRow(*row[_COLUMNS_BEFORE:])
+        if row.is_visible:
+            part = as_json(comment, reader)
+            size += len(part) + len(",")
+            if len(parts) == page.limit or (parts and size > MAX_PAGE_BYTES):
+                break
+            parts.append(part)
+        next_after = comment.id
+    else:
+        # If rows were dropped, those before them do not fit, so the loop was left.
+        if not rows or rows[-1].place < MAX_ROWS_READ:
+            next_after = None
+    return b"[%s]" % b",".join(parts), next_after
+
+
+def change(
+    db: Session, caller: models.User, comment_id: int, content: str, versions: frozenset[int] | None
+) -> CommentRow:
+    """Change the caller's own comment, if it has one of `versions` where these are given.
+
+    The same text leaves `version` and `updated_at` as they are. One statement checks and writes, so of two concurrent
+    changes to one version the second is refused. Raises `CommentNotFound`, also for tombstones, `NotAuthorized`,
+    `PreconditionFailed`.
+    """
+    is_changed = Comment.content != content
+    changed = (
+        update(Comment)
+        .where(Comment.id == comment_id, Comment.owner_id == caller.id, Comment.visible_to(caller))
+        .where(_has_version(versions))
+        .values(
+            content=content,
+            version=Comment.version + case((is_changed, 1), else_=0),
+            updated_at=case((is_changed, func.now()), else_=Comment.updated_at),
+        )
+        .returning(Comment.id)
+    )
+    if db.scalar(changed) is None:
+        raise _refusal(db, caller, comment_id, is_allowed=lambda owner_id: owner_id == caller.id)
+    return get(db, caller, comment_id)
+
+
+def remove(db: Session, caller: models.User, comment_id: int, versions: frozenset[int] | None) -> None:
+    """Remove the caller's own comment, or, for moderators, any.
+
+    With replies it stays as a tombstone. Raises `CommentNotFound`, also for tombstones, `NotAuthorized`,
+    `PreconditionFailed`.
+    """
+    is_allowed = true() if caller.is_moderator else Comment.owner_id == caller.id
+    removable = (Comment.id == comment_id, Comment.visible_to(caller), Comment.is_shown(), is_allowed)
+    owner_id = db.scalar(select(Comment.owner_id).where(*removable, _has_version(versions)))
+    if owner_id is None:
+        raise _refusal(db, caller, comment_id, is_allowed=lambda owner: caller.is_moderator or owner == caller.id)
+    paths = comment_removal.lock_paths(db, [comment_id])
+    # Under the lock, because it may have been removed or changed since.
+    if not paths or paths[-1].id != comment_id or paths[-1].is_tombstone:
+        raise CommentNotFound(comment_id)
+    if versions is not None and paths[-1].version not in versions:
+        raise PreconditionFailed
+    if owner_id != caller.id:
+        lock_moderator(db, caller.id)
+    comment_removal.remove(db, [comment_id], paths)
+
+
+def _has_version(versions: frozenset[int] | None) -> ColumnElement[bool]:
+    return true() if versions is None else Comment.version.in_(versions)
+
+
+def _refusal(db: Session, caller: models.User, comment_id: int, is_allowed: Callable[[int], bool]) -> DomainError:
+    """Return the error for a statement that matched no row.
+
+    The comment is missing, removed, on a post that the caller may not see, another user's, or was changed.
+    """
+    seen = select(Comment.owner_id).where(Comment.id == comment_id, Comment.visible_to(caller), Comment.is_shown())
+    owner_id = db.scalar(seen)
+    if owner_id is None:
+        return CommentNotFound(comment_id)
+    return PreconditionFailed() if is_allowed(owner_id) else NotAuthorized()
+
+
+# Locks in the order of `app.database.locks`, as a vote for a post does (`services.vote`). Triggers run at the end of
+# the statement, so it computes the new count: the locked one with its own change.
+_VOTE = text("""
+    WITH voter AS MATERIALIZED (
+        SELECT id FROM users WHERE id = :user_id AND is_active FOR KEY SHARE
+    ), comment AS MATERIALIZED (
+        SELECT id FROM comments
+        WHERE id = :comment_id AND deleted_at IS NULL AND (SELECT count(*) FROM voter) > 0
+            AND (SELECT NOT is_deleted FROM users WHERE users.id = comments.owner_id)
+            AND (
+                SELECT posts.published AND NOT users.is_deleted FROM posts JOIN users ON users.id = posts.owner_id
+                WHERE posts.id = comments.post_id
+            )
+        FOR KEY SHARE
+    ), counted AS MATERIALIZED (
+        SELECT comment_id, votes FROM comment_stats
+        WHERE comment_id = :comment_id AND (SELECT count(*) FROM comment) > 0 FOR NO KEY UPDATE
+    ), added AS (
+        INSERT INTO comment_votes (comment_id, user_id)
+        SELECT counted.comment_id, voter.id FROM counted CROSS JOIN voter WHERE :is_for
+        ON CONFLICT (comment_id, user_id) DO NOTHING RETURNING 1 AS n
+    ), removed AS (
+        DELETE FROM comment_votes USING counted
+        WHERE comment_votes.comment_id = counted.comment_id AND comment_votes.user_id = :user_id AND NOT :is_for
+        RETURNING -1 AS n
+    )
+    SELECT EXISTS (SELECT FROM voter) AS has_voter,
+        (SELECT votes FROM counted)
+            + (SELECT coalesce(sum(n), 0) FROM (SELECT n FROM added UNION ALL SELECT n FROM removed) AS change) AS votes
+""").bindparams(
+    bindparam("user_id", type_=BigInteger),
+    bindparam("comment_id", type_=BigInteger),
+    bindparam("is_for", type_=Boolean),
+)
+
+
+def set_vote(db: Session, voter: models.User, comment_id: int, *, is_for: bool) -> CommentVoteState:
+    """Set or remove the user's vote for a comment on a published post. Idempotent.
+
+    Raises `CommentNotFound`, also for tombstones.
+    """
+    values = {"user_id": voter.id, "comment_id": possible_key(comment_id), "is_for": is_for}
+    found = db.execute(_VOTE, values).one()
+    if not found.has_voter:
+        raise NotAuthenticated
+    if found.votes is None:
+        raise CommentNotFound(comment_id)
+    return CommentVoteState(comment_id=comment_id, votes=found.votes, voted=is_for)
