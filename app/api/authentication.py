@@ -228,6 +228,11 @@ def scoped_user(token: ScopedToken, db: SessionDep) -> models.User:
     return auth.current_user(db, token.user_id, token.session_id)
 
 
+def public_user(token: PublicToken, db: SessionDep) -> models.User:
+    """Return the account of the caller's token or API key; for `ANONYMOUS`, one without any rights or rows."""
+    return models.User(id=token.user_id, role="user") if token == access_tokens.ANONYMOUS else scoped_user(token, db)
+
+
 _detached_limit = ConnectionLimit("accounts read before the route")
 
 
@@ -245,6 +250,8 @@ async def detached_user(token: Token, asked_at: AskedAt) -> models.User:
 
 CurrentUser = Annotated[models.User, Depends(current_user)]
 ScopedUser = Annotated[models.User, Depends(scoped_user)]
+# For what may be read without an account, if `PUBLIC_READS` is set.
+PublicUser = Annotated[models.User, Depends(public_user)]
 # For routes that hash before they write, so that they hold no connection while hashing.
 DetachedUser = Annotated[models.User, Depends(detached_user)]
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api import batch_queues
-from app.api.authentication import ScopedToken, ScopedUser
+from app.api.authentication import PublicToken, PublicUser, ScopedUser
 from app.api.conditional import CONDITIONAL, IF_NONE_MATCH, IfMatch, expected_versions, respond
 from app.api.idempotency_key import IdempotentRequest, respond_once
 from app.api.pagination import link_header, linked, read_query
@@ -56,7 +56,7 @@ CommentId = Annotated[Id, Path(alias="id")]
     },
     openapi_extra={"parameters": [IF_NONE_MATCH]},
 )
-async def list_comments(post_id: PostId, token: ScopedToken, request: Request) -> Response:
+async def list_comments(post_id: PostId, token: PublicToken, request: Request) -> Response:
     """List comments on a post, each with its first replies.
 
     `Link` has the address of the next page. A page may have fewer comments than `limit`, and fewer replies than
@@ -112,7 +112,7 @@ def create_comment(
     responses={**CONDITIONAL, **responses(NotAuthenticated, CommentNotFound)},
     openapi_extra={"parameters": [IF_NONE_MATCH]},
 )
-def get_comment(comment_id: CommentId, caller: ScopedUser, db: SessionDep, request: Request) -> Response:
+def get_comment(comment_id: CommentId, caller: PublicUser, db: SessionDep, request: Request) -> Response:
     """Get a comment.
 
     A deleted comment that has replies is `deleted`, without content and author. Any other is 404.
@@ -180,7 +180,7 @@ def remove_comment_vote(comment_id: CommentId, caller: ScopedUser, db: SessionDe
 )
 def list_comments_of_user(
     user_id: Annotated[Id, Path(alias="id")],
-    caller: ScopedUser,
+    caller: PublicUser,
     db: SessionDep,
     request: Request,
     limit: Annotated[Limit, Query()] = 10,

@@ -18,7 +18,7 @@ from tests.fixtures import Person
 
 MakePost = Callable[..., int]
 # The operations that need an account by default, and those with more in them for an account.
-READS = {"list_posts", "get_post"}
+READS = {"list_posts", "get_post", "list_comments", "get_comment", "list_comments_of_user"}
 PUBLIC_ANYWAY = {"get_user"}
 SHARED = "public, max-age=5, stale-while-revalidate=30"
 CREDENTIALS = [
@@ -37,11 +37,13 @@ def _public_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("operation_id", sorted({*OPERATIONS} - PUBLIC - PUBLIC_ANYWAY))
 def test_published_posts_can_be_read_without_an_account_and_nothing_else(
-    client: TestClient, person: Person, make_post: MakePost, operation_id: str
+    client: TestClient, person: Person, make_post: MakePost, make_comment: Callable[..., int], operation_id: str
 ) -> None:
     method, path, _ = OPERATIONS[operation_id]
+    post_id = make_post(person)
+    ids = {"posts": post_id, "comments": make_comment(person, post_id), "users": person.id}
 
-    response = client.request(method, re.sub(r"\{[^}]+\}", str(make_post(person)), path))
+    response = client.request(method, re.sub(r"\{[^}]+\}", str(ids.get(path.split("/")[1], 1)), path))
 
     if operation_id in READS:
         assert response.status_code == 200
@@ -49,11 +51,18 @@ def test_published_posts_can_be_read_without_an_account_and_nothing_else(
         assert_unauthenticated(response)
 
 
-@pytest.mark.parametrize("path", ["/posts", "/v1/posts/", "/posts/{post_id}", "/users/{user_id}"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/posts", "/v1/posts/", "/posts/{post_id}", "/users/{user_id}",
+        "/posts/{post_id}/comments", "/comments/{comment_id}", "/users/{user_id}/comments",
+    ],
+)  # fmt: skip
 def test_caches_may_share_what_is_read_without_an_account(
-    client: TestClient, person: Person, make_post: MakePost, path: str
+    client: TestClient, person: Person, make_post: MakePost, make_comment: Callable[..., int], path: str
 ) -> None:
-    path = path.format(post_id=make_post(person), user_id=person.id)
+    post_id = make_post(person)
+    path = path.format(post_id=post_id, user_id=person.id, comment_id=make_comment(person, post_id))
 
     read = client.get(path)
     unchanged = client.get(path, headers={"If-None-Match": read.headers["ETag"]})
@@ -120,6 +129,34 @@ def test_nothing_personal_is_read(
     assert person.email not in client.get("/posts").text + client.get(f"/users/{person.id}").text
     assert own["Post"]["owner"].pop("email") != read["Post"]["owner"].pop("email")
     assert {**own, "voted": False} == read == {**client.get(f"/posts/{post_id}").json(), "Post": read["Post"]}
+
+
+def test_nothing_personal_of_comments_is_read(
+    client: TestClient, person: Person, make_post: MakePost, make_comment: Callable[..., int]
+) -> None:
+    post_id = make_post(person)
+    comment_id = make_comment(person, post_id)
+    make_comment(person, post_id, parent_id=comment_id)
+    assert client.put(f"/comments/{comment_id}/vote", headers=person.headers).json()["votes"] == 1
+
+    for path in (f"/posts/{post_id}/comments", f"/comments/{comment_id}", f"/users/{person.id}/comments"):
+        own, read = client.get(path, headers=person.headers).text, client.get(path).text
+        assert '"voted":true' in own
+        assert person.email in own
+        assert '"voted":true' not in read
+        assert person.email not in read
+        assert '"votes":1' in read
+
+
+def test_comments_on_drafts_are_not_read(
+    client: TestClient, person: Person, make_post: MakePost, make_comment: Callable[..., int]
+) -> None:
+    draft = make_post(person, published=False)
+    comment_id = make_comment(person, draft)
+
+    assert client.get(f"/posts/{draft}/comments").status_code == 404
+    assert client.get(f"/comments/{comment_id}").status_code == 404
+    assert client.get(f"/users/{person.id}/comments").json() == []
 
 
 def test_pages_are_shared_with_readers_who_have_an_account(

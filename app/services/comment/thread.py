@@ -21,7 +21,7 @@ from app.models.base import LARGEST_KEY, possible_key
 from app.schemas import cursor as cursors
 from app.schemas.comment import MAX_THREAD_DEPTH
 from app.schemas.types import MAX_PAGE_SIZE
-from app.security.access_tokens import AccessToken
+from app.security.access_tokens import ANONYMOUS, AccessToken
 from app.services.comment.rows import AUTHOR, BY_ID, COLUMNS, MAX_PAGE_BYTES, CommentRow, serialize
 
 Sort = Literal["top", "new", "old"]
@@ -115,6 +115,7 @@ _STATEMENT = """
             SELECT users.id, sessions.kind = 'login' AND users.role IN {moderating} AS is_moderator
             FROM sessions JOIN users ON {is_valid}
             WHERE sessions.id = asked.session_id AND users.id = asked.user_id
+            UNION ALL SELECT asked.user_id, false WHERE asked.user_id = {anonymous}
         ), post AS MATERIALIZED (
             SELECT posts.id FROM posts CROSS JOIN reader
             WHERE posts.id = asked.post_id AND (posts.published OR posts.owner_id = reader.id OR reader.is_moderator)
@@ -174,6 +175,7 @@ def _statement(sort: Sort, *, has_parent: bool) -> PreparedStatement:
     statement = _STATEMENT.format(
         moderating=tuple(sorted(MODERATING)),
         is_valid=_IS_VALID,
+        anonymous=ANONYMOUS.user_id,
         levels=", ".join(levels),
         has_parent=_HAS_PARENT if has_parent else "true",
         columns=COLUMNS.format(reader_id="reader.id"),
