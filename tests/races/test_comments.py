@@ -170,6 +170,22 @@ def test_comment_on_a_post_or_of_an_account_that_is_being_deleted_is_refused(
     assert count(connection, "comments") == 0
 
 
+def test_a_request_in_flight_of_a_demoted_moderator_deletes_no_comment(
+    client: TestClient, database: Engine, connection: Connection, make_person: MakePerson, person: Person, post_id: int,
+    make_comment: MakeComment,
+) -> None:  # fmt: skip
+    moderator, own = make_person(role="moderator"), make_comment(person, post_id)
+
+    with Session(database) as holding, holding.begin():
+        holding.execute(text("SELECT FROM comments FOR UPDATE"))
+        answer = in_background(lambda: client.delete(f"/comments/{own}", headers=moderator.headers))
+        wait_until_blocked(connection, by=holding.connection())
+        connection.execute(text("UPDATE users SET role = 'user' WHERE id = :id"), {"id": moderator.id})
+
+    assert answer().status_code == 403
+    assert count(connection, "comments WHERE owner_id IS NOT NULL") == 1
+
+
 def test_votes_by_one_user_at_the_same_time_count_once(
     crowd: Crowd, connection: Connection, person: Person, post_id: int, make_comment: MakeComment
 ) -> None:
