@@ -27,7 +27,8 @@ _ITEM = """
                 'id', owner.id, 'username', owner.username, 'created_at', owner.created_at,
                 'email', CASE WHEN owner.id = $2 THEN owner.email
                     ELSE owner.username || '@users.noreply.example.com' END
-            )
+            ),
+            'tags', post.tags
         ),
         'votes', stats.votes,
         'voted', EXISTS (SELECT FROM votes WHERE votes.post_id = post.id AND votes.user_id = $2)

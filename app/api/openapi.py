@@ -59,6 +59,7 @@ TAGS = {
     "users": "Accounts and profiles.",
     "posts": "Read, write, change and delete posts.",
     "votes": "Vote for posts.",
+    "tags": "List the tags of posts, and follow them.",
     "API keys": "Credentials for programs that act for you.",
     "meta": "Links to the documentation, and health checks.",
 }

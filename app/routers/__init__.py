@@ -10,6 +10,7 @@ from app.routers import (
     post,
     security_event,
     session,
+    tag,
     totp,
     user,
     vote,
@@ -21,6 +22,7 @@ FAST = {**post.FAST, **vote.FAST}
 ROUTERS = (
     post.router,
     vote.router,
+    tag.router,
     totp.router,
     user.router,
     security_event.router,

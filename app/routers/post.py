@@ -91,6 +91,7 @@ async def list_posts(token: ScopedToken, request: Request) -> Response:
         is_drafts=is_drafts,
         created_after=wanted.created_after,
         created_before=wanted.created_before,
+        tag=wanted.tag,
         position=position,
     )
     result = await batch_queues.read_page(feed.PageRequest(token, query))

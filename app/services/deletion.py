@@ -25,7 +25,7 @@ from app.config import get_settings
 from app.database.locks import DELETION_LOCK
 from app.database.references import broken_reference
 from app.database.sessions import writing
-from app.models import Deletion, IdempotencyKey, Post, PostStats, SecurityEvent, Session, User, Vote
+from app.models import Deletion, IdempotencyKey, Post, PostStats, SecurityEvent, Session, TagFollow, User, Vote
 
 logger = logging.getLogger("app")
 
@@ -254,6 +254,13 @@ def _rows_of(table: type[Session | SecurityEvent | IdempotencyKey]) -> Remove:
     return remove
 
 
+def _tag_follows(connection: Connection, user_id: int, progress: _Progress) -> int:
+    follows = select(TagFollow.tag_id).where(TagFollow.user_id == user_id)
+    ids = connection.scalars(follows.order_by(TagFollow.tag_id).limit(progress.rows)).all()
+    connection.execute(delete(TagFollow).where(TagFollow.user_id == user_id, TagFollow.tag_id == _any(ids)))
+    return len(ids)
+
+
 def _any(ids: Sequence[int]) -> Any:
     """Return `ANY` with one array parameter, so that all batches share one statement."""
     return any_(bindparam(None, list(ids), type_=ARRAY(BIGINT)))
@@ -263,6 +270,7 @@ _OF_ACCOUNTS = (_Step(_ended_sessions),)
 _OF_DELETED_ACCOUNTS = (
     _Step(_posts),
     _Step(_own_votes, MIN_BATCH_VOTES),
+    _Step(_tag_follows),
     _Step(_rows_of(Session)),
     _Step(_rows_of(SecurityEvent)),
     _Step(_rows_of(IdempotencyKey)),

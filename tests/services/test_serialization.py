@@ -28,19 +28,21 @@ def stored(connection: Connection, time: str | datetime) -> str:
 @pytest.mark.parametrize("time", TIMES, ids=str)
 @pytest.mark.parametrize("content", TEXTS, ids=range(len(TEXTS)))
 @pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("tags", [[], ["東京-1", "हिन्दी", "a_b", "x" * 30, "é"]], ids=len)
 def test_post_is_serialized_as_its_schema(
-    connection: Connection, time: datetime, content: str, published: bool
+    connection: Connection, time: datetime, content: str, published: bool, tags: list[str]
 ) -> None:
+    stored_tags = str(connection.scalar(text("SELECT to_json(CAST(:tags AS text[]))::text"), {"tags": tags}))
     row = PostRow(
         id=2**53 + 1, title=content[:300], content=content, published=published, created_at=stored(connection, time),
         updated_at=stored(connection, time), published_at=stored(connection, time) if published else None, version=1,
-        owner_id=7, username="ada", owner_created_at=stored(connection, time), email="a@b.cc", votes=12, voters=[],
-        session_ids=None, reader_ids=None, roles=None,
+        owner_id=7, username="ada", owner_created_at=stored(connection, time), email="a@b.cc", votes=12,
+        tags=stored_tags, voters=[], session_ids=None, reader_ids=None, roles=None,
     )  # fmt: skip
     post = PostOut(
         id=row.id, title=row.title, content=content, published=published, created_at=time, updated_at=time,
         published_at=time if published else None, owner_id=7,
-        owner=Profile(id=7, username="ada", created_at=time, email=placeholder_email(7, "ada")),
+        owner=Profile(id=7, username="ada", created_at=time, email=placeholder_email(7, "ada")), tags=tags,
     )  # fmt: skip
     expected = PostWithVotes(Post=post, votes=12, voted=True).model_dump_json().encode()
 

@@ -22,7 +22,7 @@ def serialize(row: PostRow) -> bytes:
         f'"published":{"true" if row.published else "false"},"created_at":"{json_time(row.created_at)}",'
         f'"updated_at":"{json_time(row.updated_at)}","published_at":{published_at},"owner_id":{row.owner_id},'
         f'"owner":{{"id":{row.owner_id},"username":{_quoted(row.username)},'
-        f'"created_at":"{json_time(row.owner_created_at)}","email":{_quoted(email)}}}}},'
+        f'"created_at":"{json_time(row.owner_created_at)}","email":{_quoted(email)}}},"tags":{row.tags}}},'
         f'"votes":{row.votes},"voted":'
     ).encode()
 
