@@ -111,6 +111,14 @@ def upgrade() -> None:
         """)
 
 
+# Joins the ids of a post's tags. LIMIT, so that they are looked up one by one: another join, planned while `tags` is
+# small, would read all of it when it is large.
+TAG_IDS = """
+    CROSS JOIN LATERAL (SELECT DISTINCT unnest(post.tags) AS name) AS named
+    CROSS JOIN LATERAL (SELECT id FROM tags WHERE tags.name = named.name LIMIT 1) AS tag
+"""
+
+
 def _create_functions() -> None:
     # Of two transactions that create the same tags, one waits for the other at the first name: no deadlock. The lock
     # keeps cleanup from removing the tags; one that was removed before it is created again.
@@ -124,7 +132,7 @@ def _create_functions() -> None:
                 WITH created AS (
                     INSERT INTO tags (name)
                     SELECT missing.name FROM unnest(wanted) AS missing (name)
-                    WHERE NOT EXISTS (SELECT FROM tags WHERE tags.name = missing.name)
+                    WHERE (SELECT id FROM tags WHERE tags.name = missing.name) IS NULL
                     ON CONFLICT DO NOTHING RETURNING id
                 )
                 INSERT INTO tag_stats (tag_id) SELECT id FROM created;
@@ -142,70 +150,64 @@ def _create_functions() -> None:
             FROM unnest(tag_ids, changes) AS change (tag_id, n) WHERE stats.tag_id = change.tag_id;
         END $$
     """)
-    op.execute("""
+    op.execute(f"""
         CREATE FUNCTION insert_post_tags() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            IF NOT EXISTS (SELECT FROM new_posts WHERE tags <> '{}') THEN
+            IF NOT EXISTS (SELECT FROM new_posts WHERE tags <> '{{}}') THEN
                 RETURN NULL;
             END IF;
             PERFORM create_tags(ARRAY(SELECT DISTINCT unnest(tags) FROM new_posts));
             INSERT INTO post_tags (post_id, tag_id, published, created_at)
-            SELECT post.id, tags.id, post.published, post.created_at
-            FROM new_posts AS post JOIN tags ON tags.name = ANY (post.tags);
+            SELECT post.id, tag.id, post.published, post.created_at FROM new_posts AS post {TAG_IDS};
             PERFORM change_tag_counts(array_agg(tag_id), array_agg(n)) FROM (
-                SELECT tags.id AS tag_id, count(*) AS n
-                FROM new_posts AS post JOIN tags ON tags.name = ANY (post.tags) WHERE post.published GROUP BY tags.id
+                SELECT tag.id AS tag_id, count(*) AS n FROM new_posts AS post {TAG_IDS}
+                WHERE post.published GROUP BY tag.id
             ) AS change HAVING count(*) > 0;
             RETURN NULL;
         END $$
     """)
-    op.execute("""
+    op.execute(f"""
         CREATE FUNCTION update_post_tags() RETURNS trigger LANGUAGE plpgsql AS $$
         DECLARE
             changed bigint[] := ARRAY(
                 SELECT post.id FROM new_posts AS post JOIN old_posts AS former USING (id)
-                WHERE post.tags <> former.tags
-                    OR (
-                        post.tags <> '{}'
-                        AND (post.published, post.created_at) <> (former.published, former.created_at)
-                    )
+                WHERE post.tags <> former.tags OR (
+                    post.tags <> '{{}}' AND (post.published, post.created_at) <> (former.published, former.created_at)
+                )
             );
         BEGIN
-            IF changed = '{}' THEN
+            IF changed = '{{}}' THEN
                 RETURN NULL;
             END IF;
             PERFORM create_tags(ARRAY(SELECT DISTINCT unnest(tags) FROM new_posts WHERE id = ANY (changed)));
-            DELETE FROM post_tags USING new_posts AS post, tags
-            WHERE post.id = ANY (changed) AND post_tags.post_id = post.id AND tags.id = post_tags.tag_id
-                AND tags.name <> ALL (post.tags);
+            DELETE FROM post_tags USING new_posts AS post
+            WHERE post.id = ANY (changed) AND post_tags.post_id = post.id
+                AND (SELECT name FROM tags WHERE tags.id = post_tags.tag_id) <> ALL (post.tags);
             INSERT INTO post_tags (post_id, tag_id, published, created_at)
-            SELECT post.id, tags.id, post.published, post.created_at
-            FROM new_posts AS post JOIN tags ON tags.name = ANY (post.tags) WHERE post.id = ANY (changed)
+            SELECT post.id, tag.id, post.published, post.created_at FROM new_posts AS post {TAG_IDS}
+            WHERE post.id = ANY (changed)
             ON CONFLICT (post_id, tag_id)
                 DO UPDATE SET published = excluded.published, created_at = excluded.created_at;
             PERFORM change_tag_counts(array_agg(tag_id), array_agg(n)) FROM (
-                SELECT tags.id AS tag_id, sum(counted.n) AS n
+                SELECT tag.id AS tag_id, sum(post.n) AS n
                 FROM (
-                    SELECT 1 AS n, post.tags FROM new_posts AS post WHERE post.id = ANY (changed) AND post.published
-                    UNION ALL
-                    SELECT -1, former.tags FROM old_posts AS former
-                    WHERE former.id = ANY (changed) AND former.published
-                ) AS counted JOIN tags ON tags.name = ANY (counted.tags)
-                GROUP BY tags.id HAVING sum(counted.n) <> 0
+                    SELECT 1 AS n, tags FROM new_posts WHERE id = ANY (changed) AND published
+                    UNION ALL SELECT -1, tags FROM old_posts WHERE id = ANY (changed) AND published
+                ) AS post {TAG_IDS} GROUP BY tag.id HAVING sum(post.n) <> 0
             ) AS change HAVING count(*) > 0;
             RETURN NULL;
         END $$
     """)
     # The foreign key has removed the rows of `post_tags` before.
-    op.execute("""
+    op.execute(f"""
         CREATE FUNCTION delete_post_tags() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            IF NOT EXISTS (SELECT FROM old_posts WHERE published AND tags <> '{}') THEN
+            IF NOT EXISTS (SELECT FROM old_posts WHERE published AND tags <> '{{}}') THEN
                 RETURN NULL;
             END IF;
             PERFORM change_tag_counts(array_agg(tag_id), array_agg(-n)) FROM (
-                SELECT tags.id AS tag_id, count(*) AS n
-                FROM old_posts AS post JOIN tags ON tags.name = ANY (post.tags) WHERE post.published GROUP BY tags.id
+                SELECT tag.id AS tag_id, count(*) AS n FROM old_posts AS post {TAG_IDS}
+                WHERE post.published GROUP BY tag.id
             ) AS change HAVING count(*) > 0;
             RETURN NULL;
         END $$

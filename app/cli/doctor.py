@@ -38,6 +38,8 @@ WRONG_SECONDS = 30.0
 TRIGGERS = (
     "users_name", "posts_search", "posts_stats_begin", "posts_stats_follow",
     "votes_count_insert", "votes_count_delete", "votes_count_update", "votes_count_truncate",
+    "posts_tags_insert", "posts_tags_update", "posts_tags_delete", "post_tags_truncate",
+    "tag_follows_count_insert", "tag_follows_count_delete", "tag_follows_truncate",
 )  # fmt: skip
 # Privileges beyond reading and writing rows, which is all that a server needs. Reading statistics is harmless.
 _ROLE = text("""
@@ -371,13 +373,18 @@ def _addresses(connection: Connection) -> Finding:
 
 def _counts(connection: Connection, *, is_full: bool) -> Finding:
     if is_full:
-        wrong = sum(len(batch.wrong) for batch in recount.recount(is_repairing=False))
+        passes = (recount.recount(is_repairing=False), recount.recount_tags(is_repairing=False))
+        wrong = sum(len(batch.wrong) for batches in passes for batch in batches)
     else:
         wrong = recount.wrong_in_sample(connection, SAMPLED_POSTS)
     looked = "all posts" if is_full else f"a sample of at most {SAMPLED_POSTS:,} posts"
     if wrong:
-        return Finding("FAIL", f"counts: {wrong:,} of {looked} differ from their votes", "run: python -m app recount")
-    return Finding("ok", f"counts: {looked} match their votes")
+        return Finding(
+            "FAIL",
+            f"counts: {wrong:,} of {looked} differ from their votes, tags or followers",
+            "run: python -m app recount",
+        )
+    return Finding("ok", f"counts: {looked} match their votes, tags and followers")
 
 
 # `passwords.can_be_verified` as a PostgreSQL regex: bcrypt with cost 4 to 16, plain or over a SHA-256 digest.

@@ -1,5 +1,6 @@
 """Maintenance commands: cleanup, recount and doctor."""
 
+from itertools import chain
 from typing import Annotated
 
 import typer
@@ -19,7 +20,8 @@ from app.services import recount as recount_service
 def cleanup() -> None:
     """Delete expired rows, and the remaining rows of deleted accounts and posts.
 
-    Covers sessions, stored responses, attempt counters, mails, tokens and security events.
+    Covers sessions, stored responses, attempt counters, mails, tokens, security events, and tags without posts and
+    followers.
     Safe at any time, also concurrently. Servers run it every CLEANUP_INTERVAL_MINUTES.
     """
     with migrated_database():
@@ -33,16 +35,17 @@ def recount(
         bool, typer.Option("--check", help="Only report differences; exit with 1 if there are any.")
     ] = False,
 ) -> None:
-    """Compare vote counts with the votes, and repair wrong ones.
+    """Compare vote counts with the votes, and tags with their posts and followers; repair what is wrong.
 
     Safe at any time, also under load.
     """
     with migrated_database():
         wrong = repaired = 0
-        for batch in recount_service.recount(is_repairing=not check):
+        passes = (recount_service.recount, recount_service.recount_tags)
+        for batch in chain.from_iterable(recount_all(is_repairing=not check) for recount_all in passes):
             wrong, repaired = wrong + len(batch.wrong), repaired + batch.repaired
             if batch.wrong:
-                typer.echo(f"wrong counts up to post {batch.last_id}: {', '.join(map(str, batch.wrong))}")
+                typer.echo(f"wrong counts up to {batch.table} {batch.last_id}: {', '.join(map(str, batch.wrong))}")
         typer.echo(f"{wrong:,} wrong, {repaired:,} repaired")
     if check and wrong:
         raise typer.Exit(1)

@@ -124,7 +124,9 @@ def test_full_examination_counts_every_post(own: Engine, monkeypatch: pytest.Mon
 
     (found,) = troubles(own, is_full=True)
 
-    assert found.startswith("FAIL  counts: 1 of all posts differ from their votes; run: python -m app recount")
+    assert found.startswith(
+        "FAIL  counts: 1 of all posts differ from their votes, tags or followers; run: python -m app recount"
+    )
 
 
 @pytest.mark.parametrize("revision", ["0001", None])
