@@ -11,6 +11,7 @@ FIRST_REVISION = {
     "posts": "0001", "users": "0003", "votes": "0006", "sessions": "0012", "idempotency_keys": "0013",
     "totps": "0017", "recovery_codes": "0017", "api_keys": "0018", "allowances": "0019",
     "security_events": "0021", "outgoing_mails": "0022", "mail_tokens": "0022", "deletions": "0027",
+    "tags": "0035", "post_tags": "0035", "tag_follows": "0035",
 }  # fmt: skip
 ALL = tuple(FIRST_REVISION)
 LABELS = {
@@ -27,6 +28,9 @@ LABELS = {
     "outgoing_mails": "SELECT address FROM outgoing_mails",
     "mail_tokens": "SELECT email FROM mail_tokens",
     "deletions": "SELECT email FROM deletions JOIN users ON users.id = user_id",
+    "tags": "SELECT name FROM tags",
+    "post_tags": "SELECT title FROM post_tags JOIN posts ON posts.id = post_id",
+    "tag_follows": "SELECT email FROM tag_follows JOIN users ON users.id = user_id",
 }  # fmt: skip
 PLACEHOLDER_EMAIL = "nobody@example.com"
 
@@ -94,6 +98,15 @@ def insert_rows(connection: Connection, revision: str, label: str) -> None:
         )
     if revision >= FIRST_REVISION["deletions"]:
         connection.execute(text("INSERT INTO deletions (user_id) VALUES (:user)"), values)
+    insert_tags(connection, revision, values)
+
+
+def insert_tags(connection: Connection, revision: str, values: dict[str, object]) -> None:
+    if revision >= FIRST_REVISION["tags"]:
+        connection.execute(text("UPDATE posts SET tags = ARRAY[:label] WHERE id = :post"), values)
+        connection.execute(
+            text("INSERT INTO tag_follows (user_id, tag_id) SELECT :user, id FROM tags WHERE name = :label"), values
+        )
 
 
 def check_rows(connection: Connection, revision: str, expected: dict[str, set[str]]) -> None:
