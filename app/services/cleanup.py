@@ -95,8 +95,8 @@ def _remove_unused_tags(batch_rows: int, is_stopping: Callable[[], bool]) -> int
     while not is_stopping():
         with writing() as connection:
             ids = connection.scalars(_LOCK_UNUSED, {"last": last, "rows": batch_rows}).all()
+            if not ids:
+                break
             removed += connection.execute(_DELETE_UNUSED, {"ids": ids}).rowcount
-        if not ids:
-            break
         last = max(ids)
     return removed

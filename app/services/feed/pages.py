@@ -53,10 +53,10 @@ Order = Literal[Sort, "voted"]
 
 # Maximum size of a page's JSON. A page ends before the post that would exceed it; the list continues at `next_cursor`.
 MAX_PAGE_BYTES = 1_000_000
-# JSON escapes a character of one byte with at most six. The rest of a post (keys, times, names) takes less than
+# JSON escapes a character of one byte with at most six. The rest of a post (keys, times, names, tags) takes less than
 # `MAX_OTHER_BYTES`.
 MAX_ESCAPED_BYTES = 6
-MAX_OTHER_BYTES = 2_000
+MAX_OTHER_BYTES = 2_700
 
 
 class Position(NamedTuple):
