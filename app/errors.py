@@ -17,7 +17,7 @@ DomainError
 ├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, CommentNotFound, UserNotFound   404
 ├── SessionNotFound, ApiKeyNotFound, TotpNotFound   404
 ├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
-├── QuotaExceeded               409   the account has the maximum number of API keys or drafts
+├── QuotaExceeded               409   the account has the maximum number of API keys, drafts or followed tags
 ├── LastAdmin                   409   no active admin would remain
 ├── StillReferenced             409   rows of a table outside this project refer to it
 ├── ConstraintViolated          409   a constraint outside this project forbids the write
@@ -235,7 +235,7 @@ class TotpEnabled(DomainError):
 
 
 class QuotaExceeded(DomainError):
-    """The account has the maximum number of API keys or drafts; delete one first"""
+    """The account has the maximum number of API keys, drafts or followed tags; delete one first"""
 
     status = 409
     code = "quota_exceeded"
@@ -386,6 +386,7 @@ BROKEN_CONSTRAINTS: Mapping[str, type[DomainError]] = {
     "posts_users_fkey": NotAuthenticated,
     "sessions_users_fkey": InvalidCredentials,
     "idempotency_keys_users_fkey": NotAuthenticated,
+    "tag_follows_users_fkey": NotAuthenticated,
 }
 
 

@@ -27,7 +27,8 @@ _ITEM = """
                 'id', owner.id, 'username', owner.username, 'created_at', owner.created_at,
                 'email', CASE WHEN owner.id = $2 THEN owner.email
                     ELSE owner.username || '@users.noreply.example.com' END
-            )
+            ),
+            'tags', post.tags
         ),
         'votes', stats.votes,
         'comments', stats.comments,

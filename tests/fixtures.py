@@ -22,7 +22,7 @@ from tests.mail_server import MailServer, Received
 
 ROOT = Path(__file__).resolve().parent.parent
 # What cascades from these is not named.
-EMPTIED = ("posts", "users", "idempotency_keys", "allowances", "outgoing_mails", "schedules")
+EMPTIED = ("posts", "users", "tags", "idempotency_keys", "allowances", "outgoing_mails", "schedules")
 _numbers = count(1)
 
 

@@ -62,6 +62,7 @@ TAGS = {
     "posts": "Read, write, change and delete posts.",
     "votes": "Vote for posts.",
     "comments": "Read, write, change and delete comments, and vote for them.",
+    "tags": "List the tags of posts, and follow them.",
     "API keys": "Credentials for programs that act for you.",
     "meta": "Links to the documentation, and health checks.",
 }

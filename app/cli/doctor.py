@@ -29,7 +29,7 @@ from app.security.email_addresses import canonical_email
 from app.services import recount
 
 OLDEST_SERVER = 150_000
-SAMPLED_POSTS = 2_000
+SAMPLED_ROWS = 2_000
 MAX_NAMED_ROWS = 20
 # Access tokens expire by this machine's clock, sessions by the database's.
 WORRYING_SECONDS = 2.0
@@ -41,6 +41,8 @@ TRIGGERS = (
     "comments_count_insert", "comments_count_delete", "comments_count_update", "comments_count_truncate",
     "comment_votes_count_insert", "comment_votes_count_delete", "comment_votes_count_update",
     "comment_votes_count_truncate",
+    "posts_tags_insert", "posts_tags_update", "posts_tags_delete", "post_tags_truncate",
+    "tag_follows_count_insert", "tag_follows_count_delete", "tag_follows_truncate",
 )  # fmt: skip
 # Privileges beyond reading and writing rows, which is all that a server needs. Reading statistics is harmless.
 _ROLE = text("""
@@ -376,12 +378,12 @@ def _counts(connection: Connection, *, is_full: bool) -> Finding:
     if is_full:
         wrong = sum(len(batch.wrong) for batch in recount.recount(is_repairing=False))
     else:
-        wrong = recount.wrong_in_sample(connection, SAMPLED_POSTS)
-    looked = "all posts and comments" if is_full else f"a sample of at most {SAMPLED_POSTS:,} posts and comments each"
+        wrong = recount.wrong_in_sample(connection, SAMPLED_ROWS)
+    looked = "all" if is_full else f"a sample of at most {SAMPLED_ROWS:,} per table"
     if wrong:
-        what = f"counts: {wrong:,} of {looked} differ from their votes and comments"
+        what = f"counts: {wrong:,} of {looked} differ from the rows that they count"
         return Finding("FAIL", what, "run: python -m app recount")
-    return Finding("ok", f"counts: {looked} match their votes and comments")
+    return Finding("ok", f"counts: {looked} match the rows that they count")
 
 
 # `passwords.can_be_verified` as a PostgreSQL regex: bcrypt with cost 4 to 16, plain or over a SHA-256 digest.

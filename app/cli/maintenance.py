@@ -19,7 +19,8 @@ from app.services import recount as recount_service
 def cleanup() -> None:
     """Delete expired rows, and the remaining rows of deleted accounts and posts.
 
-    Covers sessions, stored responses, attempt counters, mails, tokens and security events.
+    Covers sessions, stored responses, attempt counters, mails, tokens, security events, and tags without posts and
+    followers.
     Safe at any time, also concurrently. Servers run it every CLEANUP_INTERVAL_MINUTES.
     """
     with migrated_database():
@@ -33,7 +34,7 @@ def recount(
         bool, typer.Option("--check", help="Only report differences; exit with 1 if there are any.")
     ] = False,
 ) -> None:
-    """Compare counts with the votes and comments, and repair wrong ones.
+    """Compare counts with the rows that they count, and repair wrong ones.
 
     Safe at any time, also under load.
     """

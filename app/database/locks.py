@@ -11,9 +11,11 @@ order, so that no two wait for each other:
 6. `post_stats`
 7. `comment_stats`
 8. `votes` and `comment_votes`
+9. `tags` and `tag_follows`
+10. `tag_stats`: last, because all writers of posts with a popular tag share its row, and hold it until their commit
 
-Rows of one table are locked by ascending id. PostgreSQL locks a referenced row FOR KEY SHARE when a row with a foreign
-key is inserted, so inserts count, too. Jobs with SKIP LOCKED wait for no row.
+Rows of one table are locked by ascending id, and new tags by name. PostgreSQL locks a referenced row FOR KEY SHARE when
+a row with a foreign key is inserted, so inserts count, too. Jobs with SKIP LOCKED wait for no row.
 
 Three places differ, and say why: a moderator's account is locked after what they delete (`security.moderators`), the
 account of an acting admin after the changed one (`services.user`), and a refresh begins with the session

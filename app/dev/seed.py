@@ -19,7 +19,7 @@ PASSWORD = "correct horse battery staple"  # noqa: S105
 
 # Each chunk takes a second or two, which is how long Ctrl-C waits.
 CHUNK_PEOPLE = 20_000
-CHUNK_POSTS = 10_000
+CHUNK_POSTS = 5_000
 CHUNK_VOTES = 200_000
 CHUNK_COMMENTS = 10_000
 SENTENCES = 20_000
@@ -65,7 +65,7 @@ def fill(engine: Engine, wanted: Amounts, *, seed: int, password_hash: str, repo
             _add_votes(connection, wanted.votes, seed, report)
         if wanted.comments:
             _add_comments(connection, wanted.comments, seed, report)
-    tables = ["users", "posts", "post_stats", "votes"]
+    tables = ["users", "posts", "post_stats", "votes", "tags", "post_tags", "tag_stats"]
     if wanted.comments:
         tables += ["comments", "comment_stats", "comment_votes"]
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -160,7 +160,7 @@ def _add_posts(connection: Connection, amount: int, seed: int, report: Report) -
     _write_sentences(connection, words)
     # Mostly two or three sentences, rarely forty. The square makes some sentences common and most rare.
     statement = text(f"""
-        INSERT INTO posts (title, content, published, created_at, updated_at, owner_id)
+        INSERT INTO posts (title, content, published, created_at, updated_at, owner_id, tags)
         SELECT
             {_pick(1, "title_starts")} || ' ' || {_pick(2, "title_ends")},
             (
@@ -171,7 +171,10 @@ def _add_posts(connection: Connection, amount: int, seed: int, report: Report) -
             {_dice(10)} >= 0.03,
             written_at,
             written_at,
-            (SELECT id FROM people WHERE rank = floor(:people * power({_dice(11)}, 2))::int)
+            (SELECT id FROM people WHERE rank = floor(:people * power({_dice(11)}, 2))::int),
+            ARRAY(
+                SELECT DISTINCT {_tag()} FROM generate_series(1, floor(6 * {_dice(13)})::int) AS k
+            )
         FROM (
             SELECT n, hashint8extended(n, :seed) AS key,
                 now() - interval '2 years' * ((:amount - n + {_dice(12)}) / :amount) AS written_at
@@ -185,6 +188,7 @@ def _add_posts(connection: Connection, amount: int, seed: int, report: Report) -
         "title_starts": [words.title_start() for _ in range(TITLE_STARTS)],
         "title_ends": [words.title_end() for _ in range(TITLE_ENDS)],
         "syllables": SYLLABLES.split(),
+        "tags": words.tags(),
     }
     for chunk in _chunks(amount, CHUNK_POSTS):
         connection.execute(statement, {**chunk, **constants})
@@ -200,6 +204,16 @@ def _write_sentences(connection: Connection, words: "_Words") -> None:
     )
     connection.execute(text("ANALYZE sentences"))
     connection.commit()
+
+
+def _tag() -> str:
+    """SQL for a tag of the `k`-th place of a post.
+
+    Half of the tags are one of the first 22 words. Of the others, most are rare.
+    """
+    words = "CAST(:tags AS text[])"
+    rank = f"floor(power(cardinality({words}) + 1, {_dice(14, 'k', 'post.key')}))::int"
+    return f"({words})[{rank}]"
 
 
 def _rare_word() -> str:
@@ -439,6 +453,11 @@ class _Words:
 
     def title_end(self) -> str:
         return self._made(self._random.choice(TITLE_END_SHAPES))
+
+    def tags(self) -> list[str]:
+        """Return topics and nouns, the most frequent ones first."""
+        nouns = self._lists["NOUN"]
+        return [*self._lists["TOPIC"], *nouns, *(f"{a}-{b}" for a in self._lists["ADJECTIVE"] for b in nouns)]
 
     def _made(self, shape: str) -> str:
         return " ".join(

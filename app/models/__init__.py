@@ -14,6 +14,7 @@ from app.models.post_stats_history import PostStatsHistory
 from app.models.schedule import Schedule
 from app.models.security_event import SecurityEvent
 from app.models.session import Session, SessionKind
+from app.models.tag import PostTag, Tag, TagFollow, TagStats
 from app.models.totp import RecoveryCode, Totp
 from app.models.user import User
 from app.models.vote import Vote
@@ -34,6 +35,7 @@ __all__ = [
     "Post",
     "PostStats",
     "PostStatsHistory",
+    "PostTag",
     "RecoveryCode",
     "Role",
     "Schedule",
@@ -41,6 +43,9 @@ __all__ = [
     "SecurityEvent",
     "Session",
     "SessionKind",
+    "Tag",
+    "TagFollow",
+    "TagStats",
     "Totp",
     "User",
     "Vote",

@@ -80,6 +80,7 @@ async def list_posts(token: PublicToken, request: Request) -> Response:
         is_drafts=is_drafts,
         created_after=wanted.created_after,
         created_before=wanted.created_before,
+        tag=wanted.tag,
         position=position,
     )
     result = await batch_queues.read_page(feed.PageRequest(token, query, network_of_anonymous(token)))

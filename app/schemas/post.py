@@ -7,7 +7,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from app.config import get_settings
-from app.schemas.types import NUMBER_AS_TEXT, Content, Cursor, Id, PostLimit, PostSkip, SearchText, Sort, Time, Title
+from app.schemas.types import (
+    NUMBER_AS_TEXT,
+    Content,
+    Cursor,
+    Id,
+    PostLimit,
+    PostSkip,
+    SearchText,
+    Sort,
+    TagName,
+    TagNames,
+    Time,
+    Title,
+)
 from app.schemas.user import Profile
 
 
@@ -33,6 +46,7 @@ class PageParameters(BaseModel):
         json_schema_extra=_describe_default_sort,
     )
     owner_id: Id | None = Field(None, description="Only posts of this user.")
+    tag: TagName | None = Field(None, description="Only posts with this tag.")
     published: bool | None = Field(None, description="`false` lists your drafts. Moderators can add `owner_id`.")
     created_after: Time | None = Field(None, description="Only posts created after this time.")
     created_before: Time | None = Field(None, description="Only posts created before this time.")
@@ -45,6 +59,7 @@ class PostIn(BaseModel):
     title: Annotated[Title, NUMBER_AS_TEXT]
     content: Annotated[Content, NUMBER_AS_TEXT]
     published: bool = Field(True, description="`false` makes it a draft, which only you and moderators can see.")
+    tags: TagNames = Field([], description="Tags of the post, at most five.", examples=[["travel", "street-food"]])
 
 
 class PostChange(BaseModel):
@@ -53,6 +68,7 @@ class PostChange(BaseModel):
     title: Title | None = Field(None, description="The new title.")
     content: Content | None = Field(None, description="The new text.")
     published: bool | None = Field(None, description="`true` publishes a draft, `false` makes the post a draft.")
+    tags: TagNames | None = Field(None, description="The new tags. `[]` removes all.")
 
 
 class PostOut(BaseModel):
@@ -69,6 +85,7 @@ class PostOut(BaseModel):
     published_at: datetime | None = Field(description="When the post was published first; null if it never was.")
     owner_id: int = Field(description="Id of the user who wrote the post.", examples=[1])
     owner: Profile = Field(description="The user who wrote the post.")
+    tags: list[str] = Field(description="Tags of the post, in the author's order.", examples=[["travel"]])
 
 
 class PostWithVotes(BaseModel):

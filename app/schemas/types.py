@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -22,6 +23,11 @@ MAX_PAGE_SIZE = 100
 MAX_SKIP = 10_000
 # A cursor contains the search, and has to fit into a `Link` of 2 KB.
 MAX_SEARCH_BYTES = 1_000
+MAX_TAGS = 5
+MAX_TAG_CHARACTERS = 30
+# Before normalization, which composes letters with their marks.
+MAX_RAW_TAG_CHARACTERS = 100
+MAX_MARKS = 2
 USERNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 
@@ -44,6 +50,48 @@ def _visible(text: str) -> str:
     if _INVISIBLE.fullmatch(text):
         raise PydanticCustomError("string_invisible", "String should have a visible character")
     return text
+
+
+def _folded(text: str) -> str:
+    """Return the text without differences of case and compatibility: case folding and NFKC.
+
+    Two passes, because one leaves 637 characters that another would change.
+    """
+    for _ in range(2):
+        text = unicodedata.normalize("NFKC", text.casefold())
+    return text
+
+
+def normalized_tag(text: str) -> str:
+    """Return the tag in its stored form.
+
+    Raises `PydanticCustomError` unless it then consists of letters, digits, `-` and `_`.
+    """
+    text = _folded(text)
+    if len(text) > MAX_TAG_CHARACTERS:
+        raise PydanticCustomError("tag_too_long", f"tag should have at most {MAX_TAG_CHARACTERS} characters")
+    if not _has_tag_characters(text):
+        raise PydanticCustomError("tag", "tag should consist of letters, digits, `-` and `_`")
+    return text
+
+
+def _has_tag_characters(text: str) -> bool:
+    """Whether the text has visible letters or digits, beside them only `-` and `_`.
+
+    A letter may have two combining marks, as vowels have in Hindi and Thai. More of them would cover other lines.
+    """
+    mark_count = MAX_MARKS
+    for character in text:
+        category = unicodedata.category(character)
+        if category in {"Mn", "Mc"}:
+            mark_count += 1
+        else:
+            mark_count = 0 if category.startswith("L") else MAX_MARKS
+            if not (category.startswith("L") or category == "Nd" or character in "-_"):
+                return False
+        if mark_count > MAX_MARKS or _INVISIBLE.fullmatch(character):
+            return False
+    return text.strip("-_") != ""
 
 
 def _email(text: str) -> str:
@@ -195,6 +243,22 @@ CommentContent = Annotated[
 ]  # fmt: skip
 # For the fields that the tutorial has: `Annotated[Title, NUMBER_AS_TEXT]`.
 NUMBER_AS_TEXT = BeforeValidator(_number_as_text)
+TagName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_RAW_TAG_CHARACTERS,
+        description=f"A tag: 1 to {MAX_TAG_CHARACTERS} letters, digits, `-` and `_`. Upper case counts as lower case.",
+        examples=["street-food"],
+    ),
+    AfterValidator(normalized_tag),
+]
+TagNames = Annotated[list[TagName], Field(max_length=MAX_TAGS), AfterValidator(lambda names: [*dict.fromkeys(names)])]
+TagPrefix = Annotated[
+    Text,
+    Field(max_length=MAX_RAW_TAG_CHARACTERS, description="Only tags that begin with this.", examples=["street"]),
+    AfterValidator(_folded),
+]
 # A name that users give to their own items.
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_storable), AfterValidator(_visible)]
 Email = Annotated[

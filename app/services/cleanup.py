@@ -1,6 +1,7 @@
 """Cleanup: remove expired and outdated rows in batches.
 
-These are expired sessions, stored responses, attempt counters and mail tokens, unsent mails, and old security events.
+These are expired sessions, stored responses, attempt counters and mail tokens, unsent mails, old security events, and
+tags without posts and followers.
 Batches are bounded and each is one transaction. Rows that are locked by other transactions are left for the next run.
 So cleanup can run at any time, and several runs can overlap.
 """
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy import ColumnElement, delete, func, select, true
+from sqlalchemy import ColumnElement, delete, func, select, text, true
 
 from app.config import get_settings
 from app.database.sessions import writing
@@ -41,6 +42,7 @@ def run(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lambda: 
     yield "outgoing_mails", remove(OutgoingMail, is_unsent)
     is_past = SecurityEvent.created_at < func.now() - get_settings().security_events_kept
     yield "security_events", remove(SecurityEvent, is_past)
+    yield "tags", _remove_unused_tags(batch_rows, is_stopping)
 
 
 Expiring = Session | IdempotencyKey | AttemptCounter | MailToken | OutgoingMail | SecurityEvent
@@ -67,4 +69,34 @@ def _remove(
             break
         removed += len(ids)
         is_next = table.id > max(ids)
+    return removed
+
+
+# Tags of drafts have no counted posts, but rows in `post_tags`.
+_IS_UNUSED = """
+    NOT EXISTS (SELECT FROM post_tags WHERE tag_id = tags.id)
+    AND NOT EXISTS (SELECT FROM tag_follows WHERE tag_id = tags.id)
+"""
+_LOCK_UNUSED = text(f"""
+    SELECT id FROM tags
+    WHERE id IN (SELECT tag_id FROM tag_stats WHERE posts = 0 AND followers = 0 AND tag_id > :last) AND {_IS_UNUSED}
+    ORDER BY id LIMIT :rows FOR UPDATE SKIP LOCKED
+""")
+_DELETE_UNUSED = text(f"DELETE FROM tags WHERE id = ANY (:ids) AND {_IS_UNUSED}")
+
+
+def _remove_unused_tags(batch_rows: int, is_stopping: Callable[[], bool]) -> int:
+    """Remove tags without posts and followers by ascending id.
+
+    Every writer locks a tag before it refers to it. So the tags are locked first, and examined again by the next
+    statement, which sees what was committed before the lock.
+    """
+    removed = last = 0
+    while not is_stopping():
+        with writing() as connection:
+            ids = connection.scalars(_LOCK_UNUSED, {"last": last, "rows": batch_rows}).all()
+            if not ids:
+                break
+            removed += connection.execute(_DELETE_UNUSED, {"ids": ids}).rowcount
+        last = max(ids)
     return removed

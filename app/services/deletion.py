@@ -36,6 +36,7 @@ from app.models import (
     PostStats,
     SecurityEvent,
     Session,
+    TagFollow,
     User,
     Vote,
 )
@@ -348,6 +349,13 @@ def _rows_of(table: type[Session | SecurityEvent | IdempotencyKey]) -> Remove:
     return remove
 
 
+def _tag_follows(connection: Connection, user_id: int, progress: _Progress) -> int:
+    follows = select(TagFollow.tag_id).where(TagFollow.user_id == user_id)
+    ids = connection.scalars(follows.order_by(TagFollow.tag_id).limit(progress.rows)).all()
+    connection.execute(delete(TagFollow).where(TagFollow.user_id == user_id, TagFollow.tag_id == _any(ids)))
+    return len(ids)
+
+
 def _any(ids: Sequence[int]) -> Any:
     """Return `ANY` with one array parameter, so that all batches share one statement."""
     return any_(bindparam(None, list(ids), type_=ARRAY(BIGINT)))
@@ -359,6 +367,7 @@ _OF_DELETED_ACCOUNTS = (
     _Step(_own_votes, MIN_BATCH_VOTES),
     _Step(_own_comments, MIN_BATCH_VOTES),
     _Step(_own_comment_votes, MIN_BATCH_VOTES),
+    _Step(_tag_follows),
     _Step(_rows_of(Session)),
     _Step(_rows_of(SecurityEvent)),
     _Step(_rows_of(IdempotencyKey)),

@@ -1,9 +1,9 @@
-"""Find and repair counts that differ from the votes and comments.
+"""Find and repair counts that differ from the rows that they count, and lists of tags that differ from the posts.
 
-Triggers keep the counts equal. This module is for databases in which triggers were switched off for a while.
+Triggers keep them equal. This module is for databases in which triggers were switched off for a while.
 
-Posts, then comments, are read by ascending id, one statement per batch. Each statement sees rows and counts in one
-snapshot, so concurrent votes cause no false differences.
+Each table is read by ascending id, one statement per batch. Each statement sees rows and counts in one snapshot, so
+concurrent writes cause no false differences.
 """
 
 from collections.abc import Iterator, Sequence
@@ -101,7 +101,46 @@ COMMENTS = _Table(
     """,
     ("votes", "replies", "post_id", "parent_key"),
 )  # fmt: skip
-TABLES = (POSTS, COMMENTS)
+TAGS = _Table(
+    "tags", "tag_stats", "tag_id",
+    """
+    SELECT (SELECT count(*) FROM post_tags WHERE post_tags.tag_id = tags.id AND post_tags.published) AS posts,
+        (SELECT count(*) FROM tag_follows WHERE tag_follows.tag_id = tags.id) AS followers
+    """,
+    ("posts", "followers"),
+)  # fmt: skip
+TABLES = (POSTS, COMMENTS, TAGS)
+# Without popular tags: counting their posts takes long.
+_TAGS_SAMPLE = text(f"""
+    SELECT count(*) {TAGS.differs} AND tags.id IN (
+        SELECT id FROM tags LEFT JOIN tag_stats ON tag_id = id
+        WHERE coalesce(posts + followers, 0) <= 100 ORDER BY id DESC LIMIT :rows
+    )
+""")
+
+# The row of a tag's list that a post lacks or has too many.
+_LISTED_WRONGLY = """
+    FROM posts WHERE EXISTS (
+        SELECT FROM unnest(posts.tags) AS tag (name) FULL JOIN (
+            SELECT tags.name, post_tags.published, post_tags.created_at
+            FROM post_tags JOIN tags ON tags.id = post_tags.tag_id WHERE post_tags.post_id = posts.id
+        ) AS listed ON listed.name = tag.name
+        WHERE tag.name IS NULL
+            OR (listed.published, listed.created_at) IS DISTINCT FROM (posts.published, posts.created_at)
+    )
+"""
+_WRONG_LISTS = text(f"SELECT posts.id {_LISTED_WRONGLY} AND posts.id > :last AND posts.id <= :end ORDER BY posts.id")
+_LISTS_SAMPLE = text(f"""
+    SELECT count(*) {_LISTED_WRONGLY} AND posts.id IN (SELECT id FROM posts TABLESAMPLE SYSTEM (:percent) LIMIT :rows)
+""")
+_LOCK_TAGGED_POSTS = text("SELECT FROM posts WHERE id = ANY (:ids) ORDER BY id FOR NO KEY UPDATE")
+_CREATE_TAGS = text("SELECT create_tags(ARRAY(SELECT DISTINCT unnest(tags) FROM posts WHERE id = ANY (:ids)))")
+_UNLIST = text("DELETE FROM post_tags WHERE post_id = ANY (:ids)")
+_LIST = text("""
+    INSERT INTO post_tags (post_id, tag_id, published, created_at)
+    SELECT posts.id, tags.id, posts.published, posts.created_at
+    FROM posts JOIN tags ON tags.name = ANY (posts.tags) WHERE posts.id = ANY (:ids)
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,31 +154,43 @@ class Batch:
 
 
 def recount(*, is_repairing: bool, batch_rows: int = BATCH_ROWS) -> Iterator[Batch]:
-    """Compare all counts with the rows; repair wrong ones, or only report them."""
+    """Compare the lists of tags with the posts, then all counts with the rows.
+
+    Repair what is wrong, or only report it.
+    """
+    for end, wrong in _batches(POSTS.batch(), _WRONG_LISTS, batch_rows):
+        yield Batch(POSTS.name, end, wrong, _repair_lists(wrong) if wrong and is_repairing else 0)
     for table in TABLES:
-        last = 0
-        while True:
-            with writing() as connection:
-                # Counting the votes of 2,000 popular posts may take longer than the time limit of a request.
-                lift_limit(connection, "LOCAL")
-                end = connection.scalar(table.batch(), {"last": last, "rows": batch_rows})
-                wrong = list(connection.scalars(table.wrong(), {"last": last, "end": end}))
-            if end is None:
-                break
+        for end, wrong in _batches(table.batch(), table.wrong(), batch_rows):
             yield Batch(table.name, end, wrong, _repair(table, wrong) if wrong and is_repairing else 0)
-            last = end
+
+
+def _batches(batch: TextClause, look: TextClause, rows: int) -> Iterator[tuple[int, list[int]]]:
+    """Return the last id and the wrong ids of each batch."""
+    last = 0
+    while True:
+        with writing() as connection:
+            # Counting the votes of 2,000 popular posts may take longer than the time limit of a request.
+            lift_limit(connection, "LOCAL")
+            end = connection.scalar(batch, {"last": last, "rows": rows})
+            wrong = list(connection.scalars(look, {"last": last, "end": end}))
+        if end is None:
+            return
+        yield end, wrong
+        last = end
 
 
 def wrong_in_sample(connection: Connection, rows: int) -> int:
-    """Return the number of wrong counts in a random sample of about `rows` posts and as many comments.
+    """Return the number of wrong counts and lists in a random sample of about `rows` rows of each table.
 
-    The sample consists of random pages of the tables.
+    The sample consists of random pages of the tables. Of tags, it is the newest ones without the popular.
     """
-    wrong = 0
-    for table in TABLES:
+    wrong = connection.scalar(_TAGS_SAMPLE, {"rows": rows}) or 0
+    samples = ((POSTS, (POSTS.wrong_in_sample(), _LISTS_SAMPLE)), (COMMENTS, (COMMENTS.wrong_in_sample(),)))
+    for table, statements in samples:
         estimate = text(f"SELECT greatest(reltuples, 1) FROM pg_class WHERE oid = '{table.name}'::regclass")
-        percent = min(100.0, 100.0 * 4 * rows / (connection.scalar(estimate) or 1))
-        wrong += connection.scalar(table.wrong_in_sample(), {"percent": percent, "rows": rows}) or 0
+        sample = {"percent": min(100.0, 100.0 * 4 * rows / (connection.scalar(estimate) or 1)), "rows": rows}
+        wrong += sum(connection.scalar(statement, sample) or 0 for statement in statements)
     return wrong
 
 
@@ -155,3 +206,15 @@ def _repair(table: _Table, ids: list[int]) -> int:
         for statement in preparing:
             connection.execute(statement, {"ids": ids})
         return connection.scalar(correct, {"ids": ids}) or 0
+
+
+def _repair_lists(ids: list[int]) -> int:
+    """Write the tags of these posts into the lists of their tags. Return the number of posts.
+
+    The posts are locked, so that no writer changes their tags meanwhile. Counts are repaired after all lists.
+    """
+    with writing() as connection:
+        lift_limit(connection, "LOCAL")
+        for statement in (_LOCK_TAGGED_POSTS, _CREATE_TAGS, _UNLIST, _LIST):
+            connection.execute(statement, {"ids": ids})
+    return len(ids)

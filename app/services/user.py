@@ -181,6 +181,14 @@ def remove(db: Session, caller: models.User, user_id: int) -> None:
         .order_by(models.PostStats.post_id)
         .with_for_update(key_share=True)
     )
+    tagged = select(models.PostTag.tag_id).where(models.PostTag.post_id.in_(own_posts))
+    followed = select(models.TagFollow.tag_id).where(models.TagFollow.user_id == user_id)
+    db.execute(
+        select(models.TagStats.tag_id)
+        .where(models.TagStats.tag_id.in_(tagged.union_all(followed)))
+        .order_by(models.TagStats.tag_id)
+        .with_for_update(key_share=True)
+    )
     db.execute(delete(models.User).where(models.User.id == user_id))
     audit_log.record(db, Event.ACCOUNT_DELETED, user_id)
 

@@ -37,8 +37,8 @@ PUBLIC = {
     "POST /password-reset", "POST /password-reset/confirm", "POST /email-verification/confirm",
 }  # fmt: skip
 VERBS = {
-    "cast", "change", "confirm", "create", "delete", "end", "get", "list", "login", "logout", "refresh", "remove",
-    "replace", "request", "set", "sign",
+    "cast", "change", "confirm", "create", "delete", "end", "follow", "get", "list", "login", "logout", "refresh",
+    "remove", "replace", "request", "set", "sign", "unfollow",
 }  # fmt: skip
 
 
@@ -244,7 +244,7 @@ def test_enumerations_have_names_and_their_members_too() -> None:
     named = {name for name, schema in schemas.items() if "enum" in schema}
     inline = [json.dumps(each["enum"]) for each in _nodes(DOCUMENT) if "enum" in each]
 
-    assert named == {"CommentSort", "Event", "Role", "Scope", "Sort", "VoteDirection"}
+    assert named == {"CommentSort", "Event", "Role", "Scope", "Sort", "TagSort", "VoteDirection"}
     assert len(inline) == len(set(inline))
     for each in _nodes(DOCUMENT):
         values = each.get("enum", ())

@@ -35,6 +35,9 @@ OPEN_TO_KEYS = {
     ("POST", "/vote"),
     ("GET", "/users/me"),
     ("GET", "/users/me/votes"),
+    ("GET", "/tags"),
+    ("PUT", "/tags/{name}/follow"),
+    ("DELETE", "/tags/{name}/follow"),
 }
 CLOSED_TO_KEYS = [operation for operation in OPERATIONS if operation not in OPEN_TO_KEYS | PUBLIC]
 CHANGING = sorted(operation for operation in OPEN_TO_KEYS if operation[0] != "GET")
@@ -220,7 +223,12 @@ def test_a_key_that_may_only_read_changes_nothing(
     before = rows(ALL_ROWS)
 
     for headers in (bearer(key), {"X-API-Key": key}):
-        response = client.request(method, path.replace("{id}", str(post_id)), json=body_of(method), headers=headers)
+        response = client.request(
+            method,
+            path.replace("{id}", str(post_id)).replace("{name}", "travel"),
+            json=body_of(method),
+            headers=headers,
+        )
         assert_refused(response, 403, "insufficient_scope")
         assert response.headers["WWW-Authenticate"] == 'Bearer error="insufficient_scope"'
 

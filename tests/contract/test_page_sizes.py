@@ -11,10 +11,11 @@ from tests.contract.answers import assert_refused
 from tests.fixtures import Person
 
 LARGEST = 100
-LISTS = ["/posts", "/users", "/users/me/votes", "/users/me/security-events", "/sessions", "/api-keys"]
+LISTS = ["/posts", "/users", "/users/me/votes", "/users/me/security-events", "/sessions", "/api-keys", "/tags"]
 # A hundred and one of everything, and all of it the admin's.
 FILL = (
-    "INSERT INTO posts (title, content, owner_id) SELECT 't', 'c', :id FROM generate_series(1, 101)",
+    "INSERT INTO posts (title, content, owner_id, tags) SELECT 't', 'c', :id, '{a}' FROM generate_series(1, 101)",
+    "UPDATE posts SET tags = ARRAY['t' || id]",
     "INSERT INTO votes (post_id, user_id) SELECT id, :id FROM posts",
     "INSERT INTO users (email, email_canonical, password_hash) SELECT n, n, 'x' FROM generate_series(1, 101) AS n",
     "INSERT INTO security_events (user_id, event) SELECT :id, 'signed_in' FROM generate_series(1, 101)",

@@ -51,7 +51,7 @@ def drawn(connection: Connection) -> list[tuple[object, ...]]:
     rows = connection.execute(
         text("""
             WITH people AS (SELECT id, row_number() OVER (ORDER BY id) AS place, email FROM users)
-            SELECT title, content, published, owner.place, split_part(owner.email, '.', 1),
+            SELECT title, content, published, tags, owner.place, split_part(owner.email, '.', 1),
                 (
                     SELECT array_agg(voter.place ORDER BY voter.place)
                     FROM votes JOIN people AS voter ON voter.id = user_id WHERE post_id = posts.id
@@ -63,7 +63,7 @@ def drawn(connection: Connection) -> list[tuple[object, ...]]:
 
 
 def test_counts_equal_rows_and_the_requested_amounts(database: Engine, connection: Connection) -> None:
-    assert fill(database) == {"people": 200, "posts": 500, "votes": 4_000, "statistics": 4}
+    assert fill(database) == {"people": 200, "posts": 500, "votes": 4_000, "statistics": 7}
 
     assert counted(connection) == (200, 500, 4_000)
     assert wrong_counts(connection) == 0

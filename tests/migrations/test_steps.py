@@ -12,6 +12,7 @@ FIRST_REVISION = {
     "totps": "0017", "recovery_codes": "0017", "api_keys": "0018", "allowances": "0019",
     "security_events": "0021", "outgoing_mails": "0022", "mail_tokens": "0022", "deletions": "0027",
     "comments": "0034", "comment_votes": "0034",
+    "tags": "0035", "post_tags": "0035", "tag_follows": "0035",
 }  # fmt: skip
 ALL = tuple(FIRST_REVISION)
 LABELS = {
@@ -30,6 +31,9 @@ LABELS = {
     "deletions": "SELECT email FROM deletions JOIN users ON users.id = user_id",
     "comments": "SELECT content FROM comments",
     "comment_votes": "SELECT content FROM comment_votes JOIN comments ON comments.id = comment_id",
+    "tags": "SELECT name FROM tags",
+    "post_tags": "SELECT title FROM post_tags JOIN posts ON posts.id = post_id",
+    "tag_follows": "SELECT email FROM tag_follows JOIN users ON users.id = user_id",
 }  # fmt: skip
 PLACEHOLDER_EMAIL = "nobody@example.com"
 
@@ -110,6 +114,11 @@ def _insert_later_rows(connection: Connection, revision: str, values: dict[str, 
                 INSERT INTO comment_votes (comment_id, user_id) SELECT id, :user FROM written
             """),
             values,
+        )
+    if revision >= FIRST_REVISION["tags"]:
+        connection.execute(text("UPDATE posts SET tags = ARRAY[:label] WHERE id = :post"), values)
+        connection.execute(
+            text("INSERT INTO tag_follows (user_id, tag_id) SELECT :user, id FROM tags WHERE name = :label"), values
         )
 
 

@@ -27,6 +27,7 @@ PASSWORD = "correct horse battery"
 WORDS = st.lists(st.sampled_from(["red", "Green", "grey", "BLUE", "moss", "mossy"]), min_size=1, max_size=4).map(
     " ".join
 )
+TAGS = st.lists(st.sampled_from(["a", "A", "b", "c"]), max_size=4)
 # Few users with few posts, so that they meet each other's. An empty site tests little.
 MAX_PEOPLE = 5
 MIN_LEFT = 2
@@ -83,7 +84,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(target=posts, author=people, published=st.booleans())
     def begin(self, author: Account, published: bool) -> int | MultipleResults[int]:
-        return self.write(author, "red moss", "grey", published)
+        return self.write(author, "red moss", "grey", published, ["a"])
 
     # People.
 
@@ -136,14 +137,19 @@ class Machine(RuleBasedStateMachine):
 
     # Posts.
 
-    @rule(target=posts, person=people, title=WORDS, content=WORDS, published=st.sampled_from([True, True, True, False]))
-    def write(self, person: Account, title: str, content: str, published: bool) -> int | MultipleResults[int]:
-        body = {"title": title, "content": content, "published": published}
+    @rule(
+        target=posts, person=people, title=WORDS, content=WORDS, published=st.sampled_from([True, True, True, False]),
+        tags=TAGS,
+    )  # fmt: skip
+    def write(
+        self, person: Account, title: str, content: str, published: bool, tags: list[str]
+    ) -> int | MultipleResults[int]:
+        body = {"title": title, "content": content, "published": published, "tags": tags}
         answer = self.ask(person, "POST", "/posts", json=body)
         if self.is_gone(person, answer):
             return multiple()
         assert answer.status_code == 201
-        post = Post(answer.json()["id"], person.id, title, content, published)
+        post = Post(answer.json()["id"], person.id, title, content, published, tags=stored(tags))
         self.site.posts[post.id] = post
         return post.id
 
@@ -151,12 +157,14 @@ class Machine(RuleBasedStateMachine):
         person=people,
         post_id=posts,
         method=st.sampled_from(["PUT", "PATCH"]),
-        change=st.fixed_dictionaries({}, optional={"title": WORDS, "content": WORDS, "published": st.booleans()}),
+        change=st.fixed_dictionaries(
+            {}, optional={"title": WORDS, "content": WORDS, "published": st.booleans(), "tags": TAGS}
+        ),
         seen=st.sampled_from([None, "now", "before", "*"]),
     )
     def change(self, person: Account, post_id: int, method: str, change: dict[str, Any], seen: str | None) -> None:
         if method == "PUT":
-            change = {"title": "red", "content": "moss", "published": True} | change
+            change = {"title": "red", "content": "moss", "published": True, "tags": []} | change
         headers, versions = self.expecting(post_id, seen)
         answer = self.ask(person, method, f"/posts/{post_id}", json=change, headers=headers)
         if self.is_gone(person, answer):
@@ -164,6 +172,8 @@ class Machine(RuleBasedStateMachine):
         post = self.site.posts.get(post_id)
         is_own = post is not None and post.owner == person.id
         assert answer.status_code == self.site.answer_to_change(person, post_id, versions, is_allowed=is_own)
+        if "tags" in change:
+            change["tags"] = stored(change["tags"])
         if answer.status_code == 200 and post is not None:
             post.version += any(getattr(post, name) != value for name, value in change.items())
             for name, value in change.items():
@@ -249,20 +259,46 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         person=people, sort=SORTS, drafts=st.booleans(), owner=st.none() | people, search=st.just("") | WORDS,
-        limit=st.integers(1, 5), skip=st.integers(0, 3),
+        tag=st.sampled_from(["", "", "a", "b"]), limit=st.integers(1, 5), skip=st.integers(0, 3),
     )  # fmt: skip
     def list_posts(
-        self, person: Account, sort: str, drafts: bool, owner: Account | None, search: str, limit: int, skip: int
-    ) -> None:
+        self, person: Account, sort: str, drafts: bool, owner: Account | None, search: str, tag: str, limit: int,
+        skip: int,
+    ) -> None:  # fmt: skip
         drafts = drafts and owner in {None, person}
         query = {"sort": sort, "limit": limit, "skip": skip, "search": search, "published": not drafts}
         if owner is not None:
             query["owner_id"] = owner.id
+        if tag:
+            query["tag"] = tag
         answer = self.ask(person, "GET", "/posts", params=query)
         if self.is_gone(person, answer):
             return
-        expected = self.site.page(person, sort, drafts=drafts, owner=owner.id if owner else None, search=search)
+        owner_id = owner.id if owner else None
+        expected = self.site.page(person, sort, drafts=drafts, owner=owner_id, search=search, tag=tag)
         assert shown_in(answer.json()) == [self.site.shown(person, each) for each in expected[skip : skip + limit]]
+
+    @rule(person=people, name=st.sampled_from(["a", "b", "new"]), method=st.sampled_from(["PUT", "PUT", "DELETE"]))
+    def follow_tag(self, person: Account, name: str, method: str) -> None:
+        answer = self.ask(person, method, f"/tags/{name}/follow")
+        if self.is_gone(person, answer):
+            return
+        change = self.site.follows.add if method == "PUT" else self.site.follows.discard
+        change((name, person.id))
+        assert answer.status_code == 200
+        followers = sum(followed == name for followed, _ in self.site.follows)
+        posts = self.site.tags().get(name, 0)
+        state = {"name": name, "posts": posts, "followed": method == "PUT", "followers": followers}
+        assert answer.json() == state
+
+    @rule(person=people)
+    def list_tags(self, person: Account) -> None:
+        answer = self.ask(person, "GET", "/tags?sort=name")
+        if not self.is_gone(person, answer):
+            assert answer.json() == [
+                {"name": name, "posts": posts, "followed": (name, person.id) in self.site.follows}
+                for name, posts in sorted(self.site.tags().items())
+            ]
 
     @rule(person=people)
     def list_votes(self, person: Account) -> None:
@@ -322,6 +358,11 @@ class Machine(RuleBasedStateMachine):
 
 
 TIMES = {"created_at", "updated_at", "published_at"}
+
+
+def stored(tags: list[str]) -> list[str]:
+    """Return the tags as the API stores them."""
+    return [*dict.fromkeys(tag.lower() for tag in tags)]
 
 
 def without_times(post: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The site in plain Python: a model of the API for one client, without concurrency and failures."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 
@@ -27,6 +28,7 @@ class Post:
     published: bool
     version: int = 1
     was_published: bool = False
+    tags: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.was_published = self.published
@@ -38,6 +40,8 @@ class Site:
     posts: dict[int, Post] = field(default_factory=dict)
     # (post, user), in the order in which the votes were cast.
     votes: dict[tuple[int, int], None] = field(default_factory=dict)
+    # Pairs of a tag and a user.
+    follows: set[tuple[str, int]] = field(default_factory=set)
 
     def count(self, post_id: int) -> int:
         return sum(voted == post_id for voted, _ in self.votes)
@@ -49,6 +53,7 @@ class Site:
     def forget_account(self, user_id: int) -> None:
         del self.accounts[user_id]
         self.votes = {pair: None for pair in self.votes if pair[1] != user_id}
+        self.follows = {pair for pair in self.follows if pair[1] != user_id}
         for post_id in [post.id for post in self.posts.values() if post.owner == user_id]:
             self.forget_post(post_id)
 
@@ -71,8 +76,9 @@ class Site:
         return 412 if versions is not None and self.posts[post_id].version not in versions else 200
 
     def page(
-        self, reader: Account, sort: str = "new", *, drafts: bool = False, owner: int | None = None, search: str = ""
-    ) -> list[int]:
+        self, reader: Account, sort: str = "new", *, drafts: bool = False, owner: int | None = None, search: str = "",
+        tag: str = "",
+    ) -> list[int]:  # fmt: skip
         """The ids of all posts that are on the list, in order."""
         if drafts and owner is None:
             owner = reader.id
@@ -82,12 +88,17 @@ class Site:
             for post in self.posts.values()
             if post.published != drafts
             and owner in {None, post.owner}
+            and (not tag or tag in post.tags)
             and (not drafts or post.owner == reader.id or reader.is_moderator)
             and matches(post, search, finds_parts=finds_parts)
         ]
         if sort == "top":
             found.sort(key=lambda post_id: (self.count(post_id), post_id))
         return found if sort == "old" else found[::-1]
+
+    def tags(self) -> dict[str, int]:
+        """Return how many published posts each tag has."""
+        return dict(Counter(tag for post in self.posts.values() if post.published for tag in post.tags))
 
     def votes_of(self, voter: int) -> list[int]:
         """The published posts that they voted for, newest vote first."""
@@ -99,7 +110,11 @@ class Site:
         owner = self.accounts[post.owner]
         flat = {"id": post.id, "title": post.title, "content": post.content, "published": post.published}
         email = owner.email if owner.id == reader.id else f"{owner.username}@users.noreply.example.com"
-        whose = {"owner_id": owner.id, "owner": {"id": owner.id, "username": owner.username, "email": email}}
+        whose = {
+            "owner_id": owner.id,
+            "owner": {"id": owner.id, "username": owner.username, "email": email},
+            "tags": post.tags,
+        }
         return {"Post": flat | whose, "votes": self.count(post_id), "voted": (post_id, reader.id) in self.votes}
 
 

@@ -31,6 +31,8 @@ BOUNDED: list[dict[str, Any]] = [
     {"order": "hot", "skip": 500},
     {"order": "top", "position": CURSOR},
     {"order": "voted", "voter_id": 1},
+    {"tag": "a", "skip": 900, "created_after": NOW, "created_before": NOW},
+    {"order": "old", "tag": "a", "position": CURSOR},
 ]
 UNBOUNDED: list[dict[str, Any]] = [
     {"search": "word"},
@@ -39,6 +41,9 @@ UNBOUNDED: list[dict[str, Any]] = [
     {"skip": 1_000},
     {"order": "top", "owner_id": 1},
     {"order": "hot", "created_after": NOW},
+    {"order": "top", "tag": "a"},
+    {"tag": "a", "owner_id": 1},
+    {"tag": "a", "search": "word"},
 ]
 
 

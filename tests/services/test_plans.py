@@ -8,15 +8,19 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.orm import Session
 
+from app import models
 from app.database.prepared import MAY_PREPARE
+from app.schemas.tag import TagSort
 from app.security import access_tokens
-from app.services import feed, vote
+from app.services import feed, tag, vote
 from app.services.feed import search
 from app.services.feed.pages import Order
 from tests.figures import Figure
@@ -24,7 +28,10 @@ from tests.fixtures import Person
 from tests.services.walking import make_posts, read, rows
 
 LISTS: tuple[Order, ...] = ("new", "old", "top", "hot", "voted")
-HOT_TABLES = {"posts", "votes", "post_stats", "users", "sessions", "comments", "comment_stats", "comment_votes"}
+HOT_TABLES = {
+    *("posts", "votes", "post_stats", "users", "sessions", "comments", "comment_stats", "comment_votes"),
+    *("tags", "post_tags", "tag_stats"),
+}
 MAX_GROWTH = 1.2
 
 
@@ -158,6 +165,39 @@ class Site:
         engine.dispose()
         self.connection.execute(text("DISCARD PLANS"))
 
+    def grow_tags(self, posts: int) -> None:
+        """Make this many more posts with one tag that all have, and one of a tenth as many as there are posts."""
+        statements = (
+            "SET session_replication_role = replica",
+            """
+            INSERT INTO posts (owner_id, title, content, created_at, tags, search)
+            SELECT :owner, 'title', 'content', now() - interval '1 minute' * n,
+                ARRAY['popular', 't' || n % (:posts / 10)], ''
+            FROM generate_series(1, :posts) AS n
+            """,
+            """
+            INSERT INTO post_stats (post_id, votes, published, created_at)
+            SELECT id, id % 50, published, created_at FROM posts ON CONFLICT DO NOTHING
+            """,
+            "INSERT INTO tags (name) SELECT DISTINCT unnest(tags) FROM posts ON CONFLICT DO NOTHING",
+            """
+            INSERT INTO post_tags (post_id, tag_id, published, created_at)
+            SELECT posts.id, tags.id, published, created_at
+            FROM posts CROSS JOIN unnest(posts.tags) AS tag (name) JOIN tags USING (name) ON CONFLICT DO NOTHING
+            """,
+            "DELETE FROM tag_stats",
+            "INSERT INTO tag_stats (tag_id, posts) SELECT tag_id, count(*) FROM post_tags GROUP BY tag_id",
+            "VACUUM ANALYZE",
+        )
+        engine = create_engine(self.connection.engine.url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.execute(
+                    text(statement), {"posts": posts, "owner": self.reader.id} if ":" in statement else {}
+                )
+        engine.dispose()
+        self.connection.execute(text("DISCARD PLANS"))
+
     def query(self, order: Order, **parameters: Any) -> feed.PageQuery:
         voter_id = self.reader.id if order == "voted" else None
         return feed.PageQuery(order, 10, voter_id=voter_id, **parameters)
@@ -173,6 +213,13 @@ class Site:
     def explain(self, query: feed.PageQuery | feed.PostQuery) -> list[Explained]:
         with explained(self.engine) as plans:
             read(self.connection, self.reader, query)
+        return plans
+
+    def explain_tags(self, sort: TagSort, prefix: str) -> list[Explained]:
+        with explained(self.engine) as plans, Session(self.connection) as db:
+            caller = models.User(id=self.reader.id)
+            tags = tag.list_tags(db, caller, prefix=prefix, sort=sort, limit=10, cursor=None).tags
+        assert len(tags) == 10
         return plans
 
     def explain_deep(self, order: Order, *, is_backward: bool) -> list[Explained]:
@@ -194,7 +241,7 @@ def site(database: Engine, connection: Connection, person: Person) -> Iterator[S
     yield Site(database, connection.execution_options(**{MAY_PREPARE: True}), person)
     connection.execute(text("RESET plan_cache_mode"))
     # Faster than DELETE, which looks up the votes of each post, by minutes.
-    connection.execute(text("TRUNCATE users, posts CASCADE"))
+    connection.execute(text("TRUNCATE users, posts, tags CASCADE"))
 
 
 def shown(plans: list[Explained]) -> str:
@@ -338,3 +385,58 @@ def test_ten_times_the_posts_cost_a_search_no_more_buffers(site: Site, figure: F
         figure(f"blocks of a search for {words} among 8,000 and 80,000 posts: {before}, {large[words]}")
     # The indexes are one level deeper.
     assert {words: (small[words], large[words]) for words in searches if large[words] > 1.2 * small[words] + 12} == {}
+
+
+def tag_requests(site: Site, name: str) -> dict[str, Callable[[], list[Explained]]]:
+    """Return functions that explain each kind of request for a tag's posts, and for tags, by its name."""
+    middle = datetime.now(UTC) - timedelta(days=1)
+    queries = {
+        "first page": site.query("new", tag=name),
+        "before a time": site.query("new", tag=name, created_before=middle),
+    }
+    for is_backward in (False, True):
+        page = read(site.connection, site.reader, site.query("new", tag=name, skip=300)).page
+        cursor = page.previous_cursor if is_backward else page.next_cursor
+        assert cursor is not None
+        query = replace(site.query("new", tag=name), position=feed.position_of(cursor, "new"))
+        queries[f"page {'before' if is_backward else 'after'} a cursor"] = query
+    requests: dict[str, Callable[[], list[Explained]]] = {
+        of: partial(site.explain, query) for of, query in queries.items()
+    }
+    lists: tuple[tuple[TagSort, str], ...] = (("popular", ""), ("name", ""), ("name", "t1"), ("popular", "t12"))
+    for sort, prefix in lists:
+        requests[f"tags by {sort} {prefix}"] = partial(site.explain_tags, sort, prefix)
+    return requests
+
+
+@pytest.mark.slow
+def test_ten_times_the_posts_and_tags_cost_no_more_buffers(site: Site) -> None:
+    def costs() -> dict[str, list[Explained]]:
+        for explain in tag_requests(site, "popular").values():
+            explain()
+        return {name: explain() for name, explain in tag_requests(site, "popular").items()}
+
+    site.grow_tags(posts=4_000)
+    small = costs()
+    site.grow_tags(posts=36_000)
+    large = costs()
+    grown = {}
+    for name, plans in small.items():
+        before, after = (sum(plan.buffer_count for plan in some) for some in (plans, large[name]))
+        print(f"{name:28} {before:6} {after:6}")  # noqa: T201 - shown with -s.
+        # The tags that begin with `t12` are ten times as many, and are all looked up.
+        is_bounded = name == "tags by popular t12"
+        if after > MAX_GROWTH * before and after - before > sum(plan.index_lookup_count for plan in large[name]):
+            grown[name] = (before, after, shown(large[name]))
+        assert is_bounded or max(plan.most_rows for plan in large[name]) <= 200, shown(large[name])
+    assert not grown, "\n".join(plans for *_, plans in grown.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["new", "top", "hot"])
+def test_posts_of_a_rare_tag_are_found_by_its_index_in_every_order(site: Site, order: Order) -> None:
+    site.grow_tags(posts=20_000)
+    for query in (site.query(order, tag="t7"), site.query("new", tag="t7", owner_id=site.reader.id)):
+        plans = site.explain(query)
+        assert max(plan.most_posts for plan in plans) <= 100, shown(plans)
+        assert max(plan.most_rows for plan in plans) <= 200, shown(plans)

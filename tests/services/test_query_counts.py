@@ -82,6 +82,33 @@ def test_one_post_costs_one_statement(send: Send, posts: list[int]) -> None:
     assert len(send("GET", f"/posts/{posts[0]}")) == PAGE
 
 
+@pytest.mark.parametrize("limit", [1, 100])
+def test_posts_of_a_tag_cost_one_statement_and_sorted_by_votes_one_more(
+    send: Send, posts: list[int], connection: Connection, limit: int
+) -> None:
+    connection.execute(text("UPDATE posts SET tags = '{a,b}'"))
+    for sort in ("new", "old"):
+        assert len(send("GET", f"/posts?tag=a&limit={limit}&sort={sort}&created_after=2020-01-01")) == PAGE
+    for filters in ("sort=top", "sort=hot", "owner_id=1"):
+        assert len(send("GET", f"/posts?tag=a&limit={limit}&{filters}")) == 1 + PAGE
+    assert len(send("GET", f"/posts?tag=a&limit={limit}&search=title")) == 1 + PAGE
+    assert len(posts) == 120
+
+
+def test_tags_cost_the_caller_and_few_statements(send: Send, posts: list[int], connection: Connection) -> None:
+    caller = 1
+    connection.execute(text("UPDATE posts SET tags = ARRAY['a' || id, 'b']"))
+    assert len(send("GET", "/tags?limit=100")) == caller + 1
+    assert len(send("GET", "/tags?limit=100&sort=name")) == caller + 1
+    assert len(send("GET", "/tags?limit=100&prefix=a")) == caller + 2
+    assert len(send("GET", "/tags?limit=100&sort=name&prefix=b")) == caller + 2  # The second looks past the end.
+    assert len(send("PUT", "/tags/b/follow")) == caller + 5
+    assert len(send("DELETE", "/tags/b/follow")) == caller + 3
+    new = {"title": "title", "content": "content", "tags": ["b", "new"]}
+    assert len(send("POST", "/posts", json=new)) == caller + 1
+    assert len(send("PATCH", f"/posts/{posts[0]}", json={"tags": ["other"]})) == caller + 1
+
+
 def test_votes_cost_one_statement(send: Send, posts: list[int]) -> None:
     post_id = next(post_id for post_id in posts if post_id % 2)
     assert len(send("POST", "/vote", json={"post_id": post_id, "vote_dir": 1})) == 1

@@ -4,9 +4,10 @@ The statement takes the values of its pages (cursor, skip, author, dates, limit,
 of each page in a LATERAL subquery. So a batch costs as many statements as it has kinds of pages, and PostgreSQL plans
 each kind once per connection (docs/decisions/0030-read-all-pages-of-a-kind-in-one-statement.md).
 
-Searches, drafts, and filtered lists sorted by votes are not among these kinds, because their best plan depends on
-values (`pages.py`). No index has the posts of an author, or of some days, sorted by votes: few posts are best found and
-sorted, and among many a scan of the whole list soon finds the next ones.
+Searches, drafts, filtered lists sorted by votes, and the posts of an author with a tag are not among these kinds,
+because their best plan depends on values (`pages.py`). No index has the posts of an author, of a tag, or of some days,
+sorted by votes: few posts are best found and sorted, and among many a scan of the whole list soon finds the next
+ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,12 @@ _FROM_VOTES = """
     WHERE votes.user_id = asked.voter_id {conditions}
     ORDER BY votes.created_at {direction}, votes.post_id {direction} LIMIT {reach}
 """
+_FROM_TAGS = """
+    SELECT post_tags.post_id, post_tags.created_at AS sort_value, NULL AS began_at FROM post_tags
+    WHERE post_tags.tag_id = (SELECT tags.id FROM tags WHERE tags.name = asked.tag) AND post_tags.published
+        AND {visible} {conditions}
+    ORDER BY post_tags.created_at {direction}, post_tags.post_id {direction} LIMIT {reach}
+"""
 # Posts of deleted accounts are hidden until they are removed. While no account waits for that, no owner is looked up.
 # These are scalar subqueries, which PostgreSQL looks up row by row: for NOT EXISTS it would read all deleted users.
 _IS_VISIBLE = """
@@ -75,15 +82,22 @@ _LISTS: Mapping[Order, tuple[str, str, str, str]] = {
     "hot": (_FROM_STATS, _IS_RANKED_VISIBLE, "post_stats.hot, post_stats.post_id", "double precision"),
     "voted": (_FROM_VOTES, _IS_VISIBLE, "votes.created_at, votes.post_id", "timestamptz"),
 }
+_OF_TAG = (
+    _FROM_TAGS,
+    _IS_VISIBLE_BY_ID.format(post_id="post_tags.post_id"),
+    "post_tags.created_at, post_tags.post_id",
+    "timestamptz",
+)
 _CONDITIONS = {
     "owner_id": "AND posts.owner_id = asked.owner_id",
-    "created_after": "AND posts.created_at > asked.created_after",
-    "created_before": "AND posts.created_at < asked.created_before",
+    "created_after": "AND {dated}.created_at > asked.created_after",
+    "created_before": "AND {dated}.created_at < asked.created_before",
+    "tag": "",  # Another list has them (`_OF_TAG`).
 }
 _COLUMNS = """
     {post}.id, {post}.title, {post}.content, {post}.published, {post}.created_at, {post}.updated_at,
     coalesce({post}.first_published_at, CASE WHEN {post}.published THEN {post}.created_at END) AS published_at,
-    {post}.version, {post}.xmin, {post}.owner_id, listed.sort_value, listed.began_at
+    {post}.version, {post}.xmin, {post}.owner_id, to_json({post}.tags)::text AS tags, listed.sort_value, listed.began_at
 """
 # OFFSET and LIMIT of `_ROWS_OF_LIST` have the values of the page, the list has the limit for which it is planned.
 # Subqueries with LIMIT 1 are looked up row by row: the planner does not know how few rows there are, and would read
@@ -94,7 +108,7 @@ _COLUMNS = """
 _STATEMENT = """
     SELECT page.id, page.title, page.content, page.published, page.created_at::text, page.updated_at::text,
         page.published_at::text, page.version, page.xmin, page.owner_id, owner.username, owner.created_at::text,
-        owner.email, stats.votes, stats.comments,
+        owner.email, page.tags, stats.votes, stats.comments,
         ARRAY (
             SELECT votes.user_id FROM votes
             WHERE votes.post_id = page.id AND votes.user_id = ANY (asked.reader_ids::bigint[])
@@ -107,9 +121,10 @@ _STATEMENT = """
     LEFT JOIN ({walk}
         unnest(
             :numbers, :reader_ids, :rows, :skips, :values, :post_ids, :began_at,
-            :owner_ids, :created_after, :created_before, :voter_ids
+            :owner_ids, :created_after, :created_before, :voter_ids, :tags
         ) AS asked (
-            number, reader_ids, rows, skip, value, post_id, began_at, owner_id, created_after, created_before, voter_id
+            number, reader_ids, rows, skip, value, post_id, began_at, owner_id, created_after, created_before, voter_id,
+            tag
         )
         CROSS JOIN LATERAL (
             SELECT *, row_number() OVER position AS place, lead(id) OVER position IS NOT NULL AS is_followed,
@@ -198,6 +213,8 @@ def _row_count(query: PageQuery) -> int:
 def _has_kind(query: PageQuery) -> bool:
     if query.search is not None or query.is_drafts:
         return False
+    if query.tag is not None and (query.order in {"top", "hot"} or query.owner_id is not None):
+        return False
     has_filters = not (query.owner_id is None and query.created_after is None and query.created_before is None)
     if query.order in {"top", "hot"}:
         return not has_filters
@@ -231,6 +248,7 @@ def read_pages(
                 "created_after": [query.created_after for query in asked],
                 "created_before": [query.created_before for query in asked],
                 "voter_ids": [None if query.voter_id is None else possible_key(query.voter_id) for query in asked],
+                "tags": [query.tag for query in asked],
             },
         )
     )
@@ -241,15 +259,16 @@ def read_pages(
     return {query: PageResult(page_of(query, page), roles) for query, page in zip(asked, pages, strict=True)}
 
 
-# Clients can request about 200 kinds. A statement takes up to 50 KB, so all take at most 3 MB.
+# Clients can request about 300 kinds. A statement takes up to 50 KB, so all take at most 3 MB.
 MAX_STATEMENTS = 64
 
 
 @lru_cache(maxsize=MAX_STATEMENTS)
 def _statement(kind: Kind) -> PreparedStatement:
-    conditions = [_CONDITIONS[name] for name in kind.filters]
+    is_of_tag = "tag" in kind.filters
+    conditions = [_CONDITIONS[name].format(dated="post_tags" if is_of_tag else "posts") for name in kind.filters]
     sign = ">" if kind.direction == "ASC" else "<"
-    window, visible, sort_columns, sort_type = _LISTS[kind.order]
+    window, visible, sort_columns, sort_type = _OF_TAG if is_of_tag else _LISTS[kind.order]
     if kind.shares_walk and window is _FROM_POSTS:
         window, visible = _FROM_PUBLISHED, _IS_PUBLISHED_VISIBLE
     if kind.has_cursor:
@@ -290,4 +309,5 @@ _PARAMETERS = (
     bindparam("created_after", type_=ARRAY(DateTime(timezone=True))),
     bindparam("created_before", type_=ARRAY(DateTime(timezone=True))),
     bindparam("voter_ids", type_=ARRAY(BIGINT)),
+    bindparam("tags", type_=ARRAY(String)),
 )

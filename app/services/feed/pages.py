@@ -1,6 +1,6 @@
 """Pages of posts: cursors, and statements that each need a plan of their own.
 
-These are the statements of searches, drafts and filtered lists sorted by votes.
+These are the statements of searches, drafts, filtered lists sorted by votes, and an author's posts with a tag.
 
 A traversal is a sequence of pages, each requested with the cursor of the page before. A cursor has the sort values of
 the last row, and the page continues after them (keyset pagination). A post whose sort values stay the same during a
@@ -53,10 +53,10 @@ Order = Literal[Sort, "voted"]
 
 # Maximum size of a page's JSON. A page ends before the post that would exceed it; the list continues at `next_cursor`.
 MAX_PAGE_BYTES = 1_000_000
-# JSON escapes a character of one byte with at most six. The rest of a post (keys, times, names) takes less than
+# JSON escapes a character of one byte with at most six. The rest of a post (keys, times, names, tags) takes less than
 # `MAX_OTHER_BYTES`.
 MAX_ESCAPED_BYTES = 6
-MAX_OTHER_BYTES = 2_000
+MAX_OTHER_BYTES = 2_700
 
 
 class Position(NamedTuple):
@@ -89,6 +89,7 @@ class PageQuery:
     created_after: datetime | None = None
     created_before: datetime | None = None
     voter_id: int | None = None
+    tag: str | None = None
     position: Position | None = None
 
 
@@ -114,10 +115,11 @@ class PageResult(NamedTuple):
 def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessToken]) -> PageResult:
     """Read a page once for all its readers, with a statement of its own.
 
-    It is for searches, drafts, and filtered lists sorted by votes (`lists.py` reads the others).
+    It is for searches, drafts, filtered lists sorted by votes, and an author's posts with a tag (`lists.py` reads the
+    others).
 
-    This takes one statement, preceded by another one if published posts are searched. The connection must be in
-    AUTOCOMMIT, with a snapshot for each statement.
+    This takes one statement, preceded by another one if published posts are searched, and by one if they have a tag.
+    The connection must be in AUTOCOMMIT, with a snapshot for each statement.
     """
     position = query.position
     skip = query.skip if position is None else 0
@@ -128,10 +130,13 @@ def read_page(connection: Connection, query: PageQuery, tokens: Iterable[AccessT
         "owner_id": query.owner_id,
         "created_after": query.created_after,
         "created_before": query.created_before,
+        "tags": None if query.tag is None else [query.tag],
     }
     if query.search is not None:
         words = query.search
         parameters |= search.parameters(words) if query.is_drafts else search.find(connection, words)
+    if query.tag is not None and not query.is_drafts and "found" not in parameters:
+        parameters |= search.find_tagged(connection, query.tag)
     if position is not None:
         parameters |= {"value": position.value, "post_id": position.post_id}
     is_backward = position is not None and position.is_backward
@@ -201,6 +206,7 @@ _SHOWN = (
     User.username,
     cast(User.created_at, Text).label("owner_created_at"),
     User.email,
+    cast(func.to_json(Post.tags), Text).label("tags"),
     PostStats.votes,
     PostStats.comments,
 )
@@ -271,6 +277,7 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
     "owner_id": Post.owner_id == bindparam("owner_id", type_=Key),
     "created_after": Post.created_at > bindparam("created_after", type_=DateTime(timezone=True)),
     "created_before": Post.created_at < bindparam("created_before", type_=DateTime(timezone=True)),
+    "tags": Post.tags.contains(bindparam("tags", type_=ARRAY(Text))),
 }
 
 # Sort columns of each order. All end in the post's id, and use an index in both directions.
@@ -294,7 +301,7 @@ class _Kind:
     filters: tuple[str, ...]
 
 
-# A statement takes up to 160 KB, and clients can request about 2,000 of them. With this maximum both caches take at
+# A statement takes up to 160 KB, and clients can request about 4,000 of them. With this maximum both caches take at
 # most 14 MB. Building a statement that is not cached takes some milliseconds.
 MAX_STATEMENTS = 48
 

@@ -26,6 +26,8 @@ class PostRow(NamedTuple):
     username: str
     owner_created_at: str
     email: str
+    # A JSON array of strings.
+    tags: str
     votes: int
     comments: int
     # The readers of the batch who voted for it.
@@ -47,7 +49,7 @@ class PostRow(NamedTuple):
     def all_of(cls, rows: Iterable[Row[*tuple[Any, ...]]]) -> list[Self]:
         """Return the rows as tuples of this type.
 
-        An attribute of a `Row` takes 0.7 µs, and a post has 20.
+        An attribute of a `Row` takes 0.7 µs, and a post has 21.
         """
         return [cls(*row) for row in rows]
 

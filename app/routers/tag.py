@@ -1,0 +1,53 @@
+"""`/tags`: list and follow tags."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from starlette.responses import Response
+
+from app.api.authentication import ScopedUser
+from app.api.pagination import link_header, linked
+from app.api.route import Route
+from app.database.sessions import SessionDep
+from app.errors import MalformedCursor, NotAuthenticated, QuotaExceeded
+from app.middleware.problem_details import responses
+from app.schemas.tag import TagOut, TagSort, TagState
+from app.schemas.types import Cursor, Limit, TagName, TagPrefix
+from app.services import tag
+
+router = APIRouter(prefix="/tags", tags=["tags"], route_class=Route)
+
+Name = Annotated[TagName, Path(alias="name")]
+
+
+@router.get("", response_model=list[TagOut], responses=responses(NotAuthenticated, MalformedCursor))
+def list_tags(
+    caller: ScopedUser,
+    db: SessionDep,
+    response: Response,
+    prefix: Annotated[TagPrefix, Query()] = "",
+    sort: Annotated[TagSort, Query(description="Order of the tags.")] = "popular",
+    limit: Annotated[Limit, Query()] = 10,
+    cursor: Annotated[Cursor | None, Query()] = None,
+) -> list[TagOut]:
+    """List the tags of published posts.
+
+    In `popular`, a tag whose number of posts changes while you follow `Link` may appear twice or not at all.
+    """
+    page = tag.list_tags(db, caller, prefix=prefix, sort=sort, limit=limit, cursor=cursor)
+    parameters = linked({"prefix": prefix or None, "sort": sort, "limit": limit})
+    if (link := link_header(parameters, next=page.next_cursor)) is not None:
+        response.headers["Link"] = link
+    return [*page.tags]
+
+
+@router.put("/{name}/follow", response_model=TagState, responses=responses(NotAuthenticated, QuotaExceeded))
+def follow_tag(name: Name, caller: ScopedUser, db: SessionDep) -> TagState:
+    """Follow a tag. Idempotent. A tag without posts can be followed, too."""
+    return tag.follow(db, caller, name)
+
+
+@router.delete("/{name}/follow", response_model=TagState, responses=responses(NotAuthenticated))
+def unfollow_tag(name: Name, caller: ScopedUser, db: SessionDep) -> TagState:
+    """Stop following a tag. Idempotent."""
+    return tag.unfollow(db, caller, name)
