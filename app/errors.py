@@ -165,8 +165,9 @@ class UserNotFound(DomainError):
     status = 404
     code = "user_not_found"
 
-    def __init__(self, user_id: int) -> None:
-        super().__init__(f"User with id: {_shown(user_id)} does not exist")
+    def __init__(self, user: int | str) -> None:
+        which = f"username: {user}" if isinstance(user, str) else f"id: {_shown(user)}"
+        super().__init__(f"User with {which} does not exist")
 
 
 class SessionNotFound(DomainError):

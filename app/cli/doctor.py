@@ -29,7 +29,7 @@ from app.security.email_addresses import canonical_email
 from app.services import recount
 
 OLDEST_SERVER = 150_000
-SAMPLED_POSTS = 2_000
+SAMPLED_ROWS = 2_000
 MAX_NAMED_ROWS = 20
 # Access tokens expire by this machine's clock, sessions by the database's.
 WORRYING_SECONDS = 2.0
@@ -38,6 +38,7 @@ WRONG_SECONDS = 30.0
 TRIGGERS = (
     "users_name", "posts_search", "posts_stats_begin", "posts_stats_follow",
     "votes_count_insert", "votes_count_delete", "votes_count_update", "votes_count_truncate",
+    "posts_count_insert", "posts_count_delete", "posts_count_update", "posts_count_truncate",
 )  # fmt: skip
 # Privileges beyond reading and writing rows, which is all that a server needs. Reading statistics is harmless.
 _ROLE = text("""
@@ -112,7 +113,8 @@ def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Fi
         yield _triggers(connection)
         yield _references(connection)
         yield _addresses(connection)
-        yield _counts(connection, is_full=is_full)
+        yield _counts(connection, recount.POSTS, is_full=is_full)
+        yield _counts(connection, recount.USERS, is_full=is_full)
         yield from _odd_rows(engine, is_full=is_full)
         yield _deletions(connection)
 
@@ -369,15 +371,16 @@ def _addresses(connection: Connection) -> Finding:
     )
 
 
-def _counts(connection: Connection, *, is_full: bool) -> Finding:
+def _counts(connection: Connection, counts: recount.Counts, *, is_full: bool) -> Finding:
     if is_full:
-        wrong = sum(len(batch.wrong) for batch in recount.recount(is_repairing=False))
+        wrong = sum(len(batch.wrong) for batch in recount.recount(counts, is_repairing=False))
     else:
-        wrong = recount.wrong_in_sample(connection, SAMPLED_POSTS)
-    looked = "all posts" if is_full else f"a sample of at most {SAMPLED_POSTS:,} posts"
+        wrong = recount.wrong_in_sample(connection, SAMPLED_ROWS, counts)
+    looked = f"all {counts.table}" if is_full else f"a sample of at most {SAMPLED_ROWS:,} {counts.table}"
     if wrong:
-        return Finding("FAIL", f"counts: {wrong:,} of {looked} differ from their votes", "run: python -m app recount")
-    return Finding("ok", f"counts: {looked} match their votes")
+        what = f"counts: {wrong:,} of {looked} differ from their {counts.counted}"
+        return Finding("FAIL", what, "run: python -m app recount")
+    return Finding("ok", f"counts: {looked} match their {counts.counted}")
 
 
 # `passwords.can_be_verified` as a PostgreSQL regex: bcrypt with cost 4 to 16, plain or over a SHA-256 digest.

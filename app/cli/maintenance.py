@@ -33,16 +33,18 @@ def recount(
         bool, typer.Option("--check", help="Only report differences; exit with 1 if there are any.")
     ] = False,
 ) -> None:
-    """Compare vote counts with the votes, and repair wrong ones.
+    """Compare counts of votes, posts and follows with these, and repair wrong ones.
 
     Safe at any time, also under load.
     """
     with migrated_database():
         wrong = repaired = 0
-        for batch in recount_service.recount(is_repairing=not check):
-            wrong, repaired = wrong + len(batch.wrong), repaired + batch.repaired
-            if batch.wrong:
-                typer.echo(f"wrong counts up to post {batch.last_id}: {', '.join(map(str, batch.wrong))}")
+        for counts in (recount_service.POSTS, recount_service.USERS):
+            for batch in recount_service.recount(counts, is_repairing=not check):
+                wrong, repaired = wrong + len(batch.wrong), repaired + batch.repaired
+                if batch.wrong:
+                    row = counts.table.removesuffix("s")
+                    typer.echo(f"wrong counts up to {row} {batch.last_id}: {', '.join(map(str, batch.wrong))}")
         typer.echo(f"{wrong:,} wrong, {repaired:,} repaired")
     if check and wrong:
         raise typer.Exit(1)

@@ -7,8 +7,9 @@ order, so that no two wait for each other:
 2. `users`
 3. sessions, second factors, mail tokens and other rows of an account
 4. `posts`
-5. `post_stats`
-6. `votes`
+5. `user_stats`
+6. `post_stats`
+7. `votes`
 
 Rows of one table are locked by ascending id. PostgreSQL locks a referenced row FOR KEY SHARE when a row with a foreign
 key is inserted, so inserts count, too. Jobs with SKIP LOCKED wait for no row.
@@ -24,7 +25,23 @@ Advisory locks:
 - An idempotency key has one (`services.idempotency`). It is tried before any row is locked, and never waited for.
 """
 
+from collections.abc import Collection
+
+from sqlalchemy import Connection, select
+from sqlalchemy.orm import Session
+
+from app.models import UserStats
+
 # Any number that no other program locks in this database will do: "posts" in ASCII.
 MIGRATION_LOCK = 0x706F737473
 # Held by a batch of `services/deletion.py` and the pause before it: "delete" in ASCII.
 DELETION_LOCK = 0x64656C657465
+
+
+def lock_user_counts(db: Session | Connection, user_ids: Collection[int]) -> None:
+    """Lock the counts of accounts until the transaction ends.
+
+    It is for transactions that change them only after a row that comes later in the order.
+    """
+    counts = select(UserStats.user_id).where(UserStats.user_id.in_(user_ids)).order_by(UserStats.user_id)
+    db.execute(counts.with_for_update(key_share=True))

@@ -14,7 +14,7 @@ from app.models.schedule import Schedule
 from app.models.security_event import SecurityEvent
 from app.models.session import Session, SessionKind
 from app.models.totp import RecoveryCode, Totp
-from app.models.user import User
+from app.models.user import User, UserStats
 from app.models.vote import Vote
 
 __all__ = [
@@ -39,5 +39,6 @@ __all__ = [
     "SessionKind",
     "Totp",
     "User",
+    "UserStats",
     "Vote",
 ]  # fmt: skip

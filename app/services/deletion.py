@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.exc import IntegrityError
 
 from app.config import get_settings
-from app.database.locks import DELETION_LOCK
+from app.database.locks import DELETION_LOCK, lock_user_counts
 from app.database.references import broken_reference
 from app.database.sessions import writing
 from app.models import Deletion, IdempotencyKey, Post, PostStats, SecurityEvent, Session, User, Vote
@@ -201,6 +201,7 @@ def _posts(connection: Connection, user_id: int, progress: _Progress) -> int:
             break
         ids.append(post.id)
     connection.execute(select(Post.id).where(Post.id == _any(ids)).order_by(Post.id).with_for_update())
+    lock_user_counts(connection, [user_id])
     _lock_counts(connection, ids)
     connection.execute(delete(Post).where(Post.id == _any(ids)))
     return len(ids)

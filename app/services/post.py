@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session, aliased
 from app import models
 from app.config import MODERATING, get_settings
 from app.database import deletion_marks
+from app.database.locks import lock_user_counts
 from app.errors import DomainError, NotAuthenticated, NotAuthorized, PostNotFound, PreconditionFailed, QuotaExceeded
 from app.schemas.post import PostChange, PostIn
 
@@ -79,7 +80,7 @@ def _publication(is_published: bool) -> dict[str, object]:
 def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[int] | None) -> None:
     """Delete the caller's own post, or, for moderators, any post.
 
-    The votes are deleted, too, in the background if they are many. The count is locked before the votes
+    The votes are deleted, too, in the background if they are many. The counts are locked before the votes
     (`app.database.locks`). Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
     """
     is_allowed = true() if caller.is_moderator else models.Post.owner_id == caller.id
@@ -93,6 +94,7 @@ def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[i
         raise _refusal(db, caller, post_id, is_allowed=lambda owner_id: caller.is_moderator or owner_id == caller.id)
     if owner_id != caller.id:
         _lock_moderator(db, caller.id)
+    lock_user_counts(db, [owner_id])
     votes = db.scalar(select(models.PostStats.votes).where(models.PostStats.post_id == post_id).with_for_update())
     if (votes or 0) > deletion_marks.MAX_ROWS_AT_ONCE:
         deletion_marks.mark_post(db, post_id)

@@ -32,12 +32,13 @@ OPERATIONS: dict[str, dict[str, Any]] = {
     for method, operation in item.items()
 }
 PUBLIC = {
-    "GET /", "GET /livez", "GET /readyz", "GET /users/{id}", "POST /users", "POST /login", "POST /token/refresh",
-    "POST /password-reset", "POST /password-reset/confirm", "POST /email-verification/confirm",
+    "GET /", "GET /livez", "GET /readyz", "GET /users/{id}", "GET /users/by-username/{username}", "POST /users",
+    "POST /login", "POST /token/refresh", "POST /password-reset", "POST /password-reset/confirm",
+    "POST /email-verification/confirm",
 }  # fmt: skip
 VERBS = {
     "cast", "change", "confirm", "create", "delete", "end", "get", "list", "login", "logout", "refresh", "remove",
-    "replace", "request", "set", "sign",
+    "replace", "request", "search", "set", "sign",
 }  # fmt: skip
 
 
@@ -189,7 +190,9 @@ def test_the_document_requires_a_token_where_the_server_does(name: str) -> None:
     security = OPERATIONS[name]["security"]
 
     credentials: list[dict[str, list[str]]] = [{"OAuth2PasswordBearer": []}, {"SessionCookie": []}]
-    if name == "GET /users/{id}":  # With a credential of the owner it has their e-mail address.
+    if name.startswith(
+        ("GET /users/{id}", "GET /users/by-username/")
+    ):  # With a credential of the owner it has their e-mail address.
         assert security == [{}, *credentials]
     elif name in PUBLIC:
         assert security == []

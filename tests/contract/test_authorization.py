@@ -57,12 +57,13 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
 # Operations on the caller's own account, operations for some roles only, and public operations.
 OWN = {
     "list_posts", "create_post", "cast_vote", "get_me", "replace_me", "change_me", "delete_me", "list_my_votes",
+    "search_users",
     "create_api_key", "list_api_keys", "list_sessions", "end_other_sessions", "logout",
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
 }  # fmt: skip
 FOR_ROLES = {"list_users": (403, 403, 403, 200, 401)}
 PUBLIC = {
-    "get_root", "get_livez", "get_readyz", "sign_up", "login", "refresh_token",
+    "get_root", "get_livez", "get_readyz", "get_user_by_username", "sign_up", "login", "refresh_token",
     "request_password_reset", "confirm_password_reset", "confirm_email_verification",
 }  # fmt: skip
 

@@ -94,9 +94,11 @@ def test_ordinary_routes_cost_the_caller_and_one_statement(send: Send, posts: li
     assert len(send("POST", "/posts", json=new)) == caller + 1
     assert len(send("PUT", f"/posts/{posts[0]}", json=new)) == caller + 1
     assert len(send("PATCH", f"/posts/{posts[0]}", json={"title": "other"})) == caller + 1
-    assert len(send("DELETE", f"/posts/{posts[0]}")) == caller + 3  # It locks the post, then its count.
-    assert len(send("GET", "/users/me")) == caller
-    assert len(send("GET", f"/users/{person.id}")) == caller  # It is the caller, which is already loaded.
+    # It locks the post, then the counts of its owner, then its own.
+    assert len(send("DELETE", f"/posts/{posts[0]}")) == caller + 4
+    assert len(send("GET", "/users/me")) == caller + 1
+    assert len(send("GET", f"/users/{person.id}")) == caller + 1
+    assert len(send("GET", "/users/search?q=user")) == caller + 1
 
 
 def test_profile_of_another_user_costs_two_statements(

@@ -95,11 +95,11 @@ def test_a_vote_that_waits_for_the_repair_is_counted_on_top(
             voting.execute(text("INSERT INTO votes (post_id, user_id) VALUES (:p, :u)"), {"p": posts[0], "u": voter.id})
 
     with database.begin() as mending:
-        for statement in (recount._LOCK_POSTS, recount._BEGIN, recount._LOCK_COUNTS):
+        for statement in (recount.POSTS.begin, recount.POSTS.lock):
             mending.execute(statement, {"ids": posts[:1]})
         voting = in_background(vote)
         wait_until_blocked(connection, by=mending)
-        mending.execute(recount._REPAIR, {"ids": posts[:1]})
+        mending.execute(recount.POSTS.repair, {"ids": posts[:1]})
     voting()
 
     assert connection.scalar(text("SELECT votes FROM post_stats WHERE post_id = :id"), {"id": posts[0]}) == 2
