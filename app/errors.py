@@ -12,12 +12,13 @@ DomainError
 ├── WrongCode                   403   the authenticator's code is wrong or expired
 ├── InsufficientScope           403   the API key lacks the scope
 ├── NotAuthorized               403   the resource belongs to another user
+├── Blocked                     403   one of the two users has blocked the other
 ├── CrossSiteRequest            403   the session cookie came with a request from another site
 ├── InvalidToken                403   a mailed token is wrong, used, replaced or expired
 ├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, UserNotFound   404
 ├── SessionNotFound, ApiKeyNotFound, TotpNotFound   404
 ├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
-├── QuotaExceeded               409   the account has the maximum number of API keys or drafts
+├── QuotaExceeded               409   the account has the maximum number of API keys, drafts, follows and the like
 ├── LastAdmin                   409   no active admin would remain
 ├── StillReferenced             409   rows of a table outside this project refer to it
 ├── ConstraintViolated          409   a constraint outside this project forbids the write
@@ -26,6 +27,7 @@ DomainError
 ├── UriTooLong                  414
 ├── UnsupportedEncoding         415   a compressed body
 ├── IdempotencyMismatch, MalformedCursor   422
+├── NotYourself                 422   the caller's own account, where only another one is possible
 ├── TooManyTries                429   too many attempts to sign in, to sign up, with a code, or for a mail
 ├── RateLimited                 429   too many requests of any kind
 ├── HeadersTooLarge             431
@@ -112,6 +114,13 @@ class NotAuthorized(DomainError):
 
     status = 403
     code = "not_authorized"
+
+
+class Blocked(DomainError):
+    """You have blocked this user, or they have blocked you"""
+
+    status = 403
+    code = "blocked"
 
 
 class CrossSiteRequest(DomainError):
@@ -226,7 +235,7 @@ class TotpEnabled(DomainError):
 
 
 class QuotaExceeded(DomainError):
-    """The account has the maximum number of API keys or drafts; delete one first"""
+    """The account has the maximum number of such items; delete one first"""
 
     status = 409
     code = "quota_exceeded"
@@ -307,6 +316,13 @@ class MalformedCursor(DomainError):
     code = "malformed_cursor"
 
 
+class NotYourself(DomainError):
+    """You cannot follow or block yourself"""
+
+    status = 422
+    code = "not_yourself"
+
+
 class TooManyTries(DomainError):
     """Too many tries; wait before the next one"""
 
@@ -370,6 +386,7 @@ BROKEN_CONSTRAINTS: Mapping[str, type[DomainError]] = {
     "posts_users_fkey": NotAuthenticated,
     "sessions_users_fkey": InvalidCredentials,
     "idempotency_keys_users_fkey": NotAuthenticated,
+    "bookmarks_users_fkey": NotAuthenticated,
 }
 
 

@@ -59,6 +59,8 @@ TAGS = {
     "users": "Accounts and profiles.",
     "posts": "Read, write, change and delete posts.",
     "votes": "Vote for posts.",
+    "people": "Follow and block users.",
+    "bookmarks": "Bookmark posts.",
     "API keys": "Credentials for programs that act for you.",
     "meta": "Links to the documentation, and health checks.",
 }

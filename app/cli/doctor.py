@@ -39,6 +39,7 @@ TRIGGERS = (
     "users_name", "posts_search", "posts_stats_begin", "posts_stats_follow",
     "votes_count_insert", "votes_count_delete", "votes_count_update", "votes_count_truncate",
     "posts_count_insert", "posts_count_delete", "posts_count_update", "posts_count_truncate",
+    "follows_count_insert", "follows_count_delete", "follows_count_update", "follows_count_truncate",
 )  # fmt: skip
 # Privileges beyond reading and writing rows, which is all that a server needs. Reading statistics is harmless.
 _ROLE = text("""

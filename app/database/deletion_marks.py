@@ -25,6 +25,15 @@ _HAS_MORE_ROWS = text("""
             SELECT FROM (SELECT id FROM posts WHERE owner_id = :user_id LIMIT :rows + 1) AS own
             CROSS JOIN LATERAL (SELECT FROM votes WHERE post_id = own.id LIMIT :rows + 1) AS received LIMIT :rows + 1
         )
+        UNION ALL (
+            SELECT FROM (SELECT id FROM posts WHERE owner_id = :user_id LIMIT :rows + 1) AS own
+            CROSS JOIN LATERAL (SELECT FROM bookmarks WHERE post_id = own.id LIMIT :rows + 1) AS saved LIMIT :rows + 1
+        )
+        UNION ALL (SELECT FROM bookmarks WHERE user_id = :user_id LIMIT :rows + 1)
+        UNION ALL (SELECT FROM follows WHERE follower_id = :user_id LIMIT :rows + 1)
+        UNION ALL (SELECT FROM follows WHERE followee_id = :user_id LIMIT :rows + 1)
+        UNION ALL (SELECT FROM blocks WHERE blocker_id = :user_id LIMIT :rows + 1)
+        UNION ALL (SELECT FROM blocks WHERE blocked_id = :user_id LIMIT :rows + 1)
         UNION ALL (SELECT FROM sessions WHERE user_id = :user_id LIMIT :rows + 1)
         UNION ALL (SELECT FROM security_events WHERE user_id = :user_id LIMIT :rows + 1)
         UNION ALL (SELECT FROM idempotency_keys WHERE user_id = :user_id LIMIT :rows + 1)

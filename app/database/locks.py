@@ -9,7 +9,7 @@ order, so that no two wait for each other:
 4. `posts`
 5. `user_stats`
 6. `post_stats`
-7. `votes`
+7. `votes`, `follows`, `blocks` and `bookmarks`
 
 Rows of one table are locked by ascending id. PostgreSQL locks a referenced row FOR KEY SHARE when a row with a foreign
 key is inserted, so inserts count, too. Jobs with SKIP LOCKED wait for no row.
@@ -30,7 +30,8 @@ from collections.abc import Collection
 from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
-from app.models import UserStats
+from app.errors import NotAuthenticated, NotYourself, UserNotFound
+from app.models import User, UserStats
 
 # Any number that no other program locks in this database will do: "posts" in ASCII.
 MIGRATION_LOCK = 0x706F737473
@@ -45,3 +46,19 @@ def lock_user_counts(db: Session | Connection, user_ids: Collection[int]) -> Non
     """
     counts = select(UserStats.user_id).where(UserStats.user_id.in_(user_ids)).order_by(UserStats.user_id)
     db.execute(counts.with_for_update(key_share=True))
+
+
+def lock_pair(db: Session, caller_id: int, user_id: int) -> None:
+    """Lock the accounts of the caller and of another user until the transaction ends.
+
+    It serializes what two users do to each other, such as follows and blocks, and what one does to several. It also
+    waits for a deletion of either account. Raises `NotYourself`, `NotAuthenticated` and `UserNotFound`.
+    """
+    if caller_id == user_id:
+        raise NotYourself
+    accounts = select(User.id, User.is_active).where(User.id.in_([caller_id, user_id]), ~User.is_deleted)
+    found = {row.id: row.is_active for row in db.execute(accounts.order_by(User.id).with_for_update(key_share=True))}
+    if not found.get(caller_id):
+        raise NotAuthenticated
+    if user_id not in found:
+        raise UserNotFound(user_id)

@@ -4,7 +4,10 @@ from app.config import Role
 from app.models.api_key import ApiKey, Scope
 from app.models.attempt_counter import AttemptCounter
 from app.models.base import Base
+from app.models.block import Block
+from app.models.bookmark import Bookmark
 from app.models.deletion import Deletion
+from app.models.follow import Follow
 from app.models.idempotency_key import IdempotencyKey
 from app.models.mail_token import MailToken, MailTokenPurpose
 from app.models.outgoing_mail import MailKind, OutgoingMail
@@ -21,7 +24,10 @@ __all__ = [
     "ApiKey",
     "AttemptCounter",
     "Base",
+    "Block",
+    "Bookmark",
     "Deletion",
+    "Follow",
     "IdempotencyKey",
     "MailKind",
     "MailToken",

@@ -46,7 +46,7 @@ from app.services import auth, feed, profile, user
 router = APIRouter(prefix="/users", tags=["users"], route_class=CredentialsRoute)
 
 
-COUNTS = ("posts", "followers", "following")
+COUNTS = ("posts", "followers", "following", "followed")
 
 
 def _shown(found: profile.Profile, caller: models.User | None) -> UserProfile:
@@ -116,7 +116,7 @@ def list_users(
 @router.get("/me", response_model=OwnAccount, responses=responses(NotAuthenticated))
 def get_me(caller: ScopedUser, db: SessionDep) -> OwnAccount:
     """Get your account. It has your real e-mail address and your role."""
-    found = profile.get(db, caller.id)
+    found = profile.get(db, caller.id, caller)
     account = Account.model_validate(caller, from_attributes=True)
     return OwnAccount(**account.model_dump(), **{name: getattr(found, name) for name in COUNTS})
 
@@ -142,7 +142,7 @@ def get_user_by_username(
 
     The e-mail address may be a placeholder; your own is real.
     """
-    return _shown(profile.get_by_username(db, username), caller)
+    return _shown(profile.get_by_username(db, username, caller), caller)
 
 
 @router.get(
@@ -166,7 +166,7 @@ async def list_my_votes(
         order="voted",
         limit=limit,
         skip=skip,
-        voter_id=token.user_id,
+        reader_id=token.user_id,
         position=feed.position_of(cursor, "voted") if cursor else None,
     )
     result = await batch_queues.read_page(feed.PageRequest(token, query))
@@ -179,7 +179,7 @@ def get_user(user_id: Annotated[Id, Path(alias="id")], caller: OptionalUser, db:
 
     The e-mail address may be a placeholder; your own is real.
     """
-    return _shown(profile.get(db, user_id), caller)
+    return _shown(profile.get(db, user_id, caller), caller)
 
 
 CHANGE_ERRORS = (
@@ -226,7 +226,7 @@ async def change_user(
 
 @router.delete("/me", status_code=204, responses=responses(NotAuthenticated, LastAdmin, StillReferenced))
 def delete_me(caller: CurrentUser, db: SessionDep) -> None:
-    """Delete your account. This deletes its posts, votes and sessions, too."""
+    """Delete your account. This deletes its posts, votes, follows, bookmarks, blocks and sessions, too."""
     user.remove(db, caller, caller.id)
 
 
@@ -236,7 +236,7 @@ def delete_me(caller: CurrentUser, db: SessionDep) -> None:
     responses=responses(NotAuthenticated, NotAuthorized, UserNotFound, LastAdmin, StillReferenced),
 )
 def delete_user(user_id: Annotated[Id, Path(alias="id")], caller: CurrentUser, db: SessionDep) -> None:
-    """Delete an account. This deletes its posts, votes and sessions, too.
+    """Delete an account. This deletes its posts, votes, follows, bookmarks, blocks and sessions, too.
 
     Admins can delete every account, other users only their own.
     """

@@ -62,11 +62,12 @@ class Described(BaseModel):
 
 
 class Counted(BaseModel):
-    """Counts of an account."""
+    """Counts of an account, and whether the caller follows it."""
 
     posts: int = Field(description="Number of published posts.", examples=[12])
     followers: int = Field(description="Number of users who follow the user.", examples=[3])
     following: int = Field(description="Number of users whom the user follows.", examples=[5])
+    followed: bool = Field(description="Whether you follow the user.")
 
 
 class UserProfile(Counted, Described, Profile):

@@ -20,12 +20,25 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, any_, bindparam, delete, exists, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import InstrumentedAttribute
 
 from app.config import get_settings
 from app.database.locks import DELETION_LOCK, lock_user_counts
 from app.database.references import broken_reference
 from app.database.sessions import writing
-from app.models import Deletion, IdempotencyKey, Post, PostStats, SecurityEvent, Session, User, Vote
+from app.models import (
+    Block,
+    Bookmark,
+    Deletion,
+    Follow,
+    IdempotencyKey,
+    Post,
+    PostStats,
+    SecurityEvent,
+    Session,
+    User,
+    Vote,
+)
 
 logger = logging.getLogger("app")
 
@@ -178,12 +191,14 @@ def _remove_batch(connection: Connection, user_id: int, progress: _Progress) -> 
 
 
 def _posts(connection: Connection, user_id: int, progress: _Progress) -> int:
-    """Remove posts, newest first, or votes of a post that has many.
+    """Remove posts, newest first, or votes or bookmarks of a post that has many.
 
     Newest first, because lists of new posts have to skip the rows that are left.
     """
+    some = select(Bookmark.user_id).where(Bookmark.post_id == Post.id).limit(progress.rows + 1).correlate(Post)
+    bookmarks = select(func.count()).select_from(some.subquery().lateral()).scalar_subquery()
     found = connection.execute(
-        select(Post.id, func.coalesce(PostStats.votes, 0).label("votes"))
+        select(Post.id, func.coalesce(PostStats.votes, 0).label("votes"), bookmarks.label("bookmarks"))
         .outerjoin(PostStats, PostStats.post_id == Post.id)
         .where(Post.owner_id == user_id)
         .order_by(Post.created_at.desc(), Post.id.desc())
@@ -193,10 +208,12 @@ def _posts(connection: Connection, user_id: int, progress: _Progress) -> int:
         return 0
     if found[0].votes > progress.rows and (removed := _votes_of_post(connection, found[0].id, progress)):
         return removed
+    if found[0].bookmarks > progress.rows:
+        return _bookmarks_of_post(connection, found[0].id, progress)
     ids: list[int] = []
     rows = 0
     for post in found:
-        rows += POST_ROWS + post.votes
+        rows += POST_ROWS + post.votes + post.bookmarks
         if ids and rows > progress.rows:
             break
         ids.append(post.id)
@@ -218,6 +235,46 @@ def _votes_of_post(connection: Connection, post_id: int, progress: _Progress) ->
         _lock_counts(connection, [post_id])
         connection.execute(delete(Vote).where(Vote.post_id == post_id, Vote.user_id == _any(voter_ids)))
     return len(voter_ids)
+
+
+def _bookmarks_of_post(connection: Connection, post_id: int, progress: _Progress) -> int:
+    bookmarks = select(Bookmark.user_id).where(Bookmark.post_id == post_id).limit(progress.rows)
+    user_ids = connection.scalars(bookmarks).all()
+    _lock_counts(connection, [post_id])
+    connection.execute(delete(Bookmark).where(Bookmark.post_id == post_id, Bookmark.user_id == _any(user_ids)))
+    return len(user_ids)
+
+
+def _own_bookmarks(connection: Connection, user_id: int, progress: _Progress) -> int:
+    """Remove bookmarks. The counts of the posts serialize this with the removal of the posts."""
+    bookmarks = select(Bookmark.post_id).where(Bookmark.user_id == user_id).limit(progress.rows)
+    post_ids = connection.scalars(bookmarks).all()
+    _lock_counts(connection, post_ids)
+    connection.execute(delete(Bookmark).where(Bookmark.user_id == user_id, Bookmark.post_id == _any(post_ids)))
+    return len(post_ids)
+
+
+def _follows(own: InstrumentedAttribute[int], other: InstrumentedAttribute[int]) -> Remove:
+    """Return the step that removes follows of the account, in one direction. Triggers correct the other's counts."""
+
+    def remove(connection: Connection, user_id: int, progress: _Progress) -> int:
+        others = connection.scalars(select(other).where(own == user_id).limit(progress.rows)).all()
+        lock_user_counts(connection, [user_id, *others])
+        connection.execute(delete(Follow).where(own == user_id, other == _any(others)))
+        return len(others)
+
+    return remove
+
+
+def _blocks(connection: Connection, user_id: int, progress: _Progress) -> int:
+    own = select(Block.blocker_id, Block.blocked_id).where(Block.blocker_id == user_id)
+    of_others = select(Block.blocker_id, Block.blocked_id).where(Block.blocked_id == user_id)
+    found = connection.execute(own.union_all(of_others).limit(progress.rows)).all()
+    pairs = tuple_(Block.blocker_id, Block.blocked_id).in_([tuple(pair) for pair in found])
+    locked = select(Block.blocker_id).where(pairs).order_by(Block.blocker_id, Block.blocked_id).with_for_update()
+    connection.execute(locked)
+    connection.execute(delete(Block).where(pairs))
+    return len(found)
 
 
 def _own_votes(connection: Connection, user_id: int, progress: _Progress) -> int:
@@ -264,6 +321,10 @@ _OF_ACCOUNTS = (_Step(_ended_sessions),)
 _OF_DELETED_ACCOUNTS = (
     _Step(_posts),
     _Step(_own_votes, MIN_BATCH_VOTES),
+    _Step(_follows(Follow.follower_id, Follow.followee_id), MIN_BATCH_VOTES),
+    _Step(_follows(Follow.followee_id, Follow.follower_id), MIN_BATCH_VOTES),
+    _Step(_own_bookmarks, MIN_BATCH_VOTES),
+    _Step(_blocks),
     _Step(_rows_of(Session)),
     _Step(_rows_of(SecurityEvent)),
     _Step(_rows_of(IdempotencyKey)),

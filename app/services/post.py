@@ -80,7 +80,7 @@ def _publication(is_published: bool) -> dict[str, object]:
 def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[int] | None) -> None:
     """Delete the caller's own post, or, for moderators, any post.
 
-    The votes are deleted, too, in the background if they are many. The counts are locked before the votes
+    The votes and bookmarks are deleted, too, in the background if they are many. The counts are locked before both
     (`app.database.locks`). Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
     """
     is_allowed = true() if caller.is_moderator else models.Post.owner_id == caller.id
@@ -95,11 +95,19 @@ def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[i
     if owner_id != caller.id:
         _lock_moderator(db, caller.id)
     lock_user_counts(db, [owner_id])
-    votes = db.scalar(select(models.PostStats.votes).where(models.PostStats.post_id == post_id).with_for_update())
-    if (votes or 0) > deletion_marks.MAX_ROWS_AT_ONCE:
+    if _lock_row_count(db, post_id) > deletion_marks.MAX_ROWS_AT_ONCE:
         deletion_marks.mark_post(db, post_id)
     else:
         db.execute(delete(models.Post).where(models.Post.id == post_id))
+
+
+def _lock_row_count(db: Session, post_id: int) -> int:
+    """Lock the counts of the post; return how many votes and bookmarks it has, if these are few."""
+    stats, bookmark = models.PostStats, models.Bookmark
+    some = select(bookmark.user_id).where(bookmark.post_id == post_id).limit(deletion_marks.MAX_ROWS_AT_ONCE + 1)
+    bookmarks = select(func.count()).select_from(some.subquery()).scalar_subquery()
+    counts = select(stats.votes + bookmarks).where(stats.post_id == post_id).with_for_update(of=stats)
+    return db.scalar(counts) or 0
 
 
 def _lock_moderator(db: Session, user_id: int) -> None:

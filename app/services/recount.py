@@ -43,9 +43,12 @@ _POSTS_DIFFER = """
 _USERS_DIFFER = """
     FROM users LEFT JOIN user_stats AS stats ON stats.user_id = users.id
     CROSS JOIN LATERAL (
-        SELECT (SELECT count(*) FROM posts WHERE owner_id = users.id AND published) AS posts
+        SELECT (SELECT count(*) FROM posts WHERE owner_id = users.id AND published) AS posts,
+            (SELECT count(*) FROM follows WHERE followee_id = users.id) AS followers,
+            (SELECT count(*) FROM follows WHERE follower_id = users.id) AS following
     ) AS counted
-    WHERE coalesce(stats.posts, 0) <> counted.posts
+    WHERE (coalesce(stats.posts, 0), coalesce(stats.followers, 0), coalesce(stats.following, 0))
+        <> (counted.posts, counted.followers, counted.following)
 """
 
 
@@ -82,7 +85,7 @@ POSTS = Counts(
 )
 USERS = Counts(
     "users",
-    "posts",
+    "posts and follows",
     *_wrong("users", _USERS_DIFFER),
     begin=text("""
         INSERT INTO user_stats (user_id) SELECT id FROM users WHERE id = ANY (:ids) ORDER BY id ON CONFLICT DO NOTHING
@@ -92,7 +95,8 @@ USERS = Counts(
         WITH wrong AS (
             SELECT users.id, counted.* {_USERS_DIFFER} AND users.id = ANY (:ids)
         ), repaired AS (
-            UPDATE user_stats SET posts = wrong.posts FROM wrong WHERE user_id = wrong.id RETURNING user_id
+            UPDATE user_stats SET posts = wrong.posts, followers = wrong.followers, following = wrong.following
+            FROM wrong WHERE user_id = wrong.id RETURNING user_id
         )
         SELECT count(*) FROM repaired
     """),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import and_, delete, insert, select, true, union_all, update
+from sqlalchemy import and_, delete, insert, or_, select, true, union_all, update
 from sqlalchemy.orm import Session
 
 from app import models
@@ -163,7 +163,7 @@ def _require_password(caller: models.User, password: str) -> None:
 def remove(db: Session, caller: models.User, user_id: int) -> None:
     """Delete the caller's own account, or, for admins, any.
 
-    This deletes the account's posts, votes and sessions, too.
+    This deletes the account's posts, votes, follows, bookmarks, blocks and sessions, too.
 
     Raises `UserNotFound`, `LastAdmin`; `NotAuthenticated` and `NotAuthorized` as `change` does.
 
@@ -177,14 +177,21 @@ def remove(db: Session, caller: models.User, user_id: int) -> None:
         return
     own_posts = select(models.Post.id).where(models.Post.owner_id == user_id)
     db.execute(own_posts.order_by(models.Post.id).with_for_update())
-    lock_user_counts(db, [user_id])
+    followed = select(models.Follow.followee_id).where(models.Follow.follower_id == user_id)
+    followers = select(models.Follow.follower_id).where(models.Follow.followee_id == user_id)
+    lock_user_counts(db, [user_id, *db.scalars(followed.union_all(followers))])
     voted = select(models.Vote.post_id).where(models.Vote.user_id == user_id)
+    bookmarked = select(models.Bookmark.post_id).where(models.Bookmark.user_id == user_id)
     db.execute(
         select(models.PostStats.post_id)
-        .where(models.PostStats.post_id.in_(own_posts.union_all(voted)))
+        .where(models.PostStats.post_id.in_(own_posts.union_all(voted, bookmarked)))
         .order_by(models.PostStats.post_id)
         .with_for_update(key_share=True)
     )
+    # Two accounts that have blocked each other may be deleted at once.
+    block = models.Block
+    own_blocks = select(block.blocker_id).where(or_(block.blocker_id == user_id, block.blocked_id == user_id))
+    db.execute(own_blocks.order_by(block.blocker_id, block.blocked_id).with_for_update())
     db.execute(delete(models.User).where(models.User.id == user_id))
     audit_log.record(db, Event.ACCOUNT_DELETED, user_id)
 

@@ -100,7 +100,12 @@ class Site:
         flat = {"id": post.id, "title": post.title, "content": post.content, "published": post.published}
         email = owner.email if owner.id == reader.id else f"{owner.username}@users.noreply.example.com"
         whose = {"owner_id": owner.id, "owner": {"id": owner.id, "username": owner.username, "email": email}}
-        return {"Post": flat | whose, "votes": self.count(post_id), "voted": (post_id, reader.id) in self.votes}
+        return {
+            "Post": flat | whose,
+            "votes": self.count(post_id),
+            "voted": (post_id, reader.id) in self.votes,
+            "bookmarked": False,
+        }
 
 
 def matches(post: Post, search: str, *, finds_parts: bool = False) -> bool:

@@ -59,7 +59,7 @@ class Place:
     votes_taken_back: set[int] = field(default_factory=set)
 
     def query(self, order: Order, limit: int) -> feed.PageQuery:
-        return feed.PageQuery(order, limit, voter_id=self.reader.id if order == "voted" else None)
+        return feed.PageQuery(order, limit, reader_id=self.reader.id if order == "voted" else None)
 
     def ids(self, order: Order) -> list[int]:
         return rows(self.connection, IN_ORDER[order], **({"reader": self.reader.id} if order == "voted" else {}))

@@ -30,7 +30,7 @@ BOUNDED: list[dict[str, Any]] = [
     {"order": "top"},
     {"order": "hot", "skip": 500},
     {"order": "top", "position": CURSOR},
-    {"order": "voted", "voter_id": 1},
+    {"order": "voted", "reader_id": 1},
 ]
 UNBOUNDED: list[dict[str, Any]] = [
     {"search": "word"},

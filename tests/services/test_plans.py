@@ -159,8 +159,8 @@ class Site:
         self.connection.execute(text("DISCARD PLANS"))
 
     def query(self, order: Order, **parameters: Any) -> feed.PageQuery:
-        voter_id = self.reader.id if order == "voted" else None
-        return feed.PageQuery(order, 10, voter_id=voter_id, **parameters)
+        reader_id = self.reader.id if order == "voted" else None
+        return feed.PageQuery(order, 10, reader_id=reader_id, **parameters)
 
     def deep(self, order: Order, *, is_backward: bool = False) -> feed.PageQuery:
         """The page that follows a cursor from the middle of the list, or precedes it."""

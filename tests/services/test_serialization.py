@@ -9,7 +9,7 @@ from app.schemas.post import PostOut, PostWithVotes
 from app.schemas.user import Profile
 from app.security.email_addresses import placeholder_email
 from app.services.feed.rows import PostRow
-from app.services.feed.serialization import json_time, serialize
+from app.services.feed.serialization import ENDINGS, json_time, serialize
 
 TIMES = [
     datetime(2026, 11, 22, 9, 30, tzinfo=UTC),
@@ -35,16 +35,16 @@ def test_post_is_serialized_as_its_schema(
         id=2**53 + 1, title=content[:300], content=content, published=published, created_at=stored(connection, time),
         updated_at=stored(connection, time), published_at=stored(connection, time) if published else None, version=1,
         owner_id=7, username="ada", owner_created_at=stored(connection, time), email="a@b.cc", votes=12, voters=[],
-        session_ids=None, reader_ids=None, roles=None,
+        bookmarkers=None, blockers=None, session_ids=None, reader_ids=None, roles=None,
     )  # fmt: skip
     post = PostOut(
         id=row.id, title=row.title, content=content, published=published, created_at=time, updated_at=time,
         published_at=time if published else None, owner_id=7,
         owner=Profile(id=7, username="ada", created_at=time, email=placeholder_email(7, "ada")),
     )  # fmt: skip
-    expected = PostWithVotes(Post=post, votes=12, voted=True).model_dump_json().encode()
-
-    assert serialize(row) + b"true}" == expected
+    for (voted, bookmarked), ending in ENDINGS.items():
+        shown = PostWithVotes(Post=post, votes=12, voted=voted, bookmarked=bookmarked)
+        assert serialize(row) + ending == shown.model_dump_json().encode()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from tests.services.walking import make_posts, rows
 WRONG = text("""
     SELECT users.id FROM users LEFT JOIN user_stats ON user_id = users.id
     WHERE coalesce(posts, 0) <> (SELECT count(*) FROM posts WHERE owner_id = users.id AND published)
+        OR coalesce(followers, 0) <> (SELECT count(*) FROM follows WHERE followee_id = users.id)
+        OR coalesce(following, 0) <> (SELECT count(*) FROM follows WHERE follower_id = users.id)
     UNION ALL SELECT user_id FROM user_stats WHERE NOT EXISTS (SELECT FROM users WHERE id = user_id)
     ORDER BY 1
 """)
@@ -20,10 +22,18 @@ WRONG = text("""
 
 @pytest.fixture
 def people(connection: Connection, make_person: Callable[..., Person]) -> Iterator[list[Person]]:
-    """Four accounts, of which the first three have published posts. When the test ends, the counts equal the rows."""
+    """Four accounts, of which the first three have published posts and the last two followers.
+
+    When the test ends, the counts equal the rows.
+    """
     made = [make_person() for _ in range(4)]
     for number, person in enumerate(made[:3], 1):
         make_posts(connection, person, number)
+    first, second, third, fourth = (person.id for person in made)
+    connection.execute(
+        text("INSERT INTO follows (follower_id, followee_id) SELECT * FROM unnest(:a, :b)"),
+        {"a": [first, second, first], "b": [third, third, fourth]},
+    )
     yield made
     assert connection.scalars(WRONG).all() == []
 
@@ -67,6 +77,28 @@ def test_posts_written_by_hand_are_counted(
     assert posts_of(connection, people) == expected
 
 
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("INSERT INTO follows (follower_id, followee_id) SELECT followee_id, follower_id FROM follows",
+         [(2, 2), (1, 1), (2, 2), (1, 1)]),
+        ("INSERT INTO follows SELECT * FROM follows ON CONFLICT DO NOTHING", [(0, 2), (0, 1), (2, 0), (1, 0)]),
+        ("DELETE FROM follows WHERE follower_id = :first", [(0, 0), (0, 1), (1, 0), (0, 0)]),
+        ("DELETE FROM follows", [(0, 0), (0, 0), (0, 0), (0, 0)]),
+        ("TRUNCATE follows", [(0, 0), (0, 0), (0, 0), (0, 0)]),
+        ("UPDATE follows SET follower_id = :second WHERE followee_id = :last", [(0, 1), (0, 2), (2, 0), (1, 0)]),
+    ],
+)  # fmt: skip
+def test_follows_written_by_hand_are_counted(
+    connection: Connection, people: list[Person], statement: str, expected: list[tuple[int, int]]
+) -> None:
+    values = {"first": people[0].id, "second": people[1].id, "last": people[3].id}
+    connection.execute(text(statement), values)
+
+    counts = text("SELECT followers, following FROM user_stats ORDER BY user_id")
+    assert [(row.followers, row.following) for row in connection.execute(counts)] == expected
+
+
 def test_publishing_a_draft_counts_it(connection: Connection, people: list[Person]) -> None:
     connection.execute(text("UPDATE posts SET published = false"))
     connection.execute(text("UPDATE posts SET published = true"))
@@ -85,12 +117,14 @@ def test_rolled_back_posts_are_not_counted(database: Engine, connection: Connect
 def test_deleted_account_leaves_no_counts(connection: Connection, people: list[Person]) -> None:
     connection.execute(text("DELETE FROM users WHERE id = :id"), {"id": people[2].id})
 
-    assert rows(connection, "SELECT user_id FROM user_stats ORDER BY 1") == [person.id for person in people[:2]]
+    left = [people[0].id, people[1].id, people[3].id]
+    assert rows(connection, "SELECT user_id FROM user_stats ORDER BY 1") == left
 
 
 @pytest.mark.parametrize(
     "harm", ["UPDATE user_stats SET posts = 7 WHERE user_id = {0}", "DELETE FROM user_stats WHERE user_id = {0}",
-             "UPDATE posts SET published = false WHERE owner_id = {0}", "DELETE FROM posts WHERE owner_id = {0}"],
+             "UPDATE posts SET published = false WHERE owner_id = {0}", "DELETE FROM posts WHERE owner_id = {0}",
+             "UPDATE user_stats SET followers = 7 WHERE user_id = {0}"],
 )  # fmt: skip
 def test_wrong_counts_are_found_and_repaired(
     database: Engine, connection: Connection, people: list[Person], harm: str

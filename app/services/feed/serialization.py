@@ -1,17 +1,17 @@
 """Serialization of single posts as JSON."""
 
+import json
 from datetime import UTC, datetime
-from json import JSONEncoder
 
 from app.config import get_settings
 from app.security.email_addresses import placeholder_email
 from app.services.feed.rows import PostRow
 
-_quoted = JSONEncoder(ensure_ascii=False).encode
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def serialize(row: PostRow) -> bytes:
-    """Return the row as `PostWithVotes`, up to the value of its last key, `voted`.
+    """Return the row as `PostWithVotes`, up to the value of `voted`, from where `ENDINGS` goes on.
 
     The keys have the order of its fields. Its owner's e-mail address is a placeholder, unless `PUBLIC_EMAILS` is true.
     """
@@ -26,6 +26,14 @@ def serialize(row: PostRow) -> bytes:
         f'"votes":{row.votes},"voted":'
     ).encode()
 
+
+# The rest of the JSON, by whether the reader voted for the post and bookmarked it.
+ENDINGS = {
+    (voted, bookmarked): f'{json.dumps(voted)},"bookmarked":{json.dumps(bookmarked)}}}'.encode()
+    for voted in (False, True)
+    for bookmarked in (False, True)
+}
+MAX_ENDING_BYTES = max(map(len, ENDINGS.values())) + len(",")
 
 _FIRST_TIME, _LAST_TIME = "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"
 _ZEROS = " " * len("2026-11-28 12:34:56.+00") + "0" * 6
