@@ -8,11 +8,12 @@ from starlette.responses import Response
 
 from app.api import batch_queues
 from app.api.authentication import ScopedToken, ScopedUser
+from app.api.conditional import CONDITIONAL
 from app.api.pagination import linked, respond_with_page
 from app.api.route import Route
 from app.database.sessions import SessionDep
 from app.errors import MalformedCursor, NotAuthenticated, Overloaded, PostNotFound, QuotaExceeded
-from app.middleware.problem_details import headers, responses
+from app.middleware.problem_details import responses
 from app.schemas.bookmark import BookmarkState
 from app.schemas.post import PostWithVotes
 from app.schemas.types import Cursor, Id, Limit
@@ -46,11 +47,7 @@ def remove_bookmark(post_id: PostId, caller: ScopedUser, db: SessionDep) -> Book
 @router.get(
     "/users/me/bookmarks",
     response_model=list[PostWithVotes],
-    responses={
-        200: headers("ETag"),
-        304: {"description": "Not modified", **headers("ETag")},
-        **responses(NotAuthenticated, MalformedCursor, Overloaded),
-    },
+    responses={**CONDITIONAL, **responses(NotAuthenticated, MalformedCursor, Overloaded)},
 )
 async def list_my_bookmarks(
     token: ScopedToken,
