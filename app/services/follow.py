@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Row, and_, delete, exists, or_, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.config import get_settings
 from app.database.locks import lock_pair
@@ -71,12 +71,14 @@ def list_following(db: Session, user_id: int, page: KeysetPage) -> Sequence[Row[
 def _list(
     db: Session, user_id: int, page: KeysetPage, *, of: InstrumentedAttribute[int], shown: InstrumentedAttribute[int]
 ) -> Sequence[Row[*tuple[Any, ...]]]:
+    account = aliased(User)
+    is_there = exists().where(account.id == user_id, ~account.is_deleted)
     follows = (
         select(User.id, User.username, User.display_name, Follow.created_at.label("listed_at"))
         .join(User, User.id == shown)
-        .where(of == user_id, ~User.is_deleted)
+        .where(of == user_id, ~User.is_deleted, is_there)
     )
     found = db.execute(page.select_newest(follows, Follow.created_at, shown)).all()
-    if not found and not db.scalar(select(exists().where(User.id == user_id, ~User.is_deleted))):
+    if not found and not db.scalar(select(is_there)):
         raise UserNotFound(user_id)
     return found

@@ -77,6 +77,8 @@ def test_users_cannot_follow_themselves(client: TestClient, person: Person, rows
 def test_missing_and_deleted_users_are_not_found(
     client: TestClient, person: Person, other: Person, connection: Connection, change: str, method: str
 ) -> None:
+    follow(client, person, other)
+    follow(client, other, person)
     connection.execute(text(change), {"id": other.id})
 
     for user_id in (other.id, 0, -1, 2**63):

@@ -135,7 +135,7 @@ def test_serialized_posts_are_remembered_up_to_a_size() -> None:
         id=1, title="title", content="x" * 1_000, published=True, created_at="2026-11-22 09:30:00+00",
         updated_at="2026-11-22 09:30:00+00", published_at=None, version=1, xmin="740", owner_id=7, username="ada",
         owner_created_at="2026-11-22 09:30:00+00", email="a@b.cc", votes=0, voters=[], bookmarkers=None,
-        reader_ids=None, roles=None,
+        blockers=None, session_ids=None, reader_ids=None, roles=None,
     )  # fmt: skip
     for number in range(10_000):
         serialize(row._replace(id=number, content="x" * 1_000 if number % 2 else "x" * 40_000))
