@@ -31,6 +31,7 @@ BOUNDED: list[dict[str, Any]] = [
     {"order": "hot", "skip": 500},
     {"order": "top", "position": CURSOR},
     {"order": "voted", "reader_id": 1},
+    {"order": "bookmarked", "reader_id": 1},
 ]
 UNBOUNDED: list[dict[str, Any]] = [
     {"search": "word"},

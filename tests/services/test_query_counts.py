@@ -111,6 +111,43 @@ def test_profile_of_another_user_costs_two_statements(
     assert len(statements) == 1
 
 
+@pytest.mark.parametrize("limit", [1, 100])
+def test_page_of_bookmarks_costs_one_statement_also_for_a_reader_with_blocks(
+    send: Send, posts: list[int], connection: Connection, person: Person, make_person: Callable[..., Person], limit: int
+) -> None:
+    connection.execute(text("INSERT INTO bookmarks SELECT id, owner_id FROM posts"))
+    connection.execute(
+        text("INSERT INTO blocks (blocker_id, blocked_id) VALUES (:a, :b)"), {"a": person.id, "b": make_person().id}
+    )
+    assert len(send("GET", f"/users/me/bookmarks?limit={limit}")) == PAGE
+    assert len(send("GET", f"/posts?limit={limit}")) == PAGE
+    assert len(send("GET", f"/posts/{posts[0]}")) == PAGE
+
+
+def test_relations_cost_a_few_statements(send: Send, posts: list[int], make_person: Callable[..., Person]) -> None:
+    caller, other = 1, make_person()
+    # Each locks, looks, writes; a follow also reads the count.
+    assert len(send("PUT", f"/users/{other.id}/follow")) == caller + 6
+    assert len(send("PUT", f"/users/{other.id}/follow")) == caller + 3
+    assert len(send("DELETE", f"/users/{other.id}/follow")) == caller + 3
+    assert len(send("PUT", f"/users/{other.id}/block")) == caller + 5
+    assert len(send("DELETE", f"/users/{other.id}/block")) == caller + 2
+    assert len(send("PUT", f"/posts/{posts[0]}/bookmark")) == caller + 5
+    assert len(send("DELETE", f"/posts/{posts[0]}/bookmark")) == caller + 3
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+def test_lists_of_people_cost_the_caller_and_one_statement(
+    send: Send, connection: Connection, person: Person, make_person: Callable[..., Person], limit: int
+) -> None:
+    for _ in range(3):
+        pair = {"a": person.id, "b": make_person().id}
+        connection.execute(text("INSERT INTO follows VALUES (:a, :b), (:b, :a)"), pair)
+        connection.execute(text("INSERT INTO blocks VALUES (:a, :b)"), pair)
+    for path in (f"{person.id}/followers", f"{person.id}/following", "me/blocks"):
+        assert len(send("GET", f"/users/{path}?limit={limit}")) == 1 + 1
+
+
 @pytest.mark.parametrize("limit", [1, 50])
 def test_accounts_cost_two_statements(
     client: TestClient, make_person: Callable[..., Person], database: Engine, limit: int
