@@ -33,7 +33,7 @@ COMMANDS = {
         "Print shell code that completes `python -m app` in bash and zsh.",
     ),
     "openapi": ("app.cli.openapi:openapi", "Print the OpenAPI document."),
-    "seed": ("app.cli.seed:seed", "Add realistic users, posts and votes to the database. Existing rows stay."),
+    "seed": ("app.cli.seed:seed", "Add realistic users, posts, votes and follows to the database. Existing rows stay."),
     "cleanup": (
         "app.cli.maintenance:cleanup",
         "Delete expired rows, and the remaining rows of deleted accounts and posts.",

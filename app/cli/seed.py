@@ -1,4 +1,4 @@
-"""`python -m app seed`: fill the database with sample users, posts and votes."""
+"""`python -m app seed`: fill the database with sample users, posts, votes and follows."""
 
 import secrets
 import time
@@ -23,10 +23,14 @@ def seed(
     users: Annotated[int, typer.Option(min=0, help="Users to add.")] = 1_000,
     posts: Annotated[int, typer.Option(min=0, help="Posts to add; 3 % are drafts.")] = 10_000,
     votes: Annotated[int, typer.Option(min=0, help="Votes to add; a few posts get most of them.")] = 100_000,
+    follows: Annotated[
+        int | None,
+        typer.Option(min=0, help="Follows to add; a few users follow very many.", show_default="about 10 per new user"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Random seed; the same seed gives the same data.")] = 1,
     yes: Annotated[bool, typer.Option("--yes", help="Allow this when ENVIRONMENT is production.")] = False,
 ) -> None:
-    """Add realistic users, posts and votes to the database. Existing rows stay.
+    """Add realistic users, posts, votes and follows to the database. Existing rows stay.
 
     Without a configured database, this fills the embedded one, which `run` serves. Ctrl-C keeps the rows added so far.
     """
@@ -35,16 +39,17 @@ def seed(
         raise ConfigurationError("ENVIRONMENT is production; to add sample data anyway, pass --yes")
     go_past_the_pooler()
     with migrated_database(FOR_FILLING):
-        _seed(users, posts, votes, seed, password=None if is_production else seeding.PASSWORD)
+        follows = min(10 * users, users * (users // 4)) if follows is None else follows
+        _seed(seeding.Amounts(users, posts, votes, follows), seed, password=None if is_production else seeding.PASSWORD)
 
 
-def _seed(users: int, posts: int, votes: int, seed: int, password: str | None) -> None:
+def _seed(wanted: seeding.Amounts, seed: int, password: str | None) -> None:
     """Fill the database and show the progress.
 
     Without a password, the new users cannot sign in.
     """
     started_at = time.monotonic()
-    added = dict.fromkeys(("people", "posts", "votes"), 0)
+    added = dict.fromkeys(("people", "posts", "votes", "follows"), 0)
     try:
         with _progress() as progress:
             tasks = {what: progress.add_task(what.capitalize(), total=None, start=False) for what in seeding.STEPS}
@@ -56,7 +61,7 @@ def _seed(users: int, posts: int, votes: int, seed: int, password: str | None) -
 
             seeding.fill(
                 get_engine(),
-                seeding.Amounts(users, posts, votes),
+                wanted,
                 seed=seed,
                 password_hash=passwords.hash_password(password or secrets.token_urlsafe(32)),
                 report=report,
@@ -66,8 +71,8 @@ def _seed(users: int, posts: int, votes: int, seed: int, password: str | None) -
     finally:
         seconds = time.monotonic() - started_at
         typer.echo(
-            f"Added {added['people']:,} users, {added['posts']:,} posts and {added['votes']:,} votes"
-            f" in {seconds:,.1f} seconds"
+            f"Added {added['people']:,} users, {added['posts']:,} posts, {added['votes']:,} votes"
+            f" and {added['follows']:,} follows in {seconds:,.1f} seconds"
         )
     if password is not None and added["people"]:
         typer.echo(f"The password of each user is: {password}")
