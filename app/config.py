@@ -232,6 +232,9 @@ class Settings(BaseSettings):
         100, ge=1, le=1_000_000, description="Maximum sessions per account; one more ends the least recently used."
     )
     max_drafts: int = Field(1000, ge=1, le=1_000_000, description="Maximum drafts per account, else 409.")
+    follows_max: int = Field(5000, ge=1, le=100_000, description="Maximum users whom an account follows, else 409.")
+    bookmarks_max: int = Field(10_000, ge=1, le=1_000_000, description="Maximum bookmarks per account, else 409.")
+    blocks_max: int = Field(1000, ge=1, le=100_000, description="Maximum users whom an account blocks, else 409.")
     cleanup_interval_minutes: int = Field(
         60,
         ge=0,

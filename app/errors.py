@@ -12,12 +12,13 @@ DomainError
 ├── WrongCode                   403   the authenticator's code is wrong or expired
 ├── InsufficientScope           403   the API key lacks the scope
 ├── NotAuthorized               403   the resource belongs to another user
+├── Blocked                     403   one of the two users has blocked the other
 ├── CrossSiteRequest            403   the session cookie came with a request from another site
 ├── InvalidToken                403   a mailed token is wrong, used, replaced or expired
 ├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, CommentNotFound, UserNotFound   404
 ├── SessionNotFound, ApiKeyNotFound, TotpNotFound   404
 ├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
-├── QuotaExceeded               409   the account has the maximum number of API keys, drafts or followed tags
+├── QuotaExceeded               409   the account has the maximum number of API keys, drafts, follows and the like
 ├── LastAdmin                   409   no active admin would remain
 ├── StillReferenced             409   rows of a table outside this project refer to it
 ├── ConstraintViolated          409   a constraint outside this project forbids the write
@@ -26,6 +27,7 @@ DomainError
 ├── UriTooLong                  414
 ├── UnsupportedEncoding         415   a compressed body
 ├── IdempotencyMismatch, MalformedCursor, RepliesTooDeep   422
+├── NotYourself                 422   the caller's own account, where only another one is possible
 ├── TooManyTries                429   too many attempts to sign in, to sign up, with a code, or for a mail
 ├── RateLimited                 429   too many requests of any kind
 ├── HeadersTooLarge             431
@@ -114,6 +116,13 @@ class NotAuthorized(DomainError):
     code = "not_authorized"
 
 
+class Blocked(DomainError):
+    """You have blocked this user, or they have blocked you"""
+
+    status = 403
+    code = "blocked"
+
+
 class CrossSiteRequest(DomainError):
     """The session cookie only works for pages of the API's own origin; send `Authorization: Bearer …`"""
 
@@ -175,8 +184,9 @@ class UserNotFound(DomainError):
     status = 404
     code = "user_not_found"
 
-    def __init__(self, user_id: int) -> None:
-        super().__init__(f"User with id: {_shown(user_id)} does not exist")
+    def __init__(self, user: int | str) -> None:
+        which = f"username: {user}" if isinstance(user, str) else f"id: {_shown(user)}"
+        super().__init__(f"User with {which} does not exist")
 
 
 class SessionNotFound(DomainError):
@@ -235,7 +245,7 @@ class TotpEnabled(DomainError):
 
 
 class QuotaExceeded(DomainError):
-    """The account has the maximum number of API keys, drafts or followed tags; delete one first"""
+    """The account has the maximum number of such items; delete one first"""
 
     status = 409
     code = "quota_exceeded"
@@ -323,6 +333,13 @@ class RepliesTooDeep(DomainError):
     code = "replies_too_deep"
 
 
+class NotYourself(DomainError):
+    """You cannot follow or block yourself"""
+
+    status = 422
+    code = "not_yourself"
+
+
 class TooManyTries(DomainError):
     """Too many tries; wait before the next one"""
 
@@ -387,6 +404,7 @@ BROKEN_CONSTRAINTS: Mapping[str, type[DomainError]] = {
     "sessions_users_fkey": InvalidCredentials,
     "idempotency_keys_users_fkey": NotAuthenticated,
     "tag_follows_users_fkey": NotAuthenticated,
+    "bookmarks_users_fkey": NotAuthenticated,
 }
 
 

@@ -203,7 +203,7 @@ def _make(server_url: URL, size: Size) -> None:
 
 def fill(url: URL, size: Size) -> None:
     """Add the rows of a data set to a migrated database."""
-    numbers = {"--users": size.users, "--posts": size.posts, "--votes": size.votes}
+    numbers = {"--users": size.users, "--posts": size.posts, "--votes": size.votes, "--follows": 0}
     words = [word for name, number in numbers.items() for word in (name, str(number))]
     _run("app", "seed", *words, "--yes", url=url)
     _add_people(url)

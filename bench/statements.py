@@ -32,7 +32,8 @@ _ITEM = """
         ),
         'votes', stats.votes,
         'comments', stats.comments,
-        'voted', EXISTS (SELECT FROM votes WHERE votes.post_id = post.id AND votes.user_id = $2)
+        'voted', EXISTS (SELECT FROM votes WHERE votes.post_id = post.id AND votes.user_id = $2),
+        'bookmarked', EXISTS (SELECT FROM bookmarks WHERE bookmarks.post_id = post.id AND bookmarks.user_id = $2)
     )
 """
 _OWNERS_AND_VOTES = """

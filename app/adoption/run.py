@@ -47,11 +47,15 @@ IN_ONE_TRANSACTION = (
 )
 # Columns that a migration adds and that may have existed before: (revision, table, column, types).
 TIMES = ("timestamp", "date")
+TEXTS = ("character", "text", "citext")
 CARRIED = (
-    ("0008", "users", "username", ("character", "text", "citext")),
+    ("0008", "users", "username", TEXTS),
     ("0009", "posts", "updated_at", TIMES),
     ("0010", "votes", "created_at", TIMES),
+    ("0036", "users", "display_name", TEXTS),
+    ("0036", "users", "bio", TEXTS),
 )
+MAX_CHARACTERS = {"display_name": 50, "bio": 500}
 # Copies valid usernames. If several users have the same one, the first keeps it.
 CARRY_USERNAMES = """
     UPDATE users SET username = former_username
@@ -212,6 +216,8 @@ def _carry(table: str, column: str, found: str, time_zone: str) -> str:
     if column == "username":
         return CARRY_USERNAMES
     value = f"former_{column}"
+    if column in MAX_CHARACTERS:
+        value = f"nullif(btrim(left({value}, {MAX_CHARACTERS[column]})), '')"
     if found.startswith(TIMES) and not found.endswith("with time zone"):
         value = f"{value}::timestamp AT TIME ZONE '{time_zone}'"
     return f"UPDATE {table} SET {column} = {value} WHERE former_{column} IS NOT NULL"

@@ -63,6 +63,8 @@ TAGS = {
     "votes": "Vote for posts.",
     "comments": "Read, write, change and delete comments, and vote for them.",
     "tags": "List the tags of posts, and follow them.",
+    "people": "Follow and block users.",
+    "bookmarks": "Bookmark posts.",
     "API keys": "Credentials for programs that act for you.",
     "meta": "Links to the documentation, and health checks.",
 }

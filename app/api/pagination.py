@@ -107,7 +107,7 @@ def cut_and_link(response: Response, page: KeysetPage, rows: Sequence[AnyRow], *
     """
     shown = [*rows[: page.limit]]
     if len(rows) > page.limit:
-        following = page.cursor_after(shown[-1].id)
+        following = page.cursor_after(shown[-1].id, getattr(shown[-1], "listed_at", None))
         response.headers["Link"] = link_header(linked({"limit": page.limit, **repeated}), next=following) or ""
     return shown
 

@@ -43,6 +43,8 @@ TRIGGERS = (
     "comment_votes_count_truncate",
     "posts_tags_insert", "posts_tags_update", "posts_tags_delete", "post_tags_truncate",
     "tag_follows_count_insert", "tag_follows_count_delete", "tag_follows_truncate",
+    "posts_count_insert", "posts_count_delete", "posts_count_update", "posts_count_truncate",
+    "follows_count_insert", "follows_count_delete", "follows_count_update", "follows_count_truncate",
 )  # fmt: skip
 # Privileges beyond reading and writing rows, which is all that a server needs. Reading statistics is harmless.
 _ROLE = text("""

@@ -1,4 +1,4 @@
-"""`python -m app seed`: fill the database with sample users, posts, votes and comments."""
+"""`python -m app seed`: fill the database with sample users, posts, votes, comments and follows."""
 
 import secrets
 import time
@@ -26,10 +26,14 @@ def seed(
     comments: Annotated[
         int | None, typer.Option(min=0, help="Comments to add, by default three for each post that is added.")
     ] = None,
+    follows: Annotated[
+        int | None,
+        typer.Option(min=0, help="Follows to add; a few users follow very many.", show_default="about 10 per new user"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Random seed; the same seed gives the same data.")] = 1,
     yes: Annotated[bool, typer.Option("--yes", help="Allow this when ENVIRONMENT is production.")] = False,
 ) -> None:
-    """Add realistic users, posts, votes and comments to the database. Existing rows stay.
+    """Add realistic users, posts, votes, comments and follows to the database. Existing rows stay.
 
     Without a configured database, this fills the embedded one, which `run` serves. Ctrl-C keeps the rows added so far.
     """
@@ -38,7 +42,9 @@ def seed(
         raise ConfigurationError("ENVIRONMENT is production; to add sample data anyway, pass --yes")
     go_past_the_pooler()
     with migrated_database(FOR_FILLING):
-        wanted = seeding.Amounts(users, posts, votes, 3 * posts if comments is None else comments)
+        comments = 3 * posts if comments is None else comments
+        follows = min(10 * users, users * (users // 4)) if follows is None else follows
+        wanted = seeding.Amounts(users, posts, votes, comments, follows)
         _seed(wanted, seed, password=None if is_production else seeding.PASSWORD)
 
 
@@ -48,7 +54,7 @@ def _seed(wanted: seeding.Amounts, seed: int, password: str | None) -> None:
     Without a password, the new users cannot sign in.
     """
     started_at = time.monotonic()
-    added = dict.fromkeys(("people", "posts", "votes", "comments"), 0)
+    added = dict.fromkeys(("people", "posts", "votes", "comments", "follows"), 0)
     try:
         with _progress() as progress:
             tasks = {what: progress.add_task(what.capitalize(), total=None, start=False) for what in seeding.STEPS}
@@ -70,8 +76,8 @@ def _seed(wanted: seeding.Amounts, seed: int, password: str | None) -> None:
     finally:
         seconds = time.monotonic() - started_at
         typer.echo(
-            f"Added {added['people']:,} users, {added['posts']:,} posts, {added['votes']:,} votes and"
-            f" {added['comments']:,} comments in {seconds:,.1f} seconds"
+            f"Added {added['people']:,} users, {added['posts']:,} posts, {added['votes']:,} votes,"
+            f" {added['comments']:,} comments and {added['follows']:,} follows in {seconds:,.1f} seconds"
         )
     if password is not None and added["people"]:
         typer.echo(f"The password of each user is: {password}")

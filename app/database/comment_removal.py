@@ -43,8 +43,13 @@ _LOCK_COUNTS = text("""
 _LOCK_POSTS = text("""
     WITH comment AS MATERIALIZED (
         SELECT id FROM comments WHERE post_id = ANY (:ids) ORDER BY id FOR UPDATE
+    ), of_users AS MATERIALIZED (
+        SELECT user_id FROM user_stats
+        WHERE user_id = ANY (ARRAY (SELECT owner_id FROM posts WHERE id = ANY (:ids)))
+            AND (SELECT count(*) FROM comment) >= 0
+        ORDER BY user_id FOR NO KEY UPDATE
     ), of_posts AS MATERIALIZED (
-        SELECT post_id FROM post_stats WHERE post_id = ANY (:ids) AND (SELECT count(*) FROM comment) >= 0
+        SELECT post_id FROM post_stats WHERE post_id = ANY (:ids) AND (SELECT count(*) FROM of_users) >= 0
         ORDER BY post_id FOR NO KEY UPDATE
     )
     SELECT FROM comment_stats WHERE post_id = ANY (:ids) AND (SELECT count(*) FROM of_posts) >= 0

@@ -1,4 +1,4 @@
-"""Sample data: realistic users, posts, votes and comments for development and benchmarks.
+"""Sample data: realistic users, posts, votes, comments and follows for development and benchmarks.
 
 Set-based statements add chunks of rows, each in its own transaction. So an interrupted run leaves consistent data, in
 which every count equals its rows. The data depend only on the seed, times also on the current date.
@@ -22,14 +22,18 @@ CHUNK_PEOPLE = 20_000
 CHUNK_POSTS = 5_000
 CHUNK_VOTES = 200_000
 CHUNK_COMMENTS = 10_000
+CHUNK_FOLLOWS = 50_000
 SENTENCES = 20_000
 TITLE_STARTS = 400
 TITLE_ENDS = 4_000
 # The most popular post has votes of at most half of the users.
 MAX_VOTES_SHARE = 0.5
 MAX_ROUNDS = 20
+# The most active user follows at most half of the others, and no more than the default of `FOLLOWS_MAX`.
+MAX_FOLLOWS_SHARE = 0.5
+MAX_FOLLOWS = 5_000
 
-STEPS = ("people", "posts", "votes", "comments", "statistics")
+STEPS = ("people", "posts", "votes", "comments", "follows", "statistics")
 Report = Callable[[str, int, int], None]
 
 
@@ -45,14 +49,15 @@ class Amounts:
     posts: int
     votes: int
     comments: int = 0
+    follows: int = 0
 
 
 def fill(engine: Engine, wanted: Amounts, *, seed: int, password_hash: str, report: Report) -> None:
-    """Add users, posts, votes and comments to the database, then run VACUUM ANALYZE.
+    """Add users, posts, votes, comments and follows to the database, then run VACUUM ANALYZE.
 
-    All users vote for and comment on all published posts, existing ones included. Comments get some votes, too. After
-    each commit, `report` gets the step (one of `STEPS`), the rows done and the rows wanted. Needs a direct connection,
-    for temporary tables.
+    All users vote for and comment on all published posts, existing ones included. Comments get some votes, too. Follows
+    that exist already are not replaced by others. After each commit, `report` gets the step (one of `STEPS`), the rows
+    done and the rows wanted. Needs a direct connection, for temporary tables.
     Raises `CannotSeed`.
     """
     with engine.connect() as connection:
@@ -65,7 +70,9 @@ def fill(engine: Engine, wanted: Amounts, *, seed: int, password_hash: str, repo
             _add_votes(connection, wanted.votes, seed, report)
         if wanted.comments:
             _add_comments(connection, wanted.comments, seed, report)
-    tables = ["users", "posts", "post_stats", "votes", "tags", "post_tags", "tag_stats"]
+        if wanted.follows:
+            _add_follows(connection, wanted.follows, seed, report)
+    tables = ["users", "posts", "post_stats", "votes", "tags", "post_tags", "tag_stats", "user_stats", "follows"]
     if wanted.comments:
         tables += ["comments", "comment_stats", "comment_votes"]
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -430,6 +437,66 @@ def _add_comments(connection: Connection, amount: int, seed: int, report: Report
         connection.commit()
         done += len(ids)
         report("comments", done, amount)
+
+
+# The user of rank r follows the users of the first `follows` ranks but r's own, spread as the voters of a post are: the
+# users who write most are followed most.
+_FOLLOW = text(f"""
+    INSERT INTO follows (follower_id, followee_id, created_at)
+    SELECT follower.id, followee.id, now() - interval '1 year' * {_dice(2, "j", "plan.key")}
+    FROM plan
+    JOIN people AS follower ON follower.rank = plan.rank
+    CROSS JOIN generate_series(0, plan.follows - 1) AS j
+    CROSS JOIN LATERAL (
+        SELECT j + floor(
+            (:people - 1 - plan.follows) * power((j + {_dice(1, "j", "plan.key")}) / plan.follows, 2)
+        )::int AS place
+    ) AS drawn
+    JOIN people AS followee ON followee.rank = drawn.place + (drawn.place >= plan.rank)::int
+    WHERE plan.chunk = :chunk
+    ORDER BY follower.id, followee.id
+    ON CONFLICT DO NOTHING
+""")
+
+
+def _add_follows(connection: Connection, amount: int, seed: int, report: Report) -> None:
+    """Let users follow each other.
+
+    How many each follows is by Zipf's law, as votes are, in an order of its own.
+    """
+    people = connection.scalar(text("SELECT count(*) FROM people")) or 0
+    most = min(int(people * MAX_FOLLOWS_SHARE), MAX_FOLLOWS)
+    if amount > people * most // 2:
+        raise CannotSeed(f"{people:,} people allow {people * most // 2:,} follows, not {amount:,}")
+    connection.execute(
+        text(f"""
+            CREATE TEMPORARY TABLE plan AS
+            SELECT rank, hashint8extended(rank, :seed) AS key, follows,
+                floor((sum(follows) OVER (ORDER BY rank) - 1) / :chunk_follows)::int AS chunk
+            FROM (
+                SELECT rank, least(:most, {_share("place")} - {_share("place - 1")}) AS follows
+                FROM (SELECT rank, row_number() OVER (ORDER BY {_dice(7, "rank")}, rank) AS place FROM people) AS placed
+            ) AS shared
+            WHERE follows > 0
+        """),
+        {
+            "seed": seed,
+            "most": most,
+            "posts": people,
+            "votes": amount,
+            "flatness": _flatness(amount, people, most),
+            "chunk_follows": CHUNK_FOLLOWS,
+        },
+    )
+    connection.execute(text("ANALYZE plan"))
+    connection.commit()
+    done = 0
+    for chunk in range((connection.scalar(text("SELECT max(chunk) FROM plan")) or 0) + 1):
+        done += connection.execute(_FOLLOW, {"chunk": chunk, "people": people}).rowcount
+        connection.commit()
+        report("follows", done, amount)
+    connection.execute(text("DROP TABLE plan"))
+    connection.commit()
 
 
 class _Words:

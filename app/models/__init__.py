@@ -4,8 +4,11 @@ from app.config import Role
 from app.models.api_key import ApiKey, Scope
 from app.models.attempt_counter import AttemptCounter
 from app.models.base import Base
+from app.models.block import Block
+from app.models.bookmark import Bookmark
 from app.models.comment import Comment, CommentStats, CommentVote
 from app.models.deletion import Deletion
+from app.models.follow import Follow
 from app.models.idempotency_key import IdempotencyKey
 from app.models.mail_token import MailToken, MailTokenPurpose
 from app.models.outgoing_mail import MailKind, OutgoingMail
@@ -16,17 +19,20 @@ from app.models.security_event import SecurityEvent
 from app.models.session import Session, SessionKind
 from app.models.tag import PostTag, Tag, TagFollow, TagStats
 from app.models.totp import RecoveryCode, Totp
-from app.models.user import User
+from app.models.user import User, UserStats
 from app.models.vote import Vote
 
 __all__ = [
     "ApiKey",
     "AttemptCounter",
     "Base",
+    "Block",
+    "Bookmark",
     "Comment",
     "CommentStats",
     "CommentVote",
     "Deletion",
+    "Follow",
     "IdempotencyKey",
     "MailKind",
     "MailToken",
@@ -48,5 +54,6 @@ __all__ = [
     "TagStats",
     "Totp",
     "User",
+    "UserStats",
     "Vote",
 ]  # fmt: skip

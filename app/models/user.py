@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, Index, String, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.config import MODERATING, Role
-from app.models.base import Base, Now, PrimaryKey
+from app.models.base import Base, Key, Now, PrimaryKey
 
 
 class User(Base):
@@ -22,6 +22,8 @@ class User(Base):
     email_canonical: Mapped[str] = mapped_column(unique=True)
     email_verified_at: Mapped[datetime | None]
     username: Mapped[str]
+    display_name: Mapped[str | None]
+    bio: Mapped[str | None]
     password_hash: Mapped[str]
     role: Mapped[Role] = mapped_column(String, server_default="user")
     is_active: Mapped[bool] = mapped_column(server_default=text("true"))
@@ -62,3 +64,19 @@ class User(Base):
     @property
     def is_admin(self) -> bool:
         return self.role == "admin" and not self.acts_through_key
+
+
+class UserStats(Base):
+    """Counts of an account, in narrow rows: a post or a follow never rewrites a wide row of `users`.
+
+    Triggers maintain them. `posts` counts published posts. An account without a row has zeros.
+    """
+
+    __tablename__ = "user_stats"
+
+    user_id: Mapped[int] = mapped_column(Key, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    posts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    followers: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    following: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    # For notifications, which no code sends yet.
+    unread: Mapped[int] = mapped_column(Integer, server_default=text("0"))

@@ -15,6 +15,7 @@ from app.api.pagination import link_header, linked, read_query
 from app.api.route import Route
 from app.database.sessions import SessionDep
 from app.errors import (
+    Blocked,
     CommentNotFound,
     IdempotencyInProgress,
     IdempotencyMismatch,
@@ -84,6 +85,7 @@ async def list_comments(post_id: PostId, token: PublicToken, request: Request) -
         201: headers("ETag", "Location"),
         **responses(
             NotAuthenticated,
+            Blocked,
             PostNotFound,
             CommentNotFound,
             RepliesTooDeep,

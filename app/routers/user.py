@@ -1,8 +1,10 @@
 """`/users`: sign-up, profiles, accounts, and the caller's votes."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
+from sqlalchemy import Row
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
@@ -36,24 +38,34 @@ from app.observability import request_context
 from app.schemas.page import page_of
 from app.schemas.post import PostWithVotes
 from app.schemas.types import Cursor, Id, Limit, Role, Skip, Text
-from app.schemas.user import Account, NewUser, Profile, UserChange, UserIn
+from app.schemas.user import Account, NewUser, OwnAccount, UserChange, UserIn, UserProfile, UserSummary
 from app.security import attempt_limits, passwords
 from app.security.access_tokens import AccessToken
 from app.security.email_addresses import placeholder_email
-from app.services import auth, feed, user
+from app.services import auth, feed, profile, user
 
 router = APIRouter(prefix="/users", tags=["users"], route_class=CredentialsRoute)
 
 
-def _profile(account: models.User, caller: models.User | None) -> Profile:
+COUNTS = ("posts", "followers", "following", "followed")
+
+
+def _shown(found: profile.Profile, caller: models.User | None) -> UserProfile:
     """Return the profile of an account.
 
     The e-mail address is real for its owner, for admins, and with `PUBLIC_EMAILS`. Otherwise it is a placeholder.
     """
+    account = found.account
     may_see_email = get_settings().public_emails or (caller and (caller.is_admin or caller.id == account.id))
-    profile = Profile.model_validate(account)
-    placeholder = placeholder_email(account.id, account.username)
-    return profile if may_see_email else profile.model_copy(update={"email": placeholder})
+    return UserProfile(
+        id=account.id,
+        username=account.username,
+        created_at=account.created_at,
+        email=account.email if may_see_email else placeholder_email(account.id, account.username),
+        display_name=account.display_name,
+        bio=account.bio,
+        **{name: getattr(found, name) for name in COUNTS},
+    )
 
 
 @router.post(
@@ -102,10 +114,36 @@ def list_users(
     return cut_and_link(response, page, accounts, role=role, is_active=is_active)
 
 
-@router.get("/me", response_model=Account, responses=responses(NotAuthenticated))
-def get_me(caller: ScopedUser) -> models.User:
+@router.get("/me", response_model=OwnAccount, responses=responses(NotAuthenticated))
+def get_me(caller: ScopedUser, db: SessionDep) -> OwnAccount:
     """Get your account. It has your real e-mail address and your role."""
-    return caller
+    found = profile.get(db, caller.id, caller)
+    account = Account.model_validate(caller, from_attributes=True)
+    return OwnAccount(**account.model_dump(), **{name: getattr(found, name) for name in COUNTS})
+
+
+@router.get("/search", response_model=list[UserSummary], responses=responses(NotAuthenticated))
+def search_users(
+    _: ScopedUser,
+    db: SessionDep,
+    q: Annotated[Text, Query(min_length=1, max_length=30, description="The beginning of the username, in any case.")],
+    limit: Annotated[Limit, Query()] = 10,
+) -> Sequence[Row[int, str, str | None]]:
+    """Find users whose username begins with a text, in alphabetical order. For mentions."""
+    return profile.search(db, q, limit)
+
+
+@router.get("/by-username/{username}", response_model=UserProfile, responses={**CONDITIONAL, **responses(UserNotFound)})
+def get_user_by_username(
+    username: Annotated[Text, Path(max_length=30, description="The username, in any case.", examples=["ada"])],
+    caller: OptionalUser,
+    db: SessionDep,
+) -> UserProfile:
+    """Get the profile of a user by username.
+
+    The e-mail address may be a placeholder; your own is real.
+    """
+    return _shown(profile.get_by_username(db, username, caller), caller)
 
 
 @router.get(
@@ -125,20 +163,20 @@ async def list_my_votes(
         order="voted",
         limit=limit,
         skip=skip,
-        voter_id=token.user_id,
+        reader_id=token.user_id,
         position=feed.position_of(cursor, "voted") if cursor else None,
     )
     result = await batch_queues.read_page(feed.PageRequest(token, query))
     return respond_with_page(request, result, linked({"limit": limit}))
 
 
-@router.get("/{id}", response_model=Profile, responses={**CONDITIONAL, **responses(UserNotFound)})
-def get_user(user_id: Annotated[Id, Path(alias="id")], caller: OptionalUser, db: SessionDep) -> Profile:
+@router.get("/{id}", response_model=UserProfile, responses={**CONDITIONAL, **responses(UserNotFound)})
+def get_user(user_id: Annotated[Id, Path(alias="id")], caller: OptionalUser, db: SessionDep) -> UserProfile:
     """Get the profile of a user.
 
     The e-mail address may be a placeholder; your own is real.
     """
-    return _profile(user.get(db, user_id), caller)
+    return _shown(profile.get(db, user_id, caller), caller)
 
 
 CHANGE_ERRORS = (
@@ -185,7 +223,7 @@ async def change_user(
 
 @router.delete("/me", status_code=204, responses=responses(NotAuthenticated, LastAdmin, StillReferenced))
 def delete_me(caller: CurrentUser, db: SessionDep) -> None:
-    """Delete your account. This deletes its posts, votes and sessions, too."""
+    """Delete your account. This deletes its posts, votes, follows, bookmarks, blocks and sessions, too."""
     user.remove(db, caller, caller.id)
 
 
@@ -195,7 +233,7 @@ def delete_me(caller: CurrentUser, db: SessionDep) -> None:
     responses=responses(NotAuthenticated, NotAuthorized, UserNotFound, LastAdmin, StillReferenced),
 )
 def delete_user(user_id: Annotated[Id, Path(alias="id")], caller: CurrentUser, db: SessionDep) -> None:
-    """Delete an account. This deletes its posts, votes and sessions, too.
+    """Delete an account. This deletes its posts, votes, follows, bookmarks, blocks and sessions, too.
 
     Admins can delete every account, other users only their own.
     """

@@ -89,10 +89,11 @@ class PostOut(BaseModel):
 
 
 class PostWithVotes(BaseModel):
-    """A post, its vote count, and whether you voted for it."""
+    """A post, its vote count, and whether you voted for it and bookmarked it."""
 
     # The tutorial's clients read this key with its capital letter.
     Post: PostOut = Field(description="The post.")
     votes: int = Field(description="Number of votes for the post.", examples=[7])
     comments: int = Field(description="Number of comments on the post, without deleted ones.", examples=[3])
     voted: bool = Field(description="Whether you voted for the post.")
+    bookmarked: bool = Field(description="Whether you bookmarked the post.")

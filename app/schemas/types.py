@@ -94,6 +94,10 @@ def _has_tag_characters(text: str) -> bool:
     return text.strip("-_") != ""
 
 
+def _visible_or_empty(text: str) -> str:
+    return text and _visible(text)
+
+
 def _email(text: str) -> str:
     try:
         validate_email(text, check_deliverability=False, test_environment=True)
@@ -268,6 +272,14 @@ Email = Annotated[
 # For accounts. Lookups take `Email`, because a placeholder there is simply an unknown address.
 OwnEmail = Annotated[Email, AfterValidator(_no_placeholder)]
 Username = Annotated[str, Field(min_length=3, max_length=30, examples=["ada"]), AfterValidator(_username)]
+DisplayName = Annotated[
+    str, Field(max_length=50, examples=["Ada L."]),
+    AfterValidator(_storable), AfterValidator(_visible_or_empty),
+]  # fmt: skip
+Bio = Annotated[
+    str, Field(max_length=500, examples=["I write about engines."]),
+    AfterValidator(_storable), AfterValidator(_visible_or_empty),
+]  # fmt: skip
 Password = Annotated[
     str,
     Field(

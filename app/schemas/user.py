@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas.types import NUMBER_AS_TEXT, OwnEmail, Password, Role, Text, Username
+from app.schemas.types import NUMBER_AS_TEXT, Bio, DisplayName, OwnEmail, Password, Role, Text, Username
 
 
 class UserIn(BaseModel):
@@ -16,12 +16,16 @@ class UserIn(BaseModel):
     )
     password: Annotated[Password, NUMBER_AS_TEXT]
     username: Username | None = Field(None, description="Without it, your username is `user<id>`.")
+    display_name: DisplayName | None = Field(None, description="A name to show beside the username.")
+    bio: Bio | None = Field(None, description="A text about you.")
 
 
 class UserChange(BaseModel):
     """Changes of an account. Fields that are left out keep their values."""
 
     username: Username | None = Field(None, description="The new username.")
+    display_name: DisplayName | None = Field(None, description="The new display name. Empty removes it.")
+    bio: Bio | None = Field(None, description="The new text about you. Empty removes it.")
     email: OwnEmail | None = Field(None, description="The new e-mail address. Needs `current_password`.")
     password: Password | None = Field(None, description="The new password. Needs `current_password`.")
     current_password: Text | None = Field(
@@ -35,7 +39,7 @@ class UserChange(BaseModel):
 
 
 class Profile(BaseModel):
-    """The public profile of a user."""
+    """A user beside their posts."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -50,7 +54,37 @@ class Profile(BaseModel):
     )
 
 
-class NewUser(Profile):
+class Described(BaseModel):
+    """What a user says about themselves."""
+
+    display_name: str | None = Field(description="A name to show beside the username.", examples=["Ada L."])
+    bio: str | None = Field(description="A text about the user.", examples=["I write about engines."])
+
+
+class Counted(BaseModel):
+    """Counts of an account, and whether the caller follows it."""
+
+    posts: int = Field(description="Number of published posts.", examples=[12])
+    followers: int = Field(description="Number of users who follow the user.", examples=[3])
+    following: int = Field(description="Number of users whom the user follows.", examples=[5])
+    followed: bool = Field(description="Whether you follow the user.")
+
+
+class UserProfile(Counted, Described, Profile):
+    """The public profile of a user."""
+
+
+class UserSummary(BaseModel):
+    """A user in a list."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int = Field(description="Id of the user.", examples=[1])
+    username: str = Field(description="Name of the user.", examples=["ada"])
+    display_name: str | None = Field(description="A name to show beside the username.", examples=["Ada L."])
+
+
+class NewUser(Described, Profile):
     """Your new account."""
 
     email: str = Field(
@@ -66,3 +100,7 @@ class Account(NewUser):
     email_verified: bool = Field(description="Whether the owner has confirmed the address with a mail.")
     role: Role
     is_active: bool = Field(description="`false`: disabled, and cannot sign in.")
+
+
+class OwnAccount(Counted, Account):
+    """Your account."""

@@ -20,17 +20,21 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, any_, bindparam, delete, exists, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import InstrumentedAttribute
 
 from app.config import get_settings
 from app.database import comment_removal
-from app.database.locks import DELETION_LOCK
+from app.database.locks import DELETION_LOCK, lock_user_counts
 from app.database.references import broken_reference
 from app.database.sessions import writing
 from app.models import (
+    Block,
+    Bookmark,
     Comment,
     CommentStats,
     CommentVote,
     Deletion,
+    Follow,
     IdempotencyKey,
     Post,
     PostStats,
@@ -196,11 +200,13 @@ def _remove_batch(connection: Connection, user_id: int, progress: _Progress) -> 
 
 
 def _posts(connection: Connection, user_id: int, progress: _Progress) -> int:
-    """Remove posts, newest first, or comments or votes of a post that has many.
+    """Remove posts, newest first, or comments, votes or bookmarks of a post that has many.
 
     Newest first, because lists of new posts have to skip the rows that are left.
     """
-    counted = func.coalesce(PostStats.votes + COMMENT_ROWS * PostStats.comments, 0)
+    some = select(Bookmark.user_id).where(Bookmark.post_id == Post.id).limit(progress.rows + 1).correlate(Post)
+    bookmarks = select(func.count()).select_from(some.subquery().lateral()).scalar_subquery()
+    counted = func.coalesce(PostStats.votes + COMMENT_ROWS * PostStats.comments, 0) + bookmarks
     found = connection.execute(
         select(Post.id, (counted + POST_ROWS).label("rows"))
         .outerjoin(PostStats, PostStats.post_id == Post.id)
@@ -218,9 +224,9 @@ def _posts(connection: Connection, user_id: int, progress: _Progress) -> int:
             rows_of_posts[post_id] += rows
         ids = _first_that_fit({post_id: rows_of_posts[post_id] for post_id in ids}, progress.rows)
     if rows_of_posts[newest.id] > progress.rows:
-        of_newest = Comment.post_id == newest.id
-        removed = _comments(connection, of_newest, progress, post_id=newest.id)
-        if removed := removed or _votes_of_post(connection, newest.id, progress):
+        removed = _comments(connection, Comment.post_id == newest.id, progress, post_id=newest.id)
+        removed = removed or _votes_of_post(connection, newest.id, progress)
+        if removed := removed or _bookmarks_of_post(connection, newest.id, progress):
             return removed
     connection.execute(select(Post.id).where(Post.id == _any(ids)).order_by(Post.id).with_for_update())
     comment_removal.lock_posts(connection, ids)
@@ -314,6 +320,47 @@ def _votes_of_post(connection: Connection, post_id: int, progress: _Progress) ->
     return len(voter_ids)
 
 
+def _bookmarks_of_post(connection: Connection, post_id: int, progress: _Progress) -> int:
+    bookmarks = select(Bookmark.user_id).where(Bookmark.post_id == post_id).limit(progress.rows)
+    user_ids = connection.scalars(bookmarks).all()
+    if user_ids:
+        _lock_counts(connection, [post_id])
+        connection.execute(delete(Bookmark).where(Bookmark.post_id == post_id, Bookmark.user_id == _any(user_ids)))
+    return len(user_ids)
+
+
+def _own_bookmarks(connection: Connection, user_id: int, progress: _Progress) -> int:
+    """Remove bookmarks. The counts of the posts serialize this with the removal of the posts."""
+    bookmarks = select(Bookmark.post_id).where(Bookmark.user_id == user_id).limit(progress.rows)
+    post_ids = connection.scalars(bookmarks).all()
+    _lock_counts(connection, post_ids)
+    connection.execute(delete(Bookmark).where(Bookmark.user_id == user_id, Bookmark.post_id == _any(post_ids)))
+    return len(post_ids)
+
+
+def _follows(own: InstrumentedAttribute[int], other: InstrumentedAttribute[int]) -> Remove:
+    """Return the step that removes follows of the account, in one direction. Triggers correct the other's counts."""
+
+    def remove(connection: Connection, user_id: int, progress: _Progress) -> int:
+        others = connection.scalars(select(other).where(own == user_id).limit(progress.rows)).all()
+        lock_user_counts(connection, [user_id, *others])
+        connection.execute(delete(Follow).where(own == user_id, other == _any(others)))
+        return len(others)
+
+    return remove
+
+
+def _blocks(connection: Connection, user_id: int, progress: _Progress) -> int:
+    own = select(Block.blocker_id, Block.blocked_id).where(Block.blocker_id == user_id)
+    of_others = select(Block.blocker_id, Block.blocked_id).where(Block.blocked_id == user_id)
+    found = connection.execute(own.union_all(of_others).limit(progress.rows)).all()
+    pairs = tuple_(Block.blocker_id, Block.blocked_id).in_([tuple(pair) for pair in found])
+    locked = select(Block.blocker_id).where(pairs).order_by(Block.blocker_id, Block.blocked_id).with_for_update()
+    connection.execute(locked)
+    connection.execute(delete(Block).where(pairs))
+    return len(found)
+
+
 def _own_votes(connection: Connection, user_id: int, progress: _Progress) -> int:
     votes = select(Vote.created_at, Vote.post_id).where(Vote.user_id == user_id)
     if progress.last_key:
@@ -367,6 +414,10 @@ _OF_DELETED_ACCOUNTS = (
     _Step(_own_votes, MIN_BATCH_VOTES),
     _Step(_own_comments, MIN_BATCH_VOTES),
     _Step(_own_comment_votes, MIN_BATCH_VOTES),
+    _Step(_follows(Follow.follower_id, Follow.followee_id), MIN_BATCH_VOTES),
+    _Step(_follows(Follow.followee_id, Follow.follower_id), MIN_BATCH_VOTES),
+    _Step(_own_bookmarks, MIN_BATCH_VOTES),
+    _Step(_blocks),
     _Step(_tag_follows),
     _Step(_rows_of(Session)),
     _Step(_rows_of(SecurityEvent)),

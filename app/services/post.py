@@ -80,8 +80,9 @@ def _publication(is_published: bool) -> dict[str, object]:
 def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[int] | None) -> None:
     """Delete the caller's own post, or, for moderators, any post.
 
-    The votes and comments are deleted, too, in the background if they are many. Comments and counts are locked before
-    the votes (`app.database.locks`). Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`.
+    The votes, bookmarks and comments are deleted, too, in the background if they are many. Comments and counts are
+    locked before the votes and bookmarks (`app.database.locks`). Raises `PostNotFound`, `NotAuthorized`,
+    `PreconditionFailed`.
     """
     is_allowed = true() if caller.is_moderator else models.Post.owner_id == caller.id
     removable = (

@@ -21,7 +21,8 @@ BATCH_ROWS = 2_000
 class _Table:
     """The counts of one table, and how to compute them anew.
 
-    `counted` has the right values of `columns`, in their order, for the rows of `name`.
+    `counted` has the right values of `columns`, in their order, for the rows of `name`. If `may_lack_row`, a row
+    without counts has zeros.
     """
 
     name: str
@@ -29,10 +30,13 @@ class _Table:
     key: str
     counted: str
     columns: tuple[str, ...]
+    may_lack_row: bool = False
 
     @property
     def differs(self) -> str:
-        stored, right = (", ".join(f"{source}.{name}" for name in self.columns) for source in ("stats", "counted"))
+        right = ", ".join(f"counted.{name}" for name in self.columns)
+        column = "coalesce(stats.{}, 0)" if self.may_lack_row else "stats.{}"
+        stored = ", ".join(map(column.format, self.columns))
         return f"""
             FROM {self.name} LEFT JOIN {self.stats} AS stats ON stats.{self.key} = {self.name}.id
             CROSS JOIN LATERAL ({self.counted}) AS counted
@@ -109,7 +113,16 @@ TAGS = _Table(
     """,
     ("posts", "followers"),
 )  # fmt: skip
-TABLES = (POSTS, COMMENTS, TAGS)
+USERS = _Table(
+    "users", "user_stats", "user_id",
+    """
+    SELECT (SELECT count(*) FROM posts WHERE posts.owner_id = users.id AND posts.published) AS posts,
+        (SELECT count(*) FROM follows WHERE follows.followee_id = users.id) AS followers,
+        (SELECT count(*) FROM follows WHERE follows.follower_id = users.id) AS following
+    """,
+    ("posts", "followers", "following"), may_lack_row=True,
+)  # fmt: skip
+TABLES = (POSTS, COMMENTS, TAGS, USERS)
 # Without popular tags: counting their posts takes long.
 _TAGS_SAMPLE = text(f"""
     SELECT count(*) {TAGS.differs} AND tags.id IN (
@@ -186,7 +199,11 @@ def wrong_in_sample(connection: Connection, rows: int) -> int:
     The sample consists of random pages of the tables. Of tags, it is the newest ones without the popular.
     """
     wrong = connection.scalar(_TAGS_SAMPLE, {"rows": rows}) or 0
-    samples = ((POSTS, (POSTS.wrong_in_sample(), _LISTS_SAMPLE)), (COMMENTS, (COMMENTS.wrong_in_sample(),)))
+    samples = (
+        (POSTS, (POSTS.wrong_in_sample(), _LISTS_SAMPLE)),
+        (COMMENTS, (COMMENTS.wrong_in_sample(),)),
+        (USERS, (USERS.wrong_in_sample(),)),
+    )
     for table, statements in samples:
         estimate = text(f"SELECT greatest(reltuples, 1) FROM pg_class WHERE oid = '{table.name}'::regclass")
         sample = {"percent": min(100.0, 100.0 * 4 * rows / (connection.scalar(estimate) or 1)), "rows": rows}
@@ -197,8 +214,8 @@ def wrong_in_sample(connection: Connection, rows: int) -> int:
 def _repair(table: _Table, ids: list[int]) -> int:
     """Set these counts to the number of rows, while voting and commenting continue.
 
-    The counts are locked first. Under the lock, each vote is in one of two states. Either it is committed, so that the
-    next statement sees it, or its trigger will count it after the lock is released.
+    The counts are locked first. Under the lock, each vote, post or follow is in one of two states. Either it is
+    committed, so that the next statement sees it, or its trigger will count it after the lock is released.
     """
     *preparing, correct = table.repair()
     with writing() as connection:

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import and_, delete, insert, select, true, union_all, update
+from sqlalchemy import and_, delete, insert, or_, select, true, union_all, update
 from sqlalchemy.orm import Session
 
 from app import models
 from app.database import deletion_marks
+from app.database.locks import lock_user_counts
 from app.errors import LastAdmin, NotAuthenticated, NotAuthorized, UserNotFound, WrongPassword
 from app.mail import outbox
 from app.models.security_event import Event
@@ -26,13 +27,14 @@ def sign_up(db: Session, new: UserIn) -> models.User:
     A unique index refuses a taken e-mail address or username, also under concurrency. Hashes the password: call it
     through `passwords.in_hashing_thread`.
     """
-    values = {
+    values: dict[str, object] = {
         "email": new.email,
         "email_canonical": canonical_email(new.email),
         "password_hash": passwords.hash_password(new.password),
     }
     if new.username is not None:
         values["username"] = new.username
+    values |= _description(new)
     user = db.scalars(insert(models.User).values(values).returning(models.User)).one()
     audit_log.record(db, Event.SIGNED_UP, user.id)
     outbox.post(db, "email_verification", user.email)
@@ -73,7 +75,7 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
     and `NotAuthorized` if the caller is no longer an admin.
     """
     needs_password = _spend_attempts(caller, user_id, wanted)
-    values: dict[str, object] = {}
+    values = _description(wanted)
     if wanted.username is not None:
         values["username"] = wanted.username
     if wanted.email is not None:
@@ -113,6 +115,12 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
         deletion_marks.end_sessions(db, user_id, keeping=session_id if user.is_active else None)
     _record_change(db, before, user, by=caller.id)
     return user
+
+
+def _description(wanted: UserIn | UserChange) -> dict[str, object]:
+    """Return the given texts of the profile. An empty one is removed."""
+    given = {"display_name": wanted.display_name, "bio": wanted.bio}
+    return {name: value or None for name, value in given.items() if value is not None}
 
 
 def _spend_attempts(caller: models.User, user_id: int, wanted: UserChange) -> bool:
@@ -155,7 +163,8 @@ def _require_password(caller: models.User, password: str) -> None:
 def remove(db: Session, caller: models.User, user_id: int) -> None:
     """Delete the caller's own account, or, for admins, any.
 
-    This deletes the account's posts, votes, comments and sessions, too. Comments with replies stay as tombstones.
+    This deletes the account's posts, votes, comments, follows, bookmarks, blocks and sessions, too. Comments with
+    replies stay as tombstones.
 
     Raises `UserNotFound`, `LastAdmin`; `NotAuthenticated` and `NotAuthorized` as `change` does.
 
@@ -174,13 +183,21 @@ def remove(db: Session, caller: models.User, user_id: int) -> None:
         deletion_marks.mark_account(db, user_id)
         audit_log.record(db, Event.ACCOUNT_DELETED, user_id)
         return
+    followees = select(models.Follow.followee_id).where(models.Follow.follower_id == user_id)
+    followers = select(models.Follow.follower_id).where(models.Follow.followee_id == user_id)
+    lock_user_counts(db, [user_id, *db.scalars(followees.union_all(followers))])
     voted = select(models.Vote.post_id).where(models.Vote.user_id == user_id)
+    bookmarked = select(models.Bookmark.post_id).where(models.Bookmark.user_id == user_id)
     db.execute(
         select(models.PostStats.post_id)
-        .where(models.PostStats.post_id.in_(own_posts.union_all(voted)))
+        .where(models.PostStats.post_id.in_(own_posts.union_all(voted, bookmarked)))
         .order_by(models.PostStats.post_id)
         .with_for_update(key_share=True)
     )
+    # Two accounts that have blocked each other may be deleted at once.
+    block = models.Block
+    own_blocks = select(block.blocker_id).where(or_(block.blocker_id == user_id, block.blocked_id == user_id))
+    db.execute(own_blocks.order_by(block.blocker_id, block.blocked_id).with_for_update())
     tagged = select(models.PostTag.tag_id).where(models.PostTag.post_id.in_(own_posts))
     followed = select(models.TagFollow.tag_id).where(models.TagFollow.user_id == user_id)
     db.execute(

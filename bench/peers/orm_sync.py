@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Query
 from fastapi.security import OAuth2PasswordBearer
-from sqlalchemy import ColumnElement, create_engine, delete, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, create_engine, delete, func, literal, select, tuple_, union_all
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, contains_eager
 
@@ -144,11 +144,19 @@ def get_post(post_id: int, token: Token, db: ReadingDb) -> PostWithVotes:
 
 def with_flags(db: Session, user_id: int, rows: list[tuple[models.Post, int, int]]) -> list[PostWithVotes]:
     ids = [post.id for post, *_ in rows]
-    voted = set(
-        db.scalars(select(models.Vote.post_id).where(models.Vote.user_id == user_id, models.Vote.post_id.in_(ids)))
+    of_each = (
+        select(table.post_id, literal(table.__tablename__)).where(table.user_id == user_id, table.post_id.in_(ids))
+        for table in (models.Vote, models.Bookmark)
     )
+    flags = {tuple(row) for row in db.execute(union_all(*of_each))}
     shown = [
-        PostWithVotes(Post=PostOut.model_validate(post), votes=votes, comments=comments, voted=post.id in voted)
+        PostWithVotes(
+            Post=PostOut.model_validate(post),
+            votes=votes,
+            comments=comments,
+            voted=(post.id, "votes") in flags,
+            bookmarked=(post.id, "bookmarks") in flags,
+        )
         for post, votes, comments in rows
     ]
     for item in shown:

@@ -385,7 +385,7 @@ def test_seed_fills_the_database_and_shows_its_progress_on_stderr(connection: Co
     done = app("seed", "--users", "50", "--posts", "100", "--votes", "500")
 
     assert done.returncode == 0, done.stderr
-    assert "Added 50 users, 100 posts, 500 votes and 300 comments in " in done.stdout
+    assert "Added 50 users, 100 posts, 500 votes, 300 comments and 500 follows in " in done.stdout
     assert "The password of each user is: " in done.stdout
     assert "500/500" in done.stderr
     assert "500/500" not in done.stdout

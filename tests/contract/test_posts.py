@@ -156,7 +156,7 @@ def test_a_post_is_read_with_its_votes_and_whether_the_caller_voted(
     mine = client.get(f"/posts/{post_id}", headers=person.headers).json()
     theirs = client.get(f"/posts/{post_id}", headers=other.headers).json()
 
-    assert set(mine) == {"Post", "votes", "comments", "voted"}
+    assert set(mine) == {"Post", "votes", "comments", "voted", "bookmarked"}
     assert set(mine["Post"]) == FLAT
     assert set(mine["Post"]["owner"]) == {"id", "username", "created_at", "email"}
     assert (mine["votes"], mine["voted"]) == (1, False)

@@ -25,6 +25,7 @@ PUBLIC = {
     ("GET", "/livez"),
     ("GET", "/readyz"),
     ("GET", "/users/{id}"),
+    ("GET", "/users/by-username/{username}"),
     ("POST", "/users"),
     ("POST", "/login"),
     ("POST", "/token/refresh"),

@@ -14,6 +14,7 @@ from tests.contract.conftest import Rows
 from tests.fixtures import PASSWORD, Person, Server, linked, located
 
 JSON = {"Content-Type": "application/json"}
+COUNTS = ("posts", "followers", "following")
 NEW = {"email": "Ada@Example.com", "password": "analytical engine"}
 
 
@@ -29,7 +30,7 @@ def test_signing_up_makes_an_account_named_after_its_id(client: TestClient, rows
 
     assert response.status_code == 201
     body = response.json()
-    assert set(body) == {"id", "email", "username", "created_at"}
+    assert set(body) == {"id", "email", "username", "created_at", "display_name", "bio"}
     assert body["email"] == "Ada@Example.com"
     assert body["username"] == f"user{body['id']}"
     assert located(response) == f"/users/{body['id']}"
@@ -194,7 +195,7 @@ def test_read_only_and_unknown_fields_are_ignored_and_never_stored(client: TestC
     response = client.post("/users", json=NEW | extra)
 
     assert response.status_code == 201
-    assert set(response.json()) == {"id", "email", "username", "created_at"}
+    assert set(response.json()) == {"id", "email", "username", "created_at", "display_name", "bio"}
     ((user_id, role, is_active, canonical, is_recent, password_hash),) = rows(
         "SELECT id, role, is_active, email_canonical, created_at > now() - interval '1 minute', password_hash "
         "FROM users"
@@ -223,7 +224,7 @@ def test_a_profile_shows_a_placeholder_in_place_of_the_email_address(client: Tes
     response = client.get(f"/users/{person.id}")
 
     assert response.status_code == 200
-    assert list(response.json()) == ["id", "username", "created_at", "email"]
+    assert set(response.json()) == {"id", "username", "created_at", "email", "display_name", "bio", *COUNTS}
     assert response.json()["username"] == f"user{person.id}"
     assert response.json()["email"] == placeholder(person)
 
@@ -366,7 +367,9 @@ def test_me_is_the_account_of_the_caller(client: TestClient, person: Person) -> 
     response = client.get("/users/me", headers=person.headers)
 
     assert response.status_code == 200
-    assert set(response.json()) == {"id", "email", "username", "created_at", "role", "is_active", "email_verified"}
+    assert set(response.json()) == {
+        "id", "email", "username", "created_at", "display_name", "bio", "role", "is_active", "email_verified", *COUNTS,
+    }  # fmt: skip
     assert response.json()["id"] == person.id
     assert response.json()["email"] == person.email
 

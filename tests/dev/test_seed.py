@@ -11,8 +11,9 @@ from app.dev import seed as seeding
 from app.dev.seed import Amounts, CannotSeed
 from app.security import passwords
 from app.services import recount
+from tests.services.test_user_counts import WRONG
 
-SMALL = Amounts(users=200, posts=500, votes=4_000)
+SMALL = Amounts(users=200, posts=500, votes=4_000, follows=2_000)
 
 
 def fill(database: Engine, wanted: Amounts = SMALL, *, seed: int = 1) -> dict[str, int]:
@@ -30,20 +31,23 @@ def fill(database: Engine, wanted: Amounts = SMALL, *, seed: int = 1) -> dict[st
 def counted(connection: Connection) -> tuple[int, ...]:
     return tuple(
         connection.execute(
-            text("SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM posts), (SELECT count(*) FROM votes)")
+            text("""
+                SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM posts), (SELECT count(*) FROM votes),
+                    (SELECT count(*) FROM follows)
+            """)
         ).one()
     )
 
 
 def wrong_counts(connection: Connection) -> int:
-    """Return how many posts have a count that is not the number of their votes."""
+    """Return how many posts and accounts have a count that is not the number of its rows."""
     posts = connection.execute(
         text("""
             SELECT id FROM posts LEFT JOIN post_stats ON post_id = id
             WHERE votes IS DISTINCT FROM (SELECT count(*) FROM votes WHERE votes.post_id = posts.id)
         """)
     )
-    return len(posts.all())
+    return len(posts.all()) + len(connection.execute(WRONG).all())
 
 
 def drawn(connection: Connection) -> list[tuple[object, ...]]:
@@ -63,9 +67,9 @@ def drawn(connection: Connection) -> list[tuple[object, ...]]:
 
 
 def test_counts_equal_rows_and_the_requested_amounts(database: Engine, connection: Connection) -> None:
-    assert fill(database) == {"people": 200, "posts": 500, "votes": 4_000, "statistics": 7}
+    assert fill(database) == {"people": 200, "posts": 500, "votes": 4_000, "follows": 2_000, "statistics": 9}
 
-    assert counted(connection) == (200, 500, 4_000)
+    assert counted(connection) == (200, 500, 4_000, 2_000)
     assert wrong_counts(connection) == 0
 
 
@@ -93,7 +97,8 @@ def test_filling_twice_adds_more_without_conflict(database: Engine, connection: 
     fill(database)
     fill(database, Amounts(users=0, posts=0, votes=1_000))
 
-    assert counted(connection) == (400, 1_000, 9_000)
+    assert counted(connection)[:3] == (400, 1_000, 9_000)
+    assert 2_000 < counted(connection)[3] <= 4_000  # What is there already is not replaced.
     assert wrong_counts(connection) == 0
 
 
@@ -124,6 +129,17 @@ def test_few_posts_and_few_people_have_most_votes(database: Engine, connection: 
         )
         assert share is not None
         assert share > least
+
+
+def test_few_people_have_most_followers_and_few_follow_most(database: Engine, connection: Connection) -> None:
+    fill(database)
+
+    for column in ("followers", "following"):
+        counts = connection.scalars(text(f"SELECT {column} FROM user_stats ORDER BY 1 DESC")).all()
+        assert sum(counts) == 2_000
+        assert sum(counts[:50]) > 900
+        assert counts[0] <= 199
+    assert connection.scalar(text("SELECT max(following) FROM user_stats")) <= 100
 
 
 def test_some_posts_are_drafts_and_drafts_have_no_votes(database: Engine, connection: Connection) -> None:
@@ -189,6 +205,7 @@ def test_seeded_people_can_sign_in(client: TestClient, database: Engine) -> None
     [
         (Amounts(users=0, posts=1, votes=0), "pass --users too"),
         (Amounts(users=2, posts=10, votes=1_000), "allow"),
+        (Amounts(users=10, posts=0, votes=0, follows=26), "10 people allow 25 follows, not 26"),
     ],
 )
 def test_impossible_amounts_are_refused(
@@ -231,7 +248,7 @@ def test_a_role_that_may_not_bypass_triggers_fills_as_well(database: Engine, con
             dbapi_connection.commit()
 
         seeding.fill(engine, SMALL, seed=1, password_hash="-", report=lambda *_: None)
-        assert counted(connection) == (200, 500, 4_000)
+        assert counted(connection) == (200, 500, 4_000, 2_000)
         assert wrong_counts(connection) == 0
     finally:
         connection.execute(text("DROP OWNED BY seeding_stranger"))

@@ -237,6 +237,25 @@ def test_columns_with_our_names_keep_their_values_which_are_taken_over(url: URL,
     assert rows(looking, "SELECT user_id FROM votes WHERE created_at = '2022-05-04 05:06Z'") == [(1,)]
 
 
+def test_profiles_are_taken_over(url: URL, looking: Connection) -> None:
+    descendants.make(looking, descendants.BY_SQLMODEL)
+    descendants.make(
+        looking,
+        """
+        ALTER TABLE "User" ADD COLUMN bio text, ADD COLUMN display_name varchar(80);
+        UPDATE "User" SET bio = repeat('x', 600), display_name = ' Ada L. ' WHERE id = 1;
+        UPDATE "User" SET bio = ' ', display_name = '' WHERE id = 2
+        """,
+    )
+
+    adopt(url, *descendants.MAPS["by sqlmodel"])
+
+    assert rows(looking, "SELECT display_name, bio, length(former_bio) FROM users ORDER BY id LIMIT 2") == [
+        ("Ada L.", "x" * 500, 600), (None, None, 1),
+    ]  # fmt: skip
+    assert rows(looking, "SELECT user_id, posts FROM user_stats ORDER BY 1") == [(1, 1), (2, 0)]
+
+
 def test_times_without_a_zone_are_read_in_the_requested_zone(url: URL, looking: Connection) -> None:
     descendants.make(looking, descendants.BY_SQLMODEL)
 

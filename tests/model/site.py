@@ -115,7 +115,12 @@ class Site:
             "owner": {"id": owner.id, "username": owner.username, "email": email},
             "tags": post.tags,
         }
-        return {"Post": flat | whose, "votes": self.count(post_id), "voted": (post_id, reader.id) in self.votes}
+        return {
+            "Post": flat | whose,
+            "votes": self.count(post_id),
+            "voted": (post_id, reader.id) in self.votes,
+            "bookmarked": False,
+        }
 
 
 def matches(post: Post, search: str, *, finds_parts: bool = False) -> bool:

@@ -25,6 +25,7 @@ from app.services import api_key, deletion
 from tests.fixtures import PASSWORD, ROOT, Person
 from tests.races.conftest import Call, Crowd, count, statuses, wrong_counts
 from tests.races.waiting import in_background, wait_until, wait_until_blocked
+from tests.services.test_user_counts import WRONG
 
 MakePerson = Callable[..., Person]
 MakePost = Callable[..., int]
@@ -196,6 +197,66 @@ def test_account_whose_post_has_many_votes_is_deleted_in_batches(
 
     assert count(connection, "posts WHERE id IN (:a, :b)", a=popular, b=other) == 0
     assert count(connection, "votes") == count(connection, "users WHERE is_deleted") == 0
+
+
+def test_post_with_many_bookmarks_is_gone_at_once_and_removed_in_batches(
+    crowd: Crowd, database: Engine, connection: Connection, make_person: MakePerson, make_post: MakePost
+) -> None:
+    owner, reader = make_person(), make_person()
+    post_id = make_post(owner)
+    be_voted_for(database, post_id)
+    connection.execute(text("INSERT INTO bookmarks (post_id, user_id) SELECT post_id, user_id FROM votes"))
+    connection.execute(text("DELETE FROM votes"))
+
+    assert statuses(crowd.send([Call("DELETE", f"/posts/{post_id}", owner)])) == {204: 1}
+    assert count(connection, "bookmarks") == MANY
+    assert on_both(crowd, Call("GET", f"/posts/{post_id}", reader)) == [{404}]
+    assert on_both(crowd, Call("PUT", f"/posts/{post_id}/bookmark", reader)) == [{404}]
+    assert deletion.work() == 1
+
+    assert count(connection, "bookmarks") == count(connection, "posts") == 0
+    assert count(connection, "user_stats WHERE posts <> 0") == 0
+
+
+PAIRS = {
+    "follows of others": "follows (follower_id, followee_id) SELECT :id, id FROM made",
+    "followers": "follows (followee_id, follower_id) SELECT :id, id FROM made",
+    "blocks": "blocks (blocker_id, blocked_id) SELECT :id, id FROM made",
+    "blocks by others": "blocks (blocked_id, blocker_id) SELECT :id, id FROM made",
+    "bookmarks": "bookmarks (user_id, post_id) SELECT :id, id FROM written",
+    "bookmarks of a post": "bookmarks (user_id, post_id) SELECT made.id, own.id FROM made, own",
+}
+
+
+@pytest.mark.parametrize("rows", PAIRS)
+def test_account_with_many_relations_is_deleted_in_batches_and_counts_of_others_stay_right(
+    crowd: Crowd, connection: Connection, make_person: MakePerson, make_post: MakePost, rows: str
+) -> None:
+    leaver, other = make_person(), make_person()
+    make_post(leaver)
+    made = f"""
+        WITH made AS (
+            INSERT INTO users (email, email_canonical, password_hash)
+            SELECT 'x' || n, 'x' || n, '' FROM generate_series(1, :n) AS n RETURNING id
+        ), own AS (
+            SELECT id FROM posts
+        ), written AS (
+            INSERT INTO posts (title, content, owner_id)
+            SELECT 't', 'c', :other FROM generate_series(1, :n) WHERE :is_bookmarks RETURNING id
+        ) INSERT INTO {PAIRS[rows]}
+    """
+    values = {"id": leaver.id, "other": other.id, "n": MANY, "is_bookmarks": rows == "bookmarks"}
+    connection.execute(text(made), values)
+
+    assert statuses(crowd.send([Call("DELETE", "/users/me", leaver)])) == {204: 1}
+    assert count(connection, "users WHERE id = :id AND is_deleted", id=leaver.id) == 1
+    for path in ("followers", "following"):
+        assert on_both(crowd, Call("GET", f"/users/{leaver.id}/{path}", other)) == [{404}]
+    assert deletion.work() == 1
+
+    assert count(connection, "users WHERE id = :id", id=leaver.id) == 0
+    assert count(connection, PAIRS[rows].partition(" ")[0]) == 0
+    assert connection.scalars(WRONG).all() == []
 
 
 @pytest.mark.parametrize(

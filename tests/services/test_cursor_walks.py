@@ -20,7 +20,8 @@ from app.services.feed.pages import Order
 from tests.fixtures import Person
 from tests.services.walking import cast_at_random, make_posts, make_voters, read, rows, walk
 
-ORDERS: tuple[Order, ...] = ("new", "old", "top", "hot", "voted")
+ORDERS: tuple[Order, ...] = ("new", "old", "top", "hot", "voted", "bookmarked")
+OWN = {"voted", "bookmarked"}
 # What each list shows now, computed from the rows.
 IN_ORDER = {
     "new": "SELECT id FROM posts WHERE published ORDER BY created_at DESC, id DESC",
@@ -36,6 +37,10 @@ IN_ORDER = {
     "voted": """
         SELECT post_id FROM votes JOIN posts ON posts.id = post_id
         WHERE user_id = :reader AND published ORDER BY votes.created_at DESC, post_id DESC
+    """,
+    "bookmarked": """
+        SELECT post_id FROM bookmarks JOIN posts ON posts.id = post_id
+        WHERE user_id = :reader AND published ORDER BY bookmarks.created_at DESC, post_id DESC
     """,
 }
 
@@ -60,10 +65,10 @@ class Place:
     votes_taken_back: set[int] = field(default_factory=set)
 
     def query(self, order: Order, limit: int) -> feed.PageQuery:
-        return feed.PageQuery(order, limit, voter_id=self.reader.id if order == "voted" else None)
+        return feed.PageQuery(order, limit, reader_id=self.reader.id if order in OWN else None)
 
     def ids(self, order: Order) -> list[int]:
-        return rows(self.connection, IN_ORDER[order], **({"reader": self.reader.id} if order == "voted" else {}))
+        return rows(self.connection, IN_ORDER[order], **({"reader": self.reader.id} if order in OWN else {}))
 
     def left(self, order: Order, ids: list[int]) -> list[int]:
         """Those of the posts that stood in their place throughout."""
@@ -142,7 +147,7 @@ class Place:
 
 @pytest.fixture
 def place(connection: Connection, person: Person) -> Place:
-    """300 posts, some with the same number of votes; the reader voted for a third."""
+    """300 posts, some with the same number of votes; the reader voted for a third, and bookmarked as many."""
     voters = make_voters(connection, 30)
     post_ids = make_posts(connection, person, 300)
     cast_at_random(connection, voters, 0.25)
@@ -150,6 +155,10 @@ def place(connection: Connection, person: Person) -> Place:
         connection.execute(
             text("INSERT INTO votes (post_id, user_id) VALUES (:post_id, :id)"), {"post_id": post_id, "id": person.id}
         )
+    connection.execute(
+        text("INSERT INTO bookmarks SELECT post_id, user_id, created_at FROM votes WHERE user_id = :id"),
+        {"id": person.id},
+    )
     return Place(connection, person, voters)
 
 

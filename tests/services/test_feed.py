@@ -281,9 +281,9 @@ def test_readers_of_one_batch_share_the_page_but_not_their_votes(
     readings = asyncio.run(ask())
     assert len({id(reading.page) for reading in readings}) == 1
     for place, reading in enumerate(readings):
-        assert reading.voted == tuple(bool(place >> number & 1) for number in range(3))
+        assert reading.overlay.voted == tuple(bool(place >> number & 1) for number in range(3))
         shown = json.loads(b"[" + reading.json + b"]")
-        assert [item["voted"] for item in shown] == list(reading.voted)
+        assert [item["voted"] for item in shown] == list(reading.overlay.voted)
     assert len({reading.etag for reading in readings}) == len(people)
 
 

@@ -30,7 +30,8 @@ BOUNDED: list[dict[str, Any]] = [
     {"order": "top"},
     {"order": "hot", "skip": 500},
     {"order": "top", "position": CURSOR},
-    {"order": "voted", "voter_id": 1},
+    {"order": "voted", "reader_id": 1},
+    {"order": "bookmarked", "reader_id": 1},
     {"tag": "a", "skip": 900, "created_after": NOW, "created_before": NOW},
     {"order": "old", "tag": "a", "position": CURSOR},
 ]

@@ -51,7 +51,7 @@ def huge_posts(connection: Connection, person: Person) -> list[int]:
 def test_a_walk_over_huge_posts_meets_each_once_and_back_again(
     connection: Connection, person: Person, huge_posts: list[int], order: Order, limit: int
 ) -> None:
-    query = feed.PageQuery(order, limit, voter_id=person.id if order == "voted" else None)
+    query = feed.PageQuery(order, limit, reader_id=person.id if order == "voted" else None)
 
     forwards = walk(connection, person, query)
     backwards = walk(connection, person, query, begin=forwards.last, is_backward=True)

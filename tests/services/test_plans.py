@@ -18,21 +18,26 @@ from sqlalchemy.orm import Session
 
 from app import models
 from app.database.prepared import MAY_PREPARE
+from app.models import User
+from app.schemas.page import KeysetPage, page_of
 from app.schemas.tag import TagSort
 from app.security import access_tokens
-from app.services import feed, tag, vote
+from app.services import block, feed, follow, profile, tag, vote
 from app.services.feed import search
 from app.services.feed.pages import Order
 from tests.figures import Figure
 from tests.fixtures import Person
 from tests.services.walking import make_posts, read, rows
 
-LISTS: tuple[Order, ...] = ("new", "old", "top", "hot", "voted")
+LISTS: tuple[Order, ...] = ("new", "old", "top", "hot", "voted", "bookmarked")
+OWN = {"voted", "bookmarked"}
 HOT_TABLES = {
     *("posts", "votes", "post_stats", "users", "sessions", "comments", "comment_stats", "comment_votes"),
-    *("tags", "post_tags", "tag_stats"),
+    *("tags", "post_tags", "tag_stats", "user_stats", "follows", "blocks", "bookmarks"),
 }
 MAX_GROWTH = 1.2
+# In the middle of the reader's follows.
+AFTER = KeysetPage("list", 10, 0, 1_000, datetime.now(UTC) - timedelta(minutes=2_000))
 
 
 @dataclass
@@ -155,6 +160,27 @@ class Site:
             INSERT INTO votes (post_id, user_id, created_at)
             SELECT id, :reader, created_at FROM posts WHERE id % 40 = 0 ON CONFLICT DO NOTHING
             """,
+            """
+            INSERT INTO bookmarks (post_id, user_id, created_at)
+            SELECT id, :reader, created_at FROM posts WHERE id % 40 = 0
+            UNION SELECT id, owner_id, created_at FROM posts ON CONFLICT DO NOTHING
+            """,
+            """
+            INSERT INTO follows (follower_id, followee_id, created_at)
+            SELECT pair.a, pair.b, now() - interval '1 minute' * n FROM (
+                SELECT id AS a, first + (id * 7 + n * 13) % count AS b, n FROM users, generate_series(1, 5) AS n,
+                    (SELECT min(id), count(*) FROM users) AS accounts (first, count)
+                UNION ALL (SELECT :reader, id, id FROM users ORDER BY id LIMIT 5000)
+                UNION ALL (SELECT id, :reader, id FROM users ORDER BY id LIMIT 5000)
+            ) AS pair JOIN users ON users.id = pair.b
+            WHERE pair.a <> pair.b ON CONFLICT DO NOTHING
+            """,
+            """
+            INSERT INTO blocks (blocker_id, blocked_id)
+            SELECT follower_id, followee_id FROM follows WHERE (follower_id + followee_id) % 3 = 0
+            UNION (SELECT :reader, id FROM users WHERE id <> :reader ORDER BY id DESC LIMIT 20)
+            ON CONFLICT DO NOTHING
+            """,
             "VACUUM ANALYZE",
         )
         # Of an engine without the application's time limits.
@@ -199,12 +225,12 @@ class Site:
         self.connection.execute(text("DISCARD PLANS"))
 
     def query(self, order: Order, **parameters: Any) -> feed.PageQuery:
-        voter_id = self.reader.id if order == "voted" else None
-        return feed.PageQuery(order, 10, voter_id=voter_id, **parameters)
+        reader_id = self.reader.id if order in OWN else None
+        return feed.PageQuery(order, 10, reader_id=reader_id, **parameters)
 
     def deep(self, order: Order, *, is_backward: bool = False) -> feed.PageQuery:
         """The page that follows a cursor from the middle of the list, or precedes it."""
-        number = 500 if order != "voted" else 100
+        number = 500 if order not in OWN else 100
         page = read(self.connection, self.reader, self.query(order, skip=number)).page
         cursor = page.previous_cursor if is_backward else page.next_cursor
         assert cursor is not None
@@ -220,6 +246,14 @@ class Site:
             caller = models.User(id=self.reader.id)
             tags = tag.list_tags(db, caller, prefix=prefix, sort=sort, limit=10, cursor=None).tags
         assert len(tags) == 10
+        return plans
+
+    def explain_people(self, ask: Callable[[Session, User], object]) -> list[Explained]:
+        """Explain what a request of the reader about people does."""
+        with Session(self.connection) as db, explained(self.engine) as plans:
+            reader = db.get(User, self.reader.id)
+            assert reader is not None
+            ask(db, reader)
         return plans
 
     def explain_deep(self, order: Order, *, is_backward: bool) -> list[Explained]:
@@ -269,6 +303,20 @@ def hot_requests(site: Site, remainder: int = 1) -> dict[str, Callable[[], list[
         "one vote": lambda: site.explain_votes(others[:1]),
         "twenty votes": lambda: site.explain_votes(others),
     }
+    page = page_of("list", limit=10, cursor=None)
+    last_id = site.connection.scalar(text("SELECT max(id) FROM users"))
+    people: dict[str, Callable[[Session, User], object]] = {
+        "followers": lambda db, reader: follow.list_followers(db, reader.id, page),
+        "followers after a cursor": lambda db, reader: follow.list_followers(db, reader.id, AFTER),
+        "followed users": lambda db, reader: follow.list_following(db, reader.id, page),
+        "followed users after a cursor": lambda db, reader: follow.list_following(db, reader.id, AFTER),
+        "blocks": lambda db, reader: block.list_own(db, reader, page),
+        "profile": lambda db, reader: profile.get(db, last_id, reader),
+        "profile by username": lambda db, reader: profile.get_by_username(db, f"user{last_id}", reader),
+        "search of users": lambda db, _: profile.search(db, "user1", 10),
+    }
+    for name, ask in people.items():
+        requests[name] = partial(site.explain_people, ask)
     for order in LISTS:
         requests[f"first page of {order}"] = lambda order=order: site.explain(site.query(order))  # type: ignore[misc]
         for is_backward in (False, True):

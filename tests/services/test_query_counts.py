@@ -167,8 +167,9 @@ def test_ordinary_routes_cost_the_caller_and_one_statement(send: Send, posts: li
     assert len(send("PATCH", f"/posts/{posts[0]}", json={"title": "other"})) == caller + 1
     # It locks the post, measures it, and locks what goes along.
     assert len(send("DELETE", f"/posts/{posts[0]}")) == caller + 4
-    assert len(send("GET", "/users/me")) == caller
-    assert len(send("GET", f"/users/{person.id}")) == caller  # It is the caller, which is already loaded.
+    assert len(send("GET", "/users/me")) == caller + 1
+    assert len(send("GET", f"/users/{person.id}")) == caller + 1
+    assert len(send("GET", "/users/search?q=user")) == caller + 1
 
 
 def test_profile_of_another_user_costs_two_statements(
@@ -179,6 +180,43 @@ def test_profile_of_another_user_costs_two_statements(
     with counted_queries(database) as statements:
         assert client.get(f"/users/{other.id}").status_code == 200
     assert len(statements) == 1
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+def test_page_of_bookmarks_costs_one_statement_also_for_a_reader_with_blocks(
+    send: Send, posts: list[int], connection: Connection, person: Person, make_person: Callable[..., Person], limit: int
+) -> None:
+    connection.execute(text("INSERT INTO bookmarks SELECT id, owner_id FROM posts"))
+    connection.execute(
+        text("INSERT INTO blocks (blocker_id, blocked_id) VALUES (:a, :b)"), {"a": person.id, "b": make_person().id}
+    )
+    assert len(send("GET", f"/users/me/bookmarks?limit={limit}")) == PAGE
+    assert len(send("GET", f"/posts?limit={limit}")) == PAGE
+    assert len(send("GET", f"/posts/{posts[0]}")) == PAGE
+
+
+def test_relations_cost_a_few_statements(send: Send, posts: list[int], make_person: Callable[..., Person]) -> None:
+    caller, other = 1, make_person()
+    # Each locks, looks, writes; a follow also reads the count.
+    assert len(send("PUT", f"/users/{other.id}/follow")) == caller + 6
+    assert len(send("PUT", f"/users/{other.id}/follow")) == caller + 3
+    assert len(send("DELETE", f"/users/{other.id}/follow")) == caller + 3
+    assert len(send("PUT", f"/users/{other.id}/block")) == caller + 5
+    assert len(send("DELETE", f"/users/{other.id}/block")) == caller + 2
+    assert len(send("PUT", f"/posts/{posts[0]}/bookmark")) == caller + 5
+    assert len(send("DELETE", f"/posts/{posts[0]}/bookmark")) == caller + 3
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+def test_lists_of_people_cost_the_caller_and_one_statement(
+    send: Send, connection: Connection, person: Person, make_person: Callable[..., Person], limit: int
+) -> None:
+    for _ in range(3):
+        pair = {"a": person.id, "b": make_person().id}
+        connection.execute(text("INSERT INTO follows VALUES (:a, :b), (:b, :a)"), pair)
+        connection.execute(text("INSERT INTO blocks VALUES (:a, :b)"), pair)
+    for path in (f"{person.id}/followers", f"{person.id}/following", "me/blocks"):
+        assert len(send("GET", f"/users/{path}?limit={limit}")) == 1 + 1
 
 
 @pytest.mark.parametrize("limit", [1, 50])

@@ -21,7 +21,10 @@ def break_counts(database: Engine, statement: str) -> None:
 
 
 def run(*, is_repairing: bool, batch_rows: int = 2) -> tuple[list[int], int]:
-    batches = list(recount.recount(is_repairing=is_repairing, batch_rows=batch_rows))
+    """Run it, and leave out the accounts (test_user_counts)."""
+    batches = [
+        batch for batch in recount.recount(is_repairing=is_repairing, batch_rows=batch_rows) if batch.table != "users"
+    ]
     return [post_id for batch in batches for post_id in batch.wrong], sum(batch.repaired for batch in batches)
 
 
@@ -59,8 +62,10 @@ def test_differences_are_found_and_then_repaired(
     break_counts(database, harm.format(*posts))
     wrong = [posts[0], posts[4]]
 
+    wrong_users = 1 if "published" in harm else 0
+
     assert run(is_repairing=False) == (wrong, 0)
-    assert recount.wrong_in_sample(connection, 100) == 2
+    assert recount.wrong_in_sample(connection, 100) == 2 + wrong_users
     found, mended = run(is_repairing=True)
 
     assert found == wrong

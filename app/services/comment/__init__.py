@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from app import models
 from app.database import comment_removal
 from app.errors import (
+    Blocked,
     CommentNotFound,
     DomainError,
     NotAuthenticated,
@@ -53,23 +54,28 @@ _WRITE = text("""
     WITH author AS MATERIALIZED (
         SELECT id FROM users WHERE id = :user_id AND is_active FOR KEY SHARE
     ), post AS MATERIALIZED (
-        SELECT id FROM posts WHERE id = :post_id AND published AND (SELECT count(*) FROM author) > 0
+        SELECT id, owner_id FROM posts WHERE id = :post_id AND published AND (SELECT count(*) FROM author) > 0
             AND (SELECT NOT is_deleted FROM users WHERE users.id = owner_id)
         FOR KEY SHARE
     ), parent AS MATERIALIZED (
-        SELECT id, depth FROM comments
+        SELECT id, owner_id, depth FROM comments
         WHERE id = :parent_id AND post_id = :post_id AND deleted_at IS NULL AND (SELECT count(*) FROM post) > 0
             AND (SELECT NOT is_deleted FROM users WHERE users.id = owner_id)
         FOR KEY SHARE
+    ), refusal AS MATERIALIZED (
+        SELECT FROM blocks WHERE blocker_id = (SELECT owner_id FROM post) AND blocked_id = :user_id
+        UNION ALL SELECT FROM blocks WHERE blocker_id = (SELECT owner_id FROM parent) AND blocked_id = :user_id
     ), written AS (
         INSERT INTO comments (post_id, parent_id, owner_id, content, depth)
         SELECT post.id, parent.id, author.id, :content, coalesce(parent.depth + 1, 0)
         FROM author CROSS JOIN post LEFT JOIN parent ON true
         WHERE CASE WHEN :parent_id IS NULL THEN true ELSE parent.depth < :max_depth END
+            AND NOT EXISTS (SELECT FROM refusal)
         RETURNING id
     )
     SELECT EXISTS (SELECT FROM author) AS has_author, EXISTS (SELECT FROM post) AS has_post,
-        EXISTS (SELECT FROM parent) AS has_parent, (SELECT id FROM written) AS id
+        EXISTS (SELECT FROM parent) AS has_parent, EXISTS (SELECT FROM refusal) AS is_blocked,
+        (SELECT id FROM written) AS id
 """).bindparams(
     *(bindparam(name, type_=BigInteger) for name in ("user_id", "post_id", "parent_id")),
     bindparam("content", type_=String),
@@ -80,7 +86,8 @@ _WRITE = text("""
 def write(db: Session, author: models.User, post_id: int, new: CommentIn) -> CommentOut:
     """Write a comment on a published post.
 
-    Raises `PostNotFound`, `CommentNotFound` for a parent that is missing or deleted, and `RepliesTooDeep`.
+    Raises `PostNotFound`, `CommentNotFound` for a parent that is missing or deleted, `RepliesTooDeep`, and `Blocked` if
+    the author of the post or of the parent has blocked this one.
     """
     # No comment has the id 0.
     parent_id = None if new.parent_id is None else possible_key(new.parent_id) or 0
@@ -92,6 +99,8 @@ def write(db: Session, author: models.User, post_id: int, new: CommentIn) -> Com
         raise PostNotFound(post_id)
     if new.parent_id is not None and not found.has_parent:
         raise CommentNotFound(new.parent_id)
+    if found.is_blocked:
+        raise Blocked
     if found.id is None:
         raise RepliesTooDeep
     return as_schema(get(db, author, found.id), author)

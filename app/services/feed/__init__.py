@@ -1,8 +1,8 @@
 """Reading posts: one batch authenticates callers and reads pages, posts and votes.
 
 A batch contains all waiting requests. It has one statement for all pages of a kind, and one for all posts by id. Equal
-requests share a page. Personal values (`voted`, and the e-mail address in a reader's own posts) are added to each
-response.
+requests share a page. Personal values (`voted`, `bookmarked`, and the e-mail address in a reader's own posts) are added
+to each response, and posts of authors whom the reader has blocked are left out of it.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from app.security.access_tokens import ANONYMOUS, AccessToken
 from app.security.email_addresses import noreply_domain
 from app.services.feed.lists import Kind, is_bounded, kind_of, read_pages
 from app.services.feed.pages import PageQuery, PageResult, PageRows, position_of, read_page, read_posts
-from app.services.feed.serialization import for_owner, serialize
+from app.services.feed.serialization import ENDINGS, for_owner, serialize
 
 __all__ = ["Page", "PageQuery", "PageRequest", "PageResponse", "PostQuery", "position_of", "read"]
 
@@ -96,25 +96,52 @@ class Page:
         return frozenset() if get_settings().public_emails else frozenset(row.owner_id for row in self.rows)
 
     @cached_property
-    def voter_ids(self) -> frozenset[int]:
-        """The readers who voted for any of the posts."""
-        return frozenset(voter_id for row in self.rows for voter_id in row.voters)
+    def relations(self) -> "Sequence[_Relation]":
+        """The readers who voted for, bookmarked, or blocked the owner of each post."""
+        return [
+            _Relation([row.voters for row in self.rows]),
+            _Relation([row.bookmarkers or () for row in self.rows]),
+            _Relation([row.blockers or () for row in self.rows]),
+        ]
 
-    def voted(self, user_id: int) -> tuple[bool, ...]:
-        """Return for each post whether the reader voted for it."""
-        if user_id not in self.voter_ids:
-            return (False,) * len(self.rows)
-        return tuple(user_id in row.voters for row in self.rows)
+    def overlay(self, user_id: int, *, sees_blocked: bool) -> "Overlay":
+        """Return what is personal to the reader. Blocks hide nothing from a reader who `sees_blocked` posts."""
+        voters, bookmarkers, blockers = self.relations
+        hidden = blockers.without() if sees_blocked else blockers.of(user_id)
+        return Overlay(voters.of(user_id), bookmarkers.of(user_id), hidden)
+
+
+class _Relation:
+    """The readers who have a relation to each post, and to any of them."""
+
+    def __init__(self, by_post: Sequence[Sequence[int]]) -> None:
+        self.by_post = by_post
+        self.of_any = frozenset(user_id for users in by_post for user_id in users)
+
+    def of(self, user_id: int) -> tuple[bool, ...]:
+        """Return for each post whether the reader has the relation."""
+        return tuple(user_id in users for users in self.by_post) if user_id in self.of_any else self.without()
+
+    def without(self) -> tuple[bool, ...]:
+        return (False,) * len(self.by_post)
+
+
+class Overlay(NamedTuple):
+    """What is personal on a page: for each post whether the reader voted, bookmarked it, and does not see it."""
+
+    voted: tuple[bool, ...]
+    bookmarked: tuple[bool, ...]
+    hidden: tuple[bool, ...]
 
 
 class PageResponse:
-    """A page as read by users who voted for the same posts of it.
+    """A page as read by users with the same overlay.
 
     The rows are shared. A reader who owns some of the posts (`owner_id`) has a separate response.
     """
 
-    def __init__(self, page: Page, voted: tuple[bool, ...], owner_id: int | None = None) -> None:
-        self.page, self.voted, self.owner_id = page, voted, owner_id
+    def __init__(self, page: Page, overlay: Overlay, owner_id: int | None = None) -> None:
+        self.page, self.overlay, self.owner_id = page, overlay, owner_id
 
     @cached_property
     def etag(self) -> str:
@@ -122,7 +149,7 @@ class PageResponse:
 
         `conditional` puts the version before it for a single post (see `If-Match`).
         """
-        personal = bytes(self.voted)
+        personal = b"".join(map(bytes, self.overlay))
         if self.owner_id is not None:
             own_email = next(row.email for row in self.page.rows if row.owner_id == self.owner_id)
             personal += own_email.encode(errors="surrogatepass")
@@ -148,7 +175,11 @@ class PageResponse:
                 for_owner(part, row) if row.owner_id == self.owner_id else part
                 for row, part in zip(self.page.rows, parts, strict=True)
             ]
-        return [part + (b"true}" if voted else b"false}") for part, voted in zip(parts, self.voted, strict=True)]
+        return [
+            part + ENDINGS[voted, bookmarked]
+            for part, voted, bookmarked, is_hidden in zip(parts, *self.overlay, strict=True)
+            if not is_hidden
+        ]
 
 
 def read(connection: Connection, requests: Sequence[PageRequest]) -> list[PageResponse | Exception]:
@@ -182,9 +213,9 @@ def read(connection: Connection, requests: Sequence[PageRequest]) -> list[PageRe
     ]
 
 
-# Readers of a page who voted for the same posts of it share one (most voted for none). Each owner of a post has one.
+# Readers of a page with the same overlay share one (most have voted for none). Each owner of a post has one.
 # Stored outside of the pages: with references both ways, only the garbage collector would free them and their rows.
-_PageResponses = dict[tuple[Page, tuple[bool, ...], int | None], PageResponse]
+_PageResponses = dict[tuple[Page, Overlay, int | None], PageResponse]
 
 
 def _page_response(
@@ -201,7 +232,8 @@ def _page_response(
             page = Page(PageRows([]))
     elif not page.rows or not (page.rows[0].published or is_moderator or page.rows[0].owner_id == token.user_id):
         return PostNotFound(query.post_id)
-    key = (page, page.voted(token.user_id), token.user_id if token.user_id in page.owner_ids else None)
+    overlay = page.overlay(token.user_id, sees_blocked=is_moderator)
+    key = (page, overlay, token.user_id if token.user_id in page.owner_ids else None)
     if (response := responses.get(key)) is None:
         response = responses[key] = PageResponse(*key)
     return response

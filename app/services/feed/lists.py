@@ -52,7 +52,7 @@ _FROM_VOTES = """
     CROSS JOIN LATERAL (
         SELECT FROM posts WHERE posts.id = votes.post_id AND posts.published AND {visible} LIMIT 1
     ) AS votable
-    WHERE votes.user_id = asked.voter_id {conditions}
+    WHERE votes.user_id = asked.reader_id {conditions}
     ORDER BY votes.created_at {direction}, votes.post_id {direction} LIMIT {reach}
 """
 _FROM_TAGS = """
@@ -61,6 +61,7 @@ _FROM_TAGS = """
         AND {visible} {conditions}
     ORDER BY post_tags.created_at {direction}, post_tags.post_id {direction} LIMIT {reach}
 """
+_FROM_BOOKMARKS = _FROM_VOTES.replace("votes", "bookmarks").replace("votable", "bookmarkable")
 # Posts of deleted accounts are hidden until they are removed. While no account waits for that, no owner is looked up.
 # These are scalar subqueries, which PostgreSQL looks up row by row: for NOT EXISTS it would read all deleted users.
 _IS_VISIBLE = """
@@ -81,6 +82,7 @@ _LISTS: Mapping[Order, tuple[str, str, str, str]] = {
     "top": (_FROM_STATS, _IS_RANKED_VISIBLE, "post_stats.votes, post_stats.post_id", "integer"),
     "hot": (_FROM_STATS, _IS_RANKED_VISIBLE, "post_stats.hot, post_stats.post_id", "double precision"),
     "voted": (_FROM_VOTES, _IS_VISIBLE, "votes.created_at, votes.post_id", "timestamptz"),
+    "bookmarked": (_FROM_BOOKMARKS, _IS_VISIBLE, "bookmarks.created_at, bookmarks.post_id", "timestamptz"),
 }
 _OF_TAG = (
     _FROM_TAGS,
@@ -88,6 +90,8 @@ _OF_TAG = (
     "post_tags.created_at, post_tags.post_id",
     "timestamptz",
 )
+# The lists that each reader has of their own, with their tables.
+_OWN: Mapping[Order, str] = {"voted": "votes", "bookmarked": "bookmarks"}
 _CONDITIONS = {
     "owner_id": "AND posts.owner_id = asked.owner_id",
     "created_after": "AND {dated}.created_at > asked.created_after",
@@ -103,6 +107,7 @@ _COLUMNS = """
 # Subqueries with LIMIT 1 are looked up row by row: the planner does not know how few rows there are, and would read
 # whole tables.
 # Its columns are those of `PostRow`.
+# Bookmarks and blocks are looked up only where a reader of the page has any, which OFFSET 0 finds out once for a page.
 # A row has whether another one follows. Rows that start past `MAX_PAGE_BYTES` are dropped: JSON is never shorter than
 # the text, and PostgreSQL knows the length of a long text without reading it.
 _STATEMENT = """
@@ -113,6 +118,14 @@ _STATEMENT = """
             SELECT votes.user_id FROM votes
             WHERE votes.post_id = page.id AND votes.user_id = ANY (asked.reader_ids::bigint[])
         ) AS voters,
+        CASE WHEN relations.have_bookmarks THEN ARRAY (
+            SELECT bookmarks.user_id FROM bookmarks
+            WHERE bookmarks.post_id = page.id AND bookmarks.user_id = ANY (asked.reader_ids::bigint[])
+        ) END AS bookmarkers,
+        CASE WHEN relations.have_blocks THEN ARRAY (
+            SELECT blocks.blocker_id FROM blocks
+            WHERE blocks.blocked_id = page.owner_id AND blocks.blocker_id = ANY (asked.reader_ids::bigint[])
+        ) END AS blockers,
         CASE WHEN row_number() OVER () = 1 THEN valid.session_ids END AS session_ids,
         CASE WHEN row_number() OVER () = 1 THEN valid.reader_ids END AS reader_ids,
         CASE WHEN row_number() OVER () = 1 THEN valid.roles END AS roles,
@@ -121,11 +134,17 @@ _STATEMENT = """
     LEFT JOIN ({walk}
         unnest(
             :numbers, :reader_ids, :rows, :skips, :values, :post_ids, :began_at,
-            :owner_ids, :created_after, :created_before, :voter_ids, :tags
+            :owner_ids, :created_after, :created_before, :own_reader_ids, :tags
         ) AS asked (
-            number, reader_ids, rows, skip, value, post_id, began_at, owner_id, created_after, created_before, voter_id,
-            tag
+            number, reader_ids, rows, skip, value, post_id, began_at, owner_id, created_after, created_before,
+            reader_id, tag
         )
+        CROSS JOIN LATERAL (
+            SELECT
+                EXISTS (SELECT FROM bookmarks WHERE user_id = ANY (asked.reader_ids::bigint[])) AS have_bookmarks,
+                EXISTS (SELECT FROM blocks WHERE blocker_id = ANY (asked.reader_ids::bigint[])) AS have_blocks
+            OFFSET 0
+        ) AS relations
         CROSS JOIN LATERAL (
             SELECT *, row_number() OVER position AS place, lead(id) OVER position IS NOT NULL AS is_followed,
                 sum(octets) OVER position - octets AS octets_before
@@ -178,7 +197,7 @@ class Kind:
     @property
     def shares_walk(self) -> bool:
         """Whether all pages are parts of one list."""
-        return not (self.has_cursor or self.filters or self.order == "voted")
+        return not (self.has_cursor or self.filters or self.order in _OWN)
 
     @property
     def direction(self) -> str:
@@ -218,7 +237,7 @@ def _has_kind(query: PageQuery) -> bool:
     has_filters = not (query.owner_id is None and query.created_after is None and query.created_before is None)
     if query.order in {"top", "hot"}:
         return not has_filters
-    return (query.voter_id is not None and not has_filters) if query.order == "voted" else query.voter_id is None
+    return (query.reader_id is not None and not has_filters) if query.order in _OWN else query.reader_id is None
 
 
 def read_pages(
@@ -247,7 +266,9 @@ def read_pages(
                 "owner_ids": [None if query.owner_id is None else possible_key(query.owner_id) for query in asked],
                 "created_after": [query.created_after for query in asked],
                 "created_before": [query.created_before for query in asked],
-                "voter_ids": [None if query.voter_id is None else possible_key(query.voter_id) for query in asked],
+                "own_reader_ids": [
+                    None if query.reader_id is None else possible_key(query.reader_id) for query in asked
+                ],
                 "tags": [query.tag for query in asked],
             },
         )
@@ -273,9 +294,9 @@ def _statement(kind: Kind) -> PreparedStatement:
         window, visible = _FROM_PUBLISHED, _IS_PUBLISHED_VISIBLE
     if kind.has_cursor:
         conditions.append(f"AND ({sort_columns}) {sign} (asked.value::{sort_type}, asked.post_id)")
-    if kind.has_cursor and kind.order == "voted":
+    if kind.has_cursor and kind.order in _OWN:
         # So a vote that was removed and cast again meanwhile does not appear a second time.
-        conditions.append("AND votes.created_at <= asked.began_at::timestamptz")
+        conditions.append(f"AND {_OWN[kind.order]}.created_at <= asked.began_at::timestamptz")
     order = "votes" if kind.order == "top" else kind.order
     window = window.format(
         visible=visible, conditions=" ".join(conditions), direction=kind.direction, reach=kind.reach, order=order
@@ -308,6 +329,6 @@ _PARAMETERS = (
     bindparam("owner_ids", type_=ARRAY(BIGINT)),
     bindparam("created_after", type_=ARRAY(DateTime(timezone=True))),
     bindparam("created_before", type_=ARRAY(DateTime(timezone=True))),
-    bindparam("voter_ids", type_=ARRAY(BIGINT)),
+    bindparam("own_reader_ids", type_=ARRAY(BIGINT)),
     bindparam("tags", type_=ARRAY(String)),
 )

@@ -45,10 +45,10 @@ from app.security.access_tokens import AccessToken
 from app.services.feed import readers, search
 from app.services.feed.readers import AnySelect
 from app.services.feed.rows import PAGE_COLUMNS, POST_COLUMNS, PostRow
-from app.services.feed.serialization import serialize
+from app.services.feed.serialization import MAX_ENDING_BYTES, serialize
 
-# `voted`: the posts that a user voted for, newest vote first.
-Order = Literal[Sort, "voted"]
+# `voted`: the posts that a user voted for, newest vote first. `bookmarked`: the same of bookmarks.
+Order = Literal[Sort, "voted", "bookmarked"]
 
 
 # Maximum size of a page's JSON. A page ends before the post that would exceed it; the list continues at `next_cursor`.
@@ -62,8 +62,8 @@ MAX_OTHER_BYTES = 2_700
 class Position(NamedTuple):
     """Position of a traversal.
 
-    It has the sort values of the last row, the time of the first page, and the search. Only the order `voted` has the
-    time.
+    It has the sort values of the last row, the time of the first page, and the search. Only `voted` and `bookmarked`
+    have the time.
     """
 
     is_backward: bool
@@ -88,13 +88,14 @@ class PageQuery:
     is_drafts: bool = False
     created_after: datetime | None = None
     created_before: datetime | None = None
-    voter_id: int | None = None
+    # The reader whose own votes or bookmarks are listed.
+    reader_id: int | None = None
     tag: str | None = None
     position: Position | None = None
 
 
 class PageRows(NamedTuple):
-    """Posts in order, each with its `voters` among the readers, and two cursors.
+    """Posts in order, each with its relations to the readers, and two cursors.
 
     `parts` are the serialized rows, if the page had to be measured.
     """
@@ -185,7 +186,7 @@ def _fitting(rows: Sequence[PostRow]) -> tuple[Sequence[PostRow], Sequence[bytes
     size = len("[")
     for row in rows:
         part = serialize(row)
-        size += len(part) + len("false},")
+        size += len(part) + MAX_ENDING_BYTES
         if parts and size > MAX_PAGE_BYTES:
             break
         parts.append(part)
@@ -243,7 +244,7 @@ def _joined(shown: AnySelect) -> AnySelect:
 def _posts_statement() -> AnySelect:
     wanted = Post.id == bindparam("post_ids", type_=ARRAY(BIGINT)).any_()
     posts = _joined(select(*_SHOWN)).where(wanted).subquery("post")
-    found = readers.with_readers(posts, readers.voters_among_askers(posts), [posts.c.id.asc()])
+    found = readers.with_readers(posts, readers.relations_of_askers(posts), [posts.c.id.asc()])
     return found.with_only_columns(*(found.selected_columns[name] for name in POST_COLUMNS))
 
 
@@ -258,7 +259,7 @@ def position_of(cursor: str, order: Order) -> Position:
     made_for, is_backward, value, post_id, began_at, words = [*cursors.verify(cursor), *[None] * 6][:6]
     if made_for != order or isinstance(value, list) or not isinstance(post_id, int):
         raise MalformedCursor
-    if order != "voted":
+    if order not in {"voted", "bookmarked"}:
         began_at = None  # Cursors of earlier releases have a snapshot here, with which they kept the order of `top`.
     if not isinstance(began_at, str | None) or not isinstance(words, str | None):
         raise MalformedCursor
@@ -310,7 +311,7 @@ MAX_STATEMENTS = 48
 def _page_statement(kind: _Kind) -> AnySelect:
     posts = _window(kind).limit(bindparam("rows", type_=Integer)).subquery("page")
     order = _ordered(kind, posts.c.sort_value, posts.c.id)
-    return _bounded(kind, readers.with_readers(posts, readers.voters_among_readers(posts), order), posts, order)
+    return _bounded(kind, readers.with_readers(posts, readers.relations_of_readers(posts), order), posts, order)
 
 
 def _bounded(kind: _Kind, page: AnySelect, posts: Subquery, order: Sequence[UnaryExpression[Any]]) -> AnySelect:

@@ -1,11 +1,11 @@
-"""Readers of a page: sessions and votes, read in the statement of the posts.
+"""Readers of a page: sessions, votes, bookmarks and blocks, read in the statement of the posts.
 
-A batch reads each page once for all its readers. Each row has the readers who voted for the post. The first row also
-has the valid sessions.
+A batch reads each page once for all its readers. Each row has the readers who voted for the post, bookmarked it, or
+blocked its owner. The first row also has the valid sessions.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -17,6 +17,7 @@ from sqlalchemy import (
     case,
     func,
     literal_column,
+    null,
     or_,
     select,
     true,
@@ -25,7 +26,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from app.config import MODERATING
-from app.models import Session, User, Vote
+from app.models import Block, Bookmark, Session, User, Vote
 from app.models.base import Key
 from app.security.access_tokens import AccessToken
 from app.services.feed.rows import PostRow
@@ -68,32 +69,54 @@ MAY_SEE_DRAFTS = (
 )
 
 
-def voters_among_readers(posts: Subquery) -> ScalarSelect[Any]:
-    """Select the voters of the row's post among readers who all read all of the posts."""
-    return select(Vote.user_id).where(Vote.post_id == posts.c.id, Vote.user_id == _USER_IDS.any_()).scalar_subquery()
+class Relations(NamedTuple):
+    """The readers who voted for the row's post, who bookmarked it, and who blocked its owner."""
+
+    voters: ScalarSelect[Any]
+    bookmarkers: ScalarSelect[Any]
+    blockers: ScalarSelect[Any] | None
 
 
-def voters_among_askers(posts: Subquery) -> ScalarSelect[Any]:
-    """Select the users who requested the row's post and voted for it.
+def relations_of_readers(posts: Subquery) -> Relations:
+    """Select the relations of readers who all read all of the posts."""
+    return Relations(
+        select(Vote.user_id).where(Vote.post_id == posts.c.id, Vote.user_id == _USER_IDS.any_()).scalar_subquery(),
+        select(Bookmark.user_id)
+        .where(Bookmark.post_id == posts.c.id, Bookmark.user_id == _USER_IDS.any_())
+        .scalar_subquery(),
+        select(Block.blocker_id)
+        .where(Block.blocked_id == posts.c.owner_id, Block.blocker_id == _USER_IDS.any_())
+        .scalar_subquery(),
+    )
+
+
+def relations_of_askers(posts: Subquery) -> Relations:
+    """Select the relations of the users who requested the row's post. Blocks hide no post from them."""
+    return Relations(_among_askers(posts, Vote), _among_askers(posts, Bookmark), None)
+
+
+def _among_askers(posts: Subquery, relation: type[Vote | Bookmark]) -> ScalarSelect[Any]:
+    """Select the users who requested the row's post and have this relation to it.
 
     `user_ids` and `asked_post_ids` are pairs. Each pair is looked up separately, because a join might read all votes of
     a post to find one.
     """
-    vote = select(Vote.post_id).where(Vote.post_id == _ASKED.c.post_id, Vote.user_id == _ASKED.c.user_id)
-    is_cast = vote.correlate(_ASKED).scalar_subquery().is_not(None)
-    return select(_ASKED.c.user_id).where(_ASKED.c.post_id == posts.c.id, is_cast).scalar_subquery()
+    row = select(relation.post_id).where(relation.post_id == _ASKED.c.post_id, relation.user_id == _ASKED.c.user_id)
+    is_there = row.correlate(_ASKED).scalar_subquery().is_not(None)
+    return select(_ASKED.c.user_id).where(_ASKED.c.post_id == posts.c.id, is_there).scalar_subquery()
 
 
-def with_readers(posts: Subquery, voters: ScalarSelect[Any], order: Sequence[UnaryExpression[Any]]) -> AnySelect:
-    """Add `voters` and sessions to the posts, in this order.
+def with_readers(posts: Subquery, relations: Relations, order: Sequence[UnaryExpression[Any]]) -> AnySelect:
+    """Add the relations and sessions to the posts, in this order.
 
     Without posts, there is one row that has only the sessions, and nulls otherwise.
     """
+    arrays = {name: null() if users is None else func.array(users) for name, users in relations._asdict().items()}
     is_first: ColumnElement[bool] = func.row_number().over(order_by=order) == literal_column("1")
     return (
         select(
             *posts.c,
-            func.array(voters).label("voters"),
+            *(array.label(name) for name, array in arrays.items()),
             *(case((is_first, column)).label(column.name) for column in _IS_VALID.c),
         )
         .select_from(_IS_VALID.outerjoin(posts, true()))

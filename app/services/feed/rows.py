@@ -32,6 +32,9 @@ class PostRow(NamedTuple):
     comments: int
     # The readers of the batch who voted for it.
     voters: list[int]
+    # The readers of the batch who bookmarked it, and those who blocked its owner. None stands for none.
+    bookmarkers: list[int] | None
+    blockers: list[int] | None
     # Valid sessions with their users and roles, in one row of the statement.
     session_ids: list[int] | None
     reader_ids: list[int] | None

@@ -1,5 +1,6 @@
 """Serialization of single posts as JSON."""
 
+import json
 from functools import lru_cache
 
 from app.config import get_settings
@@ -49,7 +50,7 @@ def _remembered() -> _Remembered:
 
 
 def serialize(row: PostRow) -> bytes:
-    """Return the row as `PostWithVotes`, up to the value of its last key, `voted`.
+    """Return the row as `PostWithVotes`, up to the value of `voted`, from where `ENDINGS` goes on.
 
     The keys have the order of its fields. Its owner's e-mail address is a placeholder, unless `PUBLIC_EMAILS` is true.
     """
@@ -66,6 +67,15 @@ def _serialize(row: PostRow) -> str:
         f'"owner":{{"id":{row.owner_id},"username":{quoted(row.username)},'
         f'"created_at":"{json_time(row.owner_created_at)}","email":{quoted(email)}}},"tags":{row.tags}}}'
     )
+
+
+# The rest of the JSON, by whether the reader voted for the post and bookmarked it.
+ENDINGS = {
+    (voted, bookmarked): f'{json.dumps(voted)},"bookmarked":{json.dumps(bookmarked)}}}'.encode()
+    for voted in (False, True)
+    for bookmarked in (False, True)
+}
+MAX_ENDING_BYTES = max(map(len, ENDINGS.values())) + len(",")
 
 
 def for_owner(part: bytes, row: PostRow) -> bytes:

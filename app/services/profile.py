@@ -1,0 +1,74 @@
+"""Profiles: read them by id or username, and search them by username."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Row, and_, exists, func, literal, select
+from sqlalchemy.orm import Session
+
+from app.errors import UserNotFound
+from app.models import Follow, User, UserStats
+from app.models.base import Key
+
+# The expression of the unique index on usernames. Its collation makes a range of it a prefix search.
+_USERNAME: ColumnElement[str] = func.lower(User.username.collate("C"))
+# No character comes after it.
+_LAST_CHARACTER = "\U0010ffff"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """An account with its counts, and whether the viewer follows it."""
+
+    account: User
+    posts: int
+    followers: int
+    following: int
+    followed: bool
+
+
+def get(db: Session, user_id: int, viewer: User | None) -> Profile:
+    """Return the profile of an account. Raises `UserNotFound`."""
+    found = _read(db, User.id == user_id, viewer)
+    if found is None:
+        raise UserNotFound(user_id)
+    return found
+
+
+def get_by_username(db: Session, username: str, viewer: User | None) -> Profile:
+    """Return the profile of an active account. Raises `UserNotFound`."""
+    found = _read(db, and_(_folded(username) == _USERNAME, User.is_active), viewer)
+    if found is None:
+        raise UserNotFound(username)
+    return found
+
+
+def search(db: Session, prefix: str, limit: int) -> Sequence[Row[int, str, str | None]]:
+    """Return active accounts whose username begins with the prefix, in alphabetical order."""
+    first = _folded(prefix)
+    return db.execute(
+        select(User.id, User.username, User.display_name)
+        .where(_USERNAME.between(first, first.concat(_LAST_CHARACTER)), User.is_active)
+        .order_by(_USERNAME)
+        .limit(limit)
+    ).all()
+
+
+def _folded(text: str) -> ColumnElement[str]:
+    return func.lower(literal(text).collate("C"))
+
+
+def _read(db: Session, is_wanted: ColumnElement[bool], viewer: User | None) -> Profile | None:
+    follow = exists().where(Follow.follower_id == literal(viewer and viewer.id, Key), Follow.followee_id == User.id)
+    found = db.execute(
+        select(
+            User,
+            func.coalesce(UserStats.posts, 0),
+            func.coalesce(UserStats.followers, 0),
+            func.coalesce(UserStats.following, 0),
+            follow,
+        )
+        .outerjoin(UserStats, UserStats.user_id == User.id)
+        .where(is_wanted, ~User.is_deleted)
+    ).one_or_none()
+    return None if found is None else Profile(found[0], found[1], found[2], found[3], found[4])
