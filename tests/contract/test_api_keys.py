@@ -35,6 +35,25 @@ OPEN_TO_KEYS = {
     ("POST", "/vote"),
     ("GET", "/users/me"),
     ("GET", "/users/me/votes"),
+    ("GET", "/posts/{id}/comments"),
+    ("POST", "/posts/{id}/comments"),
+    ("GET", "/comments/{id}"),
+    ("PATCH", "/comments/{id}"),
+    ("DELETE", "/comments/{id}"),
+    ("PUT", "/comments/{id}/vote"),
+    ("DELETE", "/comments/{id}/vote"),
+    ("GET", "/users/{id}/comments"),
+    ("GET", "/users/search"),
+    ("PUT", "/users/{id}/follow"),
+    ("DELETE", "/users/{id}/follow"),
+    ("GET", "/users/{id}/followers"),
+    ("GET", "/users/{id}/following"),
+    ("PUT", "/users/{id}/block"),
+    ("DELETE", "/users/{id}/block"),
+    ("GET", "/users/me/blocks"),
+    ("PUT", "/posts/{id}/bookmark"),
+    ("DELETE", "/posts/{id}/bookmark"),
+    ("GET", "/users/me/bookmarks"),
     ("GET", "/tags"),
     ("PUT", "/tags/{name}/follow"),
     ("DELETE", "/tags/{name}/follow"),
@@ -257,14 +276,24 @@ def test_no_key_manages_accounts_or_credentials(
 
 @pytest.mark.parametrize(("method", "path"), sorted(OPEN_TO_KEYS))
 def test_a_key_that_may_write_is_refused_no_other_content(
-    client: TestClient, make_key: MakeKey, make_post: Callable[..., int], person: Person, method: str, path: str
+    client: TestClient,
+    make_key: MakeKey,
+    make_post: Callable[..., int],
+    make_comment: Callable[..., int],
+    person: Person,
+    other: Person,
+    method: str,
+    path: str,
 ) -> None:
     key = make_key(person)
+    post_id = make_post(person)
     body = body_of(method)
     if body is not None:
-        body["post_id"] = make_post(person)
+        body["post_id"] = post_id
+    ids = {"posts": post_id, "comments": make_comment(person, post_id), "users": other.id}
+    address = path.replace("{id}", str(ids.get(path.split("/")[1]))).replace("{name}", "travel")
 
-    response = client.request(method, path.replace("{id}", str(make_post(person))), json=body, headers=bearer(key))
+    response = client.request(method, address, params={"q": "user"}, json=body, headers=bearer(key))
 
     assert response.status_code in {200, 201, 204}, response.text
 

@@ -72,7 +72,7 @@ def test_single_post_says_whether_the_reader_bookmarked_it(
     theirs = client.get(f"/posts/{post_id}", headers=other.headers)
     bookmark(client, person, post_id)
 
-    assert list(before.json()) == ["Post", "votes", "voted", "bookmarked"]
+    assert list(before.json()) == ["Post", "votes", "comments", "voted", "bookmarked"]
     assert before.json()["bookmarked"] is False
     assert shown(client, person, f"/posts/{post_id}") == before.json() | {"bookmarked": True}
     assert shown(client, other, f"/posts/{post_id}") == theirs.json()
