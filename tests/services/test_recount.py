@@ -61,7 +61,6 @@ def test_differences_are_found_and_then_repaired(
 ) -> None:
     break_counts(database, harm.format(*posts))
     wrong = [posts[0], posts[4]]
-
     wrong_users = 1 if "published" in harm else 0
 
     assert run(is_repairing=False) == (wrong, 0)

@@ -140,3 +140,4 @@ def test_wrong_counts_are_found_and_repaired(
     assert recount.wrong_in_sample(connection, 100) == 1 + wrong_posts
     assert wrong(is_repairing=True) == [people[1].id]
     assert wrong(is_repairing=False) == []
+    connection.execute(text("DELETE FROM post_stats WHERE post_id NOT IN (SELECT id FROM posts)"))  # Of deleted posts.
