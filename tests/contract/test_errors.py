@@ -185,9 +185,11 @@ def test_options_of_no_route_is_not_found(client: TestClient) -> None:
 
 @pytest.mark.parametrize("path", [path for path, methods in METHODS.items() if "GET" in methods])
 def test_head_answers_like_get_without_a_body(
-    client: TestClient, admin: Person, make_post: Callable[..., int], path: str
+    client: TestClient, admin: Person, make_post: Callable[..., int], make_comment: Callable[..., int], path: str
 ) -> None:
-    address = path.replace("posts/1", f"posts/{make_post(admin)}").replace("users/1", f"users/{admin.id}")
+    post_id = make_post(admin)
+    address = path.replace("posts/1", f"posts/{post_id}").replace("users/1", f"users/{admin.id}")
+    address = address.replace("comments/1", f"comments/{make_comment(admin, post_id)}")
     address = address.replace("{username}", f"user{admin.id}").replace("/search", "/search?q=user")
     if "api-keys/1" in path:
         new = {"name": "backup", "scopes": ["read"]}
