@@ -101,7 +101,7 @@ def test_command_fails_if_something_needs_repair(own: Engine) -> None:
         ("UPDATE users SET email = 'a@bücher.example', email_canonical = 'a@bücher.example'",
          "warn  addresses: 1 accounts are not found by their e-mail address (ids 1)"),
         ("DROP TRIGGER posts_search ON posts", "FAIL  triggers: posts_search missing or disabled"),
-        ("UPDATE post_stats SET votes = 5", "FAIL  counts: 1 of a sample of at most 2,000 posts differ"),
+        ("UPDATE post_stats SET votes = 5", "FAIL  counts: 1 of a sample of at most 2,000 per table differ"),
         ("INSERT INTO deletions SELECT id, now() - interval '2 hours' FROM users LIMIT 1",
          "warn  deletions: 1 in progress, the oldest since 20"),
     ],
