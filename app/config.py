@@ -210,6 +210,7 @@ class Settings(BaseSettings):
     public_emails: bool = Field(
         False, description="`true` shows real e-mail addresses in all profiles and owners, not placeholders."
     )
+    public_reads: bool = Field(False, description="`true` lets clients read published posts without an account.")
     cors_origins: CommaSeparated = Field(
         None, description="Comma-separated origins. Default: any localhost in development."
     )

@@ -27,6 +27,7 @@ from app.errors import (
     NotAuthorized,
 )
 from app.middleware.headers import header
+from app.observability import request_context
 from app.security import access_tokens
 from app.services import api_key, auth
 
@@ -78,6 +79,30 @@ class ScopedCredential(APIKeyHeader):
             await _refuse(key)
         last_seen.note_seen(grant.token)
         return grant.token
+
+
+class PublicCredential(ScopedCredential):
+    """A token as from `ScopedCredential`; `ANONYMOUS` without any credential, if `PUBLIC_READS` allows that."""
+
+    async def __call__(self, request: Request) -> access_tokens.AccessToken:  # type: ignore[override]
+        return access_tokens.ANONYMOUS if is_public_read(request) else await super().__call__(request)
+
+
+def is_public_read(request: Request) -> bool:
+    """Return whether this is a GET without any credential, valid or not, and `PUBLIC_READS` is set."""
+    return (
+        get_settings().public_reads
+        and request.method == "GET"
+        and not (header(request.scope, b"authorization") or header(request.scope, b"x-api-key"))
+        and session_cookie(request) not in request.cookies
+    )
+
+
+def network_of_anonymous(token: access_tokens.AccessToken) -> str | None:
+    """Return the client's network if the token is `ANONYMOUS`: many people read without an account."""
+    if token != access_tokens.ANONYMOUS:
+        return None
+    return request_context.network_of(request_context.client_address.get() or "")
 
 
 def _bearer(scope: Scope) -> str | None:
@@ -156,7 +181,10 @@ def is_same_origin(request: Request) -> bool | None:
 _credential = Credential(tokenUrl="login", scheme_name=TOKEN_SCHEME, description=_DESCRIPTION)
 scoped_credential = ScopedCredential(name="X-API-Key", scheme_name=KEY_SCHEME, description=_KEY_DESCRIPTION)
 Token = Annotated[access_tokens.AccessToken, Depends(_credential)]
+public_credential = PublicCredential(name="X-API-Key", scheme_name=KEY_SCHEME, description=_KEY_DESCRIPTION)
 ScopedToken = Annotated[access_tokens.AccessToken, Depends(scoped_credential)]
+# For what may be read without an account, if `PUBLIC_READS` is set.
+PublicToken = Annotated[access_tokens.AccessToken, Depends(public_credential)]
 
 
 def user_of(scope: Scope) -> int | None:

@@ -67,7 +67,7 @@ def unbounded_page_reads() -> BatchQueue[feed.PageRequest, feed.PageResponse]:
         _from_replica(1),
         reads=True,
         share_key=lambda request: request.query,
-        caller=lambda request: request.token.user_id,
+        caller=lambda request: request.caller,
     )
 
 

@@ -1,18 +1,30 @@
 """Conditional requests: ETags, 304 responses, and `If-Match` for single posts."""
 
+import hashlib
 import re
 from collections.abc import Callable
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.authentication import is_public_read
 from app.api.responses import Json
 from app.middleware.headers import header
+from app.middleware.problem_details import headers
 from app.services.feed import PageResponse
 
 # Responses are personal: browsers may store them, but must revalidate them each time.
-PRIVATE = ((b"cache-control", b"private, no-cache"), (b"vary", b"Authorization, Cookie, X-API-Key, Accept"))
+_VARY = (b"vary", b"Authorization, Cookie, X-API-Key, Accept")
+PRIVATE = ((b"cache-control", b"private, no-cache"), _VARY)
+# Without credentials they are the same for everyone, and caches may share them.
+PUBLIC = ((b"cache-control", b"public, max-age=5, stale-while-revalidate=30"), _VARY)
 LARGEST_VERSION = 2**31 - 1
+# For the OpenAPI document.
+CONDITIONAL: dict[int | str, dict[str, Any]] = {
+    200: headers("ETag"),
+    304: {"description": "Not modified", **headers("ETag")},
+}
 
 
 def respond_with_post(request: Request, result: PageResponse) -> Response:
@@ -21,12 +33,28 @@ def respond_with_post(request: Request, result: PageResponse) -> Response:
 
 
 def respond(request: Request, etag: str, body: Callable[[], bytes], *more: tuple[bytes, bytes]) -> Response:
-    headers = [*PRIVATE, (b"etag", b'"%s"' % etag.encode()), *more]
+    raw_headers = [*(PUBLIC if is_public_read(request) else PRIVATE), (b"etag", b'"%s"' % etag.encode()), *more]
     if not _has(request, etag):
-        return Json(body(), headers=headers)
+        return Json(body(), headers=raw_headers)
     response = Response(status_code=304)
-    response.raw_headers += headers
+    response.raw_headers += raw_headers
     return response
+
+
+def publish(request: Request, response: Response) -> Response:
+    """Let caches share the response to a request without credentials.
+
+    It gets an ETag of its body, or becomes a 304 if the client has that.
+    """
+    if response.status_code != 200 or "etag" in response.headers:
+        return response
+    etag = hashlib.blake2b(bytes(response.body), digest_size=8).hexdigest()
+    response.raw_headers += [*PUBLIC, (b"etag", b'"%s"' % etag.encode())]
+    if not _has(request, etag):
+        return response
+    unchanged = Response(status_code=304)
+    unchanged.raw_headers += [(name, value) for name, value in response.raw_headers if not name.startswith(b"content-")]
+    return unchanged
 
 
 def _has(request: Request, etag: str) -> bool:

@@ -16,7 +16,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.authentication import Credential, ScopedCredential, note_refused
+from app.api.authentication import (
+    Credential,
+    OptionalCredential,
+    PublicCredential,
+    ScopedCredential,
+    is_public_read,
+    note_refused,
+)
+from app.api.conditional import publish
 from app.database.sessions import get_db
 from app.database.sqlstate import MAX_PAUSE_SECONDS, RETRIES, is_worth_a_retry, may_read_again
 from app.errors import BodyTooLarge, NotAuthenticated, NotAuthorized
@@ -83,7 +91,12 @@ class Route(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         credential = required_credential(self.dependant)
+        is_public = _is_public(self.dependant)
         uses_session = _uses_session(self.dependant)
+
+        async def handle_and_publish(request: Request) -> Response:
+            response = await handle_in_order(request)
+            return publish(request, response) if is_public and is_public_read(request) else response
 
         async def handle_in_order(request: Request) -> Response:
             try:
@@ -113,7 +126,7 @@ class Route(APIRoute):
                 problem = {"type": "json_invalid", "loc": ("body",), "msg": "The body cannot be parsed"}
                 raise RequestValidationError([problem]) from None
 
-        return handle_in_order
+        return handle_and_publish
 
 
 class CredentialsRoute(Route):
@@ -123,6 +136,14 @@ class CredentialsRoute(Route):
     """
 
     max_body_bytes = MAX_CREDENTIALS_BYTES
+
+
+def _is_public(dependant: Dependant) -> bool:
+    """Return whether the route is for callers without credentials, too, perhaps only with `PUBLIC_READS`."""
+    return any(
+        isinstance(inner.call, PublicCredential | OptionalCredential) or _is_public(inner)
+        for inner in dependant.dependencies
+    )
 
 
 def _uses_session(dependant: Dependant) -> bool:

@@ -10,14 +10,15 @@ from starlette.responses import Response
 
 from app import models
 from app.api import batch_queues
-from app.api.authentication import ScopedToken, ScopedUser, scoped_credential
-from app.api.conditional import expected_versions, respond_with_post
+from app.api.authentication import PublicToken, ScopedUser, network_of_anonymous, public_credential
+from app.api.conditional import CONDITIONAL, expected_versions, respond_with_post
 from app.api.fast_path import Adapter, path_id
 from app.api.idempotency_key import IdempotentRequest, respond_once
 from app.api.pagination import read_query, respond_with_page
 from app.api.route import Route
 from app.database.sessions import SessionDep
 from app.errors import (
+    CredentialMissing,
     IdempotencyInProgress,
     IdempotencyMismatch,
     MalformedCursor,
@@ -33,6 +34,7 @@ from app.middleware.problem_details import headers, responses
 from app.models.post import FIRST_VERSION
 from app.schemas.post import PageParameters, PostChange, PostIn, PostOut, PostWithVotes
 from app.schemas.types import MAX_SKIP, Id
+from app.security.access_tokens import ANONYMOUS
 from app.services import feed, post
 
 router = APIRouter(prefix="/posts", tags=["posts"], route_class=Route)
@@ -60,22 +62,21 @@ IF_NONE_MATCH: dict[str, Any] = {
 @router.get(
     "",
     response_model=list[PostWithVotes],
-    responses={
-        200: headers("ETag"),
-        304: {"description": "Not modified", **headers("ETag")},
-        **responses(NotAuthenticated, MalformedCursor, Overloaded),
-    },
+    responses={**CONDITIONAL, **responses(NotAuthenticated, MalformedCursor, Overloaded)},
     openapi_extra={"parameters": [IF_NONE_MATCH]},
 )
-async def list_posts(token: ScopedToken, request: Request) -> Response:
+async def list_posts(token: PublicToken, request: Request) -> Response:
     """List posts with their vote counts.
 
     `Link` has the addresses of the next and previous pages. A page may have fewer posts than `limit`; the list ends
     where `Link` has no `next`. In `top` and `hot`, a post that gains or loses votes while you follow `Link` may appear
-    twice or not at all. Drafts are listed with `published=false` only.
+    twice or not at all. Drafts are listed with `published=false` only. If the server allows it (`PUBLIC_READS`),
+    published posts can be read without an account.
     """
     wanted, linked = read_query(PageParameters, request.scope["query_string"])
     is_drafts = wanted.published is False
+    if is_drafts and token == ANONYMOUS:
+        raise CredentialMissing
     position = feed.position_of(wanted.cursor, wanted.sort) if wanted.cursor else None
     words = wanted.search or None
     if position is not None and position.search is not None:
@@ -94,7 +95,7 @@ async def list_posts(token: ScopedToken, request: Request) -> Response:
         tag=wanted.tag,
         position=position,
     )
-    result = await batch_queues.read_page(feed.PageRequest(token, query))
+    result = await batch_queues.read_page(feed.PageRequest(token, query, network_of_anonymous(token)))
     if wanted.skip > MAX_SKIP and position is None and result.page.rows:
         # TUTORIAL_DEFAULTS allows it only past the end of a list. Here an empty page would look like the end.
         raise RequestValidationError([SKIPS_TOO_FAR])
@@ -103,7 +104,7 @@ async def list_posts(token: ScopedToken, request: Request) -> Response:
 
 async def list_posts_fast(request: Request) -> Response:
     """Adapter of `list_posts` for the fast path."""
-    return await list_posts(await scoped_credential(request), request)
+    return await list_posts(await public_credential(request), request)
 
 
 @router.post(
@@ -132,29 +133,25 @@ def create_post(
 @router.get(
     "/{id}",
     response_model=PostWithVotes,
-    responses={
-        200: headers("ETag"),
-        304: {"description": "Not modified", **headers("ETag")},
-        **responses(NotAuthenticated, PostNotFound, Overloaded),
-    },
+    responses={**CONDITIONAL, **responses(NotAuthenticated, PostNotFound, Overloaded)},
     openapi_extra={"parameters": [IF_NONE_MATCH]},
 )
 async def get_post(
     post_id: PostId,
-    token: ScopedToken,
+    token: PublicToken,
     request: Request,
 ) -> Response:
     """Get a post with its vote count.
 
     A draft is 404 for others than its owner and moderators.
     """
-    page_request = feed.PageRequest(token, feed.PostQuery(post_id))
+    page_request = feed.PageRequest(token, feed.PostQuery(post_id), network_of_anonymous(token))
     return respond_with_post(request, await batch_queues.read_page(page_request))
 
 
 async def get_post_fast(request: Request) -> Response:
     """Adapter of `get_post` for the fast path."""
-    return await get_post(path_id(request), await scoped_credential(request), request)
+    return await get_post(path_id(request), await public_credential(request), request)
 
 
 CHANGE_ERRORS = (NotAuthenticated, NotAuthorized, PostNotFound, PreconditionFailed)

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from app import models
 from app.api import batch_queues
 from app.api.authentication import Admin, CurrentUser, OptionalUser, ScopedToken, ScopedUser, Token
+from app.api.conditional import CONDITIONAL
 from app.api.idempotency_key import IdempotentRequest, respond_once
 from app.api.pagination import cut_and_link, linked, respond_with_page
 from app.api.route import CredentialsRoute
@@ -110,11 +111,7 @@ def get_me(caller: ScopedUser) -> models.User:
 @router.get(
     "/me/votes",
     response_model=list[PostWithVotes],
-    responses={
-        200: headers("ETag"),
-        304: {"description": "Not modified", **headers("ETag")},
-        **responses(NotAuthenticated, MalformedCursor, Overloaded),
-    },
+    responses={**CONDITIONAL, **responses(NotAuthenticated, MalformedCursor, Overloaded)},
 )
 async def list_my_votes(
     token: ScopedToken,
@@ -135,7 +132,7 @@ async def list_my_votes(
     return respond_with_page(request, result, linked({"limit": limit}))
 
 
-@router.get("/{id}", response_model=Profile, responses=responses(UserNotFound))
+@router.get("/{id}", response_model=Profile, responses={**CONDITIONAL, **responses(UserNotFound)})
 def get_user(user_id: Annotated[Id, Path(alias="id")], caller: OptionalUser, db: SessionDep) -> Profile:
     """Get the profile of a user.
 

@@ -53,6 +53,10 @@ class AccessToken:
     sessionless_since: int | None = field(default=None, compare=False)
 
 
+# Stands for the caller of a request without credentials (see `PUBLIC_READS`). No account and no session has this id.
+ANONYMOUS = AccessToken(user_id=-(2**63), session_id=-(2**63), expires_at=0)
+
+
 # Cache of verified tokens, until they expire, because verifying a signature costs 0.05 ms. The session and account are
 # still looked up at every request.
 _remembered: dict[Kind, OrderedDict[str, AccessToken]] = {"access": OrderedDict(), "cookie": OrderedDict()}

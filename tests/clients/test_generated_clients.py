@@ -185,3 +185,35 @@ def test_a_client_in_python_is_typed_in_strict_mode(python_bin: Path, tmp_path: 
     assert "VoteDirection.VOTE: 1" in run(python_bin / "python", "-c", program, cwd=client)
     for path in client.rglob("*.py"):
         assert not re.search(r"\bVALUE_\d", path.read_text()), path
+
+
+# A refresh token that is used twice would end the session, and one of the requests would fail.
+RUN = """
+require('./built/guide.js').main(process.argv[2]).then(async (client) => {
+  client.tokens.access_token = 'expired';
+  await Promise.all([1, 2, 3, 4, 5].map(() => client.json('/users/me')));
+  await client.json('/users/me');
+});
+"""
+
+
+def test_the_guide_to_building_a_client_compiles_in_strict_mode_and_prints_what_it_says(
+    workshop: Path, start_server: Callable[..., Server]
+) -> None:
+    guide = (ROOT / "docs" / "building-a-client.md").read_text()
+    folder = workshop / "guide"
+    folder.mkdir()
+    shutil.copy(workshop / "openapi.json", folder)
+    (command,) = re.findall(r"^npx (openapi-typescript .*)$", guide, re.MULTILINE)
+    run(*f"{workshop}/node_modules/.bin/{command}".split(), cwd=folder)
+    blocks = re.findall(r"^```ts\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    (folder / "guide.ts").write_text("\n".join([*blocks, "export { main };\n"]))
+    (folder / "package.json").write_text('{"type": "commonjs"}')
+    (folder / "run.js").write_text(RUN)
+    options = "--strict --noUnusedLocals --target es2022 --lib es2022,dom,dom.iterable --module commonjs --outDir built"
+    run(workshop / "node_modules" / ".bin" / "tsc", *options.split(), "guide.ts", cwd=folder)
+
+    printed = run("node", "run.js", start_server().url, cwd=folder)
+
+    (expected,) = re.findall(r"^```text\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    assert printed == expected

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from app.schemas import cursor as cursors
+from app.security import access_tokens
 from app.services import feed
 from app.services.feed.pages import Order
 from tests.fixtures import Person
@@ -343,6 +344,36 @@ def test_cursors_of_the_release_before_continue_after_their_values(
             assert [row.id for row in page.rows] == (expected[22:30] if is_backward else expected[38:46])
             assert page.next_cursor is not None
             assert cursors.verify(page.next_cursor)[4] is None
+
+
+@pytest.mark.parametrize("order", ["new", "old", "top", "hot"])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_pages_with_skip_of_one_batch_are_parts_of_the_list(
+    place: Place, make_person: Callable[..., Person], order: Order, hidden: bool
+) -> None:
+    listed = place.ids(order)
+    owner = make_person()
+    others = make_posts(place.connection, owner, 10)
+    if hidden:  # Until the posts of the deleted account are removed.
+        place.connection.execute(text("UPDATE users SET is_deleted = true WHERE id = :id"), {"id": owner.id})
+        place.connection.execute(text("INSERT INTO deletions (user_id) VALUES (:id)"), {"id": owner.id})
+    else:
+        listed = place.ids(order)
+        assert set(others) < set(listed)
+    token = access_tokens.verify(place.reader.token)
+    queries = [
+        feed.PageQuery(order, limit, skip=skip)
+        for limit, skip in ((10, 0), (1, 1), (100, 3), (7, len(listed) - 5), (7, len(listed)), (7, 890))
+    ]
+
+    pages = feed.read(place.connection, [feed.PageRequest(token, query) for query in queries])
+
+    for query, response in zip(queries, pages, strict=True):
+        assert isinstance(response, feed.PageResponse)
+        end = query.skip + query.limit
+        assert [row.id for row in response.page.rows] == listed[query.skip : end]
+        assert (response.page.next_cursor is not None) == (end < len(listed))
+        assert (response.page.previous_cursor is not None) == (0 < query.skip < len(listed))
 
 
 def test_own_vote_taken_back_and_cast_again_is_not_met_twice(place: Place) -> None:

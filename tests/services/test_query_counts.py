@@ -209,7 +209,9 @@ def test_many_requests_for_pages_of_one_kind_cost_one_statement(
     database: Engine, posts: list[int], person: Person
 ) -> None:
     token = access_tokens.verify(person.token)
-    questions = [feed.PageRequest(token, feed.PageQuery("new", 1 + number % 5)) for number in range(20)]
+    questions = [
+        feed.PageRequest(token, feed.PageQuery("new", 1 + number % 5, skip=40 * number)) for number in range(20)
+    ]
     statements = at_once(
         database, *(lambda question=question: batch_queues.read_page(question) for question in questions)
     )

@@ -253,3 +253,15 @@ def test_the_longest_possible_index_entry_fits(connection: Connection) -> None:
             text("SELECT pg_column_size(search_vector(:title, :content))"), {"title": title, "content": content}
         )
         assert size < 1_000_000
+
+
+def test_ends_of_words_are_indexed_for_a_bounded_part_of_a_title(connection: Connection) -> None:
+    """NFKC makes three letters of each ligature, and each letter of a word begins an end of it."""
+    title = " ".join("\ufb03" * 20 + chr(ord("a") + n) for n in range(13))
+    assert len(title) <= 300
+
+    ends = connection.scalar(
+        text("SELECT count(*) FROM unnest(search_vector(:title, '')) WHERE starts_with(lexeme, '*')"), {"title": title}
+    )
+
+    assert 0 < ends <= 300

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from app.config import MODERATING, get_settings
 from app.errors import NotAuthenticated, PostNotFound
-from app.security.access_tokens import AccessToken
+from app.security.access_tokens import ANONYMOUS, AccessToken
 from app.security.email_addresses import noreply_domain
 from app.services.feed.lists import Kind, is_bounded, kind_of, read_pages
 from app.services.feed.pages import PageQuery, PageResult, PageRows, position_of, read_page, read_posts
@@ -32,10 +32,14 @@ class PostQuery:
 
 
 class PageRequest(NamedTuple):
-    """One request: the caller's token, which the batch authenticates, and the query."""
+    """One request: the caller's token, which the batch authenticates, and the query.
+
+    `network` is the caller's, if the token is `ANONYMOUS`.
+    """
 
     token: AccessToken
     query: PageQuery | PostQuery
+    network: str | None = None
 
     @property
     def is_bounded(self) -> bool:
@@ -44,6 +48,11 @@ class PageRequest(NamedTuple):
         Searches, drafts and a large `skip` may take long.
         """
         return isinstance(self.query, PostQuery) or is_bounded(self.query)
+
+    @property
+    def caller(self) -> int | str:
+        """Who shares a turn in the queue of unbounded reads."""
+        return self.network or self.token.user_id
 
 
 class Page:
@@ -180,7 +189,7 @@ def _page_response(
 ) -> PageResponse | Exception:
     """Return the page as this reader may see it; `NotAuthenticated` without a role."""
     token, query = request.token, request.query
-    role = roles.get((token.session_id, token.user_id))
+    role = "anonymous" if token == ANONYMOUS else roles.get((token.session_id, token.user_id))
     if role is None:
         return NotAuthenticated()
     is_moderator = role in MODERATING

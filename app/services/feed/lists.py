@@ -11,7 +11,7 @@ ones.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import attrgetter
 
@@ -31,9 +31,14 @@ from app.services.feed.rows import PostRow
 MAX_BOUNDED_REACH = 1_000
 REACHES = (MAX_PAGE_SIZE + 1, MAX_BOUNDED_REACH, MAX_SKIP + MAX_PAGE_SIZE + 1)
 
-# A page begins in this list. Each order ends in the post's id and uses an index in both directions.
+# A page begins in one of these lists. Each order ends in the post's id and uses an index in both directions.
+_FROM_PUBLISHED = """
+    SELECT posts.id AS post_id, posts.created_at AS sort_value, NULL AS began_at FROM posts
+    WHERE posts.published AND {visible}
+    ORDER BY posts.created_at {direction}, posts.id {direction} LIMIT {reach}
+"""
 _FROM_POSTS = """
-    SELECT posts.*, posts.created_at AS sort_value, NULL AS began_at FROM posts
+    SELECT posts.*, posts.xmin, posts.created_at AS sort_value, NULL AS began_at FROM posts
     WHERE posts.published AND {visible} {conditions}
     ORDER BY posts.created_at {direction}, posts.id {direction} LIMIT {reach}
 """
@@ -62,21 +67,24 @@ _IS_VISIBLE = """
     ((SELECT NOT EXISTS (SELECT FROM deletions))
         OR NOT (SELECT users.is_deleted FROM users WHERE users.id = posts.owner_id))
 """
+# By id, a list needs no column but those of its index, and PostgreSQL reads only the index.
 _IS_VISIBLE_BY_ID = """
     ((SELECT NOT EXISTS (SELECT FROM deletions)) OR NOT (
-        SELECT users.is_deleted FROM posts JOIN users ON users.id = posts.owner_id WHERE posts.id = post_stats.post_id))
+        SELECT users.is_deleted FROM posts AS post JOIN users ON users.id = post.owner_id WHERE post.id = {post_id}))
 """
+_IS_PUBLISHED_VISIBLE = _IS_VISIBLE_BY_ID.format(post_id="posts.id")
+_IS_RANKED_VISIBLE = _IS_VISIBLE_BY_ID.format(post_id="post_stats.post_id")
 # For each order: its list, the visibility of a post, the columns of its index, and the type of the first.
 _LISTS: Mapping[Order, tuple[str, str, str, str]] = {
     "new": (_FROM_POSTS, _IS_VISIBLE, "posts.created_at, posts.id", "timestamptz"),
     "old": (_FROM_POSTS, _IS_VISIBLE, "posts.created_at, posts.id", "timestamptz"),
-    "top": (_FROM_STATS, _IS_VISIBLE_BY_ID, "post_stats.votes, post_stats.post_id", "integer"),
-    "hot": (_FROM_STATS, _IS_VISIBLE_BY_ID, "post_stats.hot, post_stats.post_id", "double precision"),
+    "top": (_FROM_STATS, _IS_RANKED_VISIBLE, "post_stats.votes, post_stats.post_id", "integer"),
+    "hot": (_FROM_STATS, _IS_RANKED_VISIBLE, "post_stats.hot, post_stats.post_id", "double precision"),
     "voted": (_FROM_VOTES, _IS_VISIBLE, "votes.created_at, votes.post_id", "timestamptz"),
 }
 _OF_TAG = (
     _FROM_TAGS,
-    _IS_VISIBLE_BY_ID.replace("post_stats", "post_tags"),
+    _IS_VISIBLE_BY_ID.format(post_id="post_tags.post_id"),
     "post_tags.created_at, post_tags.post_id",
     "timestamptz",
 )
@@ -89,17 +97,18 @@ _CONDITIONS = {
 _COLUMNS = """
     {post}.id, {post}.title, {post}.content, {post}.published, {post}.created_at, {post}.updated_at,
     coalesce({post}.first_published_at, CASE WHEN {post}.published THEN {post}.created_at END) AS published_at,
-    {post}.version, {post}.owner_id, to_json({post}.tags)::text AS tags, listed.sort_value, listed.began_at
+    {post}.version, {post}.xmin, {post}.owner_id, to_json({post}.tags)::text AS tags, listed.sort_value, listed.began_at
 """
-# OFFSET and LIMIT have the values of the page, the list has the limit for which it is planned. Subqueries with LIMIT 1
-# are looked up row by row: the planner does not know how few rows there are, and would read whole tables.
+# OFFSET and LIMIT of `_ROWS_OF_LIST` have the values of the page, the list has the limit for which it is planned.
+# Subqueries with LIMIT 1 are looked up row by row: the planner does not know how few rows there are, and would read
+# whole tables.
 # Its columns are those of `PostRow`.
 # A row has whether another one follows. Rows that start past `MAX_PAGE_BYTES` are dropped: JSON is never shorter than
 # the text, and PostgreSQL knows the length of a long text without reading it.
 _STATEMENT = """
     SELECT page.id, page.title, page.content, page.published, page.created_at::text, page.updated_at::text,
-        page.published_at::text, page.version, page.owner_id, owner.username, owner.created_at::text, owner.email,
-        page.tags, stats.votes,
+        page.published_at::text, page.version, page.xmin, page.owner_id, owner.username, owner.created_at::text,
+        owner.email, page.tags, stats.votes,
         ARRAY (
             SELECT votes.user_id FROM votes
             WHERE votes.post_id = page.id AND votes.user_id = ANY (asked.reader_ids::bigint[])
@@ -109,7 +118,7 @@ _STATEMENT = """
         CASE WHEN row_number() OVER () = 1 THEN valid.roles END AS roles,
         page.is_followed, page.octets, {sort_value} AS sort_value, page.began_at, asked.number, page.place
     FROM ({valid}) AS valid
-    LEFT JOIN (
+    LEFT JOIN ({walk}
         unnest(
             :numbers, :reader_ids, :rows, :skips, :values, :post_ids, :began_at,
             :owner_ids, :created_after, :created_before, :voter_ids, :tags
@@ -122,7 +131,7 @@ _STATEMENT = """
                 sum(octets) OVER position - octets AS octets_before
             FROM (
                 SELECT {columns}, octet_length({post}.title) + octet_length({post}.content) AS octets
-                FROM (SELECT * FROM ({window}) AS list OFFSET asked.skip LIMIT asked.rows) AS listed {posts}
+                FROM ({listed}) AS listed {posts}
             ) AS measured
             WINDOW position AS (ORDER BY sort_value {direction}, id {direction})
         ) AS page
@@ -133,8 +142,24 @@ _STATEMENT = """
         CROSS JOIN LATERAL (SELECT post_stats.votes FROM post_stats WHERE post_stats.post_id = page.id LIMIT 1) AS stats
     ) ON page.octets_before < {max_bytes}
 """
+_ROWS_OF_LIST = "SELECT * FROM ({list}) AS list OFFSET asked.skip LIMIT asked.rows"
+# Pages that differ in `skip` alone are parts of one list, which is read once for the batch, as far as any page needs.
+_WALK = """
+        (SELECT array_agg(post_id) AS post_ids, array_agg(sort_value) AS sort_values FROM (
+            SELECT * FROM ({list}) AS list
+            LIMIT (SELECT max(asked.skip + asked.rows) FROM unnest(:skips, :rows) AS asked (skip, rows))
+        ) AS listed) AS walk CROSS JOIN
+"""
+_ROWS_OF_WALK = """
+    SELECT part.*, NULL AS began_at FROM unnest(
+        walk.post_ids[asked.skip + 1 : asked.skip + asked.rows],
+        walk.sort_values[asked.skip + 1 : asked.skip + asked.rows]
+    ) AS part (post_id, sort_value)
+"""
 _POSTS_BY_ID = """
-    CROSS JOIN LATERAL (SELECT * FROM posts WHERE posts.id = listed.post_id AND posts.published LIMIT 1) AS post
+    CROSS JOIN LATERAL (
+        SELECT posts.*, posts.xmin FROM posts WHERE posts.id = listed.post_id AND posts.published LIMIT 1
+    ) AS post
 """
 
 
@@ -149,6 +174,11 @@ class Kind:
     reach: int
 
     @property
+    def shares_walk(self) -> bool:
+        """Whether all pages are parts of one list."""
+        return not (self.has_cursor or self.filters or self.order == "voted")
+
+    @property
     def direction(self) -> str:
         return "ASC" if (self.order == "old") != self.is_backward else "DESC"
 
@@ -158,13 +188,15 @@ def kind_of(query: PageQuery) -> Kind | None:
     if not _has_kind(query):
         return None
     position = query.position
-    return Kind(
+    kind = Kind(
         query.order,
         has_cursor=position is not None,
         is_backward=position is not None and position.is_backward,
         filters=tuple(name for name in _CONDITIONS if getattr(query, name) is not None),
         reach=next(reach for reach in REACHES if _row_count(query) <= reach),
     )
+    # The whole list costs no more than its furthest page, so first pages and those with `skip` share a statement.
+    return replace(kind, reach=max(kind.reach, MAX_BOUNDED_REACH)) if kind.shares_walk else kind
 
 
 def is_bounded(query: PageQuery) -> bool:
@@ -235,6 +267,8 @@ def _statement(kind: Kind) -> PreparedStatement:
     conditions = [_CONDITIONS[name].format(dated="post_tags" if is_of_tag else "posts") for name in kind.filters]
     sign = ">" if kind.direction == "ASC" else "<"
     window, visible, sort_columns, sort_type = _OF_TAG if is_of_tag else _LISTS[kind.order]
+    if kind.shares_walk and window is _FROM_POSTS:
+        window, visible = _FROM_PUBLISHED, _IS_PUBLISHED_VISIBLE
     if kind.has_cursor:
         conditions.append(f"AND ({sort_columns}) {sign} (asked.value::{sort_type}, asked.post_id)")
     if kind.has_cursor and kind.order == "voted":
@@ -251,7 +285,8 @@ def _statement(kind: Kind) -> PreparedStatement:
         columns=_COLUMNS.format(post=post),
         post=post,
         posts="" if is_of_posts else _POSTS_BY_ID,
-        window=window,
+        walk=_WALK.format(list=window) if kind.shares_walk else "",
+        listed=_ROWS_OF_WALK if kind.shares_walk else _ROWS_OF_LIST.format(list=window),
         direction=kind.direction,
         sort_value="page.sort_value::text" if sort_type == "timestamptz" else "page.sort_value",
         max_bytes=MAX_PAGE_BYTES,

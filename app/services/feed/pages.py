@@ -201,6 +201,7 @@ _SHOWN = (
     cast(Post.updated_at, Text).label("updated_at"),
     cast(Post.published_at, Text).label("published_at"),
     Post.version,
+    literal_column("posts.xmin", Text).label("xmin"),
     Post.owner_id,
     User.username,
     cast(User.created_at, Text).label("owner_created_at"),
@@ -345,9 +346,7 @@ def _conditions(kind: _Kind) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [_FILTERS[name] for name in kind.filters]
     published: ColumnElement[bool] = Post.published.expression
     if kind.is_drafts:
-        words = [search.MATCHES_DRAFT] if "search" in kind.filters else []
-        conditions = [_FILTERS[name] for name in kind.filters if name != "search"]
-        return [*conditions, *words, ~published, readers.MAY_SEE_DRAFTS]
+        return [*conditions, ~published, readers.MAY_SEE_DRAFTS]
     conditions.append(published)
     if kind.order in {"top", "hot"}:
         # PostgreSQL uses the partial index of `post_stats` only under the condition on that table.

@@ -21,6 +21,7 @@ class PostRow(NamedTuple):
     updated_at: str
     published_at: str | None
     version: int
+    xmin: str  # The transaction that wrote the row of the post.
     owner_id: int
     username: str
     owner_created_at: str
