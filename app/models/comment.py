@@ -12,7 +12,6 @@ from sqlalchemy import (
     Integer,
     Text,
     UniqueConstraint,
-    and_,
     select,
     text,
 )
@@ -54,7 +53,7 @@ class Comment(Base):
 
         Comments of deleted accounts count as tombstones while they await removal.
         """
-        return select(User.id).where(and_(User.id == cls.owner_id, ~User.is_deleted)).exists()
+        return select(User.id).where(User.id == cls.owner_id, ~User.is_deleted).exists()
 
     __table_args__ = (
         UniqueConstraint("post_id", "id"),

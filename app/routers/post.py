@@ -150,7 +150,7 @@ CHANGE_RESPONSES = {200: headers("ETag"), **responses(*CHANGE_ERRORS, QuotaExcee
 def replace_post(
     post_id: PostId, new: PostIn, caller: ScopedUser, db: SessionDep, response: Response, if_match: IfMatch = None
 ) -> PostOut:
-    """Replace your post. Without `published` it becomes a published post."""
+    """Replace your post. Without `published` it becomes a published post. Without `tags` it keeps its tags."""
     return _changed(post.change(db, caller, post_id, new, expected_versions(if_match)), response)
 
 

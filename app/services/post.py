@@ -38,7 +38,8 @@ def change(
     if wanted.published is False:
         adds = select(models.Post.id).where(*changeable, models.Post.published).exists()
         _require_room_for_draft(db, caller.id, adds)
-    if values := wanted.model_dump(exclude_none=True):
+    # Clients of the tutorial know no tags, and must not remove them.
+    if values := wanted.model_dump(exclude_none=True, exclude={"tags"} - wanted.model_fields_set):
         # Compared in the statement, so that a concurrent change of the row is taken into account.
         is_changed = or_(*(getattr(models.Post, name) != value for name, value in values.items()))
         stamps: dict[str, object] = {

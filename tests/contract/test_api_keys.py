@@ -33,6 +33,14 @@ OPEN_TO_KEYS = {
     ("PUT", "/posts/{id}/vote"),
     ("DELETE", "/posts/{id}/vote"),
     ("POST", "/vote"),
+    ("GET", "/posts/{id}/comments"),
+    ("POST", "/posts/{id}/comments"),
+    ("GET", "/comments/{id}"),
+    ("PATCH", "/comments/{id}"),
+    ("DELETE", "/comments/{id}"),
+    ("PUT", "/comments/{id}/vote"),
+    ("DELETE", "/comments/{id}/vote"),
+    ("GET", "/users/{id}/comments"),
     ("GET", "/users/me"),
     ("GET", "/users/me/votes"),
     ("GET", "/posts/{id}/comments"),
@@ -62,6 +70,7 @@ CLOSED_TO_KEYS = [operation for operation in OPERATIONS if operation not in OPEN
 CHANGING = sorted(operation for operation in OPEN_TO_KEYS if operation[0] != "GET")
 ALL_ROWS = (
     "SELECT users::text FROM users UNION ALL SELECT posts::text FROM posts UNION ALL SELECT votes::text FROM votes"
+    " UNION ALL SELECT c::text FROM comments AS c UNION ALL SELECT v::text FROM comment_votes AS v"
 )
 MakeKey = Callable[..., str]
 
@@ -234,17 +243,18 @@ def test_an_access_token_is_rejected_as_an_api_key(client: TestClient, person: P
 
 @pytest.mark.parametrize(("method", "path"), CHANGING)
 def test_a_key_that_may_only_read_changes_nothing(
-    client: TestClient, make_key: MakeKey, make_post: Callable[..., int], person: Person, rows: Rows, method: str,
-    path: str,
+    client: TestClient, make_key: MakeKey, make_post: Callable[..., int], make_comment: Callable[..., int],
+    person: Person, rows: Rows, method: str, path: str,
 ) -> None:  # fmt: skip
     post_id = make_post(person)
+    thing_id = make_comment(person, post_id) if path.startswith("/comments") else post_id
     key = make_key(person, "read")
     before = rows(ALL_ROWS)
 
     for headers in (bearer(key), {"X-API-Key": key}):
         response = client.request(
             method,
-            path.replace("{id}", str(post_id)).replace("{name}", "travel"),
+            path.replace("{id}", str(thing_id)).replace("{name}", "travel"),
             json=body_of(method),
             headers=headers,
         )

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, text
 from starlette.testclient import TestClient
 
+from app.schemas.comment import ThreadComment
 from app.services import comment, deletion
 from app.services.comment.rows import MAX_PAGE_BYTES
 from tests.contract.answers import assert_refused
@@ -189,6 +191,20 @@ def test_each_sort_is_a_total_order_at_every_level(
     assert ids(thread(client, person, post_id, sort="new")) == [third, (second, below[::-1]), first]
     assert ids(thread(client, person, post_id, sort="old")) == [first, (second, below), third]
     assert ids(thread(client, person, post_id, sort="old", parent_id=second)) == below
+
+
+def test_a_thread_is_serialized_as_its_schema(
+    client: TestClient, person: Person, other: Person, post_id: int, make_comment: MakeComment, connection: Connection
+) -> None:
+    parent = make_comment(person, post_id, content='quotes " and \\ and </script>')
+    make_comment(other, post_id, parent_id=parent, content="\x01\b\n\t\x7f\u2028 é 漢字 😀")
+    make_comment(other, post_id, content="-infinity")
+    connection.execute(text("UPDATE comments SET created_at = '-infinity' WHERE content = '-infinity'"))
+    schema = TypeAdapter(list[ThreadComment])
+
+    body = client.get(f"/posts/{post_id}/comments", headers=person.headers).content
+
+    assert schema.dump_json(schema.validate_json(body)) == body
 
 
 def test_replies_go_to_the_requested_depth(

@@ -20,8 +20,9 @@ from hypothesis.stateful import (
 )
 from starlette.testclient import TestClient
 
+from app.services import deletion
 from tests.fixtures import linked
-from tests.model.site import Account, Post, Site
+from tests.model.site import Account, Comment, Post, Site
 
 PASSWORD = "correct horse battery"
 WORDS = st.lists(st.sampled_from(["red", "Green", "grey", "BLUE", "moss", "mossy"]), min_size=1, max_size=4).map(
@@ -55,6 +56,7 @@ class Machine(RuleBasedStateMachine):
 
     people: Bundle[Account] = Bundle("people")
     posts: Bundle[int] = Bundle("posts")
+    comments: Bundle[int] = Bundle("comments")
     walks: Bundle[Walk] = Bundle("walks")
 
     def __init__(self) -> None:
@@ -134,6 +136,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert answer.status_code == 204
         self.site.forget_account(person.id)
+        deletion.work()  # Of an account with comments, more is left than is shown.
 
     # Posts.
 
@@ -164,7 +167,7 @@ class Machine(RuleBasedStateMachine):
     )
     def change(self, person: Account, post_id: int, method: str, change: dict[str, Any], seen: str | None) -> None:
         if method == "PUT":
-            change = {"title": "red", "content": "moss", "published": True, "tags": []} | change
+            change = {"title": "red", "content": "moss", "published": True} | change
         headers, versions = self.expecting(post_id, seen)
         answer = self.ask(person, method, f"/posts/{post_id}", json=change, headers=headers)
         if self.is_gone(person, answer):
@@ -242,6 +245,97 @@ class Machine(RuleBasedStateMachine):
             self.site.votes.setdefault(pair, None)
         else:
             self.site.votes.pop(pair, None)
+
+    # Comments.
+
+    @rule(target=comments, person=people, post_id=posts, parent_id=st.none() | comments, content=WORDS)
+    def comment(self, person: Account, post_id: int, parent_id: int | None, content: str) -> int | MultipleResults[int]:
+        parent = self.site.comments.get(parent_id or 0)
+        if parent is not None and parent_id is not None:
+            post_id = parent.post  # Else hardly any reply would be to a comment of the same post.
+        body = {"content": content, "parent_id": parent_id}
+        answer = self.ask(person, "POST", f"/posts/{post_id}/comments", json=body)
+        if self.is_gone(person, answer):
+            return multiple()
+        if not self.is_votable(post_id):
+            assert (answer.status_code, answer.json()["code"]) == (404, "post_not_found")
+            return multiple()
+        if parent_id is not None and (parent is None or parent.owner is None):
+            assert (answer.status_code, answer.json()["code"]) == (404, "comment_not_found")
+            return multiple()
+        assert answer.status_code == 201
+        written = Comment(
+            answer.json()["id"], post_id, parent_id, person.id, content, 0 if parent is None else parent.depth + 1
+        )
+        self.site.comments[written.id] = written
+        assert untimed(answer.json()) == self.site.shown_comment(person, written)
+        return written.id
+
+    @rule(person=people, comment_id=comments, content=WORDS)
+    def change_comment(self, person: Account, comment_id: int, content: str) -> None:
+        answer = self.ask(person, "PATCH", f"/comments/{comment_id}", json={"content": content})
+        if self.is_gone(person, answer):
+            return
+        comment = self.live(person, comment_id)
+        if comment is None:
+            assert answer.status_code == 404
+        elif comment.owner != person.id:
+            assert answer.status_code == 403
+        else:
+            comment.version += comment.content != content
+            comment.content = content
+            assert answer.headers["ETag"] == f'"{comment.version}"'
+            assert untimed(answer.json()) == self.site.shown_comment(person, comment)
+
+    @rule(person=people, comment_id=comments)
+    def delete_comment(self, person: Account, comment_id: int) -> None:
+        answer = self.ask(person, "DELETE", f"/comments/{comment_id}")
+        if self.is_gone(person, answer):
+            return
+        comment = self.live(person, comment_id)
+        if comment is None:
+            assert answer.status_code == 404
+        elif comment.owner != person.id and not person.is_moderator:
+            assert answer.status_code == 403
+        else:
+            assert answer.status_code == 204
+            self.site.forget_comment(comment_id)
+
+    @rule(person=people, comment_id=comments, method=st.sampled_from(["PUT", "PUT", "DELETE"]))
+    def vote_for_comment(self, person: Account, comment_id: int, method: str) -> None:
+        answer = self.ask(person, method, f"/comments/{comment_id}/vote")
+        if self.is_gone(person, answer):
+            return
+        comment = self.live(person, comment_id)
+        if comment is None or not self.is_votable(comment.post):
+            assert answer.status_code == 404
+            return
+        (comment.voters.add if method == "PUT" else comment.voters.discard)(person.id)
+        assert answer.json() == {
+            "comment_id": comment_id, "votes": len(comment.voters), "voted": method == "PUT",
+        }  # fmt: skip
+
+    def live(self, person: Account, comment_id: int) -> Comment | None:
+        """Return the comment if the person sees it and it is no tombstone."""
+        comment = self.site.comments.get(comment_id)
+        is_there = comment is not None and comment.owner is not None and self.site.sees(person, comment.post)
+        return comment if is_there else None
+
+    @rule(
+        person=people, post_id=posts, parent_id=st.none() | comments, sort=st.sampled_from(["top", "new", "old"]),
+        depth=st.integers(0, 4),
+    )  # fmt: skip
+    def read_thread(self, person: Account, post_id: int, parent_id: int | None, sort: str, depth: int) -> None:
+        parent = self.site.comments.get(parent_id or 0)
+        post_id = post_id if parent is None else parent.post
+        query = {"sort": sort, "depth": depth, "limit": 100} | ({"parent_id": parent_id} if parent_id else {})
+        answer = self.ask(person, "GET", f"/posts/{post_id}/comments", params=query)
+        if self.is_gone(person, answer):
+            return
+        if not self.site.sees(person, post_id) or (parent is None) != (parent_id is None):
+            assert answer.status_code == 404
+            return
+        assert untimed(answer.json()) == self.site.thread(person, post_id, parent_id, sort, depth)
 
     # Reading.
 
@@ -368,6 +462,15 @@ def stored(tags: list[str]) -> list[str]:
 def without_times(post: dict[str, Any]) -> dict[str, Any]:
     owner = {name: value for name, value in post["owner"].items() if name != "created_at"}
     return {name: value for name, value in post.items() if name not in TIMES} | {"owner": owner}
+
+
+def untimed(shown: Any) -> Any:
+    """Return the comments, or a comment, without times."""
+    if isinstance(shown, list):
+        return [untimed(each) for each in shown]
+    if isinstance(shown, dict):
+        return {name: untimed(value) for name, value in shown.items() if name not in TIMES}
+    return shown
 
 
 def shown_in(page: list[dict[str, Any]]) -> list[dict[str, Any]]:

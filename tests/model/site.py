@@ -35,6 +35,20 @@ class Post:
 
 
 @dataclass
+class Comment:
+    """A comment of the model. Without an owner, it is a tombstone."""
+
+    id: int
+    post: int
+    parent: int | None
+    owner: int | None
+    content: str
+    depth: int
+    version: int = 1
+    voters: set[int] = field(default_factory=set)
+
+
+@dataclass
 class Site:
     accounts: dict[int, Account] = field(default_factory=dict)
     posts: dict[int, Post] = field(default_factory=dict)
@@ -42,6 +56,7 @@ class Site:
     votes: dict[tuple[int, int], None] = field(default_factory=dict)
     # Pairs of a tag and a user.
     follows: set[tuple[str, int]] = field(default_factory=set)
+    comments: dict[int, Comment] = field(default_factory=dict)
 
     def count(self, post_id: int) -> int:
         return sum(voted == post_id for voted, _ in self.votes)
@@ -56,10 +71,56 @@ class Site:
         self.follows = {pair for pair in self.follows if pair[1] != user_id}
         for post_id in [post.id for post in self.posts.values() if post.owner == user_id]:
             self.forget_post(post_id)
+        for comment in self.comments.values():
+            comment.voters.discard(user_id)
+        for comment_id in [comment.id for comment in self.comments.values() if comment.owner == user_id]:
+            self.forget_comment(comment_id)
 
     def forget_post(self, post_id: int) -> None:
         del self.posts[post_id]
+        self.comments = {key: comment for key, comment in self.comments.items() if comment.post != post_id}
         self.votes = {pair: None for pair in self.votes if pair[0] != post_id}
+
+    def forget_comment(self, comment_id: int) -> None:
+        """Make it a tombstone; remove tombstones without replies, from it upwards."""
+        comment: Comment | None = self.comments[comment_id]
+        assert comment is not None
+        comment.owner, comment.content, comment.version = None, "", comment.version + 1
+        while comment is not None and comment.owner is None and not self.replies(comment.post, comment.id):
+            del self.comments[comment.id]
+            comment = self.comments[comment.parent] if comment.parent is not None else None
+
+    def replies(self, post_id: int, parent_id: int | None, sort: str = "old") -> list[Comment]:
+        found = [each for each in self.comments.values() if (each.post, each.parent) == (post_id, parent_id)]
+        if sort == "old":
+            return found
+        return sorted(found, key=lambda each: (len(each.voters) if sort == "top" else 0, each.id), reverse=True)
+
+    def thread(self, reader: Account, post_id: int, parent_id: int | None, sort: str, depth: int) -> list[object]:
+        """Return the comments as the API shows them, but for the times."""
+        return [
+            self.shown_comment(reader, each)
+            | {"replies": self.thread(reader, post_id, each.id, sort, depth - 1)[:5] if depth else []}
+            for each in self.replies(post_id, parent_id, sort)
+        ]
+
+    def shown_comment(self, reader: Account, comment: Comment) -> dict[str, object]:
+        return {
+            "id": comment.id,
+            "post_id": comment.post,
+            "parent_id": comment.parent,
+            "depth": comment.depth,
+            "content": comment.content,
+            "author": None if comment.owner is None else self.shown_account(reader, self.accounts[comment.owner]),
+            "deleted": comment.owner is None,
+            "votes": len(comment.voters),
+            "voted": reader.id in comment.voters,
+            "reply_count": len(self.replies(comment.post, comment.id)),
+        }
+
+    def shown_account(self, reader: Account, account: Account) -> dict[str, object]:
+        email = account.email if account.id == reader.id else f"{account.username}@users.noreply.example.com"
+        return {"id": account.id, "username": account.username, "email": email}
 
     def publish(self, post_id: int) -> None:
         """Note that the post is public. Only the first publication sets its place in time."""
@@ -109,15 +170,11 @@ class Site:
         post = self.posts[post_id]
         owner = self.accounts[post.owner]
         flat = {"id": post.id, "title": post.title, "content": post.content, "published": post.published}
-        email = owner.email if owner.id == reader.id else f"{owner.username}@users.noreply.example.com"
-        whose = {
-            "owner_id": owner.id,
-            "owner": {"id": owner.id, "username": owner.username, "email": email},
-            "tags": post.tags,
-        }
+        whose = {"owner_id": owner.id, "owner": self.shown_account(reader, owner), "tags": post.tags}
         return {
             "Post": flat | whose,
             "votes": self.count(post_id),
+            "comments": sum(each.post == post_id and each.owner is not None for each in self.comments.values()),
             "voted": (post_id, reader.id) in self.votes,
             "bookmarked": False,
         }

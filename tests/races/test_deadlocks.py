@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, text
 from tests.fixtures import Person
 from tests.races.conftest import Call, Crowd, count, deadlocks, statuses, wrong_counts
 from tests.races.killing import backends_killed
-from tests.races.waiting import in_background, wait_until_blocked
+from tests.races.waiting import in_background, wait_until, wait_until_blocked
 
 
 def check_pressure(
@@ -129,7 +129,11 @@ def test_post_and_its_voter_deleted_at_once_do_not_wait_for_each_other(
         deletion = in_background(lambda: crowd.send([Call("DELETE", f"/users/{voter.id}", voter)]))
         wait_until_blocked(connection, by=third)
         other = in_background(lambda: crowd.send([Call("DELETE", f"/posts/{post_id}", owner)]))
-        time.sleep(0.3)  # The second waits behind the first, or for the third.
+        # The second waits behind the first, or for the third.
+        wait_until(
+            connection,
+            "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()",
+        )
 
     assert statuses([*deletion(), *other()]) == {204: 2}
     assert count(connection, "votes") == count(connection, "post_stats") == 0

@@ -43,6 +43,25 @@ def test_posts_that_create_the_same_tags_at_once_share_them(
     assert deadlocks(connection) == before
 
 
+def test_posts_create_their_tags_in_one_order_and_so_do_not_wait_for_each_other(
+    crowd: Crowd, connection: Connection, database: Engine, make_person: MakePerson
+) -> None:
+    """Each post needs a tag that another transaction creates, and tags before and after it."""
+    draw = random.Random(3)
+    before = deadlocks(connection)
+    calls = [Call("POST", "/posts", make_person(), new(*draw.sample("abmyz", 5))) for _ in range(8)]
+    with database.begin() as other:
+        other.execute(text("SELECT create_tags('{m}')"))
+        answers = in_background(lambda: crowd.send(calls))
+        wait_until_blocked(connection, by=other)
+        time.sleep(0.5)  # The others wait for the first, or create what comes first for them.
+
+    assert statuses(answers()) == {201: 8}
+    assert wrong_tags(connection) == []
+    time.sleep(1.2)  # PostgreSQL counts a deadlock a second after it at most.
+    assert deadlocks(connection) == before
+
+
 def test_post_waits_for_another_that_creates_its_tag_and_uses_the_same(
     crowd: Crowd, connection: Connection, database: Engine, person: Person
 ) -> None:

@@ -7,6 +7,8 @@ on what a page shows, and not on the size of the thread.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, Integer, Row, bindparam, text
@@ -26,6 +28,8 @@ from app.services.comment.rows import AUTHOR, BY_ID, COLUMNS, MAX_PAGE_BYTES, Co
 
 Sort = Literal["top", "new", "old"]
 MAX_REPLIES = 5
+# How many requests share a statement. The rows of one may have 1 MB.
+MAX_TOGETHER = 32
 # How many comments of a level get their replies.
 MAX_EXPANDED = 100
 # Before the first comment of a list.
@@ -187,19 +191,21 @@ def _statement(sort: Sort, *, has_parent: bool) -> PreparedStatement:
 
 
 def read(connection: Connection, requests: Sequence[ThreadRequest]) -> list[Thread | Exception]:
-    """Return one outcome per request, in order, with one statement per kind of list.
+    """Return one outcome per request, in order, with one statement for `MAX_TOGETHER` requests of a kind.
 
     It is a `Thread`, `NotAuthenticated`, `PostNotFound`, or `CommentNotFound` for the parent.
     """
     kinds: dict[tuple[Sort, bool], list[int]] = {}
     for number, request in enumerate(requests):
         kinds.setdefault((request.query.sort, request.query.parent_id is not None), []).append(number)
-    found: list[list[Row[*tuple[Any, ...]]]] = [[] for _ in requests]
-    for (sort, has_parent), numbers in kinds.items():
-        rows = _statement(sort, has_parent=has_parent).execute(connection, _parameters(requests, numbers))
-        for row in rows:
-            found[row.number].append(row)
-    return [_outcome(request, rows) for request, rows in zip(requests, found, strict=True)]
+    outcomes: dict[int, Thread | Exception] = {}
+    for (sort, has_parent), of_kind in kinds.items():
+        for first in range(0, len(of_kind), MAX_TOGETHER):
+            numbers = of_kind[first : first + MAX_TOGETHER]
+            rows = _statement(sort, has_parent=has_parent).execute(connection, _parameters(requests, numbers))
+            for number, of_request in groupby(rows, attrgetter("number")):
+                outcomes[number] = _outcome(requests[number], list(of_request))
+    return [outcomes[number] for number in range(len(requests))]
 
 
 def _parameters(requests: Sequence[ThreadRequest], numbers: Sequence[int]) -> dict[str, object]:

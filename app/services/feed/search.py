@@ -31,7 +31,7 @@ def _matches(finds_parts: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 # Condition: the post has the words. Takes `parameters(words)`. The index `posts_search_idx` has no drafts, so a search
-# of one's own drafts compares each of them.
+# of own drafts compares each of them.
 MATCHES = _matches(bindparam("finds_parts", type_=Boolean))
 _WHOLE = (
     select(Post.id, literal(False).label("finds_parts"))
