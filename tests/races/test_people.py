@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from app.config import get_settings
-from app.services import deletion
+from app.services import deletion, recount
 from tests.fixtures import Person
 from tests.races.conftest import Call, Crowd, count, deadlocks, statuses, wrong_counts
 from tests.races.test_deletions import MANY
@@ -240,3 +240,30 @@ def test_of_twenty_bookmarks_at_once_one_takes_the_last_place(
 
     assert statuses(answers) == {200: 1, 409: 19}
     assert count(connection, "bookmarks") == maximum
+
+
+def test_counts_of_accounts_are_repaired_during_follows_and_posts(
+    crowd: Crowd, connection: Connection, database: Engine, make_person: MakePerson
+) -> None:
+    before = deadlocks(connection)
+    people = [make_person() for _ in range(8)]
+    crowd.send([follow(a, b) for a in people for b in people if a is not b])
+    break_counts(database, "UPDATE user_stats SET posts = 1000, followers = 1000, following = 1000")
+    draw = random.Random(5)
+    pairs = [draw.sample(people, 2) for _ in range(150)]
+    calls = [follow(caller, user, draw.choice(["PUT", "DELETE"])) for caller, user in pairs]
+    calls += [Call("POST", "/posts", draw.choice(people), {"title": "t", "content": "c"}) for _ in range(50)]
+    draw.shuffle(calls)
+
+    def mend() -> int:
+        batches = [
+            batch for _ in range(20) for batch in recount.recount(recount.USERS, is_repairing=True, batch_rows=3)
+        ]
+        return sum(len(batch.wrong) for batch in batches)
+
+    mending = in_background(mend)
+    for first in range(0, len(calls), 80):
+        assert set(statuses(crowd.send(calls[first : first + 80]))) <= {200, 201}
+
+    assert mending() > 0
+    assert_counts_are_right(connection, before)

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Engine, text
 
 from app.services import recount
 from tests.fixtures import Person
+from tests.races.waiting import in_background, wait_until_blocked
 from tests.services.test_recount import break_counts
 from tests.services.walking import make_posts, rows
 
@@ -141,3 +142,17 @@ def test_wrong_counts_are_found_and_repaired(
     assert wrong(is_repairing=True) == [people[1].id]
     assert wrong(is_repairing=False) == []
     connection.execute(text("DELETE FROM post_stats WHERE post_id NOT IN (SELECT id FROM posts)"))  # Of deleted posts.
+
+
+def test_follow_under_way_is_waited_for_and_counted(
+    database: Engine, connection: Connection, people: list[Person]
+) -> None:
+    break_counts(database, f"UPDATE user_stats SET followers = 7 WHERE user_id = {people[2].id}")
+    pair = {"a": people[3].id, "b": people[2].id}
+    with database.begin() as writing:
+        writing.execute(text("INSERT INTO follows (follower_id, followee_id) VALUES (:a, :b)"), pair)
+        mending = in_background(lambda: list(recount.recount(is_repairing=True)))
+        wait_until_blocked(connection, by=writing)
+
+    assert [batch.wrong for batch in mending() if batch.wrong] == [[people[2].id]]
+    assert connection.scalar(text("SELECT followers FROM user_stats WHERE user_id = :b"), pair) == 3
