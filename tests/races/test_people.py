@@ -256,9 +256,7 @@ def test_counts_of_accounts_are_repaired_during_follows_and_posts(
     draw.shuffle(calls)
 
     def mend() -> int:
-        batches = [
-            batch for _ in range(20) for batch in recount.recount(recount.USERS, is_repairing=True, batch_rows=3)
-        ]
+        batches = [batch for _ in range(20) for batch in recount.recount(is_repairing=True, batch_rows=3)]
         return sum(len(batch.wrong) for batch in batches)
 
     mending = in_background(mend)
