@@ -47,7 +47,7 @@ COMMANDS = {
     ),
     "recount": (
         "app.cli.maintenance:recount",
-        "Compare counts with the votes and comments, and repair wrong ones.",
+        "Compare counts with the rows that they count, and repair wrong ones.",
     ),
     "doctor": (
         "app.cli.maintenance:doctor",

@@ -9,7 +9,7 @@ from app.api.authentication import ScopedUser
 from app.api.pagination import link_header, linked
 from app.api.route import Route
 from app.database.sessions import SessionDep
-from app.errors import MalformedCursor, NotAuthenticated, QuotaExceeded
+from app.errors import MalformedCursor, NotAuthenticated, NotFound, QuotaExceeded
 from app.middleware.problem_details import responses
 from app.schemas.tag import TagOut, TagSort, TagState
 from app.schemas.types import Cursor, Limit, TagName, TagPrefix
@@ -41,13 +41,13 @@ def list_tags(
     return [*page.tags]
 
 
-@router.put("/{name}/follow", response_model=TagState, responses=responses(NotAuthenticated, QuotaExceeded))
+@router.put("/{name}/follow", response_model=TagState, responses=responses(NotAuthenticated, NotFound, QuotaExceeded))
 def follow_tag(name: Name, caller: ScopedUser, db: SessionDep) -> TagState:
     """Follow a tag. Idempotent. A tag without posts can be followed, too."""
     return tag.follow(db, caller, name)
 
 
-@router.delete("/{name}/follow", response_model=TagState, responses=responses(NotAuthenticated))
+@router.delete("/{name}/follow", response_model=TagState, responses=responses(NotAuthenticated, NotFound))
 def unfollow_tag(name: Name, caller: ScopedUser, db: SessionDep) -> TagState:
     """Stop following a tag. Idempotent."""
     return tag.unfollow(db, caller, name)

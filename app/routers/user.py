@@ -26,6 +26,7 @@ from app.errors import (
     MalformedCursor,
     NotAuthenticated,
     NotAuthorized,
+    NotFound,
     Overloaded,
     StillReferenced,
     TooManyTries,
@@ -133,7 +134,11 @@ def search_users(
     return profile.search(db, q, limit)
 
 
-@router.get("/by-username/{username}", response_model=UserProfile, responses={**CONDITIONAL, **responses(UserNotFound)})
+@router.get(
+    "/by-username/{username}",
+    response_model=UserProfile,
+    responses={**CONDITIONAL, **responses(NotFound, UserNotFound)},
+)
 def get_user_by_username(
     username: Annotated[Text, Path(max_length=30, description="The username, in any case.", examples=["ada"])],
     caller: OptionalUser,

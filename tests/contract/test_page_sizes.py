@@ -11,13 +11,25 @@ from tests.contract.answers import assert_refused
 from tests.fixtures import Person
 
 LARGEST = 100
-LISTS = ["/posts", "/users", "/users/me/votes", "/users/me/security-events", "/sessions", "/api-keys", "/tags"]
+LISTS = [
+    "/posts", "/users", "/users/me/votes", "/users/me/security-events", "/sessions", "/api-keys", "/tags",
+    "/users/me/bookmarks", "/users/me/blocks", "/posts/{id}/comments", "/users/{id}/comments", "/users/{id}/followers",
+    "/users/{id}/following",
+]  # fmt: skip
+# It has no next page.
+WITHOUT_LINK = "/users/search"
 # A hundred and one of everything, and all of it the admin's.
 FILL = (
     "INSERT INTO posts (title, content, owner_id, tags) SELECT 't', 'c', :id, '{a}' FROM generate_series(1, 101)",
     "UPDATE posts SET tags = ARRAY['t' || id]",
     "INSERT INTO votes (post_id, user_id) SELECT id, :id FROM posts",
     "INSERT INTO users (email, email_canonical, password_hash) SELECT n, n, 'x' FROM generate_series(1, 101) AS n",
+    "INSERT INTO bookmarks (post_id, user_id) SELECT id, :id FROM posts",
+    "INSERT INTO blocks (blocker_id, blocked_id) SELECT :id, id FROM users WHERE id <> :id",
+    "INSERT INTO follows (follower_id, followee_id) SELECT :id, id FROM users WHERE id <> :id",
+    "INSERT INTO follows (follower_id, followee_id) SELECT id, :id FROM users WHERE id <> :id",
+    """INSERT INTO comments (post_id, owner_id, content)
+    SELECT post.id, :id, 'c' FROM (SELECT min(id) AS id FROM posts) AS post, generate_series(1, 101)""",
     "INSERT INTO security_events (user_id, event) SELECT :id, 'signed_in' FROM generate_series(1, 101)",
     "INSERT INTO sessions (user_id, expires_at) SELECT :id, now() + interval '1 day' FROM generate_series(1, 101)",
     """WITH opened AS (
@@ -39,8 +51,10 @@ def admin(make_person: Callable[..., Person], connection: Connection) -> Person:
 
 @pytest.mark.parametrize("path", LISTS)
 def test_a_limit_above_the_largest_page_counts_as_the_largest_page(
-    client: TestClient, admin: Person, path: str
+    client: TestClient, connection: Connection, admin: Person, path: str
 ) -> None:
+    post_id = connection.scalar(text("SELECT min(post_id) FROM comments"))
+    path = path.replace("{id}", str(post_id if path.startswith("/posts") else admin.id))
     largest = client.get(f"{path}?limit={LARGEST}", headers=admin.headers)
     assert len(largest.json()) == LARGEST
 
@@ -58,6 +72,7 @@ def test_a_limit_above_the_largest_page_counts_as_the_largest_page(
 def test_invalid_page_sizes_are_refused(
     client: TestClient, make_person: Callable[..., Person], path: str, limit: str
 ) -> None:
+    path = path.replace("{id}", "1")
     response = client.get(f"{path}?limit={limit}", headers=make_person(role="admin").headers)
 
     assert_refused(response, 422, "validation_failed")
@@ -72,4 +87,4 @@ def test_the_table_has_every_list_that_takes_a_limit() -> None:
         if any(parameter["name"] == "limit" for parameter in operations.get("get", {}).get("parameters", []))
     }
 
-    assert paged == {*LISTS}
+    assert paged == {*LISTS, WITHOUT_LINK}

@@ -130,8 +130,8 @@ def _fill(connection: Connection, password_column: str, copied: Mapping[str, str
             connection.execute(
                 text("INSERT INTO votes (user_id, post_id) VALUES (:user, :post)"), {"user": ADA, "post": number}
             )
-    connection.execute(text("CREATE TABLE comments (id serial PRIMARY KEY, post_id bigint REFERENCES posts (id))"))
-    connection.execute(text("INSERT INTO comments (post_id) VALUES (:post)"), {"post": COMMENTED_POST})
+    connection.execute(text("CREATE TABLE remarks (id serial PRIMARY KEY, post_id bigint REFERENCES posts (id))"))
+    connection.execute(text("INSERT INTO remarks (post_id) VALUES (:post)"), {"post": COMMENTED_POST})
     for table in ("users", "posts"):
         connection.execute(text(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), {FIRST_NEW_ID})"))
 
