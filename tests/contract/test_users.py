@@ -14,7 +14,7 @@ from tests.contract.conftest import Rows
 from tests.fixtures import PASSWORD, Person, Server, linked, located
 
 JSON = {"Content-Type": "application/json"}
-COUNTS = ("posts", "followers", "following")
+COUNTS = ("posts", "followers", "following", "followed")
 NEW = {"email": "Ada@Example.com", "password": "analytical engine"}
 
 
