@@ -46,6 +46,7 @@ class Walk:
     met: list[int] = field(default_factory=list)
     # In a list sorted by votes: the posts whose votes have changed since, which may be met twice or not at all.
     moved: set[int] | None = None
+    is_home: bool = False
 
 
 class Machine(RuleBasedStateMachine):
@@ -385,6 +386,26 @@ class Machine(RuleBasedStateMachine):
         state = {"name": name, "posts": posts, "followed": method == "PUT", "followers": followers}
         assert answer.json() == state
 
+    @rule(person=people, user=people, method=st.sampled_from(["PUT", "PUT", "DELETE"]))
+    def follow(self, person: Account, user: Account, method: str) -> None:
+        answer = self.ask(person, method, f"/users/{user.id}/follow")
+        if self.is_gone(person, answer):
+            return
+        if person is user or user.id not in self.site.accounts:
+            assert answer.status_code == (422 if person is user else 404)
+            return
+        change = self.site.followed.add if method == "PUT" else self.site.followed.discard
+        change((person.id, user.id))
+        followers = sum(followed == user.id for _, followed in self.site.followed)
+        assert answer.json() == {"user_id": user.id, "followers": followers, "followed": method == "PUT"}
+
+    @rule(person=people, limit=st.integers(1, 5))
+    def read_home(self, person: Account, limit: int) -> None:
+        answer = self.ask(person, "GET", "/home", params={"limit": limit})
+        if not self.is_gone(person, answer):
+            expected = self.site.home(person)[:limit]
+            assert shown_in(answer.json()) == [self.site.shown(person, post_id) for post_id in expected]
+
     @rule(person=people)
     def list_tags(self, person: Account) -> None:
         answer = self.ask(person, "GET", "/tags?sort=name")
@@ -409,6 +430,15 @@ class Machine(RuleBasedStateMachine):
             return multiple()
         walk = Walk(person, f"/posts?sort={sort}&limit={limit}", self.site.page(person, sort))
         walk.moved = set() if sort == "top" else None
+        self.under_way.append(walk)
+        self.walk_on(walk)
+        return walk
+
+    @rule(target=walks, person=people, limit=st.integers(1, 3))
+    def begin_to_walk_home(self, person: Account, limit: int) -> Walk | MultipleResults[Walk]:
+        if person.id not in self.site.accounts:
+            return multiple()
+        walk = Walk(person, f"/home?limit={limit}", self.site.home(person), is_home=True)
         self.under_way.append(walk)
         self.walk_on(walk)
         return walk
@@ -442,6 +472,9 @@ class Machine(RuleBasedStateMachine):
             walk.standing = [
                 post_id for post_id in walk.standing if self.is_votable(post_id) and post_id not in (walk.moved or ())
             ]
+            if walk.is_home:
+                at_home = self.site.home(walk.reader)
+                walk.standing = [post_id for post_id in walk.standing if post_id in at_home]
 
     def teardown(self) -> None:
         if sys.exc_info()[0] is not None:

@@ -56,6 +56,8 @@ class Site:
     votes: dict[tuple[int, int], None] = field(default_factory=dict)
     # Pairs of a tag and a user.
     follows: set[tuple[str, int]] = field(default_factory=set)
+    # Pairs of a follower and a followed user.
+    followed: set[tuple[int, int]] = field(default_factory=set)
     comments: dict[int, Comment] = field(default_factory=dict)
 
     def count(self, post_id: int) -> int:
@@ -69,6 +71,7 @@ class Site:
         del self.accounts[user_id]
         self.votes = {pair: None for pair in self.votes if pair[1] != user_id}
         self.follows = {pair for pair in self.follows if pair[1] != user_id}
+        self.followed = {pair for pair in self.followed if user_id not in pair}
         for post_id in [post.id for post in self.posts.values() if post.owner == user_id]:
             self.forget_post(post_id)
         for comment in self.comments.values():
@@ -156,6 +159,13 @@ class Site:
         if sort == "top":
             found.sort(key=lambda post_id: (self.count(post_id), post_id))
         return found if sort == "old" else found[::-1]
+
+    def home(self, reader: Account) -> list[int]:
+        """The posts of users and tags that the reader follows, and the reader's own, newest first."""
+        users = {reader.id, *(followed for follower, followed in self.followed if follower == reader.id)}
+        tags = {name for name, follower in self.follows if follower == reader.id}
+        posts = (self.posts[post_id] for post_id in self.page(reader))
+        return [post.id for post in posts if post.owner in users or tags & {*post.tags}]
 
     def tags(self) -> dict[str, int]:
         """Return how many published posts each tag has."""
