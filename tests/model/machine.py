@@ -263,6 +263,10 @@ class Machine(RuleBasedStateMachine):
         if parent_id is not None and (parent is None or parent.owner is None):
             assert (answer.status_code, answer.json()["code"]) == (404, "comment_not_found")
             return multiple()
+        answering = (self.site.posts[post_id].owner, None if parent is None else parent.owner)
+        if any((owner, person.id) in self.site.blocks for owner in answering):
+            assert (answer.status_code, answer.json()["code"]) == (403, "blocked")
+            return multiple()
         assert answer.status_code == 201
         written = Comment(
             answer.json()["id"], post_id, parent_id, person.id, content, 0 if parent is None else parent.depth + 1
@@ -337,6 +341,74 @@ class Machine(RuleBasedStateMachine):
             return
         assert untimed(answer.json()) == self.site.thread(person, post_id, parent_id, sort, depth)
 
+    # People.
+
+    @rule(person=people, other=people, method=st.sampled_from(["PUT", "PUT", "DELETE"]))
+    def follow(self, person: Account, other: Account, method: str) -> None:
+        answer = self.ask(person, method, f"/users/{other.id}/follow")
+        if self.is_gone(person, answer) or self.is_refused(person, other, answer):
+            return
+        pair = (person.id, other.id)
+        if method == "PUT" and self.site.blocks & {pair, pair[::-1]}:
+            assert (answer.status_code, answer.json()["code"]) == (403, "blocked")
+            return
+        (self.site.follows_of_people.add if method == "PUT" else self.site.follows_of_people.discard)(pair)
+        followers = self.site.profile(person, other)["followers"]
+        assert answer.json() == {"user_id": other.id, "followers": followers, "followed": method == "PUT"}
+
+    @rule(person=people, other=people, method=st.sampled_from(["PUT", "DELETE"]))
+    def block(self, person: Account, other: Account, method: str) -> None:
+        answer = self.ask(person, method, f"/users/{other.id}/block")
+        if self.is_gone(person, answer) or self.is_refused(person, other, answer):
+            return
+        assert answer.json() == {"user_id": other.id, "blocked": method == "PUT"}
+        pair = (person.id, other.id)
+        if method == "PUT":
+            self.site.blocks.add(pair)
+            self.site.follows_of_people -= {pair, pair[::-1]}
+        else:
+            self.site.blocks.discard(pair)
+
+    def is_refused(self, person: Account, other: Account, answer: httpx2.Response) -> bool:
+        """Return whether the other account is the person's own or gone, which the response must report."""
+        expected = 422 if person is other else 200 if other.id in self.site.accounts else 404
+        assert answer.status_code in {expected, 403}
+        return expected != 200
+
+    @rule(person=people, post_id=posts, method=st.sampled_from(["PUT", "PUT", "DELETE"]))
+    def bookmark(self, person: Account, post_id: int, method: str) -> None:
+        answer = self.ask(person, method, f"/posts/{post_id}/bookmark")
+        if self.is_gone(person, answer):
+            return
+        if not self.is_votable(post_id):
+            assert answer.status_code == 404
+            return
+        if method == "PUT":
+            self.site.bookmarks.setdefault((post_id, person.id), None)
+        else:
+            self.site.bookmarks.pop((post_id, person.id), None)
+        assert answer.json() == {"post_id": post_id, "bookmarked": method == "PUT"}
+
+    @rule(person=people)
+    def list_bookmarks(self, person: Account) -> None:
+        answer = self.ask(person, "GET", "/users/me/bookmarks", params={"limit": 100})
+        if not self.is_gone(person, answer):
+            expected = self.site.bookmarks_of(person)
+            assert shown_in(answer.json()) == [self.site.shown(person, post_id) for post_id in expected]
+
+    @rule(person=people, other=people)
+    def read_profile(self, person: Account, other: Account) -> None:
+        answer = self.ask(person, "GET", f"/users/{other.id}")
+        if person.id not in self.site.accounts:
+            person = Account(0, "", "", is_moderator=False, token="")  # A credential that is not valid is ignored.
+        if other.id not in self.site.accounts:
+            assert answer.status_code == 404
+        else:
+            shown = answer.json()
+            assert {name: shown[name] for name in ("posts", "followers", "following", "followed")} == (
+                self.site.profile(person, other)
+            )
+
     # Reading.
 
     @rule(person=people, post_id=posts)
@@ -398,7 +470,7 @@ class Machine(RuleBasedStateMachine):
     def list_votes(self, person: Account) -> None:
         answer = self.ask(person, "GET", "/users/me/votes", params={"limit": 100})
         if not self.is_gone(person, answer):
-            expected = self.site.votes_of(person.id)
+            expected = self.site.votes_of(person)
             assert shown_in(answer.json()) == [self.site.shown(person, post_id) for post_id in expected]
 
     # Walking.
@@ -440,7 +512,11 @@ class Machine(RuleBasedStateMachine):
             if walk.moved is not None:
                 walk.moved |= changed
             walk.standing = [
-                post_id for post_id in walk.standing if self.is_votable(post_id) and post_id not in (walk.moved or ())
+                post_id
+                for post_id in walk.standing
+                if self.is_votable(post_id)
+                and post_id not in (walk.moved or ())
+                and not self.site.hides(walk.reader, self.site.posts[post_id].owner)
             ]
 
     def teardown(self) -> None:
