@@ -20,7 +20,9 @@ from bench.scenarios import LoadName
 # Return the address of the next page after this one, or None at the end of the list.
 Next = Callable[[str], str | None]
 
-NAMES: tuple[LoadName, ...] = ("distinct", "authors", "top-distinct", "search", "browse")
+NAMES: tuple[LoadName, ...] = ("distinct", "authors", "top-distinct", "search", "home", "browse")
+# Each reader has a home page of their own.
+HOME_PATH = "/home?limit=10"
 
 LIMIT = 10
 SEED = 7235

@@ -30,13 +30,17 @@ class Size:
     users: int
     posts: int
     votes: int
+    follows: int
 
     @property
     def database(self) -> str:
         return f"bench_{self.posts}_{self.votes}"
 
 
-SIZES: dict[SizeName, Size] = {"S": Size(2_000, 10_000, 100_000), "L": Size(100_000, 1_000_000, 10_000_000)}
+SIZES: dict[SizeName, Size] = {
+    "S": Size(2_000, 10_000, 100_000, 60_000),
+    "L": Size(100_000, 1_000_000, 10_000_000, 3_000_000),
+}
 
 LoadName = Literal[
     "page",
@@ -51,6 +55,7 @@ LoadName = Literal[
     "authors",
     "top-distinct",
     "search",
+    "home",
     "browse",
 ]
 
@@ -67,6 +72,7 @@ LOADS: dict[LoadName, str] = {
     "authors": "distinct pages of single authors",
     "top-distinct": "distinct pages of the best posts",
     "search": "searches: rare, common, phrase",
+    "home": "home pages of readers who follow about 100",
     "browse": "a site's mix of reads and votes",
 }
 CONNECTIONS = 64
@@ -115,6 +121,7 @@ GROUPS: dict[str, list[Entry]] = {
     "authors": [Entry("authors", name) for name in WITH_SESSIONS],
     "top-distinct": [Entry("top-distinct", name) for name in WITH_SESSIONS],
     "search": [Entry("search", name) for name in WITH_SESSIONS],
+    "home": [Entry("home", name) for name in (OURS, "asyncpg_raw")],
     "browse": [Entry("browse", name) for name in WITH_SESSIONS],
     "login": [
         Entry("page_calm", connections=CALM_CONNECTIONS),

@@ -46,6 +46,8 @@ class Scouted:
                 return "browse", [str(readers), str(voters), str(self.requests[name])]
             case "poll":
                 return "get", [str(self.polling_readers), str(self.page)]
+            case "home":
+                return "get", [str(self.dataset.home_readers_file), str(self.requests[name])]
             case "post" | "deep":
                 return "get", [str(readers), str(self.posts if name == "post" else self.deep)]
             case _:
@@ -89,7 +91,7 @@ def scout(server: Server, dataset: Dataset, wanted: Collection[LoadName]) -> Sco
         deep_page_number=number,
         polling_readers=dataset.write("polling-readers", _polling_readers(server, dataset)),
         requests={name: dataset.write(name, found) for name, found in lines.items()},
-        samples={name: _samples(server, dataset, some) for name, some in paths.items()},
+        samples={name: _samples(server, dataset, name, some) for name, some in paths.items()},
     )
 
 
@@ -106,15 +108,19 @@ def _requests(name: LoadName, server: Server, dataset: Dataset) -> list[str]:
             return loads.authors(dataset)
         case "search":
             return loads.searches(dataset)
+        case "home":
+            return [loads.HOME_PATH]
         case "browse":
             return loads.browse(dataset, next_page)
     raise AssertionError(name)
 
 
-def _samples(server: Server, dataset: Dataset, paths: list[str]) -> list[Sample]:
+def _samples(server: Server, dataset: Dataset, name: LoadName, paths: list[str]) -> list[Sample]:
     """Return this application's answers to the first distinct requests, each of another reader."""
-    some = list(dict.fromkeys(paths))[:SAMPLES]
-    pairs = zip(some, dataset.reader_tokens, strict=False)
+    if name == "home":
+        pairs = [(loads.HOME_PATH, token) for token in dataset.home_tokens[:SAMPLES]]
+    else:
+        pairs = [*zip(list(dict.fromkeys(paths))[:SAMPLES], dataset.reader_tokens, strict=False)]
     return [Sample(path, token, json.loads(_get(server, path, token)[2])) for path, token in pairs]
 
 

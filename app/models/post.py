@@ -88,9 +88,8 @@ class Post(Base):
 
     __table_args__ = (
         Index("posts_created_at_id_idx", "created_at", "id", postgresql_where=text("published")),
-        Index("posts_owner_id_created_at_id_idx", "owner_id", "created_at", "id"),
-        # Partial, because only few posts are drafts.
-        Index("posts_owner_id_idx", "owner_id", postgresql_where=text("NOT published")),
+        # Not two partial indexes: the foreign key needs one of all posts of an owner.
+        Index("posts_owner_id_published_created_at_id_idx", "owner_id", "published", "created_at", "id"),
         # Without drafts: the time to read entries of other users' drafts would reveal that they exist.
         Index("posts_search_idx", "search", postgresql_using="gin", postgresql_where=text("published")),
     )

@@ -9,6 +9,7 @@ from app.routers import (
     docs,
     email_verification,
     follow,
+    home,
     meta,
     password_reset,
     post,
@@ -21,7 +22,7 @@ from app.routers import (
 )
 
 # Adapters of the fast path, by endpoint.
-FAST = {**post.FAST, **vote.FAST, **comment.FAST}
+FAST = {**post.FAST, **home.FAST, **vote.FAST, **comment.FAST}
 # In the order of the OpenAPI document.
 ROUTERS = (
     post.router,
@@ -31,6 +32,7 @@ ROUTERS = (
     totp.router,
     user.router,
     follow.router,
+    home.router,
     block.router,
     bookmark.router,
     security_event.router,

@@ -12,6 +12,7 @@ from app.schemas.types import (
     Content,
     Cursor,
     Id,
+    Limit,
     PostLimit,
     PostSkip,
     SearchText,
@@ -50,6 +51,15 @@ class PageParameters(BaseModel):
     published: bool | None = Field(None, description="`false` lists your drafts. Moderators can add `owner_id`.")
     created_after: Time | None = Field(None, description="Only posts created after this time.")
     created_before: Time | None = Field(None, description="Only posts created before this time.")
+    cursor: Cursor | None = None
+
+
+class HomeParameters(BaseModel):
+    """How many posts of the home page."""
+
+    model_config = ConfigDict(frozen=True)
+
+    limit: Limit = 10
     cursor: Cursor | None = None
 
 

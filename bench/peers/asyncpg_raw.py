@@ -103,6 +103,15 @@ async def list_posts(
     return Response(row["body"], media_type="application/json")
 
 
+@app.get("/home")
+async def list_home(token: Token, request: Request, limit: Annotated[int, Query(ge=1, le=10)] = 10) -> Response:
+    statement = STATEMENTS["home"].replace(LIMIT, str(limit))
+    row = await request.app.state.pool.fetchrow(statement, token.session_id, token.user_id)
+    if row is None:
+        raise unauthorized()
+    return Response(row["body"], media_type="application/json")
+
+
 @app.get("/posts/{post_id}")
 async def get_post(post_id: int, token: Token, request: Request) -> Response:
     row = await request.app.state.pool.fetchrow(STATEMENTS["post"], token.session_id, token.user_id, post_id)

@@ -62,6 +62,7 @@ OPEN_TO_KEYS = {
     ("PUT", "/posts/{id}/bookmark"),
     ("DELETE", "/posts/{id}/bookmark"),
     ("GET", "/users/me/bookmarks"),
+    ("GET", "/home"),
     ("GET", "/tags"),
     ("PUT", "/tags/{name}/follow"),
     ("DELETE", "/tags/{name}/follow"),

@@ -93,7 +93,7 @@ OWN = {
     "search_users", "list_my_bookmarks", "list_my_blocks",
     "create_api_key", "list_api_keys", "list_sessions", "end_other_sessions", "logout",
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
-    "list_tags", "follow_tag", "unfollow_tag",
+    "list_tags", "follow_tag", "unfollow_tag", "get_home",
 }  # fmt: skip
 FOR_ROLES = {"list_users": (403, 403, 403, 200, 401)}
 PUBLIC = {

@@ -46,6 +46,7 @@ class Walk:
     met: list[int] = field(default_factory=list)
     # In a list sorted by votes: the posts whose votes have changed since, which may be met twice or not at all.
     moved: set[int] | None = None
+    is_home: bool = False
 
 
 class Machine(RuleBasedStateMachine):
@@ -341,7 +342,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert untimed(answer.json()) == self.site.thread(person, post_id, parent_id, sort, depth)
 
-    # People.
+    # Relations.
 
     @rule(person=people, other=people, method=st.sampled_from(["PUT", "PUT", "DELETE"]))
     def follow(self, person: Account, other: Account, method: str) -> None:
@@ -442,7 +443,7 @@ class Machine(RuleBasedStateMachine):
             return
         owner_id = owner.id if owner else None
         expected = self.site.page(person, sort, drafts=drafts, owner=owner_id, search=search, tag=tag)
-        assert shown_in(answer.json()) == [self.site.shown(person, each) for each in expected[skip : skip + limit]]
+        assert shown_in(answer.json()) == self.site.shown_page(person, expected[skip : skip + limit])
 
     @rule(person=people, name=st.sampled_from(["a", "b", "new"]), method=st.sampled_from(["PUT", "PUT", "DELETE"]))
     def follow_tag(self, person: Account, name: str, method: str) -> None:
@@ -456,6 +457,12 @@ class Machine(RuleBasedStateMachine):
         posts = self.site.tags().get(name, 0)
         state = {"name": name, "posts": posts, "followed": method == "PUT", "followers": followers}
         assert answer.json() == state
+
+    @rule(person=people, limit=st.integers(1, 5))
+    def read_home(self, person: Account, limit: int) -> None:
+        answer = self.ask(person, "GET", "/home", params={"limit": limit})
+        if not self.is_gone(person, answer):
+            assert shown_in(answer.json()) == self.site.shown_page(person, self.site.home(person)[:limit])
 
     @rule(person=people)
     def list_tags(self, person: Account) -> None:
@@ -479,8 +486,19 @@ class Machine(RuleBasedStateMachine):
     def begin_to_walk(self, person: Account, sort: str, limit: int) -> Walk | MultipleResults[Walk]:
         if person.id not in self.site.accounts:
             return multiple()
-        walk = Walk(person, f"/posts?sort={sort}&limit={limit}", self.site.page(person, sort))
+        listed = self.site.page(person, sort)
+        standing = [post_id for post_id in listed if not self.site.hides(person, self.site.posts[post_id].owner)]
+        walk = Walk(person, f"/posts?sort={sort}&limit={limit}", standing)
         walk.moved = set() if sort == "top" else None
+        self.under_way.append(walk)
+        self.walk_on(walk)
+        return walk
+
+    @rule(target=walks, person=people, limit=st.integers(1, 3))
+    def begin_to_walk_home(self, person: Account, limit: int) -> Walk | MultipleResults[Walk]:
+        if person.id not in self.site.accounts:
+            return multiple()
+        walk = Walk(person, f"/home?limit={limit}", self.site.home(person), is_home=True)
         self.under_way.append(walk)
         self.walk_on(walk)
         return walk
@@ -518,6 +536,9 @@ class Machine(RuleBasedStateMachine):
                 and post_id not in (walk.moved or ())
                 and not self.site.hides(walk.reader, self.site.posts[post_id].owner)
             ]
+            if walk.is_home:
+                at_home = self.site.home(walk.reader)
+                walk.standing = [post_id for post_id in walk.standing if post_id in at_home]
 
     def teardown(self) -> None:
         if sys.exc_info()[0] is not None:

@@ -175,12 +175,18 @@ class Site:
             and owner in {None, post.owner}
             and (not tag or tag in post.tags)
             and (not drafts or post.owner == reader.id or reader.is_moderator)
-            and not self.hides(reader, post.owner)
             and matches(post, search, finds_parts=finds_parts)
         ]
         if sort == "top":
             found.sort(key=lambda post_id: (self.count(post_id), post_id))
         return found if sort == "old" else found[::-1]
+
+    def home(self, reader: Account) -> list[int]:
+        """The posts of users and tags that the reader follows, and the reader's own, newest first."""
+        users = {reader.id, *(followed for follower, followed in self.follows_of_people if follower == reader.id)}
+        tags = {name for name, follower in self.follows if follower == reader.id}
+        posts = (self.posts[post_id] for post_id in self.page(reader))
+        return [post.id for post in posts if post.owner in users or tags & {*post.tags}]
 
     def tags(self) -> dict[str, int]:
         """Return how many published posts each tag has."""
@@ -197,6 +203,10 @@ class Site:
     def _shown_of(self, reader: Account, pairs: Iterable[tuple[int, int]]) -> list[int]:
         mine = [self.posts[post_id] for post_id, user in pairs if user == reader.id]
         return [post.id for post in mine if post.published and not self.hides(reader, post.owner)][::-1]
+
+    def shown_page(self, reader: Account, post_ids: list[int]) -> list[dict[str, object]]:
+        """Return the posts of a page as the API shows them, without those of users whom the reader has blocked."""
+        return [self.shown(reader, each) for each in post_ids if not self.hides(reader, self.posts[each].owner)]
 
     def shown(self, reader: Account, post_id: int) -> dict[str, object]:
         """Return the post as the API shows it, but for the times."""
