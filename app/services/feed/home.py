@@ -10,13 +10,15 @@ MAX_LOOKED_UP = 200
 # How many of the site's newest posts are read for a reader who follows more.
 MAX_WALKED = 500
 
-# Of the authors, only those with the newest posts are read: the first n posts are of the n authors whose newest ones
-# are the newest. The same holds for tags, several of which may have one newest post. The UNION leaves each post once.
-# Scalar subqueries are looked up row by row, for any statistics. PostgreSQL plans for the limits that are numbers.
+# A walk that ends before the page is full is complete if it has read all posts of the site. Otherwise, each followed
+# user and tag is looked up. Of the authors, only those with the newest posts are read: the first n posts are of the n
+# authors whose newest ones are the newest. The same holds for tags, several of which may have one newest post. UNION
+# leaves each post once. Scalar subqueries are looked up row by row, for any statistics. PostgreSQL plans for the limits
+# that are numbers.
 _LIST = """
     WITH followed AS MATERIALIZED (
         SELECT count(*) > {max_looked_up} AS are_many,
-            EXISTS (SELECT FROM tag_follows WHERE user_id = asked.reader_id) AS have_tags
+            (SELECT true FROM tag_follows WHERE user_id = asked.reader_id ORDER BY tag_id LIMIT 1) AS have_tags
         FROM (
             SELECT FROM follows WHERE follower_id = asked.reader_id
             UNION ALL SELECT FROM tag_follows WHERE user_id = asked.reader_id
@@ -38,9 +40,16 @@ _LIST = """
             )
         )
         ORDER BY posts.created_at {direction}, posts.id {direction} LIMIT asked.rows
+    ), way AS MATERIALIZED (
+        SELECT (SELECT count(*) FROM walked) < asked.rows AND (
+            (SELECT NOT are_many FROM followed) OR EXISTS (
+                SELECT FROM posts WHERE posts.published {after}
+                ORDER BY posts.created_at {direction}, posts.id {direction} OFFSET {max_walked} LIMIT 1
+            )
+        ) AS looks_up
     )
     SELECT id AS post_id, created_at AS sort_value, NULL AS began_at FROM walked
-    WHERE (SELECT count(*) FROM walked) = asked.rows
+    WHERE (SELECT NOT looks_up FROM way)
     UNION ALL
     SELECT id, created_at, NULL FROM (
         SELECT post.id, post.created_at FROM (
@@ -65,7 +74,7 @@ _LIST = """
         ) AS post
         WHERE tag.place <= asked.rows
     ) AS post
-    WHERE (SELECT count(*) FROM walked) < asked.rows
+    WHERE (SELECT looks_up FROM way)
     ORDER BY sort_value {direction}, post_id {direction} LIMIT {reach}
 """
 _NEWEST_OF_AUTHOR = """
