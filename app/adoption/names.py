@@ -276,6 +276,11 @@ def _former(name: str, taken: Container[str], plan: Plan, what: str) -> str:
     return former
 
 
+def name_after(table: Table) -> str:
+    """Return the name that a table, which is none of the tutorial's, has after `rename`."""
+    return f"former_{table.name}" if table.name in taken_relations() | set(FIELDS) else table.name
+
+
 def _free_relations(found: Findings, plan: Plan) -> None:
     handled = {table.name for table in found.tables.values()}
     needed = taken_relations() | set(FIELDS)

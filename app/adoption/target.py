@@ -18,6 +18,8 @@ TYPES: dict[Kind, str] = {
     "time": "timestamp with time zone",
 }
 INTEGERS = frozenset({"smallint", "integer", "bigint"})
+# Our tables of later migrations that rows of other tables can be copied into.
+TAKEN_OVER = ("comments",)
 
 
 @dataclass(frozen=True, slots=True)

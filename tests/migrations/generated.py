@@ -285,6 +285,9 @@ class _Generator:
             )
             for post_id in self.random.sample(self.post_ids, 1):
                 self.after.append(f"INSERT INTO comments (body, post_id) VALUES ('of {post_id}', {post_id})")
+                if made.users:
+                    user = f"SELECT 'me too', {post_id}, {choose(self.user_ids)}"
+                    self.after.append(f"INSERT INTO comments (body, post_id, user_id) {user}")
             if self.chance(0.6):
                 made.on_delete.append(f"comments.post_id={choose(['cascade', 'set-null'])}")
         if self.chance(0.3):

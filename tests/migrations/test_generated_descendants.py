@@ -84,6 +84,11 @@ class Known:
                                                   " AND relnamespace = 'public'::regnamespace")):  # fmt: skip
             if oid not in self.oids.values() and table != "alembic_version":
                 self.others[oid] = self.texts(connection, table)
+        self.comments: set[tuple[Any, ...]] = set()
+        if descendant.users and any("CREATE TABLE comments" in statement for statement in descendant.statements):
+            people, posts = ({row["id"] for row in self.rows[name]} for name in ("users", "posts"))
+            found = connection.execute(text("SELECT id, post_id, user_id, body FROM comments"))
+            self.comments = {tuple(row) for row in found if row.post_id in posts and row.user_id in people}
         condition = " OR ".join(descendant.blocking) or "false"
         key = descendant.columns.get(("users", "id"))
         self.blocked = set(
@@ -115,6 +120,7 @@ class Known:
         self.check_users(connection)
         self.check_posts(connection)
         self.check_votes(connection)
+        self.check_comments(connection)
 
     def theirs_now(self, connection: Connection, name: str, row: Any) -> dict[int, str]:
         """The values of their columns, by the numbers that these keep."""
@@ -154,6 +160,10 @@ class Known:
                 assert "owner_id" not in post or former[post["id"]] == owner
             assert self.theirs_now(connection, "posts", found) == post["theirs"]
         assert now == {}
+
+    def check_comments(self, connection: Connection) -> None:
+        found = connection.execute(text("SELECT id, post_id, owner_id, content FROM comments"))
+        assert {tuple(row) for row in found} == self.comments
 
     def check_votes(self, connection: Connection) -> None:
         has_former = connection.scalar(text("SELECT to_regclass('former_votes')")) is not None
