@@ -19,7 +19,7 @@ TYPES: dict[Kind, str] = {
 }
 INTEGERS = frozenset({"smallint", "integer", "bigint"})
 # Our tables of later migrations that rows of other tables can be copied into.
-TAKEN_OVER = ("comments",)
+TAKEN_OVER = ("comments", "tags")
 
 
 @dataclass(frozen=True, slots=True)

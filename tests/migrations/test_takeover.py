@@ -1,4 +1,4 @@
-"""`python -m app adopt` takes over comments of the usual shape, and nothing else."""
+"""`python -m app adopt` takes over comments and tags of the usual shape, and nothing else."""
 
 import subprocess
 import sys
@@ -291,3 +291,106 @@ def test_command_lists_takeovers_first_and_a_dry_run_changes_nothing(url: URL, l
     assert "besides users, posts and votes\n  - take over 3 comments from comments\n" in dry.stdout
     assert "s  take over 3 comments from comments\n" in dry.stdout
     assert contents(looking) == before
+
+
+TAGS = """
+    CREATE TABLE tags (id serial PRIMARY KEY, name varchar UNIQUE);
+    CREATE TABLE post_tags (
+        post_id integer REFERENCES posts ON DELETE CASCADE, tag_id integer REFERENCES tags,
+        PRIMARY KEY (post_id, tag_id)
+    );
+    INSERT INTO tags (name) VALUES
+        ('Food'), ('food'), ('Straße'), ('two words'), ('null'), ('e'), ('f'), ('g'), (repeat('x', 31)), (NULL);
+    INSERT INTO post_tags VALUES
+        (9, 2), (1, 5), (1, 2), (1, 4), (1, 1), (1, 3), (1, 8), (1, 7), (1, 6), (1, 9), (1, 10);
+"""
+
+
+def test_adopted_tags_are_served_and_posts_stay_as_they_were(
+    url: URL, engine: Engine, looking: Connection, tmp_path: Path
+) -> None:
+    make(looking, TAGS)
+    assert planned(engine) == [
+        "take over the tags of 2 posts from tags and post_tags, of 1 post the first 5; 3 names that cannot be tags stay"
+        " in former_tags only"
+    ]
+
+    adopt(url)
+
+    assert rows(looking, "SELECT id, tags, version, updated_at = created_at FROM posts ORDER BY id") == [
+        (1, ["null", "food", "strasse", "g", "f"], 1, True), (9, ["food"], 1, True),
+    ]  # fmt: skip
+    with served(url, tmp_path, "bob@example.com") as client:
+        assert [post["Post"]["id"] for post in client.get("/posts", params={"tag": "food"}).json()] == [9, 1]
+        tags = {tag["name"]: tag["posts"] for tag in client.get("/tags").json()}
+        assert tags == {"null": 1, "food": 2, "strasse": 1, "g": 1, "f": 1}
+    assert rows(looking, "SELECT count(*) FROM former_tags JOIN former_post_tags ON tag_id = id") == [(11,)]
+    assert_counts(looking)
+
+
+# Other tables or columns of tags, of which post 9 has `b` and `a`.
+USUAL_TAGS = {
+    "SQLModel": """
+        CREATE TABLE "Tag" (id bigint PRIMARY KEY, title text);
+        CREATE TABLE "PostTagLink" (post_id bigint, tag_id bigint);
+        INSERT INTO "Tag" VALUES (1, 'a'), (2, 'B');
+        INSERT INTO "PostTagLink" VALUES (9, 2), (9, 1), (77, 1), (9, 7)
+    """,
+    "own key and unusual names": """
+        CREATE TABLE tag (no serial PRIMARY KEY, label text);
+        CREATE TABLE labelling (id int PRIMARY KEY, topic int REFERENCES posts, label int REFERENCES tag);
+        INSERT INTO tag (label) VALUES ('a'), ('b');
+        INSERT INTO labelling VALUES (2, 9, 1), (1, 9, 2)
+    """,
+    "array of text": """
+        ALTER TABLE posts ADD tags text[];
+        UPDATE posts SET tags = '{B,a,b,"it''s, {no} tag",NULL}' WHERE id = 9
+    """,
+    "array of varchar": """
+        ALTER TABLE posts ADD tags varchar(20)[] DEFAULT '{}' NOT NULL;
+        UPDATE posts SET tags = '{b,a}' WHERE id = 9
+    """,
+}
+
+
+@pytest.mark.parametrize("shape", USUAL_TAGS)
+def test_tags_of_usual_shapes_are_taken_over(url: URL, engine: Engine, looking: Connection, shape: str) -> None:
+    make(looking, USUAL_TAGS[shape])
+    (plan,) = planned(engine)
+    assert plan.startswith("take over the tags of 1 post from ")
+
+    adopt(url)
+
+    assert rows(looking, "SELECT id, tags FROM posts ORDER BY id") == [(1, []), (9, ["b", "a"])]
+    assert_counts(looking)
+
+
+UNCLEAR_TAGS = {
+    "DROP TABLE post_tags": "no table may link posts to them",
+    "CREATE TABLE also (post_id int REFERENCES posts, tag_id int REFERENCES tags)":
+        "post_tags and also may link posts to them",
+    "ALTER TABLE tags ADD title text": "name or title may be the name",
+    "ALTER TABLE tags ADD is_deleted bool; UPDATE tags SET is_deleted = id = 1":
+        "tags.is_deleted may say which are shown; --map tags=tags takes all",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", UNCLEAR_TAGS)
+def test_tags_of_no_usual_shape_stay_and_the_plan_says_why(
+    url: URL, engine: Engine, looking: Connection, change: str
+) -> None:
+    make(looking, TAGS, change.replace("; ", ";\n"))
+    assert planned(engine) == []
+    assert notes(engine) == [f"tags stays, and is not taken over as tags: {UNCLEAR_TAGS[change]}"]
+
+    adopt(url)
+
+    assert rows(looking, "SELECT DISTINCT tags FROM posts") == [([],)]
+
+
+def test_array_of_tags_is_not_taken_over_beside_a_table_or_if_ignored(engine: Engine, looking: Connection) -> None:
+    make(looking, TAGS, USUAL_TAGS["array of varchar"])
+    (plan,) = planned(engine)
+    assert plan.startswith("take over the tags of 2 posts from tags and post_tags")
+    assert notes(engine) == ["posts.tags becomes former_tags, and is not taken over, because a table has tags, too"]
+    assert planned(engine, "tags=ignore", "posts.tags=ignore") == []

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from app.adoption.choices import Choices
 from app.adoption.plan import Findings, Plan, map_option
 from app.adoption.shape import Shape, Table
-from app.adoption.takeover import comments
+from app.adoption.takeover import comments, tags
 from app.adoption.takeover.match import Unclear, candidates
 from app.adoption.target import TAKEN_OVER
 
-_EXAMINE = {"comments": comments.examine}
+_EXAMINE = {"comments": comments.examine, "tags": tags.examine}
 
 
 def tables(here: Shape, choices: Choices, found: Mapping[str, Table]) -> list[Table]:
@@ -43,3 +43,4 @@ def examine(found: Findings, choices: Choices, plan: Plan, time_zone: str) -> No
                     plan.refuse(f"{map_option(table.name, meaning)}: {reason}")
                 else:
                     plan.note(f"{table.name} stays, and is not taken over as {meaning}: {reason}")
+    tags.examine_array(found, choices, plan)

@@ -14,7 +14,7 @@ from app.adoption.shape import Column, Shape, Table, quoted
 from app.adoption.target import INTEGERS
 
 # Usual names of tables, by ours. All names here are compared without case and `_`.
-TABLES = {"comments": ("comments", "comment")}
+TABLES = {"comments": ("comments", "comment"), "tags": ("tags", "tag")}
 POST = ("post_id", "post")
 USER = ("user_id", "owner_id", "author_id", "creator_id", "account_id", "commenter_id")
 CREATED = ("created_at", "created_on", "created", "time", "timestamp", "date")
@@ -28,11 +28,11 @@ def candidates(here: Shape, choices: Choices, meaning: str, taken: Collection[st
     """Return the mapped table, or those with a usual name, without the tables `taken`."""
     if (mapped := choices.table(here, meaning)) is not None:
         return [mapped]
-    names = set(map(_plain, TABLES[meaning]))
+    names = set(map(plain, TABLES[meaning]))
     return [
         table
         for table in here.tables.values()
-        if _plain(table.name) in names
+        if plain(table.name) in names
         and table.kind == "r"
         and table.is_ours_to_alter
         and table.name not in {*choices.tables, *taken}
@@ -116,11 +116,12 @@ def whens(hides: Mapping[str, str]) -> str:
 
 def _named(table: Table, usual: Sequence[str]) -> list[Column]:
     """Return the columns with a usual name, in the order of these."""
-    columns = {_plain(column.name): column for column in table.columns.values()}
-    return [columns[name] for name in map(_plain, usual) if name in columns]
+    columns = {plain(column.name): column for column in table.columns.values()}
+    return [columns[name] for name in map(plain, usual) if name in columns]
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """Return the name without case and `_`."""
     return name.lower().replace("_", "")
 
 
