@@ -1,4 +1,4 @@
-"""`python -m app adopt` takes over comments and tags of the usual shape, and nothing else."""
+"""`python -m app adopt` takes over comments, tags, follows and bookmarks of the usual shape, and nothing else."""
 
 import subprocess
 import sys
@@ -394,3 +394,121 @@ def test_array_of_tags_is_not_taken_over_beside_a_table_or_if_ignored(engine: En
     assert plan.startswith("take over the tags of 2 posts from tags and post_tags")
     assert notes(engine) == ["posts.tags becomes former_tags, and is not taken over, because a table has tags, too"]
     assert planned(engine, "tags=ignore", "posts.tags=ignore") == []
+
+
+FOLLOWS = """
+    INSERT INTO users (id, email, password) VALUES (3, 'cyd@example.com', 'HASH');
+    CREATE TABLE followers (
+        id serial PRIMARY KEY, follower_id integer REFERENCES users, followed_id integer REFERENCES users,
+        created_at timestamp
+    );
+    INSERT INTO followers (follower_id, followed_id, created_at) VALUES
+        (2, 1, '2022-01-02'), (3, 1, NULL), (1, 1, NULL), (2, 1, '2022-01-01'), (2, 3, NULL), (NULL, 1, NULL);
+"""
+
+
+def test_adopted_follows_are_served(url: URL, engine: Engine, looking: Connection, tmp_path: Path) -> None:
+    make(looking, FOLLOWS)
+    assert planned(engine) == [
+        "take over 3 follows from followers; 1 of missing accounts, 1 of themselves, 1 repeated stay in followers only"
+    ]
+
+    adopt(url)
+
+    with served(url, tmp_path, "bob@example.com") as client:
+        assert [user["id"] for user in client.get("/users/2/following").json()] == [3, 1]
+        assert {user["id"] for user in client.get("/users/1/followers").json()} == {2, 3}
+        profile = client.get("/users/1").json()
+        assert (profile["followers"], profile["following"]) == (2, 0)
+    assert rows(looking, "SELECT followee_id FROM follows WHERE created_at = '2022-01-01Z'") == [(1,)]
+    assert rows(looking, "SELECT count(*) FROM followers") == [(6,)]
+    assert_counts(looking)
+
+
+# Columns of a table `follows` that has the row (1, 2), and whether 1 follows 2.
+DIRECTIONS = {
+    '"followerId" int, "followingId" int': True,
+    "follower int REFERENCES users, followee int REFERENCES users": True,
+    "follower_id int, user_id int": True,
+    "user_id int REFERENCES users, followed_by int REFERENCES users": False,
+    "user_id int, friend_id int": False,
+    "follower_id int, followed_id int, user_id int": False,
+    "follower_id int, followed_id int, accepted bool": False,
+    "follower_id int, followed_id int REFERENCES posts": False,
+    "follower_id int, followed_id text": False,
+}
+
+
+@pytest.mark.parametrize("columns", DIRECTIONS)
+def test_follows_are_taken_over_only_if_the_direction_is_clear(
+    url: URL, engine: Engine, looking: Connection, columns: str
+) -> None:
+    make(looking, f"CREATE TABLE follows ({columns})", "INSERT INTO posts VALUES (2, '', '', true, now(), 1)")
+    looking.exec_driver_sql("INSERT INTO follows VALUES (1, 2)")
+    assert planned(engine) == (["take over 1 follow from follows"] if DIRECTIONS[columns] else [])
+    assert len(notes(engine)) == (0 if DIRECTIONS[columns] else 1)
+
+    adopt(url)
+
+    taken = [(1, 2)] if DIRECTIONS[columns] else []
+    assert rows(looking, "SELECT follower_id, followee_id FROM follows") == taken
+    assert rows(looking, "SELECT count(*) FROM former_follows") == [(1,)]
+
+
+def test_map_takes_over_all_follows_in_spite_of_another_column(url: URL, looking: Connection) -> None:
+    make(looking, FOLLOWS, "ALTER TABLE followers ADD close boolean")
+
+    adopt(url, "followers=follows")
+
+    assert rows(looking, "SELECT count(*) FROM follows") == [(3,)]
+
+
+BOOKMARKS = """
+    CREATE TABLE {} (user_id integer REFERENCES users, post_id integer, saved_at timestamptz, created_at timestamptz);
+    INSERT INTO {} (user_id, post_id) VALUES (2, 1), (2, 1), (1, 9), (1, 77), (NULL, 1);
+"""
+
+
+def test_adopted_bookmarks_are_served(url: URL, engine: Engine, looking: Connection, tmp_path: Path) -> None:
+    make(looking, BOOKMARKS.replace("{}", "bookmarks"))
+    assert planned(engine) == [
+        "take over 2 bookmarks from bookmarks; 2 of missing posts or accounts, 1 repeated stay in former_bookmarks only"
+    ]
+
+    adopt(url)
+
+    with served(url, tmp_path, "bob@example.com") as client:
+        (post,) = client.get("/users/me/bookmarks").json()
+        assert (post["Post"]["id"], post["bookmarked"]) == (1, True)
+    assert rows(looking, "SELECT count(*) FROM former_bookmarks") == [(5,)]
+    assert_counts(looking)
+
+
+@pytest.mark.parametrize(("table", "is_taken"), [("saved_posts", True), ('"SavedPost"', True), ("favorites", False)])
+def test_bookmarks_of_other_names_are_taken_over_if_they_are_clear(
+    url: URL, looking: Connection, table: str, is_taken: bool
+) -> None:
+    make(looking, BOOKMARKS.replace("{}", table))
+
+    adopt(url)
+
+    assert rows(looking, "SELECT user_id, post_id FROM bookmarks ORDER BY 1") == ([(1, 9), (2, 1)] if is_taken else [])
+
+
+def test_bookmarks_are_not_asked_about_as_votes(url: URL, engine: Engine, looking: Connection) -> None:
+    make(
+        looking,
+        """
+        DROP TABLE votes;
+        CREATE TABLE bookmarks (
+            user_id int REFERENCES users, post_id int REFERENCES posts, PRIMARY KEY (user_id, post_id)
+        );
+        INSERT INTO bookmarks VALUES (1, 9)
+        """,
+    )
+    assert planned(engine) == ["take over 1 bookmark from bookmarks"]
+
+    adopt(url)
+
+    assert rows(looking, "SELECT user_id, post_id FROM bookmarks") == [(1, 9)]
+    assert rows(looking, "SELECT count(*) FROM votes") == [(0,)]

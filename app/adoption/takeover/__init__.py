@@ -8,11 +8,16 @@ from collections.abc import Mapping
 from app.adoption.choices import Choices
 from app.adoption.plan import Findings, Plan, map_option
 from app.adoption.shape import Shape, Table
-from app.adoption.takeover import comments, tags
+from app.adoption.takeover import comments, pairs, tags
 from app.adoption.takeover.match import Unclear, candidates
 from app.adoption.target import TAKEN_OVER
 
-_EXAMINE = {"comments": comments.examine, "tags": tags.examine}
+_EXAMINE = {
+    "comments": comments.examine,
+    "tags": tags.examine,
+    "follows": pairs.examine_follows,
+    "bookmarks": pairs.examine_bookmarks,
+}
 
 
 def tables(here: Shape, choices: Choices, found: Mapping[str, Table]) -> list[Table]:

@@ -7,14 +7,13 @@ from sqlalchemy import text
 
 from app.adoption.choices import Choices
 from app.adoption.flags import TIMES, hidden, is_mixed, may_hide
-from app.adoption.names import TEXT
+from app.adoption.names import TEXT, has_usual_name, plain
 from app.adoption.plan import Findings, counted, map_option
 from app.adoption.rows import PLACEHOLDER_EMAIL
 from app.adoption.shape import Column, Shape, Table, quoted
 from app.adoption.target import INTEGERS
 
-# Usual names of tables, by ours. All names here are compared without case and `_`.
-TABLES = {"comments": ("comments", "comment"), "tags": ("tags", "tag")}
+# Usual names of columns. Names are compared without case and `_`.
 POST = ("post_id", "post")
 USER = ("user_id", "owner_id", "author_id", "creator_id", "account_id", "commenter_id")
 CREATED = ("created_at", "created_on", "created", "time", "timestamp", "date")
@@ -28,11 +27,10 @@ def candidates(here: Shape, choices: Choices, meaning: str, taken: Collection[st
     """Return the mapped table, or those with a usual name, without the tables `taken`."""
     if (mapped := choices.table(here, meaning)) is not None:
         return [mapped]
-    names = set(map(plain, TABLES[meaning]))
     return [
         table
         for table in here.tables.values()
-        if plain(table.name) in names
+        if has_usual_name(table, meaning)
         and table.kind == "r"
         and table.is_ours_to_alter
         and table.name not in {*choices.tables, *taken}
@@ -62,6 +60,33 @@ def reference(table: Table, target: Table, key: str, usual: Sequence[str]) -> st
     return next(iter(possible), None)
 
 
+def named_reference(table: Table, target: Table, key: str, usual: Sequence[str], what: str) -> str:
+    """Return the column with a usual name, which refers to the key of the target if it has a foreign key.
+
+    Raises `Unclear` unless it is one.
+    """
+    elsewhere = {
+        each.columns[0]
+        for each in table.of_kind("f")
+        if len(each.columns) == 1 and (each.referred, each.referred_columns) != (target.name, (key,))
+    }
+    named = [column.name for column in _named(table, usual)]
+    possible = [name for name in named if table.columns[name].type in INTEGERS and name not in elsewhere]
+    if len(named) > 1:
+        raise Unclear(f"{' or '.join(named)} may be {what}")
+    return required(next(iter(possible), None), what)
+
+
+def others(table: Table, used: Collection[str]) -> list[str]:
+    """Return the columns that are not `used`, not the primary key, and no times."""
+    key = table.primary_key.columns if table.primary_key and len(table.primary_key.columns) == 1 else ()
+    return [
+        column.name
+        for column in table.columns.values()
+        if column.name not in {*used, *key} and not column.type.startswith(TIMES)
+    ]
+
+
 def required(column: str | None, what: str) -> str:
     """Return the column. Raises `Unclear` if there is none."""
     if column is None:
@@ -83,7 +108,7 @@ def time(table: Table, usual: Sequence[str], time_zone: str) -> str:
         if column.type.startswith(TIMES):
             is_zoned = column.type.endswith("with time zone")
             return _of_row(column) + ("" if is_zoned else f"::timestamp AT TIME ZONE '{time_zone}'")
-    return "NULL"
+    return "NULL::timestamptz"
 
 
 def hides(
@@ -118,11 +143,6 @@ def _named(table: Table, usual: Sequence[str]) -> list[Column]:
     """Return the columns with a usual name, in the order of these."""
     columns = {plain(column.name): column for column in table.columns.values()}
     return [columns[name] for name in map(plain, usual) if name in columns]
-
-
-def plain(name: str) -> str:
-    """Return the name without case and `_`."""
-    return name.lower().replace("_", "")
 
 
 def _of_row(column: Column) -> str:

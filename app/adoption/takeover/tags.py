@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from app.adoption.choices import Choices
 from app.adoption.flags import is_mixed, may_hide
-from app.adoption.names import name_after
+from app.adoption.names import name_after, plain
 from app.adoption.plan import Findings, Plan, Takeover, counted, map_option
 from app.adoption.shape import Table, quoted
 from app.adoption.takeover import match
@@ -107,7 +107,7 @@ def _find_link(found: Findings, tags: Table, choices: Choices) -> Table:
         table
         for table in found.shape.tables.values()
         if table.kind == "r" and table.is_ours_to_alter and table.name not in taken
-        and (_LINK.fullmatch(match.plain(table.name)) or {key.referred for key in table.of_kind("f")} == both)
+        and (_LINK.fullmatch(plain(table.name)) or {key.referred for key in table.of_kind("f")} == both)
     ]  # fmt: skip
     if len(links) != 1:
         raise Unclear(f"{' and '.join(table.name for table in links) or 'no table'} may link posts to them")
