@@ -37,6 +37,8 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "unlock_post": (403, 403, 200, 200, 401),
         "set_bookmark": (200, 200, 200, 200, 401),
         "remove_bookmark": (200, 200, 200, 200, 401),
+        "set_mute": (200, 200, 200, 200, 401),
+        "remove_mute": (200, 200, 200, 200, 401),
     },
     "a draft": {
         "get_post": (200, 404, 200, 200, 401),
@@ -51,6 +53,8 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "unlock_post": (403, 403, 200, 200, 401),
         "set_bookmark": (404, 404, 404, 404, 401),
         "remove_bookmark": (404, 404, 404, 404, 401),
+        "set_mute": (404, 404, 404, 404, 401),
+        "remove_mute": (404, 404, 404, 404, 401),
     },
     "a comment": {
         "get_comment": (200, 200, 200, 200, 401),
@@ -94,6 +98,7 @@ OWN = {
     "create_api_key", "list_api_keys", "list_sessions", "end_other_sessions", "logout",
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
     "list_tags", "follow_tag", "unfollow_tag", "get_home",
+    "list_notifications", "get_unread_count", "mark_notifications_read",
 }  # fmt: skip
 FOR_ROLES = {"list_users": (403, 403, 403, 200, 401)}
 PUBLIC = {
@@ -103,7 +108,8 @@ PUBLIC = {
 
 # Operations that change nothing here even where they are allowed.
 CHANGES_NOTHING = {
-    "remove_vote", "remove_comment_vote", "remove_bookmark", "remove_follow", "remove_block", "unlock_post",
+    "remove_vote", "remove_comment_vote", "remove_bookmark", "remove_follow", "remove_block", "remove_mute",
+    "unlock_post",
 }  # fmt: skip
 # Of a session, when it was last seen changes with every request.
 EVERYTHING = " UNION ALL ".join(

@@ -14,6 +14,7 @@ FIRST_REVISION = {
     "comments": "0034", "comment_votes": "0034",
     "tags": "0035", "post_tags": "0035", "tag_follows": "0035",
     "follows": "0039", "blocks": "0039", "bookmarks": "0040",
+    "events": "0044", "notifications": "0044", "post_mutes": "0044",
 }  # fmt: skip
 ALL = tuple(FIRST_REVISION)
 LABELS = {
@@ -38,6 +39,9 @@ LABELS = {
     "follows": "SELECT email FROM follows JOIN users ON users.id = follower_id",
     "blocks": "SELECT email FROM blocks JOIN users ON users.id = blocker_id",
     "bookmarks": "SELECT email FROM bookmarks JOIN users ON users.id = user_id",
+    "events": "SELECT kind FROM events",
+    "notifications": "SELECT email FROM notifications JOIN users ON users.id = user_id",
+    "post_mutes": "SELECT email FROM post_mutes JOIN users ON users.id = user_id",
 }  # fmt: skip
 PLACEHOLDER_EMAIL = "nobody@example.com"
 
@@ -130,6 +134,10 @@ def _insert_later_rows(connection: Connection, revision: str, values: dict[str, 
         connection.execute(text(f"INSERT INTO blocks (blocker_id, blocked_id) SELECT :user, id {other}"), values)
     if revision >= FIRST_REVISION["bookmarks"]:
         connection.execute(text("INSERT INTO bookmarks (user_id, post_id) VALUES (:user, :post)"), values)
+    if revision >= FIRST_REVISION["notifications"]:
+        connection.execute(text("INSERT INTO events (kind) VALUES (:label)"), values)
+        connection.execute(text("INSERT INTO notifications (user_id, kind) VALUES (:user, 'moderation')"), values)
+        connection.execute(text("INSERT INTO post_mutes (user_id, post_id) VALUES (:user, :post)"), values)
 
 
 def check_rows(connection: Connection, revision: str, expected: dict[str, set[str]]) -> None:

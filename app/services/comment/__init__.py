@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from app import models
 from app.database import comment_removal
+from app.database import notification_delivery as delivery
 from app.errors import (
     Blocked,
     CommentNotFound,
@@ -35,7 +36,7 @@ from app.errors import (
     RepliesTooDeep,
     UserNotFound,
 )
-from app.models import Comment
+from app.models import Comment, EventKind
 from app.models.base import LARGEST_KEY, possible_key
 from app.schemas.comment import CommentIn, CommentOut
 from app.schemas.page import KeysetPage
@@ -51,7 +52,15 @@ MAX_ROWS_READ = 1_000
 
 # Locks in the order of `app.database.locks`; `count(*)` makes PostgreSQL finish one step before the next. The locks
 # make deletions of the account, the post or the parent wait, and the other way round.
-_WRITE = text("""
+_LOG_EVENT = delivery.LOG_EVENT.format(
+    event=f"'{EventKind.COMMENT}'",
+    actor_id=":user_id",
+    post_id="post.id",
+    comment_id="written.id",
+    recipients="ARRAY[parent.owner_id, post.owner_id]",
+    kinds="ARRAY['reply', 'comment']",
+)
+_WRITE = text(f"""
     WITH author AS MATERIALIZED (
         SELECT id FROM users WHERE id = :user_id AND is_active FOR KEY SHARE
     ), post AS MATERIALIZED (
@@ -76,23 +85,32 @@ _WRITE = text("""
     )
     SELECT EXISTS (SELECT FROM author) AS has_author, EXISTS (SELECT FROM post) AS has_post,
         (SELECT locked FROM post) AS is_locked, EXISTS (SELECT FROM parent) AS has_parent,
-        EXISTS (SELECT FROM refusal) AS is_blocked, (SELECT id FROM written) AS id
+        EXISTS (SELECT FROM refusal) AS is_blocked, (SELECT id FROM written) AS id,
+        (SELECT {_LOG_EVENT} FROM written CROSS JOIN post LEFT JOIN parent ON true) AS is_logged
 """).bindparams(
     *(bindparam(name, type_=BigInteger) for name in ("user_id", "post_id", "parent_id")),
     bindparam("content", type_=String),
     bindparam("max_depth", MAX_DEPTH, type_=Integer),
+    delivery.NAMES,
 )
 
 
 def write(db: Session, author: models.User, post_id: int, new: CommentIn) -> CommentOut:
-    """Write a comment on a published post.
+    """Write a comment on a published post, and notify other users of it.
 
-    Raises `PostNotFound`, `CommentNotFound` for a parent that is missing or deleted, `RepliesTooDeep`, `Locked`, and
-    `Blocked` if the author of the post or of the parent has blocked this one.
+    Notifications are in the same statement. The count of the post, for which other comments on it wait, is locked by a
+    trigger at its end. Raises `PostNotFound`, `CommentNotFound` for a parent that is missing or deleted,
+    `RepliesTooDeep`, `Locked`, and `Blocked` if the author of the post or of the parent has blocked this one.
     """
     # No comment has the id 0.
     parent_id = None if new.parent_id is None else possible_key(new.parent_id) or 0
-    values = {"user_id": author.id, "post_id": possible_key(post_id), "parent_id": parent_id, "content": new.content}
+    values = {
+        "user_id": author.id,
+        "post_id": possible_key(post_id),
+        "parent_id": parent_id,
+        "content": new.content,
+        "names": delivery.mentioned_names(new.content),
+    }
     found = db.execute(_WRITE, values).one()
     if not found.has_author:
         raise NotAuthenticated
@@ -207,9 +225,12 @@ def change(
     """Change the caller's own comment, if it has one of `versions` where these are given.
 
     The same text leaves `version` and `updated_at` as they are. One statement checks and writes, so of two concurrent
-    changes to one version the second is refused. Raises `CommentNotFound`, also for tombstones, `NotAuthorized`,
-    `PreconditionFailed`.
+    changes to one version the second is refused. Users whom the text mentions for the first time are notified.
+    Raises `CommentNotFound`, also for tombstones, `NotAuthorized`, `PreconditionFailed`.
     """
+    names = delivery.mentioned_names(content)
+    own = select(Comment.content).where(Comment.id == comment_id, Comment.owner_id == caller.id)
+    before = db.scalar(own.with_for_update(key_share=True)) if names else None
     is_changed = Comment.content != content
     changed = (
         update(Comment)
@@ -224,6 +245,8 @@ def change(
     )
     if db.scalar(changed) is None:
         raise _refusal(db, caller, comment_id, is_allowed=lambda owner_id: owner_id == caller.id)
+    if added := set(names).difference(delivery.mentioned_names(before or "")):
+        delivery.comment_changed(db, comment_id, actor_id=caller.id, names=added)
     return get(db, caller, comment_id)
 
 
