@@ -193,6 +193,8 @@ class Settings(BaseSettings):
     security_events_kept_days: int = Field(
         90, ge=1, le=3650, description="Days for which security events of accounts are kept."
     )
+    notifications_kept_days: int = Field(90, ge=1, le=3650, description="Days for which notifications are kept.")
+    events_kept_days: int = Field(7, ge=1, le=3650, description="Days for which the event log is kept.")
 
     tutorial_defaults: bool = Field(
         False,
@@ -484,6 +486,14 @@ class Settings(BaseSettings):
     @property
     def security_events_kept(self) -> timedelta:
         return timedelta(days=self.security_events_kept_days)
+
+    @property
+    def notifications_kept(self) -> timedelta:
+        return timedelta(days=self.notifications_kept_days)
+
+    @property
+    def events_kept(self) -> timedelta:
+        return timedelta(days=self.events_kept_days)
 
 
 def _env_file() -> str:

@@ -1,9 +1,10 @@
 """Preparation of the rounds: collect requests, and check that contestants give the same answers."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,20 +100,17 @@ def _requests(name: LoadName, server: Server, dataset: Dataset) -> list[str]:
     def next_page(path: str) -> str | None:
         return next_path(_get(server, path, dataset.reader_tokens[0])[1].get("link", ""))
 
-    match name:
-        case "distinct":
-            return loads.distinct(dataset, next_page, "new")
-        case "top-distinct":
-            return loads.distinct(dataset, next_page, "top")
-        case "authors":
-            return loads.authors(dataset)
-        case "search":
-            return loads.searches(dataset)
-        case "home":
-            return [loads.HOME_PATH]
-        case "browse":
-            return loads.browse(dataset, next_page)
-    raise AssertionError(name)
+    requests: Mapping[LoadName, Callable[[], list[str]]] = {
+        "distinct": lambda: loads.distinct(dataset, next_page, "new"),
+        "top-distinct": lambda: loads.distinct(dataset, next_page, "top"),
+        "authors": lambda: loads.authors(dataset),
+        "search": lambda: loads.searches(dataset),
+        "tag": lambda: loads.tags(dataset),
+        "home": lambda: [loads.HOME_PATH],
+        "browse": lambda: loads.browse(dataset, next_page),
+        **{each: partial(loads.threads, dataset, each) for each in loads.THREADS},
+    }
+    return requests[name]()
 
 
 def _samples(server: Server, dataset: Dataset, name: LoadName, paths: list[str]) -> list[Sample]:

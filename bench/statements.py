@@ -30,7 +30,8 @@ _ITEM = """
                 'email', CASE WHEN owner.id = $2 THEN owner.email
                     ELSE owner.username || '@users.noreply.example.com' END
             ),
-            'tags', post.tags
+            'tags', post.tags,
+            'locked', post.locked
         ),
         'votes', stats.votes,
         'comments', stats.comments,
@@ -108,6 +109,13 @@ STATEMENTS = {
     "hot_after": _by_votes("hot", "AND (hot, post_id) < ($3, $4)"),
     "owner": _page(f"(SELECT * FROM posts WHERE owner_id = $3 AND published {_BY_TIME} OFFSET $4) AS post"),
     "home": _page(f"({_AT_HOME}) AS place JOIN posts AS post USING (id)"),
+    "tag": _page(f"""
+        (
+            SELECT post_id, created_at FROM post_tags
+            WHERE tag_id = (SELECT tags.id FROM tags WHERE tags.name = $3) AND published
+            ORDER BY created_at DESC, post_id DESC LIMIT {LIMIT} OFFSET $4
+        ) AS place JOIN posts AS post ON post.id = place.post_id
+    """),
     "search": _page(f"({_SEARCHED}) AS place JOIN posts AS post USING (id)"),
     "post": f"""
         SELECT (

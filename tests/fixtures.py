@@ -22,7 +22,10 @@ from tests.mail_server import MailServer, Received
 
 ROOT = Path(__file__).resolve().parent.parent
 # What cascades from these is not named.
-EMPTIED = ("posts", "users", "tags", "idempotency_keys", "allowances", "outgoing_mails", "schedules")
+EMPTIED = (
+    *("posts", "users", "tags", "idempotency_keys", "allowances", "outgoing_mails", "schedules"),
+    *("notifications", "events"),
+)
 _numbers = count(1)
 
 

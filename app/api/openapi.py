@@ -65,6 +65,7 @@ TAGS = {
     "tags": "List the tags of posts, and follow them.",
     "people": "Follow and block users, and read what you follow.",
     "bookmarks": "Bookmark posts.",
+    "notifications": "List, count and mark your notifications, and mute posts.",
     "API keys": "Credentials for programs that act for you.",
     "meta": "Links to the documentation, and health checks.",
 }

@@ -10,6 +10,8 @@ from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.orm import Session
 
+from app.database.notification_delivery import forget_comments
+
 _IDS = bindparam("ids", type_=ARRAY(BIGINT))
 # The removal of a comment may also remove its ancestors, so all of them are locked, in the order of
 # `app.database.locks`. FOR UPDATE makes a reply or a vote wait until it is known whether the comment stays. A parent
@@ -76,7 +78,7 @@ def lock_paths(connection: Connection | Session, ids: Collection[int]) -> list[L
 
 
 def remove(connection: Connection | Session, ids: Collection[int], paths: Sequence[LockedComment]) -> None:
-    """Remove the comments, whose `paths` are locked."""
+    """Remove the comments, whose `paths` are locked, and their notifications."""
     wanted = {row.id for row in paths if row.id in ids}
     removable = [row for row in paths if row.is_tombstone or row.id in wanted]
     found = connection.execute(
@@ -102,6 +104,7 @@ def remove(connection: Connection | Session, ids: Collection[int], paths: Sequen
         connection.execute(_REMOVE, {"ids": [row.id for row in gone]})
     if buried:
         connection.execute(_BURY, {"ids": sorted(buried)})
+    forget_comments(connection, [(row.post_id, row.id) for row in paths if row.id in wanted])
 
 
 def lock_posts(connection: Connection | Session, post_ids: Sequence[int]) -> None:

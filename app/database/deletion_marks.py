@@ -29,7 +29,13 @@ _HAS_MORE_ROWS = text("""
             SELECT FROM (SELECT id FROM posts WHERE owner_id = :user_id LIMIT :rows + 1) AS own
             CROSS JOIN LATERAL (SELECT FROM bookmarks WHERE post_id = own.id LIMIT :rows + 1) AS saved LIMIT :rows + 1
         )
+        UNION ALL (
+            SELECT FROM (SELECT id FROM posts WHERE owner_id = :user_id LIMIT :rows + 1) AS own
+            CROSS JOIN LATERAL (SELECT FROM post_mutes WHERE post_id = own.id LIMIT :rows + 1) AS muted LIMIT :rows + 1
+        )
         UNION ALL (SELECT FROM bookmarks WHERE user_id = :user_id LIMIT :rows + 1)
+        UNION ALL (SELECT FROM post_mutes WHERE user_id = :user_id LIMIT :rows + 1)
+        UNION ALL (SELECT FROM notifications WHERE user_id = :user_id LIMIT :rows + 1)
         UNION ALL (SELECT FROM follows WHERE follower_id = :user_id LIMIT :rows + 1)
         UNION ALL (SELECT FROM follows WHERE followee_id = :user_id LIMIT :rows + 1)
         UNION ALL (SELECT FROM blocks WHERE blocker_id = :user_id LIMIT :rows + 1)
@@ -53,6 +59,7 @@ _POST_HAS_MORE_ROWS = text("""
     SELECT count(*) > :rows FROM (
         (SELECT FROM votes WHERE post_id = :post_id LIMIT :rows + 1)
         UNION ALL (SELECT FROM bookmarks WHERE post_id = :post_id LIMIT :rows + 1)
+        UNION ALL (SELECT FROM post_mutes WHERE post_id = :post_id LIMIT :rows + 1)
         UNION ALL (SELECT FROM comments WHERE post_id = :post_id LIMIT :rows + 1)
         UNION ALL (
             SELECT FROM (SELECT id FROM comments WHERE post_id = :post_id LIMIT :rows + 1) AS received
@@ -95,7 +102,7 @@ def has_comments(db: Session, user_id: int) -> bool:
 
 
 def is_large_post(db: Session, post_id: int) -> bool:
-    """Return whether the post has more votes, bookmarks and comments than one transaction should remove.
+    """Return whether the post has more votes, bookmarks, mutes and comments than one transaction should remove.
 
     Reads a bounded number of rows.
     """

@@ -11,7 +11,7 @@ order, so that no two wait for each other:
 6. `user_stats`
 7. `post_stats`
 8. `comment_stats`
-9. `votes`, `comment_votes`, `follows`, `blocks` and `bookmarks`
+9. `votes`, `comment_votes`, `follows`, `blocks`, `bookmarks` and `post_mutes`, then `notifications`
 10. `tags` and `tag_follows`
 11. `tag_stats`: last, because all writers of posts with a popular tag share its row, and hold it until their commit
 

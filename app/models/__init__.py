@@ -8,9 +8,11 @@ from app.models.block import Block
 from app.models.bookmark import Bookmark
 from app.models.comment import Comment, CommentStats, CommentVote
 from app.models.deletion import Deletion
+from app.models.event import Event, EventKind
 from app.models.follow import Follow
 from app.models.idempotency_key import IdempotencyKey
 from app.models.mail_token import MailToken, MailTokenPurpose
+from app.models.notification import NOTIFICATION_KINDS, Notification, NotificationKind, PostMute
 from app.models.outgoing_mail import MailKind, OutgoingMail
 from app.models.post import Post, PostStats
 from app.models.post_stats_history import PostStatsHistory
@@ -23,6 +25,7 @@ from app.models.user import User, UserStats
 from app.models.vote import Vote
 
 __all__ = [
+    "NOTIFICATION_KINDS",
     "ApiKey",
     "AttemptCounter",
     "Base",
@@ -32,13 +35,18 @@ __all__ = [
     "CommentStats",
     "CommentVote",
     "Deletion",
+    "Event",
+    "EventKind",
     "Follow",
     "IdempotencyKey",
     "MailKind",
     "MailToken",
     "MailTokenPurpose",
+    "Notification",
+    "NotificationKind",
     "OutgoingMail",
     "Post",
+    "PostMute",
     "PostStats",
     "PostStatsHistory",
     "PostTag",

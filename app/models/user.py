@@ -78,5 +78,3 @@ class UserStats(Base):
     posts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     followers: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     following: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    # For notifications, which no code sends yet.
-    unread: Mapped[int] = mapped_column(Integer, server_default=text("0"))

@@ -11,6 +11,7 @@ from app.routers import (
     follow,
     home,
     meta,
+    notification,
     password_reset,
     post,
     security_event,
@@ -22,7 +23,7 @@ from app.routers import (
 )
 
 # Adapters of the fast path, by endpoint.
-FAST = {**post.FAST, **home.FAST, **vote.FAST}
+FAST = {**post.FAST, **home.FAST, **vote.FAST, **comment.FAST}
 # In the order of the OpenAPI document.
 ROUTERS = (
     post.router,
@@ -35,6 +36,7 @@ ROUTERS = (
     home.router,
     block.router,
     bookmark.router,
+    notification.router,
     security_event.router,
     auth.router,
     session.router,

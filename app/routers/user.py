@@ -228,7 +228,7 @@ async def change_user(
 
 @router.delete("/me", status_code=204, responses=responses(NotAuthenticated, LastAdmin, StillReferenced))
 def delete_me(caller: CurrentUser, db: SessionDep) -> None:
-    """Delete your account. This deletes its posts, votes, follows, bookmarks, blocks and sessions, too."""
+    """Delete your account. This deletes its posts, votes, follows, bookmarks, notifications and sessions, too."""
     user.remove(db, caller, caller.id)
 
 
@@ -238,7 +238,7 @@ def delete_me(caller: CurrentUser, db: SessionDep) -> None:
     responses=responses(NotAuthenticated, NotAuthorized, UserNotFound, LastAdmin, StillReferenced),
 )
 def delete_user(user_id: Annotated[Id, Path(alias="id")], caller: CurrentUser, db: SessionDep) -> None:
-    """Delete an account. This deletes its posts, votes, follows, bookmarks, blocks and sessions, too.
+    """Delete an account. This deletes its posts, votes, follows, bookmarks, notifications and sessions, too.
 
     Admins can delete every account, other users only their own.
     """

@@ -1,7 +1,7 @@
 """Cleanup: remove expired and outdated rows in batches.
 
-These are expired sessions, stored responses, attempt counters and mail tokens, unsent mails, old security events, and
-tags without posts and followers.
+These are expired sessions, stored responses, attempt counters and mail tokens, unsent mails, old security events,
+notifications and entries of the event log, and tags without posts and followers.
 Batches are bounded and each is one transaction. Rows that are locked by other transactions are left for the next run.
 So cleanup can run at any time, and several runs can overlap.
 """
@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy import ColumnElement, delete, func, select, text, true
+from sqlalchemy import ColumnElement, bindparam, delete, func, select, text, true
+from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 
 from app.config import get_settings
 from app.database.sessions import writing
 from app.models import (
     AttemptCounter,
+    Event,
     IdempotencyKey,
     MailToken,
+    Notification,
     OutgoingMail,
     SecurityEvent,
     Session,
@@ -42,6 +45,8 @@ def run(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lambda: 
     yield "outgoing_mails", remove(OutgoingMail, is_unsent)
     is_past = SecurityEvent.created_at < func.now() - get_settings().security_events_kept
     yield "security_events", remove(SecurityEvent, is_past)
+    yield "notifications", _remove_oldest(batch_rows, is_stopping, Notification, get_settings().notifications_kept)
+    yield "events", _remove_oldest(batch_rows, is_stopping, Event, get_settings().events_kept)
     yield "tags", _remove_unused_tags(batch_rows, is_stopping)
 
 
@@ -69,6 +74,32 @@ def _remove(
             break
         removed += len(ids)
         is_next = table.id > max(ids)
+    return removed
+
+
+def _remove_oldest(
+    batch_rows: int, is_stopping: Callable[[], bool], table: type[Notification | Event], kept: timedelta
+) -> int:
+    """Remove old rows of a table that is written in the order of time, by ascending id.
+
+    It ends with the first batch that has a row to keep. So the table needs no index on its time, which every write
+    would pay for.
+    """
+    removed = 0
+    is_next: ColumnElement[bool] = true()
+    is_old = table.created_at < func.now() - kept
+    while not is_stopping():
+        with writing() as connection:
+            rows = connection.execute(
+                select(table.id, is_old).where(is_next).order_by(table.id).limit(batch_rows)
+            ).all()
+            if ids := [key for key, is_expired in rows if is_expired]:
+                expired = select(table.id).where(table.id == bindparam("ids", ids, type_=ARRAY(BIGINT)).any_())
+                locked = expired.order_by(table.id).with_for_update(skip_locked=True).cte("expired")
+                removed += connection.execute(delete(table).where(table.id.in_(select(locked.c.id)))).rowcount
+        if not ids or len(ids) < len(rows):
+            break
+        is_next = table.id > ids[-1]
     return removed
 
 

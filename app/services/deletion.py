@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.config import get_settings
-from app.database import comment_removal
+from app.database import comment_removal, event_log, notification_delivery
 from app.database.locks import DELETION_LOCK, lock_user_counts
 from app.database.references import broken_reference
 from app.database.sessions import writing
@@ -36,7 +36,9 @@ from app.models import (
     Deletion,
     Follow,
     IdempotencyKey,
+    Notification,
     Post,
+    PostMute,
     PostStats,
     SecurityEvent,
     Session,
@@ -200,13 +202,14 @@ def _remove_batch(connection: Connection, user_id: int, progress: _Progress) -> 
 
 
 def _posts(connection: Connection, user_id: int, progress: _Progress) -> int:
-    """Remove posts, drafts last and else newest first, or comments, votes or bookmarks of a post that has many.
+    """Remove posts, drafts last and else newest first, or comments, votes, bookmarks or mutes of a post that has many.
 
     Newest first, because lists of new posts have to skip the rows that are left.
     """
-    some = select(Bookmark.user_id).where(Bookmark.post_id == Post.id).limit(progress.rows + 1).correlate(Post)
-    bookmarks = select(func.count()).select_from(some.subquery().lateral()).scalar_subquery()
-    counted = func.coalesce(PostStats.votes + COMMENT_ROWS * PostStats.comments, 0) + bookmarks
+    counted: ColumnElement[int] = func.coalesce(PostStats.votes + COMMENT_ROWS * PostStats.comments, 0)
+    for table in (Bookmark, PostMute):
+        some = select(table.user_id).where(table.post_id == Post.id).limit(progress.rows + 1).correlate(Post)
+        counted += select(func.count()).select_from(some.subquery().lateral()).scalar_subquery()
     found = connection.execute(
         select(Post.id, (counted + POST_ROWS).label("rows"))
         .outerjoin(PostStats, PostStats.post_id == Post.id)
@@ -226,11 +229,14 @@ def _posts(connection: Connection, user_id: int, progress: _Progress) -> int:
     if rows_of_posts[newest.id] > progress.rows:
         removed = _comments(connection, Comment.post_id == newest.id, progress, post_id=newest.id)
         removed = removed or _votes_of_post(connection, newest.id, progress)
-        if removed := removed or _bookmarks_of_post(connection, newest.id, progress):
+        removed = removed or _private_rows_of_post(Bookmark, connection, newest.id, progress)
+        if removed := removed or _private_rows_of_post(PostMute, connection, newest.id, progress):
             return removed
     connection.execute(select(Post.id).where(Post.id == _any(ids)).order_by(Post.id).with_for_update())
     comment_removal.lock_posts(connection, ids)
+    event_log.record_deleted_posts(connection, ids)
     connection.execute(delete(Post).where(Post.id == _any(ids)))
+    notification_delivery.forget_posts(connection, ids)
     return len(ids)
 
 
@@ -320,22 +326,29 @@ def _votes_of_post(connection: Connection, post_id: int, progress: _Progress) ->
     return len(voter_ids)
 
 
-def _bookmarks_of_post(connection: Connection, post_id: int, progress: _Progress) -> int:
-    bookmarks = select(Bookmark.user_id).where(Bookmark.post_id == post_id).limit(progress.rows)
-    user_ids = connection.scalars(bookmarks).all()
+def _private_rows_of_post(
+    table: type[Bookmark | PostMute], connection: Connection, post_id: int, progress: _Progress
+) -> int:
+    user_ids = connection.scalars(select(table.user_id).where(table.post_id == post_id).limit(progress.rows)).all()
     if user_ids:
         _lock_counts(connection, [post_id])
-        connection.execute(delete(Bookmark).where(Bookmark.post_id == post_id, Bookmark.user_id == _any(user_ids)))
+        connection.execute(delete(table).where(table.post_id == post_id, table.user_id == _any(user_ids)))
     return len(user_ids)
 
 
-def _own_bookmarks(connection: Connection, user_id: int, progress: _Progress) -> int:
-    """Remove bookmarks. The counts of the posts serialize this with the removal of the posts."""
-    bookmarks = select(Bookmark.post_id).where(Bookmark.user_id == user_id).limit(progress.rows)
-    post_ids = connection.scalars(bookmarks).all()
-    _lock_counts(connection, post_ids)
-    connection.execute(delete(Bookmark).where(Bookmark.user_id == user_id, Bookmark.post_id == _any(post_ids)))
-    return len(post_ids)
+def _private_rows(table: type[Bookmark | PostMute]) -> Remove:
+    """Return the step that removes bookmarks or mutes.
+
+    The counts of the posts serialize this with the removal of the posts.
+    """
+
+    def remove(connection: Connection, user_id: int, progress: _Progress) -> int:
+        post_ids = connection.scalars(select(table.post_id).where(table.user_id == user_id).limit(progress.rows)).all()
+        _lock_counts(connection, post_ids)
+        connection.execute(delete(table).where(table.user_id == user_id, table.post_id == _any(post_ids)))
+        return len(post_ids)
+
+    return remove
 
 
 def _follows(own: InstrumentedAttribute[int], other: InstrumentedAttribute[int]) -> Remove:
@@ -387,7 +400,7 @@ def _ended_sessions(connection: Connection, user_id: int, progress: _Progress) -
     return len(ids)
 
 
-def _rows_of(table: type[Session | SecurityEvent | IdempotencyKey]) -> Remove:
+def _rows_of(table: type[Session | SecurityEvent | IdempotencyKey | Notification]) -> Remove:
     def remove(connection: Connection, user_id: int, progress: _Progress) -> int:
         ids = connection.scalars(select(table.id).where(table.user_id == user_id).limit(progress.rows)).all()
         connection.execute(delete(table).where(table.id == _any(ids)))
@@ -416,7 +429,10 @@ _OF_DELETED_ACCOUNTS = (
     _Step(_own_comment_votes, MIN_BATCH_VOTES),
     _Step(_follows(Follow.follower_id, Follow.followee_id), MIN_BATCH_VOTES),
     _Step(_follows(Follow.followee_id, Follow.follower_id), MIN_BATCH_VOTES),
-    _Step(_own_bookmarks, MIN_BATCH_VOTES),
+    _Step(_private_rows(Bookmark), MIN_BATCH_VOTES),
+    _Step(_private_rows(PostMute), MIN_BATCH_VOTES),
+    # After the posts and comments, because their locks make this wait for notifications of replies under way.
+    _Step(_rows_of(Notification)),
     _Step(_blocks),
     _Step(_tag_follows),
     _Step(_rows_of(Session)),

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.config import get_settings
+from app.database import notification_delivery
 from app.database.locks import lock_pair
 from app.errors import Blocked, QuotaExceeded, UserNotFound
 from app.models import Block, Follow, User, UserStats
@@ -20,7 +21,7 @@ from app.schemas.page import KeysetPage
 
 
 def add(db: Session, caller: User, user_id: int) -> FollowState:
-    """Follow the user.
+    """Follow the user, and notify them of the first follow.
 
     The lock of the caller's account serializes their follows, so that each counts those before.
     Raises `NotYourself`, `UserNotFound`, `Blocked`, and `QuotaExceeded` past `FOLLOWS_MAX`.
@@ -33,6 +34,7 @@ def add(db: Session, caller: User, user_id: int) -> FollowState:
         if (db.scalar(select(UserStats.following).where(UserStats.user_id == caller.id)) or 0) >= maximum:
             raise QuotaExceeded(maximum, "followed users")
         db.execute(insert(Follow).values(follower_id=caller.id, followee_id=user_id))
+        notification_delivery.followed(db, actor_id=caller.id, user_id=user_id)
     return _state(db, user_id, followed=True)
 
 

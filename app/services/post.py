@@ -1,25 +1,33 @@
 """Create, change and delete posts. Reading them is in `feed`, on the fast path."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
-from sqlalchemy import ColumnElement, case, delete, func, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Row, case, delete, func, insert, or_, select, true, update
 from sqlalchemy.orm import Session, aliased
 
 from app import models
 from app.config import get_settings
-from app.database import comment_removal, deletion_marks
+from app.database import comment_removal, deletion_marks, event_log
+from app.database import notification_delivery as delivery
 from app.errors import DomainError, NotAuthorized, PostNotFound, PreconditionFailed, QuotaExceeded
-from app.schemas.post import PostChange, PostIn
+from app.models import EventKind
+from app.schemas.post import LockState, PostChange, PostIn
 from app.security.moderators import lock_moderator
 
 
 def write(db: Session, owner: models.User, new: PostIn) -> models.Post:
-    """Create a post. Raises `QuotaExceeded` for a draft past `MAX_DRAFTS`."""
+    """Create a post, and notify who is mentioned unless it is a draft.
+
+    Raises `QuotaExceeded` for a draft past `MAX_DRAFTS`.
+    """
     if not new.published:
         _require_room_for_draft(db, owner.id)
     values = {**new.model_dump(), "owner_id": owner.id}
     post = db.scalars(insert(models.Post).values(values).returning(models.Post)).one()
     post.owner = owner
+    if post.published:
+        _log(db, EventKind.POST_PUBLISHED, post, _names(post))
     return post
 
 
@@ -30,14 +38,19 @@ def change(
 
     A change to equal values leaves `version` and `updated_at` as they are. The first publication of a draft sets
     `created_at`. So the post is new in lists of new posts, and for clients that poll with `created_after`.
-    One statement checks and writes, so of two concurrent changes to one version the second is refused.
-    Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`, and `QuotaExceeded` for a published post that becomes
-    a draft past `MAX_DRAFTS`.
+    The post is locked, so of two concurrent changes to one version the second is refused. A published text notifies
+    users whom it mentions for the first time. Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`, and
+    `QuotaExceeded` for a published post that becomes a draft past `MAX_DRAFTS`.
     """
     changeable = (models.Post.id == post_id, models.Post.owner_id == caller.id, _has_version(versions))
     if wanted.published is False:
         adds = select(models.Post.id).where(*changeable, models.Post.published).exists()
         _require_room_for_draft(db, caller.id, adds)
+    before = db.execute(
+        select(models.Post.published, models.Post.title, models.Post.content, models.Post.version)
+        .where(*changeable)
+        .with_for_update(key_share=True)
+    ).one_or_none()
     # Clients of the tutorial know no tags, and must not remove them.
     if values := wanted.model_dump(exclude_none=True, exclude={"tags"} - wanted.model_fields_set):
         # Compared in the statement, so that a concurrent change of the row is taken into account.
@@ -53,10 +66,24 @@ def change(
         ).one_or_none()
     else:
         post = db.scalar(select(models.Post).where(*changeable))
-    if post is None:
+    if before is None or post is None:
         raise _refusal(db, caller, post_id, is_allowed=lambda owner_id: owner_id == caller.id)
     post.owner = caller
+    if before.published and not post.published:
+        event_log.record(db, EventKind.POST_UNPUBLISHED, actor_id=caller.id, post_id=post_id)
+    elif post.published and not before.published:
+        _log(db, EventKind.POST_PUBLISHED, post, _names(post))
+    elif post.published and post.version != before.version:
+        _log(db, EventKind.POST_EDITED, post, _names(post) - _names(before))
     return post
+
+
+def _names(written: models.Post | Row[*tuple[Any, ...]]) -> set[str]:
+    return {*delivery.mentioned_names(f"{written.title}\n{written.content}")}
+
+
+def _log(db: Session, kind: EventKind, post: models.Post, names: Collection[str]) -> None:
+    delivery.post_changed(db, kind, actor_id=post.owner_id, post_id=post.id, names=names)
 
 
 def _publication(is_published: bool) -> dict[str, object]:
@@ -81,26 +108,50 @@ def _publication(is_published: bool) -> dict[str, object]:
 def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[int] | None) -> None:
     """Delete the caller's own post, or, for moderators, any post.
 
-    The votes, bookmarks and comments are deleted, too, in the background if they are many. Comments and counts are
-    locked before the votes and bookmarks (`app.database.locks`). Raises `PostNotFound`, `NotAuthorized`,
+    The votes, bookmarks, comments and notifications are deleted, too, in the background if they are many. Comments and
+    counts are locked before the votes and bookmarks (`app.database.locks`). Raises `PostNotFound`, `NotAuthorized`,
     `PreconditionFailed`.
     """
     is_allowed = true() if caller.is_moderator else models.Post.owner_id == caller.id
     removable = (
-        select(models.Post.owner_id)
+        select(models.Post.owner_id, models.Post.published)
         .where(models.Post.id == post_id, models.Post.visible_to(caller), is_allowed, _has_version(versions))
         .with_for_update()
     )
-    owner_id = db.scalar(removable)
-    if owner_id is None:
+    found = db.execute(removable).one_or_none()
+    if found is None:
         raise _refusal(db, caller, post_id, is_allowed=lambda owner_id: caller.is_moderator or owner_id == caller.id)
-    if owner_id != caller.id:
+    if found.owner_id != caller.id:
         lock_moderator(db, caller.id)
+    if found.published:
+        event_log.record(db, EventKind.POST_DELETED, actor_id=caller.id, post_id=post_id)
     if deletion_marks.is_large_post(db, post_id):
         deletion_marks.mark_post(db, post_id)
     else:
         comment_removal.lock_posts(db, [post_id])
         db.execute(delete(models.Post).where(models.Post.id == post_id))
+        delivery.forget_posts(db, [post_id])
+
+
+def set_lock(db: Session, moderator: models.User, post_id: int, *, is_locked: bool) -> LockState:
+    """Lock or unlock the post. Idempotent.
+
+    A comment that was being written when the lock was set is still accepted. Raises `NotAuthorized` for callers who
+    are no moderators, `PostNotFound`.
+    """
+    if not moderator.is_moderator:
+        raise NotAuthorized
+    is_changed = models.Post.locked != is_locked
+    locked = (
+        update(models.Post)
+        .where(models.Post.id == post_id, models.Post.visible_to(moderator))
+        .values(locked=is_locked, version=models.Post.version + case((is_changed, 1), else_=0))
+        .returning(models.Post.id)
+    )
+    if db.scalar(locked) is None:
+        raise PostNotFound(post_id)
+    lock_moderator(db, moderator.id)
+    return LockState(post_id=post_id, locked=is_locked)
 
 
 def _require_room_for_draft(db: Session, owner_id: int, adds: ColumnElement[bool] | None = None) -> None:

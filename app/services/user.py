@@ -9,7 +9,7 @@ from sqlalchemy import and_, delete, insert, or_, select, true, union_all, updat
 from sqlalchemy.orm import Session
 
 from app import models
-from app.database import deletion_marks
+from app.database import deletion_marks, event_log, notification_delivery
 from app.database.locks import lock_user_counts
 from app.errors import LastAdmin, NotAuthenticated, NotAuthorized, UserNotFound, WrongPassword
 from app.mail import outbox
@@ -163,8 +163,8 @@ def _require_password(caller: models.User, password: str) -> None:
 def remove(db: Session, caller: models.User, user_id: int) -> None:
     """Delete the caller's own account, or, for admins, any.
 
-    This deletes the account's posts, votes, comments, follows, bookmarks, blocks and sessions, too. Comments with
-    replies stay as tombstones.
+    This deletes the account's posts, votes, comments, follows, bookmarks, blocks, notifications and sessions, too.
+    Comments with replies stay as tombstones.
 
     Raises `UserNotFound`, `LastAdmin`; `NotAuthenticated` and `NotAuthorized` as `change` does.
 
@@ -188,9 +188,10 @@ def remove(db: Session, caller: models.User, user_id: int) -> None:
     lock_user_counts(db, [user_id, *db.scalars(followees.union_all(followers))])
     voted = select(models.Vote.post_id).where(models.Vote.user_id == user_id)
     bookmarked = select(models.Bookmark.post_id).where(models.Bookmark.user_id == user_id)
+    muted = select(models.PostMute.post_id).where(models.PostMute.user_id == user_id)
     db.execute(
         select(models.PostStats.post_id)
-        .where(models.PostStats.post_id.in_(own_posts.union_all(voted, bookmarked)))
+        .where(models.PostStats.post_id.in_(own_posts.union_all(voted, bookmarked, muted)))
         .order_by(models.PostStats.post_id)
         .with_for_update(key_share=True)
     )
@@ -206,7 +207,11 @@ def remove(db: Session, caller: models.User, user_id: int) -> None:
         .order_by(models.TagStats.tag_id)
         .with_for_update(key_share=True)
     )
+    post_ids = db.scalars(own_posts).all()
+    event_log.record_deleted_posts(db, post_ids)
     db.execute(delete(models.User).where(models.User.id == user_id))
+    notification_delivery.forget_posts(db, post_ids)
+    notification_delivery.forget_user(db, user_id)
     audit_log.record(db, Event.ACCOUNT_DELETED, user_id)
 
 

@@ -81,6 +81,7 @@ async def list_posts(
     search: str | None = None,
     sort: Literal["new", "top", "hot"] = "new",
     owner_id: int | None = None,
+    tag: str | None = None,
     cursor: str | None = None,
 ) -> Response:
     name: str
@@ -89,6 +90,8 @@ async def list_posts(
         name, values = "search", [search]
     elif owner_id is not None:
         name, values = "owner", [owner_id, skip]
+    elif tag is not None:
+        name, values = "tag", [tag, skip]
     elif cursor is not None:
         name, values = f"{sort}_after", position(cursor, sort)
     elif sort == "new" and skip == 0:

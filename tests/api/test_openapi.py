@@ -18,6 +18,7 @@ from app.schemas.api_key import ApiKeyIn
 from app.schemas.auth import RefreshIn
 from app.schemas.comment import CommentChange, CommentIn
 from app.schemas.email_verification import EmailVerification
+from app.schemas.notification import ReadUpTo
 from app.schemas.password_reset import PasswordReset, PasswordResetRequest
 from app.schemas.post import PostChange, PostIn
 from app.schemas.totp import CodeIn, PasswordProof
@@ -38,8 +39,8 @@ PUBLIC = {
     "POST /email-verification/confirm",
 }  # fmt: skip
 VERBS = {
-    "cast", "change", "confirm", "create", "delete", "end", "follow", "get", "list", "login", "logout", "refresh",
-    "remove", "replace", "request", "search", "set", "sign", "unfollow",
+    "cast", "change", "confirm", "create", "delete", "end", "follow", "get", "list", "lock", "login", "logout", "mark",
+    "refresh", "remove", "replace", "request", "search", "set", "sign", "unfollow", "unlock",
 }  # fmt: skip
 
 
@@ -247,7 +248,9 @@ def test_enumerations_have_names_and_their_members_too() -> None:
     named = {name for name, schema in schemas.items() if "enum" in schema}
     inline = [json.dumps(each["enum"]) for each in _nodes(DOCUMENT) if "enum" in each]
 
-    assert named == {"CommentSort", "Event", "Role", "Scope", "Sort", "TagSort", "VoteDirection"}
+    assert named == {
+        "CommentSort", "Event", "NotificationKind", "Role", "Scope", "Sort", "TagSort", "VoteDirection",
+    }  # fmt: skip
     assert len(inline) == len(set(inline))
     for each in _nodes(DOCUMENT):
         values = each.get("enum", ())
@@ -296,7 +299,7 @@ BODIES: dict[str, type[BaseModel]] = {
     "cast_vote": VoteIn, "create_api_key": ApiKeyIn, "refresh_token": RefreshIn, "create_totp": PasswordProof,
     "delete_totp": PasswordProof, "confirm_totp": CodeIn, "request_password_reset": PasswordResetRequest,
     "confirm_password_reset": PasswordReset, "confirm_email_verification": EmailVerification,
-    "create_comment": CommentIn, "change_comment": CommentChange,
+    "create_comment": CommentIn, "change_comment": CommentChange, "mark_notifications_read": ReadUpTo,
 }  # fmt: skip
 
 

@@ -33,8 +33,12 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "remove_vote": (200, 200, 200, 200, 401),
         "list_comments": (200, 200, 200, 200, 401),
         "create_comment": (201, 201, 201, 201, 401),
+        "lock_post": (403, 403, 200, 200, 401),
+        "unlock_post": (403, 403, 200, 200, 401),
         "set_bookmark": (200, 200, 200, 200, 401),
         "remove_bookmark": (200, 200, 200, 200, 401),
+        "set_mute": (200, 200, 200, 200, 401),
+        "remove_mute": (200, 200, 200, 200, 401),
     },
     "a draft": {
         "get_post": (200, 404, 200, 200, 401),
@@ -45,8 +49,12 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "remove_vote": (404, 404, 404, 404, 401),
         "list_comments": (200, 404, 200, 200, 401),
         "create_comment": (404, 404, 404, 404, 401),
+        "lock_post": (403, 403, 200, 200, 401),
+        "unlock_post": (403, 403, 200, 200, 401),
         "set_bookmark": (404, 404, 404, 404, 401),
         "remove_bookmark": (404, 404, 404, 404, 401),
+        "set_mute": (404, 404, 404, 404, 401),
+        "remove_mute": (404, 404, 404, 404, 401),
     },
     "a comment": {
         "get_comment": (200, 200, 200, 200, 401),
@@ -90,6 +98,7 @@ OWN = {
     "create_api_key", "list_api_keys", "list_sessions", "end_other_sessions", "logout",
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
     "list_tags", "follow_tag", "unfollow_tag", "get_home",
+    "list_notifications", "get_unread_count", "mark_notifications_read",
 }  # fmt: skip
 FOR_ROLES = {"list_users": (403, 403, 403, 200, 401)}
 PUBLIC = {
@@ -98,7 +107,10 @@ PUBLIC = {
 }  # fmt: skip
 
 # Operations that change nothing here even where they are allowed.
-CHANGES_NOTHING = {"remove_vote", "remove_comment_vote", "remove_bookmark", "remove_follow", "remove_block"}
+CHANGES_NOTHING = {
+    "remove_vote", "remove_comment_vote", "remove_bookmark", "remove_follow", "remove_block", "remove_mute",
+    "unlock_post",
+}  # fmt: skip
 # Of a session, when it was last seen changes with every request.
 EVERYTHING = " UNION ALL ".join(
     f"SELECT '{table}', {'t.id' if table == 'sessions' else 't'}::text FROM {table} AS t"

@@ -76,11 +76,13 @@ def test_a_time_that_python_cannot_hold_is_answered_as_the_nearest_that_it_can(
     admin = make_person(role="admin")
     post_id = make_post(admin)
     client.put(f"/posts/{post_id}/vote", headers=admin.headers)
+    connection.execute(text("INSERT INTO notifications (user_id, kind) VALUES (:id, 'moderation')"), {"id": admin.id})
     for statement in (
         "UPDATE posts SET created_at = :time, updated_at = :time",
         "UPDATE users SET created_at = :time",
         "UPDATE sessions SET created_at = :time, last_seen_at = :time, ends_at = :time",
         "UPDATE votes SET created_at = :time",
+        "UPDATE notifications SET created_at = :time, read_at = :time",
     ):
         connection.execute(text(statement), {"time": stored})
 
@@ -88,7 +90,7 @@ def test_a_time_that_python_cannot_hold_is_answered_as_the_nearest_that_it_can(
         path: client.get(path, headers=admin.headers)
         for path in (
             "/posts", "/posts?sort=old", "/posts?sort=top", "/posts?sort=hot", f"/posts/{post_id}", "/users",
-            "/users/me", "/users/me/votes", "/sessions", "/users/me/security-events",
+            "/users/me", "/users/me/votes", "/sessions", "/users/me/security-events", "/notifications",
         )
     }  # fmt: skip
 
@@ -96,6 +98,7 @@ def test_a_time_that_python_cannot_hold_is_answered_as_the_nearest_that_it_can(
     post = answers["/posts"].json()[0]["Post"]
     assert (post["created_at"], post["owner"]["created_at"]) == (YEARS[stored], YEARS[stored])
     assert answers["/sessions"].json()[0]["created_at"] == YEARS[stored]
+    assert answers["/notifications"].json()[0]["read_at"] == YEARS[stored]
 
 
 @pytest.mark.parametrize("path", ["/posts?sort=new", "/posts?sort=old", "/posts?sort=hot", "/users/me/votes?"])

@@ -225,6 +225,9 @@ PAIRS = {
     "blocks by others": "blocks (blocked_id, blocker_id) SELECT :id, id FROM made",
     "bookmarks": "bookmarks (user_id, post_id) SELECT :id, id FROM written",
     "bookmarks of a post": "bookmarks (user_id, post_id) SELECT made.id, own.id FROM made, own",
+    "mutes": "post_mutes (user_id, post_id) SELECT :id, id FROM written",
+    "mutes of a post": "post_mutes (user_id, post_id) SELECT made.id, own.id FROM made, own",
+    "notifications": "notifications (user_id, kind, actor_id) SELECT :id, 'follow', id FROM made",
 }
 
 
@@ -245,7 +248,7 @@ def test_account_with_many_relations_is_deleted_in_batches_and_counts_of_others_
             SELECT 't', 'c', :other FROM generate_series(1, :n) WHERE :is_bookmarks RETURNING id
         ) INSERT INTO {PAIRS[rows]}
     """
-    values = {"id": leaver.id, "other": other.id, "n": MANY, "is_bookmarks": rows == "bookmarks"}
+    values = {"id": leaver.id, "other": other.id, "n": MANY, "is_bookmarks": rows in {"bookmarks", "mutes"}}
     connection.execute(text(made), values)
 
     assert statuses(crowd.send([Call("DELETE", "/users/me", leaver)])) == {204: 1}

@@ -106,8 +106,8 @@ def test_tags_cost_the_caller_and_few_statements(send: Send, posts: list[int], c
     assert len(send("PUT", "/tags/b/follow")) == caller + 5
     assert len(send("DELETE", "/tags/b/follow")) == caller + 3
     new = {"title": "title", "content": "content", "tags": ["b", "new"]}
-    assert len(send("POST", "/posts", json=new)) == caller + 1
-    assert len(send("PATCH", f"/posts/{posts[0]}", json={"tags": ["other"]})) == caller + 1
+    assert len(send("POST", "/posts", json=new)) == caller + 2
+    assert len(send("PATCH", f"/posts/{posts[0]}", json={"tags": ["other"]})) == caller + 3
 
 
 def test_votes_cost_one_statement(send: Send, posts: list[int]) -> None:
@@ -116,6 +116,14 @@ def test_votes_cost_one_statement(send: Send, posts: list[int]) -> None:
     assert len(send("POST", "/vote", json={"post_id": post_id, "vote_dir": 0})) == 1
     assert len(send("PUT", f"/posts/{post_id}/vote")) == 1
     assert len(send("DELETE", f"/posts/{post_id}/vote")) == 1
+
+
+def test_votes_for_comments_cost_one_statement(
+    send: Send, posts: list[int], person: Person, make_comment: Callable[..., int]
+) -> None:
+    comment_id = make_comment(person, posts[0])
+    assert len(send("PUT", f"/comments/{comment_id}/vote")) == 1
+    assert len(send("DELETE", f"/comments/{comment_id}/vote")) == 1
 
 
 @pytest.mark.parametrize("sort", ["top", "new", "old"])
@@ -149,25 +157,51 @@ def test_comments_cost_the_caller_and_few_statements(
         ("POST", f"/posts/{posts[0]}/comments"): 2,
         ("GET", f"/comments/{parent}"): 1,
         ("PATCH", f"/comments/{parent}"): 2,
-        ("PUT", f"/comments/{parent}/vote"): 1,
-        ("DELETE", f"/comments/{parent}/vote"): 1,
         ("GET", f"/users/{person.id}/comments"): 1,
-        # It is checked, locked with its ancestors, and looked at for replies; the counts are locked.
-        ("DELETE", f"/comments/{parent}"): 5,
+        # It is checked, locked with its ancestors, and looked at for replies; the counts are locked. Then its
+        # notifications are removed.
+        ("DELETE", f"/comments/{parent}"): 6,
     }
     for (method, path), cost in costs.items():
         body = {"json": {"content": "x"}} if method in {"POST", "PATCH"} else {}
         assert len(send(method, path, **body)) == 1 + cost, (method, path)
 
 
-def test_ordinary_routes_cost_the_caller_and_one_statement(send: Send, posts: list[int], person: Person) -> None:
+def test_notifications_cost_no_statement_of_a_comment(
+    send: Send, posts: list[int], make_person: Callable[..., Person], make_comment: Callable[..., int]
+) -> None:
+    caller = 1
+    names = [f"name{chr(97 + n)}" for n in range(10)]
+    people = [make_person(username=name) for name in names]
+    parent = make_comment(people[0], posts[0])
+    for content in ("text", " ".join(f"@{name}" for name in names)):
+        body = {"content": content, "parent_id": parent}
+        assert len(send("POST", f"/posts/{posts[0]}/comments", json=body)) == caller + 2
+    assert len(send("GET", "/notifications?limit=100")) == caller + 1
+    assert len(send("GET", "/notifications/unread-count")) == caller + 1
+    assert len(send("POST", "/notifications/read", json={"up_to": 1})) == caller + 2
+
+
+def test_mentions_cost_two_statements_of_a_changed_comment(
+    send: Send, posts: list[int], make_person: Callable[..., Person], make_comment: Callable[..., int], person: Person
+) -> None:
+    make_person(username="ada")
+    path = f"/comments/{make_comment(person, posts[0])}"
+    costs = {"text": 2, "@ada": 4, "@ada again": 3, "other": 2}
+    for content, cost in costs.items():
+        assert len(send("PATCH", path, json={"content": content})) == 1 + cost, content
+
+
+def test_ordinary_routes_cost_the_caller_and_few_statements(send: Send, posts: list[int], person: Person) -> None:
     caller = 1
     new = {"title": "title", "content": "content"}
-    assert len(send("POST", "/posts", json=new)) == caller + 1
-    assert len(send("PUT", f"/posts/{posts[0]}", json=new)) == caller + 1
-    assert len(send("PATCH", f"/posts/{posts[0]}", json={"title": "other"})) == caller + 1
-    # It locks the post, measures it, and locks what goes along.
-    assert len(send("DELETE", f"/posts/{posts[0]}")) == caller + 4
+    # The second writes the event. A change locks the post first.
+    assert len(send("POST", "/posts", json=new)) == caller + 2
+    assert len(send("POST", "/posts", json=new | {"published": False})) == caller + 3
+    assert len(send("PUT", f"/posts/{posts[0]}", json=new)) == caller + 3
+    assert len(send("PATCH", f"/posts/{posts[0]}", json={"title": "other"})) == caller + 3
+    # It locks the post, writes the event, measures the post, locks what goes along, and removes notifications.
+    assert len(send("DELETE", f"/posts/{posts[0]}")) == caller + 6
     assert len(send("GET", "/users/me")) == caller + 1
     assert len(send("GET", f"/users/{person.id}")) == caller + 1
     assert len(send("GET", "/users/search?q=user")) == caller + 1
@@ -222,13 +256,15 @@ def test_followed_tags_cost_the_caller_and_one_statement(send: Send) -> None:
 
 def test_relations_cost_a_few_statements(send: Send, posts: list[int], make_person: Callable[..., Person]) -> None:
     caller, other = 1, make_person()
-    # Each locks, looks, writes; a follow also reads the count.
-    assert len(send("PUT", f"/users/{other.id}/follow")) == caller + 6
+    # Each locks, looks, writes; a follow also notifies and reads the count.
+    assert len(send("PUT", f"/users/{other.id}/follow")) == caller + 7
     assert len(send("PUT", f"/users/{other.id}/follow")) == caller + 3
     assert len(send("DELETE", f"/users/{other.id}/follow")) == caller + 3
     assert len(send("PUT", f"/users/{other.id}/block")) == caller + 5
     assert len(send("DELETE", f"/users/{other.id}/block")) == caller + 2
     assert len(send("PUT", f"/posts/{posts[0]}/bookmark")) == caller + 5
+    assert len(send("PUT", f"/posts/{posts[0]}/mute")) == caller + 4
+    assert len(send("DELETE", f"/posts/{posts[0]}/mute")) == caller + 3
     assert len(send("DELETE", f"/posts/{posts[0]}/bookmark")) == caller + 3
 
 
@@ -386,3 +422,19 @@ def test_crowd_that_votes_costs_one_statement(
     )
     assert len(statements) == 1
     assert connection.scalar(text("SELECT count(*) FROM votes")) == 20
+
+
+@needs_batches
+def test_crowd_that_votes_for_comments_costs_one_statement(
+    database: Engine, connection: Connection, person: Person, posts: list[int], make_person: Callable[..., Person],
+    make_comment: Callable[..., int],
+) -> None:  # fmt: skip
+    comments = [make_comment(person, posts[0]) for _ in range(3)]
+    ballots = [vote.Ballot(access_tokens.verify(make_person().token), comments[n % 3], is_for=True) for n in range(20)]
+    statements = at_once(
+        database,
+        *(lambda ballot=ballot: batch_queues.comment_votes().submit(ballot) for ballot in ballots),
+    )
+    assert len(statements) == 1
+    assert connection.scalar(text("SELECT count(*) FROM comment_votes")) == 20
+    assert connection.scalar(text("SELECT sum(votes) FROM comment_stats")) == 20

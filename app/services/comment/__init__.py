@@ -1,6 +1,6 @@
-"""Comments: write, read, change and remove them, and vote for them. Threads are in `thread`.
+"""Comments: write, read, change and remove them. Threads are in `thread`, votes for comments in `services.vote`.
 
-A comment exists for those who may see its post. New comments and votes need a published post.
+A comment exists for those who may see its post. A new comment needs a published post.
 """
 
 from collections.abc import Callable
@@ -23,10 +23,12 @@ from sqlalchemy.orm import Session
 
 from app import models
 from app.database import comment_removal
+from app.database import notification_delivery as delivery
 from app.errors import (
     Blocked,
     CommentNotFound,
     DomainError,
+    Locked,
     NotAuthenticated,
     NotAuthorized,
     PostNotFound,
@@ -34,9 +36,9 @@ from app.errors import (
     RepliesTooDeep,
     UserNotFound,
 )
-from app.models import Comment
+from app.models import Comment, EventKind
 from app.models.base import LARGEST_KEY, possible_key
-from app.schemas.comment import CommentIn, CommentOut, CommentVoteState
+from app.schemas.comment import CommentIn, CommentOut
 from app.schemas.page import KeysetPage
 from app.security.moderators import lock_moderator
 from app.services.comment.rows import AUTHOR, BY_ID, COLUMNS, MAX_PAGE_BYTES, CommentRow, serialize
@@ -50,11 +52,19 @@ MAX_ROWS_READ = 1_000
 
 # Locks in the order of `app.database.locks`; `count(*)` makes PostgreSQL finish one step before the next. The locks
 # make deletions of the account, the post or the parent wait, and the other way round.
-_WRITE = text("""
+_LOG_EVENT = delivery.LOG_EVENT.format(
+    event=f"'{EventKind.COMMENT}'",
+    actor_id=":user_id",
+    post_id="post.id",
+    comment_id="written.id",
+    recipients="ARRAY[parent.owner_id, post.owner_id]",
+    kinds="ARRAY['reply', 'comment']",
+)
+_WRITE = text(f"""
     WITH author AS MATERIALIZED (
         SELECT id FROM users WHERE id = :user_id AND is_active FOR KEY SHARE
     ), post AS MATERIALIZED (
-        SELECT id, owner_id FROM posts WHERE id = :post_id AND published AND (SELECT count(*) FROM author) > 0
+        SELECT id, owner_id, locked FROM posts WHERE id = :post_id AND published AND (SELECT count(*) FROM author) > 0
             AND (SELECT NOT is_deleted FROM users WHERE users.id = owner_id)
         FOR KEY SHARE
     ), parent AS MATERIALIZED (
@@ -70,28 +80,37 @@ _WRITE = text("""
         SELECT post.id, parent.id, author.id, :content, coalesce(parent.depth + 1, 0)
         FROM author CROSS JOIN post LEFT JOIN parent ON true
         WHERE CASE WHEN :parent_id IS NULL THEN true ELSE parent.depth < :max_depth END
-            AND NOT EXISTS (SELECT FROM refusal)
+            AND NOT post.locked AND NOT EXISTS (SELECT FROM refusal)
         RETURNING id
     )
     SELECT EXISTS (SELECT FROM author) AS has_author, EXISTS (SELECT FROM post) AS has_post,
-        EXISTS (SELECT FROM parent) AS has_parent, EXISTS (SELECT FROM refusal) AS is_blocked,
-        (SELECT id FROM written) AS id
+        (SELECT locked FROM post) AS is_locked, EXISTS (SELECT FROM parent) AS has_parent,
+        EXISTS (SELECT FROM refusal) AS is_blocked, (SELECT id FROM written) AS id,
+        (SELECT {_LOG_EVENT} FROM written CROSS JOIN post LEFT JOIN parent ON true) AS is_logged
 """).bindparams(
     *(bindparam(name, type_=BigInteger) for name in ("user_id", "post_id", "parent_id")),
     bindparam("content", type_=String),
     bindparam("max_depth", MAX_DEPTH, type_=Integer),
+    delivery.NAMES,
 )
 
 
 def write(db: Session, author: models.User, post_id: int, new: CommentIn) -> CommentOut:
-    """Write a comment on a published post.
+    """Write a comment on a published post, and notify other users of it.
 
-    Raises `PostNotFound`, `CommentNotFound` for a parent that is missing or deleted, `RepliesTooDeep`, and `Blocked` if
-    the author of the post or of the parent has blocked this one.
+    Notifications are in the same statement. The count of the post, for which other comments on it wait, is locked by a
+    trigger at its end. Raises `PostNotFound`, `CommentNotFound` for a parent that is missing or deleted,
+    `RepliesTooDeep`, `Locked`, and `Blocked` if the author of the post or of the parent has blocked this one.
     """
     # No comment has the id 0.
     parent_id = None if new.parent_id is None else possible_key(new.parent_id) or 0
-    values = {"user_id": author.id, "post_id": possible_key(post_id), "parent_id": parent_id, "content": new.content}
+    values = {
+        "user_id": author.id,
+        "post_id": possible_key(post_id),
+        "parent_id": parent_id,
+        "content": new.content,
+        "names": delivery.mentioned_names(new.content),
+    }
     found = db.execute(_WRITE, values).one()
     if not found.has_author:
         raise NotAuthenticated
@@ -101,6 +120,8 @@ def write(db: Session, author: models.User, post_id: int, new: CommentIn) -> Com
         raise CommentNotFound(new.parent_id)
     if found.is_blocked:
         raise Blocked
+    if found.is_locked:
+        raise Locked
     if found.id is None:
         raise RepliesTooDeep
     return as_schema(get(db, author, found.id), author)
@@ -151,6 +172,9 @@ _LIST = text(f"""
                 FROM comments
                 WHERE comments.owner_id = :owner_id AND comments.id < :before
                     AND (SELECT NOT users.is_deleted FROM users WHERE users.id = :owner_id)
+                    AND (:is_moderator OR NOT EXISTS (
+                        SELECT FROM blocks WHERE blocker_id = :reader_id AND blocked_id = :owner_id
+                    ))
                 ORDER BY comments.id DESC LIMIT {MAX_ROWS_READ}
             ) AS c
             WHERE {_IS_VISIBLE} OR c.place = {MAX_ROWS_READ} ORDER BY c.id DESC LIMIT :rows
@@ -163,7 +187,8 @@ _COLUMNS_BEFORE = len(("place", "is_visible", "octets_before"))
 def list_of_user(db: Session, reader: models.User, user_id: int, page: KeysetPage) -> tuple[bytes, int | None]:
     """Return the user's comments as a JSON array, newest first, and the id after which the next page begins.
 
-    Comments on posts that the reader may not see are left out. Raises `UserNotFound`.
+    Comments on posts that the reader may not see are left out, and all comments of users whom the reader blocked.
+    Raises `UserNotFound`.
     """
     values = {
         "owner_id": possible_key(user_id),
@@ -200,9 +225,12 @@ def change(
     """Change the caller's own comment, if it has one of `versions` where these are given.
 
     The same text leaves `version` and `updated_at` as they are. One statement checks and writes, so of two concurrent
-    changes to one version the second is refused. Raises `CommentNotFound`, also for tombstones, `NotAuthorized`,
-    `PreconditionFailed`.
+    changes to one version the second is refused. Users whom the text mentions for the first time are notified.
+    Raises `CommentNotFound`, also for tombstones, `NotAuthorized`, `PreconditionFailed`.
     """
+    names = delivery.mentioned_names(content)
+    own = select(Comment.content).where(Comment.id == comment_id, Comment.owner_id == caller.id)
+    before = db.scalar(own.with_for_update(key_share=True)) if names else None
     is_changed = Comment.content != content
     changed = (
         update(Comment)
@@ -217,6 +245,8 @@ def change(
     )
     if db.scalar(changed) is None:
         raise _refusal(db, caller, comment_id, is_allowed=lambda owner_id: owner_id == caller.id)
+    if added := set(names).difference(delivery.mentioned_names(before or "")):
+        delivery.comment_changed(db, comment_id, actor_id=caller.id, names=added)
     return get(db, caller, comment_id)
 
 
@@ -256,53 +286,3 @@ def _refusal(db: Session, caller: models.User, comment_id: int, is_allowed: Call
     if owner_id is None:
         return CommentNotFound(comment_id)
     return PreconditionFailed() if is_allowed(owner_id) else NotAuthorized()
-
-
-# Locks in the order of `app.database.locks`, as a vote for a post does (`services.vote`). Triggers run at the end of
-# the statement, so it computes the new count: the locked one with its own change.
-_VOTE = text("""
-    WITH voter AS MATERIALIZED (
-        SELECT id FROM users WHERE id = :user_id AND is_active FOR KEY SHARE
-    ), comment AS MATERIALIZED (
-        SELECT id FROM comments
-        WHERE id = :comment_id AND deleted_at IS NULL AND (SELECT count(*) FROM voter) > 0
-            AND (SELECT NOT is_deleted FROM users WHERE users.id = comments.owner_id)
-            AND (
-                SELECT posts.published AND NOT users.is_deleted FROM posts JOIN users ON users.id = posts.owner_id
-                WHERE posts.id = comments.post_id
-            )
-        FOR KEY SHARE
-    ), counted AS MATERIALIZED (
-        SELECT comment_id, votes FROM comment_stats
-        WHERE comment_id = :comment_id AND (SELECT count(*) FROM comment) > 0 FOR NO KEY UPDATE
-    ), added AS (
-        INSERT INTO comment_votes (comment_id, user_id)
-        SELECT counted.comment_id, voter.id FROM counted CROSS JOIN voter WHERE :is_for
-        ON CONFLICT (comment_id, user_id) DO NOTHING RETURNING 1 AS n
-    ), removed AS (
-        DELETE FROM comment_votes USING counted
-        WHERE comment_votes.comment_id = counted.comment_id AND comment_votes.user_id = :user_id AND NOT :is_for
-        RETURNING -1 AS n
-    )
-    SELECT EXISTS (SELECT FROM voter) AS has_voter,
-        (SELECT votes FROM counted)
-            + (SELECT coalesce(sum(n), 0) FROM (SELECT n FROM added UNION ALL SELECT n FROM removed) AS change) AS votes
-""").bindparams(
-    bindparam("user_id", type_=BigInteger),
-    bindparam("comment_id", type_=BigInteger),
-    bindparam("is_for", type_=Boolean),
-)
-
-
-def set_vote(db: Session, voter: models.User, comment_id: int, *, is_for: bool) -> CommentVoteState:
-    """Set or remove the user's vote for a comment on a published post. Idempotent.
-
-    Raises `CommentNotFound`, also for tombstones.
-    """
-    values = {"user_id": voter.id, "comment_id": possible_key(comment_id), "is_for": is_for}
-    found = db.execute(_VOTE, values).one()
-    if not found.has_voter:
-        raise NotAuthenticated
-    if found.votes is None:
-        raise CommentNotFound(comment_id)
-    return CommentVoteState(comment_id=comment_id, votes=found.votes, voted=is_for)

@@ -4,14 +4,14 @@ The new index has an owner's published posts in order, without drafts between th
 the foreign key. The release before uses it too. Only its removal of a deleted account with many posts sorts them for
 each batch.
 
-Revision ID: 0044
-Revises: 0041
+Revision ID: 0043
+Revises: 0042
 """
 
 from alembic import op
 
-revision = "0044"
-down_revision = "0041"
+revision = "0043"
+down_revision = "0042"
 
 NEW = ("posts_owner_id_published_created_at_id_idx", "posts (owner_id, published, created_at, id)")
 FORMER = (
