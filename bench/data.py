@@ -1,7 +1,7 @@
 """Data sets: the benchmark's own embedded PostgreSQL with the same data in two sizes, created once."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +24,9 @@ FOLDER = LOCAL_FOLDER / "bench-postgres"
 # Readers are users of the data set who have votes. Voters are extra users who vote only during runs, so that the votes
 # of a run are easy to remove. The number of voters has few divisors (see lua/vote.lua).
 READER_COUNT = 1_000
+# Readers of home pages, and the number of users whom these follow, as nearly as users of the data set do.
+HOME_READER_COUNT = 1_000
+HOME_FOLLOWS = 100
 VOTER_COUNT = 3_998
 PASSWORD = "benchmark-password-7235"
 # More posts than any run votes on. More would only slow down the start of the load generator.
@@ -68,6 +71,7 @@ class Dataset:
         self.folder = folder or WORK / name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.reader_tokens = self._issue("bench reader")
+        self.home_tokens = self._issue("bench home reader")
         voter_tokens = self._issue("bench voter")
         self.voters = [Voter(*row) for row in self.rows(f"{_PEOPLE} ORDER BY user_id", ("bench voter",))]
         self.post_ids = [
@@ -78,6 +82,7 @@ class Dataset:
         ]
         ((self.post_count,),) = self.rows("SELECT count(*) FROM posts WHERE published")
         self.readers_file = self.write("readers", self.reader_tokens)
+        self.home_readers_file = self.write("home-readers", self.home_tokens)
         self.voters_file = self.write("voters", voter_tokens)
         self.posts_file = self.write("posts", [str(post_id) for post_id in self.post_ids])
         # A post in the middle, which is neither first nor last in any index.
@@ -126,8 +131,8 @@ class Dataset:
         """Restore the data, and vacuum so that the next contestant finds no dead rows."""
         self.execute(
             f"DELETE FROM votes WHERE {self.voters_are_between}",
-            "DELETE FROM sessions WHERE user_agent IS DISTINCT FROM 'bench reader'"
-            " AND user_agent IS DISTINCT FROM 'bench voter'",
+            "DELETE FROM sessions WHERE coalesce(user_agent, '')"
+            " NOT IN ('bench reader', 'bench home reader', 'bench voter')",
             "VACUUM (ANALYZE) post_stats",
             "VACUUM votes",
             "VACUUM sessions",
@@ -145,6 +150,8 @@ class Dataset:
             "SELECT sum(votes) FROM post_stats WHERE post_id > 0",
             "SELECT count(created_at) FROM votes WHERE post_id > 0",
             "SELECT count(*) FROM sessions WHERE id > 0",
+            "SELECT count(followee_id) FROM follows WHERE follower_id > 0",
+            "SELECT count(created_at) FROM posts WHERE owner_id > 0",
         )
 
     def miscounted_posts(self) -> int:
@@ -179,6 +186,9 @@ def open_dataset(server_url: URL, name: SizeName) -> Dataset:
         _make(server_url, size)
     _run("alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head", url=url, is_quiet=True)
     dataset = Dataset(name, url)
+    if not dataset.home_tokens:  # It is of a release without home pages.
+        _add_follows(url, size)
+        dataset = Dataset(name, url)
     dataset.forget_votes_of_runs()
     dataset.warm()
     return dataset
@@ -194,7 +204,7 @@ def _make(server_url: URL, size: Size) -> None:
     """Create a data set under a temporary name, so that an incomplete one is never used."""
     unfinished = f"{size.database}_unfinished"
     url = server_url.set(database=unfinished)
-    print(f"Creating {size.posts:,} posts with {size.votes:,} votes, only once")
+    print(f"Creating {size.posts:,} posts with {size.votes:,} votes and {size.follows:,} follows, only once")
     _administer(server_url, f"DROP DATABASE IF EXISTS {unfinished} WITH (FORCE)", f"CREATE DATABASE {unfinished}")
     _run("alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head", url=url, is_quiet=True)
     fill(url, size)
@@ -204,9 +214,29 @@ def _make(server_url: URL, size: Size) -> None:
 def fill(url: URL, size: Size) -> None:
     """Add the rows of a data set to a migrated database."""
     numbers = {"--users": size.users, "--posts": size.posts, "--votes": size.votes, "--follows": 0}
+    _seed(url, numbers)
+    _add_people(url)
+    _add_follows(url, size)
+
+
+def _add_follows(url: URL, size: Size) -> None:
+    """Add follows, and sessions for readers of home pages."""
+    _seed(url, {"--users": 0, "--posts": 0, "--votes": 0, "--follows": size.follows})
+    with _connected(url) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO sessions (user_id, expires_at, user_agent)
+            SELECT id, now() + interval '10 years', 'bench home reader' FROM users JOIN user_stats ON user_id = id
+            WHERE is_active AND following > 0 ORDER BY abs(following - %s), id LIMIT %s
+            """,
+            (HOME_FOLLOWS, HOME_READER_COUNT),
+        )
+        cursor.execute("VACUUM (ANALYZE) sessions")
+
+
+def _seed(url: URL, numbers: Mapping[str, int]) -> None:
     words = [word for name, number in numbers.items() for word in (name, str(number))]
     _run("app", "seed", *words, "--yes", url=url)
-    _add_people(url)
 
 
 def _add_people(url: URL) -> None:

@@ -20,7 +20,10 @@ from bench.scenarios import LoadName
 # Return the address of the next page after this one, or None at the end of the list.
 Next = Callable[[str], str | None]
 
-NAMES: tuple[LoadName, ...] = ("distinct", "authors", "top-distinct", "search", "browse")
+THREADS: tuple[LoadName, ...] = ("thread", "thread-large", "thread-replies")
+NAMES: tuple[LoadName, ...] = ("distinct", "authors", "top-distinct", "search", "tag", "home", *THREADS, "browse")
+# Each reader has a home page of their own.
+HOME_PATH = "/home?limit=10"
 
 LIMIT = 10
 SEED = 7235
@@ -30,6 +33,7 @@ SKIPS = 1_000
 CURSORS = 5_000
 AUTHORS = 5_000
 SEARCHES_OF_A_KIND = 2_000
+LARGEST_THREADS = 20
 # A word in more posts than this is common: the posts are not sorted, but found in the sorted list.
 COMMON = 2_000
 # Words of app/dev/seed.py in falling frequency. Those with more than `COMMON` posts in the data set are used.
@@ -100,6 +104,30 @@ def authors(dataset: Dataset) -> list[str]:
         (LIMIT, AUTHORS),
     )
     return [f"/posts?limit={LIMIT}&owner_id={owner_id}" for (owner_id,) in rows]
+
+
+def tags(dataset: Dataset) -> list[str]:
+    """Pages of tags with at least a full page of posts."""
+    rows = dataset.rows(
+        "SELECT name FROM tags JOIN tag_stats ON tag_id = id WHERE posts >= %s ORDER BY hashtext(name) LIMIT %s",
+        (LIMIT, AUTHORS),
+    )
+    return [f"/posts?{urlencode({'limit': LIMIT, 'tag': name})}" for (name,) in rows]
+
+
+def threads(dataset: Dataset, name: LoadName) -> list[str]:
+    """Threads of comments: of many posts with about ten, or of the posts with the most.
+
+    The first two loads show ten comments and no replies, so that only the size of the thread differs. `thread-replies`
+    has the default parameters and shows more.
+    """
+    narrow = "" if name == "thread-replies" else f"?limit={LIMIT}&depth=0"
+    if name == "thread":
+        posts, count = "comments BETWEEN 10 AND 12 ORDER BY hashint8(post_id)", AUTHORS
+    else:
+        posts, count = "true ORDER BY comments DESC, post_id", LARGEST_THREADS
+    rows = dataset.rows(f"SELECT post_id FROM post_stats WHERE published AND {posts} LIMIT %s", (count,))
+    return [f"/posts/{post_id}/comments{narrow}" for (post_id,) in rows]
 
 
 def searches(dataset: Dataset) -> list[str]:

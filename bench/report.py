@@ -96,6 +96,11 @@ def ratio(numerator: Entry, denominator: Entry, metric: Metric = "rate") -> Call
     return measured
 
 
+def rate(entry: Entry) -> Callable[[Findings], Spread | None]:
+    """Return the requests per second."""
+    return lambda findings: spread(findings.values(entry, "rate"))
+
+
 def growth(load: LoadName) -> Callable[[Findings], Spread | None]:
     """Compute how much slower the large data set is."""
     both = ratio(Entry(load, size="S"), Entry(load, size="L"))
@@ -127,7 +132,7 @@ def largest_worker(findings: Findings) -> Spread | None:
 
 
 PAGE, VOTE, HOT_VOTE = Entry("page"), Entry("vote"), Entry("hot_vote")
-DISTINCT, BROWSE = Entry("distinct"), Entry("browse")
+DISTINCT, BROWSE, HOME = Entry("distinct"), Entry("browse"), Entry("home")
 ALONE = Entry("page", connections=1)
 CALM, LOGINS = Entry("page_calm", connections=16), Entry("page_during_logins", connections=16)
 GROWING: tuple[LoadName, ...] = ("page", "post", "vote", "deep")
@@ -136,6 +141,11 @@ TARGETS = [
     Target("distinct pages / raw asyncpg", ratio(DISTINCT, Entry("distinct", "asyncpg_raw")), 2, is_least=True),
     Target("distinct pages / Go + pgx", ratio(DISTINCT, Entry("distinct", "go_pgx")), 1, is_least=True),
     Target("distinct pages / Fastify", ratio(DISTINCT, Entry("distinct", "fastify_pg")), 1, is_least=True),
+    Target("home pages a second", rate(HOME), 2_000, is_least=True),
+    Target("home pages / raw asyncpg", ratio(HOME, Entry("home", "asyncpg_raw")), 1.5, is_least=True),
+    Target("pages of tags / raw asyncpg", ratio(Entry("tag"), Entry("tag", "asyncpg_raw")), 2, is_least=True),
+    Target("pages of tags / Go + pgx", ratio(Entry("tag"), Entry("tag", "go_pgx")), 1, is_least=True),
+    Target("largest threads / small ones", ratio(Entry("thread-large"), Entry("thread")), 0.67, is_least=True),
     Target("browsing / raw asyncpg", ratio(BROWSE, Entry("browse", "asyncpg_raw")), 2, is_least=True),
     Target("browsing / Go + pgx", ratio(BROWSE, Entry("browse", "go_pgx")), 1.3, is_least=True),
     Target("page / tutorial", ratio(PAGE, Entry("page", "tutorial")), 40, is_least=True),

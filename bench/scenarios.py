@@ -30,13 +30,17 @@ class Size:
     users: int
     posts: int
     votes: int
+    follows: int
 
     @property
     def database(self) -> str:
         return f"bench_{self.posts}_{self.votes}"
 
 
-SIZES: dict[SizeName, Size] = {"S": Size(2_000, 10_000, 100_000), "L": Size(100_000, 1_000_000, 10_000_000)}
+SIZES: dict[SizeName, Size] = {
+    "S": Size(2_000, 10_000, 100_000, 60_000),
+    "L": Size(100_000, 1_000_000, 10_000_000, 3_000_000),
+}
 
 LoadName = Literal[
     "page",
@@ -51,6 +55,11 @@ LoadName = Literal[
     "authors",
     "top-distinct",
     "search",
+    "tag",
+    "home",
+    "thread",
+    "thread-large",
+    "thread-replies",
     "browse",
 ]
 
@@ -67,6 +76,11 @@ LOADS: dict[LoadName, str] = {
     "authors": "distinct pages of single authors",
     "top-distinct": "distinct pages of the best posts",
     "search": "searches: rare, common, phrase",
+    "tag": "distinct pages of tags",
+    "home": "home pages of readers who follow about 100",
+    "thread": "ten comments of threads of about ten",
+    "thread-large": "ten comments of the largest threads",
+    "thread-replies": "the largest threads with replies",
     "browse": "a site's mix of reads and votes",
 }
 CONNECTIONS = 64
@@ -93,6 +107,7 @@ class Entry:
 HTTP = (OURS, "constant", "go_pgx", "fastify_pg", "asyncpg_raw", "orm_sync", "tutorial")
 # `constant` and the tutorial are left out where they cannot do a load: they have no cursors and no other orders.
 WITH_SESSIONS = (OURS, "go_pgx", "fastify_pg", "asyncpg_raw", "orm_sync")
+PREPARED = (OURS, "go_pgx", "fastify_pg", "asyncpg_raw")
 VOTING = (*WITH_SESSIONS, "tutorial")
 
 GROUPS: dict[str, list[Entry]] = {
@@ -115,6 +130,9 @@ GROUPS: dict[str, list[Entry]] = {
     "authors": [Entry("authors", name) for name in WITH_SESSIONS],
     "top-distinct": [Entry("top-distinct", name) for name in WITH_SESSIONS],
     "search": [Entry("search", name) for name in WITH_SESSIONS],
+    "tag": [Entry("tag", name) for name in PREPARED],
+    "home": [Entry("home", name) for name in (OURS, "asyncpg_raw")],
+    "thread": [Entry("thread"), Entry("thread-large"), Entry("thread-replies")],
     "browse": [Entry("browse", name) for name in WITH_SESSIONS],
     "login": [
         Entry("page_calm", connections=CALM_CONNECTIONS),

@@ -1,9 +1,10 @@
 """Preparation of the rounds: collect requests, and check that contestants give the same answers."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ class Scouted:
                 return "browse", [str(readers), str(voters), str(self.requests[name])]
             case "poll":
                 return "get", [str(self.polling_readers), str(self.page)]
+            case "home":
+                return "get", [str(self.dataset.home_readers_file), str(self.requests[name])]
             case "post" | "deep":
                 return "get", [str(readers), str(self.posts if name == "post" else self.deep)]
             case _:
@@ -89,7 +92,7 @@ def scout(server: Server, dataset: Dataset, wanted: Collection[LoadName]) -> Sco
         deep_page_number=number,
         polling_readers=dataset.write("polling-readers", _polling_readers(server, dataset)),
         requests={name: dataset.write(name, found) for name, found in lines.items()},
-        samples={name: _samples(server, dataset, some) for name, some in paths.items()},
+        samples={name: _samples(server, dataset, name, some) for name, some in paths.items()},
     )
 
 
@@ -97,24 +100,25 @@ def _requests(name: LoadName, server: Server, dataset: Dataset) -> list[str]:
     def next_page(path: str) -> str | None:
         return next_path(_get(server, path, dataset.reader_tokens[0])[1].get("link", ""))
 
-    match name:
-        case "distinct":
-            return loads.distinct(dataset, next_page, "new")
-        case "top-distinct":
-            return loads.distinct(dataset, next_page, "top")
-        case "authors":
-            return loads.authors(dataset)
-        case "search":
-            return loads.searches(dataset)
-        case "browse":
-            return loads.browse(dataset, next_page)
-    raise AssertionError(name)
+    requests: Mapping[LoadName, Callable[[], list[str]]] = {
+        "distinct": lambda: loads.distinct(dataset, next_page, "new"),
+        "top-distinct": lambda: loads.distinct(dataset, next_page, "top"),
+        "authors": lambda: loads.authors(dataset),
+        "search": lambda: loads.searches(dataset),
+        "tag": lambda: loads.tags(dataset),
+        "home": lambda: [loads.HOME_PATH],
+        "browse": lambda: loads.browse(dataset, next_page),
+        **{each: partial(loads.threads, dataset, each) for each in loads.THREADS},
+    }
+    return requests[name]()
 
 
-def _samples(server: Server, dataset: Dataset, paths: list[str]) -> list[Sample]:
+def _samples(server: Server, dataset: Dataset, name: LoadName, paths: list[str]) -> list[Sample]:
     """Return this application's answers to the first distinct requests, each of another reader."""
-    some = list(dict.fromkeys(paths))[:SAMPLES]
-    pairs = zip(some, dataset.reader_tokens, strict=False)
+    if name == "home":
+        pairs = [(loads.HOME_PATH, token) for token in dataset.home_tokens[:SAMPLES]]
+    else:
+        pairs = [*zip(list(dict.fromkeys(paths))[:SAMPLES], dataset.reader_tokens, strict=False)]
     return [Sample(path, token, json.loads(_get(server, path, token)[2])) for path, token in pairs]
 
 

@@ -8,6 +8,8 @@ takes longer than running it. The first parameters are always $1 session and $2 
 import json
 from pathlib import Path
 
+from app.services.feed.home import home_list
+
 SQL = Path(__file__).resolve().parent / "sql"
 # More matches than this come from a scan of the sorted list; fewer are sorted (as in app/services/feed/search.py).
 MAX_MATCHES = 2000
@@ -28,7 +30,8 @@ _ITEM = """
                 'email', CASE WHEN owner.id = $2 THEN owner.email
                     ELSE owner.username || '@users.noreply.example.com' END
             ),
-            'tags', post.tags
+            'tags', post.tags,
+            'locked', post.locked
         ),
         'votes', stats.votes,
         'comments', stats.comments,
@@ -86,6 +89,13 @@ _SEARCHED = f"""
     )
 """
 
+# The application's own list, for one reader.
+_HOME = home_list(direction="DESC", has_cursor=False, reach=11, is_visible="true", is_tagged_visible="true")
+_AT_HOME = f"""
+    SELECT list.post_id AS id FROM (SELECT $2::bigint AS reader_id, {LIMIT} AS rows) AS asked
+    CROSS JOIN LATERAL ({_HOME}) AS list ORDER BY list.sort_value DESC, list.post_id DESC LIMIT {LIMIT}
+"""
+
 STATEMENTS = {
     "new": _page(f"(SELECT * FROM posts WHERE published {_BY_TIME}) AS post"),
     # The index alone gives the ids, so that skipping reads no posts.
@@ -98,6 +108,14 @@ STATEMENTS = {
     "hot_skip": _by_votes("hot", ""),
     "hot_after": _by_votes("hot", "AND (hot, post_id) < ($3, $4)"),
     "owner": _page(f"(SELECT * FROM posts WHERE owner_id = $3 AND published {_BY_TIME} OFFSET $4) AS post"),
+    "home": _page(f"({_AT_HOME}) AS place JOIN posts AS post USING (id)"),
+    "tag": _page(f"""
+        (
+            SELECT post_id, created_at FROM post_tags
+            WHERE tag_id = (SELECT tags.id FROM tags WHERE tags.name = $3) AND published
+            ORDER BY created_at DESC, post_id DESC LIMIT {LIMIT} OFFSET $4
+        ) AS place JOIN posts AS post ON post.id = place.post_id
+    """),
     "search": _page(f"({_SEARCHED}) AS place JOIN posts AS post USING (id)"),
     "post": f"""
         SELECT (

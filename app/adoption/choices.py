@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from app.adoption.plan import Findings, Plan
 from app.adoption.shape import Shape, Table
-from app.adoption.target import FIELDS
+from app.adoption.target import FIELDS, TAKEN_OVER
 
 # Meanings that `--map` can give a column, besides the tutorial's columns.
 MEANINGS = {"users": ("inactive", "ignore"), "posts": ("unpublished", "ignore"), "votes": ("direction", "ignore")}
@@ -39,10 +39,10 @@ class Choices:
                 raise MalformedChoice(f"--map {option}: give accounts=users, accounts.login=email or the like")
             if column:
                 choices.columns[table, column] = meaning
-            elif meaning in {*FIELDS, "ignore"}:
+            elif meaning in {*FIELDS, *TAKEN_OVER, "ignore"}:
                 choices.tables[table] = meaning
             else:
-                raise MalformedChoice(f"--map {option}: a table can be {', '.join(FIELDS)} or ignore")
+                raise MalformedChoice(f"--map {option}: a table can be {', '.join([*FIELDS, *TAKEN_OVER])} or ignore")
         for option in on_delete:
             name, _, action = option.rpartition("=")
             table, _, column = name.rpartition(".")

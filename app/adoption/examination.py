@@ -8,7 +8,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from app.adoption import choices as said
-from app.adoption import columns, constraints, flags, names, references, rows, rules, shape
+from app.adoption import columns, constraints, flags, names, references, rows, rules, shape, takeover
 from app.adoption.choices import Choices
 from app.adoption.plan import Findings, Plan, counted
 from app.adoption.shape import Shape
@@ -74,6 +74,7 @@ def examine(connection: Connection, choices: Choices, time_zone: str = "UTC") ->
     if not plan.refusals:  # Rows can be checked only if the columns match.
         rows.repair(found, choices, plan)
         constraints.replace(found, plan)
+        takeover.examine(found, choices, plan, time_zone)
     _stamp(plan, here, revisions)
     return plan
 

@@ -54,7 +54,7 @@ def ask(found: Findings, choices: Choices, plan: Plan) -> None:
             condition = _condition(name, column, is_told=said == meaning)
             if condition is None:
                 is_known = any(_is_named(name, kind, column) for kind in range(3))
-                if said == meaning or (is_known and _is_mixed(found, name, column)):
+                if said == meaning or (is_known and is_mixed(found, found.name(name), column)):
                     plan.refuse(
                         f"{theirs} is {column.type}, and may say which {name} {what}: put that into a boolean column"
                         f" and map that one to {meaning}; {map_option(theirs, 'ignore')} {no}"
@@ -92,6 +92,19 @@ def _is_named(name: str, kind: int, column: Column) -> bool:
     return re.fullmatch(_NAMES[name][kind], column.name, re.IGNORECASE) is not None
 
 
+def may_hide(column: Column) -> bool:
+    """Return whether the column of a table may mark rows that are not shown."""
+    return any(_is_named("posts", kind, column) for kind in range(3))
+
+
+def hidden(column: Column) -> str | None:
+    """Return SQL that is true if the flag `{column}` marks a row that is not shown.
+
+    Return None if its type or name does not tell when it is set.
+    """
+    return _condition("posts", column, is_told=False)
+
+
 def _condition(name: str, column: Column, *, is_told: bool) -> str | None:
     """Return SQL that is true if the flag `{column}` is set.
 
@@ -109,6 +122,7 @@ def _condition(name: str, column: Column, *, is_told: bool) -> str | None:
     return None
 
 
-def _is_mixed(found: Findings, name: str, column: Column) -> bool:
-    values = f"SELECT DISTINCT {quoted(column.name)}::text FROM {found.name(name)} LIMIT 2"
+def is_mixed(found: Findings, table: str, column: Column) -> bool:
+    """Return whether rows of the table, named as in SQL, differ in the column."""
+    values = f"SELECT DISTINCT {quoted(column.name)}::text FROM {table} LIMIT 2"
     return (found.connection.scalar(text(f"SELECT count(*) FROM ({values}) AS few")) or 0) > 1

@@ -9,7 +9,7 @@ from collections.abc import Collection, Container
 from app.adoption.choices import Choices
 from app.adoption.plan import MAX_NAMED_ROWS, Findings, Plan, map_option
 from app.adoption.shape import Column, Shape, Table, quoted
-from app.adoption.target import FIELDS, REFERENCES, Field, later_columns, taken_constraints, taken_relations
+from app.adoption.target import FIELDS, REFERENCES, TAKEN_OVER, Field, later_columns, taken_constraints, taken_relations
 
 # Keyword of ALTER by `pg_class.relkind`.
 KINDS = {"r": "TABLE", "p": "TABLE", "i": "INDEX", "S": "SEQUENCE", "v": "VIEW", "m": "MATERIALIZED VIEW"}
@@ -129,7 +129,11 @@ def _ask_for_votes(here: Shape, choices: Choices, plan: Plan, found: dict[str, T
         keys = {key.columns: key.referred for key in table.of_kind("f") if len(key.columns) == 1}
         pair = [columns for columns, referred in keys.items() if referred in {found["posts"].name, found["users"].name}]
         is_unique = any(sorted(key.columns) == sorted(sum(pair, ())) for key in table.of_kind("p") + table.of_kind("u"))
-        if len(set(keys.values())) == len(pair) == 2 and is_unique and table.name not in choices.tables:
+        if (
+            len(set(keys.values())) == len(pair) == 2
+            and is_unique
+            and not (table.name in choices.tables or has_usual_name(table, "bookmarks"))
+        ):
             plan.refuse(
                 f"{table.name} may have the votes: {map_option(table.name, 'votes')} takes them over,"
                 f" {map_option(table.name, 'ignore')} leaves them"
@@ -274,6 +278,21 @@ def _former(name: str, taken: Container[str], plan: Plan, what: str) -> str:
     if former in taken:
         plan.refuse(f"{what}{name} is in the way, and so is {former}: rename one of them")
     return former
+
+
+def plain(name: str) -> str:
+    """Return the name without case and `_`."""
+    return name.lower().replace("_", "")
+
+
+def has_usual_name(table: Table, meaning: str) -> bool:
+    """Return whether tables that can be copied into our table `meaning` are usually called so."""
+    return plain(table.name) in map(plain, TAKEN_OVER[meaning])
+
+
+def name_after(table: Table) -> str:
+    """Return the name that a table, which is none of the tutorial's, has after `rename`."""
+    return f"former_{table.name}" if table.name in taken_relations() | set(FIELDS) else table.name
 
 
 def _free_relations(found: Findings, plan: Plan) -> None:

@@ -1,7 +1,7 @@
 """Findings and plan, which all parts of the examination share."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, text
@@ -32,6 +32,19 @@ def on_delete_option(name: str, action: str) -> str:
     return f"--on-delete {shlex.quote(f'{name}={action}')}"
 
 
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """Rows of another table that are copied into a table of a later migration.
+
+    `statements` run after the migration `revision`, with the names that tables and columns have then.
+    """
+
+    revision: str
+    what: str
+    statements: tuple[str, ...]
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class Plan:
     """What was found, the steps in order with their SQL, notes, and reasons to refuse.
@@ -46,6 +59,7 @@ class Plan:
     steps: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
+    takeovers: list[Takeover] = field(default_factory=list)
     # SQL conditions on `users` that select disabled accounts, with the column names after the steps.
     inactive: list[str] = field(default_factory=list)
 

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from alembic import command
-from app.adoption import names, shape
+from app.adoption import names, shape, takeover
 from app.adoption.choices import Choices
 from app.adoption.examination import examine, is_adopted
 from app.adoption.plan import Plan
@@ -150,7 +150,9 @@ class _Adoption:
         if is_adopted(connection):  # Its tables are in use, so do not lock them.
             return False
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-        tables = names.find_tables(shape.read(connection), self.choices, Plan()).values()
+        here = shape.read(connection)
+        found = names.find_tables(here, self.choices, Plan())
+        tables = [*found.values(), *takeover.tables(here, self.choices, found)]
         if locked := ", ".join(shape.quoted(table.name) for table in tables if table.kind in "rp"):
             # Otherwise rows written after the examination would not be checked.
             connection.exec_driver_sql(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE")
@@ -180,7 +182,7 @@ class _Adoption:
         connection.execute(text("UPDATE alembic_version SET version_num = :revision"), version)
 
     def _after_migration(self, connection: Connection, plan: Plan, script: Script) -> None:
-        """Copy former columns, disabled accounts and valid tokens to the new schema."""
+        """Copy former columns and tables, disabled accounts and valid tokens to the new schema."""
         for revision, table, column, types in CARRIED:
             if script.revision != revision:
                 continue
@@ -202,6 +204,11 @@ class _Adoption:
                 },
             )
         self.report(f"migration {script.revision}: {(script.doc or '').splitlines()[0]}")
+        for each in plan.takeovers:
+            if each.revision == script.revision:
+                for statement in each.statements:
+                    connection.execute(text(statement), each.parameters)
+                self.report(each.what)
 
 
 def _put_in_one_transaction(

@@ -18,6 +18,13 @@ TYPES: dict[Kind, str] = {
     "time": "timestamp with time zone",
 }
 INTEGERS = frozenset({"smallint", "integer", "bigint"})
+# Our tables of later migrations that rows of other tables can be copied into, with usual names of those.
+TAKEN_OVER = {
+    "comments": ("comments", "comment"),
+    "tags": ("tags", "tag"),
+    "follows": ("follows", "follow", "followers", "follower"),
+    "bookmarks": ("bookmarks", "bookmark", "saved_posts", "saved_post"),
+}
 
 
 @dataclass(frozen=True, slots=True)

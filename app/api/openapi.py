@@ -38,7 +38,7 @@ from app.middleware.problem_details import (
     response_reference,
 )
 from app.schemas.comment import ThreadParameters
-from app.schemas.post import PageParameters
+from app.schemas.post import HomeParameters, PageParameters
 from app.schemas.vote import VoteIn, VoteInByDir
 
 DESCRIPTION = """\
@@ -63,7 +63,7 @@ TAGS = {
     "votes": "Vote for posts.",
     "comments": "Read, write, change and delete comments, and vote for them.",
     "tags": "List the tags of posts, and follow them.",
-    "people": "Follow and block users.",
+    "people": "Follow and block users, and read what you follow.",
     "bookmarks": "Bookmark posts.",
     "notifications": "List, count and mark your notifications, and mute posts.",
     "API keys": "Credentials for programs that act for you.",
@@ -88,7 +88,9 @@ NEVER_LIMITED = {"get_livez", "get_readyz"}
 IDEMPOTENCY_KEY = "Idempotency-Key"
 LOGIN_FORM = "LoginForm"
 # Query parameters of operations that use `read_query`. Defaults come from the settings, so they are added here.
-QUERIES: dict[str, type[BaseModel]] = {"list_posts": PageParameters, "list_comments": ThreadParameters}
+QUERIES: dict[str, type[BaseModel]] = {
+    "list_posts": PageParameters, "get_home": HomeParameters, "list_comments": ThreadParameters,
+}  # fmt: skip
 # Schemas for clients, in place of FastAPI's.
 REQUEST_BODIES: dict[str, dict[str, Any]] = {
     "login": {"$ref": SCHEMA_REFERENCE.format(model=LOGIN_FORM)},

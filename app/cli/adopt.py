@@ -22,8 +22,8 @@ def adopt(
         typer.Option(
             "--map",
             metavar="THEIRS=MEANING",
-            help="Meaning of a table or column: accounts=users, posts.writer=owner_id, users.blocked=inactive, or"
-            " comments=ignore, for example. Repeatable.",
+            help="Meaning of a table or column: accounts=users, notes=comments, posts.writer=owner_id,"
+            " users.blocked=inactive, or comments=ignore, for example. Repeatable.",
         ),
     ] = None,
     on_delete: Annotated[
@@ -53,6 +53,7 @@ def adopt(
         raise ConfigurationError(str(error)) from None
     plan = adoption.look(get_engine(), choices, time_zone)
     _show("Found", plan.found)
+    _show("To be taken over, besides users, posts and votes", [each.what for each in plan.takeovers])
     _show("Note", plan.notes)
     _show("Cannot be adopted", plan.refusals)
     if plan.refusals:

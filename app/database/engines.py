@@ -15,9 +15,9 @@ from app.database.prepared import MAY_PREPARE
 from app.database.watchdog import MARGIN_SECONDS, Primary, Server
 from app.observability import metrics, query_log
 
-# The batch queues of bounded and of unbounded page requests, threads of comments, votes, API keys, tokens without a
-# session id, health checks, and last-seen updates.
-BATCH_CONNECTION_COUNT = 8
+# The batch queues of bounded and of unbounded page requests, home pages, threads of comments, votes for posts and for
+# comments, API keys, tokens without a session id, health checks, and last-seen updates.
+BATCH_CONNECTION_COUNT = 10
 # Votes whose responses are stored, mail delivery, events recorded apart from requests, deletions, and observation.
 OTHER_CONNECTION_COUNT = 5
 # Each counts an attempt in about a millisecond. Waiting for a free connection takes no longer than waiting for a lock.
@@ -25,8 +25,8 @@ LIMITS_CONNECTION_COUNT = 2
 MAX_WAIT_TO_COUNT_SECONDS = 3
 # Detects a silent server, also in a process without requests.
 HEARTBEAT_CONNECTION_COUNT = 1
-# The queues of bounded and of unbounded page requests.
-REPLICA_CONNECTION_COUNT = 2
+# The queues of bounded and of unbounded page requests, and of home pages.
+REPLICA_CONNECTION_COUNT = 3
 # A read that takes the replica longer goes to the primary, which may take `DATABASE_STATEMENT_TIMEOUT_SECONDS`.
 MAX_ON_REPLICA_SECONDS = 1
 # Execution option of a connection of the batch queues: the time, as `time.monotonic()`, at which its statements end.

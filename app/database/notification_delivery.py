@@ -1,6 +1,6 @@
 """Delivery of notifications, in the transaction of their cause and together with their events.
 
-Who gets one is decided by the function `log_event` (migration 0042). It locks no row, so that it can be called anywhere
+Who gets one is decided by the function `log_event` (migration 0044). It locks no row, so that it can be called anywhere
 in a transaction.
 """
 
@@ -34,7 +34,7 @@ def mentioned_names(content: str) -> list[str]:
     return [*names]
 
 
-# The function of migration 0042 writes the event, unless it is NULL, and a notification for each of the recipients and
+# The function of migration 0044 writes the event, unless it is NULL, and a notification for each of the recipients and
 # of the users with these names. Its plans are kept by each connection: planning them anew took longer than the rest.
 LOG_EVENT = "log_event({event}, {actor_id}, {post_id}, {comment_id}, {recipients}, {kinds}, :names)"
 NAMES = bindparam("names", type_=ARRAY(TEXT))

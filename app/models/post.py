@@ -44,6 +44,8 @@ class Post(Base):
     first_published_at: Mapped[datetime | None]
     owner_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     version: Mapped[int] = mapped_column(Integer, server_default=text(str(FIRST_VERSION)))
+    # A locked post accepts no comments.
+    locked: Mapped[bool] = mapped_column(server_default=text("false"))
     # In the author's order. Triggers keep `post_tags` and `tag_stats` equal to them.
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
     # The trigger `posts_search` computes it from title and content with `search_vector` (migration 0024).
@@ -86,9 +88,8 @@ class Post(Base):
 
     __table_args__ = (
         Index("posts_created_at_id_idx", "created_at", "id", postgresql_where=text("published")),
-        Index("posts_owner_id_created_at_id_idx", "owner_id", "created_at", "id"),
-        # Partial, because only few posts are drafts.
-        Index("posts_owner_id_idx", "owner_id", postgresql_where=text("NOT published")),
+        # Not two partial indexes: the foreign key needs one of all posts of an owner.
+        Index("posts_owner_id_published_created_at_id_idx", "owner_id", "published", "created_at", "id"),
         # Without drafts: the time to read entries of other users' drafts would reveal that they exist.
         Index("posts_search_idx", "search", postgresql_using="gin", postgresql_where=text("published")),
     )

@@ -9,6 +9,7 @@ from app.routers import (
     docs,
     email_verification,
     follow,
+    home,
     meta,
     notification,
     password_reset,
@@ -22,7 +23,7 @@ from app.routers import (
 )
 
 # Adapters of the fast path, by endpoint.
-FAST = {**post.FAST, **vote.FAST}
+FAST = {**post.FAST, **home.FAST, **vote.FAST, **comment.FAST}
 # In the order of the OpenAPI document.
 ROUTERS = (
     post.router,
@@ -32,6 +33,7 @@ ROUTERS = (
     totp.router,
     user.router,
     follow.router,
+    home.router,
     block.router,
     bookmark.router,
     notification.router,

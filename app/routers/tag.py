@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
-from app.api.authentication import ScopedUser
+from app.api.authentication import PublicUser, ScopedUser
+from app.api.conditional import CONDITIONAL
 from app.api.pagination import link_header, linked
 from app.api.route import Route
 from app.database.sessions import SessionDep
@@ -20,22 +21,29 @@ router = APIRouter(prefix="/tags", tags=["tags"], route_class=Route)
 Name = Annotated[TagName, Path(alias="name")]
 
 
-@router.get("", response_model=list[TagOut], responses=responses(NotAuthenticated, MalformedCursor))
+@router.get("", response_model=list[TagOut], responses={**CONDITIONAL, **responses(NotAuthenticated, MalformedCursor)})
 def list_tags(
-    caller: ScopedUser,
+    caller: PublicUser,
     db: SessionDep,
     response: Response,
     prefix: Annotated[TagPrefix, Query()] = "",
     sort: Annotated[TagSort, Query(description="Order of the tags.")] = "popular",
+    followed: Annotated[
+        bool, Query(description="`true` lists the tags that you follow, by name, also those without posts.")
+    ] = False,
     limit: Annotated[Limit, Query()] = 10,
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[TagOut]:
-    """List the tags of published posts.
+    """List the tags of published posts, or those that you follow.
 
     In `popular`, a tag whose number of posts changes while you follow `Link` may appear twice or not at all.
     """
-    page = tag.list_tags(db, caller, prefix=prefix, sort=sort, limit=limit, cursor=cursor)
-    parameters = linked({"prefix": prefix or None, "sort": sort, "limit": limit})
+    if followed:
+        page = tag.list_followed(db, caller, prefix=prefix, limit=limit, cursor=cursor)
+    else:
+        page = tag.list_tags(db, caller, prefix=prefix, sort=sort, limit=limit, cursor=cursor)
+    order = {"followed": True} if followed else {"sort": sort}
+    parameters = linked({"prefix": prefix or None, **order, "limit": limit})
     if (link := link_header(parameters, next=page.next_cursor)) is not None:
         response.headers["Link"] = link
     return [*page.tags]

@@ -12,6 +12,7 @@ from app.schemas.types import (
     Content,
     Cursor,
     Id,
+    Limit,
     PostLimit,
     PostSkip,
     SearchText,
@@ -53,6 +54,15 @@ class PageParameters(BaseModel):
     cursor: Cursor | None = None
 
 
+class HomeParameters(BaseModel):
+    """How many posts of the home page."""
+
+    model_config = ConfigDict(frozen=True)
+
+    limit: Limit = 10
+    cursor: Cursor | None = None
+
+
 class PostIn(BaseModel):
     """The content of a new or replaced post."""
 
@@ -86,6 +96,14 @@ class PostOut(BaseModel):
     owner_id: int = Field(description="Id of the user who wrote the post.", examples=[1])
     owner: Profile = Field(description="The user who wrote the post.")
     tags: list[str] = Field(description="Tags of the post, in the author's order.", examples=[["travel"]])
+    locked: bool = Field(description="Whether a moderator has locked the post, so that it accepts no comments.")
+
+
+class LockState(BaseModel):
+    """Whether a post is locked."""
+
+    post_id: int = Field(description="Id of the post.", examples=[1])
+    locked: bool = Field(description="Whether the post accepts no comments.")
 
 
 class PostWithVotes(BaseModel):

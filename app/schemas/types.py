@@ -23,6 +23,7 @@ MAX_PAGE_SIZE = 100
 MAX_SKIP = 10_000
 # A cursor contains the search, and has to fit into a `Link` of 2 KB.
 MAX_SEARCH_BYTES = 1_000
+MAX_COMMENT_CHARACTERS = 10_000
 MAX_TAGS = 5
 MAX_TAG_CHARACTERS = 30
 # Before normalization, which composes letters with their marks.
@@ -242,7 +243,12 @@ Content = Annotated[
 ]  # fmt: skip
 CommentContent = Annotated[
     str,
-    Field(min_length=1, max_length=10_000, description="Text of the comment.", examples=["What about Clearwater?"]),
+    Field(
+        min_length=1,
+        max_length=MAX_COMMENT_CHARACTERS,
+        description="Text of the comment.",
+        examples=["What about Clearwater?"],
+    ),
     AfterValidator(_storable), AfterValidator(_visible),
 ]  # fmt: skip
 # For the fields that the tutorial has: `Annotated[Title, NUMBER_AS_TEXT]`.

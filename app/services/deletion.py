@@ -202,7 +202,7 @@ def _remove_batch(connection: Connection, user_id: int, progress: _Progress) -> 
 
 
 def _posts(connection: Connection, user_id: int, progress: _Progress) -> int:
-    """Remove posts, newest first, or comments, votes, bookmarks or mutes of a post that has many.
+    """Remove posts, drafts last and else newest first, or comments, votes, bookmarks or mutes of a post that has many.
 
     Newest first, because lists of new posts have to skip the rows that are left.
     """
@@ -214,7 +214,7 @@ def _posts(connection: Connection, user_id: int, progress: _Progress) -> int:
         select(Post.id, (counted + POST_ROWS).label("rows"))
         .outerjoin(PostStats, PostStats.post_id == Post.id)
         .where(Post.owner_id == user_id)
-        .order_by(Post.created_at.desc(), Post.id.desc())
+        .order_by(Post.published.desc(), Post.created_at.desc(), Post.id.desc())
         .limit(max(1, progress.rows // POST_ROWS))
     ).all()
     if not found:

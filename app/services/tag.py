@@ -43,6 +43,12 @@ _LAST_POPULAR = text(f"SELECT posts, tag_id {_COUNTS.format(among='')} OFFSET :e
 _POPULAR_AMONG = text(_BY_POSTS.format(among="AND tag_id = ANY (:ids)")).bindparams(
     bindparam("ids", type_=ARRAY(BIGINT))
 )
+# At most `MAX_FOLLOWED_TAGS` rows are sorted.
+_FOLLOWED_BY_NAME = text(f"""
+    SELECT tags.id, tags.name, stats.posts, true AS followed
+    FROM tag_follows JOIN tags ON tags.id = tag_follows.tag_id JOIN tag_stats AS stats ON stats.tag_id = tags.id
+    WHERE tag_follows.user_id = :user_id AND {_BEGINS} AND tags.name > :name ORDER BY tags.name LIMIT :rows
+""")
 _IDS_OF_PREFIX = text(f"SELECT id FROM tags WHERE {_BEGINS} LIMIT :entries + 1")
 
 
@@ -78,6 +84,19 @@ def list_tags(
         )
     last = None if page is _POPULAR_AMONG else db.execute(last_entry, values).one_or_none()
     return TagPage(tags, None if last is None else cursors.sign(["tags", sort, *last]))
+
+
+def list_followed(db: Session, caller: models.User, *, prefix: str, limit: int, cursor: str | None) -> TagPage:
+    """Return the tags that the caller follows by name, also those without posts. Raises `MalformedCursor`."""
+    match cursors.verify(cursor) if cursor else ["tags", "followed", ""]:
+        case ["tags", "followed", str() as name]:
+            pass
+        case _:
+            raise MalformedCursor
+    values = {"prefix": prefix, "user_id": caller.id, "name": name, "rows": limit + 1}
+    rows = db.execute(_FOLLOWED_BY_NAME, values).all()
+    tags = [TagOut.model_validate(row) for row in rows[:limit]]
+    return TagPage(tags, cursors.sign(["tags", "followed", tags[-1].name]) if len(rows) > limit else None)
 
 
 def _position(sort: TagSort, cursor: str | None) -> dict[str, str | int]:

@@ -81,6 +81,7 @@ async def list_posts(
     search: str | None = None,
     sort: Literal["new", "top", "hot"] = "new",
     owner_id: int | None = None,
+    tag: str | None = None,
     cursor: str | None = None,
 ) -> Response:
     name: str
@@ -89,6 +90,8 @@ async def list_posts(
         name, values = "search", [search]
     elif owner_id is not None:
         name, values = "owner", [owner_id, skip]
+    elif tag is not None:
+        name, values = "tag", [tag, skip]
     elif cursor is not None:
         name, values = f"{sort}_after", position(cursor, sort)
     elif sort == "new" and skip == 0:
@@ -98,6 +101,15 @@ async def list_posts(
     row = await request.app.state.pool.fetchrow(
         STATEMENTS[name].replace(LIMIT, str(limit)), token.session_id, token.user_id, *values
     )
+    if row is None:
+        raise unauthorized()
+    return Response(row["body"], media_type="application/json")
+
+
+@app.get("/home")
+async def list_home(token: Token, request: Request, limit: Annotated[int, Query(ge=1, le=10)] = 10) -> Response:
+    statement = STATEMENTS["home"].replace(LIMIT, str(limit))
+    row = await request.app.state.pool.fetchrow(statement, token.session_id, token.user_id)
     if row is None:
         raise unauthorized()
     return Response(row["body"], media_type="application/json")

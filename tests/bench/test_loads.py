@@ -18,7 +18,7 @@ from tests.fixtures import EMPTIED
 
 PEERS = [name for name in scenarios.WITH_SESSIONS if name != scenarios.OURS]
 # Enough posts that some words are in more than `loads.COMMON` of them.
-SIZE = Size(users=600, posts=5_000, votes=20_000)
+SIZE = Size(users=600, posts=5_000, votes=20_000, follows=20_000)
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +147,8 @@ def test_browse_has_its_shares_and_popular_posts_come_often(scouted: scouting.Sc
 def test_every_peer_answers_as_this_application(
     peer: contestants.Server, dataset: Dataset, scouted: scouting.Scouted, name: scenarios.LoadName
 ) -> None:
+    if name in loads.THREADS or (name == "home" and peer.name != "asyncpg_raw"):
+        pytest.skip("this peer has no such pages")
     assert len(scouted.samples[name]) == (1 if name == "page" else 60)
     scouting.require_agreement(peer, dataset, scouted, [name])
 

@@ -62,6 +62,7 @@ OPEN_TO_KEYS = {
     ("PUT", "/posts/{id}/bookmark"),
     ("DELETE", "/posts/{id}/bookmark"),
     ("GET", "/users/me/bookmarks"),
+    ("GET", "/home"),
     ("GET", "/notifications"),
     ("GET", "/notifications/unread-count"),
     ("POST", "/notifications/read"),

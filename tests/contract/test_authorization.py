@@ -33,6 +33,8 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "remove_vote": (200, 200, 200, 200, 401),
         "list_comments": (200, 200, 200, 200, 401),
         "create_comment": (201, 201, 201, 201, 401),
+        "lock_post": (403, 403, 200, 200, 401),
+        "unlock_post": (403, 403, 200, 200, 401),
         "set_bookmark": (200, 200, 200, 200, 401),
         "remove_bookmark": (200, 200, 200, 200, 401),
         "set_mute": (200, 200, 200, 200, 401),
@@ -47,6 +49,8 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "remove_vote": (404, 404, 404, 404, 401),
         "list_comments": (200, 404, 200, 200, 401),
         "create_comment": (404, 404, 404, 404, 401),
+        "lock_post": (403, 403, 200, 200, 401),
+        "unlock_post": (403, 403, 200, 200, 401),
         "set_bookmark": (404, 404, 404, 404, 401),
         "remove_bookmark": (404, 404, 404, 404, 401),
         "set_mute": (404, 404, 404, 404, 401),
@@ -93,7 +97,7 @@ OWN = {
     "search_users", "list_my_bookmarks", "list_my_blocks",
     "create_api_key", "list_api_keys", "list_sessions", "end_other_sessions", "logout",
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
-    "list_tags", "follow_tag", "unfollow_tag",
+    "list_tags", "follow_tag", "unfollow_tag", "get_home",
     "list_notifications", "get_unread_count", "mark_notifications_read",
 }  # fmt: skip
 FOR_ROLES = {"list_users": (403, 403, 403, 200, 401)}
@@ -104,13 +108,9 @@ PUBLIC = {
 
 # Operations that change nothing here even where they are allowed.
 CHANGES_NOTHING = {
-    "remove_vote",
-    "remove_comment_vote",
-    "remove_bookmark",
-    "remove_follow",
-    "remove_block",
-    "remove_mute",
-}
+    "remove_vote", "remove_comment_vote", "remove_bookmark", "remove_follow", "remove_block", "remove_mute",
+    "unlock_post",
+}  # fmt: skip
 # Of a session, when it was last seen changes with every request.
 EVERYTHING = " UNION ALL ".join(
     f"SELECT '{table}', {'t.id' if table == 'sessions' else 't'}::text FROM {table} AS t"

@@ -14,7 +14,7 @@ LARGEST = 100
 LISTS = [
     "/posts", "/users", "/users/me/votes", "/users/me/security-events", "/sessions", "/api-keys", "/tags",
     "/users/me/bookmarks", "/users/me/blocks", "/posts/{id}/comments", "/users/{id}/comments", "/users/{id}/followers",
-    "/users/{id}/following", "/notifications",
+    "/users/{id}/following", "/home", "/notifications",
 ]  # fmt: skip
 # It has no next page.
 WITHOUT_LINK = "/users/search"

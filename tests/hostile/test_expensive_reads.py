@@ -43,8 +43,24 @@ ATTACKS = {
     "hot posts of an owner without posts": "/posts?sort=hot&owner_id={}",
     "large skips": "/posts?skip=10000&sort=old&limit={}",
     "large skips of top": "/posts?skip=10000&sort=top&limit={}",
+    "home pages of users and tags that are found last": "/home?limit={}",
     "all kinds of pages": "/posts?{}",
 }
+# The hostile account follows as much as it may. All of it was written long ago.
+FOLLOWED_USERS = 5_000
+FOLLOWED_TAGS = 1_000
+FOLLOW = (
+    """
+    WITH author AS (
+        INSERT INTO users (email, email_canonical, password_hash)
+        SELECT n || '@followed.example', n || '@followed.example', 'x' FROM generate_series(1, :users) AS n RETURNING id
+    )
+    INSERT INTO posts (owner_id, title, content, created_at, tags)
+    SELECT id, 'old', 'old', timestamptz '2020-01-01' + id * interval '1 minute', ARRAY['t' || id % :tags] FROM author
+    """,
+    "INSERT INTO follows (follower_id, followee_id) SELECT :hostile, owner_id FROM posts WHERE title = 'old'",
+    "INSERT INTO tag_follows (user_id, tag_id) SELECT :hostile, id FROM tags",
+)
 KINDS = [
     "&".join(part for part in parts if part)
     for parts in itertools.product(
@@ -98,7 +114,10 @@ def test_no_expensive_read_of_one_account_delays_others(
     for first in range(1, POSTS, POSTS_PER_STATEMENT):
         last = first + POSTS_PER_STATEMENT - 1
         connection.execute(text(POPULATE), {"owner": others[0].id, "posts": POSTS, "first": first, "last": last})
-    connection.execute(text("VACUUM ANALYZE posts, post_stats"))
+    values = {"users": FOLLOWED_USERS, "tags": FOLLOWED_TAGS, "hostile": hostile.id}
+    for statement in FOLLOW:
+        connection.execute(text(statement), values)
+    connection.execute(text("VACUUM ANALYZE posts, post_stats, post_tags, follows, tag_follows"))
     server = start_server(WORKERS="2", RATE_LIMIT_PER_MINUTE="1000000")
     pages_of(others, server.url, 3)
     idle = min(pages_of(others, server.url, SECONDS).percentile_milliseconds(99) for _ in range(TRIES))

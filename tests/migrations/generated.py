@@ -285,8 +285,13 @@ class _Generator:
             )
             for post_id in self.random.sample(self.post_ids, 1):
                 self.after.append(f"INSERT INTO comments (body, post_id) VALUES ('of {post_id}', {post_id})")
+                if made.users:
+                    user = f"SELECT 'me too', {post_id}, {choose(self.user_ids)}"
+                    self.after.append(f"INSERT INTO comments (body, post_id, user_id) {user}")
             if self.chance(0.6):
                 made.on_delete.append(f"comments.post_id={choose(['cascade', 'set-null'])}")
+        if made.users and self.chance(0.5):
+            self.pairs()
         if self.chance(0.3):
             self.after.append("CREATE TABLE sessions (id serial PRIMARY KEY, data text)")
             self.after.append("INSERT INTO sessions (data) VALUES ('theirs')")
@@ -294,6 +299,24 @@ class _Generator:
             self.after.append("CREATE TABLE admins (id serial, email text, password text)")
             if self.chance(0.7):
                 made.maps.append("admins=ignore")
+
+    def pairs(self) -> None:
+        """Follows, bookmarks and tags, some of rows that do not exist."""
+        choose = self.random.choice
+        columns = choose(["follower_id int, followed_id int", '"followerId" bigint, "userId" bigint'])
+        self.after += [
+            f"CREATE TABLE follows ({columns}, id serial PRIMARY KEY)",
+            f"CREATE TABLE bookmarks (user_id int{self.owner_key()}, post_id bigint)",
+            "CREATE TABLE tags (id int PRIMARY KEY, name text)",
+            "CREATE TABLE post_tags (post_id int, tag_id int REFERENCES tags)",
+            "INSERT INTO tags VALUES (1, 'One'), (2, 'one'), (3, 'no tag'), (4, 'four')",
+        ]
+        for _ in range(6):
+            follower, followed = choose([*self.user_ids, 99]), choose([*self.user_ids, 99])
+            self.after.append(f"INSERT INTO follows VALUES ({follower}, {followed})")
+            self.after.append(f"INSERT INTO bookmarks VALUES ({choose(self.user_ids)}, {choose([*self.post_ids, 77])})")
+            tag_id = self.random.randint(1, 4)
+            self.after.append(f"INSERT INTO post_tags VALUES ({choose([*self.post_ids, 77])}, {tag_id})")
 
 
 def generate(seed: int) -> Descendant:

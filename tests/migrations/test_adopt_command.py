@@ -213,8 +213,8 @@ DIFFERENCES = {
     "ALTER TABLE posts ALTER COLUMN title DROP NOT NULL": "op.alter_column('posts', 'title'",
     "ALTER TABLE users ALTER COLUMN role DROP DEFAULT": "op.alter_column('users', 'role'",
     "DROP INDEX posts_search_idx": "op.create_index('posts_search_idx', 'posts'",
-    "DROP INDEX posts_owner_id_created_at_id_idx; CREATE INDEX posts_owner_id_created_at_id_idx ON posts (id)":
-        "op.drop_index(op.f('posts_owner_id_created_at_id_idx')",
+    "DROP INDEX posts_created_at_id_idx; CREATE INDEX posts_created_at_id_idx ON posts (id)":
+        "op.drop_index(op.f('posts_created_at_id_idx')",
     "ALTER TABLE users DROP CONSTRAINT users_email_canonical_key":
         "op.create_unique_constraint(op.f('users_email_canonical_key')",
     "ALTER TABLE votes DROP CONSTRAINT votes_users_fkey": "op.create_foreign_key(op.f('votes_users_fkey')",

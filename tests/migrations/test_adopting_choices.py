@@ -314,7 +314,7 @@ BAD_OPTIONS = {
     ("--map", "users.phone_number=nothing"): "a column of users can be id, email, password, created_at, inactive",
     ("--map", "comments.body=content"): "comments is not the table of users, posts or votes",
     ("--map", "users"): "--map users: give accounts=users, accounts.login=email or the like",
-    ("--map", "users=people"): "a table can be users, posts, votes or ignore",
+    ("--map", "users=people"): "a table can be users, posts, votes, comments, tags, follows, bookmarks or ignore",
     ("--on-delete", "comments.id=cascade"): "the column has no foreign key to rows",
     ("--on-delete", "comments.post_id=nothing"): "give comments.post_id=cascade or …=set-null",
     ("--on-delete", "comments.post_id=set-null"): "post_id cannot be NULL",

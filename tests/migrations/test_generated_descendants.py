@@ -13,6 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from app import adoption
 from app.security import passwords
+from app.services import recount
 from tests.fixtures import _server
 from tests.migrations.conftest import address, contents, drift
 from tests.migrations.descendants import PASSWORD
@@ -84,6 +85,16 @@ class Known:
                                                   " AND relnamespace = 'public'::regnamespace")):  # fmt: skip
             if oid not in self.oids.values() and table != "alembic_version":
                 self.others[oid] = self.texts(connection, table)
+        people, posts = ({row["id"] for row in self.rows[name]} for name in ("users", "posts"))
+        self.comments = {row for row in self.found(connection, "comments", "id, post_id, user_id, body")
+                         if row[1] in posts and row[2] in people}  # fmt: skip
+        self.follows = {row[:2] for row in self.found(connection, "follows", "*")
+                        if row[0] != row[1] and {row[0], row[1]} <= people}  # fmt: skip
+        self.bookmarks = {row for row in self.found(connection, "bookmarks", "user_id, post_id")
+                          if row[0] in people and row[1] in posts}  # fmt: skip
+        self.tags = {(post_id, {1: "one", 2: "one", 4: "four"}[tag_id])
+                     for post_id, tag_id in self.found(connection, "post_tags", "post_id, tag_id")
+                     if post_id in posts and tag_id != 3}  # fmt: skip
         condition = " OR ".join(descendant.blocking) or "false"
         key = descendant.columns.get(("users", "id"))
         self.blocked = set(
@@ -115,6 +126,7 @@ class Known:
         self.check_users(connection)
         self.check_posts(connection)
         self.check_votes(connection)
+        self.check_takeovers(connection)
 
     def theirs_now(self, connection: Connection, name: str, row: Any) -> dict[int, str]:
         """The values of their columns, by the numbers that these keep."""
@@ -154,6 +166,20 @@ class Known:
                 assert "owner_id" not in post or former[post["id"]] == owner
             assert self.theirs_now(connection, "posts", found) == post["theirs"]
         assert now == {}
+
+    def found(self, connection: Connection, table: str, columns: str) -> set[tuple[Any, ...]]:
+        """Return the rows, or none if it has no people or no such table."""
+        exists = connection.scalar(text("SELECT to_regclass(:table) IS NOT NULL"), {"table": table})
+        if not exists or not self.descendant.users:
+            return set()
+        return {tuple(row) for row in connection.execute(text(f"SELECT {columns} FROM {table}"))}
+
+    def check_takeovers(self, connection: Connection) -> None:
+        assert self.found(connection, "comments", "id, post_id, owner_id, content") == self.comments
+        assert self.found(connection, "follows", "follower_id, followee_id") == self.follows
+        assert self.found(connection, "bookmarks", "user_id, post_id") == self.bookmarks
+        assert self.found(connection, "posts", "id, unnest(tags)") == self.tags
+        assert recount.wrong_in_sample(connection, 1_000_000) == 0
 
     def check_votes(self, connection: Connection) -> None:
         has_former = connection.scalar(text("SELECT to_regclass('former_votes')")) is not None

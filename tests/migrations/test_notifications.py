@@ -1,4 +1,4 @@
-"""Migrations 0042 and 0043: events, notifications and mutes, beside tables of the same names."""
+"""Migrations 0044 and 0045: events, notifications and mutes, beside tables of the same names."""
 
 import pytest
 from sqlalchemy import URL, Connection, Engine, text
@@ -8,7 +8,7 @@ from tests.migrations import descendants
 from tests.migrations.conftest import config_for, drift
 from tests.migrations.test_descendants import adopt, examine, rows
 
-BEFORE = "0041"
+BEFORE = "0043"
 
 
 @pytest.fixture
@@ -49,16 +49,16 @@ def test_tables_with_our_names_keep_their_rows_under_others(url: URL, old: Conne
     command.upgrade(config_for(url), "head")
 
     assert drift(old) == []
-    assert old.execute(text("SELECT id, who FROM notifications_before_0042 ORDER BY 1")).all() == [(1, 1), (2, 2)]
-    assert old.execute(text("SELECT count(*) FROM events_before_0042")).scalar() == 2
+    assert old.execute(text("SELECT id, who FROM notifications_before_0044 ORDER BY 1")).all() == [(1, 1), (2, 2)]
+    assert old.execute(text("SELECT count(*) FROM events_before_0044")).scalar() == 2
     kept = text("""
-        SELECT relname FROM pg_class WHERE relname LIKE '%before_0042' AND relkind IN ('i', 'S') ORDER BY relname
+        SELECT relname FROM pg_class WHERE relname LIKE '%before_0044' AND relkind IN ('i', 'S') ORDER BY relname
     """)
     assert old.scalars(kept).all() == [
-        "events_transaction_id_id_idx_before_0042", "notifications_id_seq_before_0042",
-        "notifications_pkey_before_0042", "post_mutes_before_0042",
+        "events_transaction_id_id_idx_before_0044", "notifications_id_seq_before_0044",
+        "notifications_pkey_before_0044", "post_mutes_before_0044",
     ]  # fmt: skip
-    assert old.execute(text("INSERT INTO notifications_before_0042 (who) VALUES (1) RETURNING id")).scalar() == 3
+    assert old.execute(text("INSERT INTO notifications_before_0044 (who) VALUES (1) RETURNING id")).scalar() == 3
 
 
 THEIRS = """

@@ -101,6 +101,6 @@ def test_adoption_plans_to_keep_tables_of_tags_and_does(url: URL, engine: Engine
         former = "former_" + name.partition(" ")[2].rpartition(".")[2]
         assert f"rename {name}, whose name is needed, to {former}" in said
     assert rows(looking, FORMER) == before
-    assert rows(looking, "SELECT DISTINCT former_tags, tags FROM posts") == [("theirs", [])]
+    assert rows(looking, "SELECT DISTINCT former_tags, tags FROM posts") == [("theirs", ["theirs", "other"])]
     looking.execute(text("UPDATE posts SET tags = '{ours}'"))
     assert wrong_tags(looking) == []

@@ -46,6 +46,7 @@ class Walk:
     met: list[int] = field(default_factory=list)
     # In a list sorted by votes: the posts whose votes have changed since, which may be met twice or not at all.
     moved: set[int] | None = None
+    is_home: bool = False
 
 
 class Machine(RuleBasedStateMachine):
@@ -263,6 +264,10 @@ class Machine(RuleBasedStateMachine):
         if parent_id is not None and (parent is None or parent.owner is None):
             assert (answer.status_code, answer.json()["code"]) == (404, "comment_not_found")
             return multiple()
+        answering = (self.site.posts[post_id].owner, None if parent is None else parent.owner)
+        if any((owner, person.id) in self.site.blocks for owner in answering):
+            assert (answer.status_code, answer.json()["code"]) == (403, "blocked")
+            return multiple()
         assert answer.status_code == 201
         written = Comment(
             answer.json()["id"], post_id, parent_id, person.id, content, 0 if parent is None else parent.depth + 1
@@ -337,6 +342,74 @@ class Machine(RuleBasedStateMachine):
             return
         assert untimed(answer.json()) == self.site.thread(person, post_id, parent_id, sort, depth)
 
+    # Relations.
+
+    @rule(person=people, other=people, method=st.sampled_from(["PUT", "PUT", "DELETE"]))
+    def follow(self, person: Account, other: Account, method: str) -> None:
+        answer = self.ask(person, method, f"/users/{other.id}/follow")
+        if self.is_gone(person, answer) or self.is_refused(person, other, answer):
+            return
+        pair = (person.id, other.id)
+        if method == "PUT" and self.site.blocks & {pair, pair[::-1]}:
+            assert (answer.status_code, answer.json()["code"]) == (403, "blocked")
+            return
+        (self.site.follows_of_people.add if method == "PUT" else self.site.follows_of_people.discard)(pair)
+        followers = self.site.profile(person, other)["followers"]
+        assert answer.json() == {"user_id": other.id, "followers": followers, "followed": method == "PUT"}
+
+    @rule(person=people, other=people, method=st.sampled_from(["PUT", "DELETE"]))
+    def block(self, person: Account, other: Account, method: str) -> None:
+        answer = self.ask(person, method, f"/users/{other.id}/block")
+        if self.is_gone(person, answer) or self.is_refused(person, other, answer):
+            return
+        assert answer.json() == {"user_id": other.id, "blocked": method == "PUT"}
+        pair = (person.id, other.id)
+        if method == "PUT":
+            self.site.blocks.add(pair)
+            self.site.follows_of_people -= {pair, pair[::-1]}
+        else:
+            self.site.blocks.discard(pair)
+
+    def is_refused(self, person: Account, other: Account, answer: httpx2.Response) -> bool:
+        """Return whether the other account is the person's own or gone, which the response must report."""
+        expected = 422 if person is other else 200 if other.id in self.site.accounts else 404
+        assert answer.status_code in {expected, 403}
+        return expected != 200
+
+    @rule(person=people, post_id=posts, method=st.sampled_from(["PUT", "PUT", "DELETE"]))
+    def bookmark(self, person: Account, post_id: int, method: str) -> None:
+        answer = self.ask(person, method, f"/posts/{post_id}/bookmark")
+        if self.is_gone(person, answer):
+            return
+        if not self.is_votable(post_id):
+            assert answer.status_code == 404
+            return
+        if method == "PUT":
+            self.site.bookmarks.setdefault((post_id, person.id), None)
+        else:
+            self.site.bookmarks.pop((post_id, person.id), None)
+        assert answer.json() == {"post_id": post_id, "bookmarked": method == "PUT"}
+
+    @rule(person=people)
+    def list_bookmarks(self, person: Account) -> None:
+        answer = self.ask(person, "GET", "/users/me/bookmarks", params={"limit": 100})
+        if not self.is_gone(person, answer):
+            expected = self.site.bookmarks_of(person)
+            assert shown_in(answer.json()) == [self.site.shown(person, post_id) for post_id in expected]
+
+    @rule(person=people, other=people)
+    def read_profile(self, person: Account, other: Account) -> None:
+        answer = self.ask(person, "GET", f"/users/{other.id}")
+        if person.id not in self.site.accounts:
+            person = Account(0, "", "", is_moderator=False, token="")  # A credential that is not valid is ignored.
+        if other.id not in self.site.accounts:
+            assert answer.status_code == 404
+        else:
+            shown = answer.json()
+            assert {name: shown[name] for name in ("posts", "followers", "following", "followed")} == (
+                self.site.profile(person, other)
+            )
+
     # Reading.
 
     @rule(person=people, post_id=posts)
@@ -370,7 +443,7 @@ class Machine(RuleBasedStateMachine):
             return
         owner_id = owner.id if owner else None
         expected = self.site.page(person, sort, drafts=drafts, owner=owner_id, search=search, tag=tag)
-        assert shown_in(answer.json()) == [self.site.shown(person, each) for each in expected[skip : skip + limit]]
+        assert shown_in(answer.json()) == self.site.shown_page(person, expected[skip : skip + limit])
 
     @rule(person=people, name=st.sampled_from(["a", "b", "new"]), method=st.sampled_from(["PUT", "PUT", "DELETE"]))
     def follow_tag(self, person: Account, name: str, method: str) -> None:
@@ -385,6 +458,12 @@ class Machine(RuleBasedStateMachine):
         state = {"name": name, "posts": posts, "followed": method == "PUT", "followers": followers}
         assert answer.json() == state
 
+    @rule(person=people, limit=st.integers(1, 5))
+    def read_home(self, person: Account, limit: int) -> None:
+        answer = self.ask(person, "GET", "/home", params={"limit": limit})
+        if not self.is_gone(person, answer):
+            assert shown_in(answer.json()) == self.site.shown_page(person, self.site.home(person)[:limit])
+
     @rule(person=people)
     def list_tags(self, person: Account) -> None:
         answer = self.ask(person, "GET", "/tags?sort=name")
@@ -398,7 +477,7 @@ class Machine(RuleBasedStateMachine):
     def list_votes(self, person: Account) -> None:
         answer = self.ask(person, "GET", "/users/me/votes", params={"limit": 100})
         if not self.is_gone(person, answer):
-            expected = self.site.votes_of(person.id)
+            expected = self.site.votes_of(person)
             assert shown_in(answer.json()) == [self.site.shown(person, post_id) for post_id in expected]
 
     # Walking.
@@ -407,8 +486,19 @@ class Machine(RuleBasedStateMachine):
     def begin_to_walk(self, person: Account, sort: str, limit: int) -> Walk | MultipleResults[Walk]:
         if person.id not in self.site.accounts:
             return multiple()
-        walk = Walk(person, f"/posts?sort={sort}&limit={limit}", self.site.page(person, sort))
+        listed = self.site.page(person, sort)
+        standing = [post_id for post_id in listed if not self.site.hides(person, self.site.posts[post_id].owner)]
+        walk = Walk(person, f"/posts?sort={sort}&limit={limit}", standing)
         walk.moved = set() if sort == "top" else None
+        self.under_way.append(walk)
+        self.walk_on(walk)
+        return walk
+
+    @rule(target=walks, person=people, limit=st.integers(1, 3))
+    def begin_to_walk_home(self, person: Account, limit: int) -> Walk | MultipleResults[Walk]:
+        if person.id not in self.site.accounts:
+            return multiple()
+        walk = Walk(person, f"/home?limit={limit}", self.site.home(person), is_home=True)
         self.under_way.append(walk)
         self.walk_on(walk)
         return walk
@@ -440,8 +530,15 @@ class Machine(RuleBasedStateMachine):
             if walk.moved is not None:
                 walk.moved |= changed
             walk.standing = [
-                post_id for post_id in walk.standing if self.is_votable(post_id) and post_id not in (walk.moved or ())
+                post_id
+                for post_id in walk.standing
+                if self.is_votable(post_id)
+                and post_id not in (walk.moved or ())
+                and not self.site.hides(walk.reader, self.site.posts[post_id].owner)
             ]
+            if walk.is_home:
+                at_home = self.site.home(walk.reader)
+                walk.standing = [post_id for post_id in walk.standing if post_id in at_home]
 
     def teardown(self) -> None:
         if sys.exc_info()[0] is not None:

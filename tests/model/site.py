@@ -1,6 +1,7 @@
 """The site in plain Python: a model of the API for one client, without concurrency and failures."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -56,6 +57,10 @@ class Site:
     votes: dict[tuple[int, int], None] = field(default_factory=dict)
     # Pairs of a tag and a user.
     follows: set[tuple[str, int]] = field(default_factory=set)
+    # Pairs of users: who follows or has blocked whom. Of bookmarks, the newest last: (post, user).
+    follows_of_people: set[tuple[int, int]] = field(default_factory=set)
+    blocks: set[tuple[int, int]] = field(default_factory=set)
+    bookmarks: dict[tuple[int, int], None] = field(default_factory=dict)
     comments: dict[int, Comment] = field(default_factory=dict)
 
     def count(self, post_id: int) -> int:
@@ -65,8 +70,23 @@ class Site:
         post = self.posts.get(post_id)
         return post is not None and (post.published or post.owner == reader.id or reader.is_moderator)
 
+    def hides(self, reader: Account, user_id: int | None) -> bool:
+        """Return whether the reader's lists leave out what this user wrote."""
+        return (reader.id, user_id) in self.blocks and not reader.is_moderator
+
+    def profile(self, reader: Account, account: Account) -> dict[str, int | bool]:
+        return {
+            "posts": sum(post.published for post in self.posts.values() if post.owner == account.id),
+            "followers": sum(followee == account.id for _, followee in self.follows_of_people),
+            "following": sum(follower == account.id for follower, _ in self.follows_of_people),
+            "followed": (reader.id, account.id) in self.follows_of_people,
+        }
+
     def forget_account(self, user_id: int) -> None:
         del self.accounts[user_id]
+        self.follows_of_people = {pair for pair in self.follows_of_people if user_id not in pair}
+        self.blocks = {pair for pair in self.blocks if user_id not in pair}
+        self.bookmarks = {pair: None for pair in self.bookmarks if pair[1] != user_id}
         self.votes = {pair: None for pair in self.votes if pair[1] != user_id}
         self.follows = {pair for pair in self.follows if pair[1] != user_id}
         for post_id in [post.id for post in self.posts.values() if post.owner == user_id]:
@@ -80,6 +100,7 @@ class Site:
         del self.posts[post_id]
         self.comments = {key: comment for key, comment in self.comments.items() if comment.post != post_id}
         self.votes = {pair: None for pair in self.votes if pair[0] != post_id}
+        self.bookmarks = {pair: None for pair in self.bookmarks if pair[0] != post_id}
 
     def forget_comment(self, comment_id: int) -> None:
         """Make it a tombstone; remove tombstones without replies, from it upwards."""
@@ -96,12 +117,15 @@ class Site:
             return found
         return sorted(found, key=lambda each: (len(each.voters) if sort == "top" else 0, each.id), reverse=True)
 
-    def thread(self, reader: Account, post_id: int, parent_id: int | None, sort: str, depth: int) -> list[object]:
-        """Return the comments as the API shows them, but for the times."""
+    def thread(
+        self, reader: Account, post_id: int, parent_id: int | None, sort: str, depth: int, *, is_whole: bool = True
+    ) -> list[object]:
+        """Return the comments as the API shows them, but for the times: all, or of the first five."""
         return [
             self.shown_comment(reader, each)
-            | {"replies": self.thread(reader, post_id, each.id, sort, depth - 1)[:5] if depth else []}
-            for each in self.replies(post_id, parent_id, sort)
+            | {"replies": self.thread(reader, post_id, each.id, sort, depth - 1, is_whole=False) if depth else []}
+            for each in self.replies(post_id, parent_id, sort)[: None if is_whole else 5]
+            if not self.hides(reader, each.owner)
         ]
 
     def shown_comment(self, reader: Account, comment: Comment) -> dict[str, object]:
@@ -157,26 +181,45 @@ class Site:
             found.sort(key=lambda post_id: (self.count(post_id), post_id))
         return found if sort == "old" else found[::-1]
 
+    def home(self, reader: Account) -> list[int]:
+        """The posts of users and tags that the reader follows, and the reader's own, newest first."""
+        users = {reader.id, *(followed for follower, followed in self.follows_of_people if follower == reader.id)}
+        tags = {name for name, follower in self.follows if follower == reader.id}
+        posts = (self.posts[post_id] for post_id in self.page(reader))
+        return [post.id for post in posts if post.owner in users or tags & {*post.tags}]
+
     def tags(self) -> dict[str, int]:
         """Return how many published posts each tag has."""
         return dict(Counter(tag for post in self.posts.values() if post.published for tag in post.tags))
 
-    def votes_of(self, voter: int) -> list[int]:
+    def votes_of(self, voter: Account) -> list[int]:
         """The published posts that they voted for, newest vote first."""
-        return [post for post, user in self.votes if user == voter and self.posts[post].published][::-1]
+        return self._shown_of(voter, self.votes)
+
+    def bookmarks_of(self, owner: Account) -> list[int]:
+        """The published posts that they bookmarked, newest bookmark first."""
+        return self._shown_of(owner, self.bookmarks)
+
+    def _shown_of(self, reader: Account, pairs: Iterable[tuple[int, int]]) -> list[int]:
+        mine = [self.posts[post_id] for post_id, user in pairs if user == reader.id]
+        return [post.id for post in mine if post.published and not self.hides(reader, post.owner)][::-1]
+
+    def shown_page(self, reader: Account, post_ids: list[int]) -> list[dict[str, object]]:
+        """Return the posts of a page as the API shows them, without those of users whom the reader has blocked."""
+        return [self.shown(reader, each) for each in post_ids if not self.hides(reader, self.posts[each].owner)]
 
     def shown(self, reader: Account, post_id: int) -> dict[str, object]:
         """Return the post as the API shows it, but for the times."""
         post = self.posts[post_id]
         owner = self.accounts[post.owner]
         flat = {"id": post.id, "title": post.title, "content": post.content, "published": post.published}
-        whose = {"owner_id": owner.id, "owner": self.shown_account(reader, owner), "tags": post.tags}
+        whose = {"owner_id": owner.id, "owner": self.shown_account(reader, owner), "tags": post.tags, "locked": False}
         return {
             "Post": flat | whose,
             "votes": self.count(post_id),
             "comments": sum(each.post == post_id and each.owner is not None for each in self.comments.values()),
             "voted": (post_id, reader.id) in self.votes,
-            "bookmarked": False,
+            "bookmarked": (post_id, reader.id) in self.bookmarks,
         }
 
 

@@ -17,8 +17,8 @@ KILL = text("""
 
 
 @contextmanager
-def backends_killed(connection: Connection, crowd: Crowd) -> Iterator[set[int]]:
-    """Kill all backends of the servers every 0.1 seconds.
+def backends_killed(connection: Connection, crowd: Crowd, *, every_seconds: float = 0.1) -> Iterator[set[int]]:
+    """Kill all backends of the servers again and again.
 
     The connection has no other use meanwhile.
 
@@ -29,7 +29,7 @@ def backends_killed(connection: Connection, crowd: Crowd) -> Iterator[set[int]]:
     is_over = Event()
 
     def kill() -> None:
-        while not is_over.wait(0.1):
+        while not is_over.wait(every_seconds):
             killed.update(row.pid for row in connection.execute(KILL))
 
     with ThreadPoolExecutor(max_workers=1) as thread:

@@ -2,8 +2,10 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
+import httpx2
 import pytest
 from sqlalchemy import Connection, Engine, text
 
@@ -265,3 +267,43 @@ def test_counts_of_accounts_are_repaired_during_follows_and_posts(
 
     assert mending() > 0
     assert_counts_are_right(connection, before)
+
+
+def test_posts_of_an_unfollowed_user_are_in_no_home_requested_afterwards(
+    crowd: Crowd, connection: Connection, make_person: MakePerson, make_post: MakePost
+) -> None:
+    """Readings share statements. None begins before its request arrived."""
+    caller, user = make_person(), make_person()
+    others = [make_person() for _ in range(6)]
+    post_id = make_post(user)
+    for reader in (caller, *others):
+        connection.execute(text("INSERT INTO follows VALUES (:a, :b)"), {"a": reader.id, "b": user.id})
+    ended_at: list[float] = []
+    homes: list[tuple[float, list[int]]] = []
+
+    async def unfollow(client: httpx2.AsyncClient) -> None:
+        for _ in range(10):
+            await Call("GET", "/home", caller).send(client)
+        answer = await follow(caller, user, "DELETE").send(client)
+        assert answer.status_code == 200
+        ended_at.append(time.monotonic())
+
+    async def read_on(client: httpx2.AsyncClient) -> None:
+        left = 5
+        while left:
+            left -= bool(ended_at)
+            began_at = time.monotonic()
+            answer = await Call("GET", "/home", caller).send(client)
+            homes.append((began_at, [item["Post"]["id"] for item in answer.json()]))
+
+    async def read_beside(client: httpx2.AsyncClient, reader: Person) -> None:
+        while not ended_at:
+            answer = await Call("GET", "/home", reader).send(client)
+            assert [item["Post"]["id"] for item in answer.json()] == [post_id]
+
+    beside = [partial(read_beside, reader=reader) for reader in others]
+    members: list[Callable[[httpx2.AsyncClient], Awaitable[None]]] = [unfollow, *[read_on] * 6, *beside]
+    crowd.run(members)
+
+    assert {tuple(ids) for began_at, ids in homes if began_at > ended_at[0]} == {()}
+    assert (post_id,) in {tuple(ids) for _, ids in homes}

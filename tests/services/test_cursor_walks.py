@@ -20,8 +20,8 @@ from app.services.feed.pages import Order
 from tests.fixtures import Person
 from tests.services.walking import cast_at_random, make_posts, make_voters, read, rows, walk
 
-ORDERS: tuple[Order, ...] = ("new", "old", "top", "hot", "voted", "bookmarked")
-OWN = {"voted", "bookmarked"}
+ORDERS: tuple[Order, ...] = ("new", "old", "top", "hot", "voted", "bookmarked", "home")
+OWN = {"voted", "bookmarked", "home"}
 # What each list shows now, computed from the rows.
 IN_ORDER = {
     "new": "SELECT id FROM posts WHERE published ORDER BY created_at DESC, id DESC",
@@ -42,6 +42,8 @@ IN_ORDER = {
         SELECT post_id FROM bookmarks JOIN posts ON posts.id = post_id
         WHERE user_id = :reader AND published ORDER BY bookmarks.created_at DESC, post_id DESC
     """,
+    # The reader follows nothing, and wrote all posts (tests/services/test_home.py has others).
+    "home": "SELECT id FROM posts WHERE owner_id = :reader AND published ORDER BY created_at DESC, id DESC",
 }
 
 VOTING = ("vote", "vote", "vote", "retract", "retract")

@@ -13,9 +13,10 @@ from app.api import batch_queues
 from app.config import get_settings
 from app.security import access_tokens
 from app.services import comment, feed, vote
+from app.services.feed import home
 from app.services.feed.pages import Order
 from tests.fixtures import Person, counted_queries, linked
-from tests.services.walking import make_posts, read
+from tests.services.walking import make_posts, make_voters, read
 
 # With the caller, and the caller's votes.
 PAGE = 1
@@ -117,6 +118,14 @@ def test_votes_cost_one_statement(send: Send, posts: list[int]) -> None:
     assert len(send("DELETE", f"/posts/{post_id}/vote")) == 1
 
 
+def test_votes_for_comments_cost_one_statement(
+    send: Send, posts: list[int], person: Person, make_comment: Callable[..., int]
+) -> None:
+    comment_id = make_comment(person, posts[0])
+    assert len(send("PUT", f"/comments/{comment_id}/vote")) == 1
+    assert len(send("DELETE", f"/comments/{comment_id}/vote")) == 1
+
+
 @pytest.mark.parametrize("sort", ["top", "new", "old"])
 @pytest.mark.parametrize("depth", [0, 4])
 def test_thread_costs_one_statement_at_every_depth(
@@ -148,8 +157,6 @@ def test_comments_cost_the_caller_and_few_statements(
         ("POST", f"/posts/{posts[0]}/comments"): 2,
         ("GET", f"/comments/{parent}"): 1,
         ("PATCH", f"/comments/{parent}"): 2,
-        ("PUT", f"/comments/{parent}/vote"): 1,
-        ("DELETE", f"/comments/{parent}/vote"): 1,
         ("GET", f"/users/{person.id}/comments"): 1,
         # It is checked, locked with its ancestors, and looked at for replies; the counts are locked. Then its
         # notifications are removed.
@@ -221,6 +228,30 @@ def test_page_of_bookmarks_costs_one_statement_also_for_a_reader_with_blocks(
     assert len(send("GET", f"/users/me/bookmarks?limit={limit}")) == PAGE
     assert len(send("GET", f"/posts?limit={limit}")) == PAGE
     assert len(send("GET", f"/posts/{posts[0]}")) == PAGE
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+@pytest.mark.parametrize("followed", [0, 10, home.MAX_LOOKED_UP + 1])
+def test_home_costs_one_statement_whatever_is_followed_and_so_does_the_next_page(
+    client: TestClient, send: Send, posts: list[int], connection: Connection, person: Person, followed: int, limit: int
+) -> None:
+    connection.execute(
+        text("INSERT INTO follows (follower_id, followee_id) SELECT :id, unnest(CAST(:ids AS bigint[]))"),
+        {"id": person.id, "ids": make_voters(connection, followed)},
+    )
+    connection.execute(text("UPDATE posts SET tags = '{a}'"))
+    assert len(send("PUT", "/tags/a/follow")) > 1
+    assert len(send("GET", f"/home?limit={limit}")) == PAGE
+    following = linked(client.get(f"/home?limit={limit}", headers=person.headers))
+    assert following is not None
+    assert len(send("GET", following)) == PAGE
+    assert len(posts) == 120
+
+
+def test_followed_tags_cost_the_caller_and_one_statement(send: Send) -> None:
+    for name in ("a", "b"):
+        send("PUT", f"/tags/{name}/follow")
+    assert len(send("GET", "/tags?followed=true&limit=1")) == 1 + 1
 
 
 def test_relations_cost_a_few_statements(send: Send, posts: list[int], make_person: Callable[..., Person]) -> None:
@@ -357,6 +388,29 @@ def test_many_requests_for_threads_of_one_kind_cost_one_statement(
 
 
 @needs_batches
+def test_homes_of_many_readers_cost_one_statement(
+    database: Engine, connection: Connection, posts: list[int], person: Person, make_person: Callable[..., Person]
+) -> None:
+    readers = [make_person() for _ in range(20)]
+    for reader in readers:
+        connection.execute(text("INSERT INTO follows VALUES (:a, :b)"), {"a": reader.id, "b": person.id})
+    requests = [
+        feed.PageRequest(access_tokens.verify(reader.token), feed.PageQuery("home", 10, reader_id=reader.id))
+        for reader in readers
+    ]
+    shown: list[list[int]] = []
+
+    async def read_home(request: feed.PageRequest) -> None:
+        response = await batch_queues.read_page(request)
+        shown.append([row.id for row in response.page.rows])
+
+    statements = at_once(database, *(partial(read_home, request) for request in requests))
+
+    assert len(statements) == PAGE
+    assert shown == [sorted(posts, reverse=True)[:10]] * 20
+
+
+@needs_batches
 def test_crowd_that_votes_costs_one_statement(
     database: Engine, connection: Connection, posts: list[int], make_person: Callable[..., Person]
 ) -> None:
@@ -368,3 +422,19 @@ def test_crowd_that_votes_costs_one_statement(
     )
     assert len(statements) == 1
     assert connection.scalar(text("SELECT count(*) FROM votes")) == 20
+
+
+@needs_batches
+def test_crowd_that_votes_for_comments_costs_one_statement(
+    database: Engine, connection: Connection, person: Person, posts: list[int], make_person: Callable[..., Person],
+    make_comment: Callable[..., int],
+) -> None:  # fmt: skip
+    comments = [make_comment(person, posts[0]) for _ in range(3)]
+    ballots = [vote.Ballot(access_tokens.verify(make_person().token), comments[n % 3], is_for=True) for n in range(20)]
+    statements = at_once(
+        database,
+        *(lambda ballot=ballot: batch_queues.comment_votes().submit(ballot) for ballot in ballots),
+    )
+    assert len(statements) == 1
+    assert connection.scalar(text("SELECT count(*) FROM comment_votes")) == 20
+    assert connection.scalar(text("SELECT sum(votes) FROM comment_stats")) == 20

@@ -50,8 +50,13 @@ class PageRequest(NamedTuple):
         return isinstance(self.query, PostQuery) or is_bounded(self.query)
 
     @property
+    def is_home(self) -> bool:
+        """Whether it is for a home page, whose cost depends on what the reader follows."""
+        return isinstance(self.query, PageQuery) and self.query.order == "home"
+
+    @property
     def caller(self) -> int | str:
-        """Who shares a turn in the queue of unbounded reads."""
+        """Who shares a turn in the queues of unbounded reads and of home pages."""
         return self.network or self.token.user_id
 
 

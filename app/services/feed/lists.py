@@ -23,6 +23,7 @@ from app.models.base import possible_key
 from app.schemas.types import MAX_PAGE_SIZE, MAX_SKIP
 from app.security.access_tokens import AccessToken
 from app.services.feed import readers
+from app.services.feed.home import home_list
 from app.services.feed.pages import MAX_PAGE_BYTES, Order, PageQuery, PageResult, page_of
 from app.services.feed.rows import PostRow
 
@@ -90,8 +91,9 @@ _OF_TAG = (
     "post_tags.created_at, post_tags.post_id",
     "timestamptz",
 )
-# The lists that each reader has of their own, with their tables.
-_OWN: Mapping[Order, str] = {"voted": "votes", "bookmarked": "bookmarks"}
+# The lists that each reader has of their own, and the tables of those that are sorted by the time of a row of one.
+_OWN: frozenset[Order] = frozenset({"voted", "bookmarked", "home"})
+_DATED: Mapping[Order, str] = {"voted": "votes", "bookmarked": "bookmarks"}
 _CONDITIONS = {
     "owner_id": "AND posts.owner_id = asked.owner_id",
     "created_after": "AND {dated}.created_at > asked.created_after",
@@ -101,7 +103,8 @@ _CONDITIONS = {
 _COLUMNS = """
     {post}.id, {post}.title, {post}.content, {post}.published, {post}.created_at, {post}.updated_at,
     coalesce({post}.first_published_at, CASE WHEN {post}.published THEN {post}.created_at END) AS published_at,
-    {post}.version, {post}.xmin, {post}.owner_id, to_json({post}.tags)::text AS tags, listed.sort_value, listed.began_at
+    {post}.version, {post}.xmin, {post}.owner_id, to_json({post}.tags)::text AS tags, {post}.locked,
+    listed.sort_value, listed.began_at
 """
 # OFFSET and LIMIT of `_ROWS_OF_LIST` have the values of the page, the list has the limit for which it is planned.
 # Subqueries with LIMIT 1 are looked up row by row: the planner does not know how few rows there are, and would read
@@ -113,7 +116,7 @@ _COLUMNS = """
 _STATEMENT = """
     SELECT page.id, page.title, page.content, page.published, page.created_at::text, page.updated_at::text,
         page.published_at::text, page.version, page.xmin, page.owner_id, owner.username, owner.created_at::text,
-        owner.email, page.tags, stats.votes, stats.comments,
+        owner.email, page.tags, page.locked, stats.votes, stats.comments,
         ARRAY (
             SELECT votes.user_id FROM votes
             WHERE votes.post_id = page.id AND votes.user_id = ANY (asked.reader_ids::bigint[])
@@ -286,6 +289,34 @@ MAX_STATEMENTS = 64
 
 @lru_cache(maxsize=MAX_STATEMENTS)
 def _statement(kind: Kind) -> PreparedStatement:
+    listed, sort_type = _list(kind)
+    is_of_posts = listed.lstrip().startswith("SELECT posts.*")
+    post = "listed" if is_of_posts else "post"
+    statement = _STATEMENT.format(
+        valid=readers.VALID_SESSIONS,
+        columns=_COLUMNS.format(post=post),
+        post=post,
+        posts="" if is_of_posts else _POSTS_BY_ID,
+        walk=_WALK.format(list=listed) if kind.shares_walk else "",
+        listed=_ROWS_OF_WALK if kind.shares_walk else _ROWS_OF_LIST.format(list=listed),
+        direction=kind.direction,
+        sort_value="page.sort_value::text" if sort_type == "timestamptz" else "page.sort_value",
+        max_bytes=MAX_PAGE_BYTES,
+    )
+    return PreparedStatement(text(statement).bindparams(*_PARAMETERS))
+
+
+def _list(kind: Kind) -> tuple[str, str]:
+    """Return the list as SQL, and the type of its sort value."""
+    if kind.order == "home":
+        _, is_tagged_visible, _, sort_type = _OF_TAG
+        return home_list(
+            direction=kind.direction,
+            has_cursor=kind.has_cursor,
+            reach=kind.reach,
+            is_visible=_IS_VISIBLE,
+            is_tagged_visible=is_tagged_visible,
+        ), sort_type
     is_of_tag = "tag" in kind.filters
     conditions = [_CONDITIONS[name].format(dated="post_tags" if is_of_tag else "posts") for name in kind.filters]
     sign = ">" if kind.direction == "ASC" else "<"
@@ -294,27 +325,14 @@ def _statement(kind: Kind) -> PreparedStatement:
         window, visible = _FROM_PUBLISHED, _IS_PUBLISHED_VISIBLE
     if kind.has_cursor:
         conditions.append(f"AND ({sort_columns}) {sign} (asked.value::{sort_type}, asked.post_id)")
-    if kind.has_cursor and kind.order in _OWN:
+    if kind.has_cursor and kind.order in _DATED:
         # So a vote that was removed and cast again meanwhile does not appear a second time.
-        conditions.append(f"AND {_OWN[kind.order]}.created_at <= asked.began_at::timestamptz")
+        conditions.append(f"AND {_DATED[kind.order]}.created_at <= asked.began_at::timestamptz")
     order = "votes" if kind.order == "top" else kind.order
-    window = window.format(
+    listed = window.format(
         visible=visible, conditions=" ".join(conditions), direction=kind.direction, reach=kind.reach, order=order
     )
-    is_of_posts = window.lstrip().startswith("SELECT posts.*")
-    post = "listed" if is_of_posts else "post"
-    statement = _STATEMENT.format(
-        valid=readers.VALID_SESSIONS,
-        columns=_COLUMNS.format(post=post),
-        post=post,
-        posts="" if is_of_posts else _POSTS_BY_ID,
-        walk=_WALK.format(list=window) if kind.shares_walk else "",
-        listed=_ROWS_OF_WALK if kind.shares_walk else _ROWS_OF_LIST.format(list=window),
-        direction=kind.direction,
-        sort_value="page.sort_value::text" if sort_type == "timestamptz" else "page.sort_value",
-        max_bytes=MAX_PAGE_BYTES,
-    )
-    return PreparedStatement(text(statement).bindparams(*_PARAMETERS))
+    return listed, sort_type
 
 
 _PARAMETERS = (

@@ -47,8 +47,9 @@ from app.services.feed.readers import AnySelect
 from app.services.feed.rows import PAGE_COLUMNS, POST_COLUMNS, PostRow
 from app.services.feed.serialization import MAX_ENDING_BYTES, serialize
 
-# `voted`: the posts that a user voted for, newest vote first. `bookmarked`: the same of bookmarks.
-Order = Literal[Sort, "voted", "bookmarked"]
+# `voted`: the posts that a user voted for, newest vote first. `bookmarked`: the same of bookmarks. `home`: posts of
+# followed users and tags, newest first.
+Order = Literal[Sort, "voted", "bookmarked", "home"]
 
 
 # Maximum size of a page's JSON. A page ends before the post that would exceed it; the list continues at `next_cursor`.
@@ -88,7 +89,7 @@ class PageQuery:
     is_drafts: bool = False
     created_after: datetime | None = None
     created_before: datetime | None = None
-    # The reader whose own votes or bookmarks are listed.
+    # The reader whose own votes, bookmarks or home page are listed.
     reader_id: int | None = None
     tag: str | None = None
     position: Position | None = None
@@ -208,6 +209,7 @@ _SHOWN = (
     cast(User.created_at, Text).label("owner_created_at"),
     User.email,
     cast(func.to_json(Post.tags), Text).label("tags"),
+    Post.locked,
     PostStats.votes,
     PostStats.comments,
 )

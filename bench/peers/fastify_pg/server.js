@@ -37,6 +37,7 @@ async function serve() {
       sort: { enum: ["new", "top", "hot"], default: "new" },
       search: { type: "string" },
       owner_id: integer,
+      tag: { type: "string" },
       cursor: { type: "string" },
     },
   };
@@ -60,9 +61,10 @@ async function serve() {
   app.get("/readyz", () => ({ status: "ok" }));
 
   app.get("/posts", { schema: { querystring: query } }, (request, reply) => {
-    const { limit, skip, sort, search, owner_id: owner, cursor } = request.query;
+    const { limit, skip, sort, search, owner_id: owner, tag, cursor } = request.query;
     if (search) return respond(request, reply, "search", limit, [search]);
     if (owner !== undefined) return respond(request, reply, "owner", limit, [owner, skip]);
+    if (tag !== undefined) return respond(request, reply, "tag", limit, [tag, skip]);
     if (cursor !== undefined) {
       const position = positionOf(cursor, sort);
       if (position === undefined) return fail(reply, 422, "malformed cursor");

@@ -203,6 +203,8 @@ func (a *api) listPosts(w http.ResponseWriter, r *http.Request, caller token) {
 			return
 		}
 		name, values = "owner", append(values, owner, skip)
+	case query.Get("tag") != "":
+		name, values = "tag", append(values, query.Get("tag"), skip)
 	case query.Get("cursor") != "":
 		value, id, err := a.position(query.Get("cursor"), sort)
 		if err != nil {

@@ -1,18 +1,18 @@
 """Create the event log, notifications and mutes of posts.
 
-Names that another relation has are freed first: `notifications` becomes `notifications_before_0042`. Nothing in it
+Names that another relation has are freed first: `notifications` becomes `notifications_before_0044`. Nothing in it
 changes.
 
-Revision ID: 0042
-Revises: 0041
+Revision ID: 0044
+Revises: 0043
 """
 
 import sqlalchemy as sa
 
 from alembic import op
 
-revision = "0042"
-down_revision = "0041"
+revision = "0044"
+down_revision = "0043"
 
 TABLES = ("events", "notifications", "post_mutes")
 RELATIONS = (
