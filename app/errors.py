@@ -123,6 +123,13 @@ class Blocked(DomainError):
     code = "blocked"
 
 
+class Locked(DomainError):
+    """A moderator has locked this post, so it accepts no comments"""
+
+    status = 403
+    code = "locked"
+
+
 class CrossSiteRequest(DomainError):
     """The session cookie only works for pages of the API's own origin; send `Authorization: Bearer …`"""
 

@@ -28,7 +28,8 @@ _ITEM = """
                 'email', CASE WHEN owner.id = $2 THEN owner.email
                     ELSE owner.username || '@users.noreply.example.com' END
             ),
-            'tags', post.tags
+            'tags', post.tags,
+            'locked', post.locked
         ),
         'votes', stats.votes,
         'comments', stats.comments,

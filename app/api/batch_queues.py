@@ -1,7 +1,7 @@
 """Batch queues: concurrent items of one kind share one database round trip.
 
-There are queues for bounded and for unbounded page reads, threads of comments, votes, API keys, tokens without a
-session, health checks, and last-seen updates.
+There are queues for bounded and for unbounded page reads, threads of comments, votes for posts and for comments, API
+keys, tokens without a session, health checks, and last-seen updates.
 This module connects services with `database.batcher`, which forms the batches.
 """
 
@@ -97,6 +97,12 @@ def votes() -> BatchQueue[vote.Ballot, vote.Cast]:
 
 
 @lru_cache
+def comment_votes() -> BatchQueue[vote.Ballot, vote.Cast]:
+    """Return the queue of votes for comments."""
+    return _queue("comment_votes", vote.cast_for_comments, order_key=lambda ballot: ballot.pair)
+
+
+@lru_cache
 def api_keys() -> BatchQueue[bytes, api_key.Grant]:
     """Return the queue of API key lookups, by digest, for keys that are not cached."""
     return _queue("api_keys", api_key.look_up)
@@ -127,7 +133,7 @@ def last_seen_updates() -> BatchQueue[int, None]:
 async def drain() -> None:
     """Finish all queued items of all queues."""
     for queue in (
-        api_keys(), sessionless_tokens(), page_reads(), unbounded_page_reads(), threads(), votes(),
+        api_keys(), sessionless_tokens(), page_reads(), unbounded_page_reads(), threads(), votes(), comment_votes(),
         health_checks(), last_seen_updates(),
     ):  # fmt: skip
         await queue.drain()

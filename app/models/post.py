@@ -44,6 +44,8 @@ class Post(Base):
     first_published_at: Mapped[datetime | None]
     owner_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     version: Mapped[int] = mapped_column(Integer, server_default=text(str(FIRST_VERSION)))
+    # A locked post accepts no comments.
+    locked: Mapped[bool] = mapped_column(server_default=text("false"))
     # In the author's order. Triggers keep `post_tags` and `tag_stats` equal to them.
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
     # The trigger `posts_search` computes it from title and content with `search_vector` (migration 0024).

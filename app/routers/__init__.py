@@ -21,7 +21,7 @@ from app.routers import (
 )
 
 # Adapters of the fast path, by endpoint.
-FAST = {**post.FAST, **vote.FAST}
+FAST = {**post.FAST, **vote.FAST, **comment.FAST}
 # In the order of the OpenAPI document.
 ROUTERS = (
     post.router,

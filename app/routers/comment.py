@@ -1,17 +1,27 @@
 """`/posts/{id}/comments` and `/comments`: read, write, change and remove comments, and vote for them."""
 
 import hashlib
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api import batch_queues
-from app.api.authentication import PublicToken, PublicUser, ScopedUser
+from app.api.authentication import (
+    PublicToken,
+    PublicUser,
+    ScopedToken,
+    ScopedUser,
+    public_credential,
+    scoped_credential,
+)
 from app.api.conditional import CONDITIONAL, IF_NONE_MATCH, IfMatch, expected_versions, respond
+from app.api.fast_path import Adapter, path_id
 from app.api.idempotency_key import IdempotentRequest, respond_once
 from app.api.pagination import link_header, linked, read_query
+from app.api.responses import Json
 from app.api.route import Route
 from app.database.sessions import SessionDep
 from app.errors import (
@@ -19,6 +29,7 @@ from app.errors import (
     CommentNotFound,
     IdempotencyInProgress,
     IdempotencyMismatch,
+    Locked,
     MalformedCursor,
     NotAuthenticated,
     NotAuthorized,
@@ -40,7 +51,8 @@ from app.schemas.comment import (
 )
 from app.schemas.page import page_of
 from app.schemas.types import Cursor, Id, Limit
-from app.services import comment
+from app.security.access_tokens import AccessToken
+from app.services import comment, vote
 
 router = APIRouter(tags=["comments"], route_class=Route)
 
@@ -62,7 +74,7 @@ async def list_comments(post_id: PostId, token: PublicToken, request: Request) -
 
     `Link` has the address of the next page. A page may have fewer comments than `limit`, and fewer replies than
     `depth` allows, because it has at most 1 MB. In `top`, a comment that gains or loses votes while you follow `Link`
-    may appear twice or not at all.
+    may appear twice or not at all. Comments of users whom you blocked, and the replies to them, are left out.
     """
     wanted, repeated = read_query(ThreadParameters, request.scope["query_string"])
     query = comment.ThreadQuery(
@@ -77,6 +89,11 @@ async def list_comments(post_id: PostId, token: PublicToken, request: Request) -
     return _respond_with_list(request, thread.json, link_header(repeated, next=thread.next_cursor))
 
 
+async def list_comments_fast(request: Request) -> Response:
+    """Adapter of `list_comments` for the fast path."""
+    return await list_comments(path_id(request), await public_credential(request), request)
+
+
 @router.post(
     "/posts/{id}/comments",
     status_code=201,
@@ -86,6 +103,7 @@ async def list_comments(post_id: PostId, token: PublicToken, request: Request) -
         **responses(
             NotAuthenticated,
             Blocked,
+            Locked,
             PostNotFound,
             CommentNotFound,
             RepliesTooDeep,
@@ -159,19 +177,35 @@ def delete_comment(comment_id: CommentId, caller: ScopedUser, db: SessionDep, if
     comment.remove(db, caller, comment_id, expected_versions(if_match))
 
 
-VOTE_RESPONSES = responses(NotAuthenticated, CommentNotFound)
+VOTE_RESPONSES = responses(NotAuthenticated, CommentNotFound, Overloaded)
 
 
 @router.put("/comments/{id}/vote", response_model=CommentVoteState, responses=VOTE_RESPONSES)
-def set_comment_vote(comment_id: CommentId, caller: ScopedUser, db: SessionDep) -> CommentVoteState:
+async def set_comment_vote(comment_id: CommentId, token: ScopedToken) -> Response:
     """Vote for a comment. Idempotent."""
-    return comment.set_vote(db, caller, comment_id, is_for=True)
+    return await _set_vote(token, comment_id, is_for=True)
+
+
+async def set_comment_vote_fast(request: Request) -> Response:
+    """Adapter of `set_comment_vote` for the fast path."""
+    return await _set_vote(await scoped_credential(request), path_id(request), is_for=True)
 
 
 @router.delete("/comments/{id}/vote", response_model=CommentVoteState, responses=VOTE_RESPONSES)
-def remove_comment_vote(comment_id: CommentId, caller: ScopedUser, db: SessionDep) -> CommentVoteState:
+async def remove_comment_vote(comment_id: CommentId, token: ScopedToken) -> Response:
     """Remove your vote from a comment. Idempotent."""
-    return comment.set_vote(db, caller, comment_id, is_for=False)
+    return await _set_vote(token, comment_id, is_for=False)
+
+
+async def remove_comment_vote_fast(request: Request) -> Response:
+    """Adapter of `remove_comment_vote` for the fast path."""
+    return await _set_vote(await scoped_credential(request), path_id(request), is_for=False)
+
+
+async def _set_vote(token: AccessToken, comment_id: int, *, is_for: bool) -> Response:
+    outcome = await batch_queues.comment_votes().submit(vote.Ballot(token, comment_id, is_for))
+    state = CommentVoteState(comment_id=comment_id, votes=outcome.votes, voted=is_for)
+    return Json(state.model_dump_json().encode())
 
 
 @router.get(
@@ -190,7 +224,7 @@ def list_comments_of_user(
 ) -> Response:
     """List a user's comments, newest first.
 
-    Comments on posts that you cannot see are left out.
+    Comments on posts that you cannot see are left out, and all of a user whom you blocked.
     """
     page = page_of(f"comments of {user_id}", limit=limit, cursor=cursor)
     body, last_id = comment.list_of_user(db, caller, user_id, page)
@@ -205,3 +239,10 @@ def _respond_with_list(request: Request, body: bytes, link: str | None) -> Respo
 
 def _digest(body: bytes) -> str:
     return hashlib.blake2b(body, digest_size=8).hexdigest()
+
+
+FAST: dict[Callable[..., Any], Adapter] = {
+    list_comments: list_comments_fast,
+    set_comment_vote: set_comment_vote_fast,
+    remove_comment_vote: remove_comment_vote_fast,
+}

@@ -49,7 +49,7 @@ def list_followers(
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[Any]:
     """List the users who follow a user, newest follow first. Deleted accounts are left out."""
-    page = page_of("followers", limit=limit, cursor=cursor)
+    page = page_of(f"followers of {user_id}", limit=limit, cursor=cursor)
     return cut_and_link(response, page, follow.list_followers(db, user_id, page))
 
 
@@ -63,5 +63,5 @@ def list_following(
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> list[Any]:
     """List the users whom a user follows, newest follow first. Deleted accounts are left out."""
-    page = page_of("following", limit=limit, cursor=cursor)
+    page = page_of(f"following of {user_id}", limit=limit, cursor=cursor)
     return cut_and_link(response, page, follow.list_following(db, user_id, page))

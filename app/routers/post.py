@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from app import models
 from app.api import batch_queues
-from app.api.authentication import PublicToken, ScopedUser, network_of_anonymous, public_credential
+from app.api.authentication import CurrentUser, PublicToken, ScopedUser, network_of_anonymous, public_credential
 from app.api.conditional import CONDITIONAL, IF_NONE_MATCH, IfMatch, expected_versions, respond_with_post
 from app.api.fast_path import Adapter, path_id
 from app.api.idempotency_key import IdempotentRequest, respond_once
@@ -32,7 +32,7 @@ from app.errors import (
 )
 from app.middleware.problem_details import headers, responses
 from app.models.post import FIRST_VERSION
-from app.schemas.post import PageParameters, PostChange, PostIn, PostOut, PostWithVotes
+from app.schemas.post import LockState, PageParameters, PostChange, PostIn, PostOut, PostWithVotes
 from app.schemas.types import MAX_SKIP, Id
 from app.security.access_tokens import ANONYMOUS
 from app.services import feed, post
@@ -171,6 +171,21 @@ def change_post(
 def delete_post(post_id: PostId, caller: ScopedUser, db: SessionDep, if_match: IfMatch = None) -> None:
     """Delete your post. Moderators can delete every post."""
     post.remove(db, caller, post_id, expected_versions(if_match))
+
+
+LOCK_RESPONSES = responses(NotAuthenticated, NotAuthorized, PostNotFound)
+
+
+@router.post("/{id}/lock", response_model=LockState, responses=LOCK_RESPONSES)
+def lock_post(post_id: PostId, caller: CurrentUser, db: SessionDep) -> LockState:
+    """Lock a post, so that it accepts no comments. For moderators. Idempotent."""
+    return post.set_lock(db, caller, post_id, is_locked=True)
+
+
+@router.post("/{id}/unlock", response_model=LockState, responses=LOCK_RESPONSES)
+def unlock_post(post_id: PostId, caller: CurrentUser, db: SessionDep) -> LockState:
+    """Unlock a post. For moderators. Idempotent."""
+    return post.set_lock(db, caller, post_id, is_locked=False)
 
 
 def _changed(changed: models.Post, response: Response) -> PostOut:

@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
-from app.api.authentication import ScopedUser
+from app.api.authentication import PublicUser, ScopedUser
+from app.api.conditional import CONDITIONAL
 from app.api.pagination import link_header, linked
 from app.api.route import Route
 from app.database.sessions import SessionDep
@@ -20,9 +21,9 @@ router = APIRouter(prefix="/tags", tags=["tags"], route_class=Route)
 Name = Annotated[TagName, Path(alias="name")]
 
 
-@router.get("", response_model=list[TagOut], responses=responses(NotAuthenticated, MalformedCursor))
+@router.get("", response_model=list[TagOut], responses={**CONDITIONAL, **responses(NotAuthenticated, MalformedCursor)})
 def list_tags(
-    caller: ScopedUser,
+    caller: PublicUser,
     db: SessionDep,
     response: Response,
     prefix: Annotated[TagPrefix, Query()] = "",

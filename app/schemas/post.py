@@ -86,6 +86,14 @@ class PostOut(BaseModel):
     owner_id: int = Field(description="Id of the user who wrote the post.", examples=[1])
     owner: Profile = Field(description="The user who wrote the post.")
     tags: list[str] = Field(description="Tags of the post, in the author's order.", examples=[["travel"]])
+    locked: bool = Field(description="Whether a moderator has locked the post, so that it accepts no comments.")
+
+
+class LockState(BaseModel):
+    """Whether a post is locked."""
+
+    post_id: int = Field(description="Id of the post.", examples=[1])
+    locked: bool = Field(description="Whether the post accepts no comments.")
 
 
 class PostWithVotes(BaseModel):

@@ -9,7 +9,7 @@ from app import models
 from app.config import get_settings
 from app.database import comment_removal, deletion_marks
 from app.errors import DomainError, NotAuthorized, PostNotFound, PreconditionFailed, QuotaExceeded
-from app.schemas.post import PostChange, PostIn
+from app.schemas.post import LockState, PostChange, PostIn
 from app.security.moderators import lock_moderator
 
 
@@ -101,6 +101,27 @@ def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[i
     else:
         comment_removal.lock_posts(db, [post_id])
         db.execute(delete(models.Post).where(models.Post.id == post_id))
+
+
+def set_lock(db: Session, moderator: models.User, post_id: int, *, is_locked: bool) -> LockState:
+    """Lock or unlock the post. Idempotent.
+
+    A comment that was being written when the lock was set is still accepted. Raises `NotAuthorized` for callers who
+    are no moderators, `PostNotFound`.
+    """
+    if not moderator.is_moderator:
+        raise NotAuthorized
+    is_changed = models.Post.locked != is_locked
+    locked = (
+        update(models.Post)
+        .where(models.Post.id == post_id, models.Post.visible_to(moderator))
+        .values(locked=is_locked, version=models.Post.version + case((is_changed, 1), else_=0))
+        .returning(models.Post.id)
+    )
+    if db.scalar(locked) is None:
+        raise PostNotFound(post_id)
+    lock_moderator(db, moderator.id)
+    return LockState(post_id=post_id, locked=is_locked)
 
 
 def _require_room_for_draft(db: Session, owner_id: int, adds: ColumnElement[bool] | None = None) -> None:

@@ -38,8 +38,8 @@ PUBLIC = {
     "POST /email-verification/confirm",
 }  # fmt: skip
 VERBS = {
-    "cast", "change", "confirm", "create", "delete", "end", "follow", "get", "list", "login", "logout", "refresh",
-    "remove", "replace", "request", "search", "set", "sign", "unfollow",
+    "cast", "change", "confirm", "create", "delete", "end", "follow", "get", "list", "lock", "login", "logout",
+    "refresh", "remove", "replace", "request", "search", "set", "sign", "unfollow", "unlock",
 }  # fmt: skip
 
 

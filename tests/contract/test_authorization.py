@@ -33,6 +33,8 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "remove_vote": (200, 200, 200, 200, 401),
         "list_comments": (200, 200, 200, 200, 401),
         "create_comment": (201, 201, 201, 201, 401),
+        "lock_post": (403, 403, 200, 200, 401),
+        "unlock_post": (403, 403, 200, 200, 401),
         "set_bookmark": (200, 200, 200, 200, 401),
         "remove_bookmark": (200, 200, 200, 200, 401),
     },
@@ -45,6 +47,8 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "remove_vote": (404, 404, 404, 404, 401),
         "list_comments": (200, 404, 200, 200, 401),
         "create_comment": (404, 404, 404, 404, 401),
+        "lock_post": (403, 403, 200, 200, 401),
+        "unlock_post": (403, 403, 200, 200, 401),
         "set_bookmark": (404, 404, 404, 404, 401),
         "remove_bookmark": (404, 404, 404, 404, 401),
     },
@@ -98,7 +102,9 @@ PUBLIC = {
 }  # fmt: skip
 
 # Operations that change nothing here even where they are allowed.
-CHANGES_NOTHING = {"remove_vote", "remove_comment_vote", "remove_bookmark", "remove_follow", "remove_block"}
+CHANGES_NOTHING = {
+    "remove_vote", "remove_comment_vote", "remove_bookmark", "remove_follow", "remove_block", "unlock_post",
+}  # fmt: skip
 # Of a session, when it was last seen changes with every request.
 EVERYTHING = " UNION ALL ".join(
     f"SELECT '{table}', {'t.id' if table == 'sessions' else 't'}::text FROM {table} AS t"

@@ -248,3 +248,73 @@ def test_a_blocked_user_cannot_comment_on_posts_or_reply_to_comments_of_the_bloc
     unblock(client, person, other)
     assert write(other, own).status_code == 201
     assert write(other, of_other, parent).status_code == 201
+
+
+def contents(comments: list[Any]) -> list[Any]:
+    """Return the texts of a thread: each with those of the replies below it."""
+    return [[comment["content"], *contents(comment["replies"])] for comment in comments]
+
+
+@pytest.mark.parametrize("sort", ["top", "new", "old"])
+def test_comments_of_blocked_users_are_left_out_of_threads_with_the_replies_to_them(
+    client: TestClient, person: Person, other: Person, make_person: MakePerson, make_post: MakePost,
+    make_comment: Callable[..., int], sort: str,
+) -> None:  # fmt: skip
+    third = make_person()
+    post_id = make_post(third)
+    seen = make_comment(third, post_id, content="seen")
+    make_comment(other, post_id, parent_id=seen, content="hidden reply")
+    make_comment(person, post_id, parent_id=seen, content="seen reply")
+    hidden = make_comment(other, post_id, content="hidden")
+    below = make_comment(third, post_id, parent_id=hidden, content="below a hidden one")
+    make_comment(third, post_id, parent_id=below, content="deeper")
+    block(client, person, other)
+
+    def thread(reader: Person) -> list[Any]:
+        return contents(client.get(f"/posts/{post_id}/comments?sort={sort}", headers=reader.headers).json())
+
+    assert thread(person) == [["seen", ["seen reply"]]]
+    whole = thread(third)
+    assert sorted(map(str, whole)) == sorted(map(str, thread(other)))
+    assert ["hidden", ["below a hidden one", ["deeper"]]] in whole
+    assert client.get(f"/users/{other.id}/comments", headers=person.headers).json() == []
+    assert len(client.get(f"/users/{other.id}/comments", headers=third.headers).json()) == 2
+    assert client.get(f"/comments/{hidden}", headers=person.headers).json()["content"] == "hidden"
+    unblock(client, person, other)
+    assert thread(person) == whole
+
+
+def test_walk_of_a_thread_continues_past_a_page_of_hidden_comments(
+    client: TestClient, person: Person, other: Person, make_person: MakePerson, make_post: MakePost,
+    make_comment: Callable[..., int],
+) -> None:  # fmt: skip
+    third = make_person()
+    post_id = make_post(third)
+    ids_by_age = [make_comment(author, post_id) for author in (third, other, other, other, third)]
+    block(client, person, other)
+
+    met, sizes = [], []
+    address: str | None = f"/posts/{post_id}/comments?sort=old&limit=2"
+    while address:
+        response = client.get(address, headers=person.headers)
+        met += [comment["id"] for comment in response.json()]
+        sizes.append(len(response.json()))
+        address = linked(response)
+
+    assert met == [ids_by_age[0], ids_by_age[4]]
+    assert sizes == [1, 0, 1]
+
+
+@pytest.mark.parametrize(("role", "is_shown"), [("user", False), ("moderator", True)])
+def test_moderators_see_comments_through_their_blocks(
+    client: TestClient, other: Person, make_person: MakePerson, make_post: MakePost,
+    make_comment: Callable[..., int], role: str, *, is_shown: bool,
+) -> None:  # fmt: skip
+    blocker = make_person(role=role)
+    comment_id = make_comment(other, make_post(other))
+    block(client, blocker, other)
+
+    for path in (f"/posts/{client.get(f'/comments/{comment_id}', headers=other.headers).json()['post_id']}/comments",
+                 f"/users/{other.id}/comments"):  # fmt: skip
+        shown = client.get(path, headers=blocker.headers).json()
+        assert [comment["id"] for comment in shown] == ([comment_id] if is_shown else [])

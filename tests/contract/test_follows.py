@@ -186,6 +186,8 @@ def test_cursor_of_another_list_is_refused(client: TestClient, person: Person, m
     for path, made_for in (("followers", "following"), ("following", "followers")):
         response = client.get(f"/users/{person.id}/{path}{cursors[made_for]}", headers=person.headers)
         assert_refused(response, 422, "malformed_cursor")
+        response = client.get(f"/users/{person.id + 1}/{path}{cursors[path]}", headers=person.headers)
+        assert_refused(response, 422, "malformed_cursor")
     assert_refused(
         client.get(f"/users/me/votes{cursors['followers']}", headers=person.headers), 422, "malformed_cursor"
     )

@@ -13,6 +13,7 @@ FIRST_REVISION = {
     "security_events": "0021", "outgoing_mails": "0022", "mail_tokens": "0022", "deletions": "0027",
     "comments": "0034", "comment_votes": "0034",
     "tags": "0035", "post_tags": "0035", "tag_follows": "0035",
+    "follows": "0039", "blocks": "0039", "bookmarks": "0040",
 }  # fmt: skip
 ALL = tuple(FIRST_REVISION)
 LABELS = {
@@ -34,6 +35,9 @@ LABELS = {
     "tags": "SELECT name FROM tags",
     "post_tags": "SELECT title FROM post_tags JOIN posts ON posts.id = post_id",
     "tag_follows": "SELECT email FROM tag_follows JOIN users ON users.id = user_id",
+    "follows": "SELECT email FROM follows JOIN users ON users.id = follower_id",
+    "blocks": "SELECT email FROM blocks JOIN users ON users.id = blocker_id",
+    "bookmarks": "SELECT email FROM bookmarks JOIN users ON users.id = user_id",
 }  # fmt: skip
 PLACEHOLDER_EMAIL = "nobody@example.com"
 
@@ -120,6 +124,12 @@ def _insert_later_rows(connection: Connection, revision: str, values: dict[str, 
         connection.execute(
             text("INSERT INTO tag_follows (user_id, tag_id) SELECT :user, id FROM tags WHERE name = :label"), values
         )
+    if revision >= FIRST_REVISION["follows"]:
+        other = "FROM users WHERE id <> :user ORDER BY id LIMIT 1"
+        connection.execute(text(f"INSERT INTO follows (follower_id, followee_id) SELECT :user, id {other}"), values)
+        connection.execute(text(f"INSERT INTO blocks (blocker_id, blocked_id) SELECT :user, id {other}"), values)
+    if revision >= FIRST_REVISION["bookmarks"]:
+        connection.execute(text("INSERT INTO bookmarks (user_id, post_id) VALUES (:user, :post)"), values)
 
 
 def check_rows(connection: Connection, revision: str, expected: dict[str, set[str]]) -> None:

@@ -170,7 +170,7 @@ class Site:
         post = self.posts[post_id]
         owner = self.accounts[post.owner]
         flat = {"id": post.id, "title": post.title, "content": post.content, "published": post.published}
-        whose = {"owner_id": owner.id, "owner": self.shown_account(reader, owner), "tags": post.tags}
+        whose = {"owner_id": owner.id, "owner": self.shown_account(reader, owner), "tags": post.tags, "locked": False}
         return {
             "Post": flat | whose,
             "votes": self.count(post_id),

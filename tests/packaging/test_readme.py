@@ -62,7 +62,7 @@ def test_curl_session_answers_as_printed(server: str) -> None:
 
     answers = run(["bash", "-eu"], script.replace(ADDRESS, server)).split("\n")
 
-    assert len(printed) == 5
+    assert len(printed) == 7
     assert [without_chance(answer) for answer in answers if answer] == printed
 
 

@@ -117,6 +117,14 @@ def test_votes_cost_one_statement(send: Send, posts: list[int]) -> None:
     assert len(send("DELETE", f"/posts/{post_id}/vote")) == 1
 
 
+def test_votes_for_comments_cost_one_statement(
+    send: Send, posts: list[int], person: Person, make_comment: Callable[..., int]
+) -> None:
+    comment_id = make_comment(person, posts[0])
+    assert len(send("PUT", f"/comments/{comment_id}/vote")) == 1
+    assert len(send("DELETE", f"/comments/{comment_id}/vote")) == 1
+
+
 @pytest.mark.parametrize("sort", ["top", "new", "old"])
 @pytest.mark.parametrize("depth", [0, 4])
 def test_thread_costs_one_statement_at_every_depth(
@@ -148,8 +156,6 @@ def test_comments_cost_the_caller_and_few_statements(
         ("POST", f"/posts/{posts[0]}/comments"): 2,
         ("GET", f"/comments/{parent}"): 1,
         ("PATCH", f"/comments/{parent}"): 2,
-        ("PUT", f"/comments/{parent}/vote"): 1,
-        ("DELETE", f"/comments/{parent}/vote"): 1,
         ("GET", f"/users/{person.id}/comments"): 1,
         # It is checked, locked with its ancestors, and looked at for replies; the counts are locked.
         ("DELETE", f"/comments/{parent}"): 5,
@@ -338,3 +344,19 @@ def test_crowd_that_votes_costs_one_statement(
     )
     assert len(statements) == 1
     assert connection.scalar(text("SELECT count(*) FROM votes")) == 20
+
+
+@needs_batches
+def test_crowd_that_votes_for_comments_costs_one_statement(
+    database: Engine, connection: Connection, person: Person, posts: list[int], make_person: Callable[..., Person],
+    make_comment: Callable[..., int],
+) -> None:  # fmt: skip
+    comments = [make_comment(person, posts[0]) for _ in range(3)]
+    ballots = [vote.Ballot(access_tokens.verify(make_person().token), comments[n % 3], is_for=True) for n in range(20)]
+    statements = at_once(
+        database,
+        *(lambda ballot=ballot: batch_queues.comment_votes().submit(ballot) for ballot in ballots),
+    )
+    assert len(statements) == 1
+    assert connection.scalar(text("SELECT count(*) FROM comment_votes")) == 20
+    assert connection.scalar(text("SELECT sum(votes) FROM comment_stats")) == 20

@@ -1,6 +1,6 @@
-"""Comments: write, read, change and remove them, and vote for them. Threads are in `thread`.
+"""Comments: write, read, change and remove them. Threads are in `thread`, votes for comments in `services.vote`.
 
-A comment exists for those who may see its post. New comments and votes need a published post.
+A comment exists for those who may see its post. A new comment needs a published post.
 """
 
 from collections.abc import Callable
@@ -27,6 +27,7 @@ from app.errors import (
     Blocked,
     CommentNotFound,
     DomainError,
+    Locked,
     NotAuthenticated,
     NotAuthorized,
     PostNotFound,
@@ -36,7 +37,7 @@ from app.errors import (
 )
 from app.models import Comment
 from app.models.base import LARGEST_KEY, possible_key
-from app.schemas.comment import CommentIn, CommentOut, CommentVoteState
+from app.schemas.comment import CommentIn, CommentOut
 from app.schemas.page import KeysetPage
 from app.security.moderators import lock_moderator
 from app.services.comment.rows import AUTHOR, BY_ID, COLUMNS, MAX_PAGE_BYTES, CommentRow, serialize
@@ -54,7 +55,7 @@ _WRITE = text("""
     WITH author AS MATERIALIZED (
         SELECT id FROM users WHERE id = :user_id AND is_active FOR KEY SHARE
     ), post AS MATERIALIZED (
-        SELECT id, owner_id FROM posts WHERE id = :post_id AND published AND (SELECT count(*) FROM author) > 0
+        SELECT id, owner_id, locked FROM posts WHERE id = :post_id AND published AND (SELECT count(*) FROM author) > 0
             AND (SELECT NOT is_deleted FROM users WHERE users.id = owner_id)
         FOR KEY SHARE
     ), parent AS MATERIALIZED (
@@ -70,12 +71,12 @@ _WRITE = text("""
         SELECT post.id, parent.id, author.id, :content, coalesce(parent.depth + 1, 0)
         FROM author CROSS JOIN post LEFT JOIN parent ON true
         WHERE CASE WHEN :parent_id IS NULL THEN true ELSE parent.depth < :max_depth END
-            AND NOT EXISTS (SELECT FROM refusal)
+            AND NOT post.locked AND NOT EXISTS (SELECT FROM refusal)
         RETURNING id
     )
     SELECT EXISTS (SELECT FROM author) AS has_author, EXISTS (SELECT FROM post) AS has_post,
-        EXISTS (SELECT FROM parent) AS has_parent, EXISTS (SELECT FROM refusal) AS is_blocked,
-        (SELECT id FROM written) AS id
+        (SELECT locked FROM post) AS is_locked, EXISTS (SELECT FROM parent) AS has_parent,
+        EXISTS (SELECT FROM refusal) AS is_blocked, (SELECT id FROM written) AS id
 """).bindparams(
     *(bindparam(name, type_=BigInteger) for name in ("user_id", "post_id", "parent_id")),
     bindparam("content", type_=String),
@@ -86,8 +87,8 @@ _WRITE = text("""
 def write(db: Session, author: models.User, post_id: int, new: CommentIn) -> CommentOut:
     """Write a comment on a published post.
 
-    Raises `PostNotFound`, `CommentNotFound` for a parent that is missing or deleted, `RepliesTooDeep`, and `Blocked` if
-    the author of the post or of the parent has blocked this one.
+    Raises `PostNotFound`, `CommentNotFound` for a parent that is missing or deleted, `RepliesTooDeep`, `Locked`, and
+    `Blocked` if the author of the post or of the parent has blocked this one.
     """
     # No comment has the id 0.
     parent_id = None if new.parent_id is None else possible_key(new.parent_id) or 0
@@ -101,6 +102,8 @@ def write(db: Session, author: models.User, post_id: int, new: CommentIn) -> Com
         raise CommentNotFound(new.parent_id)
     if found.is_blocked:
         raise Blocked
+    if found.is_locked:
+        raise Locked
     if found.id is None:
         raise RepliesTooDeep
     return as_schema(get(db, author, found.id), author)
@@ -151,6 +154,9 @@ _LIST = text(f"""
                 FROM comments
                 WHERE comments.owner_id = :owner_id AND comments.id < :before
                     AND (SELECT NOT users.is_deleted FROM users WHERE users.id = :owner_id)
+                    AND (:is_moderator OR NOT EXISTS (
+                        SELECT FROM blocks WHERE blocker_id = :reader_id AND blocked_id = :owner_id
+                    ))
                 ORDER BY comments.id DESC LIMIT {MAX_ROWS_READ}
             ) AS c
             WHERE {_IS_VISIBLE} OR c.place = {MAX_ROWS_READ} ORDER BY c.id DESC LIMIT :rows
@@ -163,7 +169,8 @@ _COLUMNS_BEFORE = len(("place", "is_visible", "octets_before"))
 def list_of_user(db: Session, reader: models.User, user_id: int, page: KeysetPage) -> tuple[bytes, int | None]:
     """Return the user's comments as a JSON array, newest first, and the id after which the next page begins.
 
-    Comments on posts that the reader may not see are left out. Raises `UserNotFound`.
+    Comments on posts that the reader may not see are left out, and all comments of users whom the reader blocked.
+    Raises `UserNotFound`.
     """
     values = {
         "owner_id": possible_key(user_id),
@@ -256,53 +263,3 @@ def _refusal(db: Session, caller: models.User, comment_id: int, is_allowed: Call
     if owner_id is None:
         return CommentNotFound(comment_id)
     return PreconditionFailed() if is_allowed(owner_id) else NotAuthorized()
-
-
-# Locks in the order of `app.database.locks`, as a vote for a post does (`services.vote`). Triggers run at the end of
-# the statement, so it computes the new count: the locked one with its own change.
-_VOTE = text("""
-    WITH voter AS MATERIALIZED (
-        SELECT id FROM users WHERE id = :user_id AND is_active FOR KEY SHARE
-    ), comment AS MATERIALIZED (
-        SELECT id FROM comments
-        WHERE id = :comment_id AND deleted_at IS NULL AND (SELECT count(*) FROM voter) > 0
-            AND (SELECT NOT is_deleted FROM users WHERE users.id = comments.owner_id)
-            AND (
-                SELECT posts.published AND NOT users.is_deleted FROM posts JOIN users ON users.id = posts.owner_id
-                WHERE posts.id = comments.post_id
-            )
-        FOR KEY SHARE
-    ), counted AS MATERIALIZED (
-        SELECT comment_id, votes FROM comment_stats
-        WHERE comment_id = :comment_id AND (SELECT count(*) FROM comment) > 0 FOR NO KEY UPDATE
-    ), added AS (
-        INSERT INTO comment_votes (comment_id, user_id)
-        SELECT counted.comment_id, voter.id FROM counted CROSS JOIN voter WHERE :is_for
-        ON CONFLICT (comment_id, user_id) DO NOTHING RETURNING 1 AS n
-    ), removed AS (
-        DELETE FROM comment_votes USING counted
-        WHERE comment_votes.comment_id = counted.comment_id AND comment_votes.user_id = :user_id AND NOT :is_for
-        RETURNING -1 AS n
-    )
-    SELECT EXISTS (SELECT FROM voter) AS has_voter,
-        (SELECT votes FROM counted)
-            + (SELECT coalesce(sum(n), 0) FROM (SELECT n FROM added UNION ALL SELECT n FROM removed) AS change) AS votes
-""").bindparams(
-    bindparam("user_id", type_=BigInteger),
-    bindparam("comment_id", type_=BigInteger),
-    bindparam("is_for", type_=Boolean),
-)
-
-
-def set_vote(db: Session, voter: models.User, comment_id: int, *, is_for: bool) -> CommentVoteState:
-    """Set or remove the user's vote for a comment on a published post. Idempotent.
-
-    Raises `CommentNotFound`, also for tombstones.
-    """
-    values = {"user_id": voter.id, "comment_id": possible_key(comment_id), "is_for": is_for}
-    found = db.execute(_VOTE, values).one()
-    if not found.has_voter:
-        raise NotAuthenticated
-    if found.votes is None:
-        raise CommentNotFound(comment_id)
-    return CommentVoteState(comment_id=comment_id, votes=found.votes, voted=is_for)

@@ -126,13 +126,19 @@ _STATEMENT = """
                 AND (SELECT NOT users.is_deleted FROM users WHERE users.id = posts.owner_id)
         ), {levels}
         SELECT reader.id AS reader_id, post.id AS seen_post_id, {has_parent} AS has_parent,
-            (SELECT count(*) FROM level_0) AS found_count, c.level, c.place, {columns}
+            (SELECT count(*) FROM level_0) AS found_count, {is_hidden} AS is_hidden, c.level, c.place, {columns}
         FROM reader LEFT JOIN post ON true LEFT JOIN (
             SELECT *, sum(octets) OVER (ORDER BY level, place) - octets AS octets_before
             FROM ({all_levels}) AS listed WHERE level > 0 OR place < asked.rows
         ) AS c ON c.octets_before < {max_bytes} {author}
     ) AS thread ON true
     ORDER BY asked.number, thread.level, thread.place
+"""
+# The reader blocked the author. Moderators see blocked comments.
+_IS_HIDDEN = """
+    (NOT reader.is_moderator AND EXISTS (
+        SELECT FROM blocks WHERE blocks.blocker_id = reader.id AND blocks.blocked_id = c.owner_id
+    ))
 """
 _IS_VALID = str(Session.is_valid().compile(dialect=PGDialect()))
 _HAS_PARENT = """
@@ -182,6 +188,7 @@ def _statement(sort: Sort, *, has_parent: bool) -> PreparedStatement:
         anonymous=ANONYMOUS.user_id,
         levels=", ".join(levels),
         has_parent=_HAS_PARENT if has_parent else "true",
+        is_hidden=_IS_HIDDEN,
         columns=COLUMNS.format(reader_id="reader.id"),
         all_levels=" UNION ALL ".join(f"SELECT * FROM level_{level}" for level in range(MAX_THREAD_DEPTH + 1)),
         max_bytes=MAX_PAGE_BYTES,
@@ -234,30 +241,40 @@ def _outcome(request: ThreadRequest, rows: Sequence[Row[*tuple[Any, ...]]]) -> T
         return CommentNotFound(request.query.parent_id or 0)
     if first.id is None:
         return Thread(b"[]", None)
-    return _thread(request, [(row.level, CommentRow(*row[_FIRST_COLUMN:])) for row in rows], first.found_count)
+    found = [(row.level, row.is_hidden, CommentRow(*row[_FIRST_COLUMN:])) for row in rows]
+    return _thread(request, found, first.found_count)
 
 
 # The columns before those of `CommentRow`.
-_FIRST_COLUMN = len(("number", "reader_id", "seen_post_id", "has_parent", "found_count", "level", "place"))
+_FIRST_COLUMN = len(("number", "reader_id", "seen_post_id", "has_parent", "found_count", "is_hidden", "level", "place"))
 
 
-def _thread(request: ThreadRequest, found: Sequence[tuple[int, CommentRow]], found_count: int) -> Thread:
-    """Return the rows, which are sorted by level, as JSON; leave out the last ones that do not fit."""
+def _thread(request: ThreadRequest, found: Sequence[tuple[int, bool, CommentRow]], found_count: int) -> Thread:
+    """Return the rows, which are sorted by level, as JSON.
+
+    Hidden comments are left out with the replies below them, and so are the last ones that do not fit.
+    """
     parts: list[tuple[int, CommentRow, bytes]] = []
     size = len("[]")
-    for level, row in found:
-        part = serialize(row, request.token.user_id)
-        size += len(part) + len(',"replies":[]},')
-        if parts and size > MAX_PAGE_BYTES:
-            break
-        parts.append((level, row, part))
+    listed: list[CommentRow] = []  # Of the first level, also hidden ones.
+    hidden: set[int | None] = set()
+    for level, is_hidden, row in found:
+        if is_hidden or (level > 0 and row.parent_id in hidden):
+            hidden.add(row.id)
+        else:
+            part = serialize(row, request.token.user_id)
+            size += len(part) + len(',"replies":[]},')
+            if parts and size > MAX_PAGE_BYTES:
+                break
+            parts.append((level, row, part))
+        if level == 0:
+            listed.append(row)
     replies: dict[int, list[bytes]] = {}
     top: list[bytes] = []
     # From the last level, so that a comment's replies are complete when it is reached.
     for level, row, part in reversed(parts):
         whole = b'%s,"replies":[%s]}' % (part, b",".join(reversed(replies.pop(row.id, []))))
         (replies.setdefault(row.parent_id or 0, []) if level else top).append(whole)
-    last = [row for level, row, _ in parts if level == 0][-1]
-    query = request.query
+    query, last = request.query, listed[-1]
     values = ["comments", query.sort, query.post_id, query.parent_id, last.votes, last.id]
-    return Thread(b"[%s]" % b",".join(reversed(top)), cursors.sign(values) if found_count > len(top) else None)
+    return Thread(b"[%s]" % b",".join(reversed(top)), cursors.sign(values) if found_count > len(listed) else None)

@@ -208,6 +208,7 @@ _SHOWN = (
     cast(User.created_at, Text).label("owner_created_at"),
     User.email,
     cast(func.to_json(Post.tags), Text).label("tags"),
+    Post.locked,
     PostStats.votes,
     PostStats.comments,
 )

@@ -28,6 +28,7 @@ class PostRow(NamedTuple):
     email: str
     # A JSON array of strings.
     tags: str
+    locked: bool
     votes: int
     comments: int
     # The readers of the batch who voted for it.
@@ -52,7 +53,7 @@ class PostRow(NamedTuple):
     def all_of(cls, rows: Iterable[Row[*tuple[Any, ...]]]) -> list[Self]:
         """Return the rows as tuples of this type.
 
-        An attribute of a `Row` takes 0.7 µs, and a post has 21.
+        An attribute of a `Row` takes 0.7 µs, and a post has 22.
         """
         return [cls(*row) for row in rows]
 

@@ -65,7 +65,8 @@ def _serialize(row: PostRow) -> str:
         f'"published":{"true" if row.published else "false"},"created_at":"{json_time(row.created_at)}",'
         f'"updated_at":"{json_time(row.updated_at)}","published_at":{published_at},"owner_id":{row.owner_id},'
         f'"owner":{{"id":{row.owner_id},"username":{quoted(row.username)},'
-        f'"created_at":"{json_time(row.owner_created_at)}","email":{quoted(email)}}},"tags":{row.tags}}}'
+        f'"created_at":"{json_time(row.owner_created_at)}","email":{quoted(email)}}},"tags":{row.tags},'
+        f'"locked":{"true" if row.locked else "false"}}}'
     )
 
 
