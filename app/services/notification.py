@@ -36,8 +36,8 @@ _IS_SHOWN = f"""
     AND (
         n.post_id IS NULL
         OR coalesce((
-            SELECT NOT users.is_deleted AND (posts.published OR posts.owner_id = :user_id)
-            FROM posts JOIN users ON users.id = posts.owner_id WHERE posts.id = n.post_id
+            SELECT (published OR owner_id = :user_id) AND (SELECT NOT is_deleted FROM users WHERE users.id = owner_id)
+            FROM posts WHERE posts.id = n.post_id
         ), false)
     )
     AND (

@@ -280,7 +280,7 @@ def test_read_only_fields_are_never_stored(
     hostile |= {name: value for name, value in {"role": "admin", "is_active": False}.items() if name in writable}
     post_id = make_post(owner)
     good = {"title": "t", "content": "c", "post_id": post_id, "vote_dir": 1, "email": "new@person.example"}
-    good |= {"name": "key", "scopes": ["read"], "code": "123456", "refresh_token": "x", "token": "x"}
+    good |= {"name": "key", "up_to": 1, "scopes": ["read"], "code": "123456", "refresh_token": "x", "token": "x"}
     good |= {"password": "correct horse battery", "current_password": "correct horse battery"}
     body = hostile | {name: value for name, value in good.items() if name in writable}
 
