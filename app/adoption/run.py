@@ -180,6 +180,8 @@ class _Adoption:
                 self._after_migration(connection, plan, script)
         version = {"revision": scripts.get_current_head()}
         connection.execute(text("UPDATE alembic_version SET version_num = :revision"), version)
+        # Autovacuum would do it minutes later, and until then large tables are read with plans for empty ones.
+        connection.exec_driver_sql(f"ANALYZE {', '.join(Base.metadata.tables)}")
 
     def _after_migration(self, connection: Connection, plan: Plan, script: Script) -> None:
         """Copy former columns and tables, disabled accounts and valid tokens to the new schema."""
