@@ -68,15 +68,16 @@ def test_post_of_a_followed_author_with_followed_tags_is_shown_once(
     assert ids(client, person, "/home?limit=1") == [second]
 
 
+@pytest.mark.parametrize("limit", [1, 2])
 def test_posts_of_tags_that_share_their_newest_post_are_all_met(
-    client: TestClient, person: Person, other: Person, make_post: MakePost
+    client: TestClient, person: Person, other: Person, make_post: MakePost, limit: int
 ) -> None:
     names = ["a", "b", "c", "d", "e"]
     for name in names:
         follow_tag(client, person, name)
     posts = [*(make_post(other, tags=[name]) for name in names), make_post(other, tags=names)]
     met: list[int] = []
-    address: str | None = "/home?limit=1"
+    address: str | None = f"/home?limit={limit}"
     while address:
         response = client.get(address, headers=person.headers)
         met += [item["Post"]["id"] for item in response.json()]
