@@ -150,6 +150,11 @@ class Dataset:
             "SELECT sum(votes) FROM post_stats WHERE post_id > 0",
             "SELECT count(created_at) FROM votes WHERE post_id > 0",
             "SELECT count(*) FROM sessions WHERE id > 0",
+            "SELECT count(created_at) FROM post_tags WHERE tag_id > 0",
+            "SELECT count(parent_id) FROM comments WHERE post_id > 0",
+            "SELECT sum(length(content)) FROM comments WHERE id > 0",
+            "SELECT sum(votes) FROM comment_stats WHERE comment_id > 0",
+            "SELECT count(votes) FROM comment_stats WHERE post_id > 0",
             "SELECT count(followee_id) FROM follows WHERE follower_id > 0",
             "SELECT count(created_at) FROM posts WHERE owner_id > 0",
         )
