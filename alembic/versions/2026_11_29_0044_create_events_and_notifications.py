@@ -112,12 +112,14 @@ def upgrade() -> None:
 
 def _log_events() -> None:
     # Of several kinds for one recipient, the first counts. Scalar subqueries are looked up row by row, with any
-    # statistics. The newest 100 unread notifications of a recipient bound what one actor can send.
+    # statistics. The newest 100 unread notifications of a recipient bound what one actor can send, and those of a text
+    # what its changes can. `use_variable`, because an owner's column of `users` may be called `names`.
     op.execute("""
         CREATE FUNCTION log_event(
             event text, by_user bigint, of_post bigint, of_comment bigint, recipients bigint[], kinds text[],
             names text[]
         ) RETURNS void LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+        #variable_conflict use_variable
         BEGIN
             IF event IS NOT NULL THEN
                 INSERT INTO events (kind, actor_id, post_id, comment_id) VALUES (event, by_user, of_post, of_comment);
@@ -146,6 +148,17 @@ def _log_events() -> None:
                             WHERE unread.user_id = recipient.id AND unread.read_at IS NULL
                             ORDER BY unread.id DESC LIMIT 100
                         ) AS newest WHERE newest.actor_id = by_user
+                    )
+                    AND (
+                        of_post IS NULL OR 20 > CASE WHEN of_comment IS NULL THEN (
+                            SELECT count(*) FROM notifications AS sent
+                            WHERE sent.post_id = of_post AND sent.comment_id IS NULL
+                                AND sent.kind IN ('reply', 'comment', 'mention')
+                        ) ELSE (
+                            SELECT count(*) FROM notifications AS sent
+                            WHERE sent.post_id = of_post AND sent.comment_id = of_comment
+                                AND sent.kind IN ('reply', 'comment', 'mention')
+                        ) END
                     )
                 ON CONFLICT DO NOTHING
                 RETURNING user_id

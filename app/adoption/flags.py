@@ -28,6 +28,8 @@ _NAMES = {
         "(post_)?(status|state|visibility)",
     ),
 }
+# Of tables that are taken over. Of posts, `published` is a column of the tutorial.
+_NAMES["others"] = (_NAMES["posts"][0], "(is_)?(public|published|visible|active|approved)", _NAMES["posts"][2])
 _MEANING = {
     "users": ("inactive", "may not sign in", "keeps them out", "lets them in"),
     "posts": ("unpublished", "should be hidden", "makes them drafts", "shows them to all"),
@@ -94,7 +96,7 @@ def _is_named(name: str, kind: int, column: Column) -> bool:
 
 def may_hide(column: Column) -> bool:
     """Return whether the column of a table may mark rows that are not shown."""
-    return any(_is_named("posts", kind, column) for kind in range(3))
+    return any(_is_named("others", kind, column) for kind in range(3))
 
 
 def hidden(column: Column) -> str | None:
@@ -102,7 +104,9 @@ def hidden(column: Column) -> str | None:
 
     Return None if its type or name does not tell when it is set.
     """
-    return _condition("posts", column, is_told=False)
+    condition = _condition("others", column, is_told=False)
+    # A row that is not approved yet may have NULL.
+    return f"({condition}) IS NOT FALSE" if condition and _is_named("others", 1, column) else condition
 
 
 def _condition(name: str, column: Column, *, is_told: bool) -> str | None:

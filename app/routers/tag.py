@@ -10,10 +10,11 @@ from app.api.conditional import CONDITIONAL
 from app.api.pagination import link_header, linked
 from app.api.route import Route
 from app.database.sessions import SessionDep
-from app.errors import MalformedCursor, NotAuthenticated, NotFound, QuotaExceeded
+from app.errors import CredentialMissing, MalformedCursor, NotAuthenticated, NotFound, QuotaExceeded
 from app.middleware.problem_details import responses
 from app.schemas.tag import TagOut, TagSort, TagState
 from app.schemas.types import Cursor, Limit, TagName, TagPrefix
+from app.security.access_tokens import ANONYMOUS
 from app.services import tag
 
 router = APIRouter(prefix="/tags", tags=["tags"], route_class=Route)
@@ -39,6 +40,8 @@ def list_tags(
     In `popular`, a tag whose number of posts changes while you follow `Link` may appear twice or not at all.
     """
     if followed:
+        if caller.id == ANONYMOUS.user_id:
+            raise CredentialMissing
         page = tag.list_followed(db, caller, prefix=prefix, limit=limit, cursor=cursor)
     else:
         page = tag.list_tags(db, caller, prefix=prefix, sort=sort, limit=limit, cursor=cursor)

@@ -133,9 +133,10 @@ def mute(db: Session, caller: User, post_id: int) -> None:
 
 
 def unmute(db: Session, caller: User, post_id: int) -> None:
-    """Unmute the post. Raises `PostNotFound` (also for drafts)."""
-    _lock(db, caller, post_id)
-    db.execute(delete(PostMute).where(PostMute.post_id == post_id, PostMute.user_id == caller.id))
+    """Unmute the post. Raises `PostNotFound` (also for drafts), unless it was muted."""
+    muted = delete(PostMute).where(PostMute.post_id == post_id, PostMute.user_id == caller.id)
+    if db.scalar(muted.returning(PostMute.post_id)) is None:
+        _lock(db, caller, post_id)
 
 
 def _lock(db: Session, caller: User, post_id: int) -> None:

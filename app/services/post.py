@@ -146,11 +146,13 @@ def set_lock(db: Session, moderator: models.User, post_id: int, *, is_locked: bo
         update(models.Post)
         .where(models.Post.id == post_id, models.Post.visible_to(moderator))
         .values(locked=is_locked, version=models.Post.version + case((is_changed, 1), else_=0))
-        .returning(models.Post.id)
+        .returning(models.Post.owner_id)
     )
-    if db.scalar(locked) is None:
+    owner_id = db.scalar(locked)
+    if owner_id is None:
         raise PostNotFound(post_id)
-    lock_moderator(db, moderator.id)
+    if owner_id != moderator.id:
+        lock_moderator(db, moderator.id)
     return LockState(post_id=post_id, locked=is_locked)
 
 

@@ -182,3 +182,8 @@ def test_searches_without_an_account_take_turns_by_network() -> None:
     searches = [feed.PageRequest(ANONYMOUS, feed.PageQuery("new", 10, search="a"), network) for network in "aab"]
 
     assert [search.caller for search in searches] == ["a", "a", "b"]
+
+
+def test_followed_tags_need_an_account(client: TestClient, person: Person) -> None:
+    assert_unauthenticated(client.get("/tags?followed=true"))
+    assert client.get("/tags?followed=true", headers=person.headers).json() == []

@@ -1,4 +1,4 @@
-"""Migrations 0044 and 0045: events, notifications and mutes, beside tables of the same names."""
+"""Migrations 0044 to 0046: events, notifications and mutes, beside tables of the same names."""
 
 import pytest
 from sqlalchemy import URL, Connection, Engine, text

@@ -128,6 +128,20 @@ def test_rows_that_cannot_be_comments_are_counted_and_stay(url: URL, engine: Eng
     assert_counts(looking)
 
 
+def test_comments_that_are_not_published_stay(url: URL, engine: Engine, looking: Connection) -> None:
+    make(
+        looking, COMMENTS, "ALTER TABLE comments ADD published boolean, ADD is_approved boolean DEFAULT true",
+        "UPDATE comments SET published = id <> 5, is_approved = CASE id WHEN 8 THEN NULL ELSE true END",
+    )  # fmt: skip
+    assert planned(engine) == [
+        "take over 1 comment from comments; 1 hidden by is_approved, 1 hidden by published stay in former_comments only"
+    ]
+
+    adopt(url)
+
+    assert [row[0] for row in rows(looking, TAKEN)] == [3]
+
+
 def test_replies_stay_below_the_nearest_comment_that_is_taken_over(
     url: URL, engine: Engine, looking: Connection
 ) -> None:
@@ -434,6 +448,8 @@ DIRECTIONS = {
     "user_id int, friend_id int": False,
     "follower_id int, followed_id int, user_id int": False,
     "follower_id int, followed_id int, accepted bool": False,
+    "follower_id int, followed_id int, created_at timestamptz, updated_at timestamptz": True,
+    "follower_id int, followed_id int, deleted_at timestamptz": False,
     "follower_id int, followed_id int REFERENCES posts": False,
     "follower_id int, followed_id text": False,
 }

@@ -22,7 +22,15 @@ _EXAMINE = {
 
 def tables(here: Shape, choices: Choices, found: Mapping[str, Table]) -> list[Table]:
     """Return the tables that may be taken over, besides those in `found`."""
-    return [table for meaning in TAKEN_OVER for table in candidates(here, choices, meaning, found)]
+    possible = {meaning: candidates(here, choices, meaning, found) for meaning in TAKEN_OVER}
+    posts = [found["posts"].name] if "posts" in found else []
+    links = [
+        table
+        for table in here.tables.values()
+        if table.kind == "r" and any(tags.may_link(table, {*posts, each.name}) for each in possible["tags"])
+    ]
+    chosen = [table for of_meaning in (*possible.values(), links) for table in of_meaning]
+    return [*{table.name: table for table in chosen if table.name not in found}.values()]
 
 
 def examine(found: Findings, choices: Choices, plan: Plan, time_zone: str) -> None:

@@ -17,6 +17,7 @@ from app.adoption.target import INTEGERS
 POST = ("post_id", "post")
 USER = ("user_id", "owner_id", "author_id", "creator_id", "account_id", "commenter_id")
 CREATED = ("created_at", "created_on", "created", "time", "timestamp", "date")
+UPDATED = ("updated_at", "updated_on", "updated", "modified_at")
 
 
 class Unclear(Exception):
@@ -78,13 +79,10 @@ def named_reference(table: Table, target: Table, key: str, usual: Sequence[str],
 
 
 def others(table: Table, used: Collection[str]) -> list[str]:
-    """Return the columns that are not `used`, not the primary key, and no times."""
+    """Return the columns that are not `used`, not the primary key, and not the time of the row."""
     key = table.primary_key.columns if table.primary_key and len(table.primary_key.columns) == 1 else ()
-    return [
-        column.name
-        for column in table.columns.values()
-        if column.name not in {*used, *key} and not column.type.startswith(TIMES)
-    ]
+    times = {column.name for column in _named(table, (*CREATED, *UPDATED)) if column.type.startswith(TIMES)}
+    return [name for name in table.columns if name not in {*used, *key, *times}]
 
 
 def required(column: str | None, what: str) -> str:

@@ -1,7 +1,7 @@
 """Takeover of the tags of posts: from a table of tags and one that links posts to them, or from an array."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import text
@@ -100,6 +100,11 @@ def examine_array(found: Findings, choices: Choices, plan: Plan) -> None:
     )  # fmt: skip
 
 
+def may_link(table: Table, both: Collection[str]) -> bool:
+    """Return whether the table has a usual name, or refers to both tables and no other."""
+    return _LINK.fullmatch(plain(table.name)) is not None or {key.referred for key in table.of_kind("f")} == {*both}
+
+
 def _find_link(found: Findings, tags: Table, choices: Choices) -> Table:
     both = {found.tables["posts"].name, tags.name}
     taken = {table.name for table in found.tables.values()} | {tags.name, *choices.tables}
@@ -107,7 +112,7 @@ def _find_link(found: Findings, tags: Table, choices: Choices) -> Table:
         table
         for table in found.shape.tables.values()
         if table.kind == "r" and table.is_ours_to_alter and table.name not in taken
-        and (_LINK.fullmatch(plain(table.name)) or {key.referred for key in table.of_kind("f")} == both)
+        and may_link(table, both)
     ]  # fmt: skip
     if len(links) != 1:
         raise Unclear(f"{' and '.join(table.name for table in links) or 'no table'} may link posts to them")

@@ -80,7 +80,7 @@ class Page:
         """
         has_emails = get_settings().public_emails
         shown = [
-            (row.id, row.version, row.votes, row.comments, row.username, row.email if has_emails else None)
+            (row.id, row.version, row.locked, row.votes, row.comments, row.username, row.email if has_emails else None)
             for row in self.rows
         ]
         links = (self.next_cursor is not None, self.previous_cursor is not None)
