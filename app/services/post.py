@@ -136,11 +136,11 @@ def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[i
 def set_lock(db: Session, moderator: models.User, post_id: int, *, is_locked: bool) -> LockState:
     """Lock or unlock the post. Idempotent.
 
-    A comment that was being written when the lock was set is still accepted. Raises `NotAuthorized` for callers who
-    are no moderators, `PostNotFound`.
+    A comment that was being written when the lock was set is still accepted. Raises `PostNotFound`, and
+    `NotAuthorized` for callers who are no moderators.
     """
     if not moderator.is_moderator:
-        raise NotAuthorized
+        raise _refusal(db, moderator, post_id, is_allowed=lambda _: False)
     is_changed = models.Post.locked != is_locked
     locked = (
         update(models.Post)

@@ -19,7 +19,19 @@ from tests.contract.conftest import Rows
 from tests.fixtures import Person, located
 
 NEW = {"title": "Top beaches", "content": "Check these out"}
-FLAT = {"id", "title", "content", "published", "created_at", "updated_at", "published_at", "owner_id", "owner", "tags"}
+FLAT = {
+    "id",
+    "title",
+    "content",
+    "published",
+    "created_at",
+    "updated_at",
+    "published_at",
+    "owner_id",
+    "owner",
+    "tags",
+    "locked",
+}
 JSON = {"Content-Type": "application/json"}
 IMPOSSIBLE_IDS = [0, -1, 2**31, 2**63 - 1, 2**63, -(2**63) - 1, 10**400]
 

@@ -41,7 +41,8 @@ def posts(connection: Connection, make_post: Callable[..., int], make_person: Ca
     [
         "SELECT 1",
         "DELETE FROM comment_votes WHERE comment_id % 4 = 0",
-        "UPDATE comment_votes SET comment_id = comment_id - 1 WHERE comment_id % 4 = 0",
+        "UPDATE comment_votes SET comment_id = comment_id - 1 WHERE comment_id % 4 = 0"
+        " AND comment_id - 1 IN (SELECT id FROM comments)",
         "DELETE FROM comments WHERE parent_id IS NOT NULL AND id % 3 = 0",
         "DELETE FROM comments",
         "UPDATE comments SET owner_id = NULL WHERE id % 3 = 0",
