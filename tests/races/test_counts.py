@@ -21,6 +21,9 @@ TAGS = ("sea", "food", "old-towns", "night")
 # What a race explains: the account is gone, another's post or comment, one that is gone, a vote that exists.
 EXPLAINED = {200, 201, 204, 401, 403, 404, 409}
 
+# Others, such as changes of a post, succeed only where the caller happens to draw one of their own.
+ALWAYS = {"vote", "comment", "vote for a comment", "follow", "follow of a tag", "bookmark", "post"}
+
 
 class Site:
     """The ids that writes may refer to, existing or not any more."""
@@ -90,7 +93,7 @@ def check(
     # A follow of oneself is 422.
     assert {*statuses} <= EXPLAINED | {422} | ({503} if may_kill else set()), site.seen
     succeeded = {kind for kind, status in site.seen if status < 300}
-    assert len(succeeded) >= 12, site.seen
+    assert succeeded >= ALWAYS, site.seen
     wrong = [(batch.table, batch.wrong) for batch in recount.recount(is_repairing=False) if batch.wrong]
     assert wrong == []
     found = dict(sorted(statuses.items()))
