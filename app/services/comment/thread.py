@@ -252,16 +252,14 @@ _FIRST_COLUMN = len(("number", "reader_id", "seen_post_id", "has_parent", "found
 def _thread(request: ThreadRequest, found: Sequence[tuple[int, bool, CommentRow]], found_count: int) -> Thread:
     """Return the rows, which are sorted by level, as JSON.
 
-    Hidden comments are left out with the replies below them, and so are the last ones that do not fit.
+    Hidden comments are left out with the replies below them, which no comment shows then, and so are the last ones that
+    do not fit.
     """
     parts: list[tuple[int, CommentRow, bytes]] = []
     size = len("[]")
     listed: list[CommentRow] = []  # Of the first level, also hidden ones.
-    hidden: set[int | None] = set()
     for level, is_hidden, row in found:
-        if is_hidden or (level > 0 and row.parent_id in hidden):
-            hidden.add(row.id)
-        else:
+        if not is_hidden:
             part = serialize(row, request.token.user_id)
             size += len(part) + len(',"replies":[]},')
             if parts and size > MAX_PAGE_BYTES:
