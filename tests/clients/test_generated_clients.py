@@ -144,7 +144,6 @@ def test_a_client_in_typescript_works_on_a_running_server(
         "votes": 1,
         "refused": [409, "already_voted", "string"],
         "voted": True,
-        "bookmarked": False,
         "page": [["Moths", "grace@example.com", 1, True]],
     }
     assert connection.exec_driver_sql("SELECT user_id FROM votes").all() == [(user_id,)]
