@@ -35,8 +35,8 @@ from collections.abc import Collection
 from sqlalchemy import Connection, select
 from sqlalchemy.orm import Session
 
-from app.errors import NotAuthenticated, NotYourself, UserNotFound
-from app.models import User, UserStats
+from app.errors import NotAuthenticated, NotYourself, PostNotFound, UserNotFound
+from app.models import Post, User, UserStats
 
 # Any number that no other program locks in this database will do: "posts" in ASCII.
 MIGRATION_LOCK = 0x706F737473
@@ -67,3 +67,17 @@ def lock_pair(db: Session, caller_id: int, user_id: int) -> None:
         raise NotAuthenticated
     if user_id not in found:
         raise UserNotFound(user_id)
+
+
+def lock_caller_and_post(db: Session, caller: User, post_id: int) -> None:
+    """Lock the caller's account and a published post until the transaction ends.
+
+    It serializes what the caller does to several posts, and waits for a deletion of either.
+    Raises `NotAuthenticated`, and `PostNotFound` (also for drafts).
+    """
+    account = select(User.id).where(User.id == caller.id, User.is_active).with_for_update(key_share=True)
+    if db.scalar(account) is None:
+        raise NotAuthenticated
+    post = select(Post.id).where(Post.id == post_id, Post.published, Post.visible_to(caller))
+    if db.scalar(post.with_for_update(read=True, key_share=True)) is None:
+        raise PostNotFound(post_id)

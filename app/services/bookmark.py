@@ -5,8 +5,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.config import get_settings
-from app.errors import NotAuthenticated, PostNotFound, QuotaExceeded
-from app.models import Bookmark, Post, User
+from app.database.locks import lock_caller_and_post
+from app.errors import QuotaExceeded
+from app.models import Bookmark, User
 
 
 def add(db: Session, caller: User, post_id: int) -> None:
@@ -15,7 +16,7 @@ def add(db: Session, caller: User, post_id: int) -> None:
     The lock of the caller's account serializes their bookmarks, so that each counts those before.
     Raises `PostNotFound` (also for drafts), and `QuotaExceeded` past `BOOKMARKS_MAX`.
     """
-    _lock(db, caller, post_id)
+    lock_caller_and_post(db, caller, post_id)
     if db.scalar(select(exists().where(Bookmark.post_id == post_id, Bookmark.user_id == caller.id))):
         return
     maximum = get_settings().bookmarks_max
@@ -27,14 +28,5 @@ def add(db: Session, caller: User, post_id: int) -> None:
 
 def remove(db: Session, caller: User, post_id: int) -> None:
     """Remove the bookmark. Raises `PostNotFound` (also for drafts)."""
-    _lock(db, caller, post_id)
+    lock_caller_and_post(db, caller, post_id)
     db.execute(delete(Bookmark).where(Bookmark.post_id == post_id, Bookmark.user_id == caller.id))
-
-
-def _lock(db: Session, caller: User, post_id: int) -> None:
-    account = select(User.id).where(User.id == caller.id, User.is_active).with_for_update(key_share=True)
-    if db.scalar(account) is None:
-        raise NotAuthenticated
-    post = select(Post.id).where(Post.id == post_id, Post.published, Post.visible_to(caller))
-    if db.scalar(post.with_for_update(read=True, key_share=True)) is None:
-        raise PostNotFound(post_id)

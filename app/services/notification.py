@@ -12,8 +12,9 @@ from sqlalchemy import BigInteger, Row, bindparam, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.errors import NotAuthenticated, PostNotFound, QuotaExceeded
-from app.models import NOTIFICATION_KINDS, Post, PostMute, User
+from app.database.locks import lock_caller_and_post
+from app.errors import QuotaExceeded
+from app.models import NOTIFICATION_KINDS, PostMute, User
 from app.models.base import LARGEST_KEY
 from app.schemas.page import KeysetPage
 
@@ -125,7 +126,7 @@ def mute(db: Session, caller: User, post_id: int) -> None:
     The lock of the caller's account serializes their mutes, so that each counts those before.
     Raises `PostNotFound` (also for drafts), and `QuotaExceeded` past `MAX_MUTED_POSTS`.
     """
-    _lock(db, caller, post_id)
+    lock_caller_and_post(db, caller, post_id)
     others = select(PostMute.post_id).where(PostMute.user_id == caller.id, PostMute.post_id != post_id)
     if db.scalar(select(func.count()).select_from(others.limit(MAX_MUTED_POSTS).subquery())) == MAX_MUTED_POSTS:
         raise QuotaExceeded(MAX_MUTED_POSTS, "muted posts")
@@ -136,13 +137,4 @@ def unmute(db: Session, caller: User, post_id: int) -> None:
     """Unmute the post. Raises `PostNotFound` (also for drafts), unless it was muted."""
     muted = delete(PostMute).where(PostMute.post_id == post_id, PostMute.user_id == caller.id)
     if db.scalar(muted.returning(PostMute.post_id)) is None:
-        _lock(db, caller, post_id)
-
-
-def _lock(db: Session, caller: User, post_id: int) -> None:
-    account = select(User.id).where(User.id == caller.id, User.is_active).with_for_update(key_share=True)
-    if db.scalar(account) is None:
-        raise NotAuthenticated
-    post = select(Post.id).where(Post.id == post_id, Post.published, Post.visible_to(caller))
-    if db.scalar(post.with_for_update(read=True, key_share=True)) is None:
-        raise PostNotFound(post_id)
+        lock_caller_and_post(db, caller, post_id)
