@@ -15,8 +15,10 @@ DomainError
 ├── Blocked                     403   one of the two users has blocked the other
 ├── CrossSiteRequest            403   the session cookie came with a request from another site
 ├── InvalidToken                403   a mailed token is wrong, used, replaced or expired
+├── InvalidInvite               403   the invite is missing, wrong, used up or expired
+├── RegistrationClosed          403   the server accepts no new accounts
 ├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, CommentNotFound, UserNotFound   404
-├── SessionNotFound, ApiKeyNotFound, TotpNotFound   404
+├── SessionNotFound, ApiKeyNotFound, TotpNotFound, InviteNotFound   404
 ├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
 ├── QuotaExceeded               409   the account has the maximum number of API keys, drafts, follows and the like
 ├── LastAdmin                   409   no active admin would remain
@@ -144,6 +146,20 @@ class InvalidToken(DomainError):
     code = "invalid_token"
 
 
+class InvalidInvite(DomainError):
+    """Signing up needs an invite, and this one is missing, wrong, used up or expired"""
+
+    status = 403
+    code = "invalid_invite"
+
+
+class RegistrationClosed(DomainError):
+    """This server accepts no new accounts"""
+
+    status = 403
+    code = "registration_closed"
+
+
 class NotFound(DomainError):
     """Not Found"""
 
@@ -218,6 +234,16 @@ class TotpNotFound(DomainError):
 
     status = 404
     code = "totp_not_found"
+
+
+class InviteNotFound(DomainError):
+    """You have no such invite"""
+
+    status = 404
+    code = "invite_not_found"
+
+    def __init__(self, invite_id: int) -> None:
+        super().__init__(f"invite with id: {_shown(invite_id)} was not found")
 
 
 class EmailTaken(DomainError):

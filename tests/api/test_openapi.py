@@ -18,6 +18,7 @@ from app.schemas.api_key import ApiKeyIn
 from app.schemas.auth import RefreshIn
 from app.schemas.comment import CommentChange, CommentIn
 from app.schemas.email_verification import EmailVerification
+from app.schemas.invite import InviteIn
 from app.schemas.notification import ReadUpTo
 from app.schemas.password_reset import PasswordReset, PasswordResetRequest
 from app.schemas.post import PostChange, PostIn
@@ -237,7 +238,7 @@ def test_no_operation_has_a_fixed_idempotency_key() -> None:
 
     assert documented == {
         "POST /posts", "POST /users", "POST /vote", "POST /api-keys", "POST /users/me/totp/confirm",
-        "POST /posts/{id}/comments",
+        "POST /posts/{id}/comments", "POST /invites",
     }  # fmt: skip
     for operation in OPERATIONS.values():
         assert "idempotency-key" not in {parameter["name"].lower() for parameter in operation.get("parameters", [])}
@@ -300,6 +301,7 @@ BODIES: dict[str, type[BaseModel]] = {
     "delete_totp": PasswordProof, "confirm_totp": CodeIn, "request_password_reset": PasswordResetRequest,
     "confirm_password_reset": PasswordReset, "confirm_email_verification": EmailVerification,
     "create_comment": CommentIn, "change_comment": CommentChange, "mark_notifications_read": ReadUpTo,
+    "create_invite": InviteIn,
 }  # fmt: skip
 
 

@@ -90,6 +90,9 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
     "a session": {
         "end_session": (204, 404, 404, 404, 401),
     },
+    "an invite": {
+        "delete_invite": (204, 404, 404, 404, 401),
+    },
 }
 # Operations on the caller's own account, operations for some roles only, and public operations.
 OWN = {
@@ -98,9 +101,9 @@ OWN = {
     "create_api_key", "list_api_keys", "list_sessions", "end_other_sessions", "logout",
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
     "list_tags", "follow_tag", "unfollow_tag", "get_home",
-    "list_notifications", "get_unread_count", "mark_notifications_read",
+    "list_notifications", "get_unread_count", "mark_notifications_read", "list_invites",
 }  # fmt: skip
-FOR_ROLES = {"list_users": (403, 403, 403, 200, 401)}
+FOR_ROLES = {"list_users": (403, 403, 403, 200, 401), "create_invite": (403, 403, 201, 201, 401)}
 PUBLIC = {
     "get_root", "get_livez", "get_readyz", "get_user_by_username", "sign_up", "login", "refresh_token",
     "request_password_reset", "confirm_password_reset", "confirm_email_verification",
@@ -128,6 +131,9 @@ MADE = {
     "a comment": _COMMENT.format(published=True),
     "a comment on a draft": _COMMENT.format(published=False),
     "an account": "SELECT CAST(:id AS bigint)",
+    "an invite": """
+        INSERT INTO invites (creator_id, token_hash, expires_at) VALUES (:id, '', now() + interval '1 day') RETURNING id
+    """,
     "a session": "INSERT INTO sessions (user_id, expires_at) VALUES (:id, now() + interval '1 day') RETURNING id",
     "an API key": """
         WITH session AS (
@@ -163,7 +169,7 @@ def call(client: TestClient, operation_id: str, caller: Person | None, thing_id:
     """Return the status of a valid request, which only the caller's rights can make fail."""
     method, path, operation = OPERATIONS[operation_id]
     bodies = {"PostIn": {"title": "t", "content": "c"}, "PostChange": {"title": "t"}, "UserChange": {"username": "new"}}
-    bodies |= {"CommentIn": {"content": "c"}, "CommentChange": {"content": "c"}}
+    bodies |= {"CommentIn": {"content": "c"}, "CommentChange": {"content": "c"}, "InviteIn": {}}
     content = operation.get("requestBody", {}).get("content", {}).get("application/json")
     body = bodies[content["schema"]["$ref"].rsplit("/", 1)[1]] if content else None
     address = re.sub(r"\{[^}]+\}", str(thing_id), path)
@@ -286,7 +292,9 @@ def test_read_only_fields_are_never_stored(
 
     things = {"/users": owner.id, "/comments": make_comment(owner, post_id)}
     thing_id = next((thing_id for start, thing_id in things.items() if path.startswith(start)), post_id)
-    response = client.request(method, path.replace("{id}", str(thing_id)), json=body, headers=owner.headers)
+    caller = callers["moderator"] if operation_id == "create_invite" else owner
+    assert caller is not None
+    response = client.request(method, path.replace("{id}", str(thing_id)), json=body, headers=caller.headers)
 
     assert response.status_code < (500 if operation_id in TAKE_PROOFS_ONLY else 300), response.text
     everything = " ".join(text for _, text in rows(EVERYTHING)) + str(rows("SELECT sessions::text FROM sessions"))

@@ -10,7 +10,7 @@ from app.services import cleanup
 from tests.fixtures import Person, counted_queries
 
 TABLES = (
-    *("sessions", "idempotency_keys", "allowances", "mail_tokens", "outgoing_mails", "security_events"),
+    *("sessions", "idempotency_keys", "allowances", "mail_tokens", "invites", "outgoing_mails", "security_events"),
     *("notifications", "events"),
 )
 
@@ -40,6 +40,12 @@ def fill(connection: Connection, person: Person, expired: int = 10) -> None:
                 INSERT INTO allowances (limit_name, key, used_at, expires_at)
                 SELECT '{age}', int4send(n), ARRAY[now()], now() + interval '{age}'
                 FROM generate_series(1, {count}) AS n
+            """)
+        )
+        connection.execute(
+            text(f"""
+                INSERT INTO invites (token_hash, expires_at)
+                SELECT CAST('{age}' || n AS bytea), now() + interval '{age}' FROM generate_series(1, {count}) AS n
             """)
         )
     for age, count in (("-1 second", expired), ("1 hour", 1)):
@@ -88,7 +94,7 @@ def test_expired_rows_are_removed_in_batches_and_counted(connection: Connection,
 
     assert dict(cleanup.run(batch_rows=3)) == dict.fromkeys(TABLES, 10) | {"tags": 0}
 
-    assert left(connection) == [2, *[1] * 7]
+    assert left(connection) == [2, *[1] * 8]
     assert dict(cleanup.run()) == dict.fromkeys((*TABLES, "tags"), 0)
 
 
@@ -103,7 +109,7 @@ def test_runs_at_once_remove_each_row_once_and_fail_in_none(connection: Connecti
     with ThreadPoolExecutor(4) as threads:
         removed = list(threads.map(clean, range(4)))
 
-    assert left(connection) == [2, *[1] * 7]
+    assert left(connection) == [2, *[1] * 8]
     assert {table: sum(run[table] for run in removed) for table in TABLES} == dict.fromkeys(TABLES, 300)
 
 
