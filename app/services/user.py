@@ -238,8 +238,7 @@ def remove(db: Session, caller: models.User, user_id: int) -> None:
     post_ids = db.scalars(own_posts).all()
     event_log.record_deleted_posts(db, post_ids)
     db.execute(delete(models.User).where(models.User.id == user_id))
-    notification_delivery.forget_posts(db, post_ids)
-    notification_delivery.forget_user(db, user_id)
+    notification_delivery.forget_account(db, user_id, post_ids)
     audit_log.record(db, Event.ACCOUNT_DELETED, user_id)
 
 
