@@ -91,12 +91,18 @@ _FORGET_POSTS = text(f"""
 _FORGET_ACCOUNT = text(f"""
     DELETE FROM notifications WHERE id IN (
         SELECT id FROM notifications
-        WHERE user_id = :user_id OR (post_id = ANY (:post_ids) AND {_HAS_CAUSE}) ORDER BY id FOR UPDATE
+        WHERE user_id = :user_id OR (actor_id = :user_id AND kind = 'follow')
+            OR (post_id = ANY (:post_ids) AND {_HAS_CAUSE}) ORDER BY id FOR UPDATE
     )
 """).bindparams(bindparam("post_ids", type_=ARRAY(BIGINT)))
 _FORGET_SOME = text("""
-    DELETE FROM notifications
-    WHERE id IN (SELECT id FROM notifications WHERE user_id = :user_id ORDER BY id LIMIT :limit FOR UPDATE)
+    DELETE FROM notifications WHERE id IN (
+        SELECT id FROM notifications WHERE id = ANY (ARRAY (
+            (SELECT id FROM notifications WHERE user_id = :user_id ORDER BY id LIMIT :limit)
+            UNION (SELECT id FROM notifications WHERE actor_id = :user_id AND kind = 'follow' LIMIT :limit)
+            LIMIT :limit
+        )) ORDER BY id FOR UPDATE
+    )
 """)
 
 
@@ -108,7 +114,7 @@ def forget_comments(connection: Connection | Session, comments: Collection[tuple
 
 
 def forget_account(connection: Connection | Session, user_id: int, post_ids: Collection[int]) -> None:
-    """Remove the notifications that a user got, and those of the user's posts.
+    """Remove the notifications that a user got, and those of the user's follows and posts.
 
     One statement, so that two accounts that are deleted at once lock notifications of each other in one order.
     """
@@ -116,7 +122,7 @@ def forget_account(connection: Connection | Session, user_id: int, post_ids: Col
 
 
 def forget_some(connection: Connection, user_id: int, limit: int) -> int:
-    """Remove the oldest notifications that a user got; return their number."""
+    """Remove some notifications that a user got, and of the user's follows; return their number."""
     return connection.execute(_FORGET_SOME, {"user_id": user_id, "limit": limit}).rowcount
 
 
