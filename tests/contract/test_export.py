@@ -1,4 +1,4 @@
-"""`GET /users/me/export`: a ZIP with everything of one's own, and nothing else."""
+"""`GET /users/me/export`: a ZIP with everything of the account, and nothing else."""
 
 import io
 import json
