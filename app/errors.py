@@ -7,12 +7,14 @@ DomainError
 ├── NotAuthenticated            401   no valid token, or its session has ended
 │   └── CredentialMissing       401   no credential at all
 ├── InvalidCredentials          403   wrong e-mail, username or password at sign-in
+├── Banned                      403   the password is correct, but a moderator has banned the account
 ├── OtpRequired                 403   the password is correct, but a second factor is required
 ├── WrongPassword               403   `current_password` is missing or wrong
 ├── WrongCode                   403   the authenticator's code is wrong or expired
 ├── InsufficientScope           403   the API key lacks the scope
 ├── NotAuthorized               403   the resource belongs to another user
 ├── Blocked                     403   one of the two users has blocked the other
+├── Removed                     403   a moderator has removed the post to publish
 ├── CrossSiteRequest            403   the session cookie came with a request from another site
 ├── InvalidToken                403   a mailed token is wrong, used, replaced or expired
 ├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, CommentNotFound, UserNotFound   404
@@ -39,6 +41,7 @@ A class's docstring is the message that clients read, and the text in OpenAPI.
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import ClassVar
 
 
@@ -78,6 +81,17 @@ class InvalidCredentials(DomainError):
 
     status = 403
     code = "invalid_credentials"
+
+
+class Banned(DomainError):
+    """A moderator has banned your account"""
+
+    status = 403
+    code = "banned"
+
+    def __init__(self, reason: str = "", until: datetime | None = None) -> None:
+        end = "" if until is None else f" until {until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        super().__init__(f"A moderator has banned your account{end}: {reason}")
 
 
 class OtpRequired(DomainError):
@@ -128,6 +142,13 @@ class Locked(DomainError):
 
     status = 403
     code = "locked"
+
+
+class Removed(DomainError):
+    """A moderator has removed this post, so it cannot be published"""
+
+    status = 403
+    code = "removed"
 
 
 class CrossSiteRequest(DomainError):
@@ -412,6 +433,8 @@ BROKEN_CONSTRAINTS: Mapping[str, type[DomainError]] = {
     "idempotency_keys_users_fkey": NotAuthenticated,
     "tag_follows_users_fkey": NotAuthenticated,
     "bookmarks_users_fkey": NotAuthenticated,
+    # Its author publishes a post that a moderator has removed.
+    "posts_removed_check": Removed,
 }
 
 

@@ -66,6 +66,7 @@ TAGS = {
     "people": "Follow and block users, and read what you follow.",
     "bookmarks": "Bookmark posts.",
     "notifications": "List, count and mark your notifications, and mute posts.",
+    "moderation": "Report to moderators, and act as one.",
     "API keys": "Credentials for programs that act for you.",
     "meta": "Links to the documentation, and health checks.",
 }

@@ -73,6 +73,30 @@ def followed(db: Session, *, actor_id: int, user_id: int) -> None:
     db.execute(_LOG, _NOTHING | {"actor_id": actor_id, "recipients": [user_id], "kinds": ["follow"]})
 
 
+# Nothing is sent twice while it is unread. The newest 100 are searched, which bounds what is read.
+_MODERATED = text("""
+    WITH notified AS (
+        INSERT INTO notifications (user_id, kind, post_id, comment_id)
+        SELECT :user_id, 'moderation', :post_id, :comment_id
+        WHERE NOT EXISTS (
+            SELECT FROM (
+                SELECT kind, post_id, comment_id FROM notifications
+                WHERE user_id = :user_id AND read_at IS NULL ORDER BY id DESC LIMIT 100
+            ) AS newest
+            WHERE kind = 'moderation' AND (post_id, comment_id) IS NOT DISTINCT FROM (:post_id, :comment_id)
+        )
+        RETURNING user_id
+    )
+    INSERT INTO events (kind, post_id, comment_id, user_id)
+    SELECT 'notification', :post_id, :comment_id, user_id FROM notified
+""").bindparams(*(bindparam(name, type_=BIGINT) for name in ("user_id", "post_id", "comment_id")))
+
+
+def moderated(db: Session, user_id: int, *, post_id: int | None = None, comment_id: int | None = None) -> None:
+    """Notify the user that a moderator has acted on their content or account, without naming the moderator."""
+    db.execute(_MODERATED, {"user_id": user_id, "post_id": post_id, "comment_id": comment_id})
+
+
 # The condition of the unique index. Rows are locked by ascending id.
 _HAS_CAUSE = "kind IN ('reply', 'comment', 'mention')"
 _FORGET_COMMENTS = text(f"""

@@ -18,6 +18,7 @@ from app.schemas.api_key import ApiKeyIn
 from app.schemas.auth import RefreshIn
 from app.schemas.comment import CommentChange, CommentIn
 from app.schemas.email_verification import EmailVerification
+from app.schemas.moderation import BanIn, RemovalIn
 from app.schemas.notification import ReadUpTo
 from app.schemas.password_reset import PasswordReset, PasswordResetRequest
 from app.schemas.post import PostChange, PostIn
@@ -39,8 +40,9 @@ PUBLIC = {
     "POST /email-verification/confirm",
 }  # fmt: skip
 VERBS = {
-    "cast", "change", "confirm", "create", "delete", "end", "follow", "get", "list", "lock", "login", "logout", "mark",
-    "refresh", "remove", "replace", "request", "search", "set", "sign", "unfollow", "unlock",
+    "ban", "cast", "change", "confirm", "create", "delete", "end", "follow", "get", "list", "lock", "login", "logout",
+    "mark", "refresh", "remove", "replace", "request", "restore", "search", "set", "sign", "unban", "unfollow",
+    "unlock",
 }  # fmt: skip
 
 
@@ -249,7 +251,8 @@ def test_enumerations_have_names_and_their_members_too() -> None:
     inline = [json.dumps(each["enum"]) for each in _nodes(DOCUMENT) if "enum" in each]
 
     assert named == {
-        "CommentSort", "Event", "NotificationKind", "Role", "Scope", "Sort", "TagSort", "VoteDirection",
+        "CommentSort", "Event", "ModerationAction", "NotificationKind", "Role", "Scope", "Sort", "TagSort",
+        "VoteDirection",
     }  # fmt: skip
     assert len(inline) == len(set(inline))
     for each in _nodes(DOCUMENT):
@@ -300,6 +303,7 @@ BODIES: dict[str, type[BaseModel]] = {
     "delete_totp": PasswordProof, "confirm_totp": CodeIn, "request_password_reset": PasswordResetRequest,
     "confirm_password_reset": PasswordReset, "confirm_email_verification": EmailVerification,
     "create_comment": CommentIn, "change_comment": CommentChange, "mark_notifications_read": ReadUpTo,
+    "ban_user": BanIn, "remove_post": RemovalIn,
 }  # fmt: skip
 
 

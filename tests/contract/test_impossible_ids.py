@@ -67,6 +67,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "/comments/{id}": {"content": "changed"},
     "/users/{id}": {"username": "renamed"},
     "/posts/{id}": {"title": "changed", "content": "changed"},
+    "/users/{id}/ban": {"reason": "spam"},
+    "/posts/{id}/remove": {"reason": "spam"},
 }
 
 

@@ -214,6 +214,7 @@ class Site:
         owner = self.accounts[post.owner]
         flat = {"id": post.id, "title": post.title, "content": post.content, "published": post.published}
         whose = {"owner_id": owner.id, "owner": self.shown_account(reader, owner), "tags": post.tags, "locked": False}
+        whose["removal_reason"] = None
         return {
             "Post": flat | whose,
             "votes": self.count(post_id),
