@@ -49,7 +49,8 @@ _NAMED = {name: f":{name}" for name in ("event", "actor_id", "post_id", "comment
 _LOG = text(f"SELECT {LOG_EVENT.format(**_NAMED)}").bindparams(*_VALUES)
 _LOG_IF_PUBLISHED = text(f"""
     SELECT {LOG_EVENT.format(**_NAMED | {"post_id": "posts.id", "comment_id": "comments.id"})}
-    FROM comments JOIN posts ON posts.id = comments.post_id AND posts.published WHERE comments.id = :comment_id
+    FROM comments JOIN posts ON posts.id = comments.post_id AND posts.published
+    WHERE comments.id = :comment_id AND comments.removal_reason IS NULL
 """).bindparams(*_VALUES[:-4], *_VALUES[-3:])
 _NOTHING: dict[str, object] = {
     "event": None, "actor_id": None, "post_id": None, "comment_id": None, "recipients": [], "kinds": [], "names": [],
@@ -62,7 +63,7 @@ def post_changed(db: Session, kind: EventKind, *, actor_id: int, post_id: int, n
 
 
 def comment_changed(db: Session, comment_id: int, *, actor_id: int, names: Collection[str]) -> None:
-    """Notify the users with these names of the comment, if its post is published."""
+    """Notify the users with these names of the comment, unless it is removed or its post not published."""
     values = _NOTHING | {"actor_id": actor_id, "comment_id": comment_id, "names": [*names]}
     del values["post_id"]
     db.execute(_LOG_IF_PUBLISHED, values)

@@ -123,7 +123,7 @@ class PostStats(Base):
     """Sort values of a post, in narrow rows: a vote never rewrites a wide post.
 
     Triggers maintain them. `votes` always equals the number of rows in the table `votes`, and `comments` the number of
-    comments that are no tombstones. `hot` grows with the
+    comments that are neither tombstones nor removed. `hot` grows with the
     logarithm of the votes and with the creation time. It does not depend on the current time, so no row has to be
     rewritten as posts age.
     """

@@ -1,4 +1,4 @@
-"""Moderation: removal of posts, bans of accounts, and the log."""
+"""Moderation: removal of posts and comments, bans of accounts, and the log."""
 
 from typing import Annotated
 
@@ -10,9 +10,9 @@ from app.api.authentication import CurrentUser, Moderator
 from app.api.pagination import cut_and_link
 from app.api.route import Route
 from app.database.sessions import SessionDep
-from app.errors import MalformedCursor, NotAuthenticated, NotAuthorized, PostNotFound, UserNotFound
+from app.errors import CommentNotFound, MalformedCursor, NotAuthenticated, NotAuthorized, PostNotFound, UserNotFound
 from app.middleware.problem_details import responses
-from app.schemas.moderation import BanIn, BanState, ModerationEntry, PostRemovalState, RemovalIn
+from app.schemas.moderation import BanIn, BanState, CommentRemovalState, ModerationEntry, PostRemovalState, RemovalIn
 from app.schemas.page import page_of
 from app.schemas.types import Cursor, Id, Limit
 from app.services import moderation
@@ -22,6 +22,8 @@ router = APIRouter(tags=["moderation"], route_class=Route)
 UserId = Annotated[Id, Path(alias="id")]
 PostId = Annotated[Id, Path(alias="id")]
 POST_RESPONSES = responses(NotAuthenticated, NotAuthorized, PostNotFound)
+CommentId = Annotated[Id, Path(alias="id")]
+COMMENT_RESPONSES = responses(NotAuthenticated, NotAuthorized, CommentNotFound)
 BAN_RESPONSES = responses(NotAuthenticated, NotAuthorized, UserNotFound)
 
 
@@ -38,6 +40,23 @@ def remove_post(post_id: PostId, wanted: RemovalIn, caller: CurrentUser, db: Ses
 def restore_post(post_id: PostId, caller: CurrentUser, db: SessionDep) -> PostRemovalState:
     """Restore a removed post, as it was before. For moderators. Idempotent."""
     return moderation.restore_post(db, caller, post_id)
+
+
+@router.post("/comments/{id}/remove", response_model=CommentRemovalState, responses=COMMENT_RESPONSES)
+def remove_comment(
+    comment_id: CommentId, wanted: RemovalIn, caller: CurrentUser, db: SessionDep
+) -> CommentRemovalState:
+    """Remove a comment, so that only its author and moderators see it. For moderators. Idempotent.
+
+    The author sees the reason. Others see that it is `deleted` if it has replies. A second removal replaces the reason.
+    """
+    return moderation.remove_comment(db, caller, comment_id, wanted.reason)
+
+
+@router.post("/comments/{id}/restore", response_model=CommentRemovalState, responses=COMMENT_RESPONSES)
+def restore_comment(comment_id: CommentId, caller: CurrentUser, db: SessionDep) -> CommentRemovalState:
+    """Restore a removed comment. For moderators. Idempotent."""
+    return moderation.restore_comment(db, caller, comment_id)
 
 
 @router.post("/users/{id}/ban", response_model=BanState, responses=BAN_RESPONSES)

@@ -32,7 +32,7 @@ class BanState(BaseModel):
 
 
 class RemovalIn(BaseModel):
-    """The removal of a post."""
+    """The removal of a post or comment."""
 
     reason: Reason = Field(description="Why. The author sees it.", examples=["Spam"])
 
@@ -42,6 +42,14 @@ class PostRemovalState(BaseModel):
 
     post_id: int = Field(description="Id of the post.", examples=[1])
     removed: bool = Field(description="Whether only its author and moderators can see the post.")
+    reason: str | None = Field(description="The reason of the removal.", examples=["Spam"])
+
+
+class CommentRemovalState(BaseModel):
+    """Whether a comment is removed."""
+
+    comment_id: int = Field(description="Id of the comment.", examples=[1])
+    removed: bool = Field(description="Whether only its author and moderators can see its text.")
     reason: str | None = Field(description="The reason of the removal.", examples=["Spam"])
 
 

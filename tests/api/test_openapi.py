@@ -303,7 +303,7 @@ BODIES: dict[str, type[BaseModel]] = {
     "delete_totp": PasswordProof, "confirm_totp": CodeIn, "request_password_reset": PasswordResetRequest,
     "confirm_password_reset": PasswordReset, "confirm_email_verification": EmailVerification,
     "create_comment": CommentIn, "change_comment": CommentChange, "mark_notifications_read": ReadUpTo,
-    "ban_user": BanIn, "remove_post": RemovalIn,
+    "ban_user": BanIn, "remove_post": RemovalIn, "remove_comment": RemovalIn,
 }  # fmt: skip
 
 

@@ -66,6 +66,8 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "delete_comment": (204, 403, 204, 204, 401),
         "set_comment_vote": (200, 200, 200, 200, 401),
         "remove_comment_vote": (200, 200, 200, 200, 401),
+        "remove_comment": (403, 403, 200, 200, 401),
+        "restore_comment": (403, 403, 200, 200, 401),
     },
     "a comment on a draft": {
         "get_comment": (200, 404, 200, 200, 401),
@@ -73,6 +75,16 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "delete_comment": (204, 404, 204, 204, 401),
         "set_comment_vote": (404, 404, 404, 404, 401),
         "remove_comment_vote": (404, 404, 404, 404, 401),
+        "remove_comment": (403, 404, 200, 200, 401),
+        "restore_comment": (403, 404, 200, 200, 401),
+    },
+    "a removed comment": {
+        "get_comment": (200, 404, 200, 200, 401),
+        "change_comment": (200, 404, 403, 403, 401),
+        "delete_comment": (204, 404, 204, 204, 401),
+        "set_comment_vote": (404, 404, 404, 404, 401),
+        "remove_comment": (403, 404, 200, 200, 401),
+        "restore_comment": (403, 404, 200, 200, 401),
     },
     "a removed post": {
         "get_post": (200, 404, 200, 200, 401),
@@ -126,12 +138,12 @@ PUBLIC = {
     "request_password_reset", "confirm_password_reset", "confirm_email_verification",
 }  # fmt: skip
 
-FOR_MODERATORS = {"ban_user", "unban_user", "remove_post", "restore_post"}
+FOR_MODERATORS = {"ban_user", "unban_user", "remove_post", "restore_post", "remove_comment", "restore_comment"}
 
 # Operations that change nothing here even where they are allowed.
 CHANGES_NOTHING = {
     "remove_vote", "remove_comment_vote", "remove_bookmark", "remove_follow", "remove_block", "remove_mute",
-    "unlock_post", "unban_user", "restore_post",
+    "unlock_post", "unban_user", "restore_post", "restore_comment",
 }  # fmt: skip
 # Of a session, when it was last seen changes with every request.
 EVERYTHING = " UNION ALL ".join(
@@ -147,6 +159,11 @@ _COMMENT = """
     INSERT INTO comments (post_id, owner_id, content) SELECT id, :id, 'before' FROM written RETURNING id
 """
 MADE = {
+    "a removed comment": """
+        WITH written AS (INSERT INTO posts (owner_id, title, content) VALUES (:id, 't', 'c') RETURNING id)
+        INSERT INTO comments (post_id, owner_id, content, removal_reason)
+        SELECT id, :id, 'before', 'Spam' FROM written RETURNING id
+    """,
     "a removed post": """
         INSERT INTO posts (owner_id, title, content, published, removal_reason, published_before_removal)
         VALUES (:id, 'before', 'c', false, 'Spam', true) RETURNING id
@@ -219,7 +236,7 @@ def test_operations_on_resources_are_authorized_by_owner_and_role(
     status = call(client, operation_id, callers[name], thing_id)
 
     assert status == OWNED[thing][operation_id][CALLERS.index(name)]
-    changes = thing == "a removed post" or operation_id not in CHANGES_NOTHING
+    changes = thing.startswith("a removed") or operation_id not in CHANGES_NOTHING
     is_allowed = status < 300 and OPERATIONS[operation_id][0] != "GET" and changes
     assert (sorted(rows(EVERYTHING)) != before) == is_allowed
 

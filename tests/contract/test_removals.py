@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Connection, text
 from starlette.testclient import TestClient
 
+from app.services import recount
 from tests.contract.answers import assert_refused
 from tests.contract.conftest import Rows
 from tests.fixtures import Person
@@ -202,3 +203,149 @@ def test_page_of_removed_posts_with_the_longest_reasons_stays_below_its_maximum(
     assert response.status_code == 200
     assert len(response.content) <= 1_000_000
     assert "next" in response.links
+
+
+def remove_comment(client: TestClient, caller: Person, comment_id: int, reason: str = "Spam") -> httpx2.Response:
+    return client.post(f"/comments/{comment_id}/remove", json={"reason": reason}, headers=caller.headers)
+
+
+def restore_comment(client: TestClient, caller: Person, comment_id: int) -> httpx2.Response:
+    return client.post(f"/comments/{comment_id}/restore", headers=caller.headers)
+
+
+def thread(client: TestClient, caller: Person, post_id: int, query: str = "") -> list[dict[str, object]]:
+    response = client.get(f"/posts/{post_id}/comments?depth=4{query}", headers=caller.headers)
+    assert response.status_code == 200
+    found: list[dict[str, object]] = response.json()
+    return found
+
+
+def comments_of(client: TestClient, caller: Person, post_id: int) -> int:
+    return int(client.get(f"/posts/{post_id}", headers=caller.headers).json()["comments"])
+
+
+MakeComment = Callable[..., int]
+
+
+@pytest.mark.parametrize("sort", ["top", "new", "old"])
+def test_removed_comment_without_replies_is_gone_for_others_until_it_is_restored(
+    client: TestClient, person: Person, other: Person, moderator: Person, make_post: MakePost,
+    make_comment: MakeComment, sort: str,
+) -> None:  # fmt: skip
+    post_id = make_post(person)
+    parent_id = make_comment(person, post_id)
+    comment_id = make_comment(other, post_id, parent_id=parent_id)
+    readers = {"others": person, "author": other, "moderator": moderator}
+    threads = {name: thread(client, reader, post_id, f"&sort={sort}") for name, reader in readers.items()}
+
+    response = remove_comment(client, moderator, comment_id)
+
+    state = {"comment_id": comment_id, "removed": True, "reason": "Spam"}
+    assert (response.status_code, response.json()) == (200, state)
+    for name, reader in readers.items():
+        (parent,) = thread(client, reader, post_id, f"&sort={sort}")
+        shown = [(each["id"], each["content"], each["removal_reason"]) for each in parent["replies"]]  # type: ignore[attr-defined]
+        assert shown == ([] if name == "others" else [(comment_id, "comment", "Spam")])
+        assert parent["reply_count"] == len(shown)
+        assert comments_of(client, reader, post_id) == 1
+    assert thread(client, person, post_id, f"&sort={sort}&parent_id={parent_id}") == []
+    for method, path, body in (
+        ("GET", f"/comments/{comment_id}", None),
+        ("PATCH", f"/comments/{comment_id}", {"content": "x"}),
+        ("DELETE", f"/comments/{comment_id}", None),
+        ("PUT", f"/comments/{comment_id}/vote", None),
+        ("GET", f"/posts/{post_id}/comments?parent_id={comment_id}", None),
+    ):
+        response = client.request(method, path, json=body, headers=person.headers)
+        assert_refused(response, 404, "comment_not_found")
+    assert client.get(f"/users/{other.id}/comments", headers=person.headers).json() == []
+    (own,) = client.get(f"/users/{other.id}/comments", headers=other.headers).json()
+    assert (
+        own["removal_reason"] == client.get(f"/comments/{comment_id}", headers=other.headers).json()["removal_reason"]
+    )
+    assert own["removal_reason"] == "Spam"
+
+    for _ in range(2):
+        response = restore_comment(client, moderator, comment_id)
+        state = {"comment_id": comment_id, "removed": False, "reason": None}
+        assert (response.status_code, response.json()) == (200, state)
+    assert {name: thread(client, reader, post_id, f"&sort={sort}") for name, reader in readers.items()} == threads
+    assert comments_of(client, person, post_id) == 2
+
+
+def test_removed_comment_with_replies_is_a_tombstone_to_others_and_accepts_none(
+    client: TestClient, person: Person, other: Person, moderator: Person, make_post: MakePost,
+    make_comment: MakeComment, rows: Rows,
+) -> None:  # fmt: skip
+    post_id = make_post(person)
+    comment_id = make_comment(other, post_id)
+    reply_id = make_comment(person, post_id, parent_id=comment_id)
+
+    remove_comment(client, moderator, comment_id)
+
+    (shown,) = thread(client, person, post_id)
+    single = client.get(f"/comments/{comment_id}", headers=person.headers).json()
+    for each in (shown, single):
+        assert (each["deleted"], each["author"], each["content"], each["removal_reason"]) == (True, None, "", None)
+    assert [each["id"] for each in shown["replies"]] == [reply_id]  # type: ignore[attr-defined]
+    assert comments_of(client, person, post_id) == 1
+    for caller in (person, other, moderator):
+        body = {"content": "x", "parent_id": comment_id}
+        reply = client.post(f"/posts/{post_id}/comments", json=body, headers=caller.headers)
+        assert_refused(reply, 404, "comment_not_found")
+        assert_refused(client.put(f"/comments/{comment_id}/vote", headers=caller.headers), 404, "comment_not_found")
+    changed = client.patch(f"/comments/{comment_id}", json={"content": "after"}, headers=other.headers)
+    assert (changed.status_code, changed.json()["removal_reason"]) == (200, "Spam")
+    assert client.delete(f"/comments/{comment_id}", headers=other.headers).status_code == 204
+    assert rows("SELECT content, removal_reason, deleted_at IS NULL FROM comments WHERE id = :id", id=comment_id) == [
+        ("", None, False)
+    ]
+    assert comments_of(client, person, post_id) == 1
+    assert_refused(restore_comment(client, moderator, comment_id), 404, "comment_not_found")
+    assert_refused(remove_comment(client, moderator, comment_id), 404, "comment_not_found")
+
+
+def test_removed_comment_notifies_its_author_only_and_hides_its_other_notifications(
+    client: TestClient, person: Person, make_person: Callable[..., Person], moderator: Person, make_post: MakePost,
+    rows: Rows,
+) -> None:  # fmt: skip
+    author, ada, bob = make_person(), make_person(username="ada"), make_person(username="bob")
+    post_id = make_post(person)
+    body = {"content": "Hello @ada"}
+    comment_id = client.post(f"/posts/{post_id}/comments", json=body, headers=author.headers).json()["id"]
+
+    for reason in ("Spam", "More spam"):
+        remove_comment(client, moderator, comment_id, reason)
+    # What its author writes into it while it is removed notifies no user.
+    client.patch(f"/comments/{comment_id}", json={"content": "Hello @ada @bob"}, headers=author.headers)
+
+    (told,) = client.get("/notifications", headers=author.headers).json()
+    assert (told["kind"], told["actor"], told["post_id"], told["comment_id"]) == (
+        "moderation", None, post_id, comment_id,
+    )  # fmt: skip
+    for reader in (person, ada, bob):
+        assert client.get("/notifications", headers=reader.headers).json() == []
+    restore_comment(client, moderator, comment_id)
+    assert [each["kind"] for each in client.get("/notifications", headers=person.headers).json()] == ["comment"]
+    assert [each["kind"] for each in client.get("/notifications", headers=ada.headers).json()] == ["mention"]
+    log = "SELECT action, user_id, post_id, comment_id, reason FROM moderation_log ORDER BY id"
+    assert rows(log) == [
+        ("remove", author.id, post_id, comment_id, "Spam"), ("remove", author.id, post_id, comment_id, "More spam"),
+        ("restore", author.id, post_id, comment_id, None),
+    ]  # fmt: skip
+
+
+def test_counts_of_removed_comments_are_what_recount_computes(
+    client: TestClient, person: Person, other: Person, moderator: Person, make_post: MakePost,
+    make_comment: MakeComment,
+) -> None:  # fmt: skip
+    post_id = make_post(person)
+    first = make_comment(other, post_id)
+    make_comment(person, post_id, parent_id=first)
+    second = make_comment(other, post_id)
+    for each in (first, second):
+        remove_comment(client, moderator, each)
+    client.delete(f"/comments/{first}", headers=other.headers)
+
+    assert [batch.wrong for batch in recount.recount(is_repairing=False) if batch.wrong] == []
+    assert comments_of(client, person, post_id) == 1

@@ -140,6 +140,7 @@ class Site:
             "votes": len(comment.voters),
             "voted": reader.id in comment.voters,
             "reply_count": len(self.replies(comment.post, comment.id)),
+            "removal_reason": None,
         }
 
     def shown_account(self, reader: Account, account: Account) -> dict[str, object]:

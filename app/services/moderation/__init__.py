@@ -1,4 +1,4 @@
-"""Moderation: bans of accounts, removal of posts, and the log of what moderators do."""
+"""Moderation: bans of accounts, removal of posts and comments, and the log of what moderators do."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session, joinedload
 from app.models import ModerationEntry, User
 from app.schemas.page import KeysetPage
 from app.services.moderation.ban import ban, unban
-from app.services.moderation.removal import remove_post, restore_post
+from app.services.moderation.removal import remove_comment, remove_post, restore_comment, restore_post
 
-__all__ = ["ban", "list_log", "remove_post", "restore_post", "unban"]
+__all__ = ["ban", "list_log", "remove_comment", "remove_post", "restore_comment", "restore_post", "unban"]
 
 
 def list_log(db: Session, page: KeysetPage) -> Sequence[ModerationEntry]:

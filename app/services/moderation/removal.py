@@ -1,16 +1,18 @@
-"""Remove posts, and restore them.
+"""Remove posts and comments, and restore them.
 
 A removed post is not published. So all that hides drafts hides it, and triggers correct the counts. Its author can read
 it with the reason, change and delete it, but not publish it (the constraint `posts_removed_check`).
+
+A removed comment does not count. Others see a tombstone if it has replies, and nothing otherwise.
 """
 
 from sqlalchemy import func, null, select, update
 from sqlalchemy.orm import Session
 
 from app.database import event_log, notification_delivery
-from app.errors import NotAuthorized, PostNotFound
-from app.models import EventKind, Post, User
-from app.schemas.moderation import PostRemovalState
+from app.errors import CommentNotFound, NotAuthorized, PostNotFound
+from app.models import Comment, EventKind, Post, User
+from app.schemas.moderation import CommentRemovalState, PostRemovalState
 from app.security import moderators
 
 
@@ -76,6 +78,51 @@ def _lock_post(db: Session, moderator: User, post_id: int) -> tuple[bool, int]:
     return found.published, found.owner_id
 
 
-def _tell(db: Session, moderator: User, owner_id: int, post_id: int) -> None:
+def _tell(db: Session, moderator: User, owner_id: int, post_id: int, comment_id: int | None = None) -> None:
     if owner_id != moderator.id:
-        notification_delivery.moderated(db, owner_id, post_id=post_id)
+        notification_delivery.moderated(db, owner_id, post_id=post_id, comment_id=comment_id)
+
+
+def remove_comment(
+    db: Session, moderator: User, comment_id: int, reason: str, *, report_id: int | None = None
+) -> CommentRemovalState:
+    """Remove the comment, or replace the reason of its removal.
+
+    Raises `CommentNotFound`, also for tombstones, and `NotAuthorized` for callers who are no moderators.
+    """
+    owner_id, post_id = _lock_comment(db, moderator, comment_id)
+    changed = update(Comment).where(Comment.id == comment_id)
+    db.execute(changed.values(removal_reason=reason, version=Comment.version + 1))
+    _tell(db, moderator, owner_id, post_id, comment_id)
+    moderators.record(
+        db, moderator.id, "remove",
+        user_id=owner_id, post_id=post_id, comment_id=comment_id, report_id=report_id, reason=reason,
+    )  # fmt: skip
+    return CommentRemovalState(comment_id=comment_id, removed=True, reason=reason)
+
+
+def restore_comment(db: Session, moderator: User, comment_id: int) -> CommentRemovalState:
+    """Restore the comment. Idempotent. Raises as `remove_comment`."""
+    owner_id, post_id = _lock_comment(db, moderator, comment_id)
+    removed = update(Comment).where(Comment.id == comment_id, Comment.removal_reason.is_not(None))
+    restored = removed.values(removal_reason=None, version=Comment.version + 1).returning(Comment.id)
+    if db.scalar(restored) is not None:
+        _tell(db, moderator, owner_id, post_id, comment_id)
+        moderators.record(db, moderator.id, "restore", user_id=owner_id, post_id=post_id, comment_id=comment_id)
+    return CommentRemovalState(comment_id=comment_id, removed=False, reason=None)
+
+
+def _lock_comment(db: Session, moderator: User, comment_id: int) -> tuple[int, int]:
+    """Lock the comment, then the moderator's account. Return its author and its post."""
+    shown = select(Comment.owner_id, Comment.post_id).where(
+        Comment.id == comment_id, Comment.visible_to(moderator), Comment.is_shown_to(moderator)
+    )
+    if moderator.is_moderator:
+        shown = shown.with_for_update(key_share=True)
+    found = db.execute(shown).one_or_none()
+    if found is None or found.owner_id is None:
+        raise CommentNotFound(comment_id)
+    if not moderator.is_moderator:
+        raise NotAuthorized
+    moderators.lock_moderator(db, moderator.id)
+    return found.owner_id, found.post_id
