@@ -19,6 +19,8 @@ DomainError
 ├── InvalidToken                403   a mailed token is wrong, used, replaced or expired
 ├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, CommentNotFound, UserNotFound   404
 ├── SessionNotFound, ApiKeyNotFound, TotpNotFound   404
+├── ReportNotFound              404
+├── AlreadyReported, AlreadyResolved   409
 ├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
 ├── QuotaExceeded               409   the account has the maximum number of API keys, drafts, follows and the like
 ├── LastAdmin                   409   no active admin would remain
@@ -29,6 +31,7 @@ DomainError
 ├── UriTooLong                  414
 ├── UnsupportedEncoding         415   a compressed body
 ├── IdempotencyMismatch, MalformedCursor, RepliesTooDeep   422
+├── NotRemovable                422   a report of an account, which can only be banned
 ├── NotYourself                 422   the caller's own account, where only another one is possible
 ├── TooManyTries                429   too many attempts to sign in, to sign up, with a code, or for a mail
 ├── RateLimited                 429   too many requests of any kind
@@ -241,6 +244,16 @@ class TotpNotFound(DomainError):
     code = "totp_not_found"
 
 
+class ReportNotFound(DomainError):
+    """The report does not exist"""
+
+    status = 404
+    code = "report_not_found"
+
+    def __init__(self, report_id: int) -> None:
+        super().__init__(f"report with id: {_shown(report_id)} was not found")
+
+
 class EmailTaken(DomainError):
     """A user with this email already exists"""
 
@@ -265,6 +278,20 @@ class AlreadyVoted(DomainError):
         super().__init__(f"user {user_id} has already voted on post {post_id}")
 
 
+class AlreadyReported(DomainError):
+    """You have already reported this, and no moderator has resolved it yet"""
+
+    status = 409
+    code = "already_reported"
+
+
+class AlreadyResolved(DomainError):
+    """The report is already resolved"""
+
+    status = 409
+    code = "already_resolved"
+
+
 class TotpEnabled(DomainError):
     """Two-factor authentication is already enabled; disable it first"""
 
@@ -278,8 +305,8 @@ class QuotaExceeded(DomainError):
     status = 409
     code = "quota_exceeded"
 
-    def __init__(self, maximum: int, things: str) -> None:
-        super().__init__(f"Your account has the maximum of {maximum} {things}; delete one first")
+    def __init__(self, maximum: int, things: str, remedy: str = "delete one first") -> None:
+        super().__init__(f"Your account has the maximum of {maximum} {things}; {remedy}")
 
 
 class IdempotencyInProgress(DomainError):
@@ -361,6 +388,13 @@ class RepliesTooDeep(DomainError):
     code = "replies_too_deep"
 
 
+class NotRemovable(DomainError):
+    """An account cannot be removed; ban it, or dismiss the report"""
+
+    status = 422
+    code = "not_removable"
+
+
 class NotYourself(DomainError):
     """You cannot follow or block yourself"""
 
@@ -433,6 +467,7 @@ BROKEN_CONSTRAINTS: Mapping[str, type[DomainError]] = {
     "idempotency_keys_users_fkey": NotAuthenticated,
     "tag_follows_users_fkey": NotAuthenticated,
     "bookmarks_users_fkey": NotAuthenticated,
+    "reports_post_id_comment_id_user_id_reporter_id_key": AlreadyReported,
     # Its author publishes a post that a moderator has removed.
     "posts_removed_check": Removed,
 }

@@ -278,6 +278,8 @@ def _describe_body(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
         model = _resolved(schema.get("anyOf", [schema])[0], schemas)
         names = model.get("required") or [*model.get("properties", ())][:1]
         example = {name: _example(_resolved(model["properties"][name], schemas)) for name in names}
+        if "examples" in model:  # Its required fields are not enough.
+            (example,) = model.pop("examples")
         if example and None not in example.values():
             content["example"] = example
 

@@ -60,6 +60,18 @@ class Report(Base):
     action: Mapped[ReportAction | None] = mapped_column(String)
     note: Mapped[str | None]
 
+    reporter: Mapped[User | None] = relationship(
+        primaryjoin=lambda: and_(foreign(Report.reporter_id) == User.id, ~User.is_deleted), viewonly=True, lazy="raise"
+    )
+    resolver: Mapped[User | None] = relationship(
+        primaryjoin=lambda: and_(foreign(Report.resolver_id) == User.id, ~User.is_deleted), viewonly=True, lazy="raise"
+    )
+
+    @property
+    def listed_at(self) -> datetime | None:
+        """The time by which resolved reports are sorted."""
+        return self.resolved_at
+
     __table_args__ = (
         CheckConstraint("num_nonnulls(post_id, comment_id, user_id) = 1", name="thing"),
         CheckConstraint("action IN ('dismiss', 'remove', 'ban')", name="action"),

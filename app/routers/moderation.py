@@ -1,4 +1,4 @@
-"""Moderation: removal of posts and comments, bans of accounts, and the log."""
+"""Moderation: reports, removal of posts and comments, bans of accounts, and the log."""
 
 from typing import Annotated
 
@@ -7,12 +7,39 @@ from starlette.responses import Response
 
 from app import models
 from app.api.authentication import CurrentUser, Moderator
+from app.api.idempotency_key import IdempotentRequest, respond_once
 from app.api.pagination import cut_and_link
 from app.api.route import Route
 from app.database.sessions import SessionDep
-from app.errors import CommentNotFound, MalformedCursor, NotAuthenticated, NotAuthorized, PostNotFound, UserNotFound
+from app.errors import (
+    AlreadyReported,
+    AlreadyResolved,
+    CommentNotFound,
+    IdempotencyInProgress,
+    IdempotencyMismatch,
+    MalformedCursor,
+    NotAuthenticated,
+    NotAuthorized,
+    NotRemovable,
+    PostNotFound,
+    QuotaExceeded,
+    ReportNotFound,
+    UserNotFound,
+)
 from app.middleware.problem_details import responses
-from app.schemas.moderation import BanIn, BanState, CommentRemovalState, ModerationEntry, PostRemovalState, RemovalIn
+from app.schemas.moderation import (
+    BanIn,
+    BanState,
+    CommentRemovalState,
+    ModerationEntry,
+    OwnReport,
+    PostRemovalState,
+    RemovalIn,
+    ReportIn,
+    ReportOut,
+    ReportStatus,
+    ResolutionIn,
+)
 from app.schemas.page import page_of
 from app.schemas.types import Cursor, Id, Limit
 from app.services import moderation
@@ -25,6 +52,58 @@ POST_RESPONSES = responses(NotAuthenticated, NotAuthorized, PostNotFound)
 CommentId = Annotated[Id, Path(alias="id")]
 COMMENT_RESPONSES = responses(NotAuthenticated, NotAuthorized, CommentNotFound)
 BAN_RESPONSES = responses(NotAuthenticated, NotAuthorized, UserNotFound)
+
+
+@router.post(
+    "/reports",
+    status_code=201,
+    response_model=OwnReport,
+    responses=responses(
+        NotAuthenticated, PostNotFound, CommentNotFound, UserNotFound, AlreadyReported, QuotaExceeded,
+        IdempotencyInProgress, IdempotencyMismatch,
+    ),
+)  # fmt: skip
+def create_report(new: ReportIn, caller: CurrentUser, db: SessionDep, idempotent: IdempotentRequest) -> Response:
+    """Report a post, a comment or a user to the moderators. Only they see it."""
+
+    def create() -> tuple[OwnReport, None]:
+        return OwnReport.model_validate(moderation.write(db, caller, new)), None
+
+    return respond_once(db, idempotent, caller.id, create)
+
+
+@router.get(
+    "/reports", response_model=list[ReportOut], responses=responses(NotAuthenticated, NotAuthorized, MalformedCursor)
+)
+def list_reports(
+    _: Moderator,
+    db: SessionDep,
+    response: Response,
+    status: Annotated[ReportStatus, Query(description="Open ones, or resolved ones.")] = "open",
+    limit: Annotated[Limit, Query()] = 10,
+    cursor: Annotated[Cursor | None, Query()] = None,
+) -> list[models.Report]:
+    """List open reports, oldest first, or resolved ones, the latest first. For moderators."""
+    page = page_of(f"{status} reports", limit=limit, cursor=cursor)
+    return cut_and_link(response, page, moderation.list_reports(db, page, status), status=status)
+
+
+@router.post(
+    "/reports/{id}/resolve",
+    response_model=ReportOut,
+    responses=responses(
+        NotAuthenticated, NotAuthorized, ReportNotFound, PostNotFound, CommentNotFound, UserNotFound, AlreadyResolved,
+        NotRemovable,
+    ),
+)  # fmt: skip
+def resolve_report(
+    report_id: Annotated[Id, Path(alias="id")], wanted: ResolutionIn, caller: CurrentUser, db: SessionDep
+) -> models.Report:
+    """Resolve a report: dismiss it, remove the content, or ban its author. For moderators.
+
+    It resolves all open reports of the same post, comment or user, up to 1,000.
+    """
+    return moderation.resolve(db, caller, report_id, wanted)
 
 
 @router.post("/posts/{id}/remove", response_model=PostRemovalState, responses=POST_RESPONSES)

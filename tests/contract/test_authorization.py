@@ -119,6 +119,9 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "get_api_key": (200, 404, 404, 404, 401),
         "delete_api_key": (204, 404, 404, 404, 401),
     },
+    "a report": {
+        "resolve_report": (403, 403, 200, 200, 401),
+    },
     "a session": {
         "end_session": (204, 404, 404, 404, 401),
     },
@@ -130,15 +133,24 @@ OWN = {
     "create_api_key", "list_api_keys", "list_sessions", "end_other_sessions", "logout",
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
     "list_tags", "follow_tag", "unfollow_tag", "get_home",
-    "list_notifications", "get_unread_count", "mark_notifications_read",
+    "create_report", "list_notifications", "get_unread_count", "mark_notifications_read",
 }  # fmt: skip
 FOR_ROLES = {"list_users": (403, 403, 403, 200, 401), "list_moderation_log": (403, 403, 200, 200, 401)}
+FOR_ROLES["list_reports"] = FOR_ROLES["list_moderation_log"]
 PUBLIC = {
     "get_root", "get_livez", "get_readyz", "get_user_by_username", "sign_up", "login", "refresh_token",
     "request_password_reset", "confirm_password_reset", "confirm_email_verification",
 }  # fmt: skip
 
-FOR_MODERATORS = {"ban_user", "unban_user", "remove_post", "restore_post", "remove_comment", "restore_comment"}
+FOR_MODERATORS = {
+    "resolve_report",
+    "ban_user",
+    "unban_user",
+    "remove_post",
+    "restore_post",
+    "remove_comment",
+    "restore_comment",
+}
 
 # Operations that change nothing here even where they are allowed.
 CHANGES_NOTHING = {
@@ -159,6 +171,7 @@ _COMMENT = """
     INSERT INTO comments (post_id, owner_id, content) SELECT id, :id, 'before' FROM written RETURNING id
 """
 MADE = {
+    "a report": "INSERT INTO reports (reporter_id, user_id, reason) VALUES (:id, :id, 'Spam') RETURNING id",
     "a removed comment": """
         WITH written AS (INSERT INTO posts (owner_id, title, content) VALUES (:id, 't', 'c') RETURNING id)
         INSERT INTO comments (post_id, owner_id, content, removal_reason)
@@ -207,7 +220,7 @@ def call(client: TestClient, operation_id: str, caller: Person | None, thing_id:
     method, path, operation = OPERATIONS[operation_id]
     bodies = {"PostIn": {"title": "t", "content": "c"}, "PostChange": {"title": "t"}, "UserChange": {"username": "new"}}
     bodies |= {"CommentIn": {"content": "c"}, "CommentChange": {"content": "c"}}
-    bodies |= {"BanIn": {"reason": "spam"}, "RemovalIn": {"reason": "spam"}}
+    bodies |= {"ResolutionIn": {"action": "dismiss"}, "BanIn": {"reason": "spam"}, "RemovalIn": {"reason": "spam"}}
     content = operation.get("requestBody", {}).get("content", {}).get("application/json")
     body = bodies[content["schema"]["$ref"].rsplit("/", 1)[1]] if content else None
     address = re.sub(r"\{[^}]+\}", str(thing_id), path)
@@ -326,11 +339,14 @@ def test_read_only_fields_are_never_stored(
     post_id = make_post(owner)
     good = {"title": "t", "content": "c", "post_id": post_id, "vote_dir": 1, "email": "new@person.example"}
     good |= {"name": "key", "up_to": 1, "scopes": ["read"], "code": "123456", "refresh_token": "x", "token": "x"}
-    good |= {"reason": "spam", "until": None}
+    good |= {"reason": "spam", "until": None, "action": "dismiss", "note": "fine"}
     good |= {"password": "correct horse battery", "current_password": "correct horse battery"}
     body = hostile | {name: value for name, value in good.items() if name in writable}
 
-    things = {"/users": owner.id, "/comments": make_comment(owner, post_id)}
+    if operation_id == "create_report":
+        body |= {"user_id": None, "comment_id": None}
+    ((report_id,),) = rows(MADE["a report"], id=owner.id) if operation_id == "resolve_report" else [(0,)]
+    things = {"/reports": report_id, "/users": owner.id, "/comments": make_comment(owner, post_id)}
     thing_id = next((thing_id for start, thing_id in things.items() if path.startswith(start)), post_id)
     caller = callers["moderator"] if operation_id in FOR_MODERATORS else owner
     assert caller is not None

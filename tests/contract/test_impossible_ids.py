@@ -69,6 +69,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/posts/{id}": {"title": "changed", "content": "changed"},
     "/users/{id}/ban": {"reason": "spam"},
     "/posts/{id}/remove": {"reason": "spam"},
+    "/reports/{id}/resolve": {"action": "dismiss"},
     "/comments/{id}/remove": {"reason": "spam"},
 }
 
