@@ -6,14 +6,14 @@ No other module reads the environment. An invalid value stops the program with o
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import psycopg2
 from dotenv import dotenv_values
@@ -46,6 +46,8 @@ Sort = Literal["new", "old", "top", "hot"]
 
 Role = Literal["user", "moderator", "admin"]
 
+# By rights, the fewest first.
+ROLES: tuple[Role, ...] = get_args(Role)
 # Roles that may see drafts and delete posts of other users.
 MODERATING: frozenset[Role] = frozenset({"moderator", "admin"})
 
@@ -62,6 +64,7 @@ Secrets = Annotated[list[SecretStr] | None, NoDecode]
 SmtpTls = Literal["starttls", "tls", "none"]
 LogFormat = Literal["text", "json"]
 ResponseFields = Literal["all", "tutorial"]
+Registration = Literal["open", "invite", "closed"]
 
 
 # Names that settings had in earlier releases. They are still read where the new name is not set.
@@ -176,6 +179,14 @@ class Settings(BaseSettings):
     )
     password_hash_rounds: int = Field(12, ge=4, le=20, description="bcrypt cost: a hash takes 2^rounds steps.")
 
+    registration: Registration = Field(
+        "open", description="Whether people can sign up: `open`, `invite` (only with an invite) or `closed`."
+    )
+    invite_role: Role = Field("moderator", description="Minimum role that can create invites.")
+    invites_max: int = Field(
+        10, ge=1, le=10_000, description="Maximum unused uses of all open invites of an account, else 409."
+    )
+
     mail_enabled: bool = Field(True, description="`false` sends no mail; mails wait in the database.")
     mail_from: str = Field(
         "no-reply@localhost", description="Sender, as `name@example.com` or `Name <name@example.com>`."
@@ -276,6 +287,8 @@ class Settings(BaseSettings):
         "algorithm",
         "default_sort",
         "response_fields",
+        "registration",
+        "invite_role",
         mode="before",
     )
     @classmethod
@@ -465,6 +478,11 @@ class Settings(BaseSettings):
     def hashing_thread_count(self) -> int:
         """Number of hashing threads per process. All processes together have one per core."""
         return max(1, (os.cpu_count() or 1) // self.worker_count)
+
+    @property
+    def inviting_roles(self) -> Sequence[Role]:
+        """The roles that can create invites: `INVITE_ROLE` and those with more rights."""
+        return ROLES[ROLES.index(self.invite_role) :]
 
     @property
     def line_format(self) -> LogFormat:

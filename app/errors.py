@@ -17,8 +17,10 @@ DomainError
 ├── Removed                     403   a moderator has removed the post to publish
 ├── CrossSiteRequest            403   the session cookie came with a request from another site
 ├── InvalidToken                403   a mailed token is wrong, used, replaced or expired
+├── InvalidInvite               403   the invite is missing, wrong, used up or expired
+├── RegistrationClosed          403   the server accepts no new accounts
 ├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, CommentNotFound, UserNotFound   404
-├── SessionNotFound, ApiKeyNotFound, TotpNotFound   404
+├── SessionNotFound, ApiKeyNotFound, TotpNotFound, InviteNotFound   404
 ├── ReportNotFound              404
 ├── AlreadyReported, AlreadyResolved   409
 ├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
@@ -168,6 +170,20 @@ class InvalidToken(DomainError):
     code = "invalid_token"
 
 
+class InvalidInvite(DomainError):
+    """Signing up needs an invite, and this one is missing, wrong, used up or expired"""
+
+    status = 403
+    code = "invalid_invite"
+
+
+class RegistrationClosed(DomainError):
+    """This server accepts no new accounts"""
+
+    status = 403
+    code = "registration_closed"
+
+
 class NotFound(DomainError):
     """Not Found"""
 
@@ -252,6 +268,16 @@ class ReportNotFound(DomainError):
 
     def __init__(self, report_id: int) -> None:
         super().__init__(f"report with id: {_shown(report_id)} was not found")
+
+
+class InviteNotFound(DomainError):
+    """You have no such invite"""
+
+    status = 404
+    code = "invite_not_found"
+
+    def __init__(self, invite_id: int) -> None:
+        super().__init__(f"invite with id: {_shown(invite_id)} was not found")
 
 
 class EmailTaken(DomainError):

@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import psycopg2
@@ -123,18 +123,21 @@ class Dataset:
         """SQL condition on votes that were cast during a run."""
         return f"user_id BETWEEN {self.voters[0].user_id} AND {self.voters[-1].user_id}"
 
-    def count_votes_of_runs(self) -> int:
-        ((count,),) = self.rows(f"SELECT count(*) FROM votes WHERE {self.voters_are_between}")
+    def count_votes_of_runs(self, table: Literal["votes", "comment_votes"]) -> int:
+        ((count,),) = self.rows(f"SELECT count(*) FROM {table} WHERE {self.voters_are_between}")
         return int(count)
 
     def forget_votes_of_runs(self) -> None:
         """Restore the data, and vacuum so that the next contestant finds no dead rows."""
         self.execute(
             f"DELETE FROM votes WHERE {self.voters_are_between}",
+            f"DELETE FROM comment_votes WHERE {self.voters_are_between}",
             "DELETE FROM sessions WHERE coalesce(user_agent, '')"
             " NOT IN ('bench reader', 'bench home reader', 'bench voter')",
             "VACUUM (ANALYZE) post_stats",
+            "VACUUM (ANALYZE) comment_stats",
             "VACUUM votes",
+            "VACUUM comment_votes",
             "VACUUM sessions",
         )
 
@@ -166,6 +169,16 @@ class Dataset:
             f" WHERE post_id IN (SELECT post_id FROM votes WHERE {self.voters_are_between} UNION SELECT %s)"
             " AND votes <> (SELECT count(*) FROM votes WHERE votes.post_id = post_stats.post_id)",
             (self.hot_post_id,),
+        )
+        return int(count)
+
+    def miscounted_comments(self) -> int:
+        """Count the comments voted on in runs whose vote count differs from their votes."""
+        ((count,),) = self.rows(
+            "SELECT count(*) FROM comment_stats"
+            f" WHERE comment_id IN (SELECT comment_id FROM comment_votes WHERE {self.voters_are_between})"
+            " AND votes <> (SELECT count(*) FROM comment_votes AS cast_votes"
+            " WHERE cast_votes.comment_id = comment_stats.comment_id)"
         )
         return int(count)
 

@@ -13,7 +13,7 @@ from itertools import accumulate, chain, islice
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
 from app.schemas import cursor as cursors
-from bench.data import Dataset
+from bench.data import MAX_POSTS_IN_FILE, Dataset
 from bench.environment import BenchError
 from bench.scenarios import LoadName
 
@@ -21,7 +21,17 @@ from bench.scenarios import LoadName
 Next = Callable[[str], str | None]
 
 THREADS: tuple[LoadName, ...] = ("thread", "thread-large", "thread-replies")
-NAMES: tuple[LoadName, ...] = ("distinct", "authors", "top-distinct", "search", "tag", "home", *THREADS, "browse")
+NAMES: tuple[LoadName, ...] = (
+    "distinct",
+    "authors",
+    "top-distinct",
+    "search",
+    "tag",
+    "home",
+    *THREADS,
+    "comment_vote",
+    "browse",
+)
 # Each reader has a home page of their own.
 HOME_PATH = "/home?limit=10"
 
@@ -128,6 +138,16 @@ def threads(dataset: Dataset, name: LoadName) -> list[str]:
         posts, count = "true ORDER BY comments DESC, post_id", LARGEST_THREADS
     rows = dataset.rows(f"SELECT post_id FROM post_stats WHERE published AND {posts} LIMIT %s", (count,))
     return [f"/posts/{post_id}/comments{narrow}" for (post_id,) in rows]
+
+
+def comments(dataset: Dataset) -> list[str]:
+    """Return ids of comments, as many as the other votes have posts."""
+    rows = dataset.rows(
+        "SELECT comments.id FROM comments JOIN posts ON posts.id = post_id AND published WHERE deleted_at IS NULL"
+        " ORDER BY hashint8(comments.id) LIMIT %s",
+        (MAX_POSTS_IN_FILE,),
+    )
+    return [str(comment_id) for (comment_id,) in rows]
 
 
 def searches(dataset: Dataset) -> list[str]:

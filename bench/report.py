@@ -158,6 +158,7 @@ TARGETS = [
     Target("vote / raw asyncpg", ratio(VOTE, Entry("vote", "asyncpg_raw")), 2, is_least=True),
     Target("vote / Go + pgx", ratio(VOTE, Entry("vote", "go_pgx")), 1.4, is_least=True),
     Target("vote / pgbench simple", ratio(VOTE, Entry("vote", "pgbench_simple")), 1, is_least=True),
+    Target("votes on comments / votes on posts", ratio(Entry("comment_vote"), VOTE), 0.9, is_least=True),
     Target("votes on one post / spread votes", ratio(HOT_VOTE, VOTE), 0.9, is_least=True),
     Target(
         "votes on one post / pgbench prepared", ratio(HOT_VOTE, Entry("hot_vote", "pgbench_prepared")), 2, is_least=True

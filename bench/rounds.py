@@ -72,7 +72,7 @@ def _measure(
     seconds: float,
 ) -> Run:
     server = servers.get((entry.contestant, entry.size))
-    is_voting = entry.load in ("vote", "hot_vote", "browse")
+    is_voting = entry.load in ("vote", "hot_vote", "comment_vote", "browse")
     postmaster = load.postmaster_of(dataset)
     problems: list[str] = []
     logins = _logins(server, dataset, seconds, problems) if entry.load == "page_during_logins" else nullcontext()
@@ -162,11 +162,13 @@ def _compared_with_rows(
     Random pairs of pgbench may name a draft or an existing vote, so only its rows count.
     """
     problem = counted.problem
-    if miscounted := dataset.miscounted_posts():
-        problem = f"{miscounted} posts have counts that differ from their rows"
+    on_comments = entry.load == "comment_vote"
+    if miscounted := dataset.miscounted_comments() if on_comments else dataset.miscounted_posts():
+        what = "comments" if on_comments else "posts"
+        problem = f"{miscounted} {what} have counts that differ from their rows"
     if entry.load == "hot_vote":
         return counted, problem
-    rows = dataset.count_votes_of_runs()
+    rows = dataset.count_votes_of_runs("comment_votes" if on_comments else "votes")
     if entry.contestant in PGBENCH:
         return Counted(rows, counted.seconds, None, None), problem
     # Requests in flight at the end may have been carried out without an answer.

@@ -43,20 +43,23 @@ class Scouted:
             case "vote" | "hot_vote":
                 posts = self.dataset.posts_file if name == "vote" else self.dataset.hot_post_file
                 return "vote", [str(voters), str(posts)]
+            case "comment_vote":
+                return "vote", [str(voters), str(self.requests[name]), "comments"]
             case "browse":
                 return "browse", [str(readers), str(voters), str(self.requests[name])]
             case "poll":
-                return "get", [str(self.polling_readers), str(self.page)]
+                arguments = [self.polling_readers, self.page]
             case "home":
-                return "get", [str(self.dataset.home_readers_file), str(self.requests[name])]
+                arguments = [self.dataset.home_readers_file, self.requests[name]]
             case "post" | "deep":
-                return "get", [str(readers), str(self.posts if name == "post" else self.deep)]
+                arguments = [readers, self.posts if name == "post" else self.deep]
             case _:
-                return "get", [str(readers), str(self.requests.get(name, self.page))]
+                arguments = [readers, self.requests.get(name, self.page)]
+        return "get", [str(argument) for argument in arguments]
 
     def votes_among(self, name: LoadName, count: int) -> int:
         """Return the number of votes among the first requests of a load."""
-        if name not in self.requests:
+        if name != "browse":
             return count
         lines = self.requests[name].read_text().splitlines()
         rounds, rest = divmod(count, len(lines))
@@ -107,6 +110,7 @@ def _requests(name: LoadName, server: Server, dataset: Dataset) -> list[str]:
         "search": lambda: loads.searches(dataset),
         "tag": lambda: loads.tags(dataset),
         "home": lambda: [loads.HOME_PATH],
+        "comment_vote": lambda: loads.comments(dataset),
         "browse": lambda: loads.browse(dataset, next_page),
         **{each: partial(loads.threads, dataset, each) for each in loads.THREADS},
     }

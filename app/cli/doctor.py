@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from app.cli.finding import Finding, Level
-from app.cli.surroundings import examine_backups, examine_surroundings
+from app.cli.surroundings import examine_backups, examine_event_delay, examine_surroundings
 from app.config import Settings, misspelt_settings
 from app.database import replica, schema_version
 from app.database.engines import max_connections
@@ -122,6 +122,7 @@ def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Fi
         yield _counts(connection, is_full=is_full)
         yield from _odd_rows(engine, is_full=is_full)
         yield _deletions(connection)
+        yield examine_event_delay(connection)
 
 
 def _configuration(settings: Settings) -> Iterator[Finding]:

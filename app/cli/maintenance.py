@@ -19,8 +19,8 @@ from app.services import recount as recount_service
 def cleanup() -> None:
     """Delete expired rows, and the remaining rows of deleted accounts and posts.
 
-    Covers sessions, stored responses, attempt counters, mails, tokens, security events, and tags without posts and
-    followers.
+    Covers sessions, stored responses, attempt counters, mails, tokens, invites, security events, and tags without posts
+    and followers.
     Safe at any time, also concurrently. Servers run it every CLEANUP_INTERVAL_MINUTES.
     """
     with migrated_database():

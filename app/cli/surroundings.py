@@ -1,6 +1,6 @@
 """Checks of `python -m app doctor` around the database.
 
-They cover the mail server, proxies, the metrics token, keys and backups.
+They cover the mail server, proxies, the metrics token, keys, backups and long transactions of other programs.
 """
 
 import time
@@ -21,6 +21,28 @@ _ARCHIVER = text("""
     SELECT extract(epoch FROM now() - last_archived_time)::float AS age_seconds,
         coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false) AS is_failing
     FROM pg_stat_archiver WHERE current_setting('archive_mode') <> 'off'
+""")
+
+# Events can be read only after all older transactions that write have ended (`database.event_log`). Activity of other
+# roles is hidden from a role without `pg_monitor`, so the delay itself is read from the log.
+MAX_EVENT_DELAY_SECONDS = 5
+_EVENT_DELAY = text("""
+    SELECT extract(epoch FROM clock_timestamp() - created_at)::float AS seconds FROM events
+    WHERE transaction_id >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+    ORDER BY transaction_id, id LIMIT 1
+""")
+_LONGEST_TRANSACTION = text("""
+    SELECT * FROM (
+        SELECT format('process %s (%s, database %s)', pid, coalesce(nullif(application_name, ''), usename), datname)
+                AS name,
+            format('SELECT pg_terminate_backend(%s)', pid) AS remedy,
+            extract(epoch FROM clock_timestamp() - xact_start)::float AS seconds
+        FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND xact_start IS NOT NULL
+        UNION ALL
+        SELECT format('the prepared transaction %L in database %s', gid, database), format('ROLLBACK PREPARED %L', gid),
+            extract(epoch FROM clock_timestamp() - prepared)::float
+        FROM pg_prepared_xacts
+    ) AS writing ORDER BY seconds DESC LIMIT 1
 """)
 
 
@@ -80,6 +102,19 @@ def examine_backups(connection: Connection, settings: Settings) -> Iterator[Find
     elif archiver is None:
         remedy = "set BACKUP_FOLDER if they are on this machine, and restore one before you need it"
         yield Finding("ok", "backups: not known here", remedy)
+
+
+def examine_event_delay(connection: Connection) -> Finding:
+    """Check that no open transaction delays the readers of the event log by more than `MAX_EVENT_DELAY_SECONDS`."""
+    delay: float = connection.scalar(_EVENT_DELAY) or 0.0
+    longest = connection.execute(_LONGEST_TRANSACTION).first()
+    if longest is not None and longest.seconds > MAX_EVENT_DELAY_SECONDS:
+        what = f"events: delayed by {longest.name}, whose transaction has been open for {longest.seconds:,.0f} s"
+        return Finding("warn", what, f"end it as a superuser: {longest.remedy}")
+    if delay > MAX_EVENT_DELAY_SECONDS:
+        what = f"events: delayed by {delay:,.0f} s, by an open transaction that writes"
+        return Finding("warn", what, "find it as a superuser: SELECT * FROM pg_stat_activity ORDER BY xact_start")
+    return Finding("ok", "events: no open transaction delays them")
 
 
 def _archive(age_seconds: float | None, *, is_failing: bool) -> Finding:

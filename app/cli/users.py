@@ -46,7 +46,7 @@ def create(
     """
     password = _password(generate=generate)
     with _transaction() as db:
-        account = user.sign_up(db, UserIn(email=email, password=password, username=username))
+        account = user.create(db, UserIn(email=email, password=password, username=username))
         administration.set_role(db, account, role)
     typer.echo(f"{account.username} has the id {account.id} and is {_with_article(role)}")
     _show(password, generate=generate)

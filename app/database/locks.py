@@ -19,6 +19,9 @@ order, so that no two wait for each other:
 Rows of one table are locked by ascending id, and new tags by name. PostgreSQL locks a referenced row FOR KEY SHARE when
 a row with a foreign key is inserted, so inserts count, too. Jobs with SKIP LOCKED wait for no row.
 
+A sign-up locks its invite before it inserts the account. It may deadlock with the deletion of the inviter's account, if
+it asks for the same name; then it runs again.
+
 Three places differ, and say why: a moderator's account is locked after what they delete (`security.moderators`), the
 account of an acting admin after the changed one (`services.user`), and a refresh begins with the session
 (`services.session`).

@@ -113,9 +113,15 @@ _FORGET_POSTS = text(f"""
     )
 """).bindparams(bindparam("post_ids", type_=ARRAY(BIGINT)))
 
-_FORGET_USER = text("""
+_FORGET_ACCOUNT = text(f"""
+    DELETE FROM notifications WHERE id IN (
+        SELECT id FROM notifications
+        WHERE user_id = :user_id OR (post_id = ANY (:post_ids) AND {_HAS_CAUSE}) ORDER BY id FOR UPDATE
+    )
+""").bindparams(bindparam("post_ids", type_=ARRAY(BIGINT)))
+_FORGET_SOME = text("""
     DELETE FROM notifications
-    WHERE id IN (SELECT id FROM notifications WHERE user_id = :user_id ORDER BY id FOR UPDATE)
+    WHERE id IN (SELECT id FROM notifications WHERE user_id = :user_id ORDER BY id LIMIT :limit FOR UPDATE)
 """)
 
 
@@ -126,9 +132,17 @@ def forget_comments(connection: Connection | Session, comments: Collection[tuple
         connection.execute(_FORGET_COMMENTS, {"post_ids": [*post_ids], "comment_ids": [*comment_ids]})
 
 
-def forget_user(connection: Connection | Session, user_id: int) -> None:
-    """Remove the notifications that a user got."""
-    connection.execute(_FORGET_USER, {"user_id": user_id})
+def forget_account(connection: Connection | Session, user_id: int, post_ids: Collection[int]) -> None:
+    """Remove the notifications that a user got, and those of the user's posts.
+
+    One statement, so that two accounts that are deleted at once lock notifications of each other in one order.
+    """
+    connection.execute(_FORGET_ACCOUNT, {"user_id": user_id, "post_ids": [*post_ids]})
+
+
+def forget_some(connection: Connection, user_id: int, limit: int) -> int:
+    """Remove the oldest notifications that a user got; return their number."""
+    return connection.execute(_FORGET_SOME, {"user_id": user_id, "limit": limit}).rowcount
 
 
 def forget_posts(connection: Connection | Session, post_ids: Collection[int]) -> None:

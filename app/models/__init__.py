@@ -11,6 +11,7 @@ from app.models.deletion import Deletion
 from app.models.event import Event, EventKind
 from app.models.follow import Follow
 from app.models.idempotency_key import IdempotencyKey
+from app.models.invite import Invite
 from app.models.mail_token import MailToken, MailTokenPurpose
 from app.models.moderation import ModerationAction, ModerationEntry, Report, ReportAction
 from app.models.notification import NOTIFICATION_KINDS, Notification, NotificationKind, PostMute
@@ -40,6 +41,7 @@ __all__ = [
     "EventKind",
     "Follow",
     "IdempotencyKey",
+    "Invite",
     "MailKind",
     "MailToken",
     "MailTokenPurpose",

@@ -35,6 +35,7 @@ class Event(StrEnum):
     RECOVERY_CODE_USED = "recovery_code_used"
     API_KEY_CREATED = "api_key_created"
     API_KEY_DELETED = "api_key_deleted"
+    INVITE_CREATED = "invite_created"
     LIMIT_REACHED = "limit_reached"
     NOT_AUTHORIZED = "not_authorized"
 

@@ -22,12 +22,14 @@ from app.errors import (
     EmailTaken,
     IdempotencyInProgress,
     IdempotencyMismatch,
+    InvalidInvite,
     LastAdmin,
     MalformedCursor,
     NotAuthenticated,
     NotAuthorized,
     NotFound,
     Overloaded,
+    RegistrationClosed,
     StillReferenced,
     TooManyTries,
     UsernameTaken,
@@ -75,13 +77,22 @@ def _shown(found: profile.Profile, caller: models.User | None) -> UserProfile:
     response_model=NewUser,
     responses={
         201: headers("Location"),
-        **responses(EmailTaken, UsernameTaken, IdempotencyInProgress, IdempotencyMismatch, TooManyTries),
+        **responses(
+            EmailTaken,
+            UsernameTaken,
+            RegistrationClosed,
+            InvalidInvite,
+            IdempotencyInProgress,
+            IdempotencyMismatch,
+            TooManyTries,
+        ),
     },
 )
 async def sign_up(new: UserIn, idempotent: IdempotentRequest, request: Request) -> Response:
     """Create an account.
 
-    An e-mail address can have one account, in upper or lower case.
+    An e-mail address can have one account, in upper or lower case. The server may require an invite, or accept no new
+    accounts.
     """
 
     def create(db: Session) -> tuple[NewUser, str]:

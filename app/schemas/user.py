@@ -18,6 +18,9 @@ class UserIn(BaseModel):
     username: Username | None = Field(None, description="Without it, your username is `user<id>`.")
     display_name: DisplayName | None = Field(None, description="A name to show beside the username.")
     bio: Bio | None = Field(None, description="A text about you.")
+    invite: Text | None = Field(
+        None, max_length=100, description="The `token` of an invite. Needed if the server requires one."
+    )
 
 
 class UserChange(BaseModel):

@@ -49,6 +49,8 @@ SIGN_IN_FROM_ADDRESS = Limit("sign_in_from_address", 50, timedelta(minutes=15))
 # Each attempt reveals whether an e-mail address has an account, and costs a hash. A class room or a company shares one
 # address.
 SIGN_UP_FROM_ADDRESS = Limit("sign_up_from_address", 100, timedelta(hours=1))
+# The invites of one account bound how many accounts its owner can bring in a day.
+INVITE_OF_ACCOUNT = Limit("invite_of_account", 20, timedelta(days=1))
 # Correct passwords of an account from one address, because each also costs a hash. They are counted after the hash, so
 # attempts without the password do not count. A script does not use up the limit of its owner at another address.
 # 100 hashes are 25 s of one core, and enough for a test suite that signs in before each test.

@@ -1,8 +1,8 @@
 """Cleanup: remove expired and outdated rows in batches.
 
-These are expired sessions, stored responses, attempt counters and mail tokens, unsent mails, old security events,
-notifications and resolved reports, old entries of the log of moderation and of the event log, and tags without posts
-and followers.
+These are expired sessions, stored responses, attempt counters, mail tokens and invites, unsent mails, old security
+events, notifications and resolved reports, old entries of the log of moderation and of the event log, and tags without
+posts and followers.
 Batches are bounded and each is one transaction. Rows that are locked by other transactions are left for the next run.
 So cleanup can run at any time, and several runs can overlap.
 """
@@ -20,6 +20,7 @@ from app.models import (
     AttemptCounter,
     Event,
     IdempotencyKey,
+    Invite,
     MailToken,
     ModerationEntry,
     Notification,
@@ -44,6 +45,7 @@ def run(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lambda: 
     yield "idempotency_keys", remove(IdempotencyKey, IdempotencyKey.expires_at <= func.now())
     yield "allowances", remove(AttemptCounter, AttemptCounter.expires_at <= func.now())
     yield "mail_tokens", remove(MailToken, MailToken.expires_at <= func.now())
+    yield "invites", remove(Invite, Invite.expires_at <= func.now())
     is_unsent = OutgoingMail.created_at < func.now() - UNSENT_MAILS_KEPT
     yield "outgoing_mails", remove(OutgoingMail, is_unsent)
     is_past = SecurityEvent.created_at < func.now() - get_settings().security_events_kept
@@ -56,7 +58,7 @@ def run(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lambda: 
     yield "tags", _remove_unused_tags(batch_rows, is_stopping)
 
 
-Expiring = Session | IdempotencyKey | AttemptCounter | MailToken | OutgoingMail | SecurityEvent | Report
+Expiring = Session | IdempotencyKey | AttemptCounter | MailToken | Invite | OutgoingMail | SecurityEvent | Report
 
 
 def _remove(

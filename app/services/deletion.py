@@ -36,7 +36,6 @@ from app.models import (
     Deletion,
     Follow,
     IdempotencyKey,
-    Notification,
     Post,
     PostMute,
     PostStats,
@@ -401,7 +400,11 @@ def _ended_sessions(connection: Connection, user_id: int, progress: _Progress) -
     return len(ids)
 
 
-def _rows_of(table: type[Session | SecurityEvent | IdempotencyKey | Notification]) -> Remove:
+def _notifications(connection: Connection, user_id: int, progress: _Progress) -> int:
+    return notification_delivery.forget_some(connection, user_id, progress.rows)
+
+
+def _rows_of(table: type[Session | SecurityEvent | IdempotencyKey]) -> Remove:
     def remove(connection: Connection, user_id: int, progress: _Progress) -> int:
         ids = connection.scalars(select(table.id).where(table.user_id == user_id).limit(progress.rows)).all()
         connection.execute(delete(table).where(table.id == _any(ids)))
@@ -439,7 +442,7 @@ _OF_DELETED_ACCOUNTS = (
     _Step(_private_rows(Bookmark), MIN_BATCH_VOTES),
     _Step(_private_rows(PostMute), MIN_BATCH_VOTES),
     # After the posts and comments, because their locks make this wait for notifications of replies under way.
-    _Step(_rows_of(Notification)),
+    _Step(_notifications),
     _Step(_blocks),
     _Step(_tag_follows),
     _Step(_reports),

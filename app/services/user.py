@@ -9,23 +9,48 @@ from sqlalchemy import and_, delete, insert, or_, select, true, union_all, updat
 from sqlalchemy.orm import Session
 
 from app import models
+from app.config import get_settings
 from app.database import deletion_marks, event_log, notification_delivery
 from app.database.locks import lock_user_counts
-from app.errors import LastAdmin, NotAuthenticated, NotAuthorized, UserNotFound, WrongPassword
+from app.errors import (
+    LastAdmin,
+    NotAuthenticated,
+    NotAuthorized,
+    RegistrationClosed,
+    UserNotFound,
+    WrongPassword,
+)
 from app.mail import outbox
 from app.models.security_event import Event
 from app.observability import request_context
 from app.schemas.page import KeysetPage
 from app.schemas.user import UserChange, UserIn
-from app.security import attempt_limits, audit_log, passwords
+from app.security import attempt_limits, audit_log, invite_tokens, passwords
 from app.security.email_addresses import canonical_email
 
 
 def sign_up(db: Session, new: UserIn) -> models.User:
+    """Create an account as `REGISTRATION` allows.
+
+    The invite is checked before the password is hashed and before anything is read of other accounts. It is used with
+    the transaction, so a sign-up that fails does not use it. Raises `RegistrationClosed`, `InvalidInvite`, and as
+    `create` does.
+    """
+    match get_settings().registration:
+        case "open":
+            return create(db, new)
+        case "closed":
+            raise RegistrationClosed
+        case "invite":
+            invite_tokens.check(db, new.invite)
+            return create(db, new, needs_invite=True)
+
+
+def create(db: Session, new: UserIn, *, needs_invite: bool = False) -> models.User:
     """Create an account and queue the mail that verifies its address.
 
     A unique index refuses a taken e-mail address or username, also under concurrency. Hashes the password: call it
-    through `passwords.in_hashing_thread`.
+    through `passwords.in_hashing_thread`. Raises `InvalidInvite`.
     """
     values: dict[str, object] = {
         "email": new.email,
@@ -35,8 +60,10 @@ def sign_up(db: Session, new: UserIn) -> models.User:
     if new.username is not None:
         values["username"] = new.username
     values |= _description(new)
+    # After the hash, so that sign-ups with the same invite wait for each other only briefly.
+    details = {"invite_id": invite_tokens.use(db, new.invite)} if needs_invite else {}
     user = db.scalars(insert(models.User).values(values).returning(models.User)).one()
-    audit_log.record(db, Event.SIGNED_UP, user.id)
+    audit_log.record(db, Event.SIGNED_UP, user.id, **details)
     outbox.post(db, "email_verification", user.email)
     return user
 
@@ -210,8 +237,7 @@ def remove(db: Session, caller: models.User, user_id: int) -> None:
     post_ids = db.scalars(own_posts).all()
     event_log.record_deleted_posts(db, post_ids)
     db.execute(delete(models.User).where(models.User.id == user_id))
-    notification_delivery.forget_posts(db, post_ids)
-    notification_delivery.forget_user(db, user_id)
+    notification_delivery.forget_account(db, user_id, post_ids)
     audit_log.record(db, Event.ACCOUNT_DELETED, user_id)
 
 

@@ -18,6 +18,7 @@ from app.schemas.api_key import ApiKeyIn
 from app.schemas.auth import RefreshIn
 from app.schemas.comment import CommentChange, CommentIn
 from app.schemas.email_verification import EmailVerification
+from app.schemas.invite import InviteIn
 from app.schemas.moderation import BanIn, RemovalIn, ReportIn, ResolutionIn
 from app.schemas.notification import ReadUpTo
 from app.schemas.password_reset import PasswordReset, PasswordResetRequest
@@ -239,7 +240,7 @@ def test_no_operation_has_a_fixed_idempotency_key() -> None:
 
     assert documented == {
         "POST /posts", "POST /users", "POST /vote", "POST /api-keys", "POST /users/me/totp/confirm",
-        "POST /posts/{id}/comments", "POST /reports",
+        "POST /posts/{id}/comments", "POST /reports", "POST /invites",
     }  # fmt: skip
     for operation in OPERATIONS.values():
         assert "idempotency-key" not in {parameter["name"].lower() for parameter in operation.get("parameters", [])}
@@ -305,6 +306,7 @@ BODIES: dict[str, type[BaseModel]] = {
     "create_comment": CommentIn, "change_comment": CommentChange, "mark_notifications_read": ReadUpTo,
     "ban_user": BanIn, "create_report": ReportIn, "resolve_report": ResolutionIn, "remove_post": RemovalIn,
     "remove_comment": RemovalIn,
+    "create_invite": InviteIn,
 }  # fmt: skip
 
 

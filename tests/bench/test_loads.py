@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from app.security import access_tokens
-from bench import contestants, data, loads, scenarios, scouting
+from bench import contestants, data, load, loads, measured, scenarios, scouting
 from bench.data import Dataset
 from bench.environment import WORK, BenchError
 from bench.scenarios import Size
@@ -147,7 +147,7 @@ def test_browse_has_its_shares_and_popular_posts_come_often(scouted: scouting.Sc
 def test_every_peer_answers_as_this_application(
     peer: contestants.Server, dataset: Dataset, scouted: scouting.Scouted, name: scenarios.LoadName
 ) -> None:
-    if name in loads.THREADS or (name == "home" and peer.name != "asyncpg_raw"):
+    if name in (*loads.THREADS, "comment_vote") or (name == "home" and peer.name != "asyncpg_raw"):
         pytest.skip("this peer has no such pages")
     assert len(scouted.samples[name]) == (1 if name == "page" else 60)
     scouting.require_agreement(peer, dataset, scouted, [name])
@@ -177,6 +177,21 @@ def _has_real_address(item: dict[str, dict[str, dict[str, str]]]) -> bool:
 
 
 @pytest.mark.slow
+def test_votes_for_comments_are_counted_and_removed_again(
+    ours: contestants.Server, dataset: Dataset, scouted: scouting.Scouted
+) -> None:
+    script, arguments = scouted.request("comment_vote")
+    assert (script, arguments[2]) == ("vote", "comments")
+    process = load.start_wrk(ours, script, arguments, connections=4, seconds=1)
+    counted = measured.parse_wrk(load.finish(process, 1))
+    assert counted.problem is None
+    assert counted.requests <= dataset.count_votes_of_runs("comment_votes") <= counted.requests + 4
+    assert dataset.miscounted_comments() == dataset.count_votes_of_runs("votes") == 0
+    dataset.forget_votes_of_runs()
+    assert dataset.count_votes_of_runs("comment_votes") == 0
+
+
+@pytest.mark.slow
 def test_every_peer_votes_as_this_application(
     ours: contestants.Server, peer: contestants.Server, dataset: Dataset
 ) -> None:
@@ -190,7 +205,7 @@ def test_every_peer_votes_as_this_application(
             _vote(server, token, post_id, 0),
             _vote(server, token, 2**40, 1),
         ]
-        assert dataset.count_votes_of_runs() == 0
+        assert dataset.count_votes_of_runs("votes") == 0
         assert dataset.miscounted_posts() == 0
     statuses = [status for status, _ in found[peer.name]]
     assert statuses == [201, 409, 201, 404, 404]

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from app.cli import doctor
+from app.cli import doctor, surroundings
 from app.config import Settings, get_settings
 from app.database.engines import get_batch_engine, get_engine, get_limits_engine, max_connections
 from app.models import Base
@@ -55,11 +55,15 @@ def ordinary_role(engine: Engine, grants: str) -> Iterator[Engine]:
 
 
 def troubles(engine: Engine, settings: Settings | None = None, *, is_full: bool = False) -> list[str]:
-    """Return the findings that are not ok, but for the tests' superuser and missing durability."""
+    """Return the findings that are not ok.
+
+    Left out are the tests' superuser, missing durability, and the transactions of tests that run at the same time.
+    """
+    left_out = ("durability", "events: ", SUPERUSER)
     return [
         str(finding)
         for finding in doctor.examine(engine, settings or get_settings(), is_full=is_full)
-        if finding.level != "ok" and "durability" not in finding.what and SUPERUSER not in finding.what
+        if finding.level != "ok" and not any(words in finding.what for words in left_out)
     ]
 
 
@@ -284,3 +288,31 @@ def test_doctor_and_sign_in_agree_on_which_hashes_can_be_verified(own: Engine, k
     named = [trouble for trouble in troubles(own, is_full=True) if "password hash" in trouble]
 
     assert bool(named) is not passwords.can_be_verified(password_hash)
+
+
+@pytest.mark.parametrize("sees_activity", [True, False], ids=["as a superuser", "as an ordinary role"])
+def test_open_transaction_that_delays_events_is_found(
+    own: Engine, monkeypatch: pytest.MonkeyPatch, sees_activity: bool
+) -> None:
+    monkeypatch.setattr(surroundings, "MAX_EVENT_DELAY_SECONDS", 0.2)
+    grants = "GRANT SELECT ON ALL TABLES IN SCHEMA public"
+    with own.connect() as writer, ordinary_role(own, grants) as ordinary:
+        writer.execute(text("INSERT INTO events (kind) VALUES ('comment')"))
+        with own.begin() as other:
+            other.execute(text("INSERT INTO events (kind) VALUES ('comment')"))
+        time.sleep(0.3)
+        with (own if sees_activity else ordinary).connect() as connection:
+            found = surroundings.examine_event_delay(connection)
+            writer_pid = writer.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
+    assert found.level == "warn"
+    if sees_activity:
+        assert f"process {writer_pid} (" in found.what
+        assert found.remedy == f"end it as a superuser: SELECT pg_terminate_backend({writer_pid})"
+    else:
+        assert "by an open transaction that writes" in found.what
+
+
+def test_database_without_open_transactions_delays_no_event(own: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surroundings, "MAX_EVENT_DELAY_SECONDS", 60)
+    with own.connect() as connection:
+        assert str(surroundings.examine_event_delay(connection)) == "ok    events: no open transaction delays them"

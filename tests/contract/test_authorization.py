@@ -125,6 +125,9 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
     "a session": {
         "end_session": (204, 404, 404, 404, 401),
     },
+    "an invite": {
+        "delete_invite": (204, 404, 404, 404, 401),
+    },
 }
 # Operations on the caller's own account, operations for some roles only, and public operations.
 OWN = {
@@ -133,16 +136,19 @@ OWN = {
     "create_api_key", "list_api_keys", "list_sessions", "end_other_sessions", "logout",
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
     "list_tags", "follow_tag", "unfollow_tag", "get_home",
-    "create_report", "list_notifications", "get_unread_count", "mark_notifications_read",
+    "create_report", "list_notifications", "get_unread_count", "mark_notifications_read", "list_invites",
 }  # fmt: skip
-FOR_ROLES = {"list_users": (403, 403, 403, 200, 401), "list_moderation_log": (403, 403, 200, 200, 401)}
-FOR_ROLES["list_reports"] = FOR_ROLES["list_moderation_log"]
+FOR_ROLES = {
+    "list_users": (403, 403, 403, 200, 401), "create_invite": (403, 403, 201, 201, 401),
+    "list_moderation_log": (403, 403, 200, 200, 401), "list_reports": (403, 403, 200, 200, 401),
+}  # fmt: skip
 PUBLIC = {
     "get_root", "get_livez", "get_readyz", "get_user_by_username", "sign_up", "login", "refresh_token",
     "request_password_reset", "confirm_password_reset", "confirm_email_verification",
 }  # fmt: skip
 
 FOR_MODERATORS = {
+    "create_invite",
     "resolve_report",
     "ban_user",
     "unban_user",
@@ -184,6 +190,9 @@ MADE = {
     "a comment": _COMMENT.format(published=True),
     "a comment on a draft": _COMMENT.format(published=False),
     "an account": "SELECT CAST(:id AS bigint)",
+    "an invite": """
+        INSERT INTO invites (creator_id, token_hash, expires_at) VALUES (:id, '', now() + interval '1 day') RETURNING id
+    """,
     "a session": "INSERT INTO sessions (user_id, expires_at) VALUES (:id, now() + interval '1 day') RETURNING id",
     "an API key": """
         WITH session AS (
@@ -219,7 +228,7 @@ def call(client: TestClient, operation_id: str, caller: Person | None, thing_id:
     """Return the status of a valid request, which only the caller's rights can make fail."""
     method, path, operation = OPERATIONS[operation_id]
     bodies = {"PostIn": {"title": "t", "content": "c"}, "PostChange": {"title": "t"}, "UserChange": {"username": "new"}}
-    bodies |= {"CommentIn": {"content": "c"}, "CommentChange": {"content": "c"}}
+    bodies |= {"CommentIn": {"content": "c"}, "CommentChange": {"content": "c"}, "InviteIn": {}}
     bodies |= {"ResolutionIn": {"action": "dismiss"}, "BanIn": {"reason": "spam"}, "RemovalIn": {"reason": "spam"}}
     content = operation.get("requestBody", {}).get("content", {}).get("application/json")
     body = bodies[content["schema"]["$ref"].rsplit("/", 1)[1]] if content else None

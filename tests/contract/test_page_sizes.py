@@ -14,7 +14,7 @@ LARGEST = 100
 LISTS = [
     "/posts", "/users", "/users/me/votes", "/users/me/security-events", "/sessions", "/api-keys", "/tags",
     "/users/me/bookmarks", "/users/me/blocks", "/posts/{id}/comments", "/users/{id}/comments", "/users/{id}/followers",
-    "/users/{id}/following", "/home", "/notifications", "/moderation-log", "/reports",
+    "/users/{id}/following", "/home", "/notifications", "/moderation-log", "/reports", "/invites",
 ]  # fmt: skip
 # It has no next page.
 WITHOUT_LINK = "/users/search"
@@ -35,6 +35,8 @@ FILL = (
     "INSERT INTO moderation_log (action, user_id) SELECT 'ban', :id FROM generate_series(1, 101)",
     "INSERT INTO security_events (user_id, event) SELECT :id, 'signed_in' FROM generate_series(1, 101)",
     "INSERT INTO sessions (user_id, expires_at) SELECT :id, now() + interval '1 day' FROM generate_series(1, 101)",
+    """INSERT INTO invites (creator_id, token_hash, expires_at)
+    SELECT :id, sha256(n::text::bytea), now() + interval '1 day' FROM generate_series(1, 101) AS n""",
     """WITH opened AS (
         INSERT INTO sessions (user_id, kind, expires_at, ends_at)
         SELECT :id, 'api_key', 'infinity', 'infinity' FROM generate_series(1, 101) RETURNING id

@@ -17,9 +17,8 @@ MakePost = Callable[..., int]
 MakeComment = Callable[..., int]
 
 
-def report(client: TestClient, caller: Person, key: str | None = None, **body: object) -> httpx2.Response:
-    headers = caller.headers | ({} if key is None else {"Idempotency-Key": key})
-    return client.post("/reports", json={"reason": "Spam"} | body, headers=headers)
+def report(client: TestClient, caller: Person, **body: object) -> httpx2.Response:
+    return client.post("/reports", json={"reason": "Spam"} | body, headers=caller.headers)
 
 
 def resolve(
@@ -69,7 +68,8 @@ def test_report_reaches_moderators_once_while_it_is_open(
 def test_repeated_report_with_an_idempotency_key_is_one(
     client: TestClient, other: Person, things: dict[str, int], rows: Rows
 ) -> None:
-    first, second = (report(client, other, "k", post_id=things["post_id"]) for _ in range(2))
+    body, headers = {"post_id": things["post_id"], "reason": "Spam"}, other.headers | {"Idempotency-Key": "k"}
+    first, second = (client.post("/reports", json=body, headers=headers) for _ in range(2))
     assert (first.status_code, second.status_code, first.json()) == (201, 201, second.json())
     assert rows("SELECT count(*) FROM reports") == [(1,)]
 

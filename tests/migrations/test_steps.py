@@ -15,6 +15,7 @@ FIRST_REVISION = {
     "tags": "0035", "post_tags": "0035", "tag_follows": "0035",
     "follows": "0039", "blocks": "0039", "bookmarks": "0040",
     "events": "0044", "notifications": "0044", "post_mutes": "0044",
+    "invites": "0047",
     "moderation_log": "0049", "reports": "0049",
 }  # fmt: skip
 ALL = tuple(FIRST_REVISION)
@@ -43,6 +44,7 @@ LABELS = {
     "events": "SELECT kind FROM events",
     "notifications": "SELECT email FROM notifications JOIN users ON users.id = user_id",
     "post_mutes": "SELECT email FROM post_mutes JOIN users ON users.id = user_id",
+    "invites": "SELECT email FROM invites JOIN users ON users.id = creator_id",
     "moderation_log": "SELECT reason FROM moderation_log",
     "reports": "SELECT reason FROM reports",
 }  # fmt: skip
@@ -141,6 +143,14 @@ def _insert_later_rows(connection: Connection, revision: str, values: dict[str, 
         connection.execute(text("INSERT INTO events (kind) VALUES (:label)"), values)
         connection.execute(text("INSERT INTO notifications (user_id, kind) VALUES (:user, 'moderation')"), values)
         connection.execute(text("INSERT INTO post_mutes (user_id, post_id) VALUES (:user, :post)"), values)
+    if revision >= FIRST_REVISION["invites"]:
+        connection.execute(
+            text("""
+                INSERT INTO invites (creator_id, token_hash, expires_at)
+                VALUES (:user, convert_to(:label, 'UTF8'), now())
+            """),
+            values,
+        )
     if revision >= FIRST_REVISION["reports"]:
         connection.execute(text("INSERT INTO moderation_log (action, reason) VALUES ('ban', :label)"), values)
         connection.execute(

@@ -22,10 +22,13 @@ from starlette.testclient import TestClient
 
 from app.services import deletion
 from tests.fixtures import linked
-from tests.model.site import Account, Comment, Post, Site
+from tests.model.site import Account, Comment, Post, Site, names_in
 
 PASSWORD = "correct horse battery"
 WORDS = st.lists(st.sampled_from(["red", "Green", "grey", "BLUE", "moss", "mossy"]), min_size=1, max_size=4).map(
+    " ".join
+)
+TEXTS = WORDS | st.tuples(WORDS, st.sampled_from(["@ada", "@Grace", "@person-1", "@Person-2", "@missing"])).map(
     " ".join
 )
 TAGS = st.lists(st.sampled_from(["a", "A", "b", "c"]), max_size=4)
@@ -142,7 +145,7 @@ class Machine(RuleBasedStateMachine):
     # Posts.
 
     @rule(
-        target=posts, person=people, title=WORDS, content=WORDS, published=st.sampled_from([True, True, True, False]),
+        target=posts, person=people, title=WORDS, content=TEXTS, published=st.sampled_from([True, True, True, False]),
         tags=TAGS,
     )  # fmt: skip
     def write(
@@ -155,6 +158,8 @@ class Machine(RuleBasedStateMachine):
         assert answer.status_code == 201
         post = Post(answer.json()["id"], person.id, title, content, published, tags=stored(tags))
         self.site.posts[post.id] = post
+        if published:
+            self.site.notify(person.id, names_in(content), post=post.id)
         return post.id
 
     @rule(
@@ -162,7 +167,7 @@ class Machine(RuleBasedStateMachine):
         post_id=posts,
         method=st.sampled_from(["PUT", "PATCH"]),
         change=st.fixed_dictionaries(
-            {}, optional={"title": WORDS, "content": WORDS, "published": st.booleans(), "tags": TAGS}
+            {}, optional={"title": WORDS, "content": TEXTS, "published": st.booleans(), "tags": TAGS}
         ),
         seen=st.sampled_from([None, "now", "before", "*"]),
     )
@@ -179,11 +184,13 @@ class Machine(RuleBasedStateMachine):
         if "tags" in change:
             change["tags"] = stored(change["tags"])
         if answer.status_code == 200 and post is not None:
+            known = names_in(post.content) if post.published else set()
             post.version += any(getattr(post, name) != value for name, value in change.items())
             for name, value in change.items():
                 setattr(post, name, value)
             if post.published:
                 self.site.publish(post_id)
+                self.site.notify(person.id, names_in(post.content) - known, post=post_id)
             assert answer.headers["ETag"] == f'"{post.version}"'
             assert without_times(answer.json()) == self.site.shown(person, post_id)["Post"]
 
@@ -249,7 +256,7 @@ class Machine(RuleBasedStateMachine):
 
     # Comments.
 
-    @rule(target=comments, person=people, post_id=posts, parent_id=st.none() | comments, content=WORDS)
+    @rule(target=comments, person=people, post_id=posts, parent_id=st.none() | comments, content=TEXTS)
     def comment(self, person: Account, post_id: int, parent_id: int | None, content: str) -> int | MultipleResults[int]:
         parent = self.site.comments.get(parent_id or 0)
         if parent is not None and parent_id is not None:
@@ -273,10 +280,12 @@ class Machine(RuleBasedStateMachine):
             answer.json()["id"], post_id, parent_id, person.id, content, 0 if parent is None else parent.depth + 1
         )
         self.site.comments[written.id] = written
+        others = ((None if parent is None else parent.owner, "reply"), (self.site.posts[post_id].owner, "comment"))
+        self.site.notify(person.id, names_in(content), post=post_id, comment=written.id, others=others)
         assert untimed(answer.json()) == self.site.shown_comment(person, written)
         return written.id
 
-    @rule(person=people, comment_id=comments, content=WORDS)
+    @rule(person=people, comment_id=comments, content=TEXTS)
     def change_comment(self, person: Account, comment_id: int, content: str) -> None:
         answer = self.ask(person, "PATCH", f"/comments/{comment_id}", json={"content": content})
         if self.is_gone(person, answer):
@@ -288,7 +297,10 @@ class Machine(RuleBasedStateMachine):
             assert answer.status_code == 403
         else:
             comment.version += comment.content != content
+            added = names_in(content) - names_in(comment.content)
             comment.content = content
+            if self.is_votable(comment.post):
+                self.site.notify(person.id, added, post=comment.post, comment=comment_id)
             assert answer.headers["ETag"] == f'"{comment.version}"'
             assert untimed(answer.json()) == self.site.shown_comment(person, comment)
 
@@ -353,6 +365,8 @@ class Machine(RuleBasedStateMachine):
         if method == "PUT" and self.site.blocks & {pair, pair[::-1]}:
             assert (answer.status_code, answer.json()["code"]) == (403, "blocked")
             return
+        if method == "PUT" and pair not in self.site.follows_of_people:
+            self.site.notify(person.id, (), others=[(other.id, "follow")])
         (self.site.follows_of_people.add if method == "PUT" else self.site.follows_of_people.discard)(pair)
         followers = self.site.profile(person, other)["followers"]
         assert answer.json() == {"user_id": other.id, "followers": followers, "followed": method == "PUT"}
@@ -389,6 +403,44 @@ class Machine(RuleBasedStateMachine):
         else:
             self.site.bookmarks.pop((post_id, person.id), None)
         assert answer.json() == {"post_id": post_id, "bookmarked": method == "PUT"}
+
+    # Notifications.
+
+    @rule(person=people, post_id=posts, method=st.sampled_from(["PUT", "DELETE"]))
+    def mute(self, person: Account, post_id: int, method: str) -> None:
+        answer = self.ask(person, method, f"/posts/{post_id}/mute")
+        if self.is_gone(person, answer):
+            return
+        pair = (post_id, person.id)
+        if not self.is_votable(post_id) and not (method == "DELETE" and pair in self.site.mutes):
+            assert answer.status_code == 404
+            return
+        (self.site.mutes.add if method == "PUT" else self.site.mutes.discard)(pair)
+        assert answer.json() == {"post_id": post_id, "muted": method == "PUT"}
+
+    @rule(person=people, is_unread=st.booleans(), read_from=st.none() | st.integers(0, 3))
+    def read_notifications(self, person: Account, is_unread: bool, read_from: int | None) -> None:
+        """List them, and mark one of the newest and all older ones as read."""
+        answer = self.ask(person, "GET", "/notifications", params={"unread": is_unread, "limit": 100})
+        if self.is_gone(person, answer):
+            return
+        shown = self.site.shown_notifications(person)
+        expected = [each for each in shown if not (is_unread and each.is_read)]
+        assert [
+            (each["kind"], each["actor"]["id"], each["post_id"], each["comment_id"], each["read_at"] is not None)
+            for each in answer.json()
+        ] == [(each.kind, each.actor, each.post, each.comment, each.is_read) for each in expected]
+        if read_from is not None and read_from < len(expected):
+            newest = self.site.notifications.index(expected[read_from])
+            for each in self.site.notifications[: newest + 1]:
+                each.is_read = each.is_read or each.recipient == person.id
+            up_to = answer.json()[read_from]["id"]
+            counts = self.ask(person, "POST", "/notifications/read", json={"up_to": up_to})
+        else:
+            counts = self.ask(person, "GET", "/notifications/unread-count")
+        unread = Counter(each.kind for each in shown if not each.is_read)
+        assert counts.json()["unread"] == unread.total()
+        assert {kind: number for kind, number in counts.json()["by_kind"].items() if number} == unread
 
     @rule(person=people)
     def list_bookmarks(self, person: Account) -> None:

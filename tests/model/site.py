@@ -49,6 +49,18 @@ class Comment:
     voters: set[int] = field(default_factory=set)
 
 
+@dataclass(eq=False)
+class Notification:
+    """A notification of the model, about a comment, a mention in a post, or a follow."""
+
+    recipient: int
+    kind: str
+    actor: int
+    post: int | None
+    comment: int | None
+    is_read: bool = False
+
+
 @dataclass
 class Site:
     accounts: dict[int, Account] = field(default_factory=dict)
@@ -62,6 +74,10 @@ class Site:
     blocks: set[tuple[int, int]] = field(default_factory=set)
     bookmarks: dict[tuple[int, int], None] = field(default_factory=dict)
     comments: dict[int, Comment] = field(default_factory=dict)
+    # The newest last.
+    notifications: list[Notification] = field(default_factory=list)
+    # Pairs of a post and a user.
+    mutes: set[tuple[int, int]] = field(default_factory=set)
 
     def count(self, post_id: int) -> int:
         return sum(voted == post_id for voted, _ in self.votes)
@@ -87,6 +103,8 @@ class Site:
         self.follows_of_people = {pair for pair in self.follows_of_people if user_id not in pair}
         self.blocks = {pair for pair in self.blocks if user_id not in pair}
         self.bookmarks = {pair: None for pair in self.bookmarks if pair[1] != user_id}
+        self.notifications = [each for each in self.notifications if each.recipient != user_id]
+        self.mutes = {pair for pair in self.mutes if pair[1] != user_id}
         self.votes = {pair: None for pair in self.votes if pair[1] != user_id}
         self.follows = {pair for pair in self.follows if pair[1] != user_id}
         for post_id in [post.id for post in self.posts.values() if post.owner == user_id]:
@@ -101,15 +119,53 @@ class Site:
         self.comments = {key: comment for key, comment in self.comments.items() if comment.post != post_id}
         self.votes = {pair: None for pair in self.votes if pair[0] != post_id}
         self.bookmarks = {pair: None for pair in self.bookmarks if pair[0] != post_id}
+        self.notifications = [each for each in self.notifications if each.post != post_id]
+        self.mutes = {pair for pair in self.mutes if pair[0] != post_id}
 
     def forget_comment(self, comment_id: int) -> None:
         """Make it a tombstone; remove tombstones without replies, from it upwards."""
         comment: Comment | None = self.comments[comment_id]
         assert comment is not None
         comment.owner, comment.content, comment.version = None, "", comment.version + 1
+        self.notifications = [each for each in self.notifications if each.comment != comment_id]
         while comment is not None and comment.owner is None and not self.replies(comment.post, comment.id):
             del self.comments[comment.id]
             comment = self.comments[comment.parent] if comment.parent is not None else None
+
+    def notify(
+        self, actor: int, names: Iterable[str], *, post: int | None = None, comment: int | None = None,
+        others: Iterable[tuple[int | None, str]] = (),
+    ) -> None:  # fmt: skip
+        """Notify these users, and those with these names: once each, by the first kind that applies."""
+        mentioned = [each.id for each in self.accounts.values() if each.username.lower() in names]
+        kinds: dict[int, str] = {}
+        for user_id, kind in (*others, *((user_id, "mention") for user_id in mentioned)):
+            if user_id is not None:
+                kinds.setdefault(user_id, kind)
+        for user_id, kind in kinds.items():
+            has_blocked = self.blocks & {(actor, user_id), (user_id, actor)}
+            if user_id == actor or has_blocked or (post, user_id) in self.mutes:
+                continue
+            notification = Notification(user_id, kind, actor, post, comment)
+            if not any(self._has_same_cause(each, notification) for each in self.notifications):
+                self.notifications.append(notification)
+
+    @staticmethod
+    def _has_same_cause(one: Notification, other: Notification) -> bool:
+        if "follow" in {one.kind, other.kind}:
+            return (one.recipient, one.kind, one.actor) == (other.recipient, other.kind, other.actor)
+        return (one.recipient, one.post, one.comment) == (other.recipient, other.post, other.comment)
+
+    def shown_notifications(self, reader: Account) -> list[Notification]:
+        """The reader's notifications that are shown, newest first."""
+        return [
+            each
+            for each in self.notifications[::-1]
+            if each.recipient == reader.id
+            and each.actor in self.accounts
+            and not self.blocks & {(reader.id, each.actor), (each.actor, reader.id)}
+            and (each.post is None or self.posts[each.post].published or self.posts[each.post].owner == reader.id)
+        ]
 
     def replies(self, post_id: int, parent_id: int | None, sort: str = "old") -> list[Comment]:
         found = [each for each in self.comments.values() if (each.post, each.parent) == (post_id, parent_id)]
@@ -223,6 +279,11 @@ class Site:
             "voted": (post_id, reader.id) in self.votes,
             "bookmarked": (post_id, reader.id) in self.bookmarks,
         }
+
+
+def names_in(*texts: str) -> set[str]:
+    """Return the usernames that the texts mention."""
+    return {word[1:].lower() for text in texts for word in text.split() if word.startswith("@")}
 
 
 def matches(post: Post, search: str, *, finds_parts: bool = False) -> bool:

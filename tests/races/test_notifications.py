@@ -11,7 +11,7 @@ from app.models.base import LARGEST_KEY
 from app.services import deletion
 from tests.fixtures import Person
 from tests.races.conftest import Call, Crowd, count, deadlocks, statuses
-from tests.races.waiting import in_background, wait_until_blocked
+from tests.races.waiting import in_background, wait_until, wait_until_blocked
 
 MakePerson = Callable[..., Person]
 MakePost = Callable[..., int]
@@ -80,6 +80,27 @@ def test_account_deleted_while_a_reply_to_it_is_written_gets_nothing(
     assert count(connection, "notifications WHERE user_id = :id", id=leaver.id) == 0
     assert count(connection, "users WHERE id = :id", id=leaver.id) == 0
     assert count(connection, "notifications") == is_author  # That of the post's owner, about the reply.
+
+
+def test_two_accounts_with_notifications_of_each_other_are_deleted_at_once_without_a_deadlock(
+    crowd: Crowd, database: Engine, connection: Connection, make_person: MakePerson
+) -> None:
+    before = deadlocks(connection)
+    ada, bob = make_person(username="ada"), make_person(username="bob")
+    for author, content in ((ada, "@bob"), (bob, "@ada")):
+        mention = Call("POST", "/posts", author, {"title": "title", "content": content})
+        assert statuses(crowd.send([mention])) == {201: 1}
+    with database.begin() as holder:
+        # The notification that is Bob's and of a post of Ada's.
+        holder.execute(text("SELECT FROM notifications WHERE user_id = :id FOR UPDATE"), {"id": bob.id})
+        first = in_background(lambda: crowd.send([delete(ada)]))
+        wait_until_blocked(connection, by=holder)
+        second = in_background(lambda: crowd.send([delete(bob)]))
+        wait_until(connection, "SELECT count(*) = 2 FROM pg_locks WHERE NOT granted")
+
+    assert (statuses(first()), statuses(second())) == ({204: 1}, {204: 1})
+    assert count(connection, "notifications") == 0
+    assert_no_deadlock(connection, before)
 
 
 def test_notification_of_a_comment_that_is_written_during_a_block_is_not_shown(

@@ -10,7 +10,7 @@ from app.services import cleanup
 from tests.fixtures import Person, counted_queries
 
 TABLES = (
-    *("sessions", "idempotency_keys", "allowances", "mail_tokens", "outgoing_mails", "security_events"),
+    *("sessions", "idempotency_keys", "allowances", "mail_tokens", "invites", "outgoing_mails", "security_events"),
     *("notifications", "moderation_log", "reports", "events"),
 )
 
@@ -40,6 +40,12 @@ def fill(connection: Connection, person: Person, expired: int = 10) -> None:
                 INSERT INTO allowances (limit_name, key, used_at, expires_at)
                 SELECT '{age}', int4send(n), ARRAY[now()], now() + interval '{age}'
                 FROM generate_series(1, {count}) AS n
+            """)
+        )
+        connection.execute(
+            text(f"""
+                INSERT INTO invites (token_hash, expires_at)
+                SELECT CAST('{age}' || n AS bytea), now() + interval '{age}' FROM generate_series(1, {count}) AS n
             """)
         )
     for age, count in (("-1 second", expired), ("1 hour", 1)):
