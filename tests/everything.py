@@ -9,7 +9,7 @@ from app.models import Base
 from tests.fixtures import Person
 
 # A foreign key to an account, or a column that has the id of an account without one.
-NAMES = {"user_id", "owner_id", "actor_id", "creator_id"}
+NAMES = {"user_id", "owner_id", "actor_id", "creator_id", "moderator_id", "resolver_id"}
 
 
 def naming_columns() -> list[Column[int]]:
@@ -44,6 +44,7 @@ STATEMENTS = (
     """INSERT INTO idempotency_keys (user_id, key, fingerprint, status, body, expires_at)
     VALUES (:me, 'k', '', 201, 'secret-body', now() + interval '1 day')""",
     "INSERT INTO security_events (user_id, event, details) VALUES (:me, 'signed_in', '{\"n\": 1}')",
+    "INSERT INTO reports (reporter_id, user_id, reason) VALUES (:me, :other, 'Spam'), (:other, :me, 'secret-report')",
     """INSERT INTO invites (creator_id, token_hash, expires_at)
     VALUES (:me, 'secret-invite', now() + interval '1 day')""",
     """WITH opened AS (

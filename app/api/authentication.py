@@ -294,3 +294,13 @@ def admin(user: CurrentUser) -> models.User:
 
 
 Admin = Annotated[models.User, Depends(admin)]
+
+
+def moderator(user: CurrentUser) -> models.User:
+    """Return the caller's account. Raises `NotAuthorized` unless it is a moderator's or an admin's."""
+    if not user.is_moderator:
+        raise NotAuthorized
+    return user
+
+
+Moderator = Annotated[models.User, Depends(moderator)]

@@ -66,6 +66,7 @@ TAGS = {
     "people": "Follow and block users, and read what you follow.",
     "bookmarks": "Bookmark posts.",
     "notifications": "List, count and mark your notifications, and mute posts.",
+    "moderation": "Report to moderators, and act as one.",
     "API keys": "Credentials for programs that act for you.",
     "meta": "Links to the documentation, and health checks.",
 }
@@ -277,6 +278,8 @@ def _describe_body(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
         model = _resolved(schema.get("anyOf", [schema])[0], schemas)
         names = model.get("required") or [*model.get("properties", ())][:1]
         example = {name: _example(_resolved(model["properties"][name], schemas)) for name in names}
+        if "examples" in model:  # Its required fields are not enough.
+            (example,) = model.pop("examples")
         if example and None not in example.values():
             content["example"] = example
 

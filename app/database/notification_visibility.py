@@ -21,6 +21,9 @@ IS_SHOWN = f"""
     )
     AND (
         n.comment_id IS NULL
-        OR coalesce((SELECT deleted_at IS NULL FROM comments WHERE comments.id = n.comment_id), false)
+        OR coalesce((
+            SELECT deleted_at IS NULL AND (removal_reason IS NULL OR owner_id = :user_id)
+            FROM comments WHERE comments.id = n.comment_id
+        ), false)
     )
 """

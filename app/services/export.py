@@ -30,6 +30,7 @@ from app.models import (
     Notification,
     Post,
     PostMute,
+    Report,
     SecurityEvent,
     Session,
     Tag,
@@ -65,14 +66,15 @@ KINDS = (
         "posts",
         select(
             Post.id, Post.title, Post.content, Post.published, Post.created_at, Post.updated_at, _PUBLISHED_AT,
-            Post.tags, Post.locked,
+            Post.tags, Post.locked, Post.removal_reason,
         ),
         Post.owner_id, (Post.id,), Post.content,
     ),
     Kind(
         "comments",
         select(
-            Comment.id, Comment.post_id, Comment.parent_id, Comment.content, Comment.created_at, Comment.updated_at
+            Comment.id, Comment.post_id, Comment.parent_id, Comment.content, Comment.created_at, Comment.updated_at,
+            Comment.removal_reason,
         ),
         Comment.owner_id, (Comment.id,), Comment.content,
     ),
@@ -106,6 +108,13 @@ KINDS = (
             Notification.created_at, Notification.read_at,
         ),
         Notification.user_id, (Notification.id,),
+    ),
+    Kind(
+        "reports",
+        select(
+            Report.id, Report.post_id, Report.comment_id, Report.user_id, Report.reason, Report.created_at,
+        ),
+        Report.reporter_id, (Report.id,),
     ),
     Kind(
         "sessions", _SIGN_INS.join(User, Session.is_valid()).where(Session.kind == "login"), Session.user_id,

@@ -29,6 +29,7 @@ class PostRow(NamedTuple):
     # A JSON array of strings.
     tags: str
     locked: bool
+    removal_reason: str | None
     votes: int
     comments: int
     # The readers of the batch who voted for it.
@@ -53,7 +54,7 @@ class PostRow(NamedTuple):
     def all_of(cls, rows: Iterable[Row[*tuple[Any, ...]]]) -> list[Self]:
         """Return the rows as tuples of this type.
 
-        An attribute of a `Row` takes 0.7 µs, and a post has 22.
+        An attribute of a `Row` takes 0.7 µs, and a post has 23.
         """
         return [cls(*row) for row in rows]
 
