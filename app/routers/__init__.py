@@ -2,6 +2,7 @@
 
 from app.routers import (
     api_key,
+    atom,
     auth,
     block,
     bookmark,
@@ -31,6 +32,7 @@ ROUTERS = (
     vote.router,
     comment.router,
     tag.router,
+    atom.router,
     totp.router,
     user.router,
     invite.router,
