@@ -186,6 +186,9 @@ class Settings(BaseSettings):
     invites_max: int = Field(
         10, ge=1, le=10_000, description="Maximum unused uses of all open invites of an account, else 409."
     )
+    signup_proof_of_work: bool = Field(
+        False, description="`true` makes each sign-up cost the client about a second of a core."
+    )
 
     mail_enabled: bool = Field(True, description="`false` sends no mail; mails wait in the database.")
     mail_from: str = Field(

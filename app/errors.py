@@ -16,10 +16,12 @@ DomainError
 ├── CrossSiteRequest            403   the session cookie came with a request from another site
 ├── InvalidToken                403   a mailed token is wrong, used, replaced or expired
 ├── InvalidInvite               403   the invite is missing, wrong, used up or expired
+├── InvalidProof                403   the proof of work is missing, wrong, expired or used
 ├── RegistrationClosed          403   the server accepts no new accounts
 ├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, CommentNotFound, UserNotFound   404
 ├── SessionNotFound, ApiKeyNotFound, TotpNotFound, InviteNotFound   404
 ├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
+├── ExportInProgress            409   another export of the account is running
 ├── QuotaExceeded               409   the account has the maximum number of API keys, drafts, follows and the like
 ├── LastAdmin                   409   no active admin would remain
 ├── StillReferenced             409   rows of a table outside this project refer to it
@@ -151,6 +153,13 @@ class InvalidInvite(DomainError):
 
     status = 403
     code = "invalid_invite"
+
+
+class InvalidProof(DomainError):
+    """Signing up needs a new solution of GET /sign-up-challenge as proof_of_work"""
+
+    status = 403
+    code = "invalid_proof"
 
 
 class RegistrationClosed(DomainError):
@@ -293,6 +302,14 @@ class IdempotencyInProgress(DomainError):
     status = 409
     code = "idempotency_in_progress"
     headers: Mapping[str, str] = {"Retry-After": "1"}
+
+
+class ExportInProgress(DomainError):
+    """Another export of your account is running; try again when it has ended"""
+
+    status = 409
+    code = "export_in_progress"
+    headers: Mapping[str, str] = {"Retry-After": "10"}
 
 
 class LastAdmin(DomainError):

@@ -82,7 +82,7 @@ COOKIE_SCHEME = {
     "In development, over plain HTTP, the cookie is named `session`.",
 }
 # Operations that do not use the database.
-NEVER_READ = {"get_root", "get_livez"}
+NEVER_READ = {"get_root", "get_livez", "get_sign_up_challenge"}
 NEVER_LIMITED = {"get_livez", "get_readyz"}
 # Described in the text of an operation, not as a parameter (docs/decisions/0025). Importers such as Postman's give each
 # header parameter a fixed value. Then a second request would be refused, or only replay the first response.

@@ -102,11 +102,12 @@ OWN = {
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
     "list_tags", "follow_tag", "unfollow_tag", "get_home",
     "list_notifications", "get_unread_count", "mark_notifications_read", "list_invites",
+    "export_me",
 }  # fmt: skip
 FOR_ROLES = {"list_users": (403, 403, 403, 200, 401), "create_invite": (403, 403, 201, 201, 401)}
 PUBLIC = {
     "get_root", "get_livez", "get_readyz", "get_user_by_username", "sign_up", "login", "refresh_token",
-    "request_password_reset", "confirm_password_reset", "confirm_email_verification",
+    "get_sign_up_challenge", "request_password_reset", "confirm_password_reset", "confirm_email_verification",
 }  # fmt: skip
 
 # Operations that change nothing here even where they are allowed.

@@ -26,6 +26,7 @@ PUBLIC = {
     ("GET", "/readyz"),
     ("GET", "/users/{id}"),
     ("GET", "/users/by-username/{username}"),
+    ("GET", "/sign-up-challenge"),
     ("POST", "/users"),
     ("POST", "/login"),
     ("POST", "/token/refresh"),
