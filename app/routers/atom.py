@@ -37,7 +37,11 @@ _limit = ConnectionLimit("accounts of feeds")
 
 @router.get("/posts.atom", responses={**CONDITIONAL, **responses(NotAuthenticated, Overloaded)}, **FEED)
 async def get_feed_of_posts(token: FeedToken, request: Request) -> Response:
-    """Get the newest published posts as an Atom feed."""
+    """Get the newest published posts as an Atom feed.
+
+    It has 20 posts, without drafts and posts of users whom you blocked. Feed readers send an API key with the scope
+    `feed` as `key`.
+    """
     result = await _read(token, feed.PageQuery(order="new", limit=POSTS))
     return _respond(request, result, FeedHead("New posts", "/posts.atom", "/posts"))
 
@@ -46,7 +50,10 @@ async def get_feed_of_posts(token: FeedToken, request: Request) -> Response:
     "/users/{id}/posts.atom", responses={**CONDITIONAL, **responses(NotAuthenticated, UserNotFound, Overloaded)}, **FEED
 )
 async def get_feed_of_user(user_id: UserId, token: FeedToken, request: Request) -> Response:
-    """Get the newest published posts of a user as an Atom feed."""
+    """Get the newest published posts of a user as an Atom feed.
+
+    It is like `GET /posts.atom` with the posts of one user.
+    """
     result = await _read(token, feed.PageQuery(order="new", limit=POSTS, owner_id=user_id))
     rows = result.page.rows
     name = rows[0].username if rows else await _name_of(user_id)
@@ -58,7 +65,10 @@ async def get_feed_of_user(user_id: UserId, token: FeedToken, request: Request) 
     "/tags/{name}/posts.atom", responses={**CONDITIONAL, **responses(NotAuthenticated, NotFound, Overloaded)}, **FEED
 )
 async def get_feed_of_tag(name: Name, token: FeedToken, request: Request) -> Response:
-    """Get the newest published posts with a tag as an Atom feed."""
+    """Get the newest published posts with a tag as an Atom feed.
+
+    It is like `GET /posts.atom` with the posts of one tag.
+    """
     result = await _read(token, feed.PageQuery(order="new", limit=POSTS, tag=name))
     in_address = quote(name, safe="")
     head = FeedHead(f"Posts with the tag {name}", f"/tags/{in_address}/posts.atom", f"/posts?tag={in_address}")
