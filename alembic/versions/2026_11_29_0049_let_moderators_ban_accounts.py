@@ -4,7 +4,7 @@ Names that another relation or column has are freed first: `reports` becomes `re
 changes. One migration, because the two columns and the foreign key of `reports` lock the same table.
 
 Revision ID: 0049
-Revises: 0047
+Revises: 0048
 """
 
 import sqlalchemy as sa
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0049"
-down_revision = "0047"
+down_revision = "0048"
 
 COLUMNS = ("banned_until", "ban_reason")
 TABLES = ("moderation_log", "reports")

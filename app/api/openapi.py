@@ -63,6 +63,7 @@ TAGS = {
     "votes": "Vote for posts.",
     "comments": "Read, write, change and delete comments, and vote for them.",
     "tags": "List the tags of posts, and follow them.",
+    "feeds": "Read the newest posts in a feed reader, as Atom.",
     "people": "Follow and block users, and read what you follow.",
     "bookmarks": "Bookmark posts.",
     "notifications": "List, count and mark your notifications, and mute posts.",
@@ -308,5 +309,5 @@ def _without_repetitions(responses: dict[str, Any], shared: dict[str, Any]) -> d
             del response["description"]
         elif "content" in response:
             for content in response["content"].values():
-                _remove_titles(content["schema"])
+                _remove_titles(content.get("schema", {}))
     return dict(sorted(responses.items()))

@@ -2,6 +2,7 @@
 
 from app.routers import (
     api_key,
+    atom,
     auth,
     block,
     bookmark,
@@ -34,6 +35,7 @@ ROUTERS = (
     vote.router,
     comment.router,
     tag.router,
+    atom.router,
     totp.router,
     export.router,
     user.router,

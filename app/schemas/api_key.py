@@ -10,14 +10,19 @@ from app.schemas.types import FutureTime, Name, Scope
 
 
 def _ordered(scopes: list[Scope]) -> list[Scope]:
-    if "read" not in scopes:
-        raise PydanticCustomError("scopes", 'scopes should be ["read"] or ["read", "write"]')
-    return sorted(set(scopes))
+    if (ordered := sorted(set(scopes))) not in (["feed"], ["read"], ["read", "write"]):
+        raise PydanticCustomError("scopes", 'scopes should be ["read"], ["read", "write"] or ["feed"]')
+    return ordered
 
 
 Scopes = Annotated[
     list[Scope],
-    Field(min_length=1, max_length=2, json_schema_extra={"contains": {"const": "read"}}, examples=[["read", "write"]]),
+    Field(
+        min_length=1,
+        max_length=2,
+        json_schema_extra={"anyOf": [{"contains": {"const": "read"}}, {"items": {"const": "feed"}}]},
+        examples=[["read", "write"]],
+    ),
     AfterValidator(_ordered),
 ]
 
@@ -26,7 +31,10 @@ class ApiKeyIn(BaseModel):
     """An API key to create."""
 
     name: Name = Field(description="Tells your keys apart.", examples=["nightly export"])
-    scopes: Scopes = Field(description='`["read"]` allows safe methods only; `["read", "write"]` allows changes, too.')
+    scopes: Scopes = Field(
+        description='`["read"]` allows safe methods only; `["read", "write"]` allows changes, too; `["feed"]` allows '
+        "only Atom feeds of published posts, in their parameter `key`."
+    )
     expires_at: FutureTime | None = Field(
         None, description="When the key stops working. Without it, the key does not expire."
     )

@@ -69,6 +69,9 @@ OPEN_TO_KEYS = {
     ("PUT", "/posts/{id}/mute"),
     ("DELETE", "/posts/{id}/mute"),
     ("GET", "/tags"),
+    ("GET", "/posts.atom"),
+    ("GET", "/users/{id}/posts.atom"),
+    ("GET", "/tags/{name}/posts.atom"),
     ("PUT", "/tags/{name}/follow"),
     ("DELETE", "/tags/{name}/follow"),
 }

@@ -103,6 +103,7 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
     "an account": {
         "get_user": (200, 200, 200, 200, 200),
         "list_comments_of_user": (200, 200, 200, 200, 401),
+        "get_feed_of_user": (200, 200, 200, 200, 401),
         "replace_user": (200, 403, 403, 200, 401),
         "change_user": (200, 403, 403, 200, 401),
         "delete_user": (204, 403, 403, 204, 401),
@@ -135,7 +136,7 @@ OWN = {
     "search_users", "list_my_bookmarks", "list_my_blocks",
     "create_api_key", "list_api_keys", "list_sessions", "end_other_sessions", "logout",
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
-    "list_tags", "follow_tag", "unfollow_tag", "get_home",
+    "list_tags", "get_feed_of_posts", "get_feed_of_tag", "follow_tag", "unfollow_tag", "get_home",
     "create_report", "list_notifications", "get_unread_count", "mark_notifications_read", "list_invites",
     "export_me",
 }  # fmt: skip

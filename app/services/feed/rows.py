@@ -1,5 +1,6 @@
 """Rows of the statements that read posts."""
 
+import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Self
 
@@ -49,6 +50,12 @@ class PostRow(NamedTuple):
     # With several pages in one statement: the number of the page, and the place on it.
     number: int = 0
     place: int = 0
+
+    @property
+    def tag_names(self) -> list[str]:
+        """The tags of the post, in order."""
+        names: list[str] = json.loads(self.tags)
+        return names
 
     @classmethod
     def all_of(cls, rows: Iterable[Row[*tuple[Any, ...]]]) -> list[Self]:
