@@ -16,9 +16,11 @@ DomainError
 ├── CrossSiteRequest            403   the session cookie came with a request from another site
 ├── InvalidToken                403   a mailed token is wrong, used, replaced or expired
 ├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, CommentNotFound, UserNotFound   404
-├── SessionNotFound, ApiKeyNotFound, TotpNotFound   404
+├── SessionNotFound, ApiKeyNotFound, TotpNotFound, MediaNotFound   404
+├── UploadTimeout               408   an upload took too long to arrive
 ├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
 ├── QuotaExceeded               409   the account has the maximum number of API keys, drafts, follows and the like
+├── MediaInUse                  409   another post, or the profile, uses the picture
 ├── LastAdmin                   409   no active admin would remain
 ├── StillReferenced             409   rows of a table outside this project refer to it
 ├── ConstraintViolated          409   a constraint outside this project forbids the write
@@ -26,13 +28,16 @@ DomainError
 ├── BodyTooLarge                413
 ├── UriTooLong                  414
 ├── UnsupportedEncoding         415   a compressed body
+├── UnsupportedMedia            415   the upload is no picture of a supported format
 ├── IdempotencyMismatch, MalformedCursor, RepliesTooDeep   422
+├── PictureTooLarge, PictureDamaged   422   the upload cannot be decoded within the limits, or at all
 ├── NotYourself                 422   the caller's own account, where only another one is possible
 ├── TooManyTries                429   too many attempts to sign in, to sign up, with a code, or for a mail
 ├── RateLimited                 429   too many requests of any kind
 ├── HeadersTooLarge             431
 ├── Overloaded                  503   too many requests are waiting
 ├── Unavailable                 503   the database does not answer
+├── MediaUnavailable            503   pictures cannot be decoded or stored
 └── NotReady                    503   stopping, or not migrated
 
 A class's docstring is the message that clients read, and the text in OpenAPI.
@@ -220,6 +225,20 @@ class TotpNotFound(DomainError):
     code = "totp_not_found"
 
 
+class MediaNotFound(DomainError):
+    """This picture does not exist, or is not yours"""
+
+    status = 404
+    code = "media_not_found"
+
+
+class UploadTimeout(DomainError):
+    """The upload took too long to arrive"""
+
+    status = 408
+    code = "upload_timeout"
+
+
 class EmailTaken(DomainError):
     """A user with this email already exists"""
 
@@ -259,6 +278,13 @@ class QuotaExceeded(DomainError):
 
     def __init__(self, maximum: int, things: str) -> None:
         super().__init__(f"Your account has the maximum of {maximum} {things}; delete one first")
+
+
+class MediaInUse(DomainError):
+    """Another post or your profile uses this picture; upload it again to use it twice"""
+
+    status = 409
+    code = "media_in_use"
 
 
 class IdempotencyInProgress(DomainError):
@@ -311,6 +337,13 @@ class UriTooLong(DomainError):
     code = "uri_too_long"
 
 
+class UnsupportedMedia(DomainError):
+    """The file is no picture in JPEG, PNG, WebP or GIF"""
+
+    status = 415
+    code = "unsupported_media"
+
+
 class UnsupportedEncoding(DomainError):
     """The request body is compressed; send it without Content-Encoding"""
 
@@ -338,6 +371,20 @@ class RepliesTooDeep(DomainError):
 
     status = 422
     code = "replies_too_deep"
+
+
+class PictureTooLarge(DomainError):
+    """The picture has too many pixels, is wider or higher than 16383, or takes too long to decode"""
+
+    status = 422
+    code = "picture_too_large"
+
+
+class PictureDamaged(DomainError):
+    """The picture is incomplete or damaged"""
+
+    status = 422
+    code = "picture_damaged"
 
 
 class NotYourself(DomainError):
@@ -392,6 +439,14 @@ class Unavailable(DomainError):
     headers: Mapping[str, str] = {"Retry-After": "1"}
 
 
+class MediaUnavailable(DomainError):
+    """Pictures cannot be stored at the moment; try again later"""
+
+    status = 503
+    code = "media_unavailable"
+    headers: Mapping[str, str] = {"Retry-After": "30"}
+
+
 class NotReady(DomainError):
     """The server is not ready for requests"""
 
@@ -412,6 +467,7 @@ BROKEN_CONSTRAINTS: Mapping[str, type[DomainError]] = {
     "idempotency_keys_users_fkey": NotAuthenticated,
     "tag_follows_users_fkey": NotAuthenticated,
     "bookmarks_users_fkey": NotAuthenticated,
+    "media_users_fkey": NotAuthenticated,
 }
 
 

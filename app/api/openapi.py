@@ -65,6 +65,7 @@ TAGS = {
     "tags": "List the tags of posts, and follow them.",
     "people": "Follow and block users, and read what you follow.",
     "bookmarks": "Bookmark posts.",
+    "media": "Upload pictures, for posts and as your avatar.",
     "notifications": "List, count and mark your notifications, and mute posts.",
     "API keys": "Credentials for programs that act for you.",
     "meta": "Links to the documentation, and health checks.",
@@ -303,6 +304,6 @@ def _without_repetitions(responses: dict[str, Any], shared: dict[str, Any]) -> d
             response["description"] = SUCCESSES[status]
         if "$ref" in response and response["description"] in shared_descriptions:
             del response["description"]
-        elif "content" in response:
+        elif "application/json" in response.get("content", ()):
             _remove_titles(response["content"]["application/json"]["schema"])
     return dict(sorted(responses.items()))

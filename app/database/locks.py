@@ -11,12 +11,14 @@ order, so that no two wait for each other:
 6. `user_stats`
 7. `post_stats`
 8. `comment_stats`
-9. `votes`, `comment_votes`, `follows`, `blocks`, `bookmarks` and `post_mutes`, then `notifications`
+9. `votes`, `comment_votes`, `follows`, `blocks`, `bookmarks`, `post_mutes` and `media`, then `notifications`
 10. `tags` and `tag_follows`
 11. `tag_stats`: last, because all writers of posts with a popular tag share its row, and hold it until their commit
 
 Rows of one table are locked by ascending id, and new tags by name. PostgreSQL locks a referenced row FOR KEY SHARE when
 a row with a foreign key is inserted, so inserts count, too. Jobs with SKIP LOCKED wait for no row.
+
+`media_removals` have rows that one transaction at a time knows of, or that are skipped where they are locked.
 
 Three places differ, and say why: a moderator's account is locked after what they delete (`security.moderators`), the
 account of an acting admin after the changed one (`services.user`), and a refresh begins with the session

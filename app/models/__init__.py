@@ -12,6 +12,7 @@ from app.models.event import Event, EventKind
 from app.models.follow import Follow
 from app.models.idempotency_key import IdempotencyKey
 from app.models.mail_token import MailToken, MailTokenPurpose
+from app.models.media import Media, MediaRemoval
 from app.models.notification import NOTIFICATION_KINDS, Notification, NotificationKind, PostMute
 from app.models.outgoing_mail import MailKind, OutgoingMail
 from app.models.post import Post, PostStats
@@ -42,6 +43,8 @@ __all__ = [
     "MailKind",
     "MailToken",
     "MailTokenPurpose",
+    "Media",
+    "MediaRemoval",
     "Notification",
     "NotificationKind",
     "OutgoingMail",

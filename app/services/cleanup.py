@@ -1,7 +1,7 @@
 """Cleanup: remove expired and outdated rows in batches.
 
 These are expired sessions, stored responses, attempt counters and mail tokens, unsent mails, old security events,
-notifications and entries of the event log, and tags without posts and followers.
+notifications and entries of the event log, unused pictures, and tags without posts and followers.
 Batches are bounded and each is one transaction. Rows that are locked by other transactions are left for the next run.
 So cleanup can run at any time, and several runs can overlap.
 """
@@ -20,6 +20,7 @@ from app.models import (
     Event,
     IdempotencyKey,
     MailToken,
+    Media,
     Notification,
     OutgoingMail,
     SecurityEvent,
@@ -28,6 +29,8 @@ from app.models import (
 
 # Unsent mails are kept so that an operator can see which failed, and why.
 UNSENT_MAILS_KEPT = timedelta(days=7)
+# Pictures that no post and no profile uses. The background worker then deletes their files.
+UNUSED_MEDIA_KEPT = timedelta(days=1)
 BATCH_ROWS = 5_000
 
 
@@ -47,10 +50,11 @@ def run(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lambda: 
     yield "security_events", remove(SecurityEvent, is_past)
     yield "notifications", _remove_oldest(batch_rows, is_stopping, Notification, get_settings().notifications_kept)
     yield "events", _remove_oldest(batch_rows, is_stopping, Event, get_settings().events_kept)
+    yield "media", remove(Media, Media.unused_since < func.now() - UNUSED_MEDIA_KEPT)
     yield "tags", _remove_unused_tags(batch_rows, is_stopping)
 
 
-Expiring = Session | IdempotencyKey | AttemptCounter | MailToken | OutgoingMail | SecurityEvent
+Expiring = Session | IdempotencyKey | AttemptCounter | MailToken | OutgoingMail | SecurityEvent | Media
 
 
 def _remove(

@@ -43,11 +43,11 @@ def get_by_username(db: Session, username: str, viewer: User | None) -> Profile:
     return found
 
 
-def search(db: Session, prefix: str, limit: int) -> Sequence[Row[int, str, str | None]]:
+def search(db: Session, prefix: str, limit: int) -> Sequence[Row[int, str, str | None, str | None]]:
     """Return active accounts whose username begins with the prefix, in alphabetical order."""
     first = _folded(prefix)
     return db.execute(
-        select(User.id, User.username, User.display_name)
+        select(User.id, User.username, User.display_name, User.avatar)
         .where(_USERNAME.between(first, first.concat(_LAST_CHARACTER)), User.is_active)
         .order_by(_USERNAME)
         .limit(limit)

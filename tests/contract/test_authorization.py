@@ -87,6 +87,11 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "get_api_key": (200, 404, 404, 404, 401),
         "delete_api_key": (204, 404, 404, 404, 401),
     },
+    "a picture": {
+        "get_media": (200, 404, 404, 404, 401),
+        "change_media": (200, 404, 404, 404, 401),
+        "delete_media": (204, 404, 404, 404, 401),
+    },
     "a session": {
         "end_session": (204, 404, 404, 404, 401),
     },
@@ -95,6 +100,7 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
 OWN = {
     "list_posts", "create_post", "cast_vote", "get_me", "replace_me", "change_me", "delete_me", "list_my_votes",
     "search_users", "list_my_bookmarks", "list_my_blocks",
+    "upload_media", "list_media", "set_avatar", "remove_avatar",
     "create_api_key", "list_api_keys", "list_sessions", "end_other_sessions", "logout",
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
     "list_tags", "follow_tag", "unfollow_tag", "get_home",
@@ -103,7 +109,7 @@ OWN = {
 FOR_ROLES = {"list_users": (403, 403, 403, 200, 401)}
 PUBLIC = {
     "get_root", "get_livez", "get_readyz", "get_user_by_username", "sign_up", "login", "refresh_token",
-    "request_password_reset", "confirm_password_reset", "confirm_email_verification",
+    "get_media_file", "request_password_reset", "confirm_password_reset", "confirm_email_verification",
 }  # fmt: skip
 
 # Operations that change nothing here even where they are allowed.
@@ -129,6 +135,10 @@ MADE = {
     "a comment on a draft": _COMMENT.format(published=False),
     "an account": "SELECT CAST(:id AS bigint)",
     "a session": "INSERT INTO sessions (user_id, expires_at) VALUES (:id, now() + interval '1 day') RETURNING id",
+    "a picture": """
+        INSERT INTO media (owner_id, name, width, height, bytes, blurhash)
+        VALUES (:id, '0123456789abcdef0123456789abcdef', 1, 1, 1, 'x') RETURNING id
+    """,
     "an API key": """
         WITH session AS (
             INSERT INTO sessions (user_id, kind, expires_at) VALUES (:id, 'api_key', now() + interval '1 day')
@@ -163,7 +173,7 @@ def call(client: TestClient, operation_id: str, caller: Person | None, thing_id:
     """Return the status of a valid request, which only the caller's rights can make fail."""
     method, path, operation = OPERATIONS[operation_id]
     bodies = {"PostIn": {"title": "t", "content": "c"}, "PostChange": {"title": "t"}, "UserChange": {"username": "new"}}
-    bodies |= {"CommentIn": {"content": "c"}, "CommentChange": {"content": "c"}}
+    bodies |= {"CommentIn": {"content": "c"}, "CommentChange": {"content": "c"}, "MediaChange": {"alt": "a"}}
     content = operation.get("requestBody", {}).get("content", {}).get("application/json")
     body = bodies[content["schema"]["$ref"].rsplit("/", 1)[1]] if content else None
     address = re.sub(r"\{[^}]+\}", str(thing_id), path)
@@ -279,12 +289,14 @@ def test_read_only_fields_are_never_stored(
     # Fields that only admins may set are in the schema for all callers.
     hostile |= {name: value for name, value in {"role": "admin", "is_active": False}.items() if name in writable}
     post_id = make_post(owner)
+    ((media_id,),) = rows(MADE["a picture"], id=owner.id)
     good = {"title": "t", "content": "c", "post_id": post_id, "vote_dir": 1, "email": "new@person.example"}
     good |= {"name": "key", "up_to": 1, "scopes": ["read"], "code": "123456", "refresh_token": "x", "token": "x"}
+    good |= {"alt": "a", "media_id": media_id}
     good |= {"password": "correct horse battery", "current_password": "correct horse battery"}
     body = hostile | {name: value for name, value in good.items() if name in writable}
 
-    things = {"/users": owner.id, "/comments": make_comment(owner, post_id)}
+    things = {"/users": owner.id, "/comments": make_comment(owner, post_id), "/media": media_id}
     thing_id = next((thing_id for start, thing_id in things.items() if path.startswith(start)), post_id)
     response = client.request(method, path.replace("{id}", str(thing_id)), json=body, headers=owner.headers)
 

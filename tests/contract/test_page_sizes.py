@@ -14,7 +14,7 @@ LARGEST = 100
 LISTS = [
     "/posts", "/users", "/users/me/votes", "/users/me/security-events", "/sessions", "/api-keys", "/tags",
     "/users/me/bookmarks", "/users/me/blocks", "/posts/{id}/comments", "/users/{id}/comments", "/users/{id}/followers",
-    "/users/{id}/following", "/home", "/notifications",
+    "/users/{id}/following", "/home", "/notifications", "/media",
 ]  # fmt: skip
 # It has no next page.
 WITHOUT_LINK = "/users/search"
@@ -31,6 +31,8 @@ FILL = (
     """INSERT INTO comments (post_id, owner_id, content)
     SELECT post.id, :id, 'c' FROM (SELECT min(id) AS id FROM posts) AS post, generate_series(1, 101)""",
     "INSERT INTO notifications (user_id, kind) SELECT :id, 'moderation' FROM generate_series(1, 101)",
+    """INSERT INTO media (owner_id, name, width, height, bytes, blurhash)
+    SELECT :id, md5(n::text), 1, 1, 1, 'x' FROM generate_series(1, 101) AS n""",
     "INSERT INTO security_events (user_id, event) SELECT :id, 'signed_in' FROM generate_series(1, 101)",
     "INSERT INTO sessions (user_id, expires_at) SELECT :id, now() + interval '1 day' FROM generate_series(1, 101)",
     """WITH opened AS (

@@ -19,7 +19,7 @@ from tests.fixtures import Person
 MakePost = Callable[..., int]
 # The operations that need an account by default, and those with more in them for an account.
 READS = {"list_posts", "get_post", "list_comments", "get_comment", "list_comments_of_user", "list_tags"}
-PUBLIC_ANYWAY = {"get_user", "get_user_by_username"}
+PUBLIC_ANYWAY = {"get_user", "get_user_by_username", "get_media_file"}
 SHARED = "public, max-age=5, stale-while-revalidate=30"
 CREDENTIALS = [
     {"Authorization": "Bearer x"},

@@ -15,6 +15,7 @@ FIRST_REVISION = {
     "tags": "0035", "post_tags": "0035", "tag_follows": "0035",
     "follows": "0039", "blocks": "0039", "bookmarks": "0040",
     "events": "0044", "notifications": "0044", "post_mutes": "0044",
+    "media": "0047", "media_removals": "0047",
 }  # fmt: skip
 ALL = tuple(FIRST_REVISION)
 LABELS = {
@@ -42,6 +43,8 @@ LABELS = {
     "events": "SELECT kind FROM events",
     "notifications": "SELECT email FROM notifications JOIN users ON users.id = user_id",
     "post_mutes": "SELECT email FROM post_mutes JOIN users ON users.id = user_id",
+    "media": "SELECT alt FROM media",
+    "media_removals": "SELECT name FROM media_removals",
 }  # fmt: skip
 PLACEHOLDER_EMAIL = "nobody@example.com"
 
@@ -138,6 +141,18 @@ def _insert_later_rows(connection: Connection, revision: str, values: dict[str, 
         connection.execute(text("INSERT INTO events (kind) VALUES (:label)"), values)
         connection.execute(text("INSERT INTO notifications (user_id, kind) VALUES (:user, 'moderation')"), values)
         connection.execute(text("INSERT INTO post_mutes (user_id, post_id) VALUES (:user, :post)"), values)
+    if revision >= FIRST_REVISION["media"]:
+        picture = "INSERT INTO media (owner_id, name, width, height, bytes, alt, blurhash, {}) VALUES (:user, {}, {})"
+        shown = "md5(:label), 1, 1, 1, :label, 'x'"
+        connection.execute(text(picture.format("is_avatar, unused_since", shown, "true, NULL")), values)
+        if revision >= "0048":
+            of_post = (
+                "post_id, position, unused_since",
+                shown.replace("md5(", "md5('of a post' || "),
+                ":post, 1, NULL",
+            )
+            connection.execute(text(picture.format(*of_post)), values)
+        connection.execute(text("INSERT INTO media_removals (name) VALUES (:label)"), values)
 
 
 def check_rows(connection: Connection, revision: str, expected: dict[str, set[str]]) -> None:

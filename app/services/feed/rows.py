@@ -28,6 +28,8 @@ class PostRow(NamedTuple):
     email: str
     # A JSON array of strings.
     tags: str
+    # The pictures as the database stores them, a JSON array of objects.
+    media: str
     locked: bool
     votes: int
     comments: int
