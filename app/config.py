@@ -254,6 +254,13 @@ class Settings(BaseSettings):
     follows_max: int = Field(5000, ge=1, le=100_000, description="Maximum users whom an account follows, else 409.")
     bookmarks_max: int = Field(10_000, ge=1, le=1_000_000, description="Maximum bookmarks per account, else 409.")
     blocks_max: int = Field(1000, ge=1, le=100_000, description="Maximum users whom an account blocks, else 409.")
+    media_root: Path | None = Field(None, description="Folder of uploaded pictures. Default: `.local/media`.")
+    media_max_bytes: int = Field(10_000_000, ge=1024, le=1 << 30, description="Maximum bytes of an uploaded picture.")
+    media_max_megapixels: int = Field(40, ge=1, le=200, description="Maximum size of a picture, in megapixels.")
+    media_max_pictures: int = Field(1000, ge=1, le=1_000_000, description="Maximum pictures per account, else 409.")
+    media_quota_bytes: int = Field(
+        500_000_000, ge=1024, le=1 << 50, description="Maximum bytes of the stored pictures of an account, else 409."
+    )
     cleanup_interval_minutes: int = Field(
         60,
         ge=0,
@@ -450,6 +457,11 @@ class Settings(BaseSettings):
     def replica_database(self) -> URL | None:
         """The streaming replica, if there is one."""
         return None if self.database_replica_url is None else _parse_database_url(self.database_replica_url)
+
+    @property
+    def media_folder(self) -> Path:
+        """The folder of pictures."""
+        return self.media_root or LOCAL_FOLDER / "media"
 
     @property
     def site(self) -> str:

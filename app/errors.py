@@ -22,11 +22,13 @@ DomainError
 ├── RegistrationClosed          403   the server accepts no new accounts
 ├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, CommentNotFound, UserNotFound   404
 ├── SessionNotFound, ApiKeyNotFound, TotpNotFound, InviteNotFound   404
-├── ReportNotFound              404
+├── ReportNotFound, MediaNotFound   404
+├── UploadTimeout               408   an upload took too long to arrive
 ├── AlreadyReported, AlreadyResolved   409
 ├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
 ├── ExportInProgress            409   another export of the account is running
 ├── QuotaExceeded               409   the account has the maximum number of API keys, drafts, follows and the like
+├── MediaInUse                  409   another post, or the profile, uses the picture
 ├── LastAdmin                   409   no active admin would remain
 ├── StillReferenced             409   rows of a table outside this project refer to it
 ├── ConstraintViolated          409   a constraint outside this project forbids the write
@@ -34,14 +36,17 @@ DomainError
 ├── BodyTooLarge                413
 ├── UriTooLong                  414
 ├── UnsupportedEncoding         415   a compressed body
+├── UnsupportedMedia            415   the upload is no picture of a supported format
 ├── IdempotencyMismatch, MalformedCursor, RepliesTooDeep   422
 ├── NotRemovable                422   a report of an account, which can only be banned
+├── PictureTooLarge, PictureDamaged   422   the upload cannot be decoded within the limits, or at all
 ├── NotYourself                 422   the caller's own account, where only another one is possible
 ├── TooManyTries                429   too many attempts to sign in, to sign up, with a code, or for a mail
 ├── RateLimited                 429   too many requests of any kind
 ├── HeadersTooLarge             431
 ├── Overloaded                  503   too many requests are waiting
 ├── Unavailable                 503   the database does not answer
+├── MediaUnavailable            503   pictures cannot be decoded or stored
 └── NotReady                    503   stopping, or not migrated
 
 A class's docstring is the message that clients read, and the text in OpenAPI.
@@ -289,6 +294,20 @@ class InviteNotFound(DomainError):
         super().__init__(f"invite with id: {_shown(invite_id)} was not found")
 
 
+class MediaNotFound(DomainError):
+    """This picture does not exist, or is not yours"""
+
+    status = 404
+    code = "media_not_found"
+
+
+class UploadTimeout(DomainError):
+    """The upload took too long to arrive"""
+
+    status = 408
+    code = "upload_timeout"
+
+
 class EmailTaken(DomainError):
     """A user with this email already exists"""
 
@@ -342,6 +361,13 @@ class QuotaExceeded(DomainError):
 
     def __init__(self, maximum: int, things: str, remedy: str = "delete one first") -> None:
         super().__init__(f"Your account has the maximum of {maximum} {things}; {remedy}")
+
+
+class MediaInUse(DomainError):
+    """Another post or your profile uses this picture; upload it again to use it twice"""
+
+    status = 409
+    code = "media_in_use"
 
 
 class IdempotencyInProgress(DomainError):
@@ -402,6 +428,13 @@ class UriTooLong(DomainError):
     code = "uri_too_long"
 
 
+class UnsupportedMedia(DomainError):
+    """The file is no picture in JPEG, PNG, WebP or GIF"""
+
+    status = 415
+    code = "unsupported_media"
+
+
 class UnsupportedEncoding(DomainError):
     """The request body is compressed; send it without Content-Encoding"""
 
@@ -436,6 +469,20 @@ class NotRemovable(DomainError):
 
     status = 422
     code = "not_removable"
+
+
+class PictureTooLarge(DomainError):
+    """The picture has too many pixels, is wider or higher than 16383, or takes too long to decode"""
+
+    status = 422
+    code = "picture_too_large"
+
+
+class PictureDamaged(DomainError):
+    """The picture is incomplete or damaged"""
+
+    status = 422
+    code = "picture_damaged"
 
 
 class NotYourself(DomainError):
@@ -490,6 +537,14 @@ class Unavailable(DomainError):
     headers: Mapping[str, str] = {"Retry-After": "1"}
 
 
+class MediaUnavailable(DomainError):
+    """Pictures cannot be stored at the moment; try again later"""
+
+    status = 503
+    code = "media_unavailable"
+    headers: Mapping[str, str] = {"Retry-After": "30"}
+
+
 class NotReady(DomainError):
     """The server is not ready for requests"""
 
@@ -513,6 +568,7 @@ BROKEN_CONSTRAINTS: Mapping[str, type[DomainError]] = {
     "reports_post_id_comment_id_user_id_reporter_id_key": AlreadyReported,
     # Its author publishes a post that a moderator has removed.
     "posts_removed_check": Removed,
+    "media_users_fkey": NotAuthenticated,
 }
 
 

@@ -44,6 +44,8 @@ LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
 # How long a stopping process, whose requests have ended, waits for its batch queues before it gives up the connections.
 # With uvicorn's 30 s for requests, this is below the 35 s of docker-compose.yml.
 MAX_DRAIN_SECONDS = 1
+# What the form of an upload has beside the file: the text, and the headers of the parts.
+MAX_FORM_BYTES = 20_000
 EXPOSED_HEADERS = ["ETag", "Idempotency-Replayed", "Link", "Location", "Retry-After", "X-Request-ID", *HEADERS]
 
 
@@ -217,7 +219,11 @@ def middleware(settings: Settings) -> list[Middleware]:
         Middleware(HeadLimit),
         Middleware(PathAliases, root_path=settings.root_path or ""),
         *limited(settings),
-        Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+        Middleware(
+            BodyLimit,
+            max_bytes=settings.max_body_bytes,
+            max_upload_bytes=settings.media_max_bytes + MAX_FORM_BYTES,
+        ),
         Middleware(HeadRequests),
     ]
 

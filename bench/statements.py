@@ -31,6 +31,7 @@ _ITEM = """
                     ELSE owner.username || '@users.noreply.example.com' END
             ),
             'tags', post.tags,
+            'media', post.media::json,
             'locked', post.locked,
             'removal_reason', post.removal_reason
         ),

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from alembic.config import Config
@@ -52,6 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "RATE_LIMIT_PER_MINUTE": "1000000",
         # Tests of mails send them themselves, or start servers that do.
         "MAIL_ENABLED": "false",
+        "MEDIA_ROOT": _until_the_end.enter_context(TemporaryDirectory(prefix="media-")),
         # What tests leave is looked at by them, and not to be removed meanwhile.
         "CLEANUP_INTERVAL_MINUTES": "0",
     }

@@ -18,13 +18,14 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 from starlette.testclient import TestClient
 
+from tests import pictures
 from tests.mail_server import MailServer, Received
 
 ROOT = Path(__file__).resolve().parent.parent
 # What cascades from these is not named.
 EMPTIED = (
     *("posts", "users", "tags", "idempotency_keys", "allowances", "outgoing_mails", "schedules"),
-    *("notifications", "events", "invites", "moderation_log"),
+    *("notifications", "events", "invites", "moderation_log", "media_removals"),
 )
 _numbers = count(1)
 
@@ -123,6 +124,23 @@ def make_person(database: Engine) -> Callable[..., Person]:
 def person(make_person: Callable[..., Person]) -> Person:
     """A signed-in user."""
     return make_person()
+
+
+@pytest.fixture
+def make_media(client: TestClient) -> Callable[..., dict[str, Any]]:
+    """Upload a picture: `make_media(person, alt="A boat")["id"]`."""
+
+    def make(owner: Person, content: bytes | None = None, *, alt: str = "", **headers: str) -> dict[str, Any]:
+        response = client.post(
+            "/media",
+            files={"file": ("picture.png", content or pictures.png())},
+            data={"alt": alt},
+            headers=owner.headers | headers,
+        )
+        assert response.status_code == 201, response.text
+        return dict(response.json())
+
+    return make
 
 
 @pytest.fixture

@@ -264,7 +264,15 @@ _detached_limit = ConnectionLimit("accounts read before the route")
 
 async def detached_user(token: Token, asked_at: AskedAt) -> models.User:
     """Return the caller's account, read in a transaction that ends before the route."""
+    return await _detached(token, asked_at)
 
+
+async def detached_scoped_user(token: ScopedToken, asked_at: AskedAt) -> models.User:
+    """Return the account of the caller's token or API key in the same way."""
+    return await _detached(token, asked_at)
+
+
+async def _detached(token: access_tokens.AccessToken, asked_at: float) -> models.User:
     def read() -> models.User:
         refuse_late(asked_at)
         with transaction() as db:
@@ -280,6 +288,8 @@ ScopedUser = Annotated[models.User, Depends(scoped_user)]
 PublicUser = Annotated[models.User, Depends(public_user)]
 # For routes that hash before they write, so that they hold no connection while hashing.
 DetachedUser = Annotated[models.User, Depends(detached_user)]
+# For uploads, which hold no connection while their body arrives.
+DetachedScopedUser = Annotated[models.User, Depends(detached_scoped_user)]
 
 
 class OptionalCredential(OAuth2PasswordBearer):

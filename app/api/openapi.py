@@ -66,6 +66,7 @@ TAGS = {
     "feeds": "Read the newest posts in a feed reader, as Atom.",
     "people": "Follow and block users, and read what you follow.",
     "bookmarks": "Bookmark posts.",
+    "media": "Upload pictures, for posts and as your avatar.",
     "notifications": "List, count and mark your notifications, and mute posts.",
     "moderation": "Report to moderators, and act as one.",
     "API keys": "Credentials for programs that act for you.",

@@ -1,6 +1,6 @@
 """Background worker: mail delivery, periodic tasks and metrics.
 
-The tasks are cleanup of expired rows and removal of deleted rows. Server processes do all of this, too.
+The tasks are cleanup of expired rows, and removal of deleted rows and files. Server processes do all of this, too.
 `python -m app worker` does nothing else. Each row is handled by one process, which locks it. So any number of servers
 and workers may run, on any number of machines.
 """
@@ -21,7 +21,7 @@ from app.database.engines import dispose
 from app.database.sessions import writing
 from app.mail import delivery, outbox
 from app.observability import metrics
-from app.services import cleanup, deletion
+from app.services import cleanup, deletion, media
 
 logger = logging.getLogger("app")
 
@@ -40,6 +40,7 @@ def tasks(settings: Settings) -> list[periodic.Task]:
         observation,
         periodic.Task("cleanup", lambda is_stopping: dict(cleanup.run(is_stopping=is_stopping)), interval),
         periodic.Task("deletions", _remove_deleted, DELETION_INTERVAL),
+        periodic.Task("media", media.remove_files, DELETION_INTERVAL),
     ]
 
 

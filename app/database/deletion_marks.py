@@ -46,6 +46,7 @@ _HAS_MORE_ROWS = text("""
         UNION ALL (SELECT FROM idempotency_keys WHERE user_id = :user_id LIMIT :rows + 1)
         UNION ALL (SELECT FROM tag_follows WHERE user_id = :user_id LIMIT :rows + 1)
         UNION ALL (SELECT FROM reports WHERE reporter_id = :user_id LIMIT :rows + 1)
+        UNION ALL (SELECT FROM media WHERE owner_id = :user_id LIMIT :rows + 1)
     ) AS owned
 """)
 

@@ -11,7 +11,7 @@ order, so that no two wait for each other:
 6. `user_stats`
 7. `post_stats`
 8. `comment_stats`
-9. `votes`, `comment_votes`, `follows`, `blocks`, `bookmarks` and `post_mutes`, then `notifications`
+9. `votes`, `comment_votes`, `follows`, `blocks`, `bookmarks`, `post_mutes` and `media`, then `notifications`
 10. `tags` and `tag_follows`
 11. `tag_stats`: late, because all writers of posts with a popular tag share its row, and hold it until their commit
 12. `reports`, which are resolved after what they are about
@@ -21,6 +21,7 @@ a row with a foreign key is inserted, so inserts count, too. Jobs with SKIP LOCK
 
 A sign-up locks its invite before it inserts the account. It may deadlock with the deletion of the inviter's account, if
 it asks for the same name; then it runs again.
+`media_removals` have rows that one transaction at a time knows of, or that are skipped where they are locked.
 
 Three places differ, and say why: a moderator's account is locked after what they delete (`security.moderators`), the
 account of an acting admin after the changed one (`services.user`), and a refresh begins with the session

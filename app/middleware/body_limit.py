@@ -14,13 +14,14 @@ from app.middleware.problem_details import problem_response, refusal
 class BodyLimit:
     """Refuse compressed bodies with 415 and large bodies with 413.
 
-    No route decompresses. With Content-Length, a large body is refused at once. Without it, as soon as more than
-    `max_bytes` have arrived.
+    Uploads (`POST /media`), which are not held in memory, have a limit of their own. No route decompresses.
+    With Content-Length, a large body is refused at once. Without it, as soon as more than `max_bytes` have arrived.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_upload_bytes: int) -> None:
         self.app = app
         self.max_bytes = max_bytes
+        self.max_upload_bytes = max_upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -30,9 +31,10 @@ class BodyLimit:
         if encodings - {b"", b"identity"}:
             await refusal(scope, UnsupportedEncoding())(scope, receive, send)
             return
+        max_bytes = self.max_upload_bytes if is_upload(scope) else self.max_bytes
         declared = header(scope, b"content-length") or b"0"
-        if not declared.isdigit() or int(declared[:20]) > self.max_bytes:
-            error = self._error()
+        if not declared.isdigit() or int(declared[:20]) > max_bytes:
+            error = _too_large(max_bytes)
             response = problem_response(scope, error.status, error.code, error.detail, {"Connection": "close"})
             await response(scope, receive, send)
             return
@@ -42,12 +44,19 @@ class BodyLimit:
             nonlocal received_bytes
             message = await receive()
             received_bytes += len(message.get("body", b""))
-            if received_bytes > self.max_bytes:
+            if received_bytes > max_bytes:
                 # While FastAPI reads a body, it re-raises only HTTPExceptions.
-                raise HTTPException(BodyTooLarge.status, self._error().detail, {"Connection": "close"})
+                raise HTTPException(BodyTooLarge.status, _too_large(max_bytes).detail, {"Connection": "close"})
             return message
 
         await self.app(scope, receive_limited, send)
 
-    def _error(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The request body is larger than {self.max_bytes} bytes")
+
+def is_upload(scope: Scope) -> bool:
+    """Return whether the request uploads a picture."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return scope["method"] == "POST" and path == "/media"
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body is larger than {max_bytes} bytes")

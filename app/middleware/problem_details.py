@@ -265,6 +265,7 @@ RESPONSE_NAMES: Mapping[int, str] = {
     401: "Unauthorized",
     403: "Forbidden",
     404: "NotFound",
+    408: "RequestTimeout",
     409: "Conflict",
     412: "PreconditionFailed",
     413: "ContentTooLarge",

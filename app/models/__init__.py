@@ -13,6 +13,7 @@ from app.models.follow import Follow
 from app.models.idempotency_key import IdempotencyKey
 from app.models.invite import Invite
 from app.models.mail_token import MailToken, MailTokenPurpose
+from app.models.media import Media, MediaRemoval
 from app.models.moderation import ModerationAction, ModerationEntry, Report, ReportAction
 from app.models.notification import NOTIFICATION_KINDS, Notification, NotificationKind, PostMute
 from app.models.outgoing_mail import MailKind, OutgoingMail
@@ -45,6 +46,8 @@ __all__ = [
     "MailKind",
     "MailToken",
     "MailTokenPurpose",
+    "Media",
+    "MediaRemoval",
     "ModerationAction",
     "ModerationEntry",
     "Notification",

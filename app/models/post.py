@@ -52,6 +52,8 @@ class Post(Base):
     published_before_removal: Mapped[bool | None]
     # In the author's order. Triggers keep `post_tags` and `tag_stats` equal to them.
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    # Its pictures as JSON, in the author's order. Triggers of `media` keep it.
+    media: Mapped[str] = mapped_column(Text, server_default=text("'[]'"))
     # The trigger `posts_search` computes it from title and content with `search_vector` (migration 0024).
     search: Mapped[str] = mapped_column(
         TSVECTOR,

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, Integer, String, and_, func, text, true
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, Integer, String, Text, and_, func, text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.config import MODERATING, Role
@@ -24,6 +24,8 @@ class User(Base):
     username: Mapped[str]
     display_name: Mapped[str | None]
     bio: Mapped[str | None]
+    # The picture of the profile as JSON. Triggers of `media` keep it.
+    avatar: Mapped[str | None] = mapped_column(Text)
     password_hash: Mapped[str]
     role: Mapped[Role] = mapped_column(String, server_default="user")
     is_active: Mapped[bool] = mapped_column(server_default=text("true"))

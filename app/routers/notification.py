@@ -49,7 +49,7 @@ def list_notifications(
             kind=row.kind,
             actor=None
             if row.actor_id is None
-            else UserSummary(id=row.actor_id, username=row.username, display_name=row.display_name),
+            else UserSummary(id=row.actor_id, username=row.username, display_name=row.display_name, avatar=row.avatar),
             post_id=row.post_id,
             comment_id=row.comment_id,
             created_at=row.created_at,

@@ -22,6 +22,8 @@ from app.errors import (
     IdempotencyInProgress,
     IdempotencyMismatch,
     MalformedCursor,
+    MediaInUse,
+    MediaNotFound,
     NotAuthenticated,
     NotAuthorized,
     Overloaded,
@@ -102,9 +104,11 @@ async def list_posts_fast(request: Request) -> Response:
     response_model=PostOut,
     responses={
         201: headers("ETag", "Location"),
-        **responses(NotAuthenticated, QuotaExceeded, IdempotencyInProgress, IdempotencyMismatch),
+        **responses(
+            NotAuthenticated, MediaNotFound, MediaInUse, QuotaExceeded, IdempotencyInProgress, IdempotencyMismatch
+        ),
     },
-)
+)  # fmt: skip
 def create_post(
     new: PostIn, caller: ScopedUser, db: SessionDep, idempotent: IdempotentRequest, request: Request
 ) -> Response:
@@ -144,14 +148,20 @@ async def get_post_fast(request: Request) -> Response:
 
 
 CHANGE_ERRORS = (NotAuthenticated, NotAuthorized, PostNotFound, PreconditionFailed)
-CHANGE_RESPONSES = {200: headers("ETag"), **responses(*CHANGE_ERRORS, Removed, QuotaExceeded)}
+CHANGE_RESPONSES = {
+    200: headers("ETag"),
+    **responses(*CHANGE_ERRORS, Removed, MediaNotFound, MediaInUse, QuotaExceeded),
+}
 
 
 @router.put("/{id}", response_model=PostOut, responses=CHANGE_RESPONSES)
 def replace_post(
     post_id: PostId, new: PostIn, caller: ScopedUser, db: SessionDep, response: Response, if_match: IfMatch = None
 ) -> PostOut:
-    """Replace your post. Without `published` it becomes a published post. Without `tags` it keeps its tags."""
+    """Replace your post. Without `published` it becomes a published post.
+
+    Without `tags` or `media_ids` it keeps its tags or pictures.
+    """
     return _changed(post.change(db, caller, post_id, new, expected_versions(if_match)), response)
 
 

@@ -68,6 +68,7 @@ def _shown(found: profile.Profile, caller: models.User | None) -> UserProfile:
         email=account.email if may_see_email else placeholder_email(account.id, account.username),
         display_name=account.display_name,
         bio=account.bio,
+        avatar=account.avatar,
         **{name: getattr(found, name) for name in COUNTS},
     )
 
@@ -142,7 +143,7 @@ def search_users(
     db: SessionDep,
     q: Annotated[Text, Query(min_length=1, max_length=30, description="The beginning of the username, in any case.")],
     limit: Annotated[Limit, Query()] = 10,
-) -> Sequence[Row[int, str, str | None]]:
+) -> Sequence[Row[int, str, str | None, str | None]]:
     """Find users whose username begins with a text, in alphabetical order. For mentions."""
     return profile.search(db, q, limit)
 

@@ -7,12 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from app.config import get_settings
+from app.schemas.media import Pictures
 from app.schemas.types import (
     NUMBER_AS_TEXT,
     Content,
     Cursor,
     Id,
     Limit,
+    MediaIds,
     PostLimit,
     PostSkip,
     SearchText,
@@ -70,6 +72,7 @@ class PostIn(BaseModel):
     content: Annotated[Content, NUMBER_AS_TEXT]
     published: bool = Field(True, description="`false` makes it a draft, which only you and moderators can see.")
     tags: TagNames = Field([], description="Tags of the post, at most five.", examples=[["travel", "street-food"]])
+    media_ids: MediaIds = Field([], description="Ids of your pictures, at most four, in the order to show them.")
 
 
 class PostChange(BaseModel):
@@ -79,6 +82,7 @@ class PostChange(BaseModel):
     content: Content | None = Field(None, description="The new text.")
     published: bool | None = Field(None, description="`true` publishes a draft, `false` makes the post a draft.")
     tags: TagNames | None = Field(None, description="The new tags. `[]` removes all.")
+    media_ids: MediaIds | None = Field(None, description="The new pictures. `[]` removes all.")
 
 
 class PostOut(BaseModel):
@@ -96,6 +100,7 @@ class PostOut(BaseModel):
     owner_id: int = Field(description="Id of the user who wrote the post.", examples=[1])
     owner: Profile = Field(description="The user who wrote the post.")
     tags: list[str] = Field(description="Tags of the post, in the author's order.", examples=[["travel"]])
+    media: Pictures
     locked: bool = Field(description="Whether a moderator has locked the post, so that it accepts no comments.")
     removal_reason: str | None = Field(
         description="Why a moderator removed the post, so that only its author and moderators see it. Else null."

@@ -26,6 +26,7 @@ MAX_SEARCH_BYTES = 1_000
 MAX_COMMENT_CHARACTERS = 10_000
 MAX_TAGS = 5
 MAX_TAG_CHARACTERS = 30
+MAX_MEDIA = 4
 # Before normalization, which composes letters with their marks.
 MAX_RAW_TAG_CHARACTERS = 100
 MAX_MARKS = 2
@@ -276,6 +277,9 @@ TagName = Annotated[
     AfterValidator(normalized_tag),
 ]
 TagNames = Annotated[list[TagName], Field(max_length=MAX_TAGS), AfterValidator(lambda names: [*dict.fromkeys(names)])]
+MediaIds = Annotated[
+    list[Id], Field(max_length=MAX_MEDIA, examples=[[1]]), AfterValidator(lambda ids: [*dict.fromkeys(ids)])
+]
 TagPrefix = Annotated[
     Text,
     Field(max_length=MAX_RAW_TAG_CHARACTERS, description="Only tags that begin with this.", examples=["street"]),
@@ -296,6 +300,10 @@ DisplayName = Annotated[
 ]  # fmt: skip
 Bio = Annotated[
     str, Field(max_length=500, examples=["I write about engines."]),
+    AfterValidator(_storable), AfterValidator(_visible_or_empty),
+]  # fmt: skip
+Alt = Annotated[
+    str, Field(max_length=1_500, examples=["Two boats on a lake"]),
     AfterValidator(_storable), AfterValidator(_visible_or_empty),
 ]  # fmt: skip
 Password = Annotated[

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.schemas.media import Avatar
 from app.schemas.types import NUMBER_AS_TEXT, Bio, DisplayName, OwnEmail, Password, Role, Text, Username
 
 
@@ -67,6 +68,7 @@ class Described(BaseModel):
 
     display_name: str | None = Field(description="A name to show beside the username.", examples=["Ada L."])
     bio: str | None = Field(description="A text about the user.", examples=["I write about engines."])
+    avatar: Avatar
 
 
 class Counted(BaseModel):
@@ -90,6 +92,7 @@ class UserSummary(BaseModel):
     id: int = Field(description="Id of the user.", examples=[1])
     username: str = Field(description="Name of the user.", examples=["ada"])
     display_name: str | None = Field(description="A name to show beside the username.", examples=["Ada L."])
+    avatar: Avatar
 
 
 class NewUser(Described, Profile):

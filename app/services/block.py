@@ -45,7 +45,7 @@ def remove(db: Session, caller: User, user_id: int) -> None:
 def list_own(db: Session, caller: User, page: KeysetPage) -> Sequence[Row[*tuple[Any, ...]]]:
     """Return the users whom the caller has blocked, newest block first."""
     blocks = (
-        select(User.id, User.username, User.display_name, Block.created_at.label("listed_at"))
+        select(User.id, User.username, User.display_name, User.avatar, Block.created_at.label("listed_at"))
         .join(User, User.id == Block.blocked_id)
         .where(Block.blocker_id == caller.id, ~User.is_deleted)
     )

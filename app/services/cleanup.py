@@ -1,8 +1,8 @@
 """Cleanup: remove expired and outdated rows in batches.
 
 These are expired sessions, stored responses, attempt counters, mail tokens and invites, unsent mails, old security
-events, notifications and resolved reports, old entries of the log of moderation and of the event log, and tags without
-posts and followers.
+events, notifications and resolved reports, old entries of the log of moderation and of the event log, unused pictures,
+and tags without posts and followers.
 Batches are bounded and each is one transaction. Rows that are locked by other transactions are left for the next run.
 So cleanup can run at any time, and several runs can overlap.
 """
@@ -22,6 +22,7 @@ from app.models import (
     IdempotencyKey,
     Invite,
     MailToken,
+    Media,
     ModerationEntry,
     Notification,
     OutgoingMail,
@@ -32,6 +33,8 @@ from app.models import (
 
 # Unsent mails are kept so that an operator can see which failed, and why.
 UNSENT_MAILS_KEPT = timedelta(days=7)
+# Pictures that no post and no profile uses. The background worker then deletes their files.
+UNUSED_MEDIA_KEPT = timedelta(days=1)
 BATCH_ROWS = 5_000
 
 
@@ -55,10 +58,13 @@ def run(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lambda: 
     yield "moderation_log", _remove_oldest(batch_rows, is_stopping, ModerationEntry, moderation_kept)
     yield "reports", remove(Report, Report.resolved_at < func.now() - moderation_kept)
     yield "events", _remove_oldest(batch_rows, is_stopping, Event, get_settings().events_kept)
+    yield "media", remove(Media, Media.unused_since < func.now() - UNUSED_MEDIA_KEPT)
     yield "tags", _remove_unused_tags(batch_rows, is_stopping)
 
 
-Expiring = Session | IdempotencyKey | AttemptCounter | MailToken | Invite | OutgoingMail | SecurityEvent | Report
+Expiring = (
+    Session | IdempotencyKey | AttemptCounter | MailToken | Invite | OutgoingMail | SecurityEvent | Report | Media
+)
 
 
 def _remove(

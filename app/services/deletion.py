@@ -36,6 +36,7 @@ from app.models import (
     Deletion,
     Follow,
     IdempotencyKey,
+    Media,
     Post,
     PostMute,
     PostStats,
@@ -404,9 +405,11 @@ def _notifications(connection: Connection, user_id: int, progress: _Progress) ->
     return notification_delivery.forget_some(connection, user_id, progress.rows)
 
 
-def _rows_of(table: type[Session | SecurityEvent | IdempotencyKey]) -> Remove:
+def _rows_of(table: type[Session | SecurityEvent | IdempotencyKey | Media]) -> Remove:
+    owner = Media.owner_id if issubclass(table, Media) else table.user_id
+
     def remove(connection: Connection, user_id: int, progress: _Progress) -> int:
-        ids = connection.scalars(select(table.id).where(table.user_id == user_id).limit(progress.rows)).all()
+        ids = connection.scalars(select(table.id).where(owner == user_id).limit(progress.rows)).all()
         connection.execute(delete(table).where(table.id == _any(ids)))
         return len(ids)
 
@@ -441,6 +444,7 @@ _OF_DELETED_ACCOUNTS = (
     _Step(_follows(Follow.followee_id, Follow.follower_id), MIN_BATCH_VOTES),
     _Step(_private_rows(Bookmark), MIN_BATCH_VOTES),
     _Step(_private_rows(PostMute), MIN_BATCH_VOTES),
+    _Step(_rows_of(Media)),
     # After the posts and comments, because their locks make this wait for notifications of replies under way.
     _Step(_notifications),
     _Step(_blocks),

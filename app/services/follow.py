@@ -76,7 +76,7 @@ def _list(
     account = aliased(User)
     is_there = exists().where(account.id == user_id, ~account.is_deleted)
     follows = (
-        select(User.id, User.username, User.display_name, Follow.created_at.label("listed_at"))
+        select(User.id, User.username, User.display_name, User.avatar, Follow.created_at.label("listed_at"))
         .join(User, User.id == shown)
         .where(of == user_id, ~User.is_deleted, is_there)
     )

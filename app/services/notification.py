@@ -27,7 +27,7 @@ MAX_MUTED_POSTS = 10_000
 
 # The last of `MAX_ROWS_READ` is returned even if it is hidden, because the next page continues after it.
 _LIST = f"""
-    SELECT n.*, actor.username, actor.display_name FROM (
+    SELECT n.*, actor.username, actor.display_name, actor.avatar FROM (
         SELECT n.*, {IS_SHOWN} AS is_shown FROM (
             SELECT notifications.*, row_number() OVER (ORDER BY notifications.id DESC) AS place FROM notifications
             WHERE notifications.user_id = :user_id AND notifications.id < :before {{wanted}}

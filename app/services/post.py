@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, aliased
 
 from app import models
 from app.config import get_settings
-from app.database import comment_removal, deletion_marks, event_log
+from app.database import comment_removal, deletion_marks, event_log, picture_use
 from app.database import notification_delivery as delivery
 from app.errors import DomainError, NotAuthorized, PostNotFound, PreconditionFailed, QuotaExceeded
 from app.models import EventKind
@@ -19,13 +19,19 @@ from app.security import moderators
 def write(db: Session, owner: models.User, new: PostIn) -> models.Post:
     """Create a post, and notify who is mentioned unless it is a draft.
 
-    Raises `QuotaExceeded` for a draft past `MAX_DRAFTS`.
+    Raises `QuotaExceeded` for a draft past `MAX_DRAFTS`, `MediaNotFound` and `MediaInUse`.
     """
     if not new.published:
         _require_room_for_draft(db, owner.id)
-    values = {**new.model_dump(), "owner_id": owner.id}
+    values = {**new.model_dump(exclude={"media_ids"}), "owner_id": owner.id}
+    if new.media_ids:
+        picture_use.lock_account(db, owner.id)
+        picture_use.lock_own(db, owner.id, new.media_ids)
+        values["media"] = picture_use.as_json(db, new.media_ids)
     post = db.scalars(insert(models.Post).values(values).returning(models.Post)).one()
     post.owner = owner
+    if new.media_ids:
+        picture_use.attach(db, post.id, new.media_ids)
     if post.published:
         _log(db, EventKind.POST_PUBLISHED, post, _names(post))
     return post
@@ -41,20 +47,27 @@ def change(
     The post is locked, so of two concurrent changes to one version the second is refused. A published text notifies
     users whom it mentions for the first time. A removed post cannot be published: the constraint `posts_removed_check`
     refuses it. If its author makes it a draft, it stays one when it is restored.
-    Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`, and `QuotaExceeded` for a published post that becomes
-    a draft past `MAX_DRAFTS`.
+    Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`, `MediaNotFound`, `MediaInUse`, and `QuotaExceeded` for
+    a published post that becomes a draft past `MAX_DRAFTS`.
     """
     changeable = (models.Post.id == post_id, models.Post.owner_id == caller.id, _has_version(versions))
     if wanted.published is False:
         adds = select(models.Post.id).where(*changeable, models.Post.published).exists()
         _require_room_for_draft(db, caller.id, adds)
+    media_ids = wanted.media_ids if "media_ids" in wanted.model_fields_set else None
+    if media_ids is not None:
+        picture_use.lock_account(db, caller.id)
     before = db.execute(
         select(models.Post.published, models.Post.title, models.Post.content, models.Post.version)
         .where(*changeable)
         .with_for_update(key_share=True)
     ).one_or_none()
     # Clients of the tutorial know no tags, and must not remove them.
-    if values := wanted.model_dump(exclude_none=True, exclude={"tags"} - wanted.model_fields_set):
+    values = wanted.model_dump(exclude_none=True, exclude={"media_ids"} | ({"tags"} - wanted.model_fields_set))
+    if media_ids is not None and before is not None:
+        picture_use.lock_own(db, caller.id, media_ids, post_id=post_id)
+        values["media"] = picture_use.as_json(db, media_ids)
+    if values:
         # Compared in the statement, so that a concurrent change of the row is taken into account.
         is_changed = or_(*(getattr(models.Post, name) != value for name, value in values.items()))
         stamps: dict[str, object] = {
@@ -73,6 +86,8 @@ def change(
         post = db.scalar(select(models.Post).where(*changeable))
     if before is None or post is None:
         raise _refusal(db, caller, post_id, is_allowed=lambda owner_id: owner_id == caller.id)
+    if media_ids is not None:
+        picture_use.attach(db, post_id, media_ids)
     post.owner = caller
     if before.published and not post.published:
         event_log.record(db, EventKind.POST_UNPUBLISHED, actor_id=caller.id, post_id=post_id)

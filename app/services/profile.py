@@ -43,11 +43,11 @@ def get_by_username(db: Session, username: str, viewer: User | None) -> Profile:
     return found
 
 
-def search(db: Session, prefix: str, limit: int) -> Sequence[Row[int, str, str | None]]:
+def search(db: Session, prefix: str, limit: int) -> Sequence[Row[int, str, str | None, str | None]]:
     """Return accounts whose username begins with the prefix, alphabetically, without disabled and banned ones."""
     first = _folded(prefix)
     return db.execute(
-        select(User.id, User.username, User.display_name)
+        select(User.id, User.username, User.display_name, User.avatar)
         .where(_USERNAME.between(first, first.concat(_LAST_CHARACTER)), User.is_active, ~User.is_banned())
         .order_by(_USERNAME)
         .limit(limit)

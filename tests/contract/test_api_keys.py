@@ -20,6 +20,7 @@ from tests.contract.answers import assert_refused, assert_unauthenticated
 from tests.contract.conftest import Rows
 from tests.contract.test_public_routes import OPERATIONS, PUBLIC, body_of
 from tests.fixtures import PASSWORD, Person, counted_queries, linked, located
+from tests.pictures import png
 from tests.races.waiting import wait_until
 
 # What a key may call, within its scopes. It may call no other route, including future ones.
@@ -68,6 +69,13 @@ OPEN_TO_KEYS = {
     ("POST", "/notifications/read"),
     ("PUT", "/posts/{id}/mute"),
     ("DELETE", "/posts/{id}/mute"),
+    ("POST", "/media"),
+    ("GET", "/media"),
+    ("GET", "/media/{id}"),
+    ("PATCH", "/media/{id}"),
+    ("DELETE", "/media/{id}"),
+    ("PUT", "/users/me/avatar"),
+    ("DELETE", "/users/me/avatar"),
     ("GET", "/tags"),
     ("GET", "/posts.atom"),
     ("GET", "/users/{id}/posts.atom"),
@@ -299,6 +307,7 @@ def test_a_key_that_may_write_is_refused_no_other_content(
     make_key: MakeKey,
     make_post: Callable[..., int],
     make_comment: Callable[..., int],
+    make_media: Callable[..., dict[str, Any]],
     person: Person,
     other: Person,
     method: str,
@@ -309,10 +318,14 @@ def test_a_key_that_may_write_is_refused_no_other_content(
     body = body_of(method)
     if body is not None:
         body["post_id"] = post_id
-    ids = {"posts": post_id, "comments": make_comment(person, post_id), "users": other.id}
+    picture_id = make_media(person)["id"]
+    if body is not None:
+        body["media_id"] = picture_id
+    ids = {"posts": post_id, "comments": make_comment(person, post_id), "users": other.id, "media": picture_id}
     address = path.replace("{id}", str(ids.get(path.split("/")[1]))).replace("{name}", "travel")
+    content: dict[str, Any] = {"files": {"file": png()}} if (method, path) == ("POST", "/media") else {"json": body}
 
-    response = client.request(method, address, params={"q": "user"}, json=body, headers=bearer(key))
+    response = client.request(method, address, params={"q": "user"}, headers=bearer(key), **content)
 
     assert response.status_code in {200, 201, 204}, response.text
 

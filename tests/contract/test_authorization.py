@@ -123,6 +123,11 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
     "a report": {
         "resolve_report": (403, 403, 200, 200, 401),
     },
+    "a picture": {
+        "get_media": (200, 404, 404, 404, 401),
+        "change_media": (200, 404, 404, 404, 401),
+        "delete_media": (204, 404, 404, 404, 401),
+    },
     "a session": {
         "end_session": (204, 404, 404, 404, 401),
     },
@@ -134,6 +139,7 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
 OWN = {
     "list_posts", "create_post", "cast_vote", "get_me", "replace_me", "change_me", "delete_me", "list_my_votes",
     "search_users", "list_my_bookmarks", "list_my_blocks",
+    "upload_media", "list_media", "set_avatar", "remove_avatar",
     "create_api_key", "list_api_keys", "list_sessions", "end_other_sessions", "logout",
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
     "list_tags", "get_feed_of_posts", "get_feed_of_tag", "follow_tag", "unfollow_tag", "get_home",
@@ -146,7 +152,8 @@ FOR_ROLES = {
 }  # fmt: skip
 PUBLIC = {
     "get_root", "get_livez", "get_readyz", "get_user_by_username", "sign_up", "login", "refresh_token",
-    "get_sign_up_challenge", "request_password_reset", "confirm_password_reset", "confirm_email_verification",
+    "get_sign_up_challenge", "get_media_file", "request_password_reset", "confirm_password_reset",
+    "confirm_email_verification",
 }  # fmt: skip
 
 FOR_MODERATORS = {
@@ -196,6 +203,10 @@ MADE = {
         INSERT INTO invites (creator_id, token_hash, expires_at) VALUES (:id, '', now() + interval '1 day') RETURNING id
     """,
     "a session": "INSERT INTO sessions (user_id, expires_at) VALUES (:id, now() + interval '1 day') RETURNING id",
+    "a picture": """
+        INSERT INTO media (owner_id, name, width, height, bytes, blurhash)
+        VALUES (:id, '0123456789abcdef0123456789abcdef', 1, 1, 1, 'x') RETURNING id
+    """,
     "an API key": """
         WITH session AS (
             INSERT INTO sessions (user_id, kind, expires_at) VALUES (:id, 'api_key', now() + interval '1 day')
@@ -232,6 +243,7 @@ def call(client: TestClient, operation_id: str, caller: Person | None, thing_id:
     bodies = {"PostIn": {"title": "t", "content": "c"}, "PostChange": {"title": "t"}, "UserChange": {"username": "new"}}
     bodies |= {"CommentIn": {"content": "c"}, "CommentChange": {"content": "c"}, "InviteIn": {}}
     bodies |= {"ResolutionIn": {"action": "dismiss"}, "BanIn": {"reason": "spam"}, "RemovalIn": {"reason": "spam"}}
+    bodies |= {"MediaChange": {"alt": "a"}}
     content = operation.get("requestBody", {}).get("content", {}).get("application/json")
     body = bodies[content["schema"]["$ref"].rsplit("/", 1)[1]] if content else None
     address = re.sub(r"\{[^}]+\}", str(thing_id), path)
@@ -348,16 +360,18 @@ def test_read_only_fields_are_never_stored(
     # Fields that only admins may set are in the schema for all callers.
     hostile |= {name: value for name, value in {"role": "admin", "is_active": False}.items() if name in writable}
     post_id = make_post(owner)
+    ((media_id,),) = rows(MADE["a picture"], id=owner.id)
     good = {"title": "t", "content": "c", "post_id": post_id, "vote_dir": 1, "email": "new@person.example"}
     good |= {"name": "key", "up_to": 1, "scopes": ["read"], "code": "123456", "refresh_token": "x", "token": "x"}
     good |= {"reason": "spam", "until": None, "action": "dismiss", "note": "fine"}
+    good |= {"alt": "a", "media_id": media_id}
     good |= {"password": "correct horse battery", "current_password": "correct horse battery"}
     body = hostile | {name: value for name, value in good.items() if name in writable}
 
     if operation_id == "create_report":
         body |= {"user_id": None, "comment_id": None}
     ((report_id,),) = rows(MADE["a report"], id=owner.id) if operation_id == "resolve_report" else [(0,)]
-    things = {"/reports": report_id, "/users": owner.id, "/comments": make_comment(owner, post_id)}
+    things = {"/reports": report_id, "/users": owner.id, "/comments": make_comment(owner, post_id), "/media": media_id}
     thing_id = next((thing_id for start, thing_id in things.items() if path.startswith(start)), post_id)
     caller = callers["moderator"] if operation_id in FOR_MODERATORS else owner
     assert caller is not None

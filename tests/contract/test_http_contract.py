@@ -34,6 +34,8 @@ def schema_of(described: dict[str, Any]) -> str:
     """The name of the body's schema, with [] where it is a list."""
     (content, *_) = described["content"].values()
     schema = content["schema"]
+    if schema.get("format") == "binary" or "properties" in schema:
+        return "file"
     references = [choice["$ref"] for choice in schema.get("anyOf", [schema.get("items", schema)])]
     shown = " or ".join(reference.rpartition("/")[2] for reference in references)
     return f"[{shown}]" if schema.get("type") == "array" else shown

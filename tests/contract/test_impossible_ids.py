@@ -66,6 +66,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/posts/{id}/comments": {"content": "new"},
     "/comments/{id}": {"content": "changed"},
     "/users/{id}": {"username": "renamed"},
+    "/media/{id}": {"alt": "changed"},
     "/posts/{id}": {"title": "changed", "content": "changed"},
     "/users/{id}/ban": {"reason": "spam"},
     "/posts/{id}/remove": {"reason": "spam"},

@@ -14,7 +14,7 @@ LARGEST = 100
 LISTS = [
     "/posts", "/users", "/users/me/votes", "/users/me/security-events", "/sessions", "/api-keys", "/tags",
     "/users/me/bookmarks", "/users/me/blocks", "/posts/{id}/comments", "/users/{id}/comments", "/users/{id}/followers",
-    "/users/{id}/following", "/home", "/notifications", "/moderation-log", "/reports", "/invites",
+    "/users/{id}/following", "/home", "/notifications", "/moderation-log", "/reports", "/invites", "/media",
 ]  # fmt: skip
 # It has no next page.
 WITHOUT_LINK = "/users/search"
@@ -33,6 +33,8 @@ FILL = (
     "INSERT INTO notifications (user_id, kind) SELECT :id, 'moderation' FROM generate_series(1, 101)",
     "INSERT INTO reports (reporter_id, post_id, reason) SELECT :id, id, 'r' FROM posts",
     "INSERT INTO moderation_log (action, user_id) SELECT 'ban', :id FROM generate_series(1, 101)",
+    """INSERT INTO media (owner_id, name, width, height, bytes, blurhash)
+    SELECT :id, md5(n::text), 1, 1, 1, 'x' FROM generate_series(1, 101) AS n""",
     "INSERT INTO security_events (user_id, event) SELECT :id, 'signed_in' FROM generate_series(1, 101)",
     "INSERT INTO sessions (user_id, expires_at) SELECT :id, now() + interval '1 day' FROM generate_series(1, 101)",
     """INSERT INTO invites (creator_id, token_hash, expires_at)

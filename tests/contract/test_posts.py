@@ -30,6 +30,7 @@ FLAT = {
     "owner_id",
     "owner",
     "tags",
+    "media",
     "locked",
     "removal_reason",
 }

@@ -25,6 +25,7 @@ PUBLIC = {
     ("GET", "/livez"),
     ("GET", "/readyz"),
     ("GET", "/users/{id}"),
+    ("GET", "/media/files/{file_name}"),
     ("GET", "/users/by-username/{username}"),
     ("GET", "/sign-up-challenge"),
     ("POST", "/users"),
@@ -196,7 +197,7 @@ def test_a_good_token_of_this_making_is_accepted(client: TestClient, person: Per
 def body_of(method: str) -> dict[str, Any] | None:
     """A body that every route takes."""
     body = {"title": "t", "content": "c", "post_id": 1, "vote_dir": 1, "name": "n", "scopes": ["read"], "code": "1",
-            "current_password": "p", "up_to": 1}  # fmt: skip
+            "current_password": "p", "up_to": 1, "alt": "a"}  # fmt: skip
     return body if method in {"POST", "PUT", "PATCH"} else None
 
 

@@ -6,7 +6,7 @@ from sqlalchemy import URL, Connection, text
 from alembic import command
 from tests.migrations.conftest import config_for, drift
 
-BEFORE = "0047"
+BEFORE = "0048"
 
 
 @pytest.fixture

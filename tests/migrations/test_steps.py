@@ -17,6 +17,7 @@ FIRST_REVISION = {
     "events": "0044", "notifications": "0044", "post_mutes": "0044",
     "invites": "0047",
     "moderation_log": "0049", "reports": "0049",
+    "media": "0053", "media_removals": "0053",
 }  # fmt: skip
 ALL = tuple(FIRST_REVISION)
 LABELS = {
@@ -47,6 +48,8 @@ LABELS = {
     "invites": "SELECT email FROM invites JOIN users ON users.id = creator_id",
     "moderation_log": "SELECT reason FROM moderation_log",
     "reports": "SELECT reason FROM reports",
+    "media": "SELECT alt FROM media",
+    "media_removals": "SELECT name FROM media_removals",
 }  # fmt: skip
 PLACEHOLDER_EMAIL = "nobody@example.com"
 
@@ -156,6 +159,18 @@ def _insert_later_rows(connection: Connection, revision: str, values: dict[str, 
         connection.execute(
             text("INSERT INTO reports (reporter_id, post_id, reason) VALUES (:user, :post, :label)"), values
         )
+    if revision >= FIRST_REVISION["media"]:
+        picture = "INSERT INTO media (owner_id, name, width, height, bytes, alt, blurhash, {}) VALUES (:user, {}, {})"
+        shown = "md5(:label), 1, 1, 1, :label, 'x'"
+        connection.execute(text(picture.format("is_avatar, unused_since", shown, "true, NULL")), values)
+        if revision >= "0054":
+            of_post = (
+                "post_id, position, unused_since",
+                shown.replace("md5(", "md5('of a post' || "),
+                ":post, 1, NULL",
+            )
+            connection.execute(text(picture.format(*of_post)), values)
+        connection.execute(text("INSERT INTO media_removals (name) VALUES (:label)"), values)
 
 
 def check_rows(connection: Connection, revision: str, expected: dict[str, set[str]]) -> None:

@@ -270,10 +270,10 @@ class Site:
         post = self.posts[post_id]
         owner = self.accounts[post.owner]
         flat = {"id": post.id, "title": post.title, "content": post.content, "published": post.published}
-        whose = {"owner_id": owner.id, "owner": self.shown_account(reader, owner), "tags": post.tags, "locked": False}
+        whose = {"owner_id": owner.id, "owner": self.shown_account(reader, owner), "tags": post.tags}
         whose["removal_reason"] = None
         return {
-            "Post": flat | whose,
+            "Post": flat | whose | {"media": [], "locked": False},
             "votes": self.count(post_id),
             "comments": sum(each.post == post_id and each.owner is not None for each in self.comments.values()),
             "voted": (post_id, reader.id) in self.votes,

@@ -1,5 +1,6 @@
 """Posts as JSON: the bytes are those of the schema that the OpenAPI document describes."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +28,12 @@ TIMES = [
 ]
 TEXTS = ["plain", 'quotes " and \\ and </script>', "\x01\b\f\n\r\t\x1f\x7f\u2028", "é 漢字 😀 \u200b", "x" * 5_000]
 
+PICTURE = {
+    "id": 2**53 + 1, "name": "0123456789abcdef" * 2, "width": 4000, "height": 3000, "alt": 'A "boat" \x01 é 😀',
+    "blurhash": 'L#"\\]', "bytes": 123,
+}  # fmt: skip
+PICTURES = json.dumps([PICTURE, PICTURE | {"alt": None}])
+
 
 def stored(connection: Connection, time: str | datetime) -> str:
     return str(connection.scalar(text("SELECT CAST(CAST(:time AS timestamptz) AS text)"), {"time": time}))
@@ -36,6 +43,7 @@ def stored(connection: Connection, time: str | datetime) -> str:
 @pytest.mark.parametrize("content", TEXTS, ids=range(len(TEXTS)))
 @pytest.mark.parametrize("published", [True, False])
 @pytest.mark.parametrize(("locked", "reason"), [(True, None), (False, 'a "quoted" reason\n')])
+@pytest.mark.parametrize("media", ["[]", PICTURES], ids=len)
 @pytest.mark.parametrize("tags", [[], ["東京-1", "हिन्दी", "a_b", "x" * 30, "é"]], ids=len)
 def test_post_is_serialized_as_its_schema(
     connection: Connection,
@@ -43,6 +51,7 @@ def test_post_is_serialized_as_its_schema(
     content: str,
     published: bool,
     tags: list[str],
+    media: str,
     locked: bool,
     reason: str | None,
 ) -> None:
@@ -51,15 +60,15 @@ def test_post_is_serialized_as_its_schema(
         id=2**53 + 1, title=content[:300], content=content, published=published, created_at=stored(connection, time),
         updated_at=stored(connection, time), published_at=stored(connection, time) if published else None, version=1,
         xmin="740", owner_id=7, username="ada", owner_created_at=stored(connection, time), email="a@b.cc", votes=12,
-        comments=3, tags=stored_tags, locked=locked, removal_reason=reason, voters=[], bookmarkers=None, blockers=None,
+        comments=3, tags=stored_tags, media=media, locked=locked, removal_reason=reason,
+        voters=[], bookmarkers=None, blockers=None,
         session_ids=None, reader_ids=None, roles=None,
     )  # fmt: skip
     post = PostOut(
         id=row.id, title=row.title, content=content, published=published, created_at=time, updated_at=time,
         published_at=time if published else None, owner_id=7,
         owner=Profile(id=7, username="ada", created_at=time, email=placeholder_email(7, "ada")), tags=tags,
-        locked=locked,
-        removal_reason=reason,
+        media=media, locked=locked, removal_reason=reason,
     )  # fmt: skip
     serialization._remembered.cache_clear()
     for (voted, bookmarked), ending in ENDINGS.items():
@@ -147,8 +156,9 @@ def test_serialized_posts_are_remembered_up_to_a_size() -> None:
     row = PostRow(
         id=1, title="title", content="x" * 1_000, published=True, created_at="2026-11-22 09:30:00+00",
         updated_at="2026-11-22 09:30:00+00", published_at=None, version=1, xmin="740", owner_id=7, username="ada",
-        owner_created_at="2026-11-22 09:30:00+00", email="a@b.cc", tags="[]", locked=False, removal_reason=None,
-        votes=0, comments=0, voters=[], bookmarkers=None, blockers=None, session_ids=None, reader_ids=None, roles=None,
+        owner_created_at="2026-11-22 09:30:00+00", email="a@b.cc", tags="[]", media="[]", locked=False,
+        removal_reason=None, votes=0, comments=0,
+        voters=[], bookmarkers=None, blockers=None, session_ids=None, reader_ids=None, roles=None,
     )  # fmt: skip
     for number in range(10_000):
         serialize(row._replace(id=number, content="x" * 1_000 if number % 2 else "x" * 40_000))

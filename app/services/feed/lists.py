@@ -103,7 +103,7 @@ _CONDITIONS = {
 _COLUMNS = """
     {post}.id, {post}.title, {post}.content, {post}.published, {post}.created_at, {post}.updated_at,
     coalesce({post}.first_published_at, CASE WHEN {post}.published THEN {post}.created_at END) AS published_at,
-    {post}.version, {post}.xmin, {post}.owner_id, to_json({post}.tags)::text AS tags, {post}.locked,
+    {post}.version, {post}.xmin, {post}.owner_id, to_json({post}.tags)::text AS tags, {post}.media, {post}.locked,
     {post}.removal_reason,
     listed.sort_value, listed.began_at
 """
@@ -117,7 +117,7 @@ _COLUMNS = """
 _STATEMENT = """
     SELECT page.id, page.title, page.content, page.published, page.created_at::text, page.updated_at::text,
         page.published_at::text, page.version, page.xmin, page.owner_id, owner.username, owner.created_at::text,
-        owner.email, page.tags, page.locked, page.removal_reason, stats.votes, stats.comments,
+        owner.email, page.tags, page.media, page.locked, page.removal_reason, stats.votes, stats.comments,
         ARRAY (
             SELECT votes.user_id FROM votes
             WHERE votes.post_id = page.id AND votes.user_id = ANY (asked.reader_ids::bigint[])
@@ -153,7 +153,8 @@ _STATEMENT = """
             SELECT *, row_number() OVER position AS place, lead(id) OVER position IS NOT NULL AS is_followed,
                 sum(octets) OVER position - octets AS octets_before
             FROM (
-                SELECT {columns}, octet_length({post}.title) + octet_length({post}.content) AS octets
+                SELECT {columns},
+                    octet_length({post}.title) + octet_length({post}.content) + octet_length({post}.media) AS octets
                 FROM ({listed}) AS listed {posts}
             ) AS measured
             WINDOW position AS (ORDER BY sort_value {direction}, id {direction})

@@ -57,7 +57,7 @@ MAX_PAGE_BYTES = 1_000_000
 # JSON escapes a character of one byte with at most six. The rest of a post (keys, times, names, tags) takes less than
 # `MAX_OTHER_BYTES`.
 MAX_ESCAPED_BYTES = 6
-MAX_OTHER_BYTES = 2_700
+MAX_OTHER_BYTES = 4_200
 
 
 class Position(NamedTuple):
@@ -210,6 +210,7 @@ _SHOWN = (
     cast(User.created_at, Text).label("owner_created_at"),
     User.email,
     cast(func.to_json(Post.tags), Text).label("tags"),
+    Post.media,
     Post.locked,
     Post.removal_reason,
     PostStats.votes,
@@ -324,7 +325,8 @@ def _bounded(kind: _Kind, page: AnySelect, posts: Subquery, order: Sequence[Unar
     JSON is never shorter than the text, so every row that fits is kept. PostgreSQL knows the length of a long text
     without reading it. The window is the same as in `with_readers`.
     """
-    octets = func.octet_length(posts.c.title) + func.octet_length(posts.c.content)
+    title, content, media = (func.octet_length(posts.c[name]) for name in ("title", "content", "media"))
+    octets = title + content + media
     measured = page.add_columns(
         octets.label("octets"),
         (func.sum(octets).over(order_by=order) - octets).label("octets_before"),

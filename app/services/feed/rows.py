@@ -29,6 +29,8 @@ class PostRow(NamedTuple):
     email: str
     # A JSON array of strings.
     tags: str
+    # The pictures as the database stores them, a JSON array of objects.
+    media: str
     locked: bool
     removal_reason: str | None
     votes: int

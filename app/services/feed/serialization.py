@@ -4,6 +4,7 @@ import json
 from functools import lru_cache
 
 from app.config import get_settings
+from app.schemas.media import pictures_as_json
 from app.schemas.raw_json import json_time, quoted
 from app.security.email_addresses import placeholder_email
 from app.services.feed.rows import PostRow
@@ -66,6 +67,7 @@ def _serialize(row: PostRow) -> str:
         f'"updated_at":"{json_time(row.updated_at)}","published_at":{published_at},"owner_id":{row.owner_id},'
         f'"owner":{{"id":{row.owner_id},"username":{quoted(row.username)},'
         f'"created_at":"{json_time(row.owner_created_at)}","email":{quoted(email)}}},"tags":{row.tags},'
+        f'"media":{pictures_as_json(row.media)},'
         f'"locked":{"true" if row.locked else "false"},'
         f'"removal_reason":{"null" if row.removal_reason is None else quoted(row.removal_reason)}}}'
     )

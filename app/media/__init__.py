@@ -1,0 +1,1 @@
+"""Pictures: where their files are stored, and the limited process that decodes uploads."""
