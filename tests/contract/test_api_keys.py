@@ -66,9 +66,11 @@ OPEN_TO_KEYS = {
     ("GET", "/notifications"),
     ("GET", "/notifications/unread-count"),
     ("POST", "/notifications/read"),
+    ("GET", "/posts/{id}/mute"),
     ("PUT", "/posts/{id}/mute"),
     ("DELETE", "/posts/{id}/mute"),
     ("GET", "/tags"),
+    ("GET", "/tags/{name}"),
     ("PUT", "/tags/{name}/follow"),
     ("DELETE", "/tags/{name}/follow"),
 }

@@ -37,6 +37,7 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "unlock_post": (403, 403, 200, 200, 401),
         "set_bookmark": (200, 200, 200, 200, 401),
         "remove_bookmark": (200, 200, 200, 200, 401),
+        "get_mute": (200, 200, 200, 200, 401),
         "set_mute": (200, 200, 200, 200, 401),
         "remove_mute": (200, 200, 200, 200, 401),
     },
@@ -53,6 +54,7 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "unlock_post": (403, 404, 200, 200, 401),
         "set_bookmark": (404, 404, 404, 404, 401),
         "remove_bookmark": (404, 404, 404, 404, 401),
+        "get_mute": (404, 404, 404, 404, 401),
         "set_mute": (404, 404, 404, 404, 401),
         "remove_mute": (404, 404, 404, 404, 401),
     },
@@ -100,7 +102,7 @@ OWN = {
     "search_users", "list_my_bookmarks", "list_my_blocks",
     "create_api_key", "list_api_keys", "list_sessions", "end_other_sessions", "logout",
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
-    "list_tags", "follow_tag", "unfollow_tag", "get_home",
+    "list_tags", "get_tag", "follow_tag", "unfollow_tag", "get_home",
     "list_notifications", "get_unread_count", "mark_notifications_read", "list_invites",
 }  # fmt: skip
 FOR_ROLES = {"list_users": (403, 403, 403, 200, 401), "create_invite": (403, 403, 201, 201, 401)}
