@@ -186,6 +186,9 @@ class Settings(BaseSettings):
     invites_max: int = Field(
         10, ge=1, le=10_000, description="Maximum unused uses of all open invites of an account, else 409."
     )
+    signup_proof_of_work: bool = Field(
+        False, description="`true` makes each sign-up cost the client about a second of a core."
+    )
 
     mail_enabled: bool = Field(True, description="`false` sends no mail; mails wait in the database.")
     mail_from: str = Field(
@@ -205,6 +208,9 @@ class Settings(BaseSettings):
         90, ge=1, le=3650, description="Days for which security events of accounts are kept."
     )
     notifications_kept_days: int = Field(90, ge=1, le=3650, description="Days for which notifications are kept.")
+    moderation_kept_days: int = Field(
+        365, ge=1, le=3650, description="Days for which resolved reports and the log of moderation are kept."
+    )
     events_kept_days: int = Field(7, ge=1, le=3650, description="Days for which the event log is kept.")
 
     tutorial_defaults: bool = Field(
@@ -508,6 +514,10 @@ class Settings(BaseSettings):
     @property
     def notifications_kept(self) -> timedelta:
         return timedelta(days=self.notifications_kept_days)
+
+    @property
+    def moderation_kept(self) -> timedelta:
+        return timedelta(days=self.moderation_kept_days)
 
     @property
     def events_kept(self) -> timedelta:

@@ -7,19 +7,25 @@ DomainError
 ├── NotAuthenticated            401   no valid token, or its session has ended
 │   └── CredentialMissing       401   no credential at all
 ├── InvalidCredentials          403   wrong e-mail, username or password at sign-in
+├── Banned                      403   the password is correct, but a moderator has banned the account
 ├── OtpRequired                 403   the password is correct, but a second factor is required
 ├── WrongPassword               403   `current_password` is missing or wrong
 ├── WrongCode                   403   the authenticator's code is wrong or expired
 ├── InsufficientScope           403   the API key lacks the scope, or the route is closed to keys
 ├── NotAuthorized               403   the resource belongs to another user, or the route needs a role
 ├── Blocked                     403   one of the two users has blocked the other
+├── Removed                     403   a moderator has removed the post to publish
 ├── CrossSiteRequest            403   the session cookie came with a request from another site
 ├── InvalidToken                403   a mailed token is wrong, used, replaced or expired
 ├── InvalidInvite               403   the invite is missing, wrong, used up or expired
+├── InvalidProof                403   the proof of work is missing, wrong, expired or used
 ├── RegistrationClosed          403   the server accepts no new accounts
 ├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, CommentNotFound, UserNotFound   404
 ├── SessionNotFound, ApiKeyNotFound, TotpNotFound, InviteNotFound   404
+├── ReportNotFound              404
+├── AlreadyReported, AlreadyResolved   409
 ├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
+├── ExportInProgress            409   another export of the account is running
 ├── QuotaExceeded               409   the account has the maximum number of API keys, drafts, follows and the like
 ├── LastAdmin                   409   no active admin would remain
 ├── StillReferenced             409   rows of a table outside this project refer to it
@@ -29,6 +35,7 @@ DomainError
 ├── UriTooLong                  414
 ├── UnsupportedEncoding         415   a compressed body
 ├── IdempotencyMismatch, MalformedCursor, RepliesTooDeep   422
+├── NotRemovable                422   a report of an account, which can only be banned
 ├── NotYourself                 422   the caller's own account, where only another one is possible
 ├── TooManyTries                429   too many attempts to sign in, to sign up, with a code, or for a mail
 ├── RateLimited                 429   too many requests of any kind
@@ -41,6 +48,7 @@ A class's docstring is the message that clients read, and the text in OpenAPI.
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import ClassVar
 
 
@@ -80,6 +88,17 @@ class InvalidCredentials(DomainError):
 
     status = 403
     code = "invalid_credentials"
+
+
+class Banned(DomainError):
+    """A moderator has banned your account"""
+
+    status = 403
+    code = "banned"
+
+    def __init__(self, reason: str = "", until: datetime | None = None) -> None:
+        end = "" if until is None else f" until {until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        super().__init__(f"A moderator has banned your account{end}: {reason}")
 
 
 class OtpRequired(DomainError):
@@ -132,6 +151,13 @@ class Locked(DomainError):
     code = "locked"
 
 
+class Removed(DomainError):
+    """A moderator has removed this post, so it cannot be published"""
+
+    status = 403
+    code = "removed"
+
+
 class CrossSiteRequest(DomainError):
     """The session cookie only works for pages of the API's own origin; send `Authorization: Bearer …`"""
 
@@ -151,6 +177,13 @@ class InvalidInvite(DomainError):
 
     status = 403
     code = "invalid_invite"
+
+
+class InvalidProof(DomainError):
+    """Signing up needs a new solution of GET /sign-up-challenge as proof_of_work"""
+
+    status = 403
+    code = "invalid_proof"
 
 
 class RegistrationClosed(DomainError):
@@ -236,6 +269,16 @@ class TotpNotFound(DomainError):
     code = "totp_not_found"
 
 
+class ReportNotFound(DomainError):
+    """The report does not exist"""
+
+    status = 404
+    code = "report_not_found"
+
+    def __init__(self, report_id: int) -> None:
+        super().__init__(f"report with id: {_shown(report_id)} was not found")
+
+
 class InviteNotFound(DomainError):
     """You have no such invite"""
 
@@ -270,6 +313,20 @@ class AlreadyVoted(DomainError):
         super().__init__(f"user {user_id} has already voted on post {post_id}")
 
 
+class AlreadyReported(DomainError):
+    """You have already reported this, and no moderator has resolved it yet"""
+
+    status = 409
+    code = "already_reported"
+
+
+class AlreadyResolved(DomainError):
+    """The report is already resolved"""
+
+    status = 409
+    code = "already_resolved"
+
+
 class TotpEnabled(DomainError):
     """Two-factor authentication is already enabled; disable it first"""
 
@@ -283,8 +340,8 @@ class QuotaExceeded(DomainError):
     status = 409
     code = "quota_exceeded"
 
-    def __init__(self, maximum: int, things: str) -> None:
-        super().__init__(f"Your account has the maximum of {maximum} {things}; delete one first")
+    def __init__(self, maximum: int, things: str, remedy: str = "delete one first") -> None:
+        super().__init__(f"Your account has the maximum of {maximum} {things}; {remedy}")
 
 
 class IdempotencyInProgress(DomainError):
@@ -293,6 +350,14 @@ class IdempotencyInProgress(DomainError):
     status = 409
     code = "idempotency_in_progress"
     headers: Mapping[str, str] = {"Retry-After": "1"}
+
+
+class ExportInProgress(DomainError):
+    """Another export of your account is running; try again when it has ended"""
+
+    status = 409
+    code = "export_in_progress"
+    headers: Mapping[str, str] = {"Retry-After": "10"}
 
 
 class LastAdmin(DomainError):
@@ -364,6 +429,13 @@ class RepliesTooDeep(DomainError):
 
     status = 422
     code = "replies_too_deep"
+
+
+class NotRemovable(DomainError):
+    """An account cannot be removed; ban it, or dismiss the report"""
+
+    status = 422
+    code = "not_removable"
 
 
 class NotYourself(DomainError):
@@ -438,6 +510,9 @@ BROKEN_CONSTRAINTS: Mapping[str, type[DomainError]] = {
     "idempotency_keys_users_fkey": NotAuthenticated,
     "tag_follows_users_fkey": NotAuthenticated,
     "bookmarks_users_fkey": NotAuthenticated,
+    "reports_post_id_comment_id_user_id_reporter_id_key": AlreadyReported,
+    # Its author publishes a post that a moderator has removed.
+    "posts_removed_check": Removed,
 }
 
 

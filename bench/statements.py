@@ -31,7 +31,8 @@ _ITEM = """
                     ELSE owner.username || '@users.noreply.example.com' END
             ),
             'tags', post.tags,
-            'locked', post.locked
+            'locked', post.locked,
+            'removal_reason', post.removal_reason
         ),
         'votes', stats.votes,
         'comments', stats.comments,

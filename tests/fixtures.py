@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # What cascades from these is not named.
 EMPTIED = (
     *("posts", "users", "tags", "idempotency_keys", "allowances", "outgoing_mails", "schedules"),
-    *("notifications", "events", "invites"),
+    *("notifications", "events", "invites", "moderation_log"),
 )
 _numbers = count(1)
 

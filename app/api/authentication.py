@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from typing import Annotated, NoReturn
 
-from fastapi import Depends
+from fastapi import Depends, Query
 from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -75,6 +75,8 @@ class ScopedCredential(APIKeyHeader):
             return await _signed_in(request, bearer)
         digest = api_key.digest(key)
         grant = _remembered.get(digest) or await _look_up_grant(digest)
+        if "read" not in grant.scopes:  # A feed key, which is no credential outside of an address.
+            raise NotAuthenticated
         if request.method not in SAFE_METHODS and "write" not in grant.scopes:
             await _refuse(key)
         last_seen.note_seen(grant.token)
@@ -86,6 +88,28 @@ class PublicCredential(ScopedCredential):
 
     async def __call__(self, request: Request) -> access_tokens.AccessToken:  # type: ignore[override]
         return access_tokens.ANONYMOUS if is_public_read(request) else await super().__call__(request)
+
+
+class FeedCredential(PublicCredential):
+    """A token as from `PublicCredential`, or the grant of a feed key in the parameter `key`.
+
+    Feed readers send no headers of their choice, and addresses get into logs. So keys with other scopes are no
+    credentials there, and a feed key is none elsewhere.
+    """
+
+    async def __call__(  # type: ignore[override]
+        self,
+        request: Request,
+        key: Annotated[str | None, Query(description="An API key with the scope `feed`, instead of a header.")] = None,
+    ) -> access_tokens.AccessToken:
+        if key is None:
+            return await super().__call__(request)
+        digest = api_key.digest(key)
+        grant = _remembered.get(digest) or await _look_up_grant(digest)
+        if "feed" not in grant.scopes:
+            raise NotAuthenticated
+        last_seen.note_seen(grant.token)
+        return grant.token
 
 
 def is_public_read(request: Request) -> bool:
@@ -185,6 +209,8 @@ public_credential = PublicCredential(name="X-API-Key", scheme_name=KEY_SCHEME, d
 ScopedToken = Annotated[access_tokens.AccessToken, Depends(scoped_credential)]
 # For what may be read without an account, if `PUBLIC_READS` is set.
 PublicToken = Annotated[access_tokens.AccessToken, Depends(public_credential)]
+_feed_credential = FeedCredential(name="X-API-Key", scheme_name=KEY_SCHEME, description=_KEY_DESCRIPTION)
+FeedToken = Annotated[access_tokens.AccessToken, Depends(_feed_credential)]
 
 
 def user_of(scope: Scope) -> int | None:
@@ -294,3 +320,13 @@ def admin(user: CurrentUser) -> models.User:
 
 
 Admin = Annotated[models.User, Depends(admin)]
+
+
+def moderator(user: CurrentUser) -> models.User:
+    """Return the caller's account. Raises `NotAuthorized` unless it is a moderator's or an admin's."""
+    if not user.is_moderator:
+        raise NotAuthorized
+    return user
+
+
+Moderator = Annotated[models.User, Depends(moderator)]

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.authentication import is_public_read
-from app.api.responses import Json
+from app.api.responses import Json, Serialized
 from app.middleware.headers import header
 from app.middleware.problem_details import headers
 from app.services.feed import PageResponse
@@ -45,10 +45,17 @@ def respond_with_post(request: Request, result: PageResponse) -> Response:
     return respond(request, f"{result.page.rows[0].version}-{result.etag}", lambda: result.json)
 
 
-def respond(request: Request, etag: str, body: Callable[[], bytes], *more: tuple[bytes, bytes]) -> Response:
+def respond(
+    request: Request,
+    etag: str,
+    body: Callable[[], bytes],
+    *more: tuple[bytes, bytes],
+    response_class: type[Serialized] = Json,
+) -> Response:
+    """Respond with the body, or with 304 if the client has it."""
     raw_headers = [*(PUBLIC if is_public_read(request) else PRIVATE), (b"etag", b'"%s"' % etag.encode()), *more]
     if not _has(request, etag):
-        return Json(body(), headers=raw_headers)
+        return response_class(body(), headers=raw_headers)
     response = Response(status_code=304)
     response.raw_headers += raw_headers
     return response

@@ -63,9 +63,11 @@ TAGS = {
     "votes": "Vote for posts.",
     "comments": "Read, write, change and delete comments, and vote for them.",
     "tags": "List the tags of posts, and follow them.",
+    "feeds": "Read the newest posts in a feed reader, as Atom.",
     "people": "Follow and block users, and read what you follow.",
     "bookmarks": "Bookmark posts.",
     "notifications": "List, count and mark your notifications, and mute posts.",
+    "moderation": "Report to moderators, and act as one.",
     "API keys": "Credentials for programs that act for you.",
     "meta": "Links to the documentation, and health checks.",
 }
@@ -81,7 +83,7 @@ COOKIE_SCHEME = {
     "In development, over plain HTTP, the cookie is named `session`.",
 }
 # Operations that do not use the database.
-NEVER_READ = {"get_root", "get_livez"}
+NEVER_READ = {"get_root", "get_livez", "get_sign_up_challenge"}
 NEVER_LIMITED = {"get_livez", "get_readyz"}
 # Described in the text of an operation, not as a parameter (docs/decisions/0025). Importers such as Postman's give each
 # header parameter a fixed value. Then a second request would be refused, or only replay the first response.
@@ -277,6 +279,8 @@ def _describe_body(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
         model = _resolved(schema.get("anyOf", [schema])[0], schemas)
         names = model.get("required") or [*model.get("properties", ())][:1]
         example = {name: _example(_resolved(model["properties"][name], schemas)) for name in names}
+        if "examples" in model:  # Its required fields are not enough.
+            (example,) = model.pop("examples")
         if example and None not in example.values():
             content["example"] = example
 
@@ -304,5 +308,6 @@ def _without_repetitions(responses: dict[str, Any], shared: dict[str, Any]) -> d
         if "$ref" in response and response["description"] in shared_descriptions:
             del response["description"]
         elif "content" in response:
-            _remove_titles(response["content"]["application/json"]["schema"])
+            for content in response["content"].values():
+                _remove_titles(content.get("schema", {}))
     return dict(sorted(responses.items()))

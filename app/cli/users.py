@@ -19,13 +19,14 @@ from app.database.sessions import transaction
 from app.database.sqlstate import named_by
 from app.errors import BROKEN_CONSTRAINTS, DomainError
 from app.models import User
+from app.schemas.moderation import BanIn
 from app.schemas.types import Password
 from app.schemas.user import UserIn
 from app.security import passwords
-from app.services import administration, user
+from app.services import administration, moderation, user
 
 users = typer.Typer(
-    help="Manage accounts: create, promote, disable, reset passwords, revoke sessions.", no_args_is_help=True
+    help="Manage accounts: create, promote, disable, ban, reset passwords, revoke sessions.", no_args_is_help=True
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="E-mail address or username.")]
@@ -55,7 +56,8 @@ def create(
 def promote(name: Name, role: Annotated[Role, typer.Argument(help="New role of the account.")]) -> None:
     """Set the role of an account.
 
-    Moderators see drafts, delete posts and comments, and lock posts. Admins also manage accounts.
+    Moderators see drafts, remove, delete and lock posts, remove and delete comments, and ban users. Admins also manage
+    accounts.
     """
     with _account(name) as (db, account):
         administration.set_role(db, account, role)
@@ -76,6 +78,27 @@ def enable(name: Name) -> None:
     with _account(name) as (db, account):
         administration.enable(db, account)
     typer.echo(f"{account.username} can sign in")
+
+
+@users.command()
+def ban(
+    name: Name,
+    reason: Annotated[str, typer.Option(help="The reason, which the user sees.")],
+    until: Annotated[str | None, typer.Option(help="End, such as 2027-01-31T12:00:00Z; none if omitted.")] = None,
+) -> None:
+    """Ban an account: no sign-in until the end, sessions and API keys revoked. Its posts stay."""
+    with _account(name) as (db, account):
+        state = moderation.ban(db, None, account.id, BanIn.model_validate({"reason": reason, "until": until}))
+    end = "" if state.until is None else f" until {state.until:%Y-%m-%d %H:%M} UTC"
+    typer.echo(f"{account.username} is banned{end} and signed out everywhere")
+
+
+@users.command()
+def unban(name: Name) -> None:
+    """End the ban of an account, so that it can sign in again."""
+    with _account(name) as (db, account):
+        moderation.unban(db, None, account.id)
+    typer.echo(f"{account.username} is not banned")
 
 
 @users.command()

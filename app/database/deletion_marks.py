@@ -36,6 +36,7 @@ _HAS_MORE_ROWS = text("""
         UNION ALL (SELECT FROM bookmarks WHERE user_id = :user_id LIMIT :rows + 1)
         UNION ALL (SELECT FROM post_mutes WHERE user_id = :user_id LIMIT :rows + 1)
         UNION ALL (SELECT FROM notifications WHERE user_id = :user_id LIMIT :rows + 1)
+        UNION ALL (SELECT FROM notifications WHERE actor_id = :user_id AND kind = 'follow' LIMIT :rows + 1)
         UNION ALL (SELECT FROM follows WHERE follower_id = :user_id LIMIT :rows + 1)
         UNION ALL (SELECT FROM follows WHERE followee_id = :user_id LIMIT :rows + 1)
         UNION ALL (SELECT FROM blocks WHERE blocker_id = :user_id LIMIT :rows + 1)
@@ -44,6 +45,7 @@ _HAS_MORE_ROWS = text("""
         UNION ALL (SELECT FROM security_events WHERE user_id = :user_id LIMIT :rows + 1)
         UNION ALL (SELECT FROM idempotency_keys WHERE user_id = :user_id LIMIT :rows + 1)
         UNION ALL (SELECT FROM tag_follows WHERE user_id = :user_id LIMIT :rows + 1)
+        UNION ALL (SELECT FROM reports WHERE reporter_id = :user_id LIMIT :rows + 1)
     ) AS owned
 """)
 

@@ -13,7 +13,8 @@ order, so that no two wait for each other:
 8. `comment_stats`
 9. `votes`, `comment_votes`, `follows`, `blocks`, `bookmarks` and `post_mutes`, then `notifications`
 10. `tags` and `tag_follows`
-11. `tag_stats`: last, because all writers of posts with a popular tag share its row, and hold it until their commit
+11. `tag_stats`: late, because all writers of posts with a popular tag share its row, and hold it until their commit
+12. `reports`, which are resolved after what they are about
 
 Rows of one table are locked by ascending id, and new tags by name. PostgreSQL locks a referenced row FOR KEY SHARE when
 a row with a foreign key is inserted, so inserts count, too. Jobs with SKIP LOCKED wait for no row.

@@ -49,7 +49,8 @@ _NAMED = {name: f":{name}" for name in ("event", "actor_id", "post_id", "comment
 _LOG = text(f"SELECT {LOG_EVENT.format(**_NAMED)}").bindparams(*_VALUES)
 _LOG_IF_PUBLISHED = text(f"""
     SELECT {LOG_EVENT.format(**_NAMED | {"post_id": "posts.id", "comment_id": "comments.id"})}
-    FROM comments JOIN posts ON posts.id = comments.post_id AND posts.published WHERE comments.id = :comment_id
+    FROM comments JOIN posts ON posts.id = comments.post_id AND posts.published
+    WHERE comments.id = :comment_id AND comments.removal_reason IS NULL
 """).bindparams(*_VALUES[:-4], *_VALUES[-3:])
 _NOTHING: dict[str, object] = {
     "event": None, "actor_id": None, "post_id": None, "comment_id": None, "recipients": [], "kinds": [], "names": [],
@@ -62,7 +63,7 @@ def post_changed(db: Session, kind: EventKind, *, actor_id: int, post_id: int, n
 
 
 def comment_changed(db: Session, comment_id: int, *, actor_id: int, names: Collection[str]) -> None:
-    """Notify the users with these names of the comment, if its post is published."""
+    """Notify the users with these names of the comment, unless it is removed or its post not published."""
     values = _NOTHING | {"actor_id": actor_id, "comment_id": comment_id, "names": [*names]}
     del values["post_id"]
     db.execute(_LOG_IF_PUBLISHED, values)
@@ -71,6 +72,30 @@ def comment_changed(db: Session, comment_id: int, *, actor_id: int, names: Colle
 def followed(db: Session, *, actor_id: int, user_id: int) -> None:
     """Notify the user of the follow, once while the notification exists."""
     db.execute(_LOG, _NOTHING | {"actor_id": actor_id, "recipients": [user_id], "kinds": ["follow"]})
+
+
+# Nothing is sent twice while it is unread. The newest 100 are searched, which bounds what is read.
+_MODERATED = text("""
+    WITH notified AS (
+        INSERT INTO notifications (user_id, kind, post_id, comment_id)
+        SELECT :user_id, 'moderation', :post_id, :comment_id
+        WHERE NOT EXISTS (
+            SELECT FROM (
+                SELECT kind, post_id, comment_id FROM notifications
+                WHERE user_id = :user_id AND read_at IS NULL ORDER BY id DESC LIMIT 100
+            ) AS newest
+            WHERE kind = 'moderation' AND (post_id, comment_id) IS NOT DISTINCT FROM (:post_id, :comment_id)
+        )
+        RETURNING user_id
+    )
+    INSERT INTO events (kind, post_id, comment_id, user_id)
+    SELECT 'notification', :post_id, :comment_id, user_id FROM notified
+""").bindparams(*(bindparam(name, type_=BIGINT) for name in ("user_id", "post_id", "comment_id")))
+
+
+def moderated(db: Session, user_id: int, *, post_id: int | None = None, comment_id: int | None = None) -> None:
+    """Notify the user that a moderator has acted on their content or account, without naming the moderator."""
+    db.execute(_MODERATED, {"user_id": user_id, "post_id": post_id, "comment_id": comment_id})
 
 
 # The condition of the unique index. Rows are locked by ascending id.
@@ -91,12 +116,18 @@ _FORGET_POSTS = text(f"""
 _FORGET_ACCOUNT = text(f"""
     DELETE FROM notifications WHERE id IN (
         SELECT id FROM notifications
-        WHERE user_id = :user_id OR (post_id = ANY (:post_ids) AND {_HAS_CAUSE}) ORDER BY id FOR UPDATE
+        WHERE user_id = :user_id OR (actor_id = :user_id AND kind = 'follow')
+            OR (post_id = ANY (:post_ids) AND {_HAS_CAUSE}) ORDER BY id FOR UPDATE
     )
 """).bindparams(bindparam("post_ids", type_=ARRAY(BIGINT)))
 _FORGET_SOME = text("""
-    DELETE FROM notifications
-    WHERE id IN (SELECT id FROM notifications WHERE user_id = :user_id ORDER BY id LIMIT :limit FOR UPDATE)
+    DELETE FROM notifications WHERE id IN (
+        SELECT id FROM notifications WHERE id = ANY (ARRAY (
+            (SELECT id FROM notifications WHERE user_id = :user_id ORDER BY id LIMIT :limit)
+            UNION (SELECT id FROM notifications WHERE actor_id = :user_id AND kind = 'follow' LIMIT :limit)
+            LIMIT :limit
+        )) ORDER BY id FOR UPDATE
+    )
 """)
 
 
@@ -108,7 +139,7 @@ def forget_comments(connection: Connection | Session, comments: Collection[tuple
 
 
 def forget_account(connection: Connection | Session, user_id: int, post_ids: Collection[int]) -> None:
-    """Remove the notifications that a user got, and those of the user's posts.
+    """Remove the notifications that a user got, and those of the user's follows and posts.
 
     One statement, so that two accounts that are deleted at once lock notifications of each other in one order.
     """
@@ -116,7 +147,7 @@ def forget_account(connection: Connection | Session, user_id: int, post_ids: Col
 
 
 def forget_some(connection: Connection, user_id: int, limit: int) -> int:
-    """Remove the oldest notifications that a user got; return their number."""
+    """Remove some notifications that a user got, and of the user's follows; return their number."""
     return connection.execute(_FORGET_SOME, {"user_id": user_id, "limit": limit}).rowcount
 
 

@@ -46,21 +46,22 @@ def refuse_late(asked_at: float) -> None:
 
 
 class ConnectionLimit:
-    """A semaphore of `DATABASE_POOL_SIZE` slots per event loop, made at first use.
+    """A semaphore of some slots (`DATABASE_POOL_SIZE`) per event loop, made at first use.
 
     It keeps requests from waiting in threads for a connection that other waiting threads hold. The `max_concurrency`
     of `Depends` does the same, but its value would be read when the module is imported.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, slots: int | None = None) -> None:
         self._of_loop: RunVar[Semaphore] = RunVar(name)
+        self._slots = slots
 
     def slot(self) -> Semaphore:
         """Return the semaphore, to hold with `async with`."""
         try:
             return self._of_loop.get()
         except LookupError:
-            self._of_loop.set(semaphore := Semaphore(get_settings().database_pool_size))
+            self._of_loop.set(semaphore := Semaphore(self._slots or get_settings().database_pool_size))
             return semaphore
 
 

@@ -13,6 +13,7 @@ from app.models.follow import Follow
 from app.models.idempotency_key import IdempotencyKey
 from app.models.invite import Invite
 from app.models.mail_token import MailToken, MailTokenPurpose
+from app.models.moderation import ModerationAction, ModerationEntry, Report, ReportAction
 from app.models.notification import NOTIFICATION_KINDS, Notification, NotificationKind, PostMute
 from app.models.outgoing_mail import MailKind, OutgoingMail
 from app.models.post import Post, PostStats
@@ -44,6 +45,8 @@ __all__ = [
     "MailKind",
     "MailToken",
     "MailTokenPurpose",
+    "ModerationAction",
+    "ModerationEntry",
     "Notification",
     "NotificationKind",
     "OutgoingMail",
@@ -53,6 +56,8 @@ __all__ = [
     "PostStatsHistory",
     "PostTag",
     "RecoveryCode",
+    "Report",
+    "ReportAction",
     "Role",
     "Schedule",
     "Scope",

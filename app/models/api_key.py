@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, Key
 
-Scope = Literal["read", "write"]
+Scope = Literal["feed", "read", "write"]
 
 
 class ApiKey(Base):
@@ -24,4 +24,4 @@ class ApiKey(Base):
     scopes: Mapped[list[Scope]] = mapped_column(ARRAY(String))
     key_hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
 
-    __table_args__ = (CheckConstraint("scopes IN ('{read}', '{read,write}')", name="scopes"),)
+    __table_args__ = (CheckConstraint("scopes IN ('{feed}', '{read}', '{read,write}')", name="scopes"),)

@@ -12,6 +12,8 @@ from sqlalchemy import (
     Integer,
     Text,
     UniqueConstraint,
+    and_,
+    or_,
     select,
     text,
 )
@@ -41,6 +43,8 @@ class Comment(Base):
     updated_at: Mapped[Now]
     version: Mapped[int] = mapped_column(Integer, server_default=text(str(FIRST_VERSION)))
     deleted_at: Mapped[datetime | None]
+    # Set while a moderator has removed the comment.
+    removal_reason: Mapped[str | None]
 
     @classmethod
     def visible_to(cls, viewer: User) -> ColumnElement[bool]:
@@ -48,12 +52,16 @@ class Comment(Base):
         return select(Post.id).where(Post.id == cls.post_id, Post.visible_to(viewer)).exists()
 
     @classmethod
-    def is_shown(cls) -> ColumnElement[bool]:
-        """Return the condition that it is no tombstone.
+    def is_shown_to(cls, viewer: User) -> ColumnElement[bool]:
+        """Return the condition that it is no tombstone for the viewer.
 
-        Comments of deleted accounts count as tombstones while they await removal.
+        Comments of deleted accounts count as tombstones while they await removal. Removed ones do for all but their
+        author and moderators.
         """
-        return select(User.id).where(User.id == cls.owner_id, ~User.is_deleted).exists()
+        has_author = select(User.id).where(User.id == cls.owner_id, ~User.is_deleted).exists()
+        if viewer.is_moderator:
+            return has_author
+        return and_(has_author, or_(cls.removal_reason.is_(None), cls.owner_id == viewer.id))
 
     __table_args__ = (
         UniqueConstraint("post_id", "id"),
@@ -61,6 +69,13 @@ class Comment(Base):
         CheckConstraint("parent_id < id", name="parent"),
         CheckConstraint(
             "(owner_id IS NULL) = (deleted_at IS NOT NULL) AND (deleted_at IS NULL OR content = '')", name="tombstone"
+        ),
+        CheckConstraint("removal_reason IS NULL OR deleted_at IS NULL", name="removed"),
+        Index(
+            "comments_post_id_parent_id_idx",
+            "post_id",
+            "parent_id",
+            postgresql_where=text("removal_reason IS NOT NULL"),
         ),
         Index("comments_post_id_parent_id_id_idx", "post_id", "parent_id", "id"),
         Index("comments_owner_id_id_idx", "owner_id", "id"),
@@ -71,7 +86,7 @@ class CommentStats(Base):
     """Counts of a comment, in narrow rows: a vote never rewrites a comment.
 
     Triggers maintain them. `parent_key` is the parent's id, and 0 for a comment on the post itself. `replies` includes
-    tombstones.
+    tombstones and removed comments.
     """
 
     __tablename__ = "comment_stats"

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from sqlalchemy import (
+    CheckConstraint,
     ColumnElement,
     Computed,
     Double,
@@ -46,6 +47,9 @@ class Post(Base):
     version: Mapped[int] = mapped_column(Integer, server_default=text(str(FIRST_VERSION)))
     # A locked post accepts no comments.
     locked: Mapped[bool] = mapped_column(server_default=text("false"))
+    # Set while a moderator has removed the post, which is not published then.
+    removal_reason: Mapped[str | None]
+    published_before_removal: Mapped[bool | None]
     # In the author's order. Triggers keep `post_tags` and `tag_stats` equal to them.
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
     # The trigger `posts_search` computes it from title and content with `search_vector` (migration 0024).
@@ -70,6 +74,21 @@ class Post(Base):
         return func.coalesce(cls.first_published_at, case((cls.published, cls.created_at)))
 
     @classmethod
+    def publication_times(cls, is_published: bool) -> dict[str, ColumnElement[datetime | None]]:
+        """Return the new times of a post that becomes published, or a draft.
+
+        Only the first publication counts.
+        """
+        if not is_published:
+            published_at = func.coalesce(cls.first_published_at, cls.created_at)
+            return {"first_published_at": case((cls.published, published_at), else_=cls.first_published_at)}
+        is_first = ~cls.published & cls.first_published_at.is_(None)
+        return {
+            "created_at": case((is_first, func.now()), else_=cls.created_at),
+            "first_published_at": case((is_first, func.now()), else_=cls.first_published_at),
+        }
+
+    @classmethod
     def has_owner(cls) -> ColumnElement[bool]:
         """Return the condition that joins the owner.
 
@@ -81,12 +100,17 @@ class Post(Base):
     def visible_to(cls, viewer: User) -> ColumnElement[bool]:
         """Return the condition that the viewer may see the post.
 
-        Drafts are visible to their owners and moderators only.
+        Drafts and removed posts are visible to their owners and moderators only.
         """
         exists = select(User.id).where(cls.has_owner()).exists()
         return exists if viewer.is_moderator else and_(exists, or_(cls.published, cls.owner_id == viewer.id))
 
     __table_args__ = (
+        CheckConstraint(
+            "(removal_reason IS NULL) = (published_before_removal IS NULL)"
+            " AND (removal_reason IS NULL OR NOT published)",
+            name="removed",
+        ),
         Index("posts_created_at_id_idx", "created_at", "id", postgresql_where=text("published")),
         # Not two partial indexes: the foreign key needs one of all posts of an owner.
         Index("posts_owner_id_published_created_at_id_idx", "owner_id", "published", "created_at", "id"),
@@ -99,7 +123,7 @@ class PostStats(Base):
     """Sort values of a post, in narrow rows: a vote never rewrites a wide post.
 
     Triggers maintain them. `votes` always equals the number of rows in the table `votes`, and `comments` the number of
-    comments that are no tombstones. `hot` grows with the
+    comments that are neither tombstones nor removed. `hot` grows with the
     logarithm of the votes and with the creation time. It does not depend on the current time, so no row has to be
     rewritten as posts age.
     """

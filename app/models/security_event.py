@@ -26,6 +26,8 @@ class Event(StrEnum):
     ROLE_CHANGED = "role_changed"
     ACCOUNT_DISABLED = "account_disabled"
     ACCOUNT_ENABLED = "account_enabled"
+    ACCOUNT_BANNED = "account_banned"
+    ACCOUNT_UNBANNED = "account_unbanned"
     ACCOUNT_DELETED = "account_deleted"
     TOTP_ENABLED = "totp_enabled"
     TOTP_DISABLED = "totp_disabled"

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, String, text
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, Integer, String, and_, func, text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.config import MODERATING, Role
@@ -27,6 +27,9 @@ class User(Base):
     password_hash: Mapped[str]
     role: Mapped[Role] = mapped_column(String, server_default="user")
     is_active: Mapped[bool] = mapped_column(server_default=text("true"))
+    # A moderator's reason while the account is banned, or was until a time in the past. Without a time it has no end.
+    ban_reason: Mapped[str | None]
+    banned_until: Mapped[datetime | None]
     created_at: Mapped[Now]
     # Hides the account and its posts from all requests until their rows are removed (services/deletion.py).
     is_deleted: Mapped[bool] = mapped_column(server_default=text("false"))
@@ -50,6 +53,11 @@ class User(Base):
     # Set by `services.auth.current_user` if the caller uses an API key. A key may act on its owner's content only, so
     # `is_moderator` and `is_admin` are false then.
     acts_through_key = False
+
+    @classmethod
+    def is_banned(cls) -> ColumnElement[bool]:
+        """Return the condition that the account cannot sign in now, because a moderator banned it."""
+        return and_(cls.ban_reason.is_not(None), func.coalesce(cls.banned_until > func.now(), true()))
 
     @property
     def email_verified(self) -> bool:

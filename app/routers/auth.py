@@ -11,7 +11,7 @@ from app.api.authentication import SESSION_COOKIE, CurrentUser, Token, is_same_o
 from app.api.route import CredentialsRoute
 from app.config import get_settings
 from app.database.sessions import SessionDep
-from app.errors import CrossSiteRequest, InvalidCredentials, NotAuthenticated, OtpRequired, TooManyTries
+from app.errors import Banned, CrossSiteRequest, InvalidCredentials, NotAuthenticated, OtpRequired, TooManyTries
 from app.middleware.problem_details import refusal, responses
 from app.observability import request_context
 from app.schemas.auth import RefreshIn, SignedIn, SignedInByCookie
@@ -26,7 +26,7 @@ router = APIRouter(tags=["authentication"], route_class=CredentialsRoute)
 @router.post(
     "/login",
     response_model=SignedIn,
-    responses=responses(InvalidCredentials, OtpRequired, CrossSiteRequest, TooManyTries),
+    responses=responses(InvalidCredentials, Banned, OtpRequired, CrossSiteRequest, TooManyTries),
 )
 async def login(
     username: Annotated[

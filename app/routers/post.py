@@ -28,6 +28,7 @@ from app.errors import (
     PostNotFound,
     PreconditionFailed,
     QuotaExceeded,
+    Removed,
     StillReferenced,
 )
 from app.middleware.problem_details import headers, responses
@@ -131,7 +132,7 @@ async def get_post(
 ) -> Response:
     """Get a post with its vote count.
 
-    A draft is 404 for others than its owner and moderators.
+    A draft, and a post that a moderator has removed, is 404 for others than its owner and moderators.
     """
     page_request = feed.PageRequest(token, feed.PostQuery(post_id), network_of_anonymous(token))
     return respond_with_post(request, await batch_queues.read_page(page_request))
@@ -143,7 +144,7 @@ async def get_post_fast(request: Request) -> Response:
 
 
 CHANGE_ERRORS = (NotAuthenticated, NotAuthorized, PostNotFound, PreconditionFailed)
-CHANGE_RESPONSES = {200: headers("ETag"), **responses(*CHANGE_ERRORS, QuotaExceeded)}
+CHANGE_RESPONSES = {200: headers("ETag"), **responses(*CHANGE_ERRORS, Removed, QuotaExceeded)}
 
 
 @router.put("/{id}", response_model=PostOut, responses=CHANGE_RESPONSES)

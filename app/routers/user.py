@@ -23,6 +23,7 @@ from app.errors import (
     IdempotencyInProgress,
     IdempotencyMismatch,
     InvalidInvite,
+    InvalidProof,
     LastAdmin,
     MalformedCursor,
     NotAuthenticated,
@@ -82,6 +83,7 @@ def _shown(found: profile.Profile, caller: models.User | None) -> UserProfile:
             UsernameTaken,
             RegistrationClosed,
             InvalidInvite,
+            InvalidProof,
             IdempotencyInProgress,
             IdempotencyMismatch,
             TooManyTries,
@@ -91,8 +93,8 @@ def _shown(found: profile.Profile, caller: models.User | None) -> UserProfile:
 async def sign_up(new: UserIn, idempotent: IdempotentRequest, request: Request) -> Response:
     """Create an account.
 
-    An e-mail address can have one account, in upper or lower case. The server may require an invite, or accept no new
-    accounts.
+    An e-mail address can have one account, in upper or lower case. The server may require an invite or a proof of
+    work, or accept no new accounts.
     """
 
     def create(db: Session) -> tuple[NewUser, str]:
@@ -242,7 +244,10 @@ async def change_user(
 
 @router.delete("/me", status_code=204, responses=responses(NotAuthenticated, LastAdmin, StillReferenced))
 def delete_me(caller: CurrentUser, db: SessionDep) -> None:
-    """Delete your account. This deletes its posts, votes, follows, bookmarks, notifications and sessions, too."""
+    """Delete your account, with its posts, votes, follows, bookmarks, notifications and sessions.
+
+    Your comments that have replies stay without author and content.
+    """
     user.remove(db, caller, caller.id)
 
 

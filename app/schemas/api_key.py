@@ -1,33 +1,28 @@
 """API keys, in and out."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from app.schemas.types import Name, Scope, Time
-
-# The driver cannot read a time past the year 9999 in the database's time zone.
-MAX_LIFETIME = timedelta(days=36_525)
+from app.schemas.types import FutureTime, Name, Scope
 
 
 def _ordered(scopes: list[Scope]) -> list[Scope]:
-    if "read" not in scopes:
-        raise PydanticCustomError("scopes", 'scopes should be ["read"] or ["read", "write"]')
-    return sorted(set(scopes))
-
-
-def _ahead(time: datetime) -> datetime:
-    now = datetime.now(UTC)
-    if not now < time < now + MAX_LIFETIME:
-        raise PydanticCustomError("datetime_range", "the time should be in the future, within 100 years")
-    return time
+    if (ordered := sorted(set(scopes))) not in (["feed"], ["read"], ["read", "write"]):
+        raise PydanticCustomError("scopes", 'scopes should be ["read"], ["read", "write"] or ["feed"]')
+    return ordered
 
 
 Scopes = Annotated[
     list[Scope],
-    Field(min_length=1, max_length=2, json_schema_extra={"contains": {"const": "read"}}, examples=[["read", "write"]]),
+    Field(
+        min_length=1,
+        max_length=2,
+        json_schema_extra={"anyOf": [{"contains": {"const": "read"}}, {"items": {"const": "feed"}}]},
+        examples=[["read", "write"]],
+    ),
     AfterValidator(_ordered),
 ]
 
@@ -36,8 +31,11 @@ class ApiKeyIn(BaseModel):
     """An API key to create."""
 
     name: Name = Field(description="Tells your keys apart.", examples=["nightly export"])
-    scopes: Scopes = Field(description='`["read"]` allows safe methods only; `["read", "write"]` allows changes, too.')
-    expires_at: Annotated[Time, AfterValidator(_ahead)] | None = Field(
+    scopes: Scopes = Field(
+        description='`["read"]` allows safe methods only; `["read", "write"]` allows changes, too; `["feed"]` allows '
+        "only Atom feeds of published posts, in their parameter `key`."
+    )
+    expires_at: FutureTime | None = Field(
         None, description="When the key stops working. Without it, the key does not expire."
     )
 

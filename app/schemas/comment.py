@@ -50,12 +50,17 @@ class CommentOut(BaseModel):
     author: Profile | None = Field(description="The user who wrote the comment; null if it is deleted.")
     created_at: datetime = Field(description="When the comment was created.")
     updated_at: datetime = Field(description="When the comment was last changed.")
-    deleted: bool = Field(description="Whether the comment is deleted, and only stays because of its replies.")
+    deleted: bool = Field(
+        description="Whether the comment is deleted or removed, and only stays because of its replies."
+    )
     votes: int = Field(description="Number of votes for the comment.", examples=[7])
     voted: bool = Field(description="Whether you voted for the comment.")
     reply_count: int = Field(
         description="Number of direct replies. It counts deleted ones that have replies, and those that blocks hide.",
         examples=[3],
+    )
+    removal_reason: str | None = Field(
+        description="Why a moderator removed the comment, which only its author and moderators see. Else null."
     )
 
 

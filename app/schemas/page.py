@@ -39,7 +39,10 @@ class KeysetPage:
         return rows.order_by(key.desc() if is_descending else key).limit(self.limit + 1).offset(self.skip)
 
     def select_newest(
-        self, rows: AnySelect, time: InstrumentedAttribute[datetime], key: InstrumentedAttribute[int]
+        self,
+        rows: AnySelect,
+        time: InstrumentedAttribute[datetime] | InstrumentedAttribute[datetime | None],
+        key: InstrumentedAttribute[int],
     ) -> AnySelect:
         """Narrow the statement to the page, newest first, and one row more."""
         if self.last_id is not None:

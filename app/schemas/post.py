@@ -97,6 +97,9 @@ class PostOut(BaseModel):
     owner: Profile = Field(description="The user who wrote the post.")
     tags: list[str] = Field(description="Tags of the post, in the author's order.", examples=[["travel"]])
     locked: bool = Field(description="Whether a moderator has locked the post, so that it accepts no comments.")
+    removal_reason: str | None = Field(
+        description="Why a moderator removed the post, so that only its author and moderators see it. Else null."
+    )
 
 
 class LockState(BaseModel):

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import unicodedata
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from email_validator import EmailNotValidError, validate_email
@@ -29,6 +29,8 @@ MAX_TAG_CHARACTERS = 30
 # Before normalization, which composes letters with their marks.
 MAX_RAW_TAG_CHARACTERS = 100
 MAX_MARKS = 2
+# The driver cannot read a time past the year 9999 in the database's time zone.
+MAX_AHEAD = timedelta(days=36_525)
 USERNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 USERNAME_RULES = (
     "ASCII letters, digits, `_`, `.` and `-`. It begins with a letter or digit, does not end with `.` or `-`, and is "
@@ -228,6 +230,13 @@ def _in_utc(time: datetime) -> datetime:
         raise PydanticCustomError("datetime_range", "the time is out of range") from None
 
 
+def _ahead(time: datetime) -> datetime:
+    now = datetime.now(UTC)
+    if not now < time < now + MAX_AHEAD:
+        raise PydanticCustomError("datetime_range", "the time should be in the future, within 100 years")
+    return time
+
+
 # Any integer is a valid id. One that cannot exist is 404 instead of 422.
 Id = Annotated[
     int, Field(description="An id. One that does not exist is 404.", examples=[1]), BeforeValidator(_no_boolean)
@@ -255,6 +264,9 @@ CommentContent = Annotated[
     ),
     AfterValidator(_storable), AfterValidator(_visible),
 ]  # fmt: skip
+Reason = Annotated[
+    str, Field(min_length=1, max_length=500, examples=["Spam"]), AfterValidator(_storable), AfterValidator(_visible)
+]
 # For the fields that the tutorial has: `Annotated[Title, NUMBER_AS_TEXT]`.
 NUMBER_AS_TEXT = BeforeValidator(_number_as_text)
 TagName = Annotated[
@@ -372,3 +384,4 @@ Cursor = Annotated[
     Field(max_length=4000, description="Position of the page, from the `Link` header of another page."),
 ]
 Time = Annotated[datetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
+FutureTime = Annotated[Time, AfterValidator(_ahead)]

@@ -21,6 +21,11 @@ class UserIn(BaseModel):
     invite: Text | None = Field(
         None, max_length=100, description="The `token` of an invite. Needed if the server requires one."
     )
+    proof_of_work: Text | None = Field(
+        None,
+        max_length=2000,
+        description="The solution of `GET /sign-up-challenge`. Needed if the server requires one.",
+    )
 
 
 class UserChange(BaseModel):

@@ -51,6 +51,8 @@ SIGN_IN_FROM_ADDRESS = Limit("sign_in_from_address", 50, timedelta(minutes=15))
 SIGN_UP_FROM_ADDRESS = Limit("sign_up_from_address", 100, timedelta(hours=1))
 # The invites of one account bound how many accounts its owner can bring in a day.
 INVITE_OF_ACCOUNT = Limit("invite_of_account", 20, timedelta(days=1))
+# An export reads everything of an account. Several, because a connection may break.
+EXPORT_OF_ACCOUNT = Limit("export_of_account", 5, timedelta(hours=1))
 # Correct passwords of an account from one address, because each also costs a hash. They are counted after the hash, so
 # attempts without the password do not count. A script does not use up the limit of its owner at another address.
 # 100 hashes are 25 s of one core, and enough for a test suite that signs in before each test.
@@ -111,6 +113,24 @@ def spend(limit: Limit, key: str, *, password_of: int | None = None) -> None:
             if password_of is not None:
                 _require_room_for_right_password(connection, password_of)
             _spend(connection, limit, key)
+
+
+def claim(name: str, key: str, *, kept: timedelta) -> bool:
+    """Claim a single-use value; return False if it was claimed before, within `kept`.
+
+    It holds on all servers together, and also without rate limits. Raises `Unavailable`.
+    """
+    with _counting() as connection:
+        return connection.execute(_SPEND, _bound(Limit(name, 1, kept), key)).first() is not None
+
+
+def release(name: str, key: str) -> None:
+    """Give a claimed value back. If that fails, it stays claimed until its time is over."""
+    try:
+        with _counting() as connection:
+            connection.execute(_GIVE_BACK, _bound(Limit(name, 1, timedelta()), key))
+    except Unavailable:
+        logger.warning("could not release a claim: it lasts until its time is over")
 
 
 def is_within(limit: Limit, key: str) -> bool:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import Row, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app import models
 from app.config import get_settings
 from app.database.sessions import transaction
-from app.errors import InvalidCredentials, NotAuthenticated, OtpRequired
+from app.errors import Banned, InvalidCredentials, NotAuthenticated, OtpRequired
 from app.models.security_event import Event
 from app.security import attempt_limits, audit_log, passwords
 from app.security.email_addresses import canonical_email, is_placeholder_email
@@ -47,7 +48,7 @@ def sign_in(name: str, password: str, device: Device, second_factor: SecondFacto
 
     It takes the time of one password hash whether or not the account exists. It holds no database connection while
     hashing, so call it through `passwords.in_hashing_thread`. Raises `InvalidCredentials`, the errors of
-    `second_factor`, and `TooManyTries` before the password is verified.
+    `second_factor`, `Banned` only after both, and `TooManyTries` before the password is verified.
     """
     with transaction() as db:
         named = _find(db, name)
@@ -60,8 +61,12 @@ def sign_in(name: str, password: str, device: Device, second_factor: SecondFacto
             attempt_limits.give_back_sign_in(guess)
             raise
         with transaction() as db:
-            if not _lock_unchanged(db, user, better_hash):
+            found = _lock_unchanged(db, user, better_hash)
+            if found is None:
                 continue
+            if found.is_banned:
+                audit_log.record_apart(Event.SIGN_IN_FAILED, user.id)
+                raise Banned(found.ban_reason, found.banned_until)
             use_second_factor(db)
             signed_in = _open(db, user, device, refreshes=refreshes)
         attempt_limits.settle_sign_in(guess)
@@ -101,18 +106,19 @@ def _verify(name: str, password: str) -> tuple[models.User, str | None]:
     return user, better_hash
 
 
-def _lock_unchanged(db: Session, user: models.User, better_hash: str | None) -> bool:
-    """Lock the account if it still has the verified hash; return whether it has.
+def _lock_unchanged(db: Session, user: models.User, better_hash: str | None) -> Row[*tuple[Any, ...]] | None:
+    """Lock the account if it still has the verified hash, and return its ban; None if it has not.
 
-    Without the lock, a concurrent password change or disabling of the account would end all sessions except the new
-    one.
+    Without the lock, a concurrent password change, ban or disabling of the account would end all sessions except the
+    new one.
     """
     of_user = models.User.id == user.id, models.User.password_hash == user.password_hash, models.User.is_active
+    ban = models.User.is_banned().label("is_banned"), models.User.ban_reason, models.User.banned_until
     if better_hash is not None:
-        replace = update(models.User).where(*of_user).values(password_hash=better_hash).returning(models.User.id)
-        return db.scalar(replace) is not None
+        replace = update(models.User).where(*of_user).values(password_hash=better_hash).returning(*ban)
+        return db.execute(replace).one_or_none()
     # The lock serializes sign-ins of one account, so that each counts the sessions of those before.
-    return db.scalar(select(models.User.id).where(*of_user).with_for_update(key_share=True)) is not None
+    return db.execute(select(*ban).where(*of_user).with_for_update(key_share=True)).one_or_none()
 
 
 def _open(db: Session, user: models.User, device: Device, *, refreshes: bool) -> SignIn:

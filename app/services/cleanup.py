@@ -1,7 +1,8 @@
 """Cleanup: remove expired and outdated rows in batches.
 
 These are expired sessions, stored responses, attempt counters, mail tokens and invites, unsent mails, old security
-events, notifications and entries of the event log, and tags without posts and followers.
+events, notifications and resolved reports, old entries of the log of moderation and of the event log, and tags without
+posts and followers.
 Batches are bounded and each is one transaction. Rows that are locked by other transactions are left for the next run.
 So cleanup can run at any time, and several runs can overlap.
 """
@@ -21,8 +22,10 @@ from app.models import (
     IdempotencyKey,
     Invite,
     MailToken,
+    ModerationEntry,
     Notification,
     OutgoingMail,
+    Report,
     SecurityEvent,
     Session,
 )
@@ -48,11 +51,14 @@ def run(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lambda: 
     is_past = SecurityEvent.created_at < func.now() - get_settings().security_events_kept
     yield "security_events", remove(SecurityEvent, is_past)
     yield "notifications", _remove_oldest(batch_rows, is_stopping, Notification, get_settings().notifications_kept)
+    moderation_kept = get_settings().moderation_kept
+    yield "moderation_log", _remove_oldest(batch_rows, is_stopping, ModerationEntry, moderation_kept)
+    yield "reports", remove(Report, Report.resolved_at < func.now() - moderation_kept)
     yield "events", _remove_oldest(batch_rows, is_stopping, Event, get_settings().events_kept)
     yield "tags", _remove_unused_tags(batch_rows, is_stopping)
 
 
-Expiring = Session | IdempotencyKey | AttemptCounter | MailToken | Invite | OutgoingMail | SecurityEvent
+Expiring = Session | IdempotencyKey | AttemptCounter | MailToken | Invite | OutgoingMail | SecurityEvent | Report
 
 
 def _remove(
@@ -80,7 +86,10 @@ def _remove(
 
 
 def _remove_oldest(
-    batch_rows: int, is_stopping: Callable[[], bool], table: type[Notification | Event], kept: timedelta
+    batch_rows: int,
+    is_stopping: Callable[[], bool],
+    table: type[Notification | ModerationEntry | Event],
+    kept: timedelta,
 ) -> int:
     """Remove old rows of a table that is written in the order of time, by ascending id.
 

@@ -39,6 +39,7 @@ from app.models import (
     Post,
     PostMute,
     PostStats,
+    Report,
     SecurityEvent,
     Session,
     TagFollow,
@@ -419,6 +420,12 @@ def _tag_follows(connection: Connection, user_id: int, progress: _Progress) -> i
     return len(ids)
 
 
+def _reports(connection: Connection, user_id: int, progress: _Progress) -> int:
+    ids = connection.scalars(select(Report.id).where(Report.reporter_id == user_id).limit(progress.rows)).all()
+    connection.execute(delete(Report).where(Report.id == _any(ids)))
+    return len(ids)
+
+
 def _any(ids: Sequence[int]) -> Any:
     """Return `ANY` with one array parameter, so that all batches share one statement."""
     return any_(bindparam(None, list(ids), type_=ARRAY(BIGINT)))
@@ -438,6 +445,7 @@ _OF_DELETED_ACCOUNTS = (
     _Step(_notifications),
     _Step(_blocks),
     _Step(_tag_follows),
+    _Step(_reports),
     _Step(_rows_of(Session)),
     _Step(_rows_of(SecurityEvent)),
     _Step(_rows_of(IdempotencyKey)),

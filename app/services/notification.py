@@ -13,8 +13,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.database.locks import lock_caller_and_post
+from app.database.notification_visibility import IS_SHOWN
 from app.errors import PostNotFound, QuotaExceeded
-from app.models import NOTIFICATION_KINDS, Post, PostMute, User
+from app.models import Post, PostMute, User
 from app.models.base import LARGEST_KEY
 from app.schemas.page import KeysetPage
 
@@ -24,37 +25,15 @@ MAX_UNREAD = 1_000
 MAX_ROWS_READ = 1_000
 MAX_MUTED_POSTS = 10_000
 
-# A condition on the notification `n`. Scalar subqueries are looked up row by row: joins might read whole tables. A
-# newer release may have written other kinds.
-_IS_SHOWN = f"""
-    n.kind IN {NOTIFICATION_KINDS}
-    AND (
-        n.actor_id IS NULL
-        OR coalesce((SELECT is_active AND NOT is_deleted FROM users WHERE users.id = n.actor_id), false)
-    )
-    AND NOT coalesce((SELECT true FROM blocks WHERE blocker_id = :user_id AND blocked_id = n.actor_id), false)
-    AND NOT coalesce((SELECT true FROM blocks WHERE blocker_id = n.actor_id AND blocked_id = :user_id), false)
-    AND (
-        n.post_id IS NULL
-        OR coalesce((
-            SELECT (published OR owner_id = :user_id) AND (SELECT NOT is_deleted FROM users WHERE users.id = owner_id)
-            FROM posts WHERE posts.id = n.post_id
-        ), false)
-    )
-    AND (
-        n.comment_id IS NULL
-        OR coalesce((SELECT deleted_at IS NULL FROM comments WHERE comments.id = n.comment_id), false)
-    )
-"""
 # The last of `MAX_ROWS_READ` is returned even if it is hidden, because the next page continues after it.
 _LIST = f"""
     SELECT n.*, actor.username, actor.display_name FROM (
-        SELECT n.*, {_IS_SHOWN} AS is_shown FROM (
+        SELECT n.*, {IS_SHOWN} AS is_shown FROM (
             SELECT notifications.*, row_number() OVER (ORDER BY notifications.id DESC) AS place FROM notifications
             WHERE notifications.user_id = :user_id AND notifications.id < :before {{wanted}}
             ORDER BY notifications.id DESC LIMIT {MAX_ROWS_READ}
         ) AS n
-        WHERE ({_IS_SHOWN}) OR n.place = {MAX_ROWS_READ} ORDER BY n.id DESC LIMIT :rows
+        WHERE ({IS_SHOWN}) OR n.place = {MAX_ROWS_READ} ORDER BY n.id DESC LIMIT :rows
     ) AS n LEFT JOIN users AS actor ON actor.id = n.actor_id ORDER BY n.id DESC
 """
 _BIGINTS = {name: bindparam(name, type_=BigInteger) for name in ("user_id", "before", "up_to")}
@@ -65,7 +44,7 @@ _LIST_UNREAD = text(_LIST.format(wanted="AND notifications.read_at IS NULL")).bi
 _COUNT = text(f"""
     SELECT n.kind, count(*) AS number FROM (
         SELECT * FROM notifications WHERE user_id = :user_id AND read_at IS NULL ORDER BY id DESC LIMIT {MAX_UNREAD}
-    ) AS n WHERE {_IS_SHOWN} GROUP BY n.kind
+    ) AS n WHERE {IS_SHOWN} GROUP BY n.kind
 """).bindparams(_BIGINTS["user_id"])
 # Locked by ascending id, so that two requests at once do not wait for each other.
 _MARK_READ = text(f"""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, case, delete, func, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Row, case, delete, false, func, insert, or_, select, true, update
 from sqlalchemy.orm import Session, aliased
 
 from app import models
@@ -13,7 +13,7 @@ from app.database import notification_delivery as delivery
 from app.errors import DomainError, NotAuthorized, PostNotFound, PreconditionFailed, QuotaExceeded
 from app.models import EventKind
 from app.schemas.post import LockState, PostChange, PostIn
-from app.security.moderators import lock_moderator
+from app.security import moderators
 
 
 def write(db: Session, owner: models.User, new: PostIn) -> models.Post:
@@ -39,8 +39,10 @@ def change(
     A change to equal values leaves `version` and `updated_at` as they are. The first publication of a draft sets
     `created_at`. So the post is new in lists of new posts, and for clients that poll with `created_after`.
     The post is locked, so of two concurrent changes to one version the second is refused. A published text notifies
-    users whom it mentions for the first time. Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`, and
-    `QuotaExceeded` for a published post that becomes a draft past `MAX_DRAFTS`.
+    users whom it mentions for the first time. A removed post cannot be published: the constraint `posts_removed_check`
+    refuses it. If its author makes it a draft, it stays one when it is restored.
+    Raises `PostNotFound`, `NotAuthorized`, `PreconditionFailed`, and `QuotaExceeded` for a published post that becomes
+    a draft past `MAX_DRAFTS`.
     """
     changeable = (models.Post.id == post_id, models.Post.owner_id == caller.id, _has_version(versions))
     if wanted.published is False:
@@ -60,7 +62,10 @@ def change(
             "updated_at": case((is_changed, func.now()), else_=models.Post.updated_at),
         }
         if wanted.published is not None:
-            stamps |= _publication(wanted.published)
+            stamps |= models.Post.publication_times(wanted.published)
+        if wanted.published is False:
+            is_removed = models.Post.removal_reason.is_not(None)
+            stamps["published_before_removal"] = case((is_removed, false()))
         post = db.scalars(
             update(models.Post).where(*changeable).values(values | stamps).returning(models.Post)
         ).one_or_none()
@@ -86,25 +91,6 @@ def _log(db: Session, kind: EventKind, post: models.Post, names: Collection[str]
     delivery.post_changed(db, kind, actor_id=post.owner_id, post_id=post.id, names=names)
 
 
-def _publication(is_published: bool) -> dict[str, object]:
-    """Return the new times of a post for this state.
-
-    Only the first publication counts.
-    """
-    post = models.Post
-    if not is_published:
-        return {
-            "first_published_at": case(
-                (post.published, func.coalesce(post.first_published_at, post.created_at)), else_=post.first_published_at
-            )
-        }
-    is_first = ~post.published & post.first_published_at.is_(None)
-    return {
-        "created_at": case((is_first, func.now()), else_=post.created_at),
-        "first_published_at": case((is_first, func.now()), else_=post.first_published_at),
-    }
-
-
 def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[int] | None) -> None:
     """Delete the caller's own post, or, for moderators, any post.
 
@@ -122,7 +108,8 @@ def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[i
     if found is None:
         raise _refusal(db, caller, post_id, is_allowed=lambda owner_id: caller.is_moderator or owner_id == caller.id)
     if found.owner_id != caller.id:
-        lock_moderator(db, caller.id)
+        moderators.lock_moderator(db, caller.id)
+        moderators.record(db, caller.id, "delete", user_id=found.owner_id, post_id=post_id)
     if found.published:
         event_log.record(db, EventKind.POST_DELETED, actor_id=caller.id, post_id=post_id)
     if deletion_marks.is_large_post(db, post_id):
@@ -141,18 +128,20 @@ def set_lock(db: Session, moderator: models.User, post_id: int, *, is_locked: bo
     """
     if not moderator.is_moderator:
         raise _refusal(db, moderator, post_id, is_allowed=lambda _: False)
-    is_changed = models.Post.locked != is_locked
-    locked = (
+    visible = (models.Post.id == post_id, models.Post.visible_to(moderator))
+    changed = (
         update(models.Post)
-        .where(models.Post.id == post_id, models.Post.visible_to(moderator))
-        .values(locked=is_locked, version=models.Post.version + case((is_changed, 1), else_=0))
+        .where(*visible, models.Post.locked != is_locked)
+        .values(locked=is_locked, version=models.Post.version + 1)
         .returning(models.Post.owner_id)
     )
-    owner_id = db.scalar(locked)
-    if owner_id is None:
+    owner_id = db.scalar(changed)
+    if owner_id is not None:
+        moderators.lock_moderator(db, moderator.id)
+        action: models.ModerationAction = "lock" if is_locked else "unlock"
+        moderators.record(db, moderator.id, action, user_id=owner_id, post_id=post_id)
+    elif db.scalar(select(models.Post.id).where(*visible)) is None:
         raise PostNotFound(post_id)
-    if owner_id != moderator.id:
-        lock_moderator(db, moderator.id)
     return LockState(post_id=post_id, locked=is_locked)
 
 

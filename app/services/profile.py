@@ -37,19 +37,19 @@ def get(db: Session, user_id: int, viewer: User | None) -> Profile:
 
 
 def get_by_username(db: Session, username: str, viewer: User | None) -> Profile:
-    """Return the profile of an active account. Raises `UserNotFound`."""
-    found = _read(db, and_(_folded(username) == _USERNAME, User.is_active), viewer)
+    """Return the profile of an account that is neither disabled nor banned. Raises `UserNotFound`."""
+    found = _read(db, and_(_folded(username) == _USERNAME, User.is_active, ~User.is_banned()), viewer)
     if found is None:
         raise UserNotFound(username)
     return found
 
 
 def search(db: Session, prefix: str, limit: int) -> Sequence[Row[int, str, str | None]]:
-    """Return active accounts whose username begins with the prefix, in alphabetical order."""
+    """Return accounts whose username begins with the prefix, alphabetically, without disabled and banned ones."""
     first = _folded(prefix)
     return db.execute(
         select(User.id, User.username, User.display_name)
-        .where(_USERNAME.between(first, first.concat(_LAST_CHARACTER)), User.is_active)
+        .where(_USERNAME.between(first, first.concat(_LAST_CHARACTER)), User.is_active, ~User.is_banned())
         .order_by(_USERNAME)
         .limit(limit)
     ).all()

@@ -88,7 +88,10 @@ POSTS = _Table(
     "posts", "post_stats", "post_id",
     """
     SELECT (SELECT count(*) FROM votes WHERE votes.post_id = posts.id) AS votes,
-        (SELECT count(*) FROM comments WHERE comments.post_id = posts.id AND deleted_at IS NULL) AS comments,
+        (
+            SELECT count(*) FROM comments
+            WHERE comments.post_id = posts.id AND deleted_at IS NULL AND removal_reason IS NULL
+        ) AS comments,
         posts.published, posts.created_at
     """,
     ("votes", "comments", "published", "created_at"),

@@ -19,7 +19,7 @@ _ADMIT = text("""
         SELECT * FROM unnest(:numbers, :user_ids, :issued_at) AS asked (number, user_id, issued_at)
     ), admitted AS MATERIALIZED (
         SELECT asked.number, users.id AS user_id FROM asked JOIN users ON users.id = asked.user_id
-        WHERE users.is_active AND users.role = 'user'
+        WHERE users.is_active AND users.role = 'user' AND (users.ban_reason IS NULL OR users.banned_until <= now())
             AND (to_timestamp(asked.issued_at) > users.sessionless_tokens_ended_at) IS NOT FALSE
             AND NOT EXISTS (SELECT FROM totps WHERE totps.user_id = users.id AND totps.confirmed_at IS NOT NULL)
     ), without_session AS MATERIALIZED (
@@ -50,8 +50,9 @@ _ADMIT = text("""
 def admit(connection: Connection, tokens: Sequence[AccessToken]) -> list[AccessToken]:
     """Return each token with its account's session for such tokens, opened if missing.
 
-    Refused are tokens of accounts that are inactive, have a role or a second factor, or ended such tokens since the
-    token was issued. These are returned unchanged, so that they name the session that `adopt` made, if there is one.
+    Refused are tokens of accounts that are inactive or banned, have a role or a second factor, or ended such tokens
+    since the token was issued. These are returned unchanged, so that they name the session that `adopt` made, if there
+    is one.
 
     The session alone does not make a token valid, so call this at every request.
     """

@@ -25,25 +25,26 @@ from app.models.security_event import Event
 from app.observability import request_context
 from app.schemas.page import KeysetPage
 from app.schemas.user import UserChange, UserIn
-from app.security import attempt_limits, audit_log, invite_tokens, passwords
+from app.security import attempt_limits, audit_log, invite_tokens, passwords, sign_up_challenges
 from app.security.email_addresses import canonical_email
 
 
 def sign_up(db: Session, new: UserIn) -> models.User:
-    """Create an account as `REGISTRATION` allows.
+    """Create an account as `REGISTRATION` and `SIGNUP_PROOF_OF_WORK` allow.
 
-    The invite is checked before the password is hashed and before anything is read of other accounts. It is used with
-    the transaction, so a sign-up that fails does not use it. Raises `RegistrationClosed`, `InvalidInvite`, and as
-    `create` does.
+    Proof and invite are checked before the password is hashed and before anything is read of other accounts. The invite
+    is used with the transaction, so a sign-up that fails does not use it. Raises `RegistrationClosed`, `InvalidProof`,
+    `InvalidInvite`, and as `create` does.
     """
-    match get_settings().registration:
-        case "open":
-            return create(db, new)
-        case "closed":
-            raise RegistrationClosed
-        case "invite":
-            invite_tokens.check(db, new.invite)
-            return create(db, new, needs_invite=True)
+    settings = get_settings()
+    if settings.registration == "closed":
+        raise RegistrationClosed
+    if settings.signup_proof_of_work:
+        sign_up_challenges.use(new.proof_of_work)
+    needs_invite = settings.registration == "invite"
+    if needs_invite:
+        invite_tokens.check(db, new.invite)
+    return create(db, new, needs_invite=needs_invite)
 
 
 def create(db: Session, new: UserIn, *, needs_invite: bool = False) -> models.User:

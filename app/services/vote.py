@@ -117,7 +117,7 @@ _CAST_FOR_COMMENTS = _cast_statement(
     counts="comment_stats",
     votes="comment_votes",
     # Tombstones have no owner.
-    is_votable="""(
+    is_votable="""removal_reason IS NULL AND (
         SELECT posts.published AND NOT users.is_deleted FROM posts JOIN users ON users.id = posts.owner_id
         WHERE posts.id = comments.post_id
     )""",
@@ -137,7 +137,7 @@ def cast(connection: Connection, ballots: Sequence[Ballot]) -> list[Cast | Excep
 def cast_for_comments(connection: Connection, ballots: Sequence[Ballot]) -> list[Cast | Exception]:
     """Cast the ballots for comments as `cast` does for posts.
 
-    The error is `CommentNotFound` for tombstones, and for comments on drafts, too.
+    The error is `CommentNotFound` for tombstones, removed comments, and comments on drafts, too.
     """
     return _cast(connection, _CAST_FOR_COMMENTS, ballots, CommentNotFound)
 

@@ -19,6 +19,7 @@ from app.schemas.auth import RefreshIn
 from app.schemas.comment import CommentChange, CommentIn
 from app.schemas.email_verification import EmailVerification
 from app.schemas.invite import InviteIn
+from app.schemas.moderation import BanIn, RemovalIn, ReportIn, ResolutionIn
 from app.schemas.notification import ReadUpTo
 from app.schemas.password_reset import PasswordReset, PasswordResetRequest
 from app.schemas.post import PostChange, PostIn
@@ -37,11 +38,12 @@ OPERATIONS: dict[str, dict[str, Any]] = {
 PUBLIC = {
     "GET /", "GET /livez", "GET /readyz", "GET /users/{id}", "GET /users/by-username/{username}", "POST /users",
     "POST /login", "POST /token/refresh", "POST /password-reset", "POST /password-reset/confirm",
-    "POST /email-verification/confirm",
+    "POST /email-verification/confirm", "GET /sign-up-challenge",
 }  # fmt: skip
 VERBS = {
-    "cast", "change", "confirm", "create", "delete", "end", "follow", "get", "list", "lock", "login", "logout", "mark",
-    "refresh", "remove", "replace", "request", "search", "set", "sign", "unfollow", "unlock",
+    "ban", "cast", "change", "confirm", "create", "delete", "end", "export", "follow", "get", "list", "lock", "login",
+    "logout", "mark", "refresh", "remove", "replace", "request", "resolve", "restore", "search", "set", "sign", "unban",
+    "unfollow", "unlock",
 }  # fmt: skip
 
 
@@ -111,7 +113,7 @@ def test_every_operation_declares_the_errors_it_can_give(name: str) -> None:
         expected |= {"413", "422"}
     if operation.get("parameters"):
         expected.add("422")
-    if name not in {"GET /", "GET /livez"}:
+    if name not in {"GET /", "GET /livez", "GET /sign-up-challenge"}:
         expected.add("503")
     if "{id}" in name:
         expected.add("404")
@@ -238,7 +240,7 @@ def test_no_operation_has_a_fixed_idempotency_key() -> None:
 
     assert documented == {
         "POST /posts", "POST /users", "POST /vote", "POST /api-keys", "POST /users/me/totp/confirm",
-        "POST /posts/{id}/comments", "POST /invites",
+        "POST /posts/{id}/comments", "POST /reports", "POST /invites",
     }  # fmt: skip
     for operation in OPERATIONS.values():
         assert "idempotency-key" not in {parameter["name"].lower() for parameter in operation.get("parameters", [])}
@@ -250,7 +252,8 @@ def test_enumerations_have_names_and_their_members_too() -> None:
     inline = [json.dumps(each["enum"]) for each in _nodes(DOCUMENT) if "enum" in each]
 
     assert named == {
-        "CommentSort", "Event", "NotificationKind", "Role", "Scope", "Sort", "TagSort", "VoteDirection",
+        "CommentSort", "Event", "ModerationAction", "NotificationKind", "ReportAction", "ReportStatus",
+        "Role", "Scope", "Sort", "TagSort", "VoteDirection",
     }  # fmt: skip
     assert len(inline) == len(set(inline))
     for each in _nodes(DOCUMENT):
@@ -301,6 +304,8 @@ BODIES: dict[str, type[BaseModel]] = {
     "delete_totp": PasswordProof, "confirm_totp": CodeIn, "request_password_reset": PasswordResetRequest,
     "confirm_password_reset": PasswordReset, "confirm_email_verification": EmailVerification,
     "create_comment": CommentIn, "change_comment": CommentChange, "mark_notifications_read": ReadUpTo,
+    "ban_user": BanIn, "create_report": ReportIn, "resolve_report": ResolutionIn, "remove_post": RemovalIn,
+    "remove_comment": RemovalIn,
     "create_invite": InviteIn,
 }  # fmt: skip
 

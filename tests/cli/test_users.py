@@ -73,7 +73,17 @@ def test_help_names_every_command_and_no_option_takes_a_password(user: User) -> 
     overview = user("--help")
 
     assert overview.returncode == 0
-    for command in ("create", "promote", "disable", "enable", "reset-password", "disable-totp", "sessions"):
+    for command in (
+        "create",
+        "promote",
+        "disable",
+        "enable",
+        "ban",
+        "unban",
+        "reset-password",
+        "disable-totp",
+        "sessions",
+    ):
         assert re.search(rf"^\W*{command}\s+\S", overview.stdout, re.MULTILINE)
         own = user(command, "--help")
         assert own.returncode == 0
@@ -161,6 +171,29 @@ def test_account_that_is_disabled_is_signed_out_and_kept_out_until_it_is_enabled
     assert login(client, "ada", PASSWORD) == 200
 
 
+def test_account_that_is_banned_is_signed_out_and_kept_out_until_it_is_unbanned(
+    user: User, client: TestClient, connection: Connection, make_person: Callable[..., Person]
+) -> None:
+    ada = make_person(username="ada", role="admin")
+
+    done = user("ban", "ada", "--reason", "Spam", "--until", "2099-01-31T12:00:00Z")
+
+    assert (done.returncode, done.stdout) == (0, "ada is banned until 2099-01-31 12:00 UTC and signed out everywhere\n")
+    assert client.get("/posts", headers=ada.headers).status_code == 401
+    assert login(client, "ada", PASSWORD) == 403
+    assert connection.scalar(text("SELECT count(*) FROM sessions")) == 0
+    assert user("unban", "ada").stdout == "ada is not banned\n"
+    assert login(client, "ada", PASSWORD) == 200
+    log = connection.execute(text("SELECT moderator_id, action, user_id, reason FROM moderation_log ORDER BY id")).all()
+    assert log == [(None, "ban", ada.id, "Spam"), (None, "unban", ada.id, None)]
+
+
+def test_ban_with_an_invalid_end_is_refused(user: User, make_person: Callable[..., Person]) -> None:
+    make_person(username="ada")
+    past = "the time should be in the future, within 100 years"
+    assert_refused(user("ban", "ada", "--reason", "Spam", "--until", "2020-01-01"), f"until: {past}")
+
+
 def test_password_is_reset_and_every_session_ended(
     user: User, client: TestClient, connection: Connection, make_person: Callable[..., Person]
 ) -> None:
@@ -245,11 +278,13 @@ def test_sessions_are_listed_without_control_characters_and_ended(
 
 
 @pytest.mark.usefixtures("database")
-@pytest.mark.parametrize("command", ["promote", "disable", "enable", "reset-password", "disable-totp", "sessions"])
+@pytest.mark.parametrize(
+    "command", ["promote", "disable", "enable", "ban", "unban", "reset-password", "disable-totp", "sessions"]
+)
 def test_an_unknown_name_is_reported_in_one_line(user: User, command: str) -> None:
-    role = ["admin"] if command == "promote" else []
+    more = {"promote": ["admin"], "ban": ["--reason", "Spam"]}.get(command, [])
 
-    assert_refused(user(command, "missing", *role, stdin=PASSWORD), "no account has the name missing")
+    assert_refused(user(command, "missing", *more, stdin=PASSWORD), "no account has the name missing")
 
 
 @pytest.mark.parametrize(

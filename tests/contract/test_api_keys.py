@@ -71,6 +71,9 @@ OPEN_TO_KEYS = {
     ("DELETE", "/posts/{id}/mute"),
     ("GET", "/tags"),
     ("GET", "/tags/{name}"),
+    ("GET", "/posts.atom"),
+    ("GET", "/users/{id}/posts.atom"),
+    ("GET", "/tags/{name}/posts.atom"),
     ("PUT", "/tags/{name}/follow"),
     ("DELETE", "/tags/{name}/follow"),
 }

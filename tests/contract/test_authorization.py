@@ -35,6 +35,8 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "create_comment": (201, 201, 201, 201, 401),
         "lock_post": (403, 403, 200, 200, 401),
         "unlock_post": (403, 403, 200, 200, 401),
+        "remove_post": (403, 403, 200, 200, 401),
+        "restore_post": (403, 403, 200, 200, 401),
         "set_bookmark": (200, 200, 200, 200, 401),
         "remove_bookmark": (200, 200, 200, 200, 401),
         "get_mute": (200, 200, 200, 200, 401),
@@ -52,6 +54,8 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "create_comment": (404, 404, 404, 404, 401),
         "lock_post": (403, 404, 200, 200, 401),
         "unlock_post": (403, 404, 200, 200, 401),
+        "remove_post": (403, 404, 200, 200, 401),
+        "restore_post": (403, 404, 200, 200, 401),
         "set_bookmark": (404, 404, 404, 404, 401),
         "remove_bookmark": (404, 404, 404, 404, 401),
         "get_mute": (404, 404, 404, 404, 401),
@@ -64,6 +68,8 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "delete_comment": (204, 403, 204, 204, 401),
         "set_comment_vote": (200, 200, 200, 200, 401),
         "remove_comment_vote": (200, 200, 200, 200, 401),
+        "remove_comment": (403, 403, 200, 200, 401),
+        "restore_comment": (403, 403, 200, 200, 401),
     },
     "a comment on a draft": {
         "get_comment": (200, 404, 200, 200, 401),
@@ -71,10 +77,35 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "delete_comment": (204, 404, 204, 204, 401),
         "set_comment_vote": (404, 404, 404, 404, 401),
         "remove_comment_vote": (404, 404, 404, 404, 401),
+        "remove_comment": (403, 404, 200, 200, 401),
+        "restore_comment": (403, 404, 200, 200, 401),
+    },
+    "a removed comment": {
+        "get_comment": (200, 404, 200, 200, 401),
+        "change_comment": (200, 404, 403, 403, 401),
+        "delete_comment": (204, 404, 204, 204, 401),
+        "set_comment_vote": (404, 404, 404, 404, 401),
+        "remove_comment": (403, 404, 200, 200, 401),
+        "restore_comment": (403, 404, 200, 200, 401),
+    },
+    "a removed post": {
+        "get_post": (200, 404, 200, 200, 401),
+        "replace_post": (403, 404, 403, 403, 401),
+        "change_post": (200, 404, 403, 403, 401),
+        "delete_post": (204, 404, 204, 204, 401),
+        "set_vote": (404, 404, 404, 404, 401),
+        "list_comments": (200, 404, 200, 200, 401),
+        "create_comment": (404, 404, 404, 404, 401),
+        "lock_post": (403, 404, 200, 200, 401),
+        "remove_post": (403, 404, 200, 200, 401),
+        "restore_post": (403, 404, 200, 200, 401),
+        "set_bookmark": (404, 404, 404, 404, 401),
+        "set_mute": (404, 404, 404, 404, 401),
     },
     "an account": {
         "get_user": (200, 200, 200, 200, 200),
         "list_comments_of_user": (200, 200, 200, 200, 401),
+        "get_feed_of_user": (200, 200, 200, 200, 401),
         "replace_user": (200, 403, 403, 200, 401),
         "change_user": (200, 403, 403, 200, 401),
         "delete_user": (204, 403, 403, 204, 401),
@@ -84,10 +115,15 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "list_following": (200, 200, 200, 200, 401),
         "set_block": (422, 200, 200, 200, 401),
         "remove_block": (422, 200, 200, 200, 401),
+        "ban_user": (403, 403, 200, 200, 401),
+        "unban_user": (403, 403, 200, 200, 401),
     },
     "an API key": {
         "get_api_key": (200, 404, 404, 404, 401),
         "delete_api_key": (204, 404, 404, 404, 401),
+    },
+    "a report": {
+        "resolve_report": (403, 403, 200, 200, 401),
     },
     "a session": {
         "end_session": (204, 404, 404, 404, 401),
@@ -102,19 +138,34 @@ OWN = {
     "search_users", "list_my_bookmarks", "list_my_blocks",
     "create_api_key", "list_api_keys", "list_sessions", "end_other_sessions", "logout",
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
-    "list_tags", "get_tag", "follow_tag", "unfollow_tag", "get_home",
-    "list_notifications", "get_unread_count", "mark_notifications_read", "list_invites",
+    "list_tags", "get_tag", "get_feed_of_posts", "get_feed_of_tag", "follow_tag", "unfollow_tag", "get_home",
+    "create_report", "list_notifications", "get_unread_count", "mark_notifications_read", "list_invites",
+    "export_me",
 }  # fmt: skip
-FOR_ROLES = {"list_users": (403, 403, 403, 200, 401), "create_invite": (403, 403, 201, 201, 401)}
+FOR_ROLES = {
+    "list_users": (403, 403, 403, 200, 401), "create_invite": (403, 403, 201, 201, 401),
+    "list_moderation_log": (403, 403, 200, 200, 401), "list_reports": (403, 403, 200, 200, 401),
+}  # fmt: skip
 PUBLIC = {
     "get_root", "get_livez", "get_readyz", "get_user_by_username", "sign_up", "login", "refresh_token",
-    "request_password_reset", "confirm_password_reset", "confirm_email_verification",
+    "get_sign_up_challenge", "request_password_reset", "confirm_password_reset", "confirm_email_verification",
 }  # fmt: skip
+
+FOR_MODERATORS = {
+    "create_invite",
+    "resolve_report",
+    "ban_user",
+    "unban_user",
+    "remove_post",
+    "restore_post",
+    "remove_comment",
+    "restore_comment",
+}
 
 # Operations that change nothing here even where they are allowed.
 CHANGES_NOTHING = {
     "remove_vote", "remove_comment_vote", "remove_bookmark", "remove_follow", "remove_block", "remove_mute",
-    "unlock_post",
+    "unlock_post", "unban_user", "restore_post", "restore_comment",
 }  # fmt: skip
 # Of a session, when it was last seen changes with every request.
 EVERYTHING = " UNION ALL ".join(
@@ -130,6 +181,16 @@ _COMMENT = """
     INSERT INTO comments (post_id, owner_id, content) SELECT id, :id, 'before' FROM written RETURNING id
 """
 MADE = {
+    "a report": "INSERT INTO reports (reporter_id, user_id, reason) VALUES (:id, :id, 'Spam') RETURNING id",
+    "a removed comment": """
+        WITH written AS (INSERT INTO posts (owner_id, title, content) VALUES (:id, 't', 'c') RETURNING id)
+        INSERT INTO comments (post_id, owner_id, content, removal_reason)
+        SELECT id, :id, 'before', 'Spam' FROM written RETURNING id
+    """,
+    "a removed post": """
+        INSERT INTO posts (owner_id, title, content, published, removal_reason, published_before_removal)
+        VALUES (:id, 'before', 'c', false, 'Spam', true) RETURNING id
+    """,
     "a comment": _COMMENT.format(published=True),
     "a comment on a draft": _COMMENT.format(published=False),
     "an account": "SELECT CAST(:id AS bigint)",
@@ -172,6 +233,7 @@ def call(client: TestClient, operation_id: str, caller: Person | None, thing_id:
     method, path, operation = OPERATIONS[operation_id]
     bodies = {"PostIn": {"title": "t", "content": "c"}, "PostChange": {"title": "t"}, "UserChange": {"username": "new"}}
     bodies |= {"CommentIn": {"content": "c"}, "CommentChange": {"content": "c"}, "InviteIn": {}}
+    bodies |= {"ResolutionIn": {"action": "dismiss"}, "BanIn": {"reason": "spam"}, "RemovalIn": {"reason": "spam"}}
     content = operation.get("requestBody", {}).get("content", {}).get("application/json")
     body = bodies[content["schema"]["$ref"].rsplit("/", 1)[1]] if content else None
     address = re.sub(r"\{[^}]+\}", str(thing_id), path)
@@ -200,7 +262,8 @@ def test_operations_on_resources_are_authorized_by_owner_and_role(
     status = call(client, operation_id, callers[name], thing_id)
 
     assert status == OWNED[thing][operation_id][CALLERS.index(name)]
-    is_allowed = status < 300 and OPERATIONS[operation_id][0] != "GET" and operation_id not in CHANGES_NOTHING
+    changes = thing.startswith("a removed") or operation_id not in CHANGES_NOTHING
+    is_allowed = status < 300 and OPERATIONS[operation_id][0] != "GET" and changes
     assert (sorted(rows(EVERYTHING)) != before) == is_allowed
 
 
@@ -289,12 +352,16 @@ def test_read_only_fields_are_never_stored(
     post_id = make_post(owner)
     good = {"title": "t", "content": "c", "post_id": post_id, "vote_dir": 1, "email": "new@person.example"}
     good |= {"name": "key", "up_to": 1, "scopes": ["read"], "code": "123456", "refresh_token": "x", "token": "x"}
+    good |= {"reason": "spam", "until": None, "action": "dismiss", "note": "fine"}
     good |= {"password": "correct horse battery", "current_password": "correct horse battery"}
     body = hostile | {name: value for name, value in good.items() if name in writable}
 
-    things = {"/users": owner.id, "/comments": make_comment(owner, post_id)}
+    if operation_id == "create_report":
+        body |= {"user_id": None, "comment_id": None}
+    ((report_id,),) = rows(MADE["a report"], id=owner.id) if operation_id == "resolve_report" else [(0,)]
+    things = {"/reports": report_id, "/users": owner.id, "/comments": make_comment(owner, post_id)}
     thing_id = next((thing_id for start, thing_id in things.items() if path.startswith(start)), post_id)
-    caller = callers["moderator"] if operation_id == "create_invite" else owner
+    caller = callers["moderator"] if operation_id in FOR_MODERATORS else owner
     assert caller is not None
     response = client.request(method, path.replace("{id}", str(thing_id)), json=body, headers=caller.headers)
 

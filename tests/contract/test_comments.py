@@ -19,7 +19,7 @@ MakePost = Callable[..., int]
 MakeComment = Callable[..., int]
 COMMENT = {
     "id", "post_id", "parent_id", "depth", "content", "author", "created_at", "updated_at", "deleted", "votes", "voted",
-    "reply_count",
+    "reply_count", "removal_reason",
 }  # fmt: skip
 WITHOUT_REPLIES = {"votes": 0, "voted": False, "reply_count": 0, "deleted": False}
 

@@ -69,7 +69,8 @@ def test_a_malformed_body_is_refused_and_changes_nothing(
     for name, content in MALFORMED.items():
         headers = person.headers | {"Content-Type": JSON}
         response = client.request(method, address, content=content, headers=headers)
-        is_too_large = path.startswith(TAKES_CREDENTIALS) and len(content) > MAX_CREDENTIALS_BYTES
+        takes_credentials = path.startswith(TAKES_CREDENTIALS) and not path.endswith("/ban")
+        is_too_large = takes_credentials and len(content) > MAX_CREDENTIALS_BYTES
         status, code = (413, "body_too_large") if is_too_large else (422, "validation_failed")
         assert response.status_code == status, f"{name}: {response.text[:200]}"
         assert_refused(response, status, code)
@@ -192,7 +193,8 @@ def test_head_answers_like_get_without_a_body(
     post_id = make_post(admin)
     address = path.replace("posts/1", f"posts/{post_id}").replace("users/1", f"users/{admin.id}")
     address = address.replace("comments/1", f"comments/{make_comment(admin, post_id)}")
-    address = address.replace("{username}", f"user{admin.id}").replace("{name}", "a").replace("/search", "/search?q=user")
+    address = address.replace("{username}", f"user{admin.id}").replace("{name}", "a")
+    address = address.replace("/search", "/search?q=user")
     if "api-keys/1" in path:
         new = {"name": "backup", "scopes": ["read"]}
         address = located(client.post("/api-keys", json=new, headers=admin.headers))

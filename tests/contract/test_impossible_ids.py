@@ -67,6 +67,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "/comments/{id}": {"content": "changed"},
     "/users/{id}": {"username": "renamed"},
     "/posts/{id}": {"title": "changed", "content": "changed"},
+    "/users/{id}/ban": {"reason": "spam"},
+    "/posts/{id}/remove": {"reason": "spam"},
+    "/reports/{id}/resolve": {"action": "dismiss"},
+    "/comments/{id}/remove": {"reason": "spam"},
 }
 
 

@@ -14,7 +14,7 @@ LARGEST = 100
 LISTS = [
     "/posts", "/users", "/users/me/votes", "/users/me/security-events", "/sessions", "/api-keys", "/tags",
     "/users/me/bookmarks", "/users/me/blocks", "/posts/{id}/comments", "/users/{id}/comments", "/users/{id}/followers",
-    "/users/{id}/following", "/home", "/notifications", "/invites",
+    "/users/{id}/following", "/home", "/notifications", "/moderation-log", "/reports", "/invites",
 ]  # fmt: skip
 # It has no next page.
 WITHOUT_LINK = "/users/search"
@@ -31,6 +31,8 @@ FILL = (
     """INSERT INTO comments (post_id, owner_id, content)
     SELECT post.id, :id, 'c' FROM (SELECT min(id) AS id FROM posts) AS post, generate_series(1, 101)""",
     "INSERT INTO notifications (user_id, kind) SELECT :id, 'moderation' FROM generate_series(1, 101)",
+    "INSERT INTO reports (reporter_id, post_id, reason) SELECT :id, id, 'r' FROM posts",
+    "INSERT INTO moderation_log (action, user_id) SELECT 'ban', :id FROM generate_series(1, 101)",
     "INSERT INTO security_events (user_id, event) SELECT :id, 'signed_in' FROM generate_series(1, 101)",
     "INSERT INTO sessions (user_id, expires_at) SELECT :id, now() + interval '1 day' FROM generate_series(1, 101)",
     """INSERT INTO invites (creator_id, token_hash, expires_at)

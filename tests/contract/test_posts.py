@@ -31,6 +31,7 @@ FLAT = {
     "owner",
     "tags",
     "locked",
+    "removal_reason",
 }
 JSON = {"Content-Type": "application/json"}
 IMPOSSIBLE_IDS = [0, -1, 2**31, 2**63 - 1, 2**63, -(2**63) - 1, 10**400]

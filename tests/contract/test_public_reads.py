@@ -18,7 +18,8 @@ from tests.fixtures import Person
 
 MakePost = Callable[..., int]
 # The operations that need an account by default, and those with more in them for an account.
-READS = {"list_posts", "get_post", "list_comments", "get_comment", "list_comments_of_user", "list_tags", "get_tag"}
+READS = {"list_posts", "get_post", "list_comments", "get_comment", "list_comments_of_user", "list_tags",
+    "get_tag", "get_feed_of_posts", "get_feed_of_user", "get_feed_of_tag"}  # fmt: skip
 PUBLIC_ANYWAY = {"get_user", "get_user_by_username"}
 SHARED = "public, max-age=5, stale-while-revalidate=30"
 CREDENTIALS = [

@@ -26,6 +26,7 @@ PUBLIC = {
     ("GET", "/readyz"),
     ("GET", "/users/{id}"),
     ("GET", "/users/by-username/{username}"),
+    ("GET", "/sign-up-challenge"),
     ("POST", "/users"),
     ("POST", "/login"),
     ("POST", "/token/refresh"),
@@ -203,7 +204,7 @@ def body_of(method: str) -> dict[str, Any] | None:
 def test_bad_tokens_are_rejected_on_every_route(
     client: TestClient, person: Person, rows: Rows, method: str, path: str
 ) -> None:
-    address = path.replace("{id}", str(person.id))
+    address = path.replace("{id}", str(person.id)).replace("{name}", "travel")
     before = rows("SELECT users::text FROM users")
 
     assert_unauthenticated(client.request(method, address, json=body_of(method)))
@@ -244,7 +245,7 @@ def test_revoked_credentials_are_rejected_on_every_route(
     assert rows(ENDINGS[ending], id=person.id) == [(1,)]
     before = rows("SELECT users::text FROM users")
 
-    address = path.replace("{id}", str(person.id))
+    address = path.replace("{id}", str(person.id)).replace("{name}", "travel")
     assert_unauthenticated(client.request(method, address, json=body_of(method), headers=person.headers))
 
     assert rows("SELECT users::text FROM users") == before

@@ -16,6 +16,7 @@ FIRST_REVISION = {
     "follows": "0039", "blocks": "0039", "bookmarks": "0040",
     "events": "0044", "notifications": "0044", "post_mutes": "0044",
     "invites": "0047",
+    "moderation_log": "0049", "reports": "0049",
 }  # fmt: skip
 ALL = tuple(FIRST_REVISION)
 LABELS = {
@@ -44,6 +45,8 @@ LABELS = {
     "notifications": "SELECT email FROM notifications JOIN users ON users.id = user_id",
     "post_mutes": "SELECT email FROM post_mutes JOIN users ON users.id = user_id",
     "invites": "SELECT email FROM invites JOIN users ON users.id = creator_id",
+    "moderation_log": "SELECT reason FROM moderation_log",
+    "reports": "SELECT reason FROM reports",
 }  # fmt: skip
 PLACEHOLDER_EMAIL = "nobody@example.com"
 
@@ -147,6 +150,11 @@ def _insert_later_rows(connection: Connection, revision: str, values: dict[str, 
                 VALUES (:user, convert_to(:label, 'UTF8'), now())
             """),
             values,
+        )
+    if revision >= FIRST_REVISION["reports"]:
+        connection.execute(text("INSERT INTO moderation_log (action, reason) VALUES ('ban', :label)"), values)
+        connection.execute(
+            text("INSERT INTO reports (reporter_id, post_id, reason) VALUES (:user, :post, :label)"), values
         )
 
 

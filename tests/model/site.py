@@ -197,6 +197,7 @@ class Site:
             "votes": len(comment.voters),
             "voted": reader.id in comment.voters,
             "reply_count": len(self.replies(comment.post, comment.id)),
+            "removal_reason": None,
         }
 
     def shown_account(self, reader: Account, account: Account) -> dict[str, object]:
@@ -271,6 +272,7 @@ class Site:
         owner = self.accounts[post.owner]
         flat = {"id": post.id, "title": post.title, "content": post.content, "published": post.published}
         whose = {"owner_id": owner.id, "owner": self.shown_account(reader, owner), "tags": post.tags, "locked": False}
+        whose["removal_reason"] = None
         return {
             "Post": flat | whose,
             "votes": self.count(post_id),

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from app.errors import InvalidCredentials
+from app.errors import Banned, InvalidCredentials
 from app.security import passwords
 from app.services import auth, totp
 from tests.fixtures import PASSWORD, Person
@@ -136,14 +136,19 @@ def test_ending_sessions_and_deleting_their_account_at_once_do_not_wait_for_each
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"password_hash": "another"}, {"is_active": False}],
-    ids=["the password is changed", "the account is disabled"],
+    ("change", "error"),
+    [
+        ({"password_hash": "another"}, InvalidCredentials),
+        ({"is_active": False}, InvalidCredentials),
+        ({"ban_reason": "Spam"}, Banned),
+    ],
+    ids=["the password is changed", "the account is disabled", "the account is banned"],
 )
 @pytest.mark.parametrize("is_outdated", [False, True], ids=["hash kept", "hash replaced"])
 def test_credentials_revoked_during_a_sign_in_are_rejected(
-    database: Engine, connection: Connection, person: Person, change: dict[str, Any], *, is_outdated: bool
-) -> None:
+    database: Engine, connection: Connection, person: Person, change: dict[str, Any], error: type[Exception], *,
+    is_outdated: bool,
+) -> None:  # fmt: skip
     """A session that is opened during a password change must not survive it.
 
     Existing sessions end with the password.
@@ -162,7 +167,7 @@ def test_credentials_revoked_during_a_sign_in_are_rejected(
         wait_until_blocked(connection, by=changing)
         changing.commit()
 
-        with pytest.raises(InvalidCredentials):
+        with pytest.raises(error):
             outcome()
     assert count(connection, "sessions") == 0
 

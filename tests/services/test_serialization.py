@@ -35,17 +35,23 @@ def stored(connection: Connection, time: str | datetime) -> str:
 @pytest.mark.parametrize("time", TIMES, ids=str)
 @pytest.mark.parametrize("content", TEXTS, ids=range(len(TEXTS)))
 @pytest.mark.parametrize("published", [True, False])
-@pytest.mark.parametrize("locked", [True, False])
+@pytest.mark.parametrize(("locked", "reason"), [(True, None), (False, 'a "quoted" reason\n')])
 @pytest.mark.parametrize("tags", [[], ["東京-1", "हिन्दी", "a_b", "x" * 30, "é"]], ids=len)
 def test_post_is_serialized_as_its_schema(
-    connection: Connection, time: datetime, content: str, published: bool, tags: list[str], locked: bool
+    connection: Connection,
+    time: datetime,
+    content: str,
+    published: bool,
+    tags: list[str],
+    locked: bool,
+    reason: str | None,
 ) -> None:
     stored_tags = str(connection.scalar(text("SELECT to_json(CAST(:tags AS text[]))::text"), {"tags": tags}))
     row = PostRow(
         id=2**53 + 1, title=content[:300], content=content, published=published, created_at=stored(connection, time),
         updated_at=stored(connection, time), published_at=stored(connection, time) if published else None, version=1,
         xmin="740", owner_id=7, username="ada", owner_created_at=stored(connection, time), email="a@b.cc", votes=12,
-        comments=3, tags=stored_tags, locked=locked, voters=[], bookmarkers=None, blockers=None,
+        comments=3, tags=stored_tags, locked=locked, removal_reason=reason, voters=[], bookmarkers=None, blockers=None,
         session_ids=None, reader_ids=None, roles=None,
     )  # fmt: skip
     post = PostOut(
@@ -53,6 +59,7 @@ def test_post_is_serialized_as_its_schema(
         published_at=time if published else None, owner_id=7,
         owner=Profile(id=7, username="ada", created_at=time, email=placeholder_email(7, "ada")), tags=tags,
         locked=locked,
+        removal_reason=reason,
     )  # fmt: skip
     serialization._remembered.cache_clear()
     for (voted, bookmarked), ending in ENDINGS.items():
@@ -140,8 +147,8 @@ def test_serialized_posts_are_remembered_up_to_a_size() -> None:
     row = PostRow(
         id=1, title="title", content="x" * 1_000, published=True, created_at="2026-11-22 09:30:00+00",
         updated_at="2026-11-22 09:30:00+00", published_at=None, version=1, xmin="740", owner_id=7, username="ada",
-        owner_created_at="2026-11-22 09:30:00+00", email="a@b.cc", tags="[]", locked=False, votes=0, comments=0,
-        voters=[], bookmarkers=None, blockers=None, session_ids=None, reader_ids=None, roles=None,
+        owner_created_at="2026-11-22 09:30:00+00", email="a@b.cc", tags="[]", locked=False, removal_reason=None,
+        votes=0, comments=0, voters=[], bookmarkers=None, blockers=None, session_ids=None, reader_ids=None, roles=None,
     )  # fmt: skip
     for number in range(10_000):
         serialize(row._replace(id=number, content="x" * 1_000 if number % 2 else "x" * 40_000))

@@ -40,8 +40,16 @@ from app.models import Comment, EventKind
 from app.models.base import LARGEST_KEY, possible_key
 from app.schemas.comment import CommentIn, CommentOut
 from app.schemas.page import KeysetPage
-from app.security.moderators import lock_moderator
-from app.services.comment.rows import AUTHOR, BY_ID, COLUMNS, MAX_PAGE_BYTES, CommentRow, serialize
+from app.security import moderators
+from app.services.comment.rows import (
+    AUTHOR,
+    BY_ID,
+    COLUMNS,
+    IS_REMOVED_LEAF,
+    MAX_PAGE_BYTES,
+    CommentRow,
+    serialize,
+)
 from app.services.comment.thread import Thread, ThreadQuery, ThreadRequest, position_of, read
 
 __all__ = ["Thread", "ThreadQuery", "ThreadRequest", "position_of", "read"]
@@ -69,7 +77,8 @@ _WRITE = text(f"""
         FOR KEY SHARE
     ), parent AS MATERIALIZED (
         SELECT id, owner_id, depth FROM comments
-        WHERE id = :parent_id AND post_id = :post_id AND deleted_at IS NULL AND (SELECT count(*) FROM post) > 0
+        WHERE id = :parent_id AND post_id = :post_id AND deleted_at IS NULL AND removal_reason IS NULL
+            AND (SELECT count(*) FROM post) > 0
             AND (SELECT NOT is_deleted FROM users WHERE users.id = owner_id)
         FOR KEY SHARE
     ), refusal AS MATERIALIZED (
@@ -135,14 +144,19 @@ _IS_VISIBLE = """
     ), false)
 """
 _READER = (bindparam("reader_id", type_=BigInteger), bindparam("is_moderator", type_=Boolean))
+_NAMED = {"reader_id": ":reader_id", "is_moderator": ":is_moderator"}
 _GET = text(f"""
-    SELECT {COLUMNS.format(reader_id=":reader_id")} FROM (SELECT CAST(:id AS bigint) AS id) AS listed {BY_ID} {AUTHOR}
-    WHERE {_IS_VISIBLE}
+    SELECT {COLUMNS.format(**_NAMED)} FROM (SELECT CAST(:id AS bigint) AS id) AS listed
+    {BY_ID} {AUTHOR.format(**_NAMED)}
+    WHERE {_IS_VISIBLE} AND NOT {IS_REMOVED_LEAF.format(**_NAMED)}
 """).bindparams(*_READER, bindparam("id", type_=BigInteger))
 
 
 def get(db: Session, reader: models.User, comment_id: int) -> CommentRow:
-    """Return the comment as the reader sees it, also a tombstone. Raises `CommentNotFound`."""
+    """Return the comment as the reader sees it, also a tombstone.
+
+    Raises `CommentNotFound`, also for a removed one without replies.
+    """
     values = {"id": possible_key(comment_id), "reader_id": reader.id, "is_moderator": reader.is_moderator}
     row = db.execute(_GET, values).one_or_none()
     if row is None:
@@ -162,13 +176,15 @@ def as_schema(row: CommentRow, reader: models.User) -> CommentOut:
 
 # The newest comments, read up to `MAX_ROWS_READ`. The last of that many is returned even if it is not visible, because
 # the next page continues after it. Rows that start past `MAX_PAGE_BYTES` are dropped.
+_IS_LISTED = f"({_IS_VISIBLE} AND (c.removal_reason IS NULL OR :owner_id = :reader_id OR :is_moderator))"
 _LIST = text(f"""
     SELECT * FROM (
         SELECT listed.place, listed.is_visible, sum(c.octets) OVER (ORDER BY listed.place) - c.octets AS octets_before,
-            {COLUMNS.format(reader_id=":reader_id")}
+            {COLUMNS.format(**_NAMED)}
         FROM (
-            SELECT c.*, {_IS_VISIBLE} AS is_visible FROM (
-                SELECT comments.id, comments.post_id, row_number() OVER (ORDER BY comments.id DESC) AS place
+            SELECT c.*, {_IS_LISTED} AS is_visible FROM (
+                SELECT comments.id, comments.post_id, comments.removal_reason,
+                    row_number() OVER (ORDER BY comments.id DESC) AS place
                 FROM comments
                 WHERE comments.owner_id = :owner_id AND comments.id < :before
                     AND (SELECT NOT users.is_deleted FROM users WHERE users.id = :owner_id)
@@ -177,8 +193,8 @@ _LIST = text(f"""
                     ))
                 ORDER BY comments.id DESC LIMIT {MAX_ROWS_READ}
             ) AS c
-            WHERE {_IS_VISIBLE} OR c.place = {MAX_ROWS_READ} ORDER BY c.id DESC LIMIT :rows
-        ) AS listed {BY_ID} {AUTHOR}
+            WHERE {_IS_LISTED} OR c.place = {MAX_ROWS_READ} ORDER BY c.id DESC LIMIT :rows
+        ) AS listed {BY_ID} {AUTHOR.format(**_NAMED)}
     ) AS measured WHERE octets_before < {MAX_PAGE_BYTES} ORDER BY place
 """).bindparams(*_READER, *(bindparam(name, type_=BigInteger) for name in ("owner_id", "before")))
 _COLUMNS_BEFORE = len(("place", "is_visible", "octets_before"))
@@ -187,8 +203,8 @@ _COLUMNS_BEFORE = len(("place", "is_visible", "octets_before"))
 def list_of_user(db: Session, reader: models.User, user_id: int, page: KeysetPage) -> tuple[bytes, int | None]:
     """Return the user's comments as a JSON array, newest first, and the id after which the next page begins.
 
-    Comments on posts that the reader may not see are left out, and all comments of users whom the reader blocked.
-    Raises `UserNotFound`.
+    Comments that are removed or on posts that the reader may not see are left out, and all comments of users whom the
+    reader blocked. Raises `UserNotFound`.
     """
     values = {
         "owner_id": possible_key(user_id),
@@ -257,7 +273,7 @@ def remove(db: Session, caller: models.User, comment_id: int, versions: frozense
     `PreconditionFailed`.
     """
     is_allowed = true() if caller.is_moderator else Comment.owner_id == caller.id
-    removable = (Comment.id == comment_id, Comment.visible_to(caller), Comment.is_shown(), is_allowed)
+    removable = (Comment.id == comment_id, Comment.visible_to(caller), Comment.is_shown_to(caller), is_allowed)
     owner_id = db.scalar(select(Comment.owner_id).where(*removable, _has_version(versions)))
     if owner_id is None:
         raise _refusal(db, caller, comment_id, is_allowed=lambda owner: caller.is_moderator or owner == caller.id)
@@ -268,7 +284,9 @@ def remove(db: Session, caller: models.User, comment_id: int, versions: frozense
     if versions is not None and paths[-1].version not in versions:
         raise PreconditionFailed
     if owner_id != caller.id:
-        lock_moderator(db, caller.id)
+        moderators.lock_moderator(db, caller.id)
+        post_id = paths[-1].post_id
+        moderators.record(db, caller.id, "delete", user_id=owner_id, post_id=post_id, comment_id=comment_id)
     comment_removal.remove(db, [comment_id], paths)
 
 
@@ -281,7 +299,9 @@ def _refusal(db: Session, caller: models.User, comment_id: int, is_allowed: Call
 
     The comment is missing, removed, on a post that the caller may not see, another user's, or was changed.
     """
-    seen = select(Comment.owner_id).where(Comment.id == comment_id, Comment.visible_to(caller), Comment.is_shown())
+    seen = select(Comment.owner_id).where(
+        Comment.id == comment_id, Comment.visible_to(caller), Comment.is_shown_to(caller)
+    )
     owner_id = db.scalar(seen)
     if owner_id is None:
         return CommentNotFound(comment_id)

@@ -31,23 +31,36 @@ class CommentRow(NamedTuple):
     votes: int
     replies: int
     voted: bool
+    removal_reason: str | None
 
 
-# A comment of a deleted account, which awaits removal, is shown as the tombstone that it will be.
+# A comment of a deleted account, which awaits removal, is shown as the tombstone that it will be. So is a removed one,
+# but to its author and moderators. Without replies it is hidden, and no reply of its parent.
+IS_REMOVED_LEAF = (
+    "(c.removal_reason IS NOT NULL AND c.replies = 0 AND c.owner_id <> {reader_id} AND NOT {is_moderator})"
+)
 COLUMNS = """
     c.id, c.post_id, c.parent_id, c.depth, CASE WHEN author.id IS NULL THEN '' ELSE c.content END AS content,
     c.created_at::text, c.updated_at::text, c.version, author.id AS author_id, author.username,
-    author.created_at::text AS author_created_at, author.email, c.votes, c.replies,
+    author.created_at::text AS author_created_at, author.email, c.votes,
+    c.replies - CASE WHEN c.replies > 0 THEN (
+        SELECT count(*) FROM comments AS reply
+        WHERE reply.post_id = c.post_id AND reply.parent_id = c.id AND reply.removal_reason IS NOT NULL
+            AND reply.owner_id <> {reader_id} AND NOT {is_moderator}
+            AND (SELECT stats.replies FROM comment_stats AS stats WHERE stats.comment_id = reply.id) = 0
+    ) ELSE 0 END AS replies,
     EXISTS (
         SELECT FROM comment_votes WHERE comment_votes.comment_id = c.id AND comment_votes.user_id = {reader_id}
-    ) AS voted
+    ) AS voted,
+    CASE WHEN author.id IS NOT NULL THEN c.removal_reason END AS removal_reason
 """
 # Subqueries with LIMIT 1 are looked up row by row: the planner does not know how few rows there are, and would read
 # whole tables.
 AUTHOR = """
     LEFT JOIN LATERAL (
         SELECT users.id, users.username, users.created_at, users.email FROM users
-        WHERE users.id = c.owner_id AND NOT users.is_deleted LIMIT 1
+        WHERE users.id = c.owner_id AND NOT users.is_deleted
+            AND (c.removal_reason IS NULL OR c.owner_id = {reader_id} OR {is_moderator}) LIMIT 1
     ) AS author ON true
 """
 # PostgreSQL knows the length of a long text without reading it.
@@ -79,5 +92,6 @@ def serialize(row: CommentRow, reader_id: int) -> bytes:
         f'"depth":{row.depth},"content":{quoted(row.content)},"author":{author},'
         f'"created_at":"{json_time(row.created_at)}","updated_at":"{json_time(row.updated_at)}",'
         f'"deleted":{"true" if row.author_id is None else "false"},"votes":{row.votes},'
-        f'"voted":{"true" if row.voted else "false"},"reply_count":{row.replies}'
+        f'"voted":{"true" if row.voted else "false"},"reply_count":{row.replies},'
+        f'"removal_reason":{"null" if row.removal_reason is None else quoted(row.removal_reason)}'
     ).encode()

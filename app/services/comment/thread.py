@@ -24,7 +24,7 @@ from app.schemas import cursor as cursors
 from app.schemas.comment import MAX_THREAD_DEPTH
 from app.schemas.types import MAX_PAGE_SIZE
 from app.security.access_tokens import ANONYMOUS, AccessToken
-from app.services.comment.rows import AUTHOR, BY_ID, COLUMNS, MAX_PAGE_BYTES, CommentRow, serialize
+from app.services.comment.rows import AUTHOR, BY_ID, COLUMNS, IS_REMOVED_LEAF, MAX_PAGE_BYTES, CommentRow, serialize
 
 Sort = Literal["top", "new", "old"]
 MAX_REPLIES = 5
@@ -134,15 +134,22 @@ _STATEMENT = """
     ) AS thread ON true
     ORDER BY asked.number, thread.level, thread.place
 """
-# The reader blocked the author. Moderators see blocked comments.
-_IS_HIDDEN = """
+_READER = {"reader_id": "reader.id", "is_moderator": "reader.is_moderator"}
+# The reader blocked the author, whose comments moderators see, or a moderator has removed it.
+_IS_HIDDEN = f"""
     (NOT reader.is_moderator AND EXISTS (
         SELECT FROM blocks WHERE blocks.blocker_id = reader.id AND blocks.blocked_id = c.owner_id
-    ))
+    ) OR {IS_REMOVED_LEAF.format(**_READER)})
 """
 _IS_VALID = str(Session.is_valid().compile(dialect=PGDialect()))
-_HAS_PARENT = """
-    EXISTS (SELECT FROM comments WHERE comments.post_id = asked.post_id AND comments.id = asked.parent_id)
+_HAS_PARENT = f"""
+    EXISTS (
+        SELECT FROM (
+            SELECT comments.removal_reason, comments.owner_id, stats.replies
+            FROM comments JOIN comment_stats AS stats ON stats.comment_id = comments.id
+            WHERE comments.post_id = asked.post_id AND comments.id = asked.parent_id
+        ) AS c WHERE NOT {IS_REMOVED_LEAF.format(**_READER)}
+    )
 """
 _PARAMETERS = [
     *(bindparam(name, type_=ARRAY(BIGINT)) for name in ("session_ids", "user_ids", "post_ids", "parent_ids")),
@@ -189,10 +196,10 @@ def _statement(sort: Sort, *, has_parent: bool) -> PreparedStatement:
         levels=", ".join(levels),
         has_parent=_HAS_PARENT if has_parent else "true",
         is_hidden=_IS_HIDDEN,
-        columns=COLUMNS.format(reader_id="reader.id"),
+        columns=COLUMNS.format(**_READER),
         all_levels=" UNION ALL ".join(f"SELECT * FROM level_{level}" for level in range(MAX_THREAD_DEPTH + 1)),
         max_bytes=MAX_PAGE_BYTES,
-        author=AUTHOR,
+        author=AUTHOR.format(**_READER),
     )
     return PreparedStatement(text(statement).bindparams(*_PARAMETERS))
 

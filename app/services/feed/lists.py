@@ -104,6 +104,7 @@ _COLUMNS = """
     {post}.id, {post}.title, {post}.content, {post}.published, {post}.created_at, {post}.updated_at,
     coalesce({post}.first_published_at, CASE WHEN {post}.published THEN {post}.created_at END) AS published_at,
     {post}.version, {post}.xmin, {post}.owner_id, to_json({post}.tags)::text AS tags, {post}.locked,
+    {post}.removal_reason,
     listed.sort_value, listed.began_at
 """
 # OFFSET and LIMIT of `_ROWS_OF_LIST` have the values of the page, the list has the limit for which it is planned.
@@ -116,7 +117,7 @@ _COLUMNS = """
 _STATEMENT = """
     SELECT page.id, page.title, page.content, page.published, page.created_at::text, page.updated_at::text,
         page.published_at::text, page.version, page.xmin, page.owner_id, owner.username, owner.created_at::text,
-        owner.email, page.tags, page.locked, stats.votes, stats.comments,
+        owner.email, page.tags, page.locked, page.removal_reason, stats.votes, stats.comments,
         ARRAY (
             SELECT votes.user_id FROM votes
             WHERE votes.post_id = page.id AND votes.user_id = ANY (asked.reader_ids::bigint[])

@@ -181,7 +181,8 @@ def _fitting(rows: Sequence[PostRow]) -> tuple[Sequence[PostRow], Sequence[bytes
 
     They are returned serialized if the whole page might not fit; otherwise the second value is None.
     """
-    if sum(MAX_ESCAPED_BYTES * row.octets + MAX_OTHER_BYTES for row in rows) <= MAX_PAGE_BYTES:
+    octets = sum(row.octets + len(row.removal_reason or "") for row in rows)
+    if MAX_ESCAPED_BYTES * octets + MAX_OTHER_BYTES * len(rows) <= MAX_PAGE_BYTES:
         return rows, None
     parts: list[bytes] = []
     size = len("[")
@@ -210,6 +211,7 @@ _SHOWN = (
     User.email,
     cast(func.to_json(Post.tags), Text).label("tags"),
     Post.locked,
+    Post.removal_reason,
     PostStats.votes,
     PostStats.comments,
 )

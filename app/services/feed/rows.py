@@ -1,5 +1,6 @@
 """Rows of the statements that read posts."""
 
+import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Self
 
@@ -29,6 +30,7 @@ class PostRow(NamedTuple):
     # A JSON array of strings.
     tags: str
     locked: bool
+    removal_reason: str | None
     votes: int
     comments: int
     # The readers of the batch who voted for it.
@@ -49,11 +51,17 @@ class PostRow(NamedTuple):
     number: int = 0
     place: int = 0
 
+    @property
+    def tag_names(self) -> list[str]:
+        """The tags of the post, in order."""
+        names: list[str] = json.loads(self.tags)
+        return names
+
     @classmethod
     def all_of(cls, rows: Iterable[Row[*tuple[Any, ...]]]) -> list[Self]:
         """Return the rows as tuples of this type.
 
-        An attribute of a `Row` takes 0.7 µs, and a post has 22.
+        An attribute of a `Row` takes 0.7 µs, and a post has 23.
         """
         return [cls(*row) for row in rows]
 

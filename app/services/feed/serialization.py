@@ -66,7 +66,8 @@ def _serialize(row: PostRow) -> str:
         f'"updated_at":"{json_time(row.updated_at)}","published_at":{published_at},"owner_id":{row.owner_id},'
         f'"owner":{{"id":{row.owner_id},"username":{quoted(row.username)},'
         f'"created_at":"{json_time(row.owner_created_at)}","email":{quoted(email)}}},"tags":{row.tags},'
-        f'"locked":{"true" if row.locked else "false"}}}'
+        f'"locked":{"true" if row.locked else "false"},'
+        f'"removal_reason":{"null" if row.removal_reason is None else quoted(row.removal_reason)}}}'
     )
 
 
