@@ -11,8 +11,8 @@ DomainError
 ├── OtpRequired                 403   the password is correct, but a second factor is required
 ├── WrongPassword               403   `current_password` is missing or wrong
 ├── WrongCode                   403   the authenticator's code is wrong or expired
-├── InsufficientScope           403   the API key lacks the scope
-├── NotAuthorized               403   the resource belongs to another user
+├── InsufficientScope           403   the API key lacks the scope, or the route is closed to keys
+├── NotAuthorized               403   the resource belongs to another user, or the route needs a role
 ├── Blocked                     403   one of the two users has blocked the other
 ├── Removed                     403   a moderator has removed the post to publish
 ├── CrossSiteRequest            403   the session cookie came with a request from another site

@@ -84,20 +84,23 @@ def _has(request: Request, etag: str) -> bool:
 
 # Proxies that compress a response mark its ETag as weak, with `W/`.
 _ETAG = re.compile(r'(?:W/)?"([^"]*)"')
+# `If-Match: 2` means `"2"`: its quotes get lost in shells and in clients written by hand.
+_UNQUOTED = re.compile(r"[0-9]+(?:-[0-9a-z]+)?")
 
 
 def expected_versions(if_match: str | None) -> frozenset[int] | None:
     """Return the versions that `If-Match` allows, or None for any.
 
     The ETag of a post begins with its version. The rest changes with votes and is ignored, because a vote must not
-    prevent an edit. Weak ETags count, too: RFC 9110 (13.1.1) excludes them because their bytes may differ, but this
-    compares versions. The result is empty if no version can match. Then the request is refused, because the post is
-    missing, another user's, or changed; these are checked in this order.
+    prevent an edit. One without quotes counts, too. So do weak ETags: RFC 9110 (13.1.1) excludes them because their
+    bytes may differ, but this compares versions. The result is empty if no version can match. Then the request is
+    refused, because the post is missing, another user's, or changed; these are checked in this order.
     """
     if if_match is None or if_match.strip() == "*":
         return None
+    unquoted = _UNQUOTED.fullmatch(if_match.strip())
     return frozenset(
         int(version)
-        for tag in _ETAG.findall(if_match)
+        for tag in ([unquoted[0]] if unquoted else _ETAG.findall(if_match))
         if re.fullmatch(r"[0-9]{1,10}", version := tag.partition("-")[0]) and int(version) <= LARGEST_VERSION
     )

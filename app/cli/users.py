@@ -56,7 +56,8 @@ def create(
 def promote(name: Name, role: Annotated[Role, typer.Argument(help="New role of the account.")]) -> None:
     """Set the role of an account.
 
-    Moderators see drafts and delete posts. Admins also manage accounts.
+    Moderators see drafts, remove, delete and lock posts, remove and delete comments, and ban users. Admins also manage
+    accounts.
     """
     with _account(name) as (db, account):
         administration.set_role(db, account, role)

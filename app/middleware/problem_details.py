@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -35,6 +36,7 @@ from app.errors import (
 logger = logging.getLogger("app.problems")
 
 PROBLEM_JSON = "application/problem+json"
+FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 # Titles of codes that do not read well as words.
 TITLES = {"otp_required": "Two-factor code required"}
 # Python's phrases for these statuses change between its versions.
@@ -191,8 +193,29 @@ def _methods_of(request: Request) -> str:
 
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:
     # Do not repeat what was sent (`input`, and quotes of it in `ctx`): it may be a password, or not be JSON.
-    detail = [{"type": item["type"], "loc": list(item["loc"]), "msg": item["msg"]} for item in error.errors()]
+    wrong_body = _wrong_body(request, error)
+    detail = [
+        {
+            "type": item["type"],
+            "loc": list(item["loc"]),
+            "msg": wrong_body if wrong_body and item["loc"][0] == "body" else item["msg"],
+        }
+        for item in error.errors()
+    ]
     return problem_response(request.scope, 422, "validation_failed", detail)
+
+
+def _wrong_body(request: Request, error: RequestValidationError) -> str | None:
+    """Return what to send if the body has another `Content-Type` than the route takes.
+
+    FastAPI reads such a body as an empty form, or keeps its bytes, and the errors of its fields would not say why.
+    """
+    if isinstance(error.body, bytes):
+        return "Send JSON, with `Content-Type: application/json`"
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if isinstance(error.body, FormData) and media_type not in FORM_TYPES:
+        return f"Send a form, with `Content-Type: {FORM_TYPES[0]}`"
+    return None
 
 
 async def _database_error(request: Request, error: DBAPIError) -> Response:
@@ -282,8 +305,8 @@ RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
     name: {"description": description, "schema": {"type": "integer" if name == "Retry-After" else "string"}}
     for name, description in {
         "Accept-Encoding": "Encodings that a request body may have: `identity`.",
-        "ETag": "Version of this response, for `If-None-Match`. That of a post is also for `If-Match`.",
-        "Link": 'The next and previous pages, `<?…>; rel="next"` and `rel="prev"`, relative to the request URL.',
+        "ETag": "Version of this response, for `If-None-Match`. That of a post or comment is also for `If-Match`.",
+        "Link": 'The next page, `<?…>; rel="next"`, and in lists of posts `rel="prev"`, relative to the request URL.',
         "Location": "Address of the new resource, relative to the request URL.",
         "Retry-After": "Seconds to wait before the next try.",
         "WWW-Authenticate": "How to authenticate: `Bearer`.",

@@ -77,8 +77,8 @@ async def login(
 def refresh_token(wanted: RefreshIn, db: SessionDep, request: Request) -> SignedIn | Response:
     """Exchange a refresh token for new tokens.
 
-    A refresh token works once. A second use ends the session, because the token may be stolen. Within ten seconds a
-    second use returns the same new refresh token instead, so that a client that lost the answer can try again.
+    A refresh token works once. Within ten seconds, a second use returns the same new refresh token again, so that a
+    client that lost the answer can try again. A later one ends the session, because the token may be stolen.
     """
     refreshed = session.refresh(db, RefreshToken.read(wanted.refresh_token))
     if isinstance(refreshed, NotAuthenticated):

@@ -83,6 +83,15 @@ def _unread(db: SessionDep, caller: models.User) -> UnreadCount:
     return UnreadCount(unread=sum(counts.values()), by_kind=UnreadByKind(**counts))
 
 
+@router.get("/posts/{id}/mute", response_model=MuteState, responses=responses(NotAuthenticated, PostNotFound))
+def get_mute(post_id: PostId, caller: ScopedUser, db: SessionDep) -> MuteState:
+    """Get whether you have muted a post.
+
+    A draft is 404, because it has no notifications.
+    """
+    return MuteState(post_id=post_id, muted=notification.is_muted(db, caller, post_id))
+
+
 @router.put(
     "/posts/{id}/mute", response_model=MuteState, responses=responses(NotAuthenticated, PostNotFound, QuotaExceeded)
 )

@@ -189,7 +189,10 @@ LOCK_RESPONSES = responses(NotAuthenticated, NotAuthorized, PostNotFound)
 
 @router.post("/{id}/lock", response_model=LockState, responses=LOCK_RESPONSES)
 def lock_post(post_id: PostId, caller: CurrentUser, db: SessionDep) -> LockState:
-    """Lock a post, so that it accepts no comments. For moderators. Idempotent."""
+    """Lock a post, so that it accepts no comments. For moderators. Idempotent.
+
+    It changes the version of the post (`ETag`). Admins make moderators: `role` of `PATCH /users/{id}`.
+    """
     return post.set_lock(db, caller, post_id, is_locked=True)
 
 

@@ -52,6 +52,15 @@ def list_tags(
     return [*page.tags]
 
 
+@router.get("/{name}", response_model=TagState, responses={**CONDITIONAL, **responses(NotAuthenticated, NotFound)})
+def get_tag(name: Name, caller: PublicUser, db: SessionDep) -> TagState:
+    """Get a tag: its numbers of posts and followers, and whether you follow it.
+
+    A tag that has neither is not 404: its numbers are 0.
+    """
+    return tag.get(db, caller, name)
+
+
 @router.put("/{name}/follow", response_model=TagState, responses=responses(NotAuthenticated, NotFound, QuotaExceeded))
 def follow_tag(name: Name, caller: ScopedUser, db: SessionDep) -> TagState:
     """Follow a tag. Idempotent. A tag without posts can be followed, too."""

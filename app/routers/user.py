@@ -51,7 +51,7 @@ from app.services import auth, feed, profile, user
 router = APIRouter(prefix="/users", tags=["users"], route_class=CredentialsRoute)
 
 
-COUNTS = ("posts", "followers", "following", "followed")
+COUNTED = ("posts", "followers", "following", "followed", "blocked")
 
 
 def _shown(found: profile.Profile, caller: models.User | None) -> UserProfile:
@@ -69,7 +69,7 @@ def _shown(found: profile.Profile, caller: models.User | None) -> UserProfile:
         display_name=account.display_name,
         bio=account.bio,
         avatar=account.avatar,
-        **{name: getattr(found, name) for name in COUNTS},
+        **{name: getattr(found, name) for name in COUNTED},
     )
 
 
@@ -134,7 +134,7 @@ def get_me(caller: ScopedUser, db: SessionDep) -> OwnAccount:
     """Get your account. It has your real e-mail address and your role."""
     found = profile.get(db, caller.id, caller)
     account = Account.model_validate(caller, from_attributes=True)
-    return OwnAccount(**account.model_dump(), **{name: getattr(found, name) for name in COUNTS})
+    return OwnAccount(**account.model_dump(), **{name: getattr(found, name) for name in COUNTED})
 
 
 @router.get("/search", response_model=list[UserSummary], responses=responses(NotAuthenticated))
@@ -144,7 +144,10 @@ def search_users(
     q: Annotated[Text, Query(min_length=1, max_length=30, description="The beginning of the username, in any case.")],
     limit: Annotated[Limit, Query()] = 10,
 ) -> Sequence[Row[int, str, str | None, str | None]]:
-    """Find users whose username begins with a text, in alphabetical order. For mentions."""
+    """Find users whose username begins with a text, in alphabetical order. For mentions.
+
+    At most 100, without a next page.
+    """
     return profile.search(db, q, limit)
 
 

@@ -17,7 +17,9 @@ class ThreadParameters(BaseModel):
 
     sort: CommentSort = Field("top", description="Order of the comments, and of the replies below each.")
     limit: Limit = 10
-    parent_id: Id | None = Field(None, description="Only replies to this comment; without it, those to the post.")
+    parent_id: Id | None = Field(
+        None, description="Only replies to this comment, all from the first; without it, those to the post."
+    )
     depth: int = Field(
         2, ge=0, le=MAX_THREAD_DEPTH, description="How many levels of replies to include, at most five for a comment."
     )
@@ -53,7 +55,10 @@ class CommentOut(BaseModel):
     )
     votes: int = Field(description="Number of votes for the comment.", examples=[7])
     voted: bool = Field(description="Whether you voted for the comment.")
-    reply_count: int = Field(description="Number of direct replies, with deleted ones that have replies.", examples=[3])
+    reply_count: int = Field(
+        description="Number of direct replies. It counts deleted ones that have replies, and those that blocks hide.",
+        examples=[3],
+    )
     removal_reason: str | None = Field(
         description="Why a moderator removed the comment, which only its author and moderators see. Else null."
     )
@@ -63,8 +68,8 @@ class ThreadComment(CommentOut):
     """A comment with its replies."""
 
     replies: list["ThreadComment"] = Field(
-        description="The first replies, to the requested depth. If they are fewer than `reply_count`, ask for more "
-        "with `parent_id`."
+        description="The first replies, to the requested depth. If they are fewer than `reply_count`, `parent_id` "
+        "gets all from the first. They may still be fewer, so stop where `Link` has no next."
     )
 
 

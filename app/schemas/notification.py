@@ -27,7 +27,7 @@ class NotificationOut(BaseModel):
 
     id: int = Field(description="Id of the notification.", examples=[1])
     kind: NotificationKind
-    actor: UserSummary | None = Field(description="Whose action it is about.")
+    actor: UserSummary | None = Field(description="Whose action it is about; null for `moderation`.")
     post_id: int | None = Field(description="Id of the post, or of the post that has the comment.", examples=[1])
     comment_id: int | None = Field(description="Id of the comment.", examples=[1])
     created_at: datetime = Field(description="When it happened.")

@@ -120,6 +120,9 @@ class PostWithVotes(BaseModel):
     # The tutorial's clients read this key with its capital letter.
     Post: PostOut = Field(description="The post.")
     votes: int = Field(description="Number of votes for the post.", examples=[7])
-    comments: int = Field(description="Number of comments on the post, without deleted ones.", examples=[3])
+    comments: int = Field(
+        description="Number of comments that are not deleted. It counts those that blocks hide.",
+        examples=[3],
+    )
     voted: bool = Field(description="Whether you voted for the post.")
     bookmarked: bool = Field(description="Whether you bookmarked the post.")

@@ -24,6 +24,6 @@ class TagOut(BaseModel):
 
 
 class TagState(TagOut):
-    """Whether you follow a tag, and its new number of followers."""
+    """A tag with its number of followers. It may have no posts."""
 
     followers: int = Field(description="Number of users who follow the tag.", examples=[3])

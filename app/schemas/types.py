@@ -33,6 +33,10 @@ MAX_MARKS = 2
 # The driver cannot read a time past the year 9999 in the database's time zone.
 MAX_AHEAD = timedelta(days=36_525)
 USERNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+USERNAME_RULES = (
+    "ASCII letters, digits, `_`, `.` and `-`. It begins with a letter or digit, does not end with `.` or `-`, and is "
+    "unique in any case. `user` followed by digits is reserved."
+)
 
 
 def _storable(text: str) -> str:
@@ -126,7 +130,7 @@ def _username(text: str) -> str:
         raise PydanticCustomError(
             "username",
             "username should consist of ASCII letters, digits, `_`, `.` and `-`, begin with a letter or digit, "
-            "and not look like `user1`, which is reserved for accounts without a username",
+            "not end with `.` or `-`, and not look like `user1`, which is reserved for accounts without a username",
         )
     return text
 
@@ -293,7 +297,15 @@ Email = Annotated[
 ]  # fmt: skip
 # For accounts. Lookups take `Email`, because a placeholder there is simply an unknown address.
 OwnEmail = Annotated[Email, AfterValidator(_no_placeholder)]
-Username = Annotated[str, Field(min_length=3, max_length=30, examples=["ada"]), AfterValidator(_username)]
+Username = Annotated[
+    str,
+    Field(
+        min_length=3,
+        max_length=30,
+        examples=["ada"],
+    ),
+    AfterValidator(_username),
+]
 DisplayName = Annotated[
     str, Field(max_length=50, examples=["Ada L."]),
     AfterValidator(_storable), AfterValidator(_visible_or_empty),

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.schemas.media import Avatar
-from app.schemas.types import NUMBER_AS_TEXT, Bio, DisplayName, OwnEmail, Password, Role, Text, Username
+from app.schemas.types import NUMBER_AS_TEXT, USERNAME_RULES, Bio, DisplayName, OwnEmail, Password, Role, Text, Username
 
 
 class UserIn(BaseModel):
@@ -16,7 +16,7 @@ class UserIn(BaseModel):
         description="Your e-mail address. Only you and admins can see it, unless `PUBLIC_EMAILS` is set."
     )
     password: Annotated[Password, NUMBER_AS_TEXT]
-    username: Username | None = Field(None, description="Without it, your username is `user<id>`.")
+    username: Username | None = Field(None, description=f"{USERNAME_RULES} Without it, your username is `user<id>`.")
     display_name: DisplayName | None = Field(None, description="A name to show beside the username.")
     bio: Bio | None = Field(None, description="A text about you.")
     invite: Text | None = Field(
@@ -32,7 +32,7 @@ class UserIn(BaseModel):
 class UserChange(BaseModel):
     """Changes of an account. Fields that are left out keep their values."""
 
-    username: Username | None = Field(None, description="The new username.")
+    username: Username | None = Field(None, description=f"The new username. {USERNAME_RULES}")
     display_name: DisplayName | None = Field(None, description="The new display name. Empty removes it.")
     bio: Bio | None = Field(None, description="The new text about you. Empty removes it.")
     email: OwnEmail | None = Field(None, description="The new e-mail address. Needs `current_password`.")
@@ -72,12 +72,13 @@ class Described(BaseModel):
 
 
 class Counted(BaseModel):
-    """Counts of an account, and whether the caller follows it."""
+    """Counts of an account, and whether the caller follows or has blocked it."""
 
     posts: int = Field(description="Number of published posts.", examples=[12])
     followers: int = Field(description="Number of users who follow the user.", examples=[3])
     following: int = Field(description="Number of users whom the user follows.", examples=[5])
-    followed: bool = Field(description="Whether you follow the user.")
+    followed: bool = Field(description="Whether you follow the user. `false` for yourself.")
+    blocked: bool = Field(description="Whether you have blocked the user. `false` for yourself.")
 
 
 class UserProfile(Counted, Described, Profile):

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Row, bindparam, delete, func, select, text
+from sqlalchemy import BigInteger, Row, bindparam, delete, exists, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.database.locks import lock_caller_and_post
 from app.database.notification_visibility import IS_SHOWN
-from app.errors import QuotaExceeded
-from app.models import PostMute, User
+from app.errors import PostNotFound, QuotaExceeded
+from app.models import Post, PostMute, User
 from app.models.base import LARGEST_KEY
 from app.schemas.page import KeysetPage
 
@@ -97,6 +97,15 @@ def mark_read(db: Session, caller: User, up_to: int) -> None:
     One that is written at the same time stays unread, even if its id is smaller.
     """
     db.execute(_MARK_READ, {"user_id": caller.id, "up_to": max(0, min(up_to, LARGEST_KEY))})
+
+
+def is_muted(db: Session, caller: User, post_id: int) -> bool:
+    """Return whether the caller has muted the post. Raises `PostNotFound` (also for drafts)."""
+    muted = exists().where(PostMute.post_id == Post.id, PostMute.user_id == caller.id)
+    found = db.scalar(select(muted).where(Post.id == post_id, Post.published, Post.visible_to(caller)))
+    if found is None:
+        raise PostNotFound(post_id)
+    return found
 
 
 def mute(db: Session, caller: User, post_id: int) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Row, and_, exists, func, literal, select
 from sqlalchemy.orm import Session
 
 from app.errors import UserNotFound
-from app.models import Follow, User, UserStats
+from app.models import Block, Follow, User, UserStats
 from app.models.base import Key
 
 # The expression of the unique index on usernames. Its collation makes a range of it a prefix search.
@@ -18,13 +18,14 @@ _LAST_CHARACTER = "\U0010ffff"
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """An account with its counts, and whether the viewer follows it."""
+    """An account with its counts, and whether the viewer follows or has blocked it."""
 
     account: User
     posts: int
     followers: int
     following: int
     followed: bool
+    blocked: bool
 
 
 def get(db: Session, user_id: int, viewer: User | None) -> Profile:
@@ -59,7 +60,9 @@ def _folded(text: str) -> ColumnElement[str]:
 
 
 def _read(db: Session, is_wanted: ColumnElement[bool], viewer: User | None) -> Profile | None:
-    follow = exists().where(Follow.follower_id == literal(viewer and viewer.id, Key), Follow.followee_id == User.id)
+    viewer_id = literal(viewer and viewer.id, Key)
+    follow = exists().where(Follow.follower_id == viewer_id, Follow.followee_id == User.id)
+    block = exists().where(Block.blocker_id == viewer_id, Block.blocked_id == User.id)
     found = db.execute(
         select(
             User,
@@ -67,8 +70,9 @@ def _read(db: Session, is_wanted: ColumnElement[bool], viewer: User | None) -> P
             func.coalesce(UserStats.followers, 0),
             func.coalesce(UserStats.following, 0),
             follow,
+            block,
         )
         .outerjoin(UserStats, UserStats.user_id == User.id)
         .where(is_wanted, ~User.is_deleted)
     ).one_or_none()
-    return None if found is None else Profile(found[0], found[1], found[2], found[3], found[4])
+    return None if found is None else Profile(*found)

@@ -148,6 +148,11 @@ def unfollow(db: Session, caller: models.User, name: str) -> TagState:
     return _state(db, caller, name)
 
 
+def get(db: Session, caller: models.User, name: str) -> TagState:
+    """Return the tag; zeros for one without posts and followers."""
+    return _state(db, caller, name)
+
+
 def _lock(db: Session, caller: models.User) -> None:
     """Lock the account, before its follows and the counts of tags (`app.database.locks`).
 

@@ -1,5 +1,6 @@
 """Signing in at `/login` and `/token`, and what ends with a session."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -115,6 +116,30 @@ def test_bodies_other_than_forms_are_malformed(client: TestClient, content_type:
     response = client.post("/login", content=content, headers=headers)  # type: ignore[arg-type]
 
     assert response.status_code in {403, 413, 422}
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=utf-8", "text/plain", None])
+@pytest.mark.parametrize("path", ["/login", "/token"])
+def test_a_sign_in_in_json_is_told_to_send_a_form(
+    client: TestClient, person: Person, path: str, content_type: str | None
+) -> None:
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    content = json.dumps({"username": person.email, "password": PASSWORD})
+
+    response = client.post(path, content=content, headers=headers)
+
+    assert_refused(response, 422, "validation_failed")
+    sends_form = "Send a form, with `Content-Type: application/x-www-form-urlencoded`"
+    assert response.json()["detail"] == [
+        {"type": "missing", "loc": ["body", name], "msg": sends_form} for name in ("username", "password")
+    ]
+
+
+def test_a_form_without_a_field_keeps_its_own_message(client: TestClient) -> None:
+    for form in ({"data": {"username": "ada"}}, {"data": {"username": "ada"}, "files": {"other": b"x"}}):
+        response = client.post("/login", **form)  # type: ignore[arg-type]
+
+        assert response.json()["detail"] == [{"type": "missing", "loc": ["body", "password"], "msg": "Field required"}]
 
 
 @pytest.mark.parametrize(

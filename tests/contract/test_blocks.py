@@ -47,6 +47,22 @@ def test_blocking_is_idempotent_and_answers_the_fresh_state(
     assert rows(BLOCKS) == []
 
 
+def test_profile_shows_only_to_the_blocker_that_it_is_blocked(
+    client: TestClient, person: Person, other: Person
+) -> None:
+    block(client, person, other)
+
+    for path in (f"/users/{other.id}", f"/users/by-username/user{other.id}"):
+        assert client.get(path, headers=person.headers).json()["blocked"] is True
+        assert client.get(path, headers=other.headers).json()["blocked"] is False
+        assert client.get(path).json()["blocked"] is False
+    assert client.get(f"/users/{person.id}", headers=other.headers).json()["blocked"] is False
+    for caller in (person, other):
+        assert client.get("/users/me", headers=caller.headers).json()["blocked"] is False
+    unblock(client, person, other)
+    assert client.get(f"/users/{other.id}", headers=person.headers).json()["blocked"] is False
+
+
 def test_block_ends_follows_in_both_directions_and_only_these(
     client: TestClient, person: Person, other: Person, make_person: MakePerson, rows: Rows
 ) -> None:

@@ -103,6 +103,8 @@ def test_a_body_of_another_type_is_refused(
     response = client.post("/posts", content=b'{"title": "t", "content": "c"}', headers=headers)
 
     assert_refused(response, 422, "validation_failed")
+    (problem,) = response.json()["detail"]
+    assert (problem["loc"], problem["msg"]) == (["body"], "Send JSON, with `Content-Type: application/json`")
     assert rows("SELECT 1 FROM posts") == []
 
 
@@ -191,7 +193,8 @@ def test_head_answers_like_get_without_a_body(
     post_id = make_post(admin)
     address = path.replace("posts/1", f"posts/{post_id}").replace("users/1", f"users/{admin.id}")
     address = address.replace("comments/1", f"comments/{make_comment(admin, post_id)}")
-    address = address.replace("{username}", f"user{admin.id}").replace("/search", "/search?q=user")
+    address = address.replace("{username}", f"user{admin.id}").replace("{name}", "a")
+    address = address.replace("/search", "/search?q=user")
     if "api-keys/1" in path:
         new = {"name": "backup", "scopes": ["read"]}
         address = located(client.post("/api-keys", json=new, headers=admin.headers))

@@ -117,7 +117,28 @@ def test_a_concurrent_change_is_not_overwritten(
 
 
 @pytest.mark.parametrize(
-    "if_match", ["garbage", "", '"', 'W/"2"', 'W/"-1"', '"99999999999"', '"-1"', '"1', '""', "1", '"\u0661"']
+    "if_match",
+    [
+        "garbage",
+        "",
+        '"',
+        'W/"2"',
+        'W/"-1"',
+        '"99999999999"',
+        '"-1"',
+        '"1',
+        '""',
+        '"\u0661"',
+        "2",
+        "2-whatever",
+        "-1",
+        "1-",
+        "W/1",
+        "1 1",
+        "1, 1",
+        "\u0661",
+        "9" * 5000,
+    ],
 )
 def test_an_if_match_that_fits_no_version_changes_nothing(
     client: TestClient, person: Person, post_id: int, rows: Rows, if_match: str
@@ -128,7 +149,9 @@ def test_an_if_match_that_fits_no_version_changes_nothing(
     assert rows("SELECT title, version FROM posts") == [("as it was", 1)]
 
 
-@pytest.mark.parametrize("if_match", ["*", '"1"', '"7", "1"', '"1-whatever"', 'W/"1-whatever"', 'W/"7", W/"1"'])
+@pytest.mark.parametrize(
+    "if_match", ["*", '"1"', "1", " 1 ", "1-whatever", '"7", "1"', '"1-whatever"', 'W/"1-whatever"', 'W/"7", W/"1"']
+)
 def test_an_if_match_that_names_the_version_lets_the_change_through(
     client: TestClient, person: Person, post_id: int, rows: Rows, if_match: str
 ) -> None:

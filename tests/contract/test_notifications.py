@@ -481,6 +481,8 @@ def test_muted_post_sends_no_notifications_until_it_is_unmuted(
     for _ in range(2):
         response = mute(client, ada, post_id)
         assert (response.status_code, response.json()) == (200, {"post_id": post_id, "muted": True})
+        assert mute(client, ada, post_id, "GET").json() == response.json()
+    assert mute(client, person, post_id, "GET").json() == {"post_id": post_id, "muted": False}
     mute(client, person, post_id)
 
     comment(client, other, post_id, "@ada.l")
@@ -491,12 +493,13 @@ def test_muted_post_sends_no_notifications_until_it_is_unmuted(
     for _ in range(2):
         response = mute(client, ada, post_id, "DELETE")
         assert (response.status_code, response.json()) == (200, {"post_id": post_id, "muted": False})
+        assert mute(client, ada, post_id, "GET").json() == response.json()
     reply = comment(client, other, post_id, parent_id=parent)
     assert rows(WRITTEN) == [(ada.id, "reply", other.id, reply)]
     assert rows("SELECT user_id, post_id FROM post_mutes") == [(person.id, post_id)]
 
 
-@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 def test_posts_that_the_caller_cannot_see_cannot_be_muted(
     client: TestClient, person: Person, other: Person, make_post: MakePost, connection: Connection, method: str
 ) -> None:

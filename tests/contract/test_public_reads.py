@@ -19,7 +19,7 @@ from tests.fixtures import Person
 MakePost = Callable[..., int]
 # The operations that need an account by default, and those with more in them for an account.
 READS = {
-    "list_posts", "get_post", "list_comments", "get_comment", "list_comments_of_user", "list_tags",
+    "list_posts", "get_post", "list_comments", "get_comment", "list_comments_of_user", "list_tags", "get_tag",
     "get_feed_of_posts", "get_feed_of_user", "get_feed_of_tag",
 }  # fmt: skip
 PUBLIC_ANYWAY = {"get_user", "get_user_by_username", "get_media_file"}
@@ -59,7 +59,7 @@ def test_published_posts_can_be_read_without_an_account_and_nothing_else(
     [
         "/posts", "/v1/posts/", "/posts/{post_id}", "/users/{user_id}",
         "/posts/{post_id}/comments", "/comments/{comment_id}", "/users/{user_id}/comments",
-        "/users/by-username/user{user_id}", "/tags",
+        "/users/by-username/user{user_id}", "/tags", "/tags/a",
     ],
 )  # fmt: skip
 def test_caches_may_share_what_is_read_without_an_account(

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from app.schemas.types import normalized_tag
 from app.services import tag as tags
+from tests.contract.answers import assert_refused
 from tests.fixtures import Person, linked
 from tests.services.walking import rows
 
@@ -414,6 +415,25 @@ def test_following_is_idempotent_and_answers_the_fresh_state(
         answer = client.delete("/tags/new-tag/follow", headers=person.headers)
         assert (answer.status_code, answer.json()) == (200, state | {"followed": False, "followers": 1})
     assert rows(connection, "SELECT user_id FROM tag_follows") == [other.id]
+
+
+def test_tag_is_read_with_its_followers_also_without_posts(
+    client: TestClient, person: Person, make_person: MakePerson, make_post: MakePost, connection: Connection
+) -> None:
+    other = make_person()
+    make_post(person, tags=["a"])
+    for name, caller in (("a", person), ("a", other), ("b", other)):
+        client.put(f"/tags/{name}/follow", headers=caller.headers)
+
+    for path, state in {
+        "A": {"name": "a", "posts": 1, "followers": 2, "followed": True},
+        "b": {"name": "b", "posts": 0, "followers": 1, "followed": False},
+        "unknown": {"name": "unknown", "posts": 0, "followers": 0, "followed": False},
+    }.items():
+        answer = client.get(f"/tags/{path}", headers=person.headers)
+        assert (answer.status_code, answer.json()) == (200, state)
+    assert counts(connection) == {"a": (1, 2), "b": (0, 1)}
+    assert_refused(client.get("/tags/a b", headers=person.headers), 422, "validation_failed")
 
 
 def test_unfollowing_an_unknown_tag_creates_nothing(client: TestClient, person: Person, connection: Connection) -> None:

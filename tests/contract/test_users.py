@@ -14,7 +14,7 @@ from tests.contract.conftest import Rows
 from tests.fixtures import PASSWORD, Person, Server, linked, located
 
 JSON = {"Content-Type": "application/json"}
-COUNTS = ("posts", "followers", "following", "followed")
+COUNTS = ("posts", "followers", "following", "followed", "blocked")
 NEW = {"email": "Ada@Example.com", "password": "analytical engine"}
 
 

@@ -417,6 +417,8 @@ class Machine(RuleBasedStateMachine):
             return
         (self.site.mutes.add if method == "PUT" else self.site.mutes.discard)(pair)
         assert answer.json() == {"post_id": post_id, "muted": method == "PUT"}
+        if self.is_votable(post_id):
+            assert self.ask(person, "GET", f"/posts/{post_id}/mute").json() == answer.json()
 
     @rule(person=people, is_unread=st.booleans(), read_from=st.none() | st.integers(0, 3))
     def read_notifications(self, person: Account, is_unread: bool, read_from: int | None) -> None:
@@ -458,9 +460,8 @@ class Machine(RuleBasedStateMachine):
             assert answer.status_code == 404
         else:
             shown = answer.json()
-            assert {name: shown[name] for name in ("posts", "followers", "following", "followed")} == (
-                self.site.profile(person, other)
-            )
+            expected = self.site.profile(person, other)
+            assert {name: shown[name] for name in expected} == expected
 
     # Reading.
 
@@ -509,6 +510,7 @@ class Machine(RuleBasedStateMachine):
         posts = self.site.tags().get(name, 0)
         state = {"name": name, "posts": posts, "followed": method == "PUT", "followers": followers}
         assert answer.json() == state
+        assert self.ask(person, "GET", f"/tags/{name}").json() == state
 
     @rule(person=people, limit=st.integers(1, 5))
     def read_home(self, person: Account, limit: int) -> None:

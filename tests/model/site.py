@@ -96,6 +96,7 @@ class Site:
             "followers": sum(followee == account.id for _, followee in self.follows_of_people),
             "following": sum(follower == account.id for follower, _ in self.follows_of_people),
             "followed": (reader.id, account.id) in self.follows_of_people,
+            "blocked": (reader.id, account.id) in self.blocks,
         }
 
     def forget_account(self, user_id: int) -> None:

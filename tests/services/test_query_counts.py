@@ -264,6 +264,9 @@ def test_relations_cost_a_few_statements(send: Send, posts: list[int], make_pers
     assert len(send("DELETE", f"/users/{other.id}/block")) == caller + 2
     assert len(send("PUT", f"/posts/{posts[0]}/bookmark")) == caller + 5
     assert len(send("PUT", f"/posts/{posts[0]}/mute")) == caller + 4
+    assert len(send("GET", f"/posts/{posts[0]}/mute")) == caller + 1
+    assert len(send("GET", f"/users/{other.id}")) == caller + 1
+    assert len(send("GET", "/tags/a")) == caller + 1
     assert len(send("DELETE", f"/posts/{posts[0]}/mute")) == caller + 1
     assert len(send("DELETE", f"/posts/{posts[0]}/bookmark")) == caller + 3
 
