@@ -45,6 +45,8 @@ STATEMENTS = (
     VALUES (:me, 'k', '', 201, 'secret-body', now() + interval '1 day')""",
     "INSERT INTO security_events (user_id, event, details) VALUES (:me, 'signed_in', '{\"n\": 1}')",
     "INSERT INTO reports (reporter_id, user_id, reason) VALUES (:me, :other, 'Spam'), (:other, :me, 'secret-report')",
+    """INSERT INTO media (owner_id, name, width, height, bytes, alt, blurhash)
+    VALUES (:me, md5('mine'), 1, 1, 1, 'A moth', 'x')""",
     """INSERT INTO invites (creator_id, token_hash, expires_at)
     VALUES (:me, 'secret-invite', now() + interval '1 day')""",
     """WITH opened AS (

@@ -72,11 +72,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="media_pkey"),
         sa.UniqueConstraint("name", name="media_name_key"),
         sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name="media_users_fkey", ondelete="CASCADE"),
-        sa.CheckConstraint("name ~ '^[0-9a-f]{32}$'", name="media_name_check"),
+        sa.CheckConstraint("name ~ '^[0-9a-f]{32}$'", name=op.f("media_name_check")),
         sa.CheckConstraint(
-            "(post_id IS NOT NULL)::int + is_avatar::int + (unused_since IS NOT NULL)::int = 1", name="media_use_check"
+            "(post_id IS NOT NULL)::int + is_avatar::int + (unused_since IS NOT NULL)::int = 1",
+            name=op.f("media_use_check"),
         ),
-        sa.CheckConstraint("(post_id IS NULL) = (position IS NULL)", name="media_position_check"),
+        sa.CheckConstraint("(post_id IS NULL) = (position IS NULL)", name=op.f("media_position_check")),
     )
     op.create_index("media_owner_id_id_idx", "media", ["owner_id", "id"])
     op.create_index("media_owner_id_key", "media", ["owner_id"], unique=True, postgresql_where=sa.text("is_avatar"))

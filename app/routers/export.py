@@ -18,6 +18,7 @@ from app.api.authentication import CurrentUser, Token
 from app.api.route import Route
 from app.database.sessions import ConnectionLimit
 from app.errors import DomainError, ExportInProgress, NotAuthenticated, Overloaded, TooManyTries
+from app.media.storage import StorageError
 from app.middleware.problem_details import refusal, responses
 from app.security import attempt_limits
 from app.security.access_tokens import AccessToken
@@ -63,7 +64,7 @@ class Export(StreamingResponse):
         try:
             async with asyncio.timeout(MAX_DURATION.total_seconds()):
                 await super().__call__(scope, receive, send)
-        except (DomainError, TimeoutError, SQLAlchemyError, psycopg2.Error) as error:
+        except (DomainError, StorageError, TimeoutError, SQLAlchemyError, psycopg2.Error) as error:
             # The server closes the connection of a response that is not complete.
             logger.warning("export ended early user_id=%d reason=%s", user_id, type(error).__name__)
         finally:

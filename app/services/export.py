@@ -19,6 +19,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from app.database.notification_visibility import IS_SHOWN
 from app.database.sessions import writing
 from app.errors import NotAuthenticated
+from app.media.storage import files_of, get_storage
 from app.models import (
     ApiKey,
     Block,
@@ -27,6 +28,7 @@ from app.models import (
     CommentVote,
     Follow,
     Invite,
+    Media,
     Notification,
     Post,
     PostMute,
@@ -44,6 +46,7 @@ FORMAT = 1
 # A batch ends at either. Its first row is read whatever its size.
 BATCH_ROWS = 500
 BATCH_BYTES = 250_000
+BATCH_PICTURES = 100
 
 
 class Kind(NamedTuple):
@@ -69,6 +72,14 @@ KINDS = (
             Post.tags, Post.locked, Post.removal_reason,
         ),
         Post.owner_id, (Post.id,), Post.content,
+    ),
+    Kind(
+        "pictures",
+        select(
+            Media.id, Media.name, Media.width, Media.height, Media.alt, Media.blurhash, Media.post_id, Media.position,
+            Media.is_avatar, Media.created_at,
+        ),
+        Media.owner_id, (Media.id,),
     ),
     Kind(
         "comments",
@@ -211,13 +222,28 @@ def parts(user_id: int, session_id: int) -> Iterator[bytes]:
                 while last_key := _write_batch(array, kind, user_id, session_id, last_key):
                     yield outbox.take()
                 array.end()
-        yield from _media(archive, user_id, outbox.take)
+        yield from _media(archive, user_id, session_id, outbox.take)
     yield outbox.take()
 
 
-def _media(archive: zipfile.ZipFile, user_id: int, take: Callable[[], bytes]) -> Iterator[bytes]:  # noqa: ARG001
-    """Write the account's files, and yield what `take` returns after each part. No kind of file is stored yet."""
-    yield take()
+def _media(archive: zipfile.ZipFile, user_id: int, session_id: int, take: Callable[[], bytes]) -> Iterator[bytes]:
+    """Write the account's pictures, and yield what `take` returns after each chunk. Raises `StorageError`."""
+    last_id = 0
+    while True:
+        of_user = select(Media.id, Media.name).where(Media.owner_id == user_id, Media.id > last_id)
+        with writing() as connection:
+            _require_session(connection, user_id, session_id)
+            pictures = connection.execute(of_user.order_by(Media.id).limit(BATCH_PICTURES)).all()
+        if not pictures:
+            return
+        for picture in pictures:
+            last_id = picture.id
+            file_name, _ = files_of(picture.name)
+            # Stored as they are, because pictures are compressed already.
+            with archive.open(zipfile.ZipInfo(f"pictures/{file_name}"), "w", force_zip64=True) as file:
+                for chunk in get_storage().read(file_name):
+                    file.write(chunk)
+                    yield take()
 
 
 Key = tuple[Any, ...]

@@ -174,7 +174,7 @@ def test_log_shows_each_moderator_whose_account_exists_newest_first(
     first = client.get("/moderation-log?limit=1", headers=admin.headers)
     (entry,) = first.json()
     assert (entry["action"], entry["user_id"], entry["reason"]) == ("unban", person.id, None)
-    assert entry["moderator"] == {"id": leaving.id, "username": "leaving", "display_name": None}
+    assert entry["moderator"] == {"id": leaving.id, "username": "leaving", "display_name": None, "avatar": None}
     client.delete("/users/me", headers=leaving.headers)
     (second,) = client.get(f"/moderation-log{first.links['next']['url']}", headers=admin.headers).json()
     assert (second["action"], second["moderator"], second["reason"]) == ("ban", None, "Spam")

@@ -139,7 +139,7 @@ def test_own_blocks_are_listed_newest_first_and_walked(
 
     whole = client.get("/users/me/blocks", headers=person.headers).json()
     assert [user["id"] for user in whole] == [users[2].id, users[0].id, users[1].id]
-    assert whole[0] == {"id": users[2].id, "username": "blocked-2", "display_name": None}
+    assert whole[0] == {"id": users[2].id, "username": "blocked-2", "display_name": None, "avatar": None}
     first = client.get("/users/me/blocks?limit=2", headers=person.headers)
     following = linked(first)
     assert following is not None

@@ -186,15 +186,29 @@ def test_options_of_no_route_is_not_found(client: TestClient) -> None:
     assert_refused(client.options("/nothing"), 404, "not_found")
 
 
-@pytest.mark.parametrize("path", [path for path, methods in METHODS.items() if "GET" in methods])
+# An export is made while it is sent, so it has no length. A challenge differs each time, where there is one.
+WITHOUT_HEAD = {"/users/me/export", "/sign-up-challenge"}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path, methods in METHODS.items() if "GET" in methods and path not in WITHOUT_HEAD]
+)
 def test_head_answers_like_get_without_a_body(
-    client: TestClient, admin: Person, make_post: Callable[..., int], make_comment: Callable[..., int], path: str
+    client: TestClient,
+    admin: Person,
+    make_post: Callable[..., int],
+    make_comment: Callable[..., int],
+    make_media: Callable[..., dict[str, Any]],
+    path: str,
 ) -> None:
     post_id = make_post(admin)
     address = path.replace("posts/1", f"posts/{post_id}").replace("users/1", f"users/{admin.id}")
     address = address.replace("comments/1", f"comments/{make_comment(admin, post_id)}")
     address = address.replace("{username}", f"user{admin.id}").replace("{name}", "a")
     address = address.replace("/search", "/search?q=user")
+    if path.startswith("/media/"):
+        picture = make_media(admin)
+        address = picture["url"] if "{file_name}" in path else f"/media/{picture['id']}"
     if "api-keys/1" in path:
         new = {"name": "backup", "scopes": ["read"]}
         address = located(client.post("/api-keys", json=new, headers=admin.headers))

@@ -48,7 +48,10 @@ def read(response: httpx2.Response) -> dict[str, Any]:
     assert response.status_code == 200, response.text
     with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
         assert archive.testzip() is None
-        return {name.removesuffix(".json"): json.loads(archive.read(name)) for name in archive.namelist()}
+        return {
+            name.removesuffix(".json"): json.loads(archive.read(name)) if name.endswith(".json") else archive.read(name)
+            for name in archive.namelist()
+        }
 
 
 @pytest.fixture

@@ -132,7 +132,7 @@ def test_lists_show_the_newest_follow_first_and_no_email_address(
     assert ids(client, f"/users/{person.id}/following", fans[0]) == expected
     assert ids(client, f"/users/{fans[0].id}/following", person) == [person.id]
     (first, *_) = client.get(f"/users/{person.id}/followers", headers=fans[0].headers).json()
-    assert first == {"id": fans[2].id, "username": "fan-2", "display_name": None}
+    assert first == {"id": fans[2].id, "username": "fan-2", "display_name": None, "avatar": None}
     unfollow(client, fans[0], person)
     follow(client, fans[0], person)
     assert ids(client, f"/users/{person.id}/followers", person) == [fans[0].id, fans[2].id, fans[1].id]

@@ -83,7 +83,7 @@ def test_comment_reply_and_mention_notify_the_authors_and_the_mentioned_user(
 
     expected = {
         "kind": "reply", "post_id": post_id, "comment_id": reply, "read_at": None,
-        "actor": {"id": author.id, "username": f"user{author.id}", "display_name": None},
+        "actor": {"id": author.id, "username": f"user{author.id}", "display_name": None, "avatar": None},
     }  # fmt: skip
     (of_parent,) = listed(client, other)
     assert {key: of_parent[key] for key in expected} == expected

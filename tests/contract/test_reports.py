@@ -56,7 +56,7 @@ def test_report_reaches_moderators_once_while_it_is_open(
     assert_refused(report(client, other, **thing), 409, "already_reported")
     (shown,) = queue(client, moderator)
     assert shown["id"] == response.json()["id"]
-    assert shown["reporter"] == {"id": other.id, "username": f"user{other.id}", "display_name": None}
+    assert shown["reporter"] == {"id": other.id, "username": f"user{other.id}", "display_name": None, "avatar": None}
     assert (shown["resolved_at"], shown["resolver"], shown["action"], shown["note"]) == (None, None, None, None)
     assert rows("SELECT count(*) FROM reports") == [(1,)]
     # Another reporter, and the same one after it is resolved, may report it.
@@ -132,7 +132,7 @@ def test_dismissed_report_changes_nothing_but_the_queue_and_the_log(
     response = resolve(client, moderator, report_id, note="It is fine")
 
     assert response.status_code == 200
-    resolver = {"id": moderator.id, "username": f"user{moderator.id}", "display_name": None}
+    resolver = {"id": moderator.id, "username": f"user{moderator.id}", "display_name": None, "avatar": None}
     shown = {"id": report_id, "action": "dismiss", "note": "It is fine", "resolver": resolver}
     assert response.json().items() >= shown.items()
     assert response.json()["resolved_at"] is not None
