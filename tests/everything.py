@@ -44,7 +44,10 @@ STATEMENTS = (
     """INSERT INTO idempotency_keys (user_id, key, fingerprint, status, body, expires_at)
     VALUES (:me, 'k', '', 201, 'secret-body', now() + interval '1 day')""",
     "INSERT INTO security_events (user_id, event, details) VALUES (:me, 'signed_in', '{\"n\": 1}')",
-    "INSERT INTO reports (reporter_id, user_id, reason) VALUES (:me, :other, 'Spam'), (:other, :me, 'secret-report')",
+    "INSERT INTO reports (reporter_id, user_id, reason) VALUES (:me, :other, 'Spam'), (:other, :me, 'hidden report')",
+    """INSERT INTO reports (reporter_id, user_id, reason, resolved_at, resolver_id, action)
+    VALUES (:other, :third, 'Spam', now(), :me, 'dismiss')""",
+    "INSERT INTO moderation_log (moderator_id, action, user_id) VALUES (:me, 'unban', :third), (:other, 'ban', :me)",
     """INSERT INTO media (owner_id, name, width, height, bytes, alt, blurhash)
     VALUES (:me, md5('mine'), 1, 1, 1, 'A moth', 'x')""",
     """INSERT INTO invites (creator_id, token_hash, expires_at)

@@ -104,7 +104,7 @@ def test_it_has_no_secrets_and_nothing_of_others(client: TestClient, everything:
 
     for (value,) in rows("SELECT password_hash FROM users"):
         assert value not in content
-    for hidden in ("secret-", "received", "an answer", everything.other.email, b"secret-key".hex()):
+    for hidden in ("secret-", "hidden report", "received", "an answer", everything.other.email, b"secret-key".hex()):
         assert hidden not in content
 
 

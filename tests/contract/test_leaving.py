@@ -12,8 +12,12 @@ from tests.contract.conftest import Rows
 from tests.everything import Everything, make_everything, naming_columns
 from tests.fixtures import Person
 
-# What the contract says that stays: entries of the event log, which name ids only, for EVENTS_KEPT_DAYS.
-KEPT = {"events.actor_id", "events.user_id"}
+# What the contract says that stays: entries of the event log, which name ids only, for EVENTS_KEPT_DAYS, and the log of
+# moderation and reports of others, for MODERATION_KEPT_DAYS.
+KEPT = {
+    "events.actor_id", "events.user_id",
+    "moderation_log.moderator_id", "moderation_log.user_id", "reports.resolver_id", "reports.user_id",
+}  # fmt: skip
 # Exists only while an account with many rows is removed.
 OF_REMOVALS = {"deletions.user_id"}
 # Texts that only the account wrote, or that name it.

@@ -169,7 +169,7 @@ def test_search_shows_no_email_address(
 
     for viewer in (person, admin, ada):
         response = client.get("/users/search?q=ada", headers=viewer.headers)
-        assert response.json() == [{"id": ada.id, "username": "ada", "display_name": "Ada L."}]
+        assert response.json() == [{"id": ada.id, "username": "ada", "display_name": "Ada L.", "avatar": None}]
 
 
 @pytest.mark.parametrize("query", ["", "q=", "q=" + "x" * 31, "q=a%00", "q=a&limit=0"])
