@@ -58,7 +58,7 @@ COMMANDS = {
     "invite": ("app.cli.invite:invite", "Create an invite, with which people can sign up while REGISTRATION=invite."),
     "user": (
         "app.cli.users:users",
-        "Manage accounts: create, promote, disable, ban, reset passwords, revoke sessions.",
+        "Manage accounts: create, promote, disable, ban, reset passwords, end sessions.",
     ),
 }
 HIDDEN = {"gc"}

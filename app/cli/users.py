@@ -26,7 +26,7 @@ from app.security import passwords
 from app.services import administration, moderation, user
 
 users = typer.Typer(
-    help="Manage accounts: create, promote, disable, ban, reset passwords, revoke sessions.", no_args_is_help=True
+    help="Manage accounts: create, promote, disable, ban, reset passwords, end sessions.", no_args_is_help=True
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="E-mail address or username.")]
