@@ -24,11 +24,12 @@ class FeedHead:
     list_path: str
 
 
-class _Feed(Atom1Feed):
+class _Feed(Atom1Feed):  # type: ignore[misc]
     """A feed whose bytes depend on nothing but its entries. The library dates an empty one by the current time."""
 
     def latest_post_date(self) -> datetime:
-        return super().latest_post_date() if self.items else datetime.fromtimestamp(0, UTC)
+        dated: datetime = super().latest_post_date() if self.items else datetime.fromtimestamp(0, UTC)
+        return dated
 
 
 def render(head: FeedHead, rows: Sequence[PostRow], site: str) -> bytes:

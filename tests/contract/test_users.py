@@ -30,7 +30,7 @@ def test_signing_up_makes_an_account_named_after_its_id(client: TestClient, rows
 
     assert response.status_code == 201
     body = response.json()
-    assert set(body) == {"id", "email", "username", "created_at", "display_name", "bio"}
+    assert set(body) == {"id", "email", "username", "created_at", "display_name", "bio", "avatar"}
     assert body["email"] == "Ada@Example.com"
     assert body["username"] == f"user{body['id']}"
     assert located(response) == f"/users/{body['id']}"
@@ -195,7 +195,7 @@ def test_read_only_and_unknown_fields_are_ignored_and_never_stored(client: TestC
     response = client.post("/users", json=NEW | extra)
 
     assert response.status_code == 201
-    assert set(response.json()) == {"id", "email", "username", "created_at", "display_name", "bio"}
+    assert set(response.json()) == {"id", "email", "username", "created_at", "display_name", "bio", "avatar"}
     ((user_id, role, is_active, canonical, is_recent, password_hash),) = rows(
         "SELECT id, role, is_active, email_canonical, created_at > now() - interval '1 minute', password_hash "
         "FROM users"
@@ -224,7 +224,7 @@ def test_a_profile_shows_a_placeholder_in_place_of_the_email_address(client: Tes
     response = client.get(f"/users/{person.id}")
 
     assert response.status_code == 200
-    assert set(response.json()) == {"id", "username", "created_at", "email", "display_name", "bio", *COUNTS}
+    assert set(response.json()) == {"id", "username", "created_at", "email", "display_name", "bio", "avatar", *COUNTS}
     assert response.json()["username"] == f"user{person.id}"
     assert response.json()["email"] == placeholder(person)
 
@@ -368,7 +368,8 @@ def test_me_is_the_account_of_the_caller(client: TestClient, person: Person) -> 
 
     assert response.status_code == 200
     assert set(response.json()) == {
-        "id", "email", "username", "created_at", "display_name", "bio", "role", "is_active", "email_verified", *COUNTS,
+        "id", "email", "username", "created_at", "display_name", "bio", "avatar", "role", "is_active", "email_verified",
+        *COUNTS,
     }  # fmt: skip
     assert response.json()["id"] == person.id
     assert response.json()["email"] == person.email
