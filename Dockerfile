@@ -21,6 +21,8 @@ WORKDIR /srv
 COPY alembic.ini ./
 COPY alembic ./alembic
 COPY app ./app
+# The volume of pictures begins as a copy of this folder, with its owner.
+RUN install --directory --owner 10001 --group 10001 --mode 0755 /var/lib/social-posts/media
 # `production` by default, so that the container refuses to start without SECRET_KEY and a database.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from app.api.authentication import DetachedScopedUser, ScopedUser
@@ -143,6 +143,8 @@ async def _read_form(request: Request, user_id: int) -> tuple[UploadFile, str]:
             form = await _UploadParser(request.headers, request.stream(), max_files=1, max_fields=1).parse()
     except TimeoutError:
         raise UploadTimeout from None
+    except ClientDisconnect:
+        raise _invalid("file", "The upload was cut off") from None  # Which no client reads.
     except MultiPartException as error:
         raise _invalid("file", error.message) from None
     except OSError:  # The disk is full.

@@ -23,9 +23,9 @@ from app.middleware.security_headers import HEADERS
 # Twice the limit of `HeadLimit`, so that a request a little above that limit gets its response with all headers.
 MAX_UNFINISHED_BYTES = 64 * 1024
 
-# A body may cost twice MAX_BODY_BYTES before this protocol refuses it. BodyLimit refuses it earlier and with all
-# headers, but only while a route reads it. Each piece counts as at least 128 bytes, because the parser's work is per
-# piece: 1 MB in chunks of one byte took 0.65 s of a core.
+# A body may cost twice MAX_BODY_BYTES, or MEDIA_MAX_BYTES for an upload, before this protocol refuses it. BodyLimit
+# refuses it earlier and with all headers, but only while a route reads it. Each piece counts as at least 128 bytes,
+# because the parser's work is per piece: 1 MB in chunks of one byte took 0.65 s of a core.
 MIN_PIECE_BYTES = 128
 
 # After a response with `Connection: close`, the rest of the request is read and dropped, so that the client can read
@@ -265,7 +265,7 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.application = self.app
-        self.max_body_cost_bytes = 2 * get_settings().max_body_bytes
+        self.max_body_cost_bytes = 0
 
     def shutdown(self) -> None:
         """Stop.
@@ -374,6 +374,9 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         self.exchange, exchange.cycle = exchange, self.cycle
         self.is_body_due, self.body_cost_bytes = True, 0
+        settings = get_settings()
+        is_upload = self.scope["method"] == "POST" and self.scope["path"].rstrip("/").endswith("/media")
+        self.max_body_cost_bytes = 2 * (settings.media_max_bytes if is_upload else settings.max_body_bytes)
         # uvicorn would add trailers to the headers. Proxies pass them on, even one named X-Forwarded-For.
         self.headers = []
         if self.is_stopping and self.cycle is not None:

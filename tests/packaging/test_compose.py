@@ -87,7 +87,7 @@ def test_no_secret_has_a_default(missing: str, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("service", OURS)
 def test_a_service_sets_only_what_the_settings_know(service: str) -> None:
-    assert {name.lower() for name in SERVICES[service]["environment"]} <= set(Settings.model_fields)
+    assert {name.lower() for name in SERVICES[service]["environment"]} <= {*Settings.model_fields, "tmpdir"}
 
 
 def test_migrations_are_a_step_of_their_own_before_the_api() -> None:
@@ -118,7 +118,16 @@ def test_a_service_can_write_nothing_and_gain_nothing(service: str) -> None:
 
 @pytest.mark.parametrize("service", OURS)
 def test_ours_need_no_right_at_all(service: str) -> None:
-    assert not {"cap_add", "user", "volumes"} & set(SERVICES[service]), "the image says who it runs as"
+    assert not {"cap_add", "user"} & set(SERVICES[service]), "the image says who it runs as"
+
+
+def test_pictures_are_shared_by_what_serves_and_deletes_them() -> None:
+    folder = "media:/var/lib/social-posts/media"
+    assert {name for name in OURS if SERVICES[name].get("volumes") == [folder]} == {"api", "worker"}
+    assert f"{folder}:ro" in SERVICES["nginx"]["volumes"]
+    environment = SERVICES["api"]["environment"]
+    assert environment["MEDIA_ROOT"] == environment["TMPDIR"] == folder.partition(":")[2]
+    assert f"--mode 0755 {environment['MEDIA_ROOT']}" in (ROOT / "Dockerfile").read_text()
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -160,7 +169,7 @@ def test_neither_the_api_nor_the_database_reaches_the_internet() -> None:
 def test_nginx_runs_the_tested_files_as_an_unprivileged_user() -> None:
     nginx = SERVICES["nginx"]
     assert nginx["user"] == "101:101"
-    for volume in nginx["volumes"]:
+    for volume in {*nginx["volumes"]} - {"media:/var/lib/social-posts/media:ro"}:
         source, target, mode = interpolated(volume, {}).split(":")
         assert (ROOT / source).exists(), source
         assert target.startswith("/etc/nginx/")
