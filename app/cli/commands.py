@@ -56,7 +56,10 @@ COMMANDS = {
     # Its name in earlier releases, which crontabs may have.
     "gc": ("app.cli.maintenance:cleanup", ""),
     "invite": ("app.cli.invite:invite", "Create an invite, with which people can sign up while REGISTRATION=invite."),
-    "user": ("app.cli.users:users", "Manage accounts: create, promote, disable, reset passwords, revoke sessions."),
+    "user": (
+        "app.cli.users:users",
+        "Manage accounts: create, promote, disable, ban, reset passwords, revoke sessions.",
+    ),
 }
 HIDDEN = {"gc"}
 

@@ -137,7 +137,7 @@ def test_a_sign_in_in_json_is_told_to_send_a_form(
 
 def test_a_form_without_a_field_keeps_its_own_message(client: TestClient) -> None:
     for form in ({"data": {"username": "ada"}}, {"data": {"username": "ada"}, "files": {"other": b"x"}}):
-        response = client.post("/login", **form)  # type: ignore[arg-type]
+        response = client.post("/login", **form)
 
         assert response.json()["detail"] == [{"type": "missing", "loc": ["body", "password"], "msg": "Field required"}]
 
