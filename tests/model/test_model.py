@@ -51,9 +51,11 @@ def test_the_api_equals_its_model_in_a_few_short_lives(run: Run) -> None:
     assert answers > 300
 
 
+# In parts, because a test has 15 minutes.
 @pytest.mark.slow
-def test_the_api_equals_its_model(run: Run, figure: Figure) -> None:
-    answers = run(settings(BASE, max_examples=500, stateful_step_count=50))
+@pytest.mark.parametrize("part", range(1, 6))
+def test_the_api_equals_its_model(run: Run, figure: Figure, part: int) -> None:
+    answers = run(settings(BASE, max_examples=100, stateful_step_count=50))
 
-    figure(f"R2: 500 runs of 50 steps, {answers:,} answers compared with the model's, no difference")
-    assert answers > 15_000
+    figure(f"R2: part {part} of 5, 100 runs of 50 steps, {answers:,} answers compared with the model's, no difference")
+    assert answers > 3_000
