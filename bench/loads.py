@@ -22,15 +22,7 @@ Next = Callable[[str], str | None]
 
 THREADS: tuple[LoadName, ...] = ("thread", "thread-large", "thread-replies")
 NAMES: tuple[LoadName, ...] = (
-    "distinct",
-    "authors",
-    "top-distinct",
-    "search",
-    "tag",
-    "home",
-    *THREADS,
-    "comment_vote",
-    "browse",
+    *("distinct", "authors", "top-distinct", "search", "tag", "home", *THREADS, "comment_vote", "browse"),
 )
 # Each reader has a home page of their own.
 HOME_PATH = "/home?limit=10"

@@ -1,6 +1,7 @@
 -- POST /vote, each request as the next user for the next post. Arguments: a file of users (tokens), a file of posts
--- (ids); "comments" if these are ids of comments. A pair recurs after lcm(users, posts) requests and then retracts its vote. With many posts, no pair recurs in
--- a run; with one post, it recurs after every user has voted. So each request changes a vote.
+-- (ids); with "comments" as the third, these are ids of comments, voted for by PUT and DELETE. A pair recurs after
+-- lcm(users, posts) requests and then retracts its vote. With many posts, no pair recurs in a run; with one post, it
+-- recurs after every user has voted. So each request changes a vote.
 
 local lines = require("lines")
 -- wrk calls `request` once without sending the result, to count the requests in it: that call is number -1.
