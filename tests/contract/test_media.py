@@ -1,5 +1,7 @@
 """`/media` and `/users/me/avatar`: status, code, rows and files of every route."""
 
+import json
+import zipfile
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -299,3 +301,16 @@ def test_forms_without_a_file_or_with_a_bad_text_are_refused(
         headers = person.headers | sent.pop("headers", {})  # type: ignore[operator]
         assert_refused(client.post("/media", headers=headers, **sent), 422, "validation_failed")  # type: ignore[arg-type]
     assert (rows(connection), pictures.files()) == ([], set())
+
+
+def test_an_export_has_the_pictures(client: TestClient, person: Person, other: Person, make_media: MakeMedia) -> None:
+    made, _ = make_media(person, alt="A boat"), make_media(other)
+
+    response = client.get("/users/me/export", headers=person.headers)
+
+    with zipfile.ZipFile(BytesIO(response.content)) as archive:
+        assert archive.testzip() is None
+        assert [name for name in archive.namelist() if name.startswith("media/")] == [f"media/{made['id']}.webp"]
+        assert archive.read(f"media/{made['id']}.webp") == client.get(made["url"]).content
+        [described] = json.loads(archive.read("media.json"))
+    assert (described["id"], described["alt"], described["is_avatar"]) == (made["id"], "A boat", False)
