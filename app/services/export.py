@@ -11,7 +11,20 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import IO, Any, NamedTuple, cast
 
-from sqlalchemy import Connection, DateTime, Integer, Select, bindparam, func, literal_column, select, text, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    DateTime,
+    Integer,
+    Select,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    text,
+    true,
+    tuple_,
+)
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.orm import InstrumentedAttribute
@@ -228,22 +241,22 @@ def parts(user_id: int, session_id: int) -> Iterator[bytes]:
 
 def _media(archive: zipfile.ZipFile, user_id: int, session_id: int, take: Callable[[], bytes]) -> Iterator[bytes]:
     """Write the account's pictures, and yield what `take` returns after each chunk. Raises `StorageError`."""
-    last_id = 0
+    of_user = select(Media.id, Media.name).where(Media.owner_id == user_id).order_by(Media.id).limit(BATCH_PICTURES)
+    is_next: ColumnElement[bool] = true()
     while True:
-        of_user = select(Media.id, Media.name).where(Media.owner_id == user_id, Media.id > last_id)
         with writing() as connection:
             _require_session(connection, user_id, session_id)
-            pictures = connection.execute(of_user.order_by(Media.id).limit(BATCH_PICTURES)).all()
+            pictures = connection.execute(of_user.where(is_next)).all()
         if not pictures:
             return
         for picture in pictures:
-            last_id = picture.id
             file_name, _ = files_of(picture.name)
             # Stored as they are, because pictures are compressed already.
             with archive.open(zipfile.ZipInfo(f"pictures/{file_name}"), "w", force_zip64=True) as file:
                 for chunk in get_storage().read(file_name):
                     file.write(chunk)
                     yield take()
+        is_next = Media.id > pictures[-1].id
 
 
 Key = tuple[Any, ...]

@@ -44,14 +44,12 @@ NOT_EXPORTED = {
 
 
 def read(response: httpx2.Response) -> dict[str, Any]:
-    """Return the content of each file by its name without `.json`."""
+    """Return the content of each JSON file by its name without `.json`."""
     assert response.status_code == 200, response.text
     with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
         assert archive.testzip() is None
-        return {
-            name.removesuffix(".json"): json.loads(archive.read(name)) if name.endswith(".json") else archive.read(name)
-            for name in archive.namelist()
-        }
+        names = [name for name in archive.namelist() if name.endswith(".json")]
+        return {name.removesuffix(".json"): json.loads(archive.read(name)) for name in names}
 
 
 @pytest.fixture

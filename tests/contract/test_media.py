@@ -310,7 +310,8 @@ def test_an_export_has_the_pictures(client: TestClient, person: Person, other: P
 
     with zipfile.ZipFile(BytesIO(response.content)) as archive:
         assert archive.testzip() is None
-        assert [name for name in archive.namelist() if name.startswith("media/")] == [f"media/{made['id']}.webp"]
-        assert archive.read(f"media/{made['id']}.webp") == client.get(made["url"]).content
-        [described] = json.loads(archive.read("media.json"))
+        [described] = json.loads(archive.read("pictures.json"))
+        file_name = f"pictures/{described['name']}.webp"
+        assert [name for name in archive.namelist() if name.startswith("pictures/")] == [file_name]
+        assert archive.read(file_name) == client.get(made["url"]).content
     assert (described["id"], described["alt"], described["is_avatar"]) == (made["id"], "A boat", False)

@@ -22,7 +22,8 @@ PUT_BACK = """
     )
     INSERT INTO posts (id, owner_id, title, content) OVERRIDING SYSTEM VALUE
     VALUES (1, 1, 'Top beaches in Florida', 'Check out these awesome beaches')
-    ON CONFLICT (id) DO UPDATE SET owner_id = 1, published = true
+    ON CONFLICT (id) DO UPDATE SET owner_id = 1, published = true, removal_reason = NULL,
+        published_before_removal = NULL
 """
 
 

@@ -60,7 +60,9 @@ def test_every_foreign_key_has_an_index_that_begins_with_its_columns(connection:
     keys = connection.execute(
         text("""
             SELECT conname, EXISTS (
-                SELECT FROM pg_index WHERE indrelid = conrelid AND indisvalid AND indpred IS NULL
+                SELECT FROM pg_index WHERE indrelid = conrelid AND indisvalid
+                    -- `column = $1` implies `column IS NOT NULL`.
+                    AND coalesce(pg_get_expr(indpred, indrelid) ~ '^\\(\\w+ IS NOT NULL\\)$', true)
                     AND (string_to_array(indkey::text, ' ')::smallint[])[1:cardinality(conkey)] = conkey
             ) AS is_indexed
             FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace

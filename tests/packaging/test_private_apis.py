@@ -4,14 +4,17 @@ import ast
 import asyncio
 import inspect
 import re
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import psycopg2
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
+from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, values
 from starlette.testclient import TestClient
 from uvicorn import Config
@@ -23,6 +26,7 @@ from app.api.route import Route, required_credential
 from app.routers import ROUTERS
 from app.server import http_protocol
 from tests.conftest import ROOT
+from tests.pictures import png
 
 # Modules that their packages' documentation does not describe, although their names have no underscore.
 UNDOCUMENTED = re.compile(r"(uvicorn\.(protocols|supervisors)|fastapi\.dependencies|prometheus_client\.values)\b")
@@ -170,6 +174,17 @@ def test_uvicorn_has_every_method_that_ours_override() -> None:
         "on_response_complete", "send_400_response", "shutdown",
     } == vars(http_protocol.Protocol).keys() & {name for name in of_protocol if not name.startswith("__")}  # fmt: skip
     assert {"init_processes", "handle_int", "run"} <= of_supervisor
+
+
+def test_pillow_opens_pictures_of_any_size_without_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    huge = bytearray(png())
+    huge[16:24] = 2 * (16_000).to_bytes(4)
+    huge[29:33] = zlib.crc32(huge[12:29]).to_bytes(4)
+
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(BytesIO(huge))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert Image.open(BytesIO(huge)).size == (16_000, 16_000)
 
 
 def test_fastapi_ends_dependencies_of_a_function_with_the_stack_in_the_scope() -> None:

@@ -11,7 +11,7 @@ from tests.fixtures import Person, counted_queries
 
 TABLES = (
     *("sessions", "idempotency_keys", "allowances", "mail_tokens", "invites", "outgoing_mails", "security_events"),
-    *("notifications", "moderation_log", "reports", "events"),
+    *("notifications", "moderation_log", "reports", "events", "media"),
 )
 
 
@@ -86,6 +86,15 @@ def fill(connection: Connection, person: Person, expired: int = 10) -> None:
             text(f"""
                 INSERT INTO reports (reporter_id, post_id, reason, resolved_at, action)
                 SELECT :id, n, '', now() - interval '{days} days', 'dismiss' FROM generate_series(1, {count}) AS n
+            """),
+            {"id": person.id},
+        )
+    for hours, count in ((25, expired), (23, 1)):
+        connection.execute(
+            text(f"""
+                INSERT INTO media (owner_id, name, width, height, bytes, blurhash, unused_since)
+                SELECT :id, md5('{hours}' || n), 1, 1, 1, '', now() - interval '{hours} hours'
+                FROM generate_series(1, {count}) AS n
             """),
             {"id": person.id},
         )
