@@ -30,9 +30,9 @@ DECODER = Path(__file__).with_name("decoder.py")
 MAX_DECODERS = 1
 MAX_WAITING = 200
 # With the decoding, below the 30 s after which the proxies of deploy/ give up.
-MAX_WAIT_SECONDS = 15.0
+MAX_WAIT_SECONDS = 18.0
 # Longer than the decoder's own limit of CPU time, which ends it unless the machine is busy.
-MAX_SECONDS = 14.0
+MAX_SECONDS = 11.0
 # Exit codes of Python for an uncaught exception: the decoder could not even start.
 _FAILED_TO_START = (1, 2)
 _REFUSALS: dict[str, type[DomainError]] = {

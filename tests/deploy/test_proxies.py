@@ -42,6 +42,8 @@ PASSWORD = "correct horse battery"
 MAX_BODY_BYTES = Settings.model_fields["max_body_bytes"].default
 MAX_UPLOAD_BYTES = Settings.model_fields["media_max_bytes"].default + MAX_FORM_BYTES
 MAX_CONNECTIONS = 100
+# Of pictures, for each address.
+MAX_UPLOADS = 20
 StartProxy = Callable[..., Proxy]
 
 
@@ -140,7 +142,7 @@ def test_limits_are_those_of_the_api() -> None:
     limits = [str(MAX_BODY_BYTES), str(MAX_UPLOAD_BYTES)]
     assert re.findall(r"client_max_body_size (\d+);", nginx) == limits
     assert re.findall(r"req\.body_size gt (\d+)", haproxy) == limits
-    assert re.findall(r"limit_conn addresses (\d+);", nginx) == [str(MAX_CONNECTIONS)]
+    assert re.findall(r"limit_conn addresses (\d+);", nginx) == [str(MAX_CONNECTIONS)] * 2
     assert re.findall(r"sc_conn_cur\(0\) gt (\d+)", haproxy) == [str(MAX_CONNECTIONS)]
 
 
@@ -328,6 +330,28 @@ def test_a_picture_past_the_limit_of_other_bodies_passes_and_one_past_its_own_do
 
         refused = client.post("/media", files={"file": ("a.png", bytes(MAX_UPLOAD_BYTES))})
         assert_problem(refused, 413, "body_too_large")
+
+
+def test_uploads_that_an_address_leaves_unfinished_are_bounded(start_proxy: StartProxy, server: Server) -> None:
+    proxy = start_proxy("nginx", int(server.url.rpartition(":")[2]))
+    head = b"POST /media HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{"
+    with ExitStack() as stack:
+        for _ in range(MAX_UPLOADS):
+            stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port))).sendall(head)
+        time.sleep(1)  # Until nginx has read all heads.
+        assert upload(proxy.url) == 429
+        assert httpx2.get(f"{proxy.url}/livez").status_code == 200
+        with proxy.client() as other:
+            assert other.post("/media", files={"file": ("a.png", b"x")}).status_code == 401
+    deadline = time.monotonic() + 10
+    while (status := upload(proxy.url)) == 429:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert status == 401
+
+
+def upload(url: str) -> int:
+    return httpx2.post(f"{url}/media", files={"file": ("a.png", b"x")}).status_code
 
 
 def test_a_body_at_the_limit_passes(proxy: Proxy) -> None:
