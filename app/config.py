@@ -230,6 +230,9 @@ class Settings(BaseSettings):
         False, description="`true` shows real e-mail addresses in all profiles and owners, not placeholders."
     )
     public_reads: bool = Field(False, description="`true` lets clients read published posts without an account.")
+    web_client_enabled: bool = Field(
+        True, description="`true` serves the web client under `/web/` and leads browsers there from `/`."
+    )
     cors_origins: CommaSeparated = Field(
         None, description="Comma-separated origins. Default: any localhost in development."
     )

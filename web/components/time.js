@@ -1,0 +1,29 @@
+/** A time as people say it, with the exact one as title. */
+
+import { html } from "../vendor/preact.js";
+
+const STEPS = [
+  [60, "second", 1],
+  [3600, "minute", 60],
+  [86_400, "hour", 3600],
+  [7 * 86_400, "day", 86_400],
+  [30 * 86_400, "week", 7 * 86_400],
+  [365 * 86_400, "month", 30 * 86_400],
+  [Infinity, "year", 365 * 86_400],
+];
+const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
+const EXACT = new Intl.DateTimeFormat("en", { dateStyle: "long", timeStyle: "short" });
+
+export function Time({ value }) {
+  const date = new Date(value);
+  return html`<time datetime=${value} title=${EXACT.format(date)}>${relative(date)}</time>`;
+}
+
+function relative(date) {
+  const seconds = (date.getTime() - Date.now()) / 1000;
+  if (Math.abs(seconds) < 45) return "just now";
+  const [, unit, size] = STEPS.find(([limit]) => Math.abs(seconds) < limit);
+  return RELATIVE.format(Math.round(seconds / size), unit);
+}
+
+export const exactTime = (value) => EXACT.format(new Date(value));
