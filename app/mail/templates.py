@@ -36,7 +36,7 @@ WORDS: dict[MailKind, tuple[str, str]] = {
     ),
 }
 
-# Added without `PUBLIC_URL`, as in development, because then no page takes the token.
+# Added without `PUBLIC_URL` and web client, because then no page takes the token.
 REQUESTS: dict[MailKind, str] = {
     "password_reset": """{site}/password-reset/confirm --json '{{"token": "{token}", "password": "a new password"}}'""",
     "email_verification": """{site}/email-verification/confirm --json '{{"token": "{token}"}}'""",
@@ -47,7 +47,7 @@ REQUESTS: dict[MailKind, str] = {
 def compose(kind: MailKind, address: str, token: str = "") -> EmailMessage:
     settings = get_settings()
     subject, text = WORDS[kind]
-    if settings.public_url is None and kind in REQUESTS:
+    if settings.public_url is None and not settings.web_client_enabled and kind in REQUESTS:
         text += "\nNo page is at this link until PUBLIC_URL names a site with one. Until then, run:\n"
         text += f"curl {REQUESTS[kind]}\n"
     message = EmailMessage()

@@ -81,18 +81,26 @@ class WebClient:
         return response
 
     async def show_file(self, request: Request) -> Response:
-        """Answer a file. Caches must revalidate one of another version, such as that of a page loaded before a release."""
+        """Answer a file.
+
+        Caches must revalidate one of another version, such as that of a page loaded before a release.
+        """
         file = self.files.get(request.path_params["name"])
         if file is None:
             raise HTTPException(404)
         response = _compressible(request, file.content, file.compressed, file.media_type)
         is_current = request.path_params["version"] == self.version
-        response.headers["Cache-Control"] = f"public, max-age={ONE_YEAR_SECONDS}, immutable" if is_current else "no-cache"
+        response.headers["Cache-Control"] = (
+            f"public, max-age={ONE_YEAR_SECONDS}, immutable" if is_current else "no-cache"
+        )
         return response
 
 
 class _NavigationRoute(Route):
-    """A route for page loads of browsers, which ask for `text/html`. Every other request goes on to the API's routes."""
+    """A route for page loads of browsers, which ask for `text/html`.
+
+    Every other request goes on to the API's routes.
+    """
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child_scope = super().matches(scope)

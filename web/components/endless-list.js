@@ -25,7 +25,7 @@ export function EndlessList({ list, render, empty, label, class: kind = "" }) {
     <ul class="list ${kind}" aria-label=${label}>
       ${list.items.map(render)}
     </ul>
-    <div ref=${end} class="list-end">
+    <div ref=${end} class=${list.hasMore || list.error || list.items.length > 5 ? "list-end" : ""}>
       ${list.error
         ? html`<${Failed} error=${list.error} retry=${list.loadMore} />`
         : list.isLoading

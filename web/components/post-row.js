@@ -107,7 +107,7 @@ export function PostActions({ item, isOnPage = false, onDelete = () => {} }) {
   ];
   const comment = html`<${Icon} name="comment" /><span>${shortNumber(comments)}</span>`;
   return html`<div class="actions">
-    <${VoteButton} path=${`/posts/${post.id}/vote`} votes=${votes} voted=${voted} show=${show} isOff=${!post.published} />
+    ${post.published && html`<${VoteButton} path=${`/posts/${post.id}/vote`} votes=${votes} voted=${voted} show=${show} />`}
     ${isOnPage
       ? html`<a class="action" href="#comments" aria-label=${count(comments, "comment")}>${comment}</a>`
       : html`<a class="action" href=${href(`/posts/${post.id}#comments`)} aria-label=${count(comments, "comment")}>${comment}</a>`}

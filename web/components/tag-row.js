@@ -10,12 +10,12 @@ export function TagRow({ tag }) {
   const [state, setState] = useState(tag);
   return html`<li class="row">
     <span class="row-text"><a href=${href(tagPath(tag.name))}>#${tag.name}</a> <span class="hint">${count(tag.posts, "post")}</span></span>
-    <${FollowButton} path=${`/tags/${encodeURIComponent(tag.name)}/follow`} what=${`#${tag.name}`} followed=${state.followed} show=${(change) => setState({ ...state, ...change })} />
+    <${FollowButton} path=${`/tags/${encodeURIComponent(tag.name)}/follow`} what=${`#${tag.name}`} isQuiet followed=${state.followed} show=${(change) => setState({ ...state, ...change })} />
   </li>`;
 }
 
 /** Follow or unfollow. `show` gets the expected state at once, then the one of the answer. */
-export function FollowButton({ path, what, followed, show }) {
+export function FollowButton({ path, what, followed, show, isQuiet = false }) {
   const busy = useRef(false);
   const toggle = async () => {
     if (!account.value) return navigate("/sign-in");
@@ -34,7 +34,7 @@ export function FollowButton({ path, what, followed, show }) {
   };
   return html`<button
     type="button"
-    class="button button-small ${followed ? "" : "button-primary"}"
+    class="button button-small ${followed || isQuiet ? "" : "button-primary"}"
     aria-pressed=${followed ? "true" : "false"}
     aria-label=${`Follow ${what}`}
     onClick=${toggle}

@@ -26,4 +26,5 @@ function relative(date) {
   return RELATIVE.format(Math.round(seconds / size), unit);
 }
 
-export const exactTime = (value) => EXACT.format(new Date(value));
+const MONTH = new Intl.DateTimeFormat("en", { month: "long", year: "numeric" });
+export const monthOf = (value) => MONTH.format(new Date(value));

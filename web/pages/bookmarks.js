@@ -2,8 +2,8 @@
 
 import { MemberPage } from "../components/member-page.js";
 import { Empty } from "../components/states.js";
+import { Tabs } from "../components/tabs.js";
 import { useTitle } from "../loading.js";
-import { href } from "../router.js";
 import { html } from "../vendor/preact.js";
 import { Feed } from "./front.js";
 
@@ -14,10 +14,13 @@ export default function Bookmarks({ here }) {
   return html`<${MemberPage} here=${here}>
     <div class="narrow">
       <div class="page-head"><h1 tabindex="-1">${isVotes ? "Voted for" : "Bookmarks"}</h1></div>
-      <nav class="feeds" aria-label="Kept posts">
-        <a href=${href("/bookmarks")} aria-current=${isVotes ? undefined : "page"}>Bookmarks</a>
-        <a href=${href("/bookmarks?show=votes")} aria-current=${isVotes ? "page" : undefined}>Voted for</a>
-      </nav>
+      <${Tabs}
+        label="Kept posts"
+        tabs=${[
+          { path: "/bookmarks", text: "Bookmarks", isCurrent: !isVotes },
+          { path: "/bookmarks?show=votes", text: "Voted for", isCurrent: isVotes },
+        ]}
+      />
       <${Feed}
         key=${path}
         path=${path}

@@ -5,6 +5,7 @@ import { EndlessList } from "../components/endless-list.js";
 import { PostRow } from "../components/post-row.js";
 import { Sidebar } from "../components/sidebar.js";
 import { Empty } from "../components/states.js";
+import { Tabs } from "../components/tabs.js";
 import { Welcome } from "../components/welcome.js";
 import { useList, useTitle } from "../loading.js";
 import { href } from "../router.js";
@@ -27,17 +28,17 @@ export default function Front({ here, feed }) {
   return html`<div class="columns">
     <div class="column">
       <h1 class="visually-hidden" tabindex="-1">${isHome ? "Home" : "Posts"}</h1>
-      <nav class="feeds" aria-label="Order of posts">
-        ${me && html`<a href=${href("/home")} aria-current=${isHome ? "page" : undefined}>Home</a>`}
-        ${SORTS.map(
-          ([name, text]) => html`<a
-            key=${name}
-            href=${href(name === "hot" ? "/" : `/?sort=${name}`)}
-            aria-current=${!isHome && name === sort ? "page" : undefined}
-            >${text}</a
-          >`,
-        )}
-      </nav>
+      <${Tabs}
+        label="Order of posts"
+        tabs=${[
+          me && { path: "/home", text: "Home", isCurrent: isHome },
+          ...SORTS.map(([name, text]) => ({
+            path: name === "hot" ? "/" : `/?sort=${name}`,
+            text,
+            isCurrent: !isHome && name === sort,
+          })),
+        ]}
+      />
       <${Feed} key=${path} path=${path} empty=${isHome ? html`<${EmptyHome} />` : html`<${EmptySite} />`} />
     </div>
     <${Sidebar} />

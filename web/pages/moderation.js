@@ -7,6 +7,7 @@ import { EndlessList } from "../components/endless-list.js";
 import { Field, Form } from "../components/form.js";
 import { MemberPage } from "../components/member-page.js";
 import { Empty } from "../components/states.js";
+import { Tabs } from "../components/tabs.js";
 import { Time } from "../components/time.js";
 import { useAction, useList, useTitle } from "../loading.js";
 import { href, userPath } from "../router.js";
@@ -26,9 +27,7 @@ export default function Moderation({ here, tab = "open" }) {
   return html`<${MemberPage} here=${here}>
     <div class="narrow">
       <div class="page-head"><h1 tabindex="-1">Moderation</h1></div>
-      <nav class="feeds" aria-label="Moderation">
-        ${TABS.map(([name, text, path]) => html`<a key=${name} href=${href(path)} aria-current=${name === tab ? "page" : undefined}>${text}</a>`)}
-      </nav>
+      <${Tabs} label="Moderation" tabs=${TABS.map(([name, text, path]) => ({ path, text, isCurrent: name === tab }))} />
       ${tab === "log" ? html`<${Log} />` : html`<${Reports} key=${tab} status=${tab === "resolved" ? "resolved" : "open"} />`}
     </div>
   <//>`;
@@ -94,6 +93,16 @@ function useTarget({ post_id: postId, comment_id: commentId, user_id: userId }) 
   return target;
 }
 
+const ACTIONS = {
+  remove: "removed",
+  restore: "restored",
+  delete: "deleted",
+  lock: "locked",
+  unlock: "unlocked",
+  ban: "banned",
+  unban: "ended the ban of",
+  dismiss: "dismissed a report of",
+};
 const TITLES = { dismiss: "Dismiss this report?", remove: "Remove the content?", ban: "Ban the author?" };
 
 function Resolve({ report, kind, done, close }) {
@@ -117,7 +126,7 @@ function Log() {
   const list = useList("/moderation-log?limit=50");
   const row = (entry) => html`<li key=${entry.id} class="row">
     <span class="row-text">
-      <b>${entry.moderator?.username ?? "The operator"}</b> ${entry.action.replaceAll("_", " ")}
+      <b>${entry.moderator?.username ?? "The operator"}</b> ${ACTIONS[entry.action] ?? entry.action}
       ${entry.post_id && html` <a href=${href(`/posts/${entry.post_id}`)}>post ${entry.post_id}</a>`}
       ${entry.comment_id && ` comment ${entry.comment_id}`}${entry.user_id && ` user ${entry.user_id}`}
       ${entry.reason && html`<br />“${entry.reason}”`}<br />

@@ -8,8 +8,10 @@ import { EndlessList } from "../components/endless-list.js";
 import { PictureDialog } from "../components/picture-dialog.js";
 import { ReportDialog } from "../components/report-dialog.js";
 import { Empty, Failed, Loading } from "../components/states.js";
+import { Tabs } from "../components/tabs.js";
 import { FollowButton } from "../components/tag-row.js";
-import { Time, exactTime } from "../components/time.js";
+import { Time, monthOf } from "../components/time.js";
+import { Name } from "../components/name.js";
 import { useList, useLoaded, useTitle } from "../loading.js";
 import { forgetPages, href, userPath } from "../router.js";
 import { isModerator, say, sayError, useAccount } from "../state.js";
@@ -57,8 +59,7 @@ function Shown({ user, set, tab }) {
     isModerator(me) && { text: "End a ban", onClick: unban },
   ];
   const base = userPath(user);
-  const link = (name, text) =>
-    html`<a href=${href(name === "posts" ? base : `${base}/${name}`)} aria-current=${tab === name ? "page" : undefined}>${text}</a>`;
+  const view = (name, text) => ({ path: name === "posts" ? base : `${base}/${name}`, text, isCurrent: tab === name });
   return html`<div class="narrow">
     <header class="profile-head">
       ${user.avatar
@@ -67,7 +68,7 @@ function Shown({ user, set, tab }) {
       <div class="page-head">
         <div>
           <h1 tabindex="-1">${user.display_name || user.username}</h1>
-          <p class="hint">@${user.username} · since ${exactTime(user.created_at).split(" at ")[0]}</p>
+          <p class="hint">${user.display_name && `@${user.username} · `}Since ${monthOf(user.created_at)}</p>
         </div>
         <div class="form-buttons">
           ${isOwn
@@ -84,10 +85,16 @@ function Shown({ user, set, tab }) {
       </p>
     </header>
     ${user.blocked && html`<p class="notice">You have blocked ${user.username}. <button type="button" class="link-button" onClick=${toggleBlock}>Unblock</button></p>`}
-    <nav class="feeds" aria-label="Of this user">
-      ${link("posts", "Posts")} ${link("comments", "Comments")} ${link("followers", "Followers")} ${link("following", "Following")}
-      ${isOwn && link("drafts", "Drafts")}
-    </nav>
+    <${Tabs}
+      label="Of this user"
+      tabs=${[
+        view("posts", "Posts"),
+        isOwn && view("drafts", "Drafts"),
+        view("comments", "Comments"),
+        view("followers", "Followers"),
+        view("following", "Following"),
+      ]}
+    />
     <${Tab} key=${tab} user=${user} tab=${tab} isOwn=${isOwn} />
     ${dialog === "report" && html`<${ReportDialog} target=${{ user_id: user.id }} what="user" close=${() => setDialog(null)} />`}
     ${dialog === "ban" && html`<${BanDialog} user=${user} close=${() => setDialog(null)} />`}
@@ -117,7 +124,7 @@ function People({ user, kind }) {
   const list = useList(`/users/${user.id}/${kind}?limit=50`);
   const row = (person) => html`<li key=${person.id} class="row">
     <a class="row-link" href=${href(userPath(person))}>
-      <${Avatar} user=${person} size="medium" /><span>${person.display_name || person.username} <span class="hint">@${person.username}</span></span>
+      <${Avatar} user=${person} size="medium" /><${Name} user=${person} />
     </a>
   </li>`;
   const empty = html`<${Empty} title=${kind === "followers" ? "No followers yet" : "Follows no users yet"} />`;

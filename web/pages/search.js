@@ -1,6 +1,7 @@
 /** Search: posts by their words, people and tags by their beginning. */
 
 import { Avatar } from "../components/avatar.js";
+import { Name } from "../components/name.js";
 import { Empty } from "../components/states.js";
 import { useLoaded, useTitle } from "../loading.js";
 import { href, tagPath, userPath } from "../router.js";
@@ -34,7 +35,7 @@ export default function Search({ here }) {
       ${people.map(
         (user) => html`<li class="row" key=${user.id}>
           <a class="row-link" href=${href(userPath(user))}>
-            <${Avatar} user=${user} size="medium" /><span>${user.display_name || user.username} <span class="hint">@${user.username}</span></span>
+            <${Avatar} user=${user} size="medium" /><${Name} user=${user} />
           </a>
         </li>`,
       )}

@@ -2,8 +2,8 @@
 
 import { MemberPage } from "../components/member-page.js";
 import { Empty } from "../components/states.js";
+import { Tabs } from "../components/tabs.js";
 import { useTitle } from "../loading.js";
-import { href } from "../router.js";
 import { useAccount } from "../state.js";
 import { html } from "../vendor/preact.js";
 import { Account } from "./settings/account.js";
@@ -34,9 +34,11 @@ export default function Settings({ here, section = "profile" }) {
   useTitle(found ? found[1] : "Settings");
   return html`<${MemberPage} here=${here}>
     <div class="settings">
-      <nav class="settings-nav" aria-label="Settings">
-        ${SECTIONS.map(([name, text]) => html`<a key=${name} href=${href(`/settings/${name}`)} aria-current=${name === section ? "page" : undefined}>${text}</a>`)}
-      </nav>
+      <${Tabs}
+        label="Settings"
+        class="settings-nav"
+        tabs=${SECTIONS.map(([name, text]) => ({ path: `/settings/${name}`, text, isCurrent: name === section }))}
+      />
       <div class="settings-body">
         ${found ? html`<h1 tabindex="-1">${found[1]}</h1><${found[2]} key=${section} me=${me} />` : html`<${Empty} title="There is no such section" />`}
       </div>

@@ -1,9 +1,10 @@
 /** The posts of a tag. */
 
 import { Empty, Failed } from "../components/states.js";
+import { Tabs } from "../components/tabs.js";
 import { FollowButton } from "../components/tag-row.js";
 import { useLoaded, useTitle } from "../loading.js";
-import { href, tagPath } from "../router.js";
+import { tagPath } from "../router.js";
 import { count } from "../text.js";
 import { html } from "../vendor/preact.js";
 import { Feed } from "./front.js";
@@ -26,11 +27,14 @@ export default function Tag({ name, here }) {
       ${tag.data &&
       html`<${FollowButton} path=${`/tags/${encoded}/follow`} what=${`#${name}`} followed=${tag.data.followed} show=${(change) => tag.set({ ...tag.data, ...change })} />`}
     </div>
-    <nav class="feeds" aria-label="Order of posts">
-      ${SORTS.map(
-        (one) => html`<a key=${one} href=${href(`${tagPath(name)}${one === "new" ? "" : `?sort=${one}`}`)} aria-current=${one === sort ? "page" : undefined}>${one[0].toUpperCase()}${one.slice(1)}</a>`,
-      )}
-    </nav>
+    <${Tabs}
+      label="Order of posts"
+      tabs=${SORTS.map((one) => ({
+        path: `${tagPath(name)}${one === "new" ? "" : `?sort=${one}`}`,
+        text: `${one[0].toUpperCase()}${one.slice(1)}`,
+        isCurrent: one === sort,
+      }))}
+    />
     <${Feed} key=${path} path=${path} empty=${html`<${Empty} title="No posts yet"><p>A post with this tag will appear here.</p><//>`} />
   </div>`;
 }

@@ -32,7 +32,7 @@ export function Sessions() {
     ${!session.current && html`<button type="button" class="button button-small" onClick=${() => end(session)}>End</button>`}
   </li>`;
   const event = (item) => html`<li key=${item.id} class="row">
-    <span class="row-text">${item.event.replaceAll("_", " ").replaceAll(".", ": ")}<br />
+    <span class="row-text">${item.event[0].toUpperCase()}${item.event.slice(1).replaceAll("_", " ")}<br />
       <span class="hint">${item.address ?? "unknown address"} · <${Time} value=${item.created_at} /></span>
     </span>
   </li>`;
