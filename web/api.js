@@ -192,6 +192,7 @@ function nextOf(response) {
 async function errorOf(response) {
   // A proxy may answer in place of the API, and not in JSON.
   const problem = await response.json().catch(() => ({ code: "unknown", detail: `The server answered ${response.status}.` }));
+  /** @type {Record<string, string>} */
   const fields = {};
   if (Array.isArray(problem.detail)) {
     for (const { loc, msg } of problem.detail) fields[String(loc.at(-1))] = sentence(msg);

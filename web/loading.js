@@ -11,6 +11,7 @@ import { useCallback, useEffect, useRef, useState } from "./vendor/preact.js";
 export function useLoaded(path) {
   const state = useKept(path && `one ${path}`);
   const load = useCallback(
+    /** @param {AbortSignal} [signal] */
     async (signal) => {
       state.update({ error: null, isLoading: true });
       try {

@@ -67,6 +67,6 @@ function Shown({ View, here, params }) {
   return html`<div class="page" ref=${element} tabindex="-1"><${View} ...${params} here=${here} /></div>`;
 }
 
-const app = document.getElementById("app");
+const app = /** @type {HTMLElement} */ (document.getElementById("app"));
 app.replaceChildren();
 render(html`<${App} />`, app);

@@ -2,36 +2,53 @@
 
 import * as front from "./pages/front.js";
 
+/**
+ * A page: the pattern of its path, and its module, which may have to be loaded.
+ * @typedef {{pattern: RegExp, load: () => Promise<any>, module?: any, params?: Record<string, string>}} Route
+ */
+
+/** @type {Route[]} */
 const ROUTES = [
-  ["/", null, front],
-  ["/home", null, front, { feed: "home" }],
-  ["/search", () => import("./pages/search.js")],
-  ["/tags", () => import("./pages/tags.js")],
-  ["/tags/:name", () => import("./pages/tag.js")],
-  ["/posts/:id", () => import("./pages/post.js")],
-  ["/posts/:id/edit", () => import("./pages/write.js")],
-  ["/write", () => import("./pages/write.js")],
-  ["/users/:username", () => import("./pages/profile.js")],
-  ["/users/:username/:tab", () => import("./pages/profile.js")],
-  ["/bookmarks", () => import("./pages/bookmarks.js")],
-  ["/notifications", () => import("./pages/notifications.js")],
-  ["/settings", () => import("./pages/settings.js")],
-  ["/settings/:section", () => import("./pages/settings.js")],
-  ["/sign-in", () => import("./pages/sign-in.js")],
-  ["/sign-up", () => import("./pages/sign-up.js")],
-  ["/password-reset", () => import("./pages/password-reset.js")],
-  ["/email-verification", () => import("./pages/email-verification.js")],
-  ["/moderation", () => import("./pages/moderation.js")],
-  ["/moderation/:tab", () => import("./pages/moderation.js")],
-  ["/admin/users", () => import("./pages/admin-users.js")],
-].map(([pattern, load, module, params]) => {
-  const route = { pattern: new RegExp(`^${pattern.replace(/:(\w+)/g, "(?<$1>[^/]+)")}$`), module, params };
-  return Object.assign(route, { load: load ? async () => (route.module = await load()) : async () => module });
-});
+  loaded("/", front),
+  loaded("/home", front, { feed: "home" }),
+  lazy("/search", () => import("./pages/search.js")),
+  lazy("/tags", () => import("./pages/tags.js")),
+  lazy("/tags/:name", () => import("./pages/tag.js")),
+  lazy("/posts/:id", () => import("./pages/post.js")),
+  lazy("/posts/:id/edit", () => import("./pages/write.js")),
+  lazy("/write", () => import("./pages/write.js")),
+  lazy("/users/:username", () => import("./pages/profile.js")),
+  lazy("/users/:username/:tab", () => import("./pages/profile.js")),
+  lazy("/bookmarks", () => import("./pages/bookmarks.js")),
+  lazy("/notifications", () => import("./pages/notifications.js")),
+  lazy("/settings", () => import("./pages/settings.js")),
+  lazy("/settings/:section", () => import("./pages/settings.js")),
+  lazy("/sign-in", () => import("./pages/sign-in.js")),
+  lazy("/sign-up", () => import("./pages/sign-up.js")),
+  lazy("/password-reset", () => import("./pages/password-reset.js")),
+  lazy("/email-verification", () => import("./pages/email-verification.js")),
+  lazy("/moderation", () => import("./pages/moderation.js")),
+  lazy("/moderation/:tab", () => import("./pages/moderation.js")),
+  lazy("/admin/users", () => import("./pages/admin-users.js")),
+];
 
-const missing = { load: () => import("./pages/missing.js") };
+/** @type {Route} */
+const MISSING = lazy("/missing", () => import("./pages/missing.js"));
 
-/** The page of a path: `{load, module, params}`. `module` is there if it needs no loading. */
+function loaded(path, module, params = {}) {
+  return { pattern: patternOf(path), load: async () => module, module, params };
+}
+
+function lazy(path, load) {
+  const route = { pattern: patternOf(path), load: async () => (route.module = await load()), module: undefined };
+  return route;
+}
+
+function patternOf(path) {
+  return new RegExp(`^${path.replace(/:(\w+)/g, "(?<$1>[^/]+)")}$`);
+}
+
+/** The page of a path. `module` is there if it needs no loading. */
 export function pageOf(path) {
   for (const route of ROUTES) {
     const found = route.pattern.exec(path);
@@ -39,7 +56,7 @@ export function pageOf(path) {
     const named = Object.entries(found.groups ?? {}).map(([name, value]) => [name, decoded(value)]);
     return { ...route, params: { ...route.params, ...Object.fromEntries(named) } };
   }
-  return { ...missing, params: {} };
+  return { ...MISSING, params: {} };
 }
 
 function decoded(text) {

@@ -1,6 +1,6 @@
 /** What several components share: the signed-in account, messages, and changes of posts since they were loaded. */
 
-import { get, onSessionEnd, post } from "./api.js";
+import { ApiError, get, onSessionEnd, post } from "./api.js";
 import { useEffect, useState } from "./vendor/preact.js";
 
 /** A value whose readers are drawn again when it changes. */
@@ -45,7 +45,7 @@ export async function loadAccount() {
   try {
     account.set(await get("/users/me"));
   } catch (error) {
-    if (error.status !== 401) throw error;
+    if (!(error instanceof ApiError) || error.status !== 401) throw error;
   }
 }
 

@@ -6,11 +6,13 @@ their path. So modules import each other by relative paths, and caches keep each
 
 import gzip
 import mimetypes
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from html import escape
 from pathlib import Path
+from posixpath import dirname, normpath
 from typing import Final
 
 from fastapi import FastAPI
@@ -26,8 +28,8 @@ from app.routers.docs import ONE_YEAR_SECONDS
 
 WEB_FOLDER: Final = Path(__file__).resolve().parent.parent.parent / "web"
 PAGE: Final = "index.html"
-# Modules that the first page needs. The browser loads them in parallel, before it finds them in each other's imports.
-PRELOADED: Final = ("*.js", "components/*.js", "vendor/*.js", "pages/front.js")
+MAIN: Final = "main.js"
+_IMPORT: Final = re.compile(r"""^(?:import|export)\b[^;"'(]*["'](\.[^"']+)["'];""", re.MULTILINE)
 
 # Trusted types: the browser itself refuses to make HTML of a string.
 POLICY: Final = (
@@ -60,11 +62,23 @@ class WebClient:
         for name, file in self.files.items():
             digest.update(name.encode() + b"\0" + file.content)
         self.version = digest.hexdigest()[:16]
-        names = [path.relative_to(folder).as_posix() for found in PRELOADED for path in sorted(folder.glob(found))]
-        links = "\n".join(f'<link rel="modulepreload" href="$assets/{name}">' for name in names)
+        # The browser loads the modules of the first page in parallel, before it finds them in each other's imports.
+        preloaded = sorted(self._imported_by(MAIN) - {MAIN})
+        links = "\n".join(f'<link rel="modulepreload" href="$assets/{name}">' for name in preloaded)
         attributes = " ".join(f'data-{name}="{escape(value)}"' for name, value in state.items())
         page = self.files.pop(PAGE).content.decode()
         self.page = page.replace("$preload", links).replace("$state", attributes)
+
+    def _imported_by(self, name: str) -> set[str]:
+        """The module and all that it imports, directly or not, but what it imports later (`import()`)."""
+        found, left = set(), [name]
+        while left:
+            found.add(current := left.pop())
+            for target in _IMPORT.findall(self.files[current].content.decode()):
+                path = normpath(f"{dirname(current)}/{target}".lstrip("/"))
+                if path not in found:
+                    left.append(path)
+        return found
 
     async def show_page(self, request: Request) -> Response:
         """Answer the page. It is the same for every path: the client reads the address itself."""

@@ -12,7 +12,7 @@ export function Avatar({ user, size = "small" }) {
     return html`<img class="avatar avatar-${size}" src=${fileAddress(address)} alt="" loading="lazy" />`;
   }
   const name = user.display_name || user.username;
-  const colour = [...user.username].reduce((sum, character) => sum + character.codePointAt(0), 0) % COLOURS;
+  const colour = [...user.username].reduce((sum, character) => sum + (character.codePointAt(0) ?? 0), 0) % COLOURS;
   return html`<span class="avatar avatar-${size} avatar-colour-${colour}" aria-hidden="true">
     ${[...name][0].toUpperCase()}
   </span>`;

@@ -31,7 +31,7 @@ export function CommentForm({ name, path, label, submit, done, parentId, initial
   });
   const quit = () => {
     forget();
-    cancel();
+    cancel?.();
   };
   const isOpen = Boolean(cancel || text);
   const onKeyDown = (event) => {

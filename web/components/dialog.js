@@ -10,7 +10,9 @@ export function Dialog({ title, close, children }) {
   useEffect(() => {
     const before = document.activeElement;
     element.current.showModal();
-    return () => before?.focus?.();
+    return () => {
+      if (before instanceof HTMLElement) before.focus();
+    };
   }, []);
   const closeOutside = (event) => {
     if (event.target === element.current) close();

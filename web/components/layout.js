@@ -15,7 +15,7 @@ export function Layout({ here, children }) {
   useEffect(() => (me ? watchUnread((value) => unread.set(value)) : undefined), [me?.id]);
   const skip = (event) => {
     event.preventDefault();
-    document.getElementById("content").focus();
+    document.getElementById("content")?.focus();
   };
   return html`<div class="layout">
     <a class="skip" href="#content" onClick=${skip}>Skip to content</a>

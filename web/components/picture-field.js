@@ -28,7 +28,7 @@ export function PictureField({ media, change, kept, error }) {
       try {
         set([...current.current, await upload(file, "", newKey())]);
       } catch (failure) {
-        setProblem(`${file.name}: ${failure.message}`);
+        setProblem(`${file.name}: ${failure instanceof Error ? failure.message : failure}`);
       } finally {
         setBusy((number) => number - 1);
       }

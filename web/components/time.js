@@ -2,6 +2,7 @@
 
 import { html } from "../vendor/preact.js";
 
+/** @type {Array<[number, Intl.RelativeTimeFormatUnit, number]>} below so many seconds: the unit, and its seconds */
 const STEPS = [
   [60, "second", 1],
   [3600, "minute", 60],
@@ -22,7 +23,7 @@ export function Time({ value }) {
 function relative(date) {
   const seconds = (date.getTime() - Date.now()) / 1000;
   if (Math.abs(seconds) < 45) return "just now";
-  const [, unit, size] = STEPS.find(([limit]) => Math.abs(seconds) < limit);
+  const [, unit, size] = STEPS.find(([limit]) => Math.abs(seconds) < limit) ?? STEPS[0];
   return RELATIVE.format(Math.round(seconds / size), unit);
 }
 

@@ -1,6 +1,6 @@
 /** Sign in, with a code where two-factor authentication is on. */
 
-import { registration, signIn } from "../api.js";
+import { ApiError, registration, signIn } from "../api.js";
 import { Field, Form } from "../components/form.js";
 import { useAction, useTitle } from "../loading.js";
 import { forgetPages, href, navigate } from "../router.js";
@@ -17,7 +17,7 @@ export default function SignIn({ here }) {
     try {
       await signIn(name.trim(), password, needsCode ? code.replace(/\s/g, "") : undefined);
     } catch (error) {
-      if (error.code !== "otp_required") throw error;
+      if (!(error instanceof ApiError) || error.code !== "otp_required") throw error;
       setNeedsCode(true);
       return;
     }

@@ -1,6 +1,6 @@
 /** Write a post or change one: draft or published, tags, pictures. Unsent text is kept on this device. */
 
-import { newKey, patch, post as send, request } from "../api.js";
+import { ApiError, newKey, patch, post as send, request } from "../api.js";
 import { Field, Form } from "../components/form.js";
 import { MemberPage } from "../components/member-page.js";
 import { PictureField } from "../components/picture-field.js";
@@ -85,7 +85,9 @@ function Editor({ opened }) {
       say(published ? "Your post is published." : "Your draft is saved.");
       navigate(`/posts/${saved.id}`, { replace: true });
     } catch (error) {
-      if (error.code === "precondition_failed") setTheirs(await openPost(opened.post.id));
+      if (opened && error instanceof ApiError && error.code === "precondition_failed") {
+        setTheirs(await openPost(opened.post.id));
+      }
       throw error;
     }
   };
