@@ -4,6 +4,9 @@
  * The session is a cookie that scripts cannot read, so there is no token here and nothing to refresh.
  */
 
+/** The shapes of openapi.json. docs/web-client.md says how to make this file for an editor. */
+/** @typedef {import("./api-types.js").components["schemas"]} Schemas */
+
 const page = document.documentElement.dataset;
 
 /** Path prefix of the API, such as "" or "/v1". */

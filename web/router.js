@@ -16,7 +16,10 @@ history.scrollRestoration = "manual";
 /** Address of a page of the client: `href("/posts/1")`. */
 export const href = (path) => BASE + path;
 
-/** Path of a user's page. */
+/**
+ * Path of a user's page.
+ * @param {{username: string}} user
+ */
 export const userPath = (user) => `/users/${encodeURIComponent(user.username)}`;
 export const tagPath = (name) => `/tags/${encodeURIComponent(name)}`;
 

@@ -1,19 +1,28 @@
 /** What several components share: the signed-in account, messages, and changes of posts since they were loaded. */
 
+/** @typedef {import("./api.js").Schemas} Schemas */
+
 import { ApiError, get, onSessionEnd, post } from "./api.js";
 import { useEffect, useState } from "./vendor/preact.js";
 
-/** A value whose readers are drawn again when it changes. */
+/**
+ * A value whose readers are drawn again when it changes.
+ * @template T
+ * @param {T} value
+ */
 export function shared(value) {
+  /** @type {Set<(value: T) => void>} */
   const listeners = new Set();
   return {
     get value() {
       return value;
     },
+    /** @param {T} next */
     set(next) {
       value = next;
       for (const listener of [...listeners]) listener(next);
     },
+    /** @param {(value: T) => void} listener */
     listen(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);
@@ -21,6 +30,11 @@ export function shared(value) {
   };
 }
 
+/**
+ * @template T
+ * @param {{value: T, listen: (listener: (value: T) => void) => () => void}} store
+ * @returns {T}
+ */
 export function useShared(store) {
   const [value, setValue] = useState(() => store.value);
   useEffect(() => {
@@ -31,8 +45,9 @@ export function useShared(store) {
 }
 
 /** The account that is signed in (`OwnAccount`), or null. */
-export const account = shared(null);
+export const account = shared(/** @type {Schemas["OwnAccount"] | null} */ (null));
 export const useAccount = () => useShared(account);
+/** @param {{role: string} | null} user */
 export const isModerator = (user) => user?.role === "moderator" || user?.role === "admin";
 
 export const unread = shared(0);
@@ -77,7 +92,7 @@ onSessionEnd(() => {
 });
 
 /** Messages at the edge of the page, which screen readers announce. */
-export const messages = shared([]);
+export const messages = shared(/** @type {Array<{id: number, text: string, kind: string}>} */ ([]));
 let lastMessage = 0;
 
 export function say(text, kind = "info") {
@@ -96,15 +111,25 @@ export function sayError(error) {
 }
 
 // Lists are kept while the reader is elsewhere. What changed meanwhile is laid over their posts.
+/** @type {Map<number, Partial<Schemas["PostWithVotes"]>>} */
 const changes = new Map();
 const changed = shared(0);
 
-/** Show new values of a post wherever it is listed. `change` has fields of `PostWithVotes`, or `deleted: true`. */
+/**
+ * Show new values of a post wherever it is listed.
+ * @param {number} id
+ * @param {Partial<Schemas["PostWithVotes"]> & {deleted?: boolean}} change
+ */
 export function changePost(id, change) {
   changes.set(id, { ...changes.get(id), ...change });
   changed.set(changed.value + 1);
 }
 
+/**
+ * A post with its newest values.
+ * @param {Schemas["PostWithVotes"]} item
+ * @returns {Schemas["PostWithVotes"] & {deleted?: boolean}}
+ */
 export function usePost(item) {
   useShared(changed);
   return { ...item, ...changes.get(item.Post.id) };

@@ -5,7 +5,7 @@ import { html } from "../vendor/preact.js";
 
 const COLOURS = 8;
 
-/** @param {{user: {username: string, display_name?: string | null, avatar?: any}, size?: "small" | "large"}} props */
+/** @param {{user: {username: string, display_name?: string | null, avatar?: import("../api.js").Schemas["MediaOut"] | null}, size?: "small" | "large"}} props */
 export function Avatar({ user, size = "small" }) {
   if (user.avatar) {
     const { preview_url: address } = user.avatar;

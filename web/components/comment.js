@@ -16,7 +16,14 @@ import { VoteButton } from "./vote-button.js";
 
 const MAX_DEPTH = 32;
 
-/** `replace(comment)` and `drop(id)` change the list that the comment stands in. */
+/**
+ * `replace(comment)` and `drop(id)` change the list that the comment stands in.
+ * @typedef {import("../api.js").Schemas} Schemas
+ * @typedef {{post: Schemas["PostOut"], me: Schemas["OwnAccount"] | null, sort: string, targetId: number,
+ *   onCount: (change: number) => void, isModerating: boolean, canReply: boolean}} Shared
+ * @param {{comment: Schemas["ThreadComment"], replace: (changed: Schemas["ThreadComment"]) => void,
+ *   drop: (id: number) => void} & Shared} props
+ */
 export function Comment({ comment, replace, drop, ...shared }) {
   const { post, me, sort, targetId, onCount, isModerating, canReply } = shared;
   const { id, author, replies, deleted } = comment;
@@ -25,6 +32,7 @@ export function Comment({ comment, replace, drop, ...shared }) {
   const [version, setVersion] = useState(null);
   const isOwn = me !== null && me.id === author?.id;
   const isRemoved = comment.removal_reason !== null;
+  /** @param {Partial<Schemas["ThreadComment"]>} values */
   const change = (values) => replace({ ...comment, ...values });
   const missing = comment.reply_count - replies.length;
 

@@ -3,9 +3,10 @@
 import { fileAddress } from "../api.js";
 import { html } from "../vendor/preact.js";
 
-/** @param {{media: any[], isPreview?: boolean}} props a preview is a small version of the first ones */
+/** @param {{media: import("../api.js").Schemas["MediaOut"][], isPreview?: boolean}} props a preview is a small version of the first ones */
 export function Pictures({ media, isPreview = false }) {
   if (media.length === 0) return null;
+  /** @param {import("../api.js").Schemas["MediaOut"]} item */
   const picture = (item) => {
     const image = html`<img
       src=${fileAddress(isPreview && media.length > 1 ? item.preview_url : item.url)}

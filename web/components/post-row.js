@@ -17,6 +17,7 @@ import { VoteButton } from "./vote-button.js";
 
 const EXCERPT_CHARACTERS = 400;
 
+/** @param {{item: import("../api.js").Schemas["PostWithVotes"]}} props */
 export function PostRow({ item }) {
   const { Post: post, votes, voted, comments, deleted, ...rest } = usePost(item);
   if (deleted) return null;
@@ -32,7 +33,10 @@ export function PostRow({ item }) {
   </li>`;
 }
 
-/** Who wrote it and when. */
+/**
+ * Who wrote it and when.
+ * @param {{post: import("../api.js").Schemas["PostOut"]}} props
+ */
 export function Byline({ post }) {
   return html`<p class="byline">
     <${Avatar} user=${post.owner} />
@@ -51,11 +55,15 @@ export function Tags({ tags }) {
   </ul>`;
 }
 
-/** Vote, comments, bookmark, and the menu. `onDelete` is called after the post was deleted. */
+/**
+ * Vote, comments, bookmark, and the menu. `onDelete` is called after the post was deleted.
+ * @param {{item: import("../api.js").Schemas["PostWithVotes"], isOnPage?: boolean, onDelete?: () => void}} props
+ */
 export function PostActions({ item, isOnPage = false, onDelete = () => {} }) {
   const { Post: post, votes, voted, comments, bookmarked } = item;
   const me = useAccount();
   const [dialog, setDialog] = useState(null);
+  /** @param {Partial<import("../api.js").Schemas["PostWithVotes"]>} state */
   const show = (state) => changePost(post.id, state);
   const deletion = useAction(async () => {
     await remove(`/posts/${post.id}`);

@@ -6,6 +6,7 @@ import { account, sayError } from "../state.js";
 import { count } from "../text.js";
 import { html, useRef, useState } from "../vendor/preact.js";
 
+/** @param {{tag: import("../api.js").Schemas["TagOut"]}} props */
 export function TagRow({ tag }) {
   const [state, setState] = useState(tag);
   return html`<li class="row">
@@ -14,7 +15,10 @@ export function TagRow({ tag }) {
   </li>`;
 }
 
-/** Follow or unfollow. `show` gets the expected state at once, then the one of the answer. */
+/**
+ * Follow or unfollow. `show` gets the expected state at once, then the one of the answer.
+ * @param {{path: string, what: string, followed: boolean, show: (state: any) => void, isQuiet?: boolean}} props
+ */
 export function FollowButton({ path, what, followed, show, isQuiet = false }) {
   const busy = useRef(false);
   const toggle = async () => {

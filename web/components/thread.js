@@ -13,6 +13,10 @@ import { EndlessList } from "./endless-list.js";
 const SORTS = ["top", "new", "old"];
 const DEPTH = 3;
 
+/**
+ * @param {{post: import("../api.js").Schemas["PostOut"], number: number, me: import("../api.js").Schemas["OwnAccount"] | null,
+ *   here: {hash: string}}} props
+ */
 export function Thread({ post, number, me, here }) {
   const [sort, setSort] = useState("top");
   const list = useList(`/posts/${post.id}/comments?sort=${sort}&limit=20&depth=${DEPTH}`);

@@ -35,6 +35,7 @@ function List({ me }) {
       sayError(error);
     }
   };
+  /** @param {import("../api.js").Schemas["Account"]} user */
   const row = (user) => html`<li key=${user.id} class="row">
     <${Avatar} user=${user} size="medium" />
     <span class="row-text">

@@ -47,6 +47,7 @@ function Reports({ status }) {
 const isSameTarget = (one, other) =>
   one.post_id === other.post_id && one.comment_id === other.comment_id && one.user_id === other.user_id;
 
+/** @param {{report: import("../api.js").Schemas["ReportOut"], resolved: (report: any) => void}} props */
 function Report({ report, resolved }) {
   const [action, setAction] = useState(null);
   const target = useTarget(report);
@@ -68,7 +69,10 @@ function Report({ report, resolved }) {
   </li>`;
 }
 
-/** What a report is about. Reports have ids only. */
+/**
+ * What a report is about. Reports have ids only.
+ * @param {import("../api.js").Schemas["ReportOut"]} report
+ */
 function useTarget({ post_id: postId, comment_id: commentId, user_id: userId }) {
   const [target, setTarget] = useState({ what: postId ? "a post" : commentId ? "a comment" : "a user", text: "…", path: null });
   useEffect(() => {
@@ -93,6 +97,7 @@ function useTarget({ post_id: postId, comment_id: commentId, user_id: userId }) 
   return target;
 }
 
+/** @type {Record<import("../api.js").Schemas["ModerationAction"], string>} */
 const ACTIONS = {
   remove: "removed",
   restore: "restored",
@@ -124,6 +129,7 @@ function Resolve({ report, kind, done, close }) {
 
 function Log() {
   const list = useList("/moderation-log?limit=50");
+  /** @param {import("../api.js").Schemas["ModerationEntry"]} entry */
   const row = (entry) => html`<li key=${entry.id} class="row">
     <span class="row-text">
       <b>${entry.moderator?.username ?? "The operator"}</b> ${ACTIONS[entry.action] ?? entry.action}

@@ -12,6 +12,7 @@ import { href, userPath } from "../router.js";
 import { unread, useAccount } from "../state.js";
 import { html, useEffect } from "../vendor/preact.js";
 
+/** @type {Record<import("../api.js").Schemas["NotificationKind"], string>} */
 const WORDS = {
   reply: "replied to your comment",
   comment: "commented on your post",
@@ -48,6 +49,7 @@ function List() {
   </div>`;
 }
 
+/** @param {{item: import("../api.js").Schemas["NotificationOut"], me: import("../api.js").Schemas["OwnAccount"]}} props */
 function Row({ item, me }) {
   const { kind, actor, post_id: postId, comment_id: commentId } = item;
   const path = postId

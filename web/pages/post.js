@@ -17,6 +17,7 @@ export default function Post({ id, here }) {
   return html`<${Shown} item=${loaded.data} here=${here} />`;
 }
 
+/** @param {{item: import("../api.js").Schemas["PostWithVotes"], here: {hash: string}}} props */
 function Shown({ item: loaded, here }) {
   const item = usePost(loaded);
   const me = useAccount();

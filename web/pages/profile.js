@@ -28,6 +28,7 @@ export default function Profile({ username, tab = "posts" }) {
   return html`<${Shown} user=${loaded.data} set=${loaded.set} tab=${tab} />`;
 }
 
+/** @param {{user: import("../api.js").Schemas["UserProfile"], set: (user: any) => void, tab: string}} props */
 function Shown({ user, set, tab }) {
   const me = useAccount();
   const [dialog, setDialog] = useState(null);
@@ -113,6 +114,7 @@ function Tab({ user, tab, isOwn }) {
 
 function Comments({ user }) {
   const list = useList(`/users/${user.id}/comments?limit=20`);
+  /** @param {import("../api.js").Schemas["CommentOut"]} comment */
   const row = (comment) => html`<li key=${comment.id} class="post-row">
     <p class="byline"><a href=${href(`/posts/${comment.post_id}#comment-${comment.id}`)}>Comment</a> <span aria-hidden="true">·</span> <${Time} value=${comment.created_at} /></p>
     <div class="prose">${paragraphs(comment.content)}</div>

@@ -10,6 +10,7 @@ export function Account({ me }) {
   return html`<${Email} me=${me} /><${Password} />`;
 }
 
+/** @param {{me: import("../../api.js").Schemas["OwnAccount"]}} props */
 function Email({ me }) {
   const [email, setEmail] = useState("");
   const [password, setPassword] = useState("");

@@ -19,6 +19,7 @@ export function Blocks() {
       sayError(error);
     }
   };
+  /** @param {import("../../api.js").Schemas["UserSummary"]} user */
   const row = (user) => html`<li key=${user.id} class="row">
     <${Avatar} user=${user} size="medium" />
     <span class="row-text"><a href=${href(userPath(user))}>${user.username}</a></span>

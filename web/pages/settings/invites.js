@@ -28,6 +28,7 @@ export function Invites() {
       sayError(error);
     }
   };
+  /** @param {import("../../api.js").Schemas["InviteOut"]} item */
   const row = (item) => html`<li key=${item.id} class="row">
     <span class="row-text">Used ${item.uses} of ${item.max_uses} times<br /><span class="hint">made <${Time} value=${item.created_at} />, ends <${Time} value=${item.expires_at} /></span></span>
     <button type="button" class="button button-small" onClick=${() => end(item)}>End</button>

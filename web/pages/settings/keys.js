@@ -37,6 +37,7 @@ export function Keys() {
       sayError(error);
     }
   };
+  /** @param {import("../../api.js").Schemas["ApiKeyOut"]} item */
   const row = (item) => html`<li key=${item.id} class="row">
     <span class="row-text"><b>${item.name}</b> <span class="badge">${item.scopes.join(", ")}</span><br />
       <span class="hint">made <${Time} value=${item.created_at} />${item.last_used_at ? html`, used <${Time} value=${item.last_used_at} />` : ", never used"}</span>

@@ -9,6 +9,7 @@ import { forgetPages } from "../../router.js";
 import { account, say } from "../../state.js";
 import { html, useState } from "../../vendor/preact.js";
 
+/** @param {{me: import("../../api.js").Schemas["OwnAccount"]}} props */
 export function Profile({ me }) {
   const [name, setName] = useState(me.display_name ?? "");
   const [username, setUsername] = useState(me.username);

@@ -39,6 +39,7 @@ function Begin({ done }) {
   </section>`;
 }
 
+/** @param {{secret: import("../../api.js").Schemas["TotpSecret"], done: (codes: string[]) => void}} props */
 function Confirm({ secret, done }) {
   const [code, setCode] = useState("");
   const key = useMemo(newKey, [code]);

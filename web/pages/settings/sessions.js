@@ -24,6 +24,7 @@ export function Sessions() {
     list.set(list.items.filter(({ current }) => current));
     say("All other sessions have ended.");
   });
+  /** @param {import("../../api.js").Schemas["SessionOut"]} session */
   const row = (session) => html`<li key=${session.id} class="row">
     <span class="row-text">
       <b>${deviceOf(session.user_agent)}</b> ${session.current && html`<span class="badge">This one</span>`}<br />
@@ -31,6 +32,7 @@ export function Sessions() {
     </span>
     ${!session.current && html`<button type="button" class="button button-small" onClick=${() => end(session)}>End</button>`}
   </li>`;
+  /** @param {import("../../api.js").Schemas["SecurityEvent"]} item */
   const event = (item) => html`<li key=${item.id} class="row">
     <span class="row-text">${item.event[0].toUpperCase()}${item.event.slice(1).replaceAll("_", " ")}<br />
       <span class="hint">${item.address ?? "unknown address"} · <${Time} value=${item.created_at} /></span>
