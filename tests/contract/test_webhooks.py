@@ -20,7 +20,7 @@ def webhook(client: TestClient, person: Person) -> dict[str, Any]:
     made = client.post("/webhooks", json=NEW, headers=person.headers)
     assert made.status_code == 201, made.text
     assert_documented(made)
-    assert made.headers["Location"] == f"/webhooks/{made.json()['id']}"
+    assert made.headers["Location"] == f"webhooks/{made.json()['id']}"
     return dict(made.json())
 
 

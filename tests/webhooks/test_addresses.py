@@ -120,7 +120,7 @@ def drip(connection: socket.socket) -> None:
         (lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000), "not HTTP|longer"),
         (lambda connection: connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 50_000), "longer"),
         (lambda connection: connection.shutdown(socket.SHUT_RDWR), "closed|not HTTP"),
-        (lambda connection: None, "no answer within"),
+        (lambda _: None, "no answer within"),
         (drip, "no answer within"),
     ],
     ids=["another protocol", "long head", "endless heads", "closed", "silent", "slow"],
