@@ -87,9 +87,6 @@ def upgrade() -> None:
         sa.Column("milliseconds", sa.Integer()),
         sa.Column("failure", sa.String()),
         sa.PrimaryKeyConstraint("id", name="webhook_deliveries_pkey"),
-        sa.ForeignKeyConstraint(
-            ["webhook_id"], ["webhooks.id"], name="webhook_deliveries_webhooks_fkey", ondelete="CASCADE"
-        ),
         sa.CheckConstraint(
             "status IN ('waiting', 'delivered', 'given_up')", name=op.f("webhook_deliveries_status_check")
         ),

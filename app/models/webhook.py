@@ -60,7 +60,8 @@ class WebhookDelivery(Base):
     __tablename__ = "webhook_deliveries"
 
     id: Mapped[PrimaryKey]
-    webhook_id: Mapped[int] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    # No foreign key, so that deleting a webhook takes no longer if it has many. Cleanup removes those that are left.
+    webhook_id: Mapped[int] = mapped_column(BigInteger)
     event: Mapped[str]
     body: Mapped[str]
     status: Mapped[DeliveryStatus] = mapped_column(String, server_default=text("'waiting'"))

@@ -84,7 +84,7 @@ def change_webhook(webhook_id: WebhookId, patch: WebhookPatch, caller: CurrentUs
 
 @router.delete("/{id}", status_code=204, responses=responses(NotAuthenticated, WebhookNotFound))
 def delete_webhook(webhook_id: WebhookId, caller: CurrentUser, db: SessionDep) -> None:
-    """Delete a webhook and its deliveries."""
+    """Delete a webhook. What waits for it is not sent any more."""
     webhook.remove(db, caller.id, webhook_id)
 
 
@@ -113,7 +113,7 @@ def list_deliveries(
     limit: Annotated[Limit, Query()] = 10,
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> Sequence[DeliveryOut]:
-    """List the deliveries of a webhook, newest first. They are kept as long as the event log."""
+    """List the deliveries of a webhook, newest first. Besides those that wait, the newest 1,000 are kept."""
     page = page_of("deliveries", limit=limit, cursor=cursor)
     return cut_and_link(response, page, webhook.list_deliveries(db, caller.id, webhook_id, page))
 

@@ -93,7 +93,7 @@ def change(db: Session, user_id: int, webhook_id: int, patch: WebhookPatch) -> W
 
 
 def remove(db: Session, user_id: int, webhook_id: int) -> None:
-    """Delete one of the user's webhooks with its deliveries. Raises `WebhookNotFound`."""
+    """Delete one of the user's webhooks. Cleanup removes its deliveries. Raises `WebhookNotFound`."""
     _lock(db, user_id, webhook_id)
     db.execute(delete(models.Webhook).where(models.Webhook.id == webhook_id))
     audit_log.record(db, Event.WEBHOOK_DELETED, user_id, webhook_id=webhook_id)

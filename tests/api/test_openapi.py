@@ -27,6 +27,7 @@ from app.schemas.post import PostChange, PostIn
 from app.schemas.totp import CodeIn, PasswordProof
 from app.schemas.user import UserChange, UserIn
 from app.schemas.vote import VoteIn
+from app.schemas.webhook import WebhookIn, WebhookPatch
 from tests.contract.answers import resolved
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -242,6 +243,7 @@ def test_no_operation_has_a_fixed_idempotency_key() -> None:
     assert documented == {
         "POST /posts", "POST /users", "POST /vote", "POST /api-keys", "POST /users/me/totp/confirm",
         "POST /posts/{id}/comments", "POST /reports", "POST /invites", "POST /media",
+        "POST /webhooks",
     }  # fmt: skip
     for operation in OPERATIONS.values():
         assert "idempotency-key" not in {parameter["name"].lower() for parameter in operation.get("parameters", [])}
@@ -309,6 +311,7 @@ BODIES: dict[str, type[BaseModel]] = {
     "remove_comment": RemovalIn,
     "create_invite": InviteIn,
     "change_media": MediaChange, "set_avatar": AvatarIn,
+    "create_webhook": WebhookIn, "change_webhook": WebhookPatch,
 }  # fmt: skip
 
 

@@ -8,6 +8,8 @@ from sqlalchemy import Connection, text
 from starlette.testclient import TestClient
 
 from app.config import get_settings
+from app.services import cleanup
+from app.webhooks import queue
 from tests.contract.answers import assert_documented, assert_refused
 from tests.fixtures import Person
 
@@ -81,13 +83,16 @@ def test_disabling_gives_up_what_waits_and_enabling_begins_anew(
     assert_documented(queued)
 
 
-def test_deleting_removes_the_deliveries(
+def test_deleting_ends_it_and_cleanup_removes_the_deliveries(
     client: TestClient, connection: Connection, person: Person, webhook: dict[str, Any], delivery: dict[str, Any]
 ) -> None:
     assert delivery["status"] == "waiting"
     response = client.delete(f"/webhooks/{webhook['id']}", headers=person.headers)
 
     assert (response.status_code, response.content) == (204, b"")
+    assert_refused(client.get(f"/webhooks/{webhook['id']}/deliveries", headers=person.headers), 404, "webhook_not_found")
+    assert queue.claim(10) == []
+    assert dict(cleanup.run())["webhook_deliveries"] == 1
     assert connection.execute(text("SELECT FROM webhooks UNION ALL SELECT FROM webhook_deliveries")).all() == []
     assert connection.scalar(text("SELECT count(*) FROM security_events WHERE event = 'webhook_deleted'")) == 1
 
