@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EMPTIED = (
     *("posts", "users", "tags", "idempotency_keys", "allowances", "outgoing_mails", "schedules"),
     *("notifications", "events", "invites", "moderation_log", "media_removals", "event_positions"),
+    "webhook_deliveries",
 )
 _numbers = count(1)
 

@@ -90,7 +90,9 @@ def test_deleting_ends_it_and_cleanup_removes_the_deliveries(
     response = client.delete(f"/webhooks/{webhook['id']}", headers=person.headers)
 
     assert (response.status_code, response.content) == (204, b"")
-    assert_refused(client.get(f"/webhooks/{webhook['id']}/deliveries", headers=person.headers), 404, "webhook_not_found")
+    assert_refused(
+        client.get(f"/webhooks/{webhook['id']}/deliveries", headers=person.headers), 404, "webhook_not_found"
+    )
     assert queue.claim(10) == []
     assert dict(cleanup.run())["webhook_deliveries"] == 1
     assert connection.execute(text("SELECT FROM webhooks UNION ALL SELECT FROM webhook_deliveries")).all() == []

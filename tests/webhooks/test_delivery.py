@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
@@ -11,11 +12,20 @@ from standardwebhooks.webhooks import Webhook
 from starlette.testclient import TestClient
 
 from app.webhooks import queue
+from tests.conftest import ROOT
 from tests.fixtures import Person
 from tests.webhooks.conftest import MakeWebhook, Receiver
 
 Deliver = Callable[[], int]
 PassTime = Callable[[str], None]
+
+
+def is_authentic(secret: str, headers: dict[str, str], body: bytes) -> bool:
+    """The function of docs/webhooks.md."""
+    source = (ROOT / "docs" / "webhooks.md").read_text().split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(source, names)  # noqa: S102
+    return bool(names["is_authentic"](secret, headers, body))
 
 
 def publish(client: TestClient, person: Person, title: str = "A post") -> int:
@@ -41,6 +51,9 @@ def test_a_published_post_reaches_the_receiver_with_a_valid_signature(
     [(headers, body)] = receiver.received
     # Raises unless the signature is right and recent.
     content = Webhook(webhook["secret"]).verify(body, headers)
+    assert is_authentic(webhook["secret"], headers, body)
+    assert not is_authentic(webhook["secret"], headers, body + b" ")
+    assert not is_authentic(webhook["secret"], headers | {"webhook-timestamp": "1"}, body)
     assert content["type"] == "post_published"
     assert content["data"] == {"actor_id": person.id, "post_id": post_id, "comment_id": None, "user_id": None}
     assert headers["content-type"] == "application/json"
