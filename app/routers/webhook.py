@@ -65,14 +65,14 @@ def list_webhooks(
     limit: Annotated[Limit, Query()] = 10,
     cursor: Annotated[Cursor | None, Query()] = None,
 ) -> Sequence[WebhookOut]:
-    """List your webhooks by ascending id."""
+    """List your webhooks by ascending id. Disabled ones are listed, too."""
     page = page_of("webhooks", limit=limit, cursor=cursor)
     return cut_and_link(response, page, webhook.list_own(db, caller.id, page))
 
 
 @router.get("/{id}", response_model=WebhookOut, responses=responses(NotAuthenticated, WebhookNotFound))
 def get_webhook(webhook_id: WebhookId, caller: CurrentUser, db: SessionDep) -> WebhookOut:
-    """Get one of your webhooks."""
+    """Get one of your webhooks. Its secret is shown only once, when it is created."""
     return webhook.get(db, caller.id, webhook_id)
 
 
@@ -95,7 +95,8 @@ def delete_webhook(webhook_id: WebhookId, caller: CurrentUser, db: SessionDep) -
     responses=responses(NotAuthenticated, WebhookNotFound, WebhookDisabled, TooManyTries),
 )
 def test_webhook(webhook_id: WebhookId, caller: CurrentUser, db: SessionDep) -> DeliveryOut:
-    """Queue a delivery of the kind `test`."""
+    """Queue a delivery of the kind `test`. It is sent within seconds; the list of deliveries has its outcome."""
+    webhook.get(db, caller.id, webhook_id)
     attempt_limits.spend(attempt_limits.WEBHOOK_TEST_OF_ACCOUNT, str(caller.id))
     return webhook.test(db, caller.id, webhook_id)
 
@@ -127,6 +128,7 @@ def list_deliveries(
 def redeliver(
     webhook_id: WebhookId, delivery_id: Annotated[Id, Path()], caller: CurrentUser, db: SessionDep
 ) -> DeliveryOut:
-    """Queue a delivery again, with the same `webhook-id`."""
+    """Queue a delivery again. It is sent with the same `webhook-id`, also if it succeeded before."""
+    webhook.get(db, caller.id, webhook_id)
     attempt_limits.spend(attempt_limits.WEBHOOK_TEST_OF_ACCOUNT, str(caller.id))
     return webhook.redeliver(db, caller.id, webhook_id, delivery_id)

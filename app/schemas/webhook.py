@@ -5,14 +5,36 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
 from app import models
 from app.security.public_urls import Refused, parse
 
 MAX_URL_LENGTH = 2_000
-WebhookEvent = Literal[
-    "comment", "notification", "post_published", "post_edited", "post_unpublished", "post_deleted"
-]  # fmt: skip
+WebhookEvent = TypeAliasType(
+    "WebhookEvent",
+    Annotated[
+        Literal["comment", "notification", "post_published", "post_edited", "post_unpublished", "post_deleted"],
+        Field(description="A kind of event that webhooks send."),
+    ],
+)
+WebhookScope = TypeAliasType(
+    "WebhookScope",
+    Annotated[
+        models.WebhookScope,
+        Field(
+            description="`own`: what you do, what happens to your posts, and your notifications. `all`, for admins:"
+            " what happens to all posts."
+        ),
+    ],
+)
+DeliveryStatus = TypeAliasType(
+    "DeliveryStatus",
+    Annotated[
+        models.DeliveryStatus,
+        Field(description="`given_up`: after three days, or when the webhook was disabled."),
+    ],
+)
 
 
 def _allowed(url: str) -> str:
@@ -46,18 +68,14 @@ class WebhookIn(BaseModel):
 
     url: WebhookUrl
     events: Events
-    scope: models.WebhookScope = Field(
-        "own",
-        description="`own`: what you do, what happens to your posts, and your notifications. `all`, for admins: what "
-        "happens to all posts.",
-    )
+    scope: WebhookScope = "own"
 
 
 class WebhookPatch(BaseModel):
     """Changes to a webhook. What is left out stays."""
 
-    url: WebhookUrl | None = None
-    events: Events | None = None
+    url: WebhookUrl | None = Field(None, description="Where to send events from now on.")
+    events: Events | None = Field(None, description="Kinds of events to send from now on.")
     enabled: bool | None = Field(None, description="`false` stops it and gives up what waits; `true` goes on.")
 
 
@@ -69,7 +87,7 @@ class WebhookOut(BaseModel):
     id: int = Field(description="Id of the webhook.", examples=[1])
     url: str = Field(description="Where events are sent.", examples=["https://example.com/hooks"])
     events: list[str] = Field(description="Kinds of events that are sent.", examples=[["comment"]])
-    scope: models.WebhookScope = Field(description="Whose events are sent.")
+    scope: WebhookScope
     enabled: bool = Field(description="Whether events are sent.")
     created_at: datetime = Field(description="When the webhook was created.")
     failing_since: datetime | None = Field(description="First failure since the last success; `null`: none.")
@@ -93,7 +111,7 @@ class DeliveryOut(BaseModel):
     id: int = Field(description="Id of the delivery. `webhook-id` is `msg_` and this.", examples=[1])
     event: str = Field(description="Kind of the event, or `test`.", examples=["comment"])
     body: str = Field(description="What is sent.", examples=['{"type": "comment"}'])
-    status: models.DeliveryStatus = Field(description="`given_up`: after three days, or when it was disabled.")
+    status: DeliveryStatus
     attempt_count: int = Field(description="Number of attempts.", examples=[1])
     created_at: datetime = Field(description="When it was queued.")
     due_at: datetime | None = Field(description="When the next attempt is due; `null`: none is.")

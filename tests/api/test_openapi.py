@@ -44,8 +44,8 @@ PUBLIC = {
 }  # fmt: skip
 VERBS = {
     "ban", "cast", "change", "confirm", "create", "delete", "end", "export", "follow", "get", "list", "lock", "login",
-    "logout", "mark", "refresh", "remove", "replace", "request", "resolve", "restore", "search", "set", "sign", "unban",
-    "unfollow", "unlock", "upload",
+    "logout", "mark", "redeliver", "refresh", "remove", "replace", "request", "resolve", "restore", "search", "set",
+    "sign", "test", "unban", "unfollow", "unlock", "upload",
 }  # fmt: skip
 
 
@@ -255,8 +255,8 @@ def test_enumerations_have_names_and_their_members_too() -> None:
     inline = [json.dumps(each["enum"]) for each in _nodes(DOCUMENT) if "enum" in each]
 
     assert named == {
-        "CommentSort", "Event", "ModerationAction", "NotificationKind", "ReportAction", "ReportStatus",
-        "Role", "Scope", "Sort", "TagSort", "VoteDirection",
+        "CommentSort", "DeliveryStatus", "Event", "ModerationAction", "NotificationKind", "ReportAction",
+        "ReportStatus", "Role", "Scope", "Sort", "TagSort", "VoteDirection", "WebhookEvent", "WebhookScope",
     }  # fmt: skip
     assert len(inline) == len(set(inline))
     for each in _nodes(DOCUMENT):
