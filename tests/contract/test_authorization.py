@@ -383,7 +383,7 @@ def test_read_only_fields_are_never_stored(
     good = {"title": "t", "content": "c", "post_id": post_id, "vote_dir": 1, "email": "new@person.example"}
     good |= {"name": "key", "up_to": 1, "scopes": ["read"], "code": "123456", "refresh_token": "x", "token": "x"}
     good |= {"reason": "spam", "until": None, "action": "dismiss", "note": "fine"}
-    good |= {"alt": "a", "media_id": media_id}
+    good |= {"alt": "a", "media_id": media_id, "url": "https://example.com/", "events": ["comment"], "scope": "own"}
     good |= {"password": "correct horse battery", "current_password": "correct horse battery"}
     body = hostile | {name: value for name, value in good.items() if name in writable}
 
@@ -391,6 +391,8 @@ def test_read_only_fields_are_never_stored(
         body |= {"user_id": None, "comment_id": None}
     ((report_id,),) = rows(MADE["a report"], id=owner.id) if operation_id == "resolve_report" else [(0,)]
     things = {"/reports": report_id, "/users": owner.id, "/comments": make_comment(owner, post_id), "/media": media_id}
+    if operation_id == "change_webhook":
+        ((things["/webhooks"],),) = rows(MADE["a webhook"], id=owner.id)
     thing_id = next((thing_id for start, thing_id in things.items() if path.startswith(start)), post_id)
     caller = callers["moderator"] if operation_id in FOR_MODERATORS else owner
     assert caller is not None

@@ -43,7 +43,7 @@ FILL = (
     """INSERT INTO webhooks (owner_id, url, events, secret)
     SELECT :id, 'https://example.com/', '{comment}', '' FROM generate_series(1, 101)""",
     """INSERT INTO webhook_deliveries (webhook_id, event, body)
-    SELECT min(id), 'comment', '{}' FROM webhooks, generate_series(1, 101)""",
+    SELECT hook.id, 'comment', '{}' FROM (SELECT min(id) AS id FROM webhooks) AS hook, generate_series(1, 101)""",
     """WITH opened AS (
         INSERT INTO sessions (user_id, kind, expires_at, ends_at)
         SELECT :id, 'api_key', 'infinity', 'infinity' FROM generate_series(1, 101) RETURNING id
