@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import lru_cache
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -186,6 +186,10 @@ class Settings(BaseSettings):
     invites_max: int = Field(
         10, ge=1, le=10_000, description="Maximum unused uses of all open invites of an account, else 409."
     )
+    webhooks_max: int = Field(10, ge=0, le=1_000, description="Maximum webhooks of an account, else 409; 0: none.")
+    webhook_allowed_networks: CommaSeparated = Field(
+        None, description="Networks that are not public and may still receive webhooks, such as `10.1.0.0/16`."
+    )
     signup_proof_of_work: bool = Field(
         False, description="`true` makes each sign-up cost the client about a second of a core."
     )
@@ -332,10 +336,20 @@ class Settings(BaseSettings):
                 raise ValueError(f"{origin!r} is not an origin such as https://example.com; `*` is never allowed")
         return origins
 
-    @field_validator("trusted_proxies", mode="before")
+    @field_validator("trusted_proxies", "webhook_allowed_networks", mode="before")
     @classmethod
-    def _split_proxies(cls, value: object) -> object:
-        return [proxy.strip() for proxy in value.split(",") if proxy.strip()] if isinstance(value, str) else value
+    def _split_networks(cls, value: object) -> object:
+        return [network.strip() for network in value.split(",") if network.strip()] if isinstance(value, str) else value
+
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _allowed_are_networks(cls, networks: list[str] | None) -> list[str] | None:
+        for network in networks or []:
+            try:
+                ip_network(network)
+            except ValueError:
+                raise ValueError(f"{network!r} is not an address or network such as 10.1.0.0/16") from None
+        return networks
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -498,6 +512,11 @@ class Settings(BaseSettings):
     def inviting_roles(self) -> Sequence[Role]:
         """The roles that can create invites: `INVITE_ROLE` and those with more rights."""
         return ROLES[ROLES.index(self.invite_role) :]
+
+    @property
+    def webhook_networks(self) -> Sequence[IPv4Network | IPv6Network]:
+        """The networks of `WEBHOOK_ALLOWED_NETWORKS`."""
+        return [ip_network(network) for network in self.webhook_allowed_networks or ()]
 
     @property
     def line_format(self) -> LogFormat:
