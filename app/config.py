@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import lru_cache
+from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -127,6 +128,9 @@ class Settings(BaseSettings):
     )
     slow_request_ms: int = Field(
         1000, ge=1, description="Milliseconds after which a request is logged with its statements."
+    )
+    profiling_enabled: bool = Field(
+        False, description="`true` profiles requests of admins with `X-Profile`. Development only; needs pyinstrument."
     )
     fastapi_otel_auto_configure: bool = Field(
         False, description="Send traces to the collector that the `OTEL_…` variables name (docs/observability.md)."
@@ -433,6 +437,14 @@ class Settings(BaseSettings):
                 _parse_database_url(url, name.upper())
         if self.database is None and (self.database_direct_url or self.database_replica_url):
             raise ValueError("no database is configured; set DATABASE_URL beside the direct and the replica URL")
+        return self
+
+    @model_validator(mode="after")
+    def _can_profile(self) -> "Settings":
+        if self.profiling_enabled and self.environment == "production":
+            raise ValueError("PROFILING_ENABLED is for development; in production, profiled requests delay all others")
+        if self.profiling_enabled and find_spec("pyinstrument") is None:
+            raise ValueError("PROFILING_ENABLED needs pyinstrument; install it: pip install pyinstrument")
         return self
 
     @property
