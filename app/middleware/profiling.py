@@ -67,4 +67,4 @@ def _run_profiled_functions_in_the_event_loop() -> None:
         return function(*args) if _is_profiled.get() else await run_in_thread(function, *args, **options)
 
     run_sync.is_replaced = True  # type: ignore[attr-defined]
-    anyio.to_thread.run_sync = run_sync
+    anyio.to_thread.run_sync = run_sync  # type: ignore[assignment]
