@@ -11,7 +11,8 @@ from contextlib import suppress
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import lru_cache
-from ipaddress import ip_network
+from importlib.util import find_spec
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -128,6 +129,9 @@ class Settings(BaseSettings):
     slow_request_ms: int = Field(
         1000, ge=1, description="Milliseconds after which a request is logged with its statements."
     )
+    profiling_enabled: bool = Field(
+        False, description="`true` profiles requests of admins with `X-Profile`. Development only; needs pyinstrument."
+    )
     fastapi_otel_auto_configure: bool = Field(
         False, description="Send traces to the collector that the `OTEL_…` variables name (docs/observability.md)."
     )
@@ -185,6 +189,10 @@ class Settings(BaseSettings):
     invite_role: Role = Field("moderator", description="Minimum role that can create invites.")
     invites_max: int = Field(
         10, ge=1, le=10_000, description="Maximum unused uses of all open invites of an account, else 409."
+    )
+    webhooks_max: int = Field(10, ge=0, le=1_000, description="Maximum webhooks of an account, else 409; 0: none.")
+    webhook_allowed_networks: CommaSeparated = Field(
+        None, description="Networks that are not public and may still receive webhooks, such as `10.1.0.0/16`."
     )
     signup_proof_of_work: bool = Field(
         False, description="`true` makes each sign-up cost the client about a second of a core."
@@ -335,10 +343,20 @@ class Settings(BaseSettings):
                 raise ValueError(f"{origin!r} is not an origin such as https://example.com; `*` is never allowed")
         return origins
 
-    @field_validator("trusted_proxies", mode="before")
+    @field_validator("trusted_proxies", "webhook_allowed_networks", mode="before")
     @classmethod
-    def _split_proxies(cls, value: object) -> object:
-        return [proxy.strip() for proxy in value.split(",") if proxy.strip()] if isinstance(value, str) else value
+    def _split_networks(cls, value: object) -> object:
+        return [network.strip() for network in value.split(",") if network.strip()] if isinstance(value, str) else value
+
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _allowed_are_networks(cls, networks: list[str] | None) -> list[str] | None:
+        for network in networks or []:
+            try:
+                ip_network(network)
+            except ValueError:
+                raise ValueError(f"{network!r} is not an address or network such as 10.1.0.0/16") from None
+        return networks
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -424,6 +442,14 @@ class Settings(BaseSettings):
             raise ValueError("no database is configured; set DATABASE_URL beside the direct and the replica URL")
         return self
 
+    @model_validator(mode="after")
+    def _can_profile(self) -> "Settings":
+        if self.profiling_enabled and self.environment == "production":
+            raise ValueError("PROFILING_ENABLED is for development; in production, profiled requests delay all others")
+        if self.profiling_enabled and find_spec("pyinstrument") is None:
+            raise ValueError("PROFILING_ENABLED needs pyinstrument; install it: pip install pyinstrument")
+        return self
+
     @property
     def database(self) -> URL | None:
         """The URL of the configured database, or None to use the embedded server.
@@ -501,6 +527,11 @@ class Settings(BaseSettings):
     def inviting_roles(self) -> Sequence[Role]:
         """The roles that can create invites: `INVITE_ROLE` and those with more rights."""
         return ROLES[ROLES.index(self.invite_role) :]
+
+    @property
+    def webhook_networks(self) -> Sequence[IPv4Network | IPv6Network]:
+        """The networks of `WEBHOOK_ALLOWED_NETWORKS`."""
+        return [ip_network(network) for network in self.webhook_allowed_networks or ()]
 
     @property
     def line_format(self) -> LogFormat:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__
 from app.api import batch_queues
-from app.api.authentication import user_of
+from app.api.authentication import is_admin, user_of
 from app.api.fast_path import FastPath
 from app.api.openapi import describe
 from app.background import periodic, worker
@@ -32,6 +32,7 @@ from app.middleware.head_limit import HeadLimit
 from app.middleware.head_requests import HeadRequests
 from app.middleware.load_shedding import LoadShedding
 from app.middleware.path_aliases import PathAliases
+from app.middleware.profiling import Profiling
 from app.middleware.rate_limit import HEADERS, RateLimit
 from app.middleware.request_context import QUIET_PATHS, RequestContext
 from app.middleware.response_fields import ResponseFields
@@ -119,6 +120,11 @@ def limited(settings: Settings) -> list[Middleware]:
             user_of=user_of,
         )
     ]
+
+
+def profiled(settings: Settings) -> list[Middleware]:
+    """The middleware that profiles requests of admins, if enabled."""
+    return [Middleware(Profiling, is_admin=is_admin)] if settings.profiling_enabled else []
 
 
 def narrowed(settings: Settings) -> list[Middleware]:
@@ -212,7 +218,11 @@ def middleware(settings: Settings) -> list[Middleware]:
         # Outside of every layer that can respond.
         *narrowed(settings),
         # Before every layer that can respond, so that every response has a request id.
-        Middleware(RequestContext, slow_seconds=settings.slow_request_ms / 1000),
+        Middleware(
+            RequestContext,
+            slow_seconds=settings.slow_request_ms / 1000,
+            shows_timing=settings.environment == "development",
+        ),
         Middleware(SecurityHeaders, hsts=settings.environment == "production"),
         # Before the limits and the routes, so that browsers can read refusals too.
         Middleware(Cors, **cors(settings)),
@@ -227,6 +237,7 @@ def middleware(settings: Settings) -> list[Middleware]:
             max_upload_bytes=settings.media_max_bytes + MAX_FORM_BYTES,
         ),
         Middleware(HeadRequests),
+        *profiled(settings),
     ]
 
 

@@ -52,6 +52,8 @@ STATEMENTS = (
     VALUES (:me, md5('mine'), 1, 1, 1, 'A moth', 'x')""",
     """INSERT INTO invites (creator_id, token_hash, expires_at)
     VALUES (:me, 'secret-invite', now() + interval '1 day')""",
+    """INSERT INTO webhooks (owner_id, url, events, secret)
+    VALUES (:me, 'https://example.com/lovelace', '{comment}', 'secret-of-webhook')""",
     """WITH opened AS (
         INSERT INTO sessions (user_id, kind, expires_at, ends_at) VALUES (:me, 'api_key', 'infinity', 'infinity')
         RETURNING id

@@ -47,6 +47,7 @@ def is_choice(field: FieldInfo) -> bool:
     ("environment", "line"),
     [
         ({"SECRET_KEY": "x" * 31}, "SECRET_KEY is shorter than 32 bytes; make one with: python -c"),
+        (PRODUCTION | {"PROFILING_ENABLED": "true"}, "PROFILING_ENABLED is for development"),
         ({"METRICS_TOKEN": "x" * 31}, "METRICS_TOKEN is shorter than 32 bytes; make one with: python -c"),
         (
             {"SECRET_KEY": SECRET + "\n"},

@@ -69,6 +69,7 @@ TAGS = {
     "media": "Upload pictures, for posts and as your avatar.",
     "notifications": "List, count and mark your notifications, and mute posts.",
     "moderation": "Report to moderators, and act as one.",
+    "webhooks": "Have events sent to your programs.",
     "API keys": "Credentials for programs that act for you.",
     "meta": "Links to the documentation, and health checks.",
 }

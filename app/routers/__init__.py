@@ -26,6 +26,7 @@ from app.routers import (
     totp,
     user,
     vote,
+    webhook,
 )
 
 # Adapters of the fast path, by endpoint.
@@ -48,6 +49,7 @@ ROUTERS = (
     block.router,
     bookmark.router,
     notification.router,
+    webhook.router,
     moderation.router,
     security_event.router,
     auth.router,

@@ -89,6 +89,7 @@ def test_every_file_has_the_rows_of_the_account_and_no_others(
         ("my key", None, None)
     ]
     assert [item["uses"] for item in files["invites"]] == [0]
+    assert [item["url"] for item in files["webhooks"]] == ["https://example.com/lovelace"]
     assert [(item["event"], item["details"]) for item in files["security_events"]] == [("signed_in", {"n": 1})]
     assert {name: files["profile"][name] for name in ("id", "email", "username", "display_name", "bio")} == {
         "id": me.id, "email": me.email, "username": "lovelace", "display_name": "Countess", "bio": "About me",
