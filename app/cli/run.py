@@ -7,7 +7,7 @@ import typer
 from app.cli.database import database
 from app.cli.listening import Host, Port, listen_on
 from app.cli.migrations import migrate
-from app.config import misspelt_settings
+from app.config import get_settings, misspelt_settings
 from app.server import supervisor
 
 
