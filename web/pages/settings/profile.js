@@ -24,7 +24,7 @@ export function Profile({ me }) {
     const { avatar } = file
       ? await put("/users/me/avatar", { media_id: (await upload(file, "", newKey())).id })
       : await remove("/users/me/avatar");
-    account.set({ ...account.value, avatar });
+    account.set({ ...me, avatar });
     forgetPages();
     say(file ? "Your picture is saved." : "Your picture is removed.");
   });

@@ -52,7 +52,7 @@ function Confirm({ secret, done }) {
     <p>Scan this with an authenticator app, such as Aegis, 2FAS or Google Authenticator.</p>
     <img class="qr" alt="QR code with the secret below" src=${`data:image/svg+xml,${encodeURIComponent(secret.qr_svg)}`} />
     <p>Or enter the secret by hand:</p>
-    <p class="secret">${secret.secret.match(/.{1,4}/g).join(" ")}</p>
+    <p class="secret">${secret.secret.replace(/.{4}(?=.)/g, "$& ")}</p>
     <${Form} action=${action} submit="Turn it on">
       <${Field} label="Code that the app shows" autocomplete="one-time-code" inputmode="numeric" value=${code} onText=${setCode} error=${action.fields.code} />
     <//>
