@@ -23,7 +23,7 @@ function App() {
   useEffect(() => void begin(), []);
   return html`<${Layout} here=${here}>
     ${start.error
-      ? html`<${Failed} error=${start.error} retry=${begin} />`
+      ? html`<${Failed} isPage error=${start.error} retry=${begin} />`
       : start.isReady
         ? html`<${Page} key=${here.key} here=${here} />`
         : html`<${Loading} />`}
@@ -46,7 +46,7 @@ function Page({ here }) {
       isHere = false;
     };
   }, [load]);
-  if (isCurrent && state.error) return html`<${Failed} error=${state.error} retry=${() => location.reload()} />`;
+  if (isCurrent && state.error) return html`<${Failed} isPage error=${state.error} retry=${() => location.reload()} />`;
   if (!isCurrent || !state.View) return html`<${Loading} />`;
   return html`<${Shown} View=${state.View} here=${here} params=${params} />`;
 }
@@ -62,7 +62,7 @@ function Shown({ View, here, params }) {
   }, [here.key]);
   if (failure) {
     const error = new ApiError(0, "bug", "This page has a fault. The console of your browser has the details.");
-    return html`<${Failed} error=${error} retry=${reset} />`;
+    return html`<${Failed} isPage error=${error} retry=${reset} />`;
   }
   return html`<div class="page" ref=${element} tabindex="-1"><${View} ...${params} here=${here} /></div>`;
 }

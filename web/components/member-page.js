@@ -8,7 +8,7 @@ import { Empty } from "./states.js";
 export function MemberPage({ here, children }) {
   const me = useAccount();
   if (me) return children;
-  return html`<${Empty} title="Please sign in">
+  return html`<${Empty} isPage title="Please sign in">
     <p>This page needs an account.</p>
     <a class="button button-primary" href=${href(`/sign-in?next=${encodeURIComponent(here.path)}`)}>Sign in</a>
   <//>`;

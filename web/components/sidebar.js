@@ -8,7 +8,7 @@ import { html } from "../vendor/preact.js";
 
 export function Sidebar() {
   const { data: tags } = useLoaded("/tags?limit=12");
-  return html`<aside class="sidebar" aria-label="Tags and links">
+  return html`<div class="sidebar">
     <section>
       <h2>Popular tags</h2>
       <ul class="side-tags">
@@ -22,5 +22,5 @@ export function Sidebar() {
       <p><a class="quiet" href=${href("/tags")}>All tags</a></p>
     </section>
     <p class="hint"><a class="quiet" href="${root}/docs">API documentation</a></p>
-  </aside>`;
+  </div>`;
 }

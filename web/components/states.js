@@ -8,19 +8,20 @@ export function Loading({ rows = 4, label = "Loading" }) {
   return html`<div class="loading" role="status"><span class="visually-hidden">${label}</span>${bars}</div>`;
 }
 
-export function Empty({ title, children }) {
+/** With `isPage`, it is all that the page shows. */
+export function Empty({ title, isPage = false, children = null }) {
   return html`<div class="empty">
-    <h2>${title}</h2>
+    ${isPage ? html`<h1 tabindex="-1">${title}</h1>` : html`<h2>${title}</h2>`}
     ${children}
   </div>`;
 }
 
-/** A failure, with a button to try again where that may help. */
-export function Failed({ error, retry }) {
+/** A failure, with a button to try again where that may help. With `isPage`, it is all that the page shows. */
+export function Failed({ error, retry, isPage = false }) {
   const isMissing = error.status === 404;
   const title = error.code === "offline" ? "No connection" : isMissing ? "Not found" : "That did not work";
   return html`<div class="empty" role="alert">
-    <h2>${title}</h2>
+    ${isPage ? html`<h1 tabindex="-1">${title}</h1>` : html`<h2>${title}</h2>`}
     <p>${error.message}</p>
     ${retry && !isMissing && html`<button class="button" onClick=${retry}>Try again</button>`}
   </div>`;

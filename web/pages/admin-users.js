@@ -14,7 +14,7 @@ const ROLES = ["user", "moderator", "admin"];
 
 export default function Users({ here }) {
   const me = useAccount();
-  if (me && me.role !== "admin") return html`<${Empty} title="This page is for admins" />`;
+  if (me && me.role !== "admin") return html`<${Empty} isPage title="This page is for admins" />`;
   return html`<${MemberPage} here=${here}><${List} me=${me} /><//>`;
 }
 

@@ -25,15 +25,15 @@ export default function EmailVerification({ here }) {
     if (token) confirm();
   }, [token]);
   if (state.isDone) {
-    return html`<${Empty} title="Your address is confirmed">
+    return html`<${Empty} isPage title="Your address is confirmed">
       <p role="status">Thank you. <a href=${href(me ? "/" : "/sign-in")}>${me ? "Go to the front page" : "Sign in"}</a></p>
     <//>`;
   }
   if (!token || state.error?.code === "invalid_token") {
-    return html`<${Empty} title="This link does not work">
+    return html`<${Empty} isPage title="This link does not work">
       <p>It was used already, or is older than a day. <a href=${href("/settings/account")}>Ask for a new one</a> in your settings.</p>
     <//>`;
   }
-  if (state.error) return html`<${Failed} error=${state.error} retry=${confirm} />`;
+  if (state.error) return html`<${Failed} isPage error=${state.error} retry=${confirm} />`;
   return html`<${Loading} rows=${1} label="Confirming your address" />`;
 }

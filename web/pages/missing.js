@@ -7,7 +7,7 @@ import { html } from "../vendor/preact.js";
 
 export default function Missing() {
   useTitle("Not found");
-  return html`<${Empty} title="There is no such page">
+  return html`<${Empty} isPage title="There is no such page">
     <p><a href=${href("/")}>Go to the front page</a>.</p>
   <//>`;
 }

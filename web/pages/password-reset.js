@@ -22,7 +22,7 @@ function AskForMail() {
     setSent(true);
   });
   if (isSent) {
-    return html`<${Empty} title="Look into your mailbox">
+    return html`<${Empty} isPage title="Look into your mailbox">
       <p role="status">If ${email.trim()} belongs to an account, a mail with a link is on its way. The link works for an hour.</p>
     <//>`;
   }

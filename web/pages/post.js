@@ -12,7 +12,7 @@ import { html } from "../vendor/preact.js";
 
 export default function Post({ id, here }) {
   const loaded = useLoaded(`/posts/${encodeURIComponent(id)}`);
-  if (loaded.error) return html`<${Failed} error=${loaded.error} retry=${loaded.reload} />`;
+  if (loaded.error) return html`<${Failed} isPage error=${loaded.error} retry=${loaded.reload} />`;
   if (!loaded.data) return html`<div class="narrow"><${Loading} rows=${2} label="Loading the post" /></div>`;
   return html`<${Shown} item=${loaded.data} here=${here} />`;
 }

@@ -23,7 +23,7 @@ export default function Profile({ username, tab = "posts" }) {
   // "user" and a number is the name of accounts that have not chosen one.
   const number = /^user(\d+)$/.exec(username)?.[1];
   const loaded = useLoaded(number ? `/users/${number}` : `/users/by-username/${encodeURIComponent(username)}`);
-  if (loaded.error) return html`<${Failed} error=${loaded.error} retry=${loaded.reload} />`;
+  if (loaded.error) return html`<${Failed} isPage error=${loaded.error} retry=${loaded.reload} />`;
   if (!loaded.data) return html`<div class="narrow"><${Loading} rows=${3} /></div>`;
   return html`<${Shown} user=${loaded.data} set=${loaded.set} tab=${tab} />`;
 }

@@ -19,7 +19,7 @@ export default function Search({ here }) {
   const { data: tags } = useLoaded(TAG.test(word) && !query.startsWith("@") ? `/tags?prefix=${encoded}&limit=8` : null);
   useTitle(query ? `Search: ${query}` : "Search");
   if (!query) {
-    return html`<${Empty} title="Search">
+    return html`<${Empty} isPage title="Search">
       <p>Type above to find posts by their words, people by their names, and tags.</p>
     <//>`;
   }

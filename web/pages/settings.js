@@ -40,7 +40,7 @@ export default function Settings({ here, section = "profile" }) {
         tabs=${SECTIONS.map(([name, text]) => ({ path: `/settings/${name}`, text, isCurrent: name === section }))}
       />
       <div class="settings-body">
-        ${found ? html`<h1 tabindex="-1">${found[1]}</h1><${found[2]} key=${section} me=${me} />` : html`<${Empty} title="There is no such section" />`}
+        ${found ? html`<h1 tabindex="-1">${found[1]}</h1><${found[2]} key=${section} me=${me} />` : html`<${Empty} isPage title="There is no such section" />`}
       </div>
     </div>
   <//>`;

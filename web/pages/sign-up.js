@@ -26,7 +26,7 @@ export default function SignUp({ here }) {
     navigate("/", { replace: true });
   });
   if (registration === "closed") {
-    return html`<${Empty} title="This site takes no new accounts at the moment">
+    return html`<${Empty} isPage title="This site takes no new accounts at the moment">
       <p><a href=${href("/sign-in")}>Sign in</a> if you have one.</p>
     <//>`;
   }

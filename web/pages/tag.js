@@ -17,7 +17,7 @@ export default function Tag({ name, here }) {
   const tag = useLoaded(`/tags/${encoded}`);
   const path = `/posts?tag=${encoded}&sort=${sort}&limit=20`;
   useTitle(`#${name}`);
-  if (tag.error) return html`<${Failed} error=${tag.error} retry=${tag.reload} />`;
+  if (tag.error) return html`<${Failed} isPage error=${tag.error} retry=${tag.reload} />`;
   return html`<div class="narrow">
     <div class="page-head">
       <div>

@@ -28,7 +28,7 @@ function Change({ id }) {
     }
   };
   useEffect(() => void open(), [id]);
-  if (state.error) return html`<${Failed} error=${state.error} retry=${open} />`;
+  if (state.error) return html`<${Failed} isPage error=${state.error} retry=${open} />`;
   return state.opened ? html`<${Editor} opened=${state.opened} />` : html`<${Loading} rows=${2} />`;
 }
 
