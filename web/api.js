@@ -36,7 +36,10 @@ export class ApiError extends Error {
   }
 }
 
-/** Codes that belong to one input of a form. */
+/**
+ * Codes that belong to one input of a form.
+ * @type {Record<string, string>}
+ */
 const FIELD_OF_CODE = {
   email_taken: "email",
   username_taken: "username",
@@ -49,7 +52,10 @@ const FIELD_OF_CODE = {
   picture_damaged: "file",
 };
 
-/** Messages where the API's own speaks of requests instead of what the reader did. */
+/**
+ * Messages where the API's own speaks of requests instead of what the reader did.
+ * @type {Record<string, string>}
+ */
 const WORDS_OF_CODE = {
   invalid_credentials: "This name and password do not match.",
   not_authenticated: "Please sign in first.",
@@ -67,7 +73,10 @@ const WORDS_OF_CODE = {
 
 let whenSessionEnds = () => {};
 
-/** Call `callback` when the API no longer accepts the session. */
+/**
+ * Call `callback` when the API no longer accepts the session.
+ * @param {() => void} callback
+ */
 export function onSessionEnd(callback) {
   whenSessionEnds = callback;
 }
@@ -76,11 +85,13 @@ export function onSessionEnd(callback) {
  * Send a request, and return the response if it succeeded. Throws `ApiError`.
  *
  * A request that can be repeated without a second effect is sent again after a lost connection or 503.
+ * @typedef {{method?: string, body?: unknown, form?: BodyInit, headers?: Record<string, string>, key?: string,
+ *   signal?: AbortSignal}} Options `body` is sent as JSON; `key` is the Idempotency-Key
  * @param {string} path such as "/posts?sort=new"
- * @param {{method?: string, body?: unknown, form?: BodyInit, headers?: Record<string, string>, key?: string,
- *   signal?: AbortSignal}} options `body` is sent as JSON; `key` is the Idempotency-Key
+ * @param {Options} [options]
  */
 export async function request(path, { method = "GET", body, form, headers = {}, key, signal } = {}) {
+  /** @type {RequestInit & {headers: Record<string, string>}} */
   const init = { method, headers: { ...headers }, signal, body: form };
   if (body !== undefined) {
     init.body = JSON.stringify(body);
@@ -110,16 +121,26 @@ export async function request(path, { method = "GET", body, form, headers = {}, 
   }
 }
 
-/** Send a request, and return its JSON; undefined if the response has no body. */
+/**
+ * Send a request, and return its JSON; undefined if the response has no body.
+ * @param {string} path
+ * @param {Options} [options]
+ * @returns {Promise<any>}
+ */
 export async function json(path, options) {
   const response = await request(path, options);
   return response.status === 204 ? undefined : response.json();
 }
 
+/** @param {string} path @param {Options} [options] */
 export const get = (path, options) => json(path, options);
+/** @param {string} path @param {unknown} [body] @param {Options} [options] */
 export const post = (path, body, options) => json(path, { method: "POST", body, ...options });
+/** @param {string} path @param {unknown} [body] @param {Options} [options] */
 export const put = (path, body, options) => json(path, { method: "PUT", body, ...options });
+/** @param {string} path @param {unknown} [body] @param {Options} [options] */
 export const patch = (path, body, options) => json(path, { method: "PATCH", body, ...options });
+/** @param {string} path @param {Options} [options] */
 export const remove = (path, options) => json(path, { method: "DELETE", ...options });
 
 /** A new Idempotency-Key: one for each form that the user sends, also when it is sent again. */
@@ -130,6 +151,8 @@ export function newKey() {
 
 /**
  * Read one page of a list.
+ * @param {string} path
+ * @param {Options} [options]
  * @returns {Promise<{items: any[], next: string | null}>} `next` is the path of the next page
  */
 export async function list(path, options) {
@@ -137,10 +160,14 @@ export async function list(path, options) {
   return { items: await response.json(), next: nextOf(response) };
 }
 
-/** Read a list to its end. */
+/**
+ * Read a list to its end.
+ * @param {string} path
+ * @param {Options} [options]
+ */
 export async function all(path, options) {
   const items = [];
-  for (let next = path; next !== null; ) {
+  for (let next = /** @type {string | null} */ (path); next !== null; ) {
     const found = await list(next, options);
     items.push(...found.items);
     next = found.next;
@@ -148,19 +175,35 @@ export async function all(path, options) {
   return items;
 }
 
-/** Sign in: the answer sets the cookie. Throws with the code `otp_required` where a second factor is due. */
+/**
+ * Sign in: the answer sets the cookie. Throws with the code `otp_required` where a second factor is due.
+ * @param {string} username or the e-mail address
+ * @param {string} password
+ * @param {string} [otp] a code of the authenticator app, or a recovery code
+ */
 export function signIn(username, password, otp) {
   const form = new URLSearchParams({ username, password, ...(otp && { otp }) });
   return json("/login?cookie=true", { method: "POST", form });
 }
 
-/** Create an account, with a proof of work where the server demands one. */
+/**
+ * Create an account, with a proof of work where the server demands one.
+ * @param {Schemas["UserIn"]} account
+ * @param {string} key
+ * @returns {Promise<Schemas["NewUser"]>}
+ */
 export async function signUp(account, key) {
   if (!needsProofOfWork) return post("/users", account, { key });
   return post("/users", { ...account, proof_of_work: await proofOfWork(await get("/sign-up-challenge")) }, { key });
 }
 
-/** Upload a picture. `alt` says what it shows. */
+/**
+ * Upload a picture. `alt` says what it shows.
+ * @param {File} file
+ * @param {string} alt
+ * @param {string} key
+ * @returns {Promise<Schemas["MediaOut"]>}
+ */
 export function upload(file, alt, key) {
   const form = new FormData();
   form.append("file", file);
@@ -168,10 +211,19 @@ export function upload(file, alt, key) {
   return json("/media", { method: "POST", form, key });
 }
 
-/** Address of a picture's file. */
+/**
+ * Address of a picture's file.
+ * @param {string} path
+ */
 export const fileAddress = (path) => root + path;
 
-/** Vote, or take the vote back. `show` gets the expected state at once, then the counted one. Throws after undoing. */
+/**
+ * Vote, or take the vote back. `show` gets the expected state at once, then the counted one. Throws after undoing.
+ * @typedef {{votes: number, voted: boolean}} VoteState
+ * @param {string} path
+ * @param {VoteState} state
+ * @param {(state: VoteState) => void} show
+ */
 export async function toggleVote(path, state, show) {
   const before = { votes: state.votes, voted: state.voted };
   const voted = !state.voted;
@@ -185,6 +237,7 @@ export async function toggleVote(path, state, show) {
   }
 }
 
+/** @param {Response} response */
 function nextOf(response) {
   const found = /<([^>]*)>; rel="next"/.exec(response.headers.get("Link") ?? "");
   if (found === null) return null;
@@ -192,6 +245,7 @@ function nextOf(response) {
   return address.pathname.slice(root.length) + address.search;
 }
 
+/** @param {Response} response */
 async function errorOf(response) {
   // A proxy may answer in place of the API, and not in JSON.
   const problem = await response.json().catch(() => ({ code: "unknown", detail: `The server answered ${response.status}.` }));
@@ -208,16 +262,22 @@ async function errorOf(response) {
   return new ApiError(response.status, problem.code, message, fields, wait === null ? null : Number(wait));
 }
 
+/** @param {string} text */
 function sentence(text) {
   const begun = text.charAt(0).toUpperCase() + text.slice(1);
   return /[.!?)]$/.test(begun) ? begun : `${begun}.`;
 }
 
+/** @param {number} seconds */
 const pause = (seconds) => new Promise((resume) => setTimeout(resume, seconds * 1000));
 
+/** @param {string} hex */
 const bytesOf = (hex) => Uint8Array.from(hex.match(/../g) ?? [], (byte) => parseInt(byte, 16));
 
-/** Solve a sign-up challenge (docs/authentication.md): about 256 derivations, a second of work. */
+/**
+ * Solve a sign-up challenge (docs/authentication.md): about 256 derivations, a second of work.
+ * @param {{parameters: any, signature: string}} challenge
+ */
 async function proofOfWork(challenge) {
   const { nonce, salt, cost, keyLength, keyPrefix } = challenge.parameters;
   const nonceBytes = bytesOf(nonce);

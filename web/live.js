@@ -9,7 +9,10 @@ import { get } from "./api.js";
 
 const INTERVAL_SECONDS = 60;
 
-/** Call `show` with the number of unread notifications, now and when it changes. Returns a function that ends this. */
+/**
+ * Call `show` with the number of unread notifications, now and when it changes. Returns a function that ends this.
+ * @param {(unread: number) => void} show
+ */
 export function watchUnread(show) {
   let last = 0;
   const ask = async () => {

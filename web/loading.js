@@ -6,6 +6,7 @@ import { useCallback, useEffect, useRef, useState } from "./vendor/preact.js";
 
 /**
  * Load the JSON of a path; null loads nothing.
+ * @param {string | null} path
  * @returns `{data, etag, error, isLoading, set, reload}`; `set` replaces the data without a request
  */
 export function useLoaded(path) {
@@ -13,6 +14,7 @@ export function useLoaded(path) {
   const load = useCallback(
     /** @param {AbortSignal} [signal] */
     async (signal) => {
+      if (!path) return;
       state.update({ error: null, isLoading: true });
       try {
         const response = await request(path, { signal });
@@ -30,11 +32,12 @@ export function useLoaded(path) {
     load(leaving.signal);
     return () => leaving.abort();
   }, [path]);
-  return { ...state.value, set: (data) => state.update({ data }), reload: () => load() };
+  return { ...state.value, set: (/** @type {unknown} */ data) => state.update({ data }), reload: () => load() };
 }
 
 /**
  * Load a list page by page; null loads nothing.
+ * @param {string | null} path
  * @returns `{items, hasMore, error, isLoading, loadMore, set, reload}`
  */
 export function useList(path) {
@@ -42,6 +45,7 @@ export function useList(path) {
   const { items = [], next = path, error = null, isLoading = false } = state.value;
   const running = useRef(null);
   const loadFrom = useCallback(
+    /** @param {string} start @param {any[]} before */
     async (start, before) => {
       running.current?.abort();
       const own = (running.current = new AbortController());
@@ -72,14 +76,18 @@ export function useList(path) {
     error,
     isLoading: isLoading || (Boolean(path) && state.value.items === undefined && !error),
     loadMore,
-    set: (changed) => state.update({ items: changed }),
-    reload: () => loadFrom(path, []),
+    set: (/** @type {any[]} */ changed) => state.update({ items: changed }),
+    reload: () => path && loadFrom(path, []),
   };
 }
 
+/** @param {any} item */
 const idOf = (item) => item.Post?.id ?? item.id ?? item.name;
 
-/** State that the entry of the history keeps. */
+/**
+ * State that the entry of the history keeps.
+ * @param {string | null} key
+ */
 function useKept(key) {
   const [, redraw] = useState(0);
   const store = memory();
@@ -90,18 +98,23 @@ function useKept(key) {
     get value() {
       return (key && store.get(key)) || {};
     },
+    /** @param {object} change */
     update(change) {
+      if (!key) return;
       store.set(key, { ...store.get(key), ...change });
-      if (current.current === key) redraw((n) => n + 1);
+      if (current.current === key) redraw((/** @type {number} */ n) => n + 1);
     },
   };
 }
 
-/** A text field's value that survives a reload or a lost connection on this device, until `forget`. */
+/**
+ * A text field's value that survives a reload or a lost connection on this device, until `forget`.
+ * @param {string} name
+ */
 export function useKeptText(name, initial = "") {
   const key = `text:${name}`;
   const [text, setText] = useState(() => localStorage.getItem(key) ?? initial);
-  const keep = (value) => {
+  const keep = (/** @type {string} */ value) => {
     setText(value);
     if (value && value !== initial) localStorage.setItem(key, value);
     else localStorage.removeItem(key);
@@ -113,11 +126,17 @@ export function useKeptText(name, initial = "") {
   return { text, setText: keep, forget };
 }
 
-/** Run an action of a button or form: `{run, isBusy, error, fields}`. A second run while one is busy does nothing. */
+/**
+ * Run an action of a button or form. A second run while one is busy does nothing.
+ * @param {(...values: any[]) => Promise<unknown>} action
+ * @returns {Action}
+ * @typedef {{run: (...values: any[]) => Promise<void>, isBusy: boolean, error: any, fields: Record<string, string>,
+ *   clear: () => void}} Action
+ */
 export function useAction(action) {
   const [state, setState] = useState({ isBusy: false, error: null });
   const busy = useRef(false);
-  const run = async (...values) => {
+  const run = async (/** @type {any[]} */ ...values) => {
     if (busy.current) return;
     busy.current = true;
     setState({ isBusy: true, error: null });
@@ -133,7 +152,10 @@ export function useAction(action) {
   return { run, ...state, fields: state.error?.fields ?? {}, clear: () => setState({ isBusy: false, error: null }) };
 }
 
-/** `value`, once it has not changed for a moment. */
+/**
+ * `value`, once it has not changed for a moment.
+ * @param {string} value
+ */
 export function useSettled(value, milliseconds = 250) {
   const [settled, setSettled] = useState(value);
   useEffect(() => {
@@ -143,7 +165,10 @@ export function useSettled(value, milliseconds = 250) {
   return settled;
 }
 
-/** Keep the title of the page. */
+/**
+ * Keep the title of the page.
+ * @param {string} title
+ */
 export function useTitle(title) {
   useEffect(() => {
     document.title = title ? `${title} · Social posts` : "Social posts";

@@ -35,20 +35,27 @@ const ROUTES = [
 /** @type {Route} */
 const MISSING = lazy("/missing", () => import("./pages/missing.js"));
 
+/** @param {string} path @param {object} module @returns {Route} */
 function loaded(path, module, params = {}) {
   return { pattern: patternOf(path), load: async () => module, module, params };
 }
 
+/** @param {string} path @param {() => Promise<object>} load @returns {Route} */
 function lazy(path, load) {
+  /** @type {Route} */
   const route = { pattern: patternOf(path), load: async () => (route.module = await load()), module: undefined };
   return route;
 }
 
+/** @param {string} path */
 function patternOf(path) {
   return new RegExp(`^${path.replace(/:(\w+)/g, "(?<$1>[^/]+)")}$`);
 }
 
-/** The page of a path. `module` is there if it needs no loading. */
+/**
+ * The page of a path. `module` is there if it needs no loading.
+ * @param {string} path
+ */
 export function pageOf(path) {
   for (const route of ROUTES) {
     const found = route.pattern.exec(path);
@@ -59,6 +66,7 @@ export function pageOf(path) {
   return { ...MISSING, params: {} };
 }
 
+/** @param {string} text */
 function decoded(text) {
   try {
     return decodeURIComponent(text);

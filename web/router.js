@@ -13,7 +13,10 @@ const MAX_KEPT_ENTRIES = 30;
 
 history.scrollRestoration = "manual";
 
-/** Address of a page of the client: `href("/posts/1")`. */
+/**
+ * Address of a page of the client: `href("/posts/1")`.
+ * @param {string} path
+ */
 export const href = (path) => BASE + path;
 
 /**
@@ -21,15 +24,20 @@ export const href = (path) => BASE + path;
  * @param {{username: string}} user
  */
 export const userPath = (user) => `/users/${encodeURIComponent(user.username)}`;
+/** @param {string} name */
 export const tagPath = (name) => `/tags/${encodeURIComponent(name)}`;
 
 /** Where the reader is: `path`, `query`, `hash`, and `key` of the history's entry. */
 export const place = shared(read());
 
 const kept = new Map(); // By key: {data, scroll}.
+/** @type {(() => boolean) | null} */
 let leaveGuard = null;
 
-/** Ask before the page is left while `guard()` returns true. Returns a function that ends this. */
+/**
+ * Ask before the page is left while `guard()` returns true. Returns a function that ends this.
+ * @param {() => boolean} guard
+ */
 export function guardLeaving(guard) {
   leaveGuard = guard;
   return () => {
@@ -39,7 +47,10 @@ export function guardLeaving(guard) {
 
 const mayLeave = () => !leaveGuard?.() || window.confirm("Leave this page? Your text is kept on this device.");
 
-/** Go to a page. `replace` overwrites the current entry of the history. */
+/**
+ * Go to a page. `replace` overwrites the current entry of the history.
+ * @param {string} path
+ */
 export function navigate(path, { replace = false } = {}) {
   if (!replace && !mayLeave()) return;
   rememberScroll();

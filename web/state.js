@@ -95,17 +95,22 @@ onSessionEnd(() => {
 export const messages = shared(/** @type {Array<{id: number, text: string, kind: string}>} */ ([]));
 let lastMessage = 0;
 
+/** @param {string} text */
 export function say(text, kind = "info") {
   const id = ++lastMessage;
   messages.set([...messages.value.slice(-2), { id, text, kind }]);
   setTimeout(() => unsay(id), kind === "error" ? 9000 : 5000);
 }
 
+/** @param {number} id */
 export function unsay(id) {
   messages.set(messages.value.filter((message) => message.id !== id));
 }
 
-/** Report a failure as a message, unless the reader has left. */
+/**
+ * Report a failure as a message, unless the reader has left.
+ * @param {any} error
+ */
 export function sayError(error) {
   if (error.name !== "AbortError") say(error.message, "error");
 }

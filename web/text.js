@@ -6,7 +6,10 @@ import { html } from "./vendor/preact.js";
 // A web address, or a mention that is not part of an e-mail address or a path.
 const SPECIAL = /(https?:\/\/[^\s<>"]+)|(?<![\w@/.-])@([A-Za-z0-9][A-Za-z0-9_.-]{2,29})/g;
 
-/** Elements of one line or paragraph. */
+/**
+ * Elements of one line or paragraph.
+ * @param {string} text
+ */
 export function linked(text) {
   const parts = [];
   let end = 0;
@@ -28,7 +31,10 @@ export function linked(text) {
   return parts;
 }
 
-/** Paragraphs of a longer text. Line breaks stay, because the style keeps white space. */
+/**
+ * Paragraphs of a longer text. Line breaks stay, because the style keeps white space.
+ * @param {string} text
+ */
 export function paragraphs(text) {
   return text
     .split(/\n\s*\n/)
@@ -36,13 +42,17 @@ export function paragraphs(text) {
     .map((part) => html`<p>${linked(part)}</p>`);
 }
 
-/** Punctuation after an address belongs to the sentence; so does a bracket that was opened before it. */
+/**
+ * Punctuation after an address belongs to the sentence; so does a bracket that was opened before it.
+ * @param {string} address
+ */
 function withoutTail(address) {
   let kept = address.replace(/[.,;:!?'"]+$/, "");
   while (kept.endsWith(")") && !kept.includes("(")) kept = kept.slice(0, -1).replace(/[.,;:!?'"]+$/, "");
   return kept;
 }
 
+/** @param {string} text */
 function addressOf(text) {
   if (!URL.canParse(text)) return null;
   const { protocol, href: address } = new URL(text);
@@ -50,10 +60,15 @@ function addressOf(text) {
   return html`<a href=${address} rel="nofollow ugc noopener noreferrer" target="_blank">${text}</a>`;
 }
 
-/** "1 comment", "2 comments". */
+/**
+ * "1 comment", "2 comments".
+ * @param {number} number
+ * @param {string} singular
+ */
 export function count(number, singular, plural = `${singular}s`) {
   return `${shortNumber(number)} ${number === 1 ? singular : plural}`;
 }
 
 const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+/** @param {number} number */
 export const shortNumber = (number) => (number < 10_000 ? String(number) : COMPACT.format(number));

@@ -3,7 +3,10 @@
 import { html, useEffect, useId, useRef, useState } from "../vendor/preact.js";
 import { Icon } from "./icon.js";
 
-/** The browser keeps the focus inside, and closes it with Escape. The focus then returns to where it was. */
+/**
+ * The browser keeps the focus inside, and closes it with Escape. The focus then returns to where it was.
+ * @param {{title: string, close: () => void, children?: unknown}} props
+ */
 export function Dialog({ title, close, children }) {
   const element = useRef(null);
   const id = useId();
@@ -28,7 +31,10 @@ export function Dialog({ title, close, children }) {
   </dialog>`;
 }
 
-/** A dialog that asks before something final. */
+/**
+ * A dialog that asks before something final.
+ * @param {{title: string, text: string, yes: string, action: import("../loading.js").Action, close: () => void}} props
+ */
 export function Confirm({ title, text, yes, action, close }) {
   return html`<${Dialog} title=${title} close=${close}>
     <p>${text}</p>

@@ -5,6 +5,8 @@ import { html, useEffect, useId, useRef } from "../vendor/preact.js";
 /**
  * A labelled input. `error` is shown below it and announced with it.
  * Other properties are those of `<input>`, or of `<textarea>` with `rows`.
+ * @param {{label: string, hint?: string, error?: string, value: string, onText: (value: string) => void, rows?: number}
+ *   & Record<string, any>} props
  */
 export function Field({ label, hint, error, value, onText, rows, ...input }) {
   const id = useId();
@@ -14,7 +16,7 @@ export function Field({ label, hint, error, value, onText, rows, ...input }) {
     value,
     "aria-invalid": error ? "true" : undefined,
     "aria-describedby": described,
-    onInput: (event) => onText(event.currentTarget.value),
+    onInput: (/** @type {any} */ event) => onText(event.currentTarget.value),
     ...input,
   };
   return html`<div class="field">
@@ -25,7 +27,10 @@ export function Field({ label, hint, error, value, onText, rows, ...input }) {
   </div>`;
 }
 
-/** A text area as high as its text. */
+/**
+ * A text area as high as its text.
+ * @param {{value: string} & Record<string, any>} props
+ */
 export function GrowingText({ value, ...textarea }) {
   const element = useRef(null);
   useEffect(() => {
@@ -36,14 +41,18 @@ export function GrowingText({ value, ...textarea }) {
   return html`<textarea ref=${element} value=${value} ...${textarea}></textarea>`;
 }
 
-/** A form that runs `action`, and shows what failed. After a failure, the first invalid input gets the focus. */
+/**
+ * A form that runs `action`, and shows what failed. After a failure, the first invalid input gets the focus.
+ * @typedef {import("../loading.js").Action} Action
+ * @param {{action: Action, submit: string, children?: unknown, class?: string, beside?: unknown, isQuiet?: boolean}} props
+ */
 export function Form({ action, submit, children, class: kind = "", beside, isQuiet = false }) {
   const element = useRef(null);
   useEffect(() => {
     if (action.error) element.current.querySelector("[aria-invalid=true]")?.focus();
   }, [action.error]);
   const isShownAtField = Object.keys(action.fields).length > 0 && element.current?.querySelector("[aria-invalid=true]");
-  const send = (event) => {
+  const send = (/** @type {Event} */ event) => {
     event.preventDefault();
     action.run();
   };
@@ -59,6 +68,7 @@ export function Form({ action, submit, children, class: kind = "", beside, isQui
   </form>`;
 }
 
+/** @param {Action} action */
 function messageOf({ error, fields }) {
   return Object.keys(fields).length > 0 && error.code === "validation_failed" ? Object.values(fields).join(" ") : error.message;
 }

@@ -2,6 +2,7 @@
 
 import { html } from "../vendor/preact.js";
 
+/** @type {Record<string, string>} */
 const PATHS = {
   home: "M3 11.5 12 4l9 7.5M5.5 9.8V20h5v-5.5h3V20h5V9.8",
   search: "M10.5 4a6.5 6.5 0 1 1 0 13 6.5 6.5 0 0 1 0-13zM15.5 15.5 20.5 20.5",
@@ -22,6 +23,7 @@ const PATHS = {
   check: "M5 12.500l4.5 4.500L19 7.5",
 };
 
+/** @param {{name: string, isFilled?: boolean}} props */
 export function Icon({ name, isFilled = false }) {
   return html`<svg
     class="icon"

@@ -7,6 +7,7 @@ import { html, useState } from "../vendor/preact.js";
 import { Dialog } from "./dialog.js";
 import { Field, Form } from "./form.js";
 
+/** @param {{path: string, what: string, done: (reason: string) => void, close: () => void}} props */
 export function RemovalDialog({ path, what, done, close }) {
   const [reason, setReason] = useState("");
   const action = useAction(async () => {

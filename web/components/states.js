@@ -8,7 +8,10 @@ export function Loading({ rows = 4, label = "Loading" }) {
   return html`<div class="loading" role="status"><span class="visually-hidden">${label}</span>${bars}</div>`;
 }
 
-/** With `isPage`, it is all that the page shows. */
+/**
+ * With `isPage`, it is all that the page shows.
+ * @param {{title: string, isPage?: boolean, children?: unknown}} props
+ */
 export function Empty({ title, isPage = false, children = null }) {
   return html`<div class="empty">
     ${isPage ? html`<h1 tabindex="-1">${title}</h1>` : html`<h2>${title}</h2>`}
@@ -16,7 +19,10 @@ export function Empty({ title, isPage = false, children = null }) {
   </div>`;
 }
 
-/** A failure, with a button to try again where that may help. With `isPage`, it is all that the page shows. */
+/**
+ * A failure, with a button to try again where that may help. With `isPage`, it is all that the page shows.
+ * @param {{error: import("../api.js").ApiError, retry?: () => void, isPage?: boolean}} props
+ */
 export function Failed({ error, retry, isPage = false }) {
   const isMissing = error.status === 404;
   const title = error.code === "offline" ? "No connection" : isMissing ? "Not found" : "That did not work";

@@ -15,11 +15,13 @@ const STEPS = [
 const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
 const EXACT = new Intl.DateTimeFormat("en", { dateStyle: "long", timeStyle: "short" });
 
+/** @param {{value: string}} props */
 export function Time({ value }) {
   const date = new Date(value);
   return html`<time datetime=${value} title=${EXACT.format(date)}>${relative(date)}</time>`;
 }
 
+/** @param {Date} date */
 function relative(date) {
   const seconds = (date.getTime() - Date.now()) / 1000;
   if (Math.abs(seconds) < 45) return "just now";
@@ -28,4 +30,5 @@ function relative(date) {
 }
 
 const MONTH = new Intl.DateTimeFormat("en", { month: "long", year: "numeric" });
+/** @param {string} value */
 export const monthOf = (value) => MONTH.format(new Date(value));

@@ -16,6 +16,7 @@ import { Profile } from "./settings/profile.js";
 import { Security } from "./settings/security.js";
 import { Sessions } from "./settings/sessions.js";
 
+/** @type {Array<[string, string, (props: {me: any}) => unknown]>} */
 const SECTIONS = [
   ["profile", "Profile", Profile],
   ["account", "E-mail and password", Account],
