@@ -23,7 +23,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from app.config import Settings
+from app.config import ConfigurationError, Settings
 from app.routers.docs import ONE_YEAR_SECONDS
 
 WEB_FOLDER: Final = Path(__file__).resolve().parent.parent.parent / "web"
@@ -54,9 +54,12 @@ class WebClient:
     """The files of `web/`, read once.
 
     `state` is what the page needs to know before its first request; it becomes `data-` attributes of the page.
+    Raises `ConfigurationError` if the folder is missing.
     """
 
     def __init__(self, state: Mapping[str, str], folder: Path = WEB_FOLDER) -> None:
+        if not (folder / PAGE).is_file():
+            raise ConfigurationError(f"{folder} has no {PAGE}; restore the folder, or set WEB_CLIENT_ENABLED=false")
         self.files = {path.relative_to(folder).as_posix(): _read(path) for path in sorted(folder.rglob("*.*"))}
         digest = sha256()
         for name, file in self.files.items():

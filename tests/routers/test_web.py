@@ -4,12 +4,13 @@ import gzip
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 
 import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from app.config import get_settings
+from app.config import ConfigurationError, get_settings
 from app.routers import web
 from tests.fixtures import Server
 
@@ -165,6 +166,11 @@ def test_the_first_load_is_small(browser: TestClient) -> None:
     }
 
     assert len(gzip.compress(page.content)) + sum(sizes.values()) <= MAX_FIRST_LOAD_BYTES, sizes
+
+
+def test_a_missing_folder_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="set WEB_CLIENT_ENABLED=false"):
+        web.WebClient({}, tmp_path)
 
 
 def test_a_setting_turns_the_client_off(start_server: Callable[..., Server]) -> None:
