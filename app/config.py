@@ -35,6 +35,9 @@ MINIMUM_PRODUCTION_HASH_ROUNDS = 10
 _ADDRESS = r"[^\s<>@,;:\"]+@[^\s<>@,;:\"]+"
 _MAILBOX = re.compile(rf"{_ADDRESS}|[^\r\n<>@,;:\"]+ <{_ADDRESS}>")
 _PAGE = re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?")
+# Bucket and endpoint are put in URLs, and the rest in headers. obstore panics if one of them cannot be.
+_S3_WORD = re.compile(r"[\w.@+=-]+", re.ASCII)
+_S3_ENDPOINT = re.compile(r"https?://(?:[\w.-]+|\[[\da-fA-F:]+\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?", re.ASCII)
 # Origins of web pages, of web view applications (Capacitor, Ionic, Tauri), and of browser extensions.
 _ORIGIN = re.compile(
     r"(?:https?|capacitor|ionic|tauri|chrome-extension|moz-extension|safari-web-extension)://[^\s*/?#@]+"
@@ -410,9 +413,16 @@ class Settings(BaseSettings):
     @field_validator("media_s3_endpoint")
     @classmethod
     def _endpoint_is_an_address(cls, url: str | None) -> str | None:
-        if url is not None and not _PAGE.fullmatch(url):
+        if url is not None and not _S3_ENDPOINT.fullmatch(url):
             raise ValueError("must look like https://s3.example.com")
         return url and url.rstrip("/")
+
+    @field_validator("media_s3_bucket", "media_s3_region", "media_s3_access_key_id")
+    @classmethod
+    def _is_a_word(cls, value: str | None) -> str | None:
+        if value is not None and not _S3_WORD.fullmatch(value):
+            raise ValueError("may have letters, digits, and . _ - @ + = only")
+        return value
 
     @model_validator(mode="after")
     def _bucket_can_be_used(self) -> "Settings":

@@ -11,7 +11,7 @@ from app.cli.finding import Finding
 from app.media.storage import SUFFIXES, StorageError, files_of, get_storage
 
 BATCH_PICTURES = 1000
-# Enough to show the extent. If the whole storage is lost, the check does not ask for each file.
+# Of each kind: enough to show the extent. If the whole storage is lost, the check does not ask for each file.
 MAX_FOUND = 100
 MAX_NAMED = 20
 NAME_LENGTH = 32
@@ -33,10 +33,6 @@ class _Differences:
     missing: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
 
-    @property
-    def is_full(self) -> bool:
-        return max(len(self.missing), len(self.orphans)) >= MAX_FOUND
-
 
 def examine_pictures(connection: Connection, *, is_full: bool) -> Iterator[Finding]:
     """Compare the files with the rows: all if `is_full`, else `BATCH_PICTURES` of them from a random place on."""
@@ -44,7 +40,7 @@ def examine_pictures(connection: Connection, *, is_full: bool) -> Iterator[Findi
     try:
         if is_full:
             after: str | None = ""
-            while after is not None and not found.is_full:
+            while after is not None and len(found.missing) < MAX_FOUND:
                 after = _compare(connection, after, found)
         elif _compare(connection, secrets.token_hex(NAME_LENGTH // 2), found) is None:
             _compare(connection, "", found)  # The end was reached: as many again, from the beginning.
@@ -73,12 +69,12 @@ def _compare(connection: Connection, after: str, found: _Differences) -> str | N
     end = min((max(names) for names in (stored, rows) if len(names) == BATCH_PICTURES), default=None)
     suspects = (name for name in rows if stored.get(name) != {*files_of(name)})
     without_file = (name for name in suspects if (end is None or name <= end) and _lacks_file(name))
-    missing = [*islice(without_file, MAX_FOUND)]
+    missing = [*islice(without_file, MAX_FOUND - len(found.missing))]
     found.missing += connection.scalars(_EXISTING, {"names": missing}).all()
     with_row = {*rows}
     suspected = [name for name in stored if name not in with_row and (end is None or name <= end)]
     unknown = connection.scalars(_UNKNOWN, {"names": suspected}).all()
-    found.orphans += islice((name for name in unknown if _has_file(name)), MAX_FOUND)
+    found.orphans += islice((name for name in unknown if _has_file(name)), MAX_FOUND - len(found.orphans))
     return end
 
 

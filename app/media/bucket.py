@@ -27,7 +27,7 @@ BACKOFF: "BackoffConfig" = {"init_backoff": timedelta(milliseconds=100), "max_ba
 PART_BYTES = 5 << 20
 CHUNK_BYTES = 1 << 18
 LISTED = 1000
-MAX_REASON = 200
+MAX_REASON = 500
 
 
 class Bucket:

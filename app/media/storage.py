@@ -15,6 +15,7 @@ from app.config import get_settings
 
 SUFFIXES = (".webp", "-400.webp")
 FILE_NAME = re.compile(r"[0-9a-f]{32}(?:-400)?\.webp")
+FOLDER_NAME = re.compile(r"[0-9a-f]{2}")
 CHUNK_BYTES = 65_536
 
 
@@ -115,10 +116,11 @@ class Folder:
 
     def names(self, after: str = "") -> Iterator[str]:
         try:
-            for folder in sorted(each.name for each in self.root.iterdir() if each.name >= after[:2]):
-                found = (file.with_suffix(".webp").name for file in (self.root / folder).iterdir())
-                yield from sorted(name for name in found if name > after and FILE_NAME.fullmatch(name))
-        except (FileNotFoundError, NotADirectoryError):
+            for folder in sorted(each for each in self.root.iterdir() if FOLDER_NAME.fullmatch(each.name)):
+                if folder.name >= after[:2]:
+                    found = (file.with_suffix(".webp").name for file in folder.iterdir())
+                    yield from sorted(name for name in found if name > after and FILE_NAME.fullmatch(name))
+        except FileNotFoundError:
             return
         except OSError as error:
             raise StorageError(f"cannot read below {self.root}: {error.strerror}") from None

@@ -286,9 +286,8 @@ async def get_media_file(file_name: FileName, request: Request) -> Response:
         "ETag": etag, "Cache-Control": IMMUTABLE, "Accept-Ranges": "bytes", "Content-Security-Policy": SANDBOX,
         "Cross-Origin-Resource-Policy": "cross-origin",
     }  # fmt: skip
-    storage = get_storage()
     try:
-        size = await _in_storage_thread(lambda: storage.size(file_name))
+        size = await _in_storage_thread(lambda: get_storage().size(file_name))
         if size is None:
             raise MediaNotFound
         if etag in request.headers.get("if-none-match", ""):
@@ -300,7 +299,7 @@ async def get_media_file(file_name: FileName, request: Request) -> Response:
             if part[0] < part[1]:  # Else the whole file, as for several parts (RFC 9110, 14.2).
                 first, end = part
                 fixed["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
-        chunks = storage.read(file_name, first, end - first)
+        chunks = get_storage().read(file_name, first, end - first)
         beginning = await _in_storage_thread(lambda: next(chunks, None))
     except StorageError as error:
         logger.warning("picture not served: reason=%s", error)

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from app.config import get_settings
 from app.media import decoding
-from app.media.storage import Folder, StorageError, files_of
+from app.media.storage import Folder, files_of
 from app.services import cleanup, media
 from tests import pictures
 from tests.fixtures import Person
