@@ -31,7 +31,7 @@ class BucketServer:
     storage: str
     asked: list[tuple[str, str]] = field(default_factory=list)
     fault: Callable[[str, str], Fault | None] = lambda _method, _path: None
-    _freed: Event = field(default_factory=Event)
+    freed: Event = field(default_factory=Event)
 
     @property
     def settings(self) -> dict[str, str]:
@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.bucket.fault(self.command, self.path)
         self.close_connection = True
         if fault in {"hang", "late"}:
-            self.bucket._freed.wait(30)
+            self.bucket.freed.wait(30)
         if fault == "hang":
             return
         if isinstance(fault, int):
@@ -171,5 +171,5 @@ def bucket(_s3_server: str) -> Iterator[BucketServer]:
         served.clear()
         Thread(target=proxy.serve_forever, daemon=True).start()
         yield served
-        served._freed.set()
+        served.freed.set()
         proxy.shutdown()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from obstore.store import BackoffConfig  # Exists for type checkers only.
 
 CONNECT_TIMEOUT = timedelta(seconds=2)
-# Of one request, with its content: at most a part. A call begins no further request after this time.
+# Of one request with its content, which is at most a part. A request is not repeated after this time.
 TIMEOUT = timedelta(seconds=5)
 MAX_RETRIES = 2
 BACKOFF: "BackoffConfig" = {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=1), "base": 2}

@@ -147,7 +147,7 @@ def test_files_that_the_bucket_stored_after_the_timeout_are_removed(
     assert (stored.files(), rows(connection)) == (set(), (0, 1))
     assert media.remove_files() == 0, "not due yet, because the bucket may still store them"
 
-    stored._freed.set()
+    stored.freed.set()
     deadline = time.monotonic() + 10
     while not stored.files() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -238,7 +238,7 @@ def test_a_bucket_that_hangs_leaves_threads_to_other_requests(
         statuses = {read.result().status_code for read in reads}
 
     assert statuses == {503}
-    assert seconds < 2
+    assert seconds < 3, "without a limit they wait for threads until the bucket's timeout"
     assert time.monotonic() - begun < BOUND_SECONDS
     assert len([method for method, _ in bucket.asked if method == "HEAD"]) <= 2 * MAX_READERS
     figure(f"while {len(names)} reads wait for a bucket that hangs, two other requests took {seconds * 1000:.0f} ms")

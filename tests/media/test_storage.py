@@ -49,7 +49,7 @@ def test_a_file_is_stored_measured_read_in_parts_and_deleted(storage: Storage) -
         assert [*storage.names()] == []
 
 
-def test_a_large_file_is_stored_and_read_in_chunks(storage: Storage) -> None:
+def test_a_large_file_is_stored_and_read_in_chunks(storage: Storage, request: pytest.FixtureRequest) -> None:
     content = bytes(range(256)) * (2 * PART_BYTES // 256) + b"the end"
     storage.put(f"{NAME}.webp", BytesIO(content))
 
@@ -57,6 +57,9 @@ def test_a_large_file_is_stored_and_read_in_chunks(storage: Storage) -> None:
     chunks = [*storage.read(f"{NAME}.webp", 5)]
     assert b"".join(chunks) == content[5:]
     assert max(map(len, chunks)) <= 1 << 18
+    if not isinstance(storage, Folder):
+        asked = request.getfixturevalue("bucket").asked
+        assert len([path for method, path in asked if method == "PUT" and "partNumber" in path]) == 3
 
 
 def test_names_are_in_order_from_anywhere_and_only_those_of_pictures(
