@@ -415,7 +415,7 @@ class Settings(BaseSettings):
     def _endpoint_is_an_address(cls, url: str | None) -> str | None:
         if url is not None and not _S3_ENDPOINT.fullmatch(url):
             raise ValueError("must look like https://s3.example.com")
-        return url and url.rstrip("/")
+        return None if url is None else url.rstrip("/")
 
     @field_validator("media_s3_bucket", "media_s3_region", "media_s3_access_key_id")
     @classmethod

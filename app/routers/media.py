@@ -93,9 +93,9 @@ _arriving: Counter[int] = Counter()
 _connections = ConnectionLimit("uploads")
 # Reads of the storage at a time, per worker. A bucket that does not answer leaves the other threads to other requests.
 MAX_READERS = 8
-# Each of the two requests to the bucket takes up to 10 s, so that all of it is below the 30 s of the proxies.
-MAX_READER_WAIT_SECONDS = 3.0
-_reader_limit = ConnectionLimit("readers of pictures", slots=MAX_READERS)
+_readers = ConnectionLimit("readers of pictures", slots=MAX_READERS)
+# An upload and a read wait twice, and two requests to a bucket take up to 10 s each: less than the 30 s of the proxies.
+MAX_WAIT_SECONDS = 3.0
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
@@ -122,12 +122,12 @@ async def upload_media(caller: DetachedScopedUser, request: Request, key: KeyHea
     It is stored as WebP, upright and without its metadata, such as the place where it was taken. Use its `id` in
     `media_ids` of a post or as your avatar. A picture that nothing uses is deleted after a day.
     """
-    await _in_thread(lambda: _require_room(caller.id))
+    await _in_thread(_connections, lambda: _require_room(caller.id))
     upload, alt = await _read_form(request, caller.id)
     with closing(upload.file):
         picture = await decoding.in_decoding_thread(caller.id, lambda: decoding.decode(upload.file))
         with closing(picture):
-            return await _in_thread(lambda: _store(request, caller.id, key, upload.file, picture, alt))
+            return await _in_thread(_connections, lambda: _store(request, caller.id, key, upload.file, picture, alt))
 
 
 def _require_room(user_id: int) -> None:
@@ -135,9 +135,18 @@ def _require_room(user_id: int) -> None:
         media.require_room(db, user_id)
 
 
-async def _in_thread(call: Callable[[], Result]) -> Result:
-    async with _connections.slot():
+async def _in_thread(limit: ConnectionLimit, call: Callable[[], Result]) -> Result:
+    """Run the call in a thread, with a slot of the limit. Raises `MediaUnavailable` if no slot is free in time."""
+    slot = limit.slot()
+    try:
+        async with asyncio.timeout(MAX_WAIT_SECONDS):
+            await slot.acquire()
+    except TimeoutError:
+        raise MediaUnavailable from None
+    try:
         return await run_in_threadpool(call)
+    finally:
+        slot.release()
 
 
 async def _read_form(request: Request, user_id: int) -> tuple[UploadFile, str]:
@@ -287,7 +296,7 @@ async def get_media_file(file_name: FileName, request: Request) -> Response:
         "Cross-Origin-Resource-Policy": "cross-origin",
     }  # fmt: skip
     try:
-        size = await _in_storage_thread(lambda: get_storage().size(file_name))
+        size = await _in_thread(_readers, lambda: get_storage().size(file_name))
         if size is None:
             raise MediaNotFound
         if etag in request.headers.get("if-none-match", ""):
@@ -300,7 +309,7 @@ async def get_media_file(file_name: FileName, request: Request) -> Response:
                 first, end = part
                 fixed["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
         chunks = get_storage().read(file_name, first, end - first)
-        beginning = await _in_storage_thread(lambda: next(chunks, None))
+        beginning = await _in_thread(_readers, lambda: next(chunks, None))
     except StorageError as error:
         logger.warning("picture not served: reason=%s", error)
         raise MediaUnavailable from None
@@ -320,7 +329,7 @@ class _File(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
-        except StorageError as error:
+        except (StorageError, MediaUnavailable) as error:
             logger.warning("picture served in part: reason=%s", error)
 
 
@@ -329,23 +338,9 @@ async def _continued(beginning: bytes, chunks: Iterator[bytes], length: int) -> 
     while chunk is not None:
         yield chunk
         length -= len(chunk)
-        chunk = await _in_storage_thread(lambda: next(chunks, None))
+        chunk = await _in_thread(_readers, lambda: next(chunks, None))
     if length:
         raise StorageError("the file was deleted")
-
-
-async def _in_storage_thread(call: Callable[[], Result]) -> Result:
-    """Run the call in one of a few threads. Raises `StorageError` if all of them are busy for too long."""
-    limit = _reader_limit.slot()
-    try:
-        async with asyncio.timeout(MAX_READER_WAIT_SECONDS):
-            await limit.acquire()
-    except TimeoutError:
-        raise StorageError(f"{MAX_READERS} other reads took too long") from None
-    try:
-        return await run_in_threadpool(call)
-    finally:
-        limit.release()
 
 
 def _part(first: str, last: str, size: int) -> tuple[int, int]:

@@ -244,6 +244,29 @@ def test_a_bucket_that_hangs_leaves_threads_to_other_requests(
     figure(f"while {len(names)} reads wait for a bucket that hangs, two other requests took {seconds * 1000:.0f} ms")
 
 
+def test_uploads_to_a_bucket_that_hangs_do_not_wait_for_each_other(
+    start_server: StartServer, connection: Connection, make_person: Callable[..., Person], bucket: BucketServer,
+    figure: Figure,
+) -> None:  # fmt: skip
+    server = start_server(WORKERS="1", RATE_LIMITS_ENABLED="false", DATABASE_POOL_SIZE="2", **bucket.settings)
+    bucket.fail("PUT", "hang")
+    people = [make_person() for _ in range(16)]
+
+    def upload(person: Person) -> int:
+        files = {"file": ("a.png", pictures.png())}
+        return httpx2.post(f"{server.url}/media", files=files, headers=person.headers, timeout=60).status_code
+
+    begun = time.monotonic()
+    with ThreadPoolExecutor(len(people)) as pool:
+        statuses = {*pool.map(upload, people)}
+    seconds = time.monotonic() - begun
+
+    assert statuses == {503}
+    assert seconds < 28, "two at a time, 5 s each, would take 40 s"
+    assert rows(connection)[0] == 0
+    figure(f"{len(people)} uploads to a bucket that hangs, with two connections: 503 after {seconds:.1f} s at most")
+
+
 def test_errors_are_one_line_without_the_secret(stored: BucketServer) -> None:
     stored.fail("PUT", 403)
     with pytest.raises(StorageError) as caught:
