@@ -93,16 +93,17 @@ def test_ten_times_the_reports_and_entries_cost_no_more_buffers(
                     {"post": raided},
                 ).all()
             )
+            # The writes first: the newest resolved reports are then those of a raid, each of a reporter of its own.
             calls: dict[str, Callable[[], object]] = {
+                "report": lambda: moderation.write(session, reporting, reported(next(posts))),
+                "resolve": lambda: moderation.resolve(session, acting, next(written), DISMISSED),
+                "resolve 1,000 of a raid": lambda: moderation.resolve(session, acting, next(of_raid), DISMISSED),
                 "open reports": lambda: moderation.list_reports(session, first, "open"),
                 "open reports, later": lambda: moderation.list_reports(session, later, "open"),
                 "resolved reports": lambda: moderation.list_reports(session, first, "resolved"),
                 "resolved reports, later": lambda: moderation.list_reports(session, later, "resolved"),
                 "log": lambda: moderation.list_log(session, first),
                 "log, later": lambda: moderation.list_log(session, replace(later, last_id=entry)),
-                "report": lambda: moderation.write(session, reporting, reported(next(posts))),
-                "resolve": lambda: moderation.resolve(session, acting, next(written), DISMISSED),
-                "resolve 1,000 of a raid": lambda: moderation.resolve(session, acting, next(of_raid), DISMISSED),
             }
             for name, call in calls.items():
                 for _ in range(2):  # At first a server process also reads the catalogues.

@@ -89,10 +89,7 @@ def resolve(db: Session, moderator: User, report_id: int, wanted: ResolutionIn) 
         raise NotRemovable
     if report_id not in _close(db, moderator, report, wanted):
         raise AlreadyResolved
-    options = [
-        joinedload(one).load_only(User.username, User.display_name) for one in (Report.reporter, Report.resolver)
-    ]
-    shown = select(Report).where(Report.id == report_id).options(*options)
+    shown = select(Report).where(Report.id == report_id).options(*_people())
     return db.scalars(shown.execution_options(populate_existing=True)).one()
 
 
