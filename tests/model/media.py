@@ -41,9 +41,7 @@ class Pictured(Moderated):
     )  # fmt: skip
     def show_on_post(self, person: Account, post_id: int, first: int | None, second: int | None) -> None:
         """Let the post show these pictures and no others."""
-        picture = self.site.pictures.get(first or 0)
-        if picture is not None and person.id % 3:
-            person = self.site.accounts[picture.owner]  # Else hardly any picture would be the author's own.
+        person, picture = self.with_picture(person, first)
         own = [post.id for post in self.site.posts.values() if post.owner == person.id]
         post_id = own[-1] if picture is not None and own else post_id
         wanted = [each for each in dict.fromkeys((first, second)) if each is not None]
@@ -72,13 +70,20 @@ class Pictured(Moderated):
         assert answer.headers["ETag"] == f'"{post.version}"'
         assert without_times(answer.json()) == self.site.shown(person, post_id)["Post"]
 
+    def with_picture(self, person: Account, media_id: int | None) -> tuple[Account, Picture | None]:
+        """Return the picture's owner, for most people, and the picture: else hardly any would be the person's own."""
+        picture = self.site.pictures.get(media_id or 0)
+        if picture is not None and person.id % 3:
+            person = self.site.accounts[picture.owner]
+        return person, picture
+
     @rule(person=Machine.people, media_id=st.none() | pictures)
     def show_on_profile(self, person: Account, media_id: int | None) -> None:
+        person, picture = self.with_picture(person, media_id)
         body = None if media_id is None else {"media_id": media_id}
         answer = self.ask(person, "DELETE" if body is None else "PUT", "/users/me/avatar", json=body)
         if self.is_gone(person, answer):
             return
-        picture = self.site.pictures.get(media_id or 0)
         if media_id is not None and (picture is None or picture.owner != person.id):
             assert (answer.status_code, answer.json()["code"]) == (404, "media_not_found")
             return
@@ -93,11 +98,11 @@ class Pictured(Moderated):
     @rule(person=Machine.people, media_id=pictures, alt=st.none() | st.just("Three boats"))
     def describe_or_delete_picture(self, person: Account, media_id: int, alt: str | None) -> None:
         """Describe the picture with this text, or delete it."""
+        person, picture = self.with_picture(person, media_id)
         body = None if alt is None else {"alt": alt}
         answer = self.ask(person, "DELETE" if body is None else "PATCH", f"/media/{media_id}", json=body)
         if self.is_gone(person, answer):
             return
-        picture = self.site.pictures.get(media_id)
         if picture is None or picture.owner != person.id:
             assert (answer.status_code, answer.json()["code"]) == (404, "media_not_found")
             return
