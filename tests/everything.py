@@ -35,6 +35,8 @@ STATEMENTS = (
     """INSERT INTO notifications (user_id, kind, actor_id, post_id, comment_id)
     VALUES (:me, 'comment', :other, :mine, :received), (:other, 'comment', :me, :theirs, :answered)""",
     "INSERT INTO notifications (user_id, kind, actor_id) VALUES (:other, 'follow', :me)",
+    """INSERT INTO notifications (user_id, kind, post_id)
+    VALUES (:me, 'moderation', NULL), (:me, 'moderation', :mine), (:other, 'moderation', :theirs)""",
     """INSERT INTO events (kind, actor_id, user_id, post_id)
     VALUES ('comment', :me, NULL, :theirs), ('notification', :other, :me, :mine)""",
     "INSERT INTO totps (user_id, sealed_secret, confirmed_at) VALUES (:me, 'secret-seal', now())",
