@@ -91,18 +91,21 @@ def list_all(
     return db.scalars(page.select(statement, models.User.id)).all()
 
 
-def change(db: Session, caller: models.User, session_id: int, user_id: int, wanted: UserChange) -> models.User:
+def change(
+    db: Session, caller: models.User, session_id: int, user_id: int, wanted: UserChange, *, is_trusted: bool = False
+) -> models.User:
     """Change the caller's own account, or, for admins, any account.
 
     A new password, or disabling the account, ends its sessions and API keys. Users who change their own password keep
     their current session. A new e-mail address has to be verified. A new password or e-mail address is announced to
-    the previous address, if that was verified.
+    the previous address, if that was verified. With `is_trusted`, the caller has just given their password, and a new
+    password or e-mail address needs no `current_password`.
 
     Hashes passwords: call it through `passwords.in_hashing_thread`. Raises `UserNotFound`, `WrongPassword`,
     `TooManyTries`, `LastAdmin`. Raises `NotAuthenticated` if the caller's account was disabled or deleted meanwhile,
     and `NotAuthorized` if the caller is no longer an admin.
     """
-    needs_password = _spend_attempts(caller, user_id, wanted)
+    needs_password = _spend_attempts(caller, user_id, wanted, is_trusted=is_trusted)
     values = _description(wanted)
     if wanted.username is not None:
         values["username"] = wanted.username
@@ -151,13 +154,13 @@ def _description(wanted: UserIn | UserChange) -> dict[str, object]:
     return {name: value or None for name, value in given.items() if value is not None}
 
 
-def _spend_attempts(caller: models.User, user_id: int, wanted: UserChange) -> bool:
+def _spend_attempts(caller: models.User, user_id: int, wanted: UserChange, *, is_trusted: bool) -> bool:
     """Count the change as an attempt; return whether it needed the caller's password.
 
     The password has been verified then. Raises `WrongPassword`, `TooManyTries`.
     """
     is_own = caller.id == user_id
-    needs_password = is_own and (wanted.email is not None or wanted.password is not None)
+    needs_password = is_own and not is_trusted and (wanted.email is not None or wanted.password is not None)
     if needs_password:
         _require_password(caller, wanted.current_password or "")
     elif wanted.password is not None:  # An admin sets the password of another account.
