@@ -5,7 +5,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
 from app.api import batch_queues
 from app.api.authentication import PublicToken, PublicUser, ScopedToken, ScopedUser, network_of_anonymous
@@ -14,6 +13,7 @@ from app.database.sessions import SessionDep
 from app.errors import PostNotFound, UserNotFound
 from app.realworld import queries
 from app.realworld.queries import MAX_ARTICLES
+from app.realworld.reading import reading
 from app.realworld.schemas import (
     ArticleChangesBody,
     ArticlePost,
@@ -22,8 +22,8 @@ from app.realworld.schemas import (
     post_id_of,
 )
 from app.schemas.types import MAX_PAGE_SIZE, Skip, TagName, Text
-from app.security.access_tokens import AccessToken
-from app.services import feed, post, profile, tag, vote
+from app.security.access_tokens import ANONYMOUS, AccessToken
+from app.services import auth, feed, post, profile, tag, vote
 
 router = APIRouter(prefix="/api", include_in_schema=False, route_class=Route)
 
@@ -36,7 +36,6 @@ Username = Annotated[Text | None, Query()]
 @router.get("/articles")
 async def list_articles(
     token: PublicToken,
-    db: SessionDep,
     tag_name: Annotated[TagName | None, Query(alias="tag")] = None,
     author: Username = None,
     favorited: Username = None,
@@ -48,7 +47,7 @@ async def list_articles(
         problem = {"type": "combined", "loc": ("query", "favorited"), "msg": "cannot be combined with tag or author"}
         raise RequestValidationError([problem])
     named = favorited if author is None else author
-    user_id = None if named is None else await run_in_threadpool(_user_id, db, named)
+    user_id = None if named is None else await reading(lambda db: _user_id(db, token, named))
     if named is not None and user_id is None:
         return _as_list([], 0)
     is_favorites = favorited is not None
@@ -62,27 +61,24 @@ async def list_articles(
     )
     post_ids = await _read(token, query)
 
-    def look_up() -> dict[str, Any]:
-        return _as_list(
-            queries.articles(db, token.user_id, post_ids, with_body=False), _count(db, user_id, tag_name, is_favorites)
-        )
+    def look_up(db: Session) -> dict[str, Any]:
+        articles = queries.articles(db, token.user_id, post_ids, with_body=False)
+        return _as_list(articles, _count(db, user_id, tag_name, is_favorites))
 
-    return await run_in_threadpool(look_up)
+    return await reading(look_up)
 
 
 @router.get("/articles/feed")
-async def list_feed(
-    token: ScopedToken, db: SessionDep, limit: ArticleLimit = MAX_ARTICLES, offset: Offset = 0
-) -> dict[str, Any]:
+async def list_feed(token: ScopedToken, limit: ArticleLimit = MAX_ARTICLES, offset: Offset = 0) -> dict[str, Any]:
     """List the caller's home page: articles of followed users and tags, and their own, newest first."""
     query = feed.PageQuery(order="home", limit=min(limit, MAX_ARTICLES), skip=offset, reader_id=token.user_id)
     post_ids = await _read(token, query)
 
-    def look_up() -> dict[str, Any]:
+    def look_up(db: Session) -> dict[str, Any]:
         articles = queries.articles(db, token.user_id, post_ids, with_body=False)
         return _as_list(articles, queries.count_feed(db, token.user_id))
 
-    return await run_in_threadpool(look_up)
+    return await reading(look_up)
 
 
 @router.post("/articles", status_code=201)
@@ -93,11 +89,11 @@ def create_article(new: NewArticleBody, caller: ScopedUser, db: SessionDep) -> d
 
 
 @router.get("/articles/{slug}")
-async def get_article(slug: Slug, token: PublicToken, db: SessionDep) -> dict[str, Any]:
+async def get_article(slug: Slug, token: PublicToken) -> dict[str, Any]:
     """Get an article with its body."""
     query = feed.PostQuery(post_id_of(slug))
     await batch_queues.read_page(feed.PageRequest(token, query, network_of_anonymous(token)))
-    return await run_in_threadpool(_shown, db, token.user_id, query.post_id)
+    return await reading(lambda db: _shown(db, token.user_id, query.post_id))
 
 
 @router.put("/articles/{slug}")
@@ -115,15 +111,15 @@ def delete_article(slug: Slug, caller: ScopedUser, db: SessionDep) -> None:
 
 
 @router.post("/articles/{slug}/favorite")
-async def favorite_article(slug: Slug, token: ScopedToken, db: SessionDep) -> dict[str, Any]:
+async def favorite_article(slug: Slug, token: ScopedToken) -> dict[str, Any]:
     """Vote for an article. Idempotent."""
-    return await _vote(slug, token, db, is_for=True)
+    return await _vote(slug, token, is_for=True)
 
 
 @router.delete("/articles/{slug}/favorite")
-async def unfavorite_article(slug: Slug, token: ScopedToken, db: SessionDep) -> dict[str, Any]:
+async def unfavorite_article(slug: Slug, token: ScopedToken) -> dict[str, Any]:
     """Remove the caller's vote. Idempotent."""
-    return await _vote(slug, token, db, is_for=False)
+    return await _vote(slug, token, is_for=False)
 
 
 @router.get("/tags")
@@ -136,15 +132,15 @@ def list_tags(caller: PublicUser, db: SessionDep) -> dict[str, Any]:
 async def _read(token: AccessToken, query: feed.PageQuery) -> list[int]:
     """Return the ids of the query's posts that the caller sees.
 
-    A page may end early, because it is limited in bytes. With offsets a client would skip the posts after that, so
-    pages are read until there are enough: at most four, for 20 posts of 160,000 bytes.
+    A page may end early, because its text is limited in bytes. With offsets a client would skip the posts after that,
+    so pages are read until there are enough: at most three, for 20 posts of 160,000 bytes.
     """
     found: list[int] = []
     read_count = 0
     while read_count < query.limit:
         rest = feed.PageQuery(
             order=query.order, limit=query.limit - read_count, skip=query.skip + read_count, owner_id=query.owner_id,
-            reader_id=query.reader_id, tag=query.tag,
+            reader_id=query.reader_id, tag=query.tag, is_serialized=False,
         )  # fmt: skip
         result = await batch_queues.read_page(feed.PageRequest(token, rest, network_of_anonymous(token)))
         rows = result.page.rows
@@ -155,13 +151,16 @@ async def _read(token: AccessToken, query: feed.PageQuery) -> list[int]:
     return found
 
 
-async def _vote(slug: str, token: AccessToken, db: Session, *, is_for: bool) -> dict[str, Any]:
+async def _vote(slug: str, token: AccessToken, *, is_for: bool) -> dict[str, Any]:
     post_id = post_id_of(slug)
     await batch_queues.votes().submit(vote.Ballot(token, post_id, is_for))
-    return await run_in_threadpool(_shown, db, token.user_id, post_id)
+    return await reading(lambda db: _shown(db, token.user_id, post_id))
 
 
-def _user_id(db: Session, username: str) -> int | None:
+def _user_id(db: Session, token: AccessToken, username: str) -> int | None:
+    """Return the id of the user; None if there is none. Raises `NotAuthenticated` for an ended session."""
+    if token != ANONYMOUS:
+        auth.current_user(db, token.user_id, token.session_id)
     try:
         return profile.get_by_username(db, username, None).account.id
     except UserNotFound:
@@ -185,7 +184,7 @@ def _as_list(articles: list[dict[str, Any]], count: int) -> dict[str, Any]:
 
 
 def _shown(db: Session, viewer_id: int, post_id: int) -> dict[str, Any]:
-    """Return one article. Raises `PostNotFound` if it was deleted meanwhile."""
+    """Return one article. Raises `PostNotFound` if it was deleted or unpublished meanwhile."""
     found = queries.articles(db, viewer_id, [post_id], with_body=True)
     if not found:
         raise PostNotFound(post_id)

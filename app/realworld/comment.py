@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 from sqlalchemy import select
-from starlette.concurrency import run_in_threadpool
 
 from app.api import batch_queues
 from app.api.authentication import PublicToken, ScopedUser
@@ -15,6 +14,7 @@ from app.database.sessions import SessionDep
 from app.errors import CommentNotFound, PostNotFound
 from app.models import Post
 from app.realworld import queries
+from app.realworld.reading import reading
 from app.realworld.schemas import NewCommentBody, post_id_of, written_time
 from app.schemas.comment import MAX_THREAD_DEPTH, CommentIn
 from app.schemas.types import MAX_PAGE_SIZE, Id
@@ -26,13 +26,13 @@ Slug = Annotated[str, Path()]
 
 
 @router.get("")
-async def list_comments(slug: Slug, token: PublicToken, db: SessionDep) -> dict[str, Any]:
+async def list_comments(slug: Slug, token: PublicToken) -> dict[str, Any]:
     """List the newest 100 comments, with the newest five replies of each, newest first and without their nesting."""
     query = comment.ThreadQuery(post_id_of(slug), None, "new", MAX_PAGE_SIZE, MAX_THREAD_DEPTH)
     thread = await batch_queues.threads().submit(comment.ThreadRequest(token, query))
     flat = sorted(_flattened(json.loads(thread.json)), key=lambda each: -each["id"])
     author_ids = [*{each["author"]["id"] for each in flat}]
-    authors = await run_in_threadpool(queries.profiles, db, token.user_id, author_ids) if flat else {}
+    authors = await reading(lambda db: queries.profiles(db, token.user_id, author_ids)) if flat else {}
     return {
         "comments": [_shown(each, authors[each["author"]["id"]]) for each in flat if each["author"]["id"] in authors]
     }

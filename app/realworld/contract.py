@@ -64,8 +64,8 @@ def _as_bearer(value: bytes) -> bytes:
 
 async def _send_error(send: Send, start: Message, body: bytes, *, path: str, has_token: bool) -> None:
     """Send a held response, translated if it is a problem. An answer to HEAD has no body, and is not changed."""
-    problem: Any = json.loads(body) if body else None
-    if problem is not None:
+    if body:
+        problem: Any = json.loads(body)
         start["status"], errors = translate(start["status"], problem, path=path, has_token=has_token)
         body = json.dumps(errors, ensure_ascii=False).encode(errors="replace")
         replaced = {b"content-type": b"application/json", b"content-length": b"%d" % len(body)}

@@ -19,7 +19,9 @@ def translate(status: int, problem: Mapping[str, Any], *, path: str, has_token: 
 
     `path` says what a refusal is about, and `has_token` whether the request had a token.
     """
-    code, detail = str(problem.get("code")), problem.get("detail")
+    code = str(problem.get("code"))
+    # RFC 9457, for clients that accept it, has the list in `errors`.
+    detail = problem.get("errors") or problem.get("detail")
     errors: dict[str, list[str]] = {}
     if isinstance(detail, list):
         for item in detail:

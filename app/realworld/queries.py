@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, bindparam, exists, func, select, text
+from sqlalchemy import Row, bindparam, exists, func, or_, select, text
 from sqlalchemy.dialects.postgresql import BIGINT
 from sqlalchemy.orm import Session
 
 from app import models
 from app.models import Follow, Post, PostStats, User, Vote
+from app.models.session import FIRST_ADOPTED
 from app.realworld.schemas import as_profile, slug_of, written_time
 from app.schemas.types import MAX_SKIP
 
@@ -42,7 +43,7 @@ _COUNT_FEED = text("""
 def articles(db: Session, viewer_id: int, post_ids: Sequence[int], *, with_body: bool) -> list[dict[str, Any]]:
     """Return the posts, in the order of their ids, as articles that the viewer reads.
 
-    Posts that were deleted meanwhile are left out.
+    Posts that were deleted, unpublished or removed meanwhile are left out, but for the viewer's own.
     """
     rows = db.execute(
         select(
@@ -51,9 +52,9 @@ def articles(db: Session, viewer_id: int, post_ids: Sequence[int], *, with_body:
             exists().where(Vote.post_id == Post.id, Vote.user_id == viewer_id).label("voted"),
             _is_followed_by(viewer_id).label("followed"), *([Post.content] if with_body else []),
         )
-        .join(User, User.id == Post.owner_id)
+        .join(User, Post.has_owner())
         .join(PostStats, PostStats.post_id == Post.id)
-        .where(Post.id.in_(post_ids))
+        .where(Post.id.in_(post_ids), or_(Post.published, Post.owner_id == viewer_id))
     )  # fmt: skip
     found = {row.id: _article(row, with_body=with_body) for row in rows}
     return [found[post_id] for post_id in post_ids if post_id in found]
@@ -111,6 +112,7 @@ def count_feed(db: Session, user_id: int) -> int:
 
 
 def has_just_signed_in(db: Session, session_id: int) -> bool:
-    """Return whether the session began within `RECENT_SIGN_IN`."""
+    """Return whether the session began with a sign-in within `RECENT_SIGN_IN`. Adopted sessions did not."""
     is_recent = models.Session.created_at > func.now() - RECENT_SIGN_IN
-    return bool(db.scalar(select(is_recent).where(models.Session.id == session_id)))
+    is_sign_in = models.Session.id < FIRST_ADOPTED
+    return bool(db.scalar(select(is_recent).where(models.Session.id == session_id, is_sign_in)))

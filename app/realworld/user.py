@@ -14,6 +14,7 @@ from app.api.authentication import CurrentUser, PublicUser, ScopedUser, Token
 from app.api.route import CredentialsRoute
 from app.config import get_settings
 from app.database.sessions import SessionDep, transaction
+from app.errors import NotAuthenticated
 from app.middleware.headers import header
 from app.observability import request_context
 from app.realworld import queries
@@ -85,10 +86,21 @@ def _change(db: Session, caller: models.User, session_id: int, wanted: UserChang
     image_url = given.pop("image", None) or None
     is_trusted = queries.has_just_signed_in(db, session_id)
     changed = user.change(db, caller, session_id, caller.id, UserChange(**given), is_trusted=is_trusted)
-    if has_image:
-        db.execute(update(models.User).where(models.User.id == caller.id).values(image_url=image_url))
-        db.refresh(changed)
-    return changed
+    return _with_image(db, caller.id, image_url) if has_image else changed
+
+
+def _with_image(db: Session, user_id: int, image_url: str | None) -> models.User:
+    """Set the picture's address. Raises `NotAuthenticated` if the account was disabled or deleted meanwhile."""
+    account = db.scalars(
+        update(models.User)
+        .where(models.User.id == user_id, models.User.is_active, ~models.User.is_deleted)
+        .values(image_url=image_url)
+        .returning(models.User)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if account is None:
+        raise NotAuthenticated
+    return account
 
 
 @router.get("/profiles/{username}")
