@@ -66,16 +66,6 @@ def test_taken_name_or_address_is_refused_and_leaves_nothing(
     assert (rows(ACCOUNTS), len(rows(SESSIONS))) == ([(1,)], 1)
 
 
-def test_two_registrations_of_a_name_at_once_make_one_account_with_one_session(conduit: TestClient, rows: Rows) -> None:
-    calls = [
-        in_background(lambda: conduit.post("/api/users", json={"user": NEW | {"email": f"{n}@example.com"}}))  # noqa: B023
-        for n in range(4)
-    ]
-
-    assert sorted(call().status_code for call in calls) == [201, 409, 409, 409]
-    assert (rows(ACCOUNTS), len(rows(SESSIONS))) == ([(1,)], 1)
-
-
 @pytest.mark.parametrize("name", ["username", "email", "password"])
 @pytest.mark.parametrize("value", ["", " ", None])
 def test_registration_needs_every_field(conduit: TestClient, rows: Rows, name: str, value: str | None) -> None:
