@@ -241,6 +241,11 @@ class Settings(BaseSettings):
         False, description="`true` shows real e-mail addresses in all profiles and owners, not placeholders."
     )
     public_reads: bool = Field(False, description="`true` lets clients read published posts without an account.")
+    realworld_enabled: bool = Field(
+        False,
+        description="`true` also serves the RealWorld API under `/api`. It shows who voted for what. "
+        "Its frontends need `PUBLIC_READS=true`.",
+    )
     cors_origins: CommaSeparated = Field(
         None, description="Comma-separated origins. Default: any localhost in development."
     )

@@ -15,7 +15,7 @@ from opentelemetry import trace
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app import __version__
+from app import __version__, realworld
 from app.api import batch_queues
 from app.api.authentication import is_admin, user_of
 from app.api.fast_path import FastPath
@@ -39,6 +39,7 @@ from app.middleware.response_fields import ResponseFields
 from app.middleware.security_headers import SecurityHeaders
 from app.middleware.trusted_proxies import TrustedProxies
 from app.middleware.unhandled_errors import UnhandledErrors
+from app.realworld.contract import RealWorldContract
 from app.routers import FAST, ROUTERS
 
 LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
@@ -132,6 +133,11 @@ def narrowed(settings: Settings) -> list[Middleware]:
     return [Middleware(ResponseFields)] if settings.response_fields == "tutorial" else []
 
 
+def translated(settings: Settings) -> list[Middleware]:
+    """The middleware that serves the contract of RealWorld, if enabled."""
+    return [Middleware(RealWorldContract, root_path=settings.root_path or "")] if settings.realworld_enabled else []
+
+
 class Application:
     """The ASGI application: middleware, the outermost first, around FastAPI.
 
@@ -199,7 +205,7 @@ def create_app() -> Application:
         middleware=layers if is_traced else [],
     )
     problem_details.install(api)
-    for router in ROUTERS:
+    for router in (*ROUTERS, *(realworld.ROUTERS if settings.realworld_enabled else ())):
         api.include_router(router)
     describe(api)
     if is_traced:  # Without the fast path: FastAPI's spans name each step.
@@ -224,6 +230,7 @@ def middleware(settings: Settings) -> list[Middleware]:
         Middleware(SecurityHeaders, hsts=settings.environment == "production"),
         # Before the limits and the routes, so that browsers can read refusals too.
         Middleware(Cors, **cors(settings)),
+        *translated(settings),
         Middleware(LoadShedding, max_in_flight=settings.max_in_flight),
         Middleware(UnhandledErrors),
         Middleware(HeadLimit),
