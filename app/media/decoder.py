@@ -26,7 +26,7 @@ METHOD = 1
 # Address space. Pictures of 40 megapixels take up to 0.4 GB (docs/reliability.md).
 MEMORY_BYTES_PER_PIXEL = 12
 BASE_MEMORY_BYTES = 256_000_000
-MAX_CPU_SECONDS = 10
+MAX_CPU_SECONDS = 8
 MAX_FILE_BYTES = 64_000_000
 MAX_OPEN_FILES = 64
 NICENESS = 10

@@ -30,8 +30,9 @@ DECODER = Path(__file__).with_name("decoder.py")
 MAX_DECODERS = 1
 MAX_WAITING = 200
 # With the decoding, below the 30 s after which the proxies of deploy/ give up.
-MAX_WAIT_SECONDS = 20.0
-MAX_SECONDS = 9.0
+MAX_WAIT_SECONDS = 18.0
+# Longer than the decoder's own limit of CPU time, which ends it unless the machine is busy.
+MAX_SECONDS = 11.0
 # Exit codes of Python for an uncaught exception: the decoder could not even start.
 _FAILED_TO_START = (1, 2)
 _REFUSALS: dict[str, type[DomainError]] = {
@@ -99,7 +100,8 @@ def _run(upload: BinaryIO, file: BinaryIO, preview: BinaryIO) -> dict[str, str |
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise PictureTooLarge from None
+        logger.warning("decoder was ended: no result within %d s", MAX_SECONDS)
+        raise MediaUnavailable from None
     except OSError as error:
         logger.error("decoder did not start: reason=%s", error.strerror)  # noqa: TRY400 - one line says it.
         raise MediaUnavailable from None

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from starlette.testclient import TestClient
 
 from app.config import get_settings
-from app.services import media
+from app.services import export, media
 from tests import pictures
 from tests.contract.answers import assert_refused, assert_unauthenticated
 from tests.fixtures import Person
@@ -303,15 +303,20 @@ def test_forms_without_a_file_or_with_a_bad_text_are_refused(
     assert (rows(connection), pictures.files()) == ([], set())
 
 
-def test_an_export_has_the_pictures(client: TestClient, person: Person, other: Person, make_media: MakeMedia) -> None:
-    made, _ = make_media(person, alt="A boat"), make_media(other)
+def test_an_export_has_the_pictures(
+    client: TestClient, person: Person, other: Person, make_media: MakeMedia, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "BATCH_PICTURES", 2)
+    made = [make_media(person, alt=f"Boat {n}") for n in range(5)]
+    make_media(other)
 
     response = client.get("/users/me/export", headers=person.headers)
 
     with zipfile.ZipFile(BytesIO(response.content)) as archive:
         assert archive.testzip() is None
-        [described] = json.loads(archive.read("pictures.json"))
-        file_name = f"pictures/{described['name']}.webp"
-        assert [name for name in archive.namelist() if name.startswith("pictures/")] == [file_name]
-        assert archive.read(file_name) == client.get(made["url"]).content
-    assert (described["id"], described["alt"], described["is_avatar"]) == (made["id"], "A boat", False)
+        described = json.loads(archive.read("pictures.json"))
+        file_names = [f"pictures/{picture['name']}.webp" for picture in described]
+        assert [name for name in archive.namelist() if name.startswith("pictures/")] == file_names
+        for name, picture in zip(file_names, made, strict=True):
+            assert archive.read(name) == client.get(picture["url"]).content
+    assert [(picture["id"], picture["alt"]) for picture in described] == [(each["id"], each["alt"]) for each in made]

@@ -110,8 +110,8 @@ def write_nginx(
     if prefix:
         main = replaced(
             main,
-            (r"location / \{", f"location {prefix}/ {{"),
-            ("proxy_pass http://api;", "proxy_pass http://api/;"),
+            (r"location / \{\n *proxy_pass http://api;", f"location {prefix}/ {{\nproxy_pass http://api/;"),
+            ("proxy_pass http://api;", f"rewrite ^{prefix}(/.*)$ $1 break;\nproxy_pass http://api;"),
         )
     (folder / "nginx.conf").write_text(main)
     upstream = replaced((source / "upstream.conf").read_text(), one_line_each(r"127\.0\.0\.1:8000", upstream_ports))

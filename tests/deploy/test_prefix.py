@@ -9,6 +9,7 @@ import pytest
 
 from tests.deploy.conftest import METRICS_TOKEN, Proxy
 from tests.fixtures import PASSWORD, Server
+from tests.pictures import png
 
 PREFIX = "/api"
 
@@ -39,6 +40,20 @@ def test_a_client_follows_links_and_locations_under_a_prefix_that_the_proxy_remo
         second = client.get(urljoin(str(first.url), following))
         assert second.status_code == 200
         assert second.json()[0]["Post"]["id"] == first.json()[0]["Post"]["id"] - 1
+
+
+def test_pictures_are_uploaded_and_shown_under_a_prefix(proxy: Proxy) -> None:
+    with proxy.client() as client:
+        account = {"email": f"{secrets.token_hex(8)}@example.com", "password": PASSWORD}
+        client.post("/api/users", json=account)
+        form = {"username": account["email"], "password": PASSWORD}
+        token = client.post("/api/login", data=form).json()["access_token"]
+        headers = {"Authorization": f"Bearer {token}"}
+
+        made = client.post("/api/media", files={"file": ("a.png", png())}, headers=headers)
+
+        assert made.status_code == 201, made.text
+        assert client.get(made.json()["url"]).headers["Content-Type"] == "image/webp"
 
 
 def test_the_documentation_works_under_a_prefix_that_the_proxy_removes(proxy: Proxy) -> None:

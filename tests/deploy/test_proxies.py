@@ -1,6 +1,7 @@
 """The proxies of deploy/ before a real server: what passes, what does not, and what the server receives."""
 
 import json
+import random
 import re
 import secrets
 import socket
@@ -17,8 +18,10 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
+from PIL import Image
 
 from app.config import Settings
+from app.main import MAX_FORM_BYTES
 from tests.deploy.conftest import (
     DEPLOY,
     HONEST_ADDRESS,
@@ -33,10 +36,14 @@ from tests.deploy.conftest import (
 )
 from tests.fixtures import Server, free_port
 from tests.hostile.raw import parse
+from tests.pictures import encoded
 
 PASSWORD = "correct horse battery"
 MAX_BODY_BYTES = Settings.model_fields["max_body_bytes"].default
+MAX_UPLOAD_BYTES = Settings.model_fields["media_max_bytes"].default + MAX_FORM_BYTES
 MAX_CONNECTIONS = 100
+# Of pictures, for each address.
+MAX_UPLOADS = 20
 StartProxy = Callable[..., Proxy]
 
 
@@ -132,9 +139,10 @@ def test_limits_are_those_of_the_api() -> None:
     nginx = (DEPLOY / "nginx" / "nginx.conf").read_text()
     haproxy = (DEPLOY / "haproxy" / "haproxy.cfg").read_text()
 
-    assert re.findall(r"client_max_body_size (\d+);", nginx) == [str(MAX_BODY_BYTES)]
-    assert re.findall(r"req\.body_size gt (\d+)", haproxy) == [str(MAX_BODY_BYTES)]
-    assert re.findall(r"limit_conn addresses (\d+);", nginx) == [str(MAX_CONNECTIONS)]
+    limits = [str(MAX_BODY_BYTES), str(MAX_UPLOAD_BYTES)]
+    assert re.findall(r"client_max_body_size (\d+);", nginx) == limits
+    assert re.findall(r"req\.body_size gt (\d+)", haproxy) == limits
+    assert re.findall(r"limit_conn addresses (\d+);", nginx) == [str(MAX_CONNECTIONS)] * 2
     assert re.findall(r"sc_conn_cur\(0\) gt (\d+)", haproxy) == [str(MAX_CONNECTIONS)]
 
 
@@ -302,6 +310,48 @@ def test_an_endless_body_of_any_method_is_refused_without_filling_the_server(pro
     assert process.memory_info().rss - before < 20_000_000
     with proxy.client() as client:
         assert client.get("/livez").status_code == 200
+
+
+def test_a_picture_past_the_limit_of_other_bodies_passes_and_one_past_its_own_does_not(proxy: Proxy) -> None:
+    noise = Image.frombytes("RGB", (700, 700), random.Random(1).randbytes(3 * 700 * 700))
+    picture = encoded(noise, "PNG")
+    assert len(picture) > MAX_BODY_BYTES
+    account = {"email": f"{secrets.token_hex(8)}@example.com", "password": PASSWORD}
+    with proxy.client() as client:
+        client.post("/users", json=account)
+        token = client.post("/login", data={"username": account["email"], "password": PASSWORD}).json()["access_token"]
+        client.headers["Authorization"] = f"Bearer {token}"
+
+        made = client.post("/media", files={"file": ("a.png", picture)})
+        assert made.status_code == 201, made.text
+        shown = client.get(made.json()["url"])
+        assert (shown.status_code, shown.headers["Content-Type"]) == (200, "image/webp")
+        assert shown.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+
+        refused = client.post("/media", files={"file": ("a.png", bytes(MAX_UPLOAD_BYTES))})
+        assert_problem(refused, 413, "body_too_large")
+
+
+def test_uploads_that_an_address_leaves_unfinished_are_bounded(start_proxy: StartProxy, server: Server) -> None:
+    proxy = start_proxy("nginx", int(server.url.rpartition(":")[2]))
+    head = b"POST /media HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{"
+    with ExitStack() as stack:
+        for _ in range(MAX_UPLOADS):
+            stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port))).sendall(head)
+        time.sleep(1)  # Until nginx has read all heads.
+        assert upload(proxy.url) == 429
+        assert httpx2.get(f"{proxy.url}/livez").status_code == 200
+        with proxy.client() as other:
+            assert other.post("/media", files={"file": ("a.png", b"x")}).status_code == 401
+    deadline = time.monotonic() + 10
+    while (status := upload(proxy.url)) == 429:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert status == 401
+
+
+def upload(url: str) -> int:
+    return httpx2.post(f"{url}/media", files={"file": ("a.png", b"x")}).status_code
 
 
 def test_a_body_at_the_limit_passes(proxy: Proxy) -> None:

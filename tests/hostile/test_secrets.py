@@ -4,10 +4,12 @@ The log is a real server's, at its most talkative; the canaries go through every
 every kind: refused by us, refused by PostgreSQL, and bugs.
 """
 
+import io
 import json
 import logging
 import re
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,9 +63,18 @@ class Listener(httpx2.Client):
     def look(self, response: httpx2.Response) -> None:
         self.statuses.add(response.status_code)
         assert not CANARY.search(str(response.headers))
-        body = response.read().decode(errors="replace")
+        body = text_of(response)
         assert PASSWORD not in body
         assert response.status_code < 400 or not CANARY.search(body), body
+
+
+def text_of(response: httpx2.Response) -> str:
+    """Return the body as text: of a ZIP, that of its files."""
+    content = response.read()
+    if response.headers.get("content-type") != "application/zip":
+        return content.decode()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return "".join(archive.read(name).decode() for name in archive.namelist())
 
 
 def assert_log_is_silent(folder: Path, listener: Listener) -> None:

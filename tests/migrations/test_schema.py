@@ -62,7 +62,9 @@ def test_every_foreign_key_has_an_index_that_begins_with_its_columns(connection:
             SELECT conname, EXISTS (
                 SELECT FROM pg_index WHERE indrelid = conrelid AND indisvalid
                     -- `column = $1` implies `column IS NOT NULL`.
-                    AND coalesce(pg_get_expr(indpred, indrelid) ~ '^\\(\\w+ IS NOT NULL\\)$', true)
+                    AND coalesce(pg_get_expr(indpred, indrelid) = format('(%s IS NOT NULL)', (
+                        SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = conrelid AND attnum = conkey[1]
+                    )), true)
                     AND (string_to_array(indkey::text, ' ')::smallint[])[1:cardinality(conkey)] = conkey
             ) AS is_indexed
             FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace
