@@ -253,6 +253,8 @@ def _add_follows(url: URL, size: Size) -> None:
 
 
 def _seed(url: URL, numbers: Mapping[str, int]) -> None:
+    # Peers show no pictures.
+    numbers = {**numbers, "--pictures": 0, "--reports": 0}
     words = [word for name, number in numbers.items() for word in (name, str(number))]
     _run("app", "seed", *words, "--yes", url=url)
 

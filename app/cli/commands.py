@@ -35,7 +35,7 @@ COMMANDS = {
     "openapi": ("app.cli.openapi:openapi", "Print the OpenAPI document."),
     "seed": (
         "app.cli.seed:seed",
-        "Add realistic users, posts, votes, comments and follows to the database. Existing rows stay.",
+        "Add realistic users, posts, votes, comments, follows, pictures and reports. Existing rows stay.",
     ),
     "cleanup": (
         "app.cli.maintenance:cleanup",

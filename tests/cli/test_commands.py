@@ -382,10 +382,11 @@ def test_run_names_the_folder_that_has_the_data(copy_of_the_project: Path, start
 
 
 def test_seed_fills_the_database_and_shows_its_progress_on_stderr(connection: Connection) -> None:
-    done = app("seed", "--users", "50", "--posts", "100", "--votes", "500")
+    done = app("seed", "--users", "50", "--posts", "100", "--votes", "500", "--pictures", "2", "--reports", "4")
 
     assert done.returncode == 0, done.stderr
-    assert "Added 50 users, 100 posts, 500 votes, 300 comments and 500 follows in " in done.stdout
+    amounts = "50 users, 100 posts, 500 votes, 300 comments, 500 follows, 2 pictures and 4 reports"
+    assert f"Added {amounts} in " in done.stdout
     assert "The password of each user is: " in done.stdout
     assert "500/500" in done.stderr
     assert "500/500" not in done.stdout
