@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from app.database.event_log import Position
 from app.models.base import LARGEST_KEY
@@ -11,6 +11,7 @@ from app.schemas.types import normalized_tag
 
 MAX_POSTS = 200
 MAX_TAGS = 20
+_POST_ID = re.compile(r"[0-9]{1,19}")
 _EVENT_ID = re.compile(r"([0-9]{1,18})-([0-9]{1,18})-([0-9]{1,12})")
 
 
@@ -38,8 +39,8 @@ class Topics:
         post_ids, tags, others = set(), set(), set()
         for name in names:
             kind, separator, value = name.partition(":")
-            if kind == "post" and value.isascii() and value.isdecimal():
-                post_ids.add(int(value) if len(value) < len(str(LARGEST_KEY)) else 0)  # No post has the id 0.
+            if kind == "post" and _POST_ID.fullmatch(value) and int(value) <= LARGEST_KEY:
+                post_ids.add(int(value))
             elif kind == "tag" and separator:
                 tags.add(normalized_tag(value))
             elif name in {"new", "me"}:
@@ -66,17 +67,23 @@ class Topics:
         return frozenset([*names, *["new"] * self.has_new, *[f"user:{user_id}"] * self.has_me])
 
 
-def event_id(position: Position, read_at: int) -> str:
-    """Return the id that a client sends as `Last-Event-ID` to go on after the position.
+class EventId(NamedTuple):
+    """A place in the event log, which a client names in `Last-Event-ID` to go on after it.
 
-    It has the time of the database, in seconds since 1970, because the log is kept for a limited time.
+    `known_at` is a time at which the log had all later events, in seconds since 1970, because the log is kept for a
+    limited time.
     """
-    return f"{position.transaction_id}-{position.id}-{read_at}"
 
+    position: Position
+    known_at: int
 
-def parse_event_id(text: str, *, not_before: float) -> Position | None:
-    """Return the position of an id, or None if it is none of ours, or older than `not_before`."""
-    match = _EVENT_ID.fullmatch(text)
-    if match is None or int(match[3]) < not_before:
-        return None
-    return Position(int(match[1]), int(match[2]))
+    def __str__(self) -> str:
+        return f"{self.position.transaction_id}-{self.position.id}-{self.known_at}"
+
+    @classmethod
+    def parse(cls, text: str, *, not_before: float) -> Self | None:
+        """Return the id, or None if it is none of ours, or older than `not_before`."""
+        match = _EVENT_ID.fullmatch(text)
+        if match is None or int(match[3]) < not_before:
+            return None
+        return cls(Position(int(match[1]), int(match[2])), int(match[3]))

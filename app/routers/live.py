@@ -30,8 +30,9 @@ from app.api.authentication import (
 from app.api.route import Route
 from app.config import get_settings
 from app.errors import CrossSiteRequest, DomainError, NotAuthenticated, Overloaded, TooManyStreams
-from app.live.registry import EndReason, Registry, Stream
-from app.live.topics import MAX_POSTS, MAX_TAGS, Topics, parse_event_id
+from app.live.registry import Registry
+from app.live.stream import EndReason, Stream
+from app.live.topics import MAX_POSTS, MAX_TAGS, EventId, Topics
 from app.middleware import load_shedding, problem_details, rate_limit
 from app.middleware.problem_details import responses
 from app.middleware.request_context import note_stream
@@ -114,11 +115,11 @@ async def _open(
     Raises `NotAuthenticated` if the session has ended, `TooManyStreams` and `Overloaded`.
     """
     registry: Registry = connection.scope["app"].state.live
-    position = None
+    since = None
     if last_event_id:
         kept_seconds = get_settings().events_kept.total_seconds() - MARGIN_SECONDS
-        position = parse_event_id(last_event_id, not_before=time.time() - kept_seconds)
-    stream = registry.open(token, topics, position, is_reset=bool(last_event_id) and position is None)
+        since = EventId.parse(last_event_id, not_before=time.time() - kept_seconds)
+    stream = registry.open(token, topics, since, is_reset=bool(last_event_id) and since is None)
     try:
         await stream.opened
     except BaseException:

@@ -1,6 +1,7 @@
 """A client of a live stream, in a thread of its own."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,11 @@ class Listener:
         stack = self._client.stream("GET", f"{url}/live?{query}", headers=headers)
         self._stack = stack
         self.response = stack.__enter__()
-        assert self.response.status_code == 200, self.response.read()
+        if self.response.status_code != 200:
+            problem = self.response.read()
+            stack.__exit__(None, None, None)
+            self._client.close()
+            raise AssertionError(problem)
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
@@ -76,8 +81,11 @@ class Listener:
             return [message for message in self.messages if message["type"] == kind]
 
     def close(self) -> None:
-        with suppress(Exception):
-            self._stack.__exit__(None, None, None)
+        # Closing alone would not end the connection, because the thread still reads from it.
+        with suppress(OSError):
+            self.response.extensions["network_stream"].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._stack.__exit__(None, None, None)
         self._client.close()
 
 

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import httpx2
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, text
 
 from tests.fixtures import Person, Server
 from tests.live.listening import Listener, Message, listening
@@ -239,8 +240,6 @@ def test_an_id_that_the_log_does_not_have_is_answered_with_reset(url: str, perso
 
 
 def test_a_sixth_stream_of_a_user_is_refused(url: str, person: Person, make_person: MakePerson) -> None:
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
         for _ in range(5):
             stack.enter_context(listening(url, person, "topics=me"))
@@ -259,9 +258,7 @@ def test_a_sixth_stream_of_a_user_is_refused(url: str, person: Person, make_pers
     raise AssertionError("streams of clients that are gone still count")
 
 
-def test_sigterm_ends_streams_with_a_pause_before_the_next(
-    start_server: Callable[..., Server], person: Person, database: Engine
-) -> None:
+def test_sigterm_ends_streams_with_a_pause_before_the_next(start_server: Callable[..., Server], person: Person) -> None:
     server = start_server(WORKERS="2")
     with listening(server.url, person, "topics=me") as listener:
         began_at = time.monotonic()
