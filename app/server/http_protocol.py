@@ -40,8 +40,8 @@ MAX_DRAINED_CONNECTIONS = 100
 # A client that sends no part of its body for this long is disconnected. The proxies of deploy/ wait 10 s.
 STALLED_SECONDS = 30
 
-# The only path with WebSockets. On others, `Upgrade` is ignored.
-WEBSOCKET_PATH = b"/live"
+# The only path with streams and WebSockets. On others, `Upgrade` is ignored.
+LIVE_PATH = b"/live"
 
 # One packet of 256 KB can hold 14,000 requests, and each takes about 2 KB while it is queued.
 MAX_PIPELINED_REQUESTS = 100
@@ -56,6 +56,9 @@ MAX_UNSENT_BYTES = 64_000_000
 
 # How long a stopping server waits for a request that a client sent before it could notice the stop.
 LAST_REQUEST_SECONDS = 0.5
+
+# How long a stopping server waits for a client to read the end of its stream.
+LAST_MESSAGE_SECONDS = 2.0
 
 # Characters that no header may contain. Line breaks are counted instead: exactly one per header.
 _CONTROLS = bytes({*range(32), 127} - {*b"\t\r\n"})
@@ -277,13 +280,16 @@ class Protocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Stop.
 
-        A request that arrives within `LAST_REQUEST_SECONDS` is answered, as the last on this connection.
+        A request that arrives within `LAST_REQUEST_SECONDS` is answered, as the last on this connection. Streams end
+        soon, also if their clients do not read.
         """
         self.is_stopping = True
         if self._is_idle():
             self.loop.call_later(LAST_REQUEST_SECONDS, self._close_if_idle)
         else:
             super().shutdown()
+            if self._is_live():
+                self.loop.call_later(LAST_MESSAGE_SECONDS, self.transport.abort)
 
     def _is_idle(self) -> bool:
         return self.cycle is None or bool(self.cycle.response_complete)
@@ -397,6 +403,9 @@ class Protocol(HttpToolsProtocol):
         if self.is_stopping and self.cycle is not None:
             self.cycle.keep_alive = False
 
+    def _is_live(self) -> bool:
+        return self.url.partition(b"?")[0].rstrip(b"/").endswith(LIVE_PATH)
+
     def _is_websocket(self) -> bool:
         """Return whether the request opens a WebSocket on the path that has them, on a connection without others."""
         headers = dict(self.headers)
@@ -404,7 +413,7 @@ class Protocol(HttpToolsProtocol):
             headers.get(b"upgrade", b"").lower() == b"websocket"
             and b"sec-websocket-key" in headers
             and self.parser.get_method() == b"GET"
-            and self.url.partition(b"?")[0].rstrip(b"/").endswith(WEBSOCKET_PATH)
+            and self._is_live()
             and not {b"content-length", b"transfer-encoding"} & headers.keys()
             and not self.is_stopping
             and self._is_idle()

@@ -80,6 +80,12 @@ class Listener:
         with self._arrived:
             return [message for message in self.messages if message["type"] == kind]
 
+    def __enter__(self) -> "Listener":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         # Closing alone would not end the connection, because the thread still reads from it.
         with suppress(OSError):

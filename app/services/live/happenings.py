@@ -10,12 +10,11 @@ from sqlalchemy import Connection, Row, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 
 from app.database.event_log import Position
-from app.database.notification_visibility import IS_SHOWN
+from app.database.notification_visibility import IS_SHOWN, MAX_UNREAD
 from app.models import EventKind
 from app.schemas.live import CommentMessage, LiveComment, NotificationMessage, PublishedMessage, PublishedPost
 from app.schemas.notification import NotificationOut
 from app.schemas.user import UserSummary
-from app.services.notification import MAX_UNREAD
 
 
 class LoggedEvent(NamedTuple):

@@ -10,13 +10,12 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from app.config import MODERATING
 from app.database.event_log import Position
-from app.database.notification_visibility import IS_SHOWN
+from app.database.notification_visibility import IS_SHOWN, MAX_UNREAD
 from app.database.prepared import PreparedStatement
 from app.models import Session, User
 from app.schemas.live import UnreadMessage
 from app.schemas.notification import UnreadByKind
 from app.services.live.happenings import LoggedEvent
-from app.services.notification import MAX_UNREAD
 
 # Events that one poll reads. The next poll reads on.
 MAX_EVENTS = 500
