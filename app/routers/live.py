@@ -63,9 +63,12 @@ TopicNames = Annotated[
         f" {MAX_TAGS} tags), and `me` (your notifications).",
     ),
 ]
-LastEventId = Annotated[
+LastEventIdHeader = Annotated[
     str | None,
     Header(alias="Last-Event-ID", description="The last id that you got. The stream goes on after it."),
+]
+LastEventId = Annotated[
+    str | None, Query(description="The same as the header `Last-Event-ID`, for an `EventSource` with a new ticket.")
 ]
 
 
@@ -161,13 +164,16 @@ async def get_live(
     posts: Posts = "",
     topics: TopicNames = "",
     last_event_id: LastEventId = None,
+    last_event_id_header: LastEventIdHeader = None,
 ) -> Response:
     """Get changes as they happen, as Server-Sent Events.
 
     The first message has the state of what you watch. After it you get the newest value of whatever changes, and new
     comments, posts and notifications. docs/http-contract.md has the messages. The same path takes WebSockets.
     """
-    registry, stream = await _open(request, token, _topics(posts, topics), last_event_id)
+    # An `EventSource` that connects again by itself sends the newer one in the header.
+    since = last_event_id_header or last_event_id
+    registry, stream = await _open(request, token, _topics(posts, topics), since)
     return LiveResponse(registry, stream)
 
 
