@@ -1,4 +1,4 @@
-"""The figures of docs/reliability.md: latency, the cost for votes, memory, and the stop of a server with 1,000 streams."""
+"""The figures of docs/reliability.md: latency, the cost for votes, memory, and the stop of a server with streams."""
 
 import asyncio
 import random
@@ -88,7 +88,7 @@ def test_a_vote_is_on_the_screen_of_another_worker_soon(
         for _ in range(40):
             for listener, post_id, person in zip(listeners, post_ids, people, strict=True):
                 votes[post_id] ^= 1
-                time.sleep(random.uniform(0.05, 0.15))  # noqa: S311 - at any moment between two polls.
+                time.sleep(random.uniform(0.05, 0.15))
                 count = len(listener.messages)
                 began_at = time.monotonic()
                 send("PUT" if votes[post_id] else "DELETE", f"{server.url}/posts/{post_id}/vote", person)
