@@ -21,6 +21,7 @@ from app.database.sessions import ConnectionLimit, at_once
 from app.errors import NotAuthenticated, Overloaded
 from app.live.topics import EventId, Topics
 from app.live.watched import WatchedPost, WatchedUser
+from app.observability import query_log
 from app.schemas.live import EndMessage, ResetMessage
 from app.security.access_tokens import AccessToken
 from app.services.live.happenings import Happening
@@ -194,7 +195,6 @@ class Stream:
             self.event_id = max(self.event_id, EventId(self.read_until, self.event_id.known_at))
             if not self.is_behind:
                 self.event_id = max(self.event_id, self.shared.event_id)
-                self.missed_windows = 0
                 return None
             try:
                 if not await self._read_missed():
@@ -232,8 +232,9 @@ class Stream:
             # So that this takes at most half of the time of the connection.
             await asyncio.sleep(time.monotonic() - began_at)
         if missed is not None:
-            self.missed_windows += len(missed.happenings) < MAX_MESSAGES
-        if missed is None or (self.missed_windows >= MAX_MISSED_WINDOWS and not missed.is_end):
+            is_window = len(missed.happenings) < MAX_MESSAGES
+            self.missed_windows = 0 if missed.is_end else self.missed_windows + is_window
+        if missed is None or self.missed_windows >= MAX_MISSED_WINDOWS:
             self.pending.clear()
             self.is_behind = False
             self.event_id, self.read_until, self.missed_windows = self.shared.event_id, START, 0
@@ -250,5 +251,6 @@ class Stream:
 
 
 def _read(position: Position, wanted: Wanted) -> Missed | None:
-    with at_once() as connection:
+    # Not into the query log of the request, which would grow for as long as the stream lasts.
+    with query_log.recording(), at_once() as connection:
         return read_missed(connection, position, wanted)

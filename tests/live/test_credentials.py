@@ -8,8 +8,10 @@ from urllib.parse import urlencode
 
 import httpx2
 import pytest
+from jose import jwt
 from sqlalchemy import Connection, text
 
+from app.config import get_settings
 from app.security import access_tokens
 from tests.contract.test_cookies import FROM_ELSEWHERE
 from tests.fixtures import Person, Server
@@ -156,6 +158,17 @@ def test_a_token_that_expires_ends_its_stream(url: str, person: Person) -> None:
         assert listener.messages[-1] == {"type": "end", "reason": "expired"}
     finally:
         listener.close()
+
+
+def test_a_token_of_the_tutorial_opens_a_stream_and_gets_no_ticket(
+    start_server: Callable[..., Server], person: Person
+) -> None:
+    server = start_server(TUTORIAL_DEFAULTS="true")
+    claims = {"user_id": person.id, "exp": int(time.time()) + 600}
+    headers = {"Authorization": f"Bearer {jwt.encode(claims, get_settings().signing_secret)}"}
+    assert httpx2.get(f"{server.url}/users/me", headers=headers).status_code == 200
+    assert status_of(server.url, **headers) == 200
+    assert httpx2.post(f"{server.url}/live/tickets", headers=headers).status_code == 401
 
 
 def test_head_opens_no_stream(url: str, person: Person) -> None:
