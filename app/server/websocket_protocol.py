@@ -28,12 +28,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                 self.transport.abort()
                 return
         super().data_received(data)
-
-    def handle_parser_exception(self) -> None:
-        if self.conn.close_sent is None:  # The handshake has a line or a number of headers that is too long.
+        if not self.handshake_initiated:  # Too many headers, or too long ones, for the parser of WebSockets.
             self.transport.abort()
-        else:
-            super().handle_parser_exception()
 
     def shutdown(self) -> None:
         super().shutdown()
