@@ -10,9 +10,12 @@ from contextlib import ExitStack, contextmanager
 
 import httpx2
 import psutil
-from sqlalchemy import Connection, Engine, text
+import pytest
+from sqlalchemy import Engine, text
+from starlette.testclient import TestClient
 
-from tests.fixtures import Person, Server
+from app.live import stream
+from tests.fixtures import Person, Server, counted_queries
 from tests.live.listening import Listener, Message
 from tests.live.test_sockets import opened
 from tests.live.test_streams import MakePerson, MakePost, send
@@ -187,27 +190,19 @@ def test_sigterm_does_not_wait_for_clients_that_do_not_read(
 
 
 def test_without_streams_the_poller_reads_nothing(
-    start_server: Callable[..., Server], person: Person, connection: Connection
+    client: TestClient, person: Person, database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = start_server()
+    monkeypatch.setattr(stream, "MAX_STREAM_SECONDS", (1.0, 1.0))
 
-    def newest() -> object:
-        return connection.scalar(
-            text("""
-                SELECT max(query_start) FROM pg_stat_activity
-                WHERE query LIKE '%AS ends_before%' AND pid <> pg_backend_pid()
-            """)
-        )
+    def polls() -> int:
+        return sum("AS ends_before" in statement or "EXECUTE" in statement for statement in statements)
 
-    assert newest() is None
-    with Listener(server.url, "topics=me", person.headers) as listener:
-        listener.wait_for_type("state")
-        first = newest()
+    with counted_queries(database) as statements:
         time.sleep(0.6)
-        second = newest()
-        assert first is not None
-        assert second > first  # type: ignore[operator]
-    time.sleep(1)
-    last = newest()
-    time.sleep(1)
-    assert newest() == last
+        assert polls() == 0
+        assert '"reason":"expired"' in client.get("/live?topics=me", headers=person.headers).text
+        assert polls() >= 3
+        time.sleep(0.6)
+        of_stream = polls()
+        time.sleep(0.6)
+        assert polls() == of_stream
