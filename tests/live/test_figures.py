@@ -85,7 +85,7 @@ def test_a_vote_is_on_the_screen_of_another_worker_soon(
         for listener in listeners:
             listener.wait_for_type("state")
         votes = dict.fromkeys(post_ids, 0)
-        for _ in range(40):
+        for _ in range(25):
             for listener, post_id, person in zip(listeners, post_ids, people, strict=True):
                 votes[post_id] ^= 1
                 time.sleep(random.uniform(0.05, 0.15))
