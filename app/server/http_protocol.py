@@ -254,8 +254,9 @@ class Protocol(HttpToolsProtocol):
     stops, it closes idle connections at once and can lose a request that is on its way.
     """
 
-    # Of the newest request.
+    # Of the newest request. uvicorn sets its address.
     exchange: Exchange
+    url = b""
     unfinished_bytes = 0
     is_stopping = False
     # Whether the end of the request's body has yet to arrive, and the cost of the body so far.
