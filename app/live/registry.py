@@ -20,6 +20,7 @@ from app.live.poll import Poll, Result, read
 from app.live.stream import PAUSE_AFTER_ERROR_SECONDS, Shared, Stream
 from app.live.topics import EventId, Topics
 from app.live.watched import WatchedPost, WatchedUser
+from app.observability import metrics
 from app.security.access_tokens import AccessToken
 from app.services.live.happenings import Happening
 from app.services.live.snapshot import SessionState
@@ -60,6 +61,7 @@ class Registry:
         stream = Stream(self._shared, token, since, is_reset=is_reset)
         self.watch(stream, topics)
         self._streams.add(stream)
+        metrics.streams(len(self._streams))
         self._is_urgent.set()
         if not self._tasks:
             # A context of its own: that of the request has the request's id and the log of its statements.
@@ -73,6 +75,7 @@ class Registry:
         """Remove a stream."""
         self.unwatch(stream, stream.topics)
         self._streams.discard(stream)
+        metrics.streams(len(self._streams))
         stream.opened.cancel()
         if not stream.opened.cancelled():
             stream.opened.exception()  # Else asyncio logs that it was not read.

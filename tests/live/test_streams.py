@@ -1,5 +1,6 @@
 """`GET /live`: what a stream gets, from writes of another process."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -246,6 +247,8 @@ def test_a_sixth_stream_of_a_user_is_refused(url: str, person: Person, make_pers
         refused = httpx2.get(f"{url}/live", headers=person.headers)
         assert (refused.status_code, refused.json()["code"]) == (429, "too_many_streams")
         assert refused.headers["Retry-After"] == "10"
+        (count,) = re.findall(r"^live_streams (\d+)\.0$", httpx2.get(f"{url}/metrics").text, re.MULTILINE)
+        assert int(count) >= 5
         stack.enter_context(listening(url, make_person(), "topics=me"))
     # The server notices that its clients are gone.
     deadline = time.monotonic() + 10
