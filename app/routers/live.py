@@ -179,7 +179,10 @@ async def get_live(
 
 @router.post("/live/tickets", status_code=201, response_model=NewTicket, responses=responses(NotAuthenticated))
 def create_live_ticket(token: ScopedToken, _: ScopedUser) -> NewTicket:
-    """Create a ticket for one connection to `/live`, for clients that cannot send headers there."""
+    """Create a ticket for one connection to `/live`.
+
+    It is for clients that cannot send headers there: `EventSource`, and WebSockets in browsers.
+    """
     if token.session_id > FIRST_ADOPTED:  # A token of the tutorial, which names no session that a ticket could name.
         raise NotAuthenticated
     ticket = access_tokens.issue(token.user_id, token.session_id, TICKET_LIFETIME, "ticket")
