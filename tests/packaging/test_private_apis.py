@@ -175,7 +175,7 @@ def test_uvicorn_has_every_method_that_ours_override() -> None:
         "on_response_complete", "send_400_response", "shutdown",
     } == vars(http_protocol.Protocol).keys() & {name for name in of_protocol if not name.startswith("__")}  # fmt: skip
     assert {"init_processes", "handle_int", "run"} <= of_supervisor
-    assert {"data_received", "shutdown"} <= vars(WebSocketsSansIOProtocol).keys()
+    assert {"data_received", "handle_events", "shutdown"} <= vars(WebSocketsSansIOProtocol).keys()
 
 
 def test_uvicorn_has_every_attribute_that_our_websocket_protocol_uses() -> None:
@@ -186,8 +186,9 @@ def test_uvicorn_has_every_attribute_that_our_websocket_protocol_uses() -> None:
     (of_class,) = (node for node in trees()["server/websocket_protocol.py"].body if isinstance(node, ast.ClassDef))
     used = attributes(of_class, "self")
 
-    assert {"allowed_bytes", "handshake_initiated", "transport"} <= used
+    assert {"conn", "handshake_initiated", "transport"} <= used
     assert {name for name in used if not hasattr(protocol, name)} == set()
+    assert protocol.conn.events == []
 
 
 def test_pillow_opens_pictures_of_any_size_without_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
