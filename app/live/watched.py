@@ -17,9 +17,9 @@ class WatchedPost:
     hidden_text: str
     state: PostState | None = None
     is_known: bool = False
-    # Whether streams have yet to be told of the value, and when they were told last (`time.monotonic`).
+    # Whether streams have yet to show the value, and when they began to show the last one (`time.monotonic`).
     is_new: bool = False
-    told_at: float = 0.0
+    shown_at: float = 0.0
 
     @classmethod
     def unknown(cls, post_id: int) -> "WatchedPost":
@@ -33,7 +33,7 @@ class WatchedPost:
         return self.text if is_visible else self.hidden_text
 
     def update(self, post_id: int, state: PostState | None, now: float) -> bool:
-        """Take the value of a poll, and return whether streams are to be told now."""
+        """Take the value of a poll, and return whether streams are to show it now."""
         if not self.is_known or state != self.state:
             self.is_new, self.is_known, self.state = self.is_known, True, state
             if state is not None:
@@ -42,9 +42,9 @@ class WatchedPost:
                     locked=state.locked,
                 )  # fmt: skip
                 self.text = PostMessage(id=post_id, post=values).model_dump_json()
-        if not self.is_new or now - self.told_at < MIN_SECONDS_BETWEEN_VALUES:
+        if not self.is_new or now - self.shown_at < MIN_SECONDS_BETWEEN_VALUES:
             return False
-        self.is_new, self.told_at = False, now
+        self.is_new, self.shown_at = False, now
         return True
 
 

@@ -85,7 +85,8 @@ class LiveResponse(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             if scope["state"].get("is_head"):
-                await Response(status_code=200, headers=dict(self.headers))(scope, receive, send)
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                await send({"type": "http.response.body", "body": b""})
                 return
             _begin(scope)
             await super().__call__(scope, receive, send)
