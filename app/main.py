@@ -25,6 +25,7 @@ from app.config import ConfigurationError, Settings, explain, get_settings
 from app.database import watchdog
 from app.database.engines import dispose, get_engine, get_primary
 from app.database.replica import KEPT_EVERY, get_replicas
+from app.live.registry import Registry
 from app.middleware import problem_details
 from app.middleware.body_limit import BodyLimit
 from app.middleware.cors import Cors
@@ -59,6 +60,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """
     get_engine()
     app.state.is_stopping = False
+    app.state.live = Registry(lambda: bool(app.state.is_stopping))
     if threading.current_thread() is threading.main_thread():
         stop = signal.getsignal(signal.SIGTERM)
 
@@ -80,6 +82,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # No request is left. A thread that waits for a frozen server would keep the process from ending.
         watchdog.end_waits()
         await batch_queues.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MAX_DRAIN_SECONDS):
+                await app.state.live.wait_closed()
     for replica in get_replicas():
         replica.close()
     dispose()
@@ -153,7 +158,7 @@ class Application:
             self.outermost = cls(self.outermost, *args, **kwargs)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] in {"http", "websocket"}:
             scope["app"] = self.api
             await self.outermost(scope, receive, send)
         elif scope["type"] == "lifespan" and (problem := _reason_not_to_start()):
