@@ -36,6 +36,8 @@ STATEMENTS = (
     """INSERT INTO notifications (user_id, kind, actor_id, post_id, comment_id)
     VALUES (:me, 'comment', :other, :mine, :received), (:other, 'comment', :me, :theirs, :answered)""",
     "INSERT INTO notifications (user_id, kind, actor_id) VALUES (:other, 'follow', :me)",
+    """INSERT INTO notifications (user_id, kind, post_id)
+    VALUES (:me, 'moderation', NULL), (:me, 'moderation', :mine), (:other, 'moderation', :theirs)""",
     """INSERT INTO events (kind, actor_id, user_id, post_id)
     VALUES ('comment', :me, NULL, :theirs), ('notification', :other, :me, :mine)""",
     "INSERT INTO totps (user_id, sealed_secret, confirmed_at) VALUES (:me, 'secret-seal', now())",
@@ -53,6 +55,8 @@ STATEMENTS = (
     VALUES (:me, md5('mine'), 1, 1, 1, 'A moth', 'x')""",
     """INSERT INTO invites (creator_id, token_hash, expires_at)
     VALUES (:me, 'secret-invite', now() + interval '1 day')""",
+    """INSERT INTO webhooks (owner_id, url, events, secret)
+    VALUES (:me, 'https://example.com/lovelace', '{comment}', 'secret-of-webhook')""",
     """WITH opened AS (
         INSERT INTO sessions (user_id, kind, expires_at, ends_at) VALUES (:me, 'api_key', 'infinity', 'infinity')
         RETURNING id

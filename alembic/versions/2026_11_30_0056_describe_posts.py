@@ -3,13 +3,13 @@
 A column `description` that posts have already is kept as `description_before_0056`.
 
 Revision ID: 0056
-Revises: 0054
+Revises: 0055
 """
 
 from alembic import op
 
 revision = "0056"
-down_revision = "0054"
+down_revision = "0055"
 
 RENAME = """
     DO $$ BEGIN

@@ -53,6 +53,7 @@ from app.models import (
     Totp,
     User,
     Vote,
+    Webhook,
 )
 
 FORMAT = 1
@@ -159,6 +160,11 @@ KINDS = (
         "invites",
         select(Invite.id, Invite.max_uses, Invite.uses, Invite.created_at, Invite.expires_at),
         Invite.creator_id, (Invite.id,),
+    ),
+    Kind(
+        "webhooks",
+        select(Webhook.id, Webhook.url, Webhook.events, Webhook.scope, Webhook.created_at, Webhook.disabled_at),
+        Webhook.owner_id, (Webhook.id,),
     ),
     Kind(
         "security_events",
