@@ -15,9 +15,9 @@ from opentelemetry import trace
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app import __version__
+from app import __version__, realworld
 from app.api import batch_queues
-from app.api.authentication import user_of
+from app.api.authentication import is_admin, user_of
 from app.api.fast_path import FastPath
 from app.api.openapi import describe
 from app.background import periodic, worker
@@ -33,12 +33,14 @@ from app.middleware.head_limit import HeadLimit
 from app.middleware.head_requests import HeadRequests
 from app.middleware.load_shedding import LoadShedding
 from app.middleware.path_aliases import PathAliases
+from app.middleware.profiling import Profiling
 from app.middleware.rate_limit import HEADERS, RateLimit
 from app.middleware.request_context import QUIET_PATHS, RequestContext
 from app.middleware.response_fields import ResponseFields
 from app.middleware.security_headers import SecurityHeaders
 from app.middleware.trusted_proxies import TrustedProxies
 from app.middleware.unhandled_errors import UnhandledErrors
+from app.realworld.contract import RealWorldContract
 from app.routers import FAST, ROUTERS
 
 LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
@@ -126,9 +128,19 @@ def limited(settings: Settings) -> list[Middleware]:
     ]
 
 
+def profiled(settings: Settings) -> list[Middleware]:
+    """The middleware that profiles requests of admins, if enabled."""
+    return [Middleware(Profiling, is_admin=is_admin)] if settings.profiling_enabled else []
+
+
 def narrowed(settings: Settings) -> list[Middleware]:
     """The middleware that removes fields from responses, if enabled."""
     return [Middleware(ResponseFields)] if settings.response_fields == "tutorial" else []
+
+
+def translated(settings: Settings) -> list[Middleware]:
+    """The middleware that serves the contract of RealWorld, if enabled."""
+    return [Middleware(RealWorldContract, root_path=settings.root_path or "")] if settings.realworld_enabled else []
 
 
 class Application:
@@ -198,7 +210,7 @@ def create_app() -> Application:
         middleware=layers if is_traced else [],
     )
     problem_details.install(api)
-    for router in ROUTERS:
+    for router in (*ROUTERS, *(realworld.ROUTERS if settings.realworld_enabled else ())):
         api.include_router(router)
     describe(api)
     if is_traced:  # Without the fast path: FastAPI's spans name each step.
@@ -215,10 +227,15 @@ def middleware(settings: Settings) -> list[Middleware]:
         # Outside of every layer that can respond.
         *narrowed(settings),
         # Before every layer that can respond, so that every response has a request id.
-        Middleware(RequestContext, slow_seconds=settings.slow_request_ms / 1000),
+        Middleware(
+            RequestContext,
+            slow_seconds=settings.slow_request_ms / 1000,
+            shows_timing=settings.environment == "development",
+        ),
         Middleware(SecurityHeaders, hsts=settings.environment == "production"),
         # Before the limits and the routes, so that browsers can read refusals too.
         Middleware(Cors, **cors(settings)),
+        *translated(settings),
         Middleware(LoadShedding, max_in_flight=settings.max_in_flight),
         Middleware(UnhandledErrors),
         Middleware(HeadLimit),
@@ -230,6 +247,7 @@ def middleware(settings: Settings) -> list[Middleware]:
             max_upload_bytes=settings.media_max_bytes + MAX_FORM_BYTES,
         ),
         Middleware(HeadRequests),
+        *profiled(settings),
     ]
 
 

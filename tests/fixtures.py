@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # What cascades from these is not named.
 EMPTIED = (
     *("posts", "users", "tags", "idempotency_keys", "allowances", "outgoing_mails", "schedules"),
-    *("notifications", "events", "invites", "moderation_log", "media_removals"),
+    *("notifications", "events", "invites", "moderation_log", "media_removals", "event_positions"),
+    "webhook_deliveries",
 )
 _numbers = count(1)
 

@@ -24,6 +24,7 @@ from app.database.sessions import AskedAt, ConnectionLimit, SessionDep, refuse_l
 from app.errors import (
     CredentialMissing,
     CrossSiteRequest,
+    DomainError,
     InsufficientScope,
     NotAuthenticated,
     NotAuthorized,
@@ -328,6 +329,14 @@ async def _detached(token: access_tokens.AccessToken, asked_at: float) -> models
 
     async with _detached_limit.slot():
         return await run_in_threadpool(read)
+
+
+async def is_admin(scope: Scope) -> bool:
+    """Return whether an admin with a valid session makes the request."""
+    try:
+        return (await _detached(await _credential(Request(scope)), time.monotonic())).is_admin
+    except DomainError:
+        return False
 
 
 CurrentUser = Annotated[models.User, Depends(current_user)]

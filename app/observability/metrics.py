@@ -77,6 +77,9 @@ _limits_reached = Counter(
     "limits_reached", "Attempts refused by brute-force protection.", ["limit"], registry=_registry
 )
 _task_runs = Counter("background_task_runs", "Runs of background tasks.", ["task", "outcome"], registry=_registry)
+_webhook_attempts = Counter(
+    "webhook_attempts", "Attempts to deliver an event to a webhook, by outcome.", ["outcome"], registry=_registry
+)
 _database_up = Gauge(
     "database_up",
     "1 if the database answered the last check of every process, else 0.",
@@ -255,3 +258,8 @@ def _processes(running: Mapping[int, int]) -> Iterable[Metric]:
             for sample in metric.samples:
                 together.add_sample(sample.name, {"worker": str(place)}, sample.value)
     return found.values()
+
+
+def webhook_attempt(*, is_success: bool) -> None:
+    """Count an attempt to deliver an event."""
+    _webhook_attempts.labels("success" if is_success else "failure").inc()

@@ -27,6 +27,7 @@ from app.routers import (
     totp,
     user,
     vote,
+    webhook,
 )
 
 # Adapters of the fast path, by endpoint.
@@ -49,6 +50,7 @@ ROUTERS = (
     block.router,
     bookmark.router,
     notification.router,
+    webhook.router,
     live.router,
     moderation.router,
     security_event.router,

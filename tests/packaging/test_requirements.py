@@ -15,6 +15,7 @@ NAMES = ["requirements", "requirements-local", "requirements-dev"]
 ALL_NAMES = [
     *NAMES,
     "requirements-tracing",
+    "requirements-s3",
     "requirements-bench",
     "requirements-audit",
     "requirements-ha",
