@@ -35,6 +35,9 @@ MINIMUM_PRODUCTION_HASH_ROUNDS = 10
 _ADDRESS = r"[^\s<>@,;:\"]+@[^\s<>@,;:\"]+"
 _MAILBOX = re.compile(rf"{_ADDRESS}|[^\r\n<>@,;:\"]+ <{_ADDRESS}>")
 _PAGE = re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?")
+# Bucket and endpoint are put in URLs, and the rest in headers. obstore panics if one of them cannot be.
+_S3_WORD = re.compile(r"[\w.@+=-]+", re.ASCII)
+_S3_ENDPOINT = re.compile(r"https?://(?:[\w.-]+|\[[\da-fA-F:]+\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?", re.ASCII)
 # Origins of web pages, of web view applications (Capacitor, Ionic, Tauri), and of browser extensions.
 _ORIGIN = re.compile(
     r"(?:https?|capacitor|ionic|tauri|chrome-extension|moz-extension|safari-web-extension)://[^\s*/?#@]+"
@@ -241,6 +244,11 @@ class Settings(BaseSettings):
     web_client_enabled: bool = Field(
         True, description="`true` serves the web client under `/web/` and leads browsers there from `/`."
     )
+    realworld_enabled: bool = Field(
+        False,
+        description="`true` also serves the RealWorld API under `/api`. It shows who voted for what. "
+        "Its frontends need `PUBLIC_READS=true`.",
+    )
     cors_origins: CommaSeparated = Field(
         None, description="Comma-separated origins. Default: any localhost in development."
     )
@@ -266,12 +274,27 @@ class Settings(BaseSettings):
     bookmarks_max: int = Field(10_000, ge=1, le=1_000_000, description="Maximum bookmarks per account, else 409.")
     blocks_max: int = Field(1000, ge=1, le=100_000, description="Maximum users whom an account blocks, else 409.")
     media_root: Path | None = Field(None, description="Folder of uploaded pictures. Default: `.local/media`.")
+    media_s3_bucket: str | None = Field(
+        None, description="Bucket of uploaded pictures, in place of the folder (docs/operations.md)."
+    )
+    media_s3_endpoint: str | None = Field(
+        None, description="URL of the storage that has the bucket, if it is not Amazon S3."
+    )
+    media_s3_region: str = Field("us-east-1", description="Region of the bucket.")
+    media_s3_access_key_id: str | None = Field(
+        None, description="Access key. If unset, the role of the instance or container is used."
+    )
+    media_s3_secret_access_key: SecretStr | None = Field(None, description="Secret of the access key.")
     media_max_bytes: int = Field(10_000_000, ge=1024, le=1 << 30, description="Maximum bytes of an uploaded picture.")
     media_max_megapixels: int = Field(40, ge=1, le=200, description="Maximum size of a picture, in megapixels.")
     media_max_pictures: int = Field(1000, ge=1, le=1_000_000, description="Maximum pictures per account, else 409.")
     media_quota_bytes: int = Field(
         500_000_000, ge=1024, le=1 << 50, description="Maximum bytes of the stored pictures of an account, else 409."
     )
+    live_streams_per_user: int = Field(
+        5, ge=1, le=1000, description="Maximum live streams per account and worker, else 429."
+    )
+    live_streams_max: int = Field(1000, ge=1, le=100_000, description="Maximum live streams per worker, else 503.")
     cleanup_interval_minutes: int = Field(
         60,
         ge=0,
@@ -416,6 +439,29 @@ class Settings(BaseSettings):
             raise ValueError("MAIL_FROM is not set; mails need a sender")
         return self
 
+    @field_validator("media_s3_endpoint")
+    @classmethod
+    def _endpoint_is_an_address(cls, url: str | None) -> str | None:
+        if url is not None and not _S3_ENDPOINT.fullmatch(url):
+            raise ValueError("must look like https://s3.example.com")
+        return None if url is None else url.rstrip("/")
+
+    @field_validator("media_s3_bucket", "media_s3_region", "media_s3_access_key_id")
+    @classmethod
+    def _is_a_word(cls, value: str | None) -> str | None:
+        if value is not None and not _S3_WORD.fullmatch(value):
+            raise ValueError("may have letters, digits, and . _ - @ + = only")
+        return value
+
+    @model_validator(mode="after")
+    def _bucket_can_be_used(self) -> "Settings":
+        if (self.media_s3_access_key_id is None) != (self.media_s3_secret_access_key is None):
+            raise ValueError("MEDIA_S3_ACCESS_KEY_ID and MEDIA_S3_SECRET_ACCESS_KEY go together; set both or neither")
+        if self.media_s3_bucket is not None and find_spec("obstore") is None:
+            remedy = "pip install --require-hashes --requirement requirements-s3.lock"
+            raise ValueError(f"MEDIA_S3_BUCKET needs the package obstore, which is not installed; run: {remedy}")
+        return self
+
     @model_validator(mode="after")
     def _can_be_used(self) -> "Settings":
         if self.secret_key is not None and _is_weak(self.secret_key):
@@ -491,6 +537,13 @@ class Settings(BaseSettings):
     def media_folder(self) -> Path:
         """The folder of pictures."""
         return self.media_root or LOCAL_FOLDER / "media"
+
+    @property
+    def media_s3_credentials(self) -> tuple[str, str] | None:
+        """The access key and its secret, or None to use those of the environment, the container or the instance."""
+        if self.media_s3_access_key_id is None or self.media_s3_secret_access_key is None:
+            return None
+        return self.media_s3_access_key_id, self.media_s3_secret_access_key.get_secret_value()
 
     @property
     def site(self) -> str:

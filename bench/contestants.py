@@ -135,8 +135,8 @@ def _install(command: list[str], folder: Path, settings: dict[str, str]) -> None
 
 
 @contextmanager
-def running(name: str, dataset: Dataset, *, workers: int = WORKERS) -> Iterator[Server]:
-    """Run a contestant during the block.
+def running(name: str, dataset: Dataset, *, workers: int = WORKERS, **settings: str) -> Iterator[Server]:
+    """Run a contestant during the block, with these settings in its environment.
 
     Wait until it is ready; stop all its processes at the end.
     """
@@ -149,6 +149,7 @@ def running(name: str, dataset: Dataset, *, workers: int = WORKERS) -> Iterator[
         WORKERS=str(workers),
         CONSTANT_BODY=str(constant_body(dataset)),
         STATEMENTS=str(shared),
+        **settings,
     )
     log = WORK / f"{name}-{dataset.name}.log"
     started_at = time.perf_counter()

@@ -24,7 +24,8 @@ def naming_columns() -> list[Column[int]]:
 
 # `me` is the account, `other` an account with which it has to do, `theirs` a post of that account.
 STATEMENTS = (
-    "UPDATE users SET display_name = 'Countess', bio = 'About me' WHERE id = :me",
+    "UPDATE users SET display_name = 'Countess', bio = 'About me', image_url = 'https://a.example/b' WHERE id = :me",
+    "UPDATE posts SET description = 'In short' WHERE id = :mine",
     "INSERT INTO votes (post_id, user_id) VALUES (:theirs, :me), (:mine, :other)",
     "INSERT INTO bookmarks (post_id, user_id) VALUES (:theirs, :me), (:mine, :other)",
     "INSERT INTO post_mutes (post_id, user_id) VALUES (:theirs, :me), (:mine, :other)",
@@ -35,6 +36,8 @@ STATEMENTS = (
     """INSERT INTO notifications (user_id, kind, actor_id, post_id, comment_id)
     VALUES (:me, 'comment', :other, :mine, :received), (:other, 'comment', :me, :theirs, :answered)""",
     "INSERT INTO notifications (user_id, kind, actor_id) VALUES (:other, 'follow', :me)",
+    """INSERT INTO notifications (user_id, kind, post_id)
+    VALUES (:me, 'moderation', NULL), (:me, 'moderation', :mine), (:other, 'moderation', :theirs)""",
     """INSERT INTO events (kind, actor_id, user_id, post_id)
     VALUES ('comment', :me, NULL, :theirs), ('notification', :other, :me, :mine)""",
     "INSERT INTO totps (user_id, sealed_secret, confirmed_at) VALUES (:me, 'secret-seal', now())",

@@ -60,15 +60,20 @@ class Client:
         self._headers = f"Host: {parts.netloc}\r\n" + (f"Authorization: Bearer {token}\r\n" if token else "")
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def send(self, method: str, path: str, body: Any = None, headers: str = "") -> Answer:
-        """Send a request and return the answer. A body that is a string is sent as a form.
+    async def send(
+        self, method: str, path: str, body: Any = None, headers: str = "", *, media_type: str | None = None
+    ) -> Answer:
+        """Send a request and return the answer. A body that is a string is sent as a form, and bytes as they are.
 
         Reconnect if a kept connection was closed before any byte of the answer came: no request was lost then.
         """
-        content = b"" if body is None else body.encode() if isinstance(body, str) else json.dumps(body).encode()
-        media_type = "application/x-www-form-urlencoded" if isinstance(body, str) else "application/json"
+        default_type = "application/x-www-form-urlencoded" if isinstance(body, str) else "application/json"
+        if body is None or isinstance(body, bytes):
+            content = body or b""
+        else:
+            content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\n{self._headers}{headers}Content-Length: {len(content)}\r\n"
-        request = f"{head}Content-Type: {media_type}\r\n\r\n".encode() + content
+        request = f"{head}Content-Type: {media_type or default_type}\r\n\r\n".encode() + content
         began_at = time.monotonic()
         if self._streams is not None and self._streams[0].at_eof():
             await self.close()

@@ -77,20 +77,27 @@ class Machine(RuleBasedStateMachine):
         return self.client.request(method, path, headers=headers, **options)
 
     def is_gone(self, caller: Account, answer: httpx2.Response) -> bool:
-        """Return whether the caller's account was deleted, which the response must report."""
-        gone = caller.id not in self.site.accounts
+        """Return whether the caller's account was deleted or its session ended, which the response must report."""
+        gone = not self.is_valid(caller)
         assert gone == (answer.status_code == 401)
         return gone
+
+    def is_valid(self, caller: Account) -> bool:
+        return caller.id in self.site.accounts and caller.is_signed_in
 
     # So that every run, even a short one, has users, and something that they see differently.
 
     @initialize(target=people)
     def found(self) -> MultipleResults[Account]:
-        return multiple(self.new_account(is_moderator=False), self.new_account(is_moderator=False))
+        return multiple(*(self.new_account(is_moderator=each) for each in (False, False, True)))
 
     @initialize(target=posts, author=people, published=st.booleans())
     def begin(self, author: Account, published: bool) -> int | MultipleResults[int]:
         return self.write(author, "red moss", "grey", published, ["a"])
+
+    @initialize(target=comments, person=people, post_id=posts, content=TEXTS)
+    def answer(self, person: Account, post_id: int, content: str) -> int | MultipleResults[int]:
+        return self.comment(person, post_id, None, content)
 
     # People.
 
@@ -104,7 +111,7 @@ class Machine(RuleBasedStateMachine):
         body = {"email": f"Person{self.names}@example.com", "password": PASSWORD, "username": f"person-{self.names}"}
         made = self.ask(None, "POST", "/users", json=body)
         assert made.status_code == 201
-        signed_in = self.ask(None, "POST", "/login", data={"username": body["email"].lower(), "password": PASSWORD})
+        signed_in = self.sign_in(body["email"].lower())
         assert signed_in.status_code == 200
         account = Account(
             made.json()["id"], body["email"], body["username"], is_moderator, signed_in.json()["access_token"]
@@ -113,6 +120,9 @@ class Machine(RuleBasedStateMachine):
             type(self).appoint(account.id)
         self.site.accounts[account.id] = account
         return account
+
+    def sign_in(self, email: str) -> httpx2.Response:
+        return self.ask(None, "POST", "/login", data={"username": email, "password": PASSWORD})
 
     @rule(person=people)
     def sign_up_with_a_taken_address(self, person: Account) -> None:
@@ -180,7 +190,11 @@ class Machine(RuleBasedStateMachine):
             return
         post = self.site.posts.get(post_id)
         is_own = post is not None and post.owner == person.id
-        assert answer.status_code == self.site.answer_to_change(person, post_id, versions, is_allowed=is_own)
+        expected = self.site.answer_to_change(person, post_id, versions, is_allowed=is_own)
+        if expected == 200 and post is not None and post.removal is not None and change.get("published") is True:
+            assert (answer.status_code, answer.json()["code"]) == (403, "removed")
+            return
+        assert answer.status_code == expected
         if "tags" in change:
             change["tags"] = stored(change["tags"])
         if answer.status_code == 200 and post is not None:
@@ -188,6 +202,8 @@ class Machine(RuleBasedStateMachine):
             post.version += any(getattr(post, name) != value for name, value in change.items())
             for name, value in change.items():
                 setattr(post, name, value)
+            if change.get("published") is False:
+                post.was_published_before_removal = False
             if post.published:
                 self.site.publish(post_id)
                 self.site.notify(person.id, names_in(post.content) - known, post=post_id)
@@ -205,6 +221,9 @@ class Machine(RuleBasedStateMachine):
         refused = self.site.answer_to_change(person, post_id, versions, is_allowed=is_allowed)
         assert answer.status_code == (204 if refused == 200 else refused)
         if answer.status_code == 204:
+            owner_id = self.site.posts[post_id].owner
+            if owner_id != person.id:
+                self.site.log.append((person.id, "delete", owner_id, post_id, None))
             self.site.forget_post(post_id)
 
     def expecting(self, post_id: int, seen: str | None) -> tuple[dict[str, str], set[int] | None]:
@@ -268,12 +287,15 @@ class Machine(RuleBasedStateMachine):
         if not self.is_votable(post_id):
             assert (answer.status_code, answer.json()["code"]) == (404, "post_not_found")
             return multiple()
-        if parent_id is not None and (parent is None or parent.owner is None):
+        if parent_id is not None and (parent is None or parent.owner is None or parent.removal is not None):
             assert (answer.status_code, answer.json()["code"]) == (404, "comment_not_found")
             return multiple()
         answering = (self.site.posts[post_id].owner, None if parent is None else parent.owner)
         if any((owner, person.id) in self.site.blocks for owner in answering):
             assert (answer.status_code, answer.json()["code"]) == (403, "blocked")
+            return multiple()
+        if self.site.posts[post_id].is_locked:
+            assert (answer.status_code, answer.json()["code"]) == (403, "locked")
             return multiple()
         assert answer.status_code == 201
         written = Comment(
@@ -299,7 +321,7 @@ class Machine(RuleBasedStateMachine):
             comment.version += comment.content != content
             added = names_in(content) - names_in(comment.content)
             comment.content = content
-            if self.is_votable(comment.post):
+            if self.is_votable(comment.post) and comment.removal is None:
                 self.site.notify(person.id, added, post=comment.post, comment=comment_id)
             assert answer.headers["ETag"] == f'"{comment.version}"'
             assert untimed(answer.json()) == self.site.shown_comment(person, comment)
@@ -316,6 +338,8 @@ class Machine(RuleBasedStateMachine):
             assert answer.status_code == 403
         else:
             assert answer.status_code == 204
+            if comment.owner is not None and comment.owner != person.id:
+                self.site.log.append((person.id, "delete", comment.owner, comment.post, comment_id))
             self.site.forget_comment(comment_id)
 
     @rule(person=people, comment_id=comments, method=st.sampled_from(["PUT", "PUT", "DELETE"]))
@@ -324,7 +348,7 @@ class Machine(RuleBasedStateMachine):
         if self.is_gone(person, answer):
             return
         comment = self.live(person, comment_id)
-        if comment is None or not self.is_votable(comment.post):
+        if comment is None or comment.removal is not None or not self.is_votable(comment.post):
             assert answer.status_code == 404
             return
         (comment.voters.add if method == "PUT" else comment.voters.discard)(person.id)
@@ -335,8 +359,9 @@ class Machine(RuleBasedStateMachine):
     def live(self, person: Account, comment_id: int) -> Comment | None:
         """Return the comment if the person sees it and it is no tombstone."""
         comment = self.site.comments.get(comment_id)
-        is_there = comment is not None and comment.owner is not None and self.site.sees(person, comment.post)
-        return comment if is_there else None
+        if comment is None or not self.site.sees(person, comment.post) or not self.site.shows_text(person, comment):
+            return None
+        return comment
 
     @rule(
         person=people, post_id=posts, parent_id=st.none() | comments, sort=st.sampled_from(["top", "new", "old"]),
@@ -349,10 +374,22 @@ class Machine(RuleBasedStateMachine):
         answer = self.ask(person, "GET", f"/posts/{post_id}/comments", params=query)
         if self.is_gone(person, answer):
             return
-        if not self.site.sees(person, post_id) or (parent is None) != (parent_id is None):
+        is_missing = parent is None or self.site.is_removed_leaf(person, parent)
+        if not self.site.sees(person, post_id) or (parent_id is not None and is_missing):
             assert answer.status_code == 404
             return
         assert untimed(answer.json()) == self.site.thread(person, post_id, parent_id, sort, depth)
+
+    @rule(person=people, other=people)
+    def list_comments(self, person: Account, other: Account) -> None:
+        answer = self.ask(person, "GET", f"/users/{other.id}/comments", params={"limit": 100})
+        if self.is_gone(person, answer):
+            return
+        if other.id not in self.site.accounts:
+            assert answer.status_code == 404
+            return
+        listed = self.site.comments_of(person, other)
+        assert untimed(answer.json()) == [self.site.shown_comment(person, each) for each in listed]
 
     # Relations.
 
@@ -429,7 +466,7 @@ class Machine(RuleBasedStateMachine):
         shown = self.site.shown_notifications(person)
         expected = [each for each in shown if not (is_unread and each.is_read)]
         assert [
-            (each["kind"], each["actor"]["id"], each["post_id"], each["comment_id"], each["read_at"] is not None)
+            (each["kind"], (each["actor"] or {}).get("id"), each["post_id"], each["comment_id"], bool(each["read_at"]))
             for each in answer.json()
         ] == [(each.kind, each.actor, each.post, each.comment, each.is_read) for each in expected]
         if read_from is not None and read_from < len(expected):
@@ -454,7 +491,7 @@ class Machine(RuleBasedStateMachine):
     @rule(person=people, other=people)
     def read_profile(self, person: Account, other: Account) -> None:
         answer = self.ask(person, "GET", f"/users/{other.id}")
-        if person.id not in self.site.accounts:
+        if not self.is_valid(person):
             person = Account(0, "", "", is_moderator=False, token="")  # A credential that is not valid is ignored.
         if other.id not in self.site.accounts:
             assert answer.status_code == 404
@@ -538,7 +575,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(target=walks, person=people, sort=SORTS, limit=st.integers(1, 3))
     def begin_to_walk(self, person: Account, sort: str, limit: int) -> Walk | MultipleResults[Walk]:
-        if person.id not in self.site.accounts:
+        if not self.is_valid(person):
             return multiple()
         listed = self.site.page(person, sort)
         standing = [post_id for post_id in listed if not self.site.hides(person, self.site.posts[post_id].owner)]
@@ -550,7 +587,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(target=walks, person=people, limit=st.integers(1, 3))
     def begin_to_walk_home(self, person: Account, limit: int) -> Walk | MultipleResults[Walk]:
-        if person.id not in self.site.accounts:
+        if not self.is_valid(person):
             return multiple()
         walk = Walk(person, f"/home?limit={limit}", self.site.home(person), is_home=True)
         self.under_way.append(walk)

@@ -12,6 +12,9 @@ class Account:
     username: str
     is_moderator: bool
     token: str
+    # A ban ends the session, and nothing begins it again but signing in.
+    is_banned: bool = False
+    is_signed_in: bool = True
 
     @property
     def headers(self) -> dict[str, str]:
@@ -30,6 +33,12 @@ class Post:
     version: int = 1
     was_published: bool = False
     tags: list[str] = field(default_factory=list)
+    is_locked: bool = False
+    # Both are set while a moderator has removed the post.
+    removal: str | None = None
+    was_published_before_removal: bool = False
+    # The ids of its pictures.
+    media: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.was_published = self.published
@@ -47,18 +56,40 @@ class Comment:
     depth: int
     version: int = 1
     voters: set[int] = field(default_factory=set)
+    removal: str | None = None
 
 
 @dataclass(eq=False)
 class Notification:
-    """A notification of the model, about a comment, a mention in a post, or a follow."""
+    """A notification of the model: of a comment, a mention in a post, a follow, or, without an actor, of moderators."""
 
     recipient: int
     kind: str
-    actor: int
+    actor: int | None
     post: int | None
     comment: int | None
     is_read: bool = False
+
+
+@dataclass(eq=False)
+class Report:
+    """A report of the model. `resolution` has the action, its place in time, and the moderator."""
+
+    id: int
+    reporter: int
+    # The field of its id in the API, and the id.
+    thing: tuple[str, int]
+    resolution: tuple[str, int, int] | None = None
+
+
+@dataclass
+class Picture:
+    """A picture of the model, as the API shows it."""
+
+    owner: int
+    shown: dict[str, object]
+    post: int | None = None
+    is_avatar: bool = False
 
 
 @dataclass
@@ -78,6 +109,10 @@ class Site:
     notifications: list[Notification] = field(default_factory=list)
     # Pairs of a post and a user.
     mutes: set[tuple[int, int]] = field(default_factory=set)
+    reports: dict[int, Report] = field(default_factory=dict)
+    # Of each act of a moderator: who, what, and the ids of the account, the post and the comment. The newest last.
+    log: list[tuple[int, str, int, int | None, int | None]] = field(default_factory=list)
+    pictures: dict[int, Picture] = field(default_factory=dict)
 
     def count(self, post_id: int) -> int:
         return sum(voted == post_id for voted, _ in self.votes)
@@ -90,8 +125,10 @@ class Site:
         """Return whether the reader's lists leave out what this user wrote."""
         return (reader.id, user_id) in self.blocks and not reader.is_moderator
 
-    def profile(self, reader: Account, account: Account) -> dict[str, int | bool]:
+    def profile(self, reader: Account, account: Account) -> dict[str, object]:
+        avatars = [each.shown for each in self.pictures.values() if each.owner == account.id and each.is_avatar]
         return {
+            "avatar": avatars[0] if avatars else None,
             "posts": sum(post.published for post in self.posts.values() if post.owner == account.id),
             "followers": sum(followee == account.id for _, followee in self.follows_of_people),
             "following": sum(follower == account.id for follower, _ in self.follows_of_people),
@@ -101,6 +138,8 @@ class Site:
 
     def forget_account(self, user_id: int) -> None:
         del self.accounts[user_id]
+        self.reports = {key: report for key, report in self.reports.items() if report.reporter != user_id}
+        self.pictures = {key: picture for key, picture in self.pictures.items() if picture.owner != user_id}
         self.follows_of_people = {pair for pair in self.follows_of_people if user_id not in pair}
         self.blocks = {pair for pair in self.blocks if user_id not in pair}
         self.bookmarks = {pair: None for pair in self.bookmarks if pair[1] != user_id}
@@ -117,6 +156,7 @@ class Site:
 
     def forget_post(self, post_id: int) -> None:
         del self.posts[post_id]
+        self.pictures = {key: picture for key, picture in self.pictures.items() if picture.post != post_id}
         self.comments = {key: comment for key, comment in self.comments.items() if comment.post != post_id}
         self.votes = {pair: None for pair in self.votes if pair[0] != post_id}
         self.bookmarks = {pair: None for pair in self.bookmarks if pair[0] != post_id}
@@ -128,6 +168,7 @@ class Site:
         comment: Comment | None = self.comments[comment_id]
         assert comment is not None
         comment.owner, comment.content, comment.version = None, "", comment.version + 1
+        comment.removal = None
         self.notifications = [each for each in self.notifications if each.comment != comment_id]
         while comment is not None and comment.owner is None and not self.replies(comment.post, comment.id):
             del self.comments[comment.id]
@@ -151,8 +192,16 @@ class Site:
             if not any(self._has_same_cause(each, notification) for each in self.notifications):
                 self.notifications.append(notification)
 
+    def notify_of_moderation(self, user_id: int, post: int | None = None, comment: int | None = None) -> None:
+        """Notify the user, unless they have the same unread."""
+        unread = [each for each in self.notifications if each.kind == "moderation" and not each.is_read]
+        if (user_id, post, comment) not in {(each.recipient, each.post, each.comment) for each in unread}:
+            self.notifications.append(Notification(user_id, "moderation", None, post, comment))
+
     @staticmethod
     def _has_same_cause(one: Notification, other: Notification) -> bool:
+        if "moderation" in {one.kind, other.kind}:
+            return False
         if "follow" in {one.kind, other.kind}:
             return (one.recipient, one.kind, one.actor) == (other.recipient, other.kind, other.actor)
         return (one.recipient, one.post, one.comment) == (other.recipient, other.post, other.comment)
@@ -163,10 +212,24 @@ class Site:
             each
             for each in self.notifications[::-1]
             if each.recipient == reader.id
-            and each.actor in self.accounts
+            and (each.actor is None or each.actor in self.accounts)
             and not self.blocks & {(reader.id, each.actor), (each.actor, reader.id)}
             and (each.post is None or self.posts[each.post].published or self.posts[each.post].owner == reader.id)
+            and (each.comment is None or self._is_text_for(reader.id, self.comments[each.comment]))
         ]
+
+    @staticmethod
+    def _is_text_for(user_id: int, comment: Comment) -> bool:
+        return comment.removal is None or comment.owner == user_id
+
+    def shows_text(self, reader: Account, comment: Comment) -> bool:
+        """Return whether the comment is no tombstone for the reader."""
+        return comment.owner is not None and (reader.is_moderator or self._is_text_for(reader.id, comment))
+
+    def is_removed_leaf(self, reader: Account, comment: Comment) -> bool:
+        """Return whether the reader does not see the comment at all, as nothing is below it."""
+        is_tombstone = comment.owner is not None and not self.shows_text(reader, comment)
+        return is_tombstone and not self.replies(comment.post, comment.id)
 
     def replies(self, post_id: int, parent_id: int | None, sort: str = "old") -> list[Comment]:
         found = [each for each in self.comments.values() if (each.post, each.parent) == (post_id, parent_id)]
@@ -182,22 +245,35 @@ class Site:
             self.shown_comment(reader, each)
             | {"replies": self.thread(reader, post_id, each.id, sort, depth - 1, is_whole=False) if depth else []}
             for each in self.replies(post_id, parent_id, sort)[: None if is_whole else 5]
-            if not self.hides(reader, each.owner)
+            if not self.hides(reader, each.owner) and not self.is_removed_leaf(reader, each)
         ]
 
+    def comments_of(self, reader: Account, owner: Account) -> list[Comment]:
+        """Return the comments of the owner's list, newest first."""
+        return [
+            each
+            for each in self.comments.values()
+            if each.owner == owner.id
+            and self.sees(reader, each.post)
+            and self.shows_text(reader, each)
+            and not self.hides(reader, owner.id)
+        ][::-1]
+
     def shown_comment(self, reader: Account, comment: Comment) -> dict[str, object]:
+        author = self.accounts[comment.owner] if comment.owner and self.shows_text(reader, comment) else None
+        replies = [each for each in self.replies(comment.post, comment.id) if not self.is_removed_leaf(reader, each)]
         return {
             "id": comment.id,
             "post_id": comment.post,
             "parent_id": comment.parent,
             "depth": comment.depth,
-            "content": comment.content,
-            "author": None if comment.owner is None else self.shown_account(reader, self.accounts[comment.owner]),
-            "deleted": comment.owner is None,
+            "content": comment.content if author else "",
+            "author": self.shown_account(reader, author) if author else None,
+            "deleted": author is None,
             "votes": len(comment.voters),
             "voted": reader.id in comment.voters,
-            "reply_count": len(self.replies(comment.post, comment.id)),
-            "removal_reason": None,
+            "reply_count": len(replies),
+            "removal_reason": comment.removal if author else None,
         }
 
     def shown_account(self, reader: Account, account: Account) -> dict[str, object]:
@@ -209,6 +285,39 @@ class Site:
         if not self.posts[post_id].was_published:
             self.posts[post_id] = self.posts.pop(post_id)
             self.posts[post_id].was_published = True
+
+    def ban(self, moderator: Account, account: Account) -> None:
+        account.is_banned, account.is_signed_in = True, False
+        self.notify_of_moderation(account.id)
+        self.log.append((moderator.id, "ban", account.id, None, None))
+
+    def remove_post(self, moderator: Account, post: Post, reason: str) -> None:
+        if post.removal is None:
+            post.was_published_before_removal = post.published
+        post.published, post.removal = False, reason
+        self._end_moderation(moderator, "remove", post)
+
+    def restore_post(self, moderator: Account, post: Post) -> None:
+        if post.removal is not None:
+            post.published, post.removal = post.was_published_before_removal, None
+            self._end_moderation(moderator, "restore", post)
+
+    def remove_comment(self, moderator: Account, comment: Comment, reason: str) -> None:
+        comment.removal = reason
+        self._end_moderation(moderator, "remove", comment)
+
+    def restore_comment(self, moderator: Account, comment: Comment) -> None:
+        if comment.removal is not None:
+            comment.removal = None
+            self._end_moderation(moderator, "restore", comment)
+
+    def _end_moderation(self, moderator: Account, action: str, thing: Post | Comment) -> None:
+        thing.version += 1
+        assert thing.owner is not None
+        post, comment = (thing.id, None) if isinstance(thing, Post) else (thing.post, thing.id)
+        if thing.owner != moderator.id:
+            self.notify_of_moderation(thing.owner, post, comment)
+        self.log.append((moderator.id, action, thing.owner, post, comment))
 
     def answer_to_change(self, caller: Account, post_id: int, versions: set[int] | None, *, is_allowed: bool) -> int:
         """Return the status with which a change of the post is refused, or 200."""
@@ -272,11 +381,12 @@ class Site:
         owner = self.accounts[post.owner]
         flat = {"id": post.id, "title": post.title, "content": post.content, "published": post.published}
         whose = {"owner_id": owner.id, "owner": self.shown_account(reader, owner), "tags": post.tags}
-        whose["removal_reason"] = None
+        whose |= {"removal_reason": post.removal, "locked": post.is_locked}
+        counted = [each for each in self.comments.values() if each.post == post_id and each.owner is not None]
         return {
-            "Post": flat | whose | {"media": [], "locked": False},
+            "Post": flat | whose | {"media": [self.pictures[each].shown for each in post.media]},
             "votes": self.count(post_id),
-            "comments": sum(each.post == post_id and each.owner is not None for each in self.comments.values()),
+            "comments": sum(each.removal is None for each in counted),
             "voted": (post_id, reader.id) in self.votes,
             "bookmarked": (post_id, reader.id) in self.bookmarks,
         }

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from tests.figures import Figure
 from tests.fixtures import EMPTIED
-from tests.model.machine import Machine
+from tests.model.media import Pictured
 
 Run = Callable[[settings], int]
 
@@ -29,7 +29,7 @@ def run(client: TestClient, database: Engine) -> Run:
             connection.execute(text("UPDATE users SET role = 'moderator' WHERE id = :id"), {"id": user_id})
 
     def run(chosen: settings) -> int:
-        class Here(Machine):
+        class Here(Pictured):
             pass
 
         Here.client, Here.empty, Here.appoint = client, staticmethod(empty), staticmethod(appoint)

@@ -192,13 +192,19 @@ class Site:
         self.connection.execute(text("DISCARD PLANS"))
 
     def grow_tags(self, posts: int) -> None:
-        """Make this many more posts with one tag that all have, and one of a tenth as many as there are posts."""
+        """Make this many more posts with one tag that all have, and one of a tenth as many as there are posts.
+
+        One of them has also the tag `one`, and a thousand the tag `thousand`.
+        """
         statements = (
             "SET session_replication_role = replica",
             """
             INSERT INTO posts (owner_id, title, content, created_at, tags, search)
             SELECT :owner, 'title', 'content', now() - interval '1 minute' * n,
-                ARRAY['popular', 't' || n % (:posts / 10)], ''
+                ARRAY['popular', 't' || n % (:posts / 10)]
+                    || CASE WHEN n = :posts THEN ARRAY['one', 'thousand']
+                        WHEN n % (:posts / 1000) = 0 THEN ARRAY['thousand'] ELSE '{}'::text[] END,
+                ''
             FROM generate_series(1, :posts) AS n
             """,
             """
@@ -478,6 +484,30 @@ def test_ten_times_the_posts_and_tags_cost_no_more_buffers(site: Site) -> None:
             grown[name] = (before, after, shown(large[name]))
         assert is_bounded or max(plan.most_rows for plan in large[name]) <= 200, shown(large[name])
     assert not grown, "\n".join(plans for *_, plans in grown.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("posts", [40_000, 1_000_000])
+def test_a_page_of_a_tag_touches_as_many_blocks_for_few_posts_as_for_many(
+    site: Site, posts: int, figure: Figure
+) -> None:
+    site.grow_tags(posts=posts)
+    blocks: dict[str, dict[int, int]] = {}
+    for name, of_tag in (("one", 1), ("thousand", 1_000), ("popular", posts)):
+        requests = {"first page": partial(site.explain, site.query("new", tag=name))}
+        if of_tag > 1:
+            requests = {what: explain for what, explain in tag_requests(site, name).items() if "tags by" not in what}
+        for what, explain in requests.items():
+            explain()
+            plans = explain()
+            assert max(plan.most_rows for plan in plans) <= 200, shown(plans)
+            blocks.setdefault(what, {})[of_tag] = sum(plan.buffer_count for plan in plans)
+    for what, found in blocks.items():
+        figure(f"{what} of a tag, blocks by the number of its posts: {found}")
+        *_, few, many = found.values()
+        # Each of the ten posts is one look-up in indexes that are equal for both.
+        assert many <= MAX_GROWTH * few, found
+    assert blocks["first page"][1] <= blocks["first page"][posts]
 
 
 @pytest.mark.slow

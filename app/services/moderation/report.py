@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from sqlalchemy import ColumnElement, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
 from sqlalchemy.orm import Session, joinedload
 from sqlalchemy.orm.interfaces import ORMOption
 
@@ -89,10 +89,7 @@ def resolve(db: Session, moderator: User, report_id: int, wanted: ResolutionIn) 
         raise NotRemovable
     if report_id not in _close(db, moderator, report, wanted):
         raise AlreadyResolved
-    options = [
-        joinedload(one).load_only(User.username, User.display_name) for one in (Report.reporter, Report.resolver)
-    ]
-    shown = select(Report).where(Report.id == report_id).options(*options)
+    shown = select(Report).where(Report.id == report_id).options(*_people())
     return db.scalars(shown.execution_options(populate_existing=True)).one()
 
 
@@ -124,14 +121,11 @@ def _close(db: Session, moderator: User, report: Report, wanted: ResolutionIn) -
         Report.post_id == report.post_id, Report.comment_id == report.comment_id, Report.user_id == report.user_id
     )
     is_open = Report.resolved_at.is_(None)
-    first = select(Report.id).where(is_same, is_open).order_by(Report.id != report.id, Report.id)
-    locked = (
-        select(Report.id)
-        .where(Report.id.in_(first.limit(MAX_RESOLVED_TOGETHER)), is_open)
-        .order_by(Report.id)
-        .with_for_update()
-        .cte("locked")
-    )
+    # In the order of the unique index, so that of many reports of one thing only these are read.
+    in_order = Report.post_id, Report.comment_id, Report.user_id, Report.reporter_id
+    same = select(Report.id).where(is_same, is_open).order_by(*in_order).limit(MAX_RESOLVED_TOGETHER - 1)
+    is_one = or_(Report.id == report.id, Report.id == func.any(func.array(same.scalar_subquery())))
+    locked = select(Report.id).where(is_one, is_open).order_by(Report.id).with_for_update().cte("locked")
     values = {"resolved_at": func.now(), "resolver_id": moderator.id, "action": wanted.action, "note": wanted.note}
     closed = update(Report).where(Report.id.in_(select(locked.c.id))).values(values).returning(Report.id)
     return db.scalars(closed.execution_options(synchronize_session=False)).all()
