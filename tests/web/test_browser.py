@@ -187,6 +187,27 @@ def test_back_shows_the_list_where_the_reader_left_it(
     assert page.complaints == []
 
 
+def test_dialogs_and_menus_work_by_keyboard(
+    page: Page, server: Server, person: Person, make_person: Callable[..., Person], make_post: Callable[..., int]
+) -> None:
+    post_id = make_post(make_person(), title="Moths")
+    sign_in(page, server, person)
+    show(page, server, f"/posts/{post_id}")
+    button = "document.querySelector('button[aria-label=\"More about this post\"]')"
+    page.evaluate(f"{button}.focus()")
+    page.press("Enter")
+    page.wait_for("document.activeElement.closest('.menu-items')")
+    page.press("Escape")
+    page.wait_for(f"document.activeElement === {button} && !document.querySelector('.menu-items')")
+
+    page.press("Enter")
+    page.click(".menu-items button", "Report")
+    page.wait_for("document.activeElement.matches('dialog textarea')")
+    page.press("Escape")
+    page.wait_for("!document.querySelector('dialog')")
+    assert page.complaints == []
+
+
 def test_a_post_that_was_changed_elsewhere_is_not_overwritten(
     page: Page, server: Server, person: Person, make_post: Callable[..., int], connection: Connection
 ) -> None:

@@ -13,6 +13,7 @@ export function Dialog({ title, close, children }) {
   useEffect(() => {
     const before = document.activeElement;
     element.current.showModal();
+    element.current.querySelector("form input, form textarea, form select")?.focus();
     return () => {
       if (before instanceof HTMLElement) before.focus();
     };
