@@ -241,6 +241,11 @@ class Settings(BaseSettings):
         False, description="`true` shows real e-mail addresses in all profiles and owners, not placeholders."
     )
     public_reads: bool = Field(False, description="`true` lets clients read published posts without an account.")
+    realworld_enabled: bool = Field(
+        False,
+        description="`true` also serves the RealWorld API under `/api`. It shows who voted for what. "
+        "Its frontends need `PUBLIC_READS=true`.",
+    )
     cors_origins: CommaSeparated = Field(
         None, description="Comma-separated origins. Default: any localhost in development."
     )
@@ -283,6 +288,10 @@ class Settings(BaseSettings):
     media_quota_bytes: int = Field(
         500_000_000, ge=1024, le=1 << 50, description="Maximum bytes of the stored pictures of an account, else 409."
     )
+    live_streams_per_user: int = Field(
+        5, ge=1, le=1000, description="Maximum live streams per account and worker, else 429."
+    )
+    live_streams_max: int = Field(1000, ge=1, le=100_000, description="Maximum live streams per worker, else 503.")
     cleanup_interval_minutes: int = Field(
         60,
         ge=0,

@@ -43,6 +43,7 @@ DomainError
 ├── NotYourself                 422   the caller's own account, where only another one is possible
 ├── TooManyTries                429   too many attempts to sign in, to sign up, with a code, or for a mail
 ├── RateLimited                 429   too many requests of any kind
+├── TooManyStreams              429   the account has too many live streams
 ├── HeadersTooLarge             431
 ├── Overloaded                  503   too many requests are waiting
 ├── Unavailable                 503   the database does not answer
@@ -539,6 +540,17 @@ class RateLimited(DomainError):
     def __init__(self, seconds: int) -> None:
         super().__init__()
         self.headers = {"Retry-After": str(seconds)}
+
+
+class TooManyStreams(DomainError):
+    """Your account has too many live streams; close one first"""
+
+    status = 429
+    code = "too_many_streams"
+    headers: Mapping[str, str] = {"Retry-After": "10"}
+
+    def __init__(self, maximum: int) -> None:
+        super().__init__(f"Your account has the maximum of {maximum} live streams; close one first")
 
 
 class HeadersTooLarge(DomainError):

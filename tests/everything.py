@@ -24,7 +24,8 @@ def naming_columns() -> list[Column[int]]:
 
 # `me` is the account, `other` an account with which it has to do, `theirs` a post of that account.
 STATEMENTS = (
-    "UPDATE users SET display_name = 'Countess', bio = 'About me' WHERE id = :me",
+    "UPDATE users SET display_name = 'Countess', bio = 'About me', image_url = 'https://a.example/b' WHERE id = :me",
+    "UPDATE posts SET description = 'In short' WHERE id = :mine",
     "INSERT INTO votes (post_id, user_id) VALUES (:theirs, :me), (:mine, :other)",
     "INSERT INTO bookmarks (post_id, user_id) VALUES (:theirs, :me), (:mine, :other)",
     "INSERT INTO post_mutes (post_id, user_id) VALUES (:theirs, :me), (:mine, :other)",

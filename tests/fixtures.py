@@ -53,8 +53,11 @@ def connection(database: Engine) -> Iterator[Connection]:
 @pytest.fixture(scope="session")
 def _running_client() -> Iterator[TestClient]:
     from app.background import worker
+    from app.live import stream
     from app.main import app
 
+    # The client reads each response to its end, so live streams end at once. tests/live has servers.
+    stream.MAX_STREAM_SECONDS = (0.0, 0.0)
     # Its statements would be among those that tests of this process count.
     worker.OBSERVATION_INTERVAL = timedelta(days=365)
     with TestClient(app, follow_redirects=False) as client:

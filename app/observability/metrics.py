@@ -86,6 +86,7 @@ _database_up = Gauge(
     multiprocess_mode="livemin",
     registry=_registry,
 )
+_streams = Gauge("live_streams", "Open live streams.", multiprocess_mode="livesum", registry=_registry)
 _mails = Gauge(
     "outgoing_mails",
     "Mails in the outbox: `waiting` to be sent, or `given_up`.",
@@ -187,6 +188,11 @@ class TaskRuns:
 def database_check(*, is_up: bool) -> None:
     """Record whether the database answered."""
     _database_up.set(is_up)
+
+
+def streams(count: int) -> None:
+    """Record the number of open live streams."""
+    _streams.set(count)
 
 
 def outbox(waiting: int, given_up: int, oldest_age_seconds: float) -> None:

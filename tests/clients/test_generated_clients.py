@@ -252,7 +252,7 @@ def test_the_guide_to_building_a_client_compiles_in_strict_mode_and_prints_what_
     options = "--strict --noUnusedLocals --target es2022 --lib es2022,dom,dom.iterable --module commonjs --outDir built"
     run(workshop / "node_modules" / ".bin" / "tsc", *options.split(), "guide.ts", cwd=folder)
 
-    printed = run("node", "run.js", start_server().url, cwd=folder)
+    printed = run("node", "--experimental-websocket", "run.js", start_server().url, cwd=folder)
 
     (expected,) = re.findall(r"^```text\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
     assert printed == expected

@@ -154,7 +154,7 @@ OWN = {
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
     "list_tags", "get_tag", "get_feed_of_posts", "get_feed_of_tag", "follow_tag", "unfollow_tag", "get_home",
     "create_report", "list_notifications", "get_unread_count", "mark_notifications_read", "list_invites",
-    "export_me", "create_webhook", "list_webhooks",
+    "export_me", "create_webhook", "list_webhooks", "get_live", "create_live_ticket",
 }  # fmt: skip
 FOR_ROLES = {
     "list_users": (403, 403, 403, 200, 401), "create_invite": (403, 403, 201, 201, 401),
