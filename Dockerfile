@@ -2,12 +2,17 @@ FROM python:3.13-slim-trixie AS builder
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
-COPY requirements.lock /tmp/requirements.lock
+COPY requirements.lock requirements-s3.lock /tmp/locks/
+# With "requirements.lock requirements-s3.lock", pictures can be stored in a bucket.
+ARG LOCKS=requirements.lock
+WORKDIR /tmp/locks
 # Hashed wheels only, so that nothing is compiled here and nothing outside the lock is installed.
 # The environment has no pip, so that nothing can be installed in the final image.
 RUN python -m venv --without-pip /opt/venv \
-    && python -m pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: \
-        --requirement /tmp/requirements.lock
+    && for lock in $LOCKS; do \
+        python -m pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: \
+            --requirement "$lock" || exit 1; \
+    done
 
 FROM python:3.13-slim-trixie
 LABEL org.opencontainers.image.title="social-posts-api" \

@@ -3,7 +3,7 @@
 
 PYTHON_CANDIDATES = $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python
 LOCKS = requirements.lock requirements-local.lock
-DEV_LOCKS = $(LOCKS) requirements-tracing.lock requirements-dev.lock
+DEV_LOCKS = $(LOCKS) requirements-tracing.lock requirements-s3.lock requirements-dev.lock
 BENCH_LOCKS = $(LOCKS) requirements-bench.lock
 HA_LOCKS = $(DEV_LOCKS) requirements-ha.lock
 
@@ -105,7 +105,8 @@ lock: .venv/made ## Update the locks from requirements*.txt; ARGS=--upgrade take
 	@$(UV_COMPILE) $(ARGS) requirements.txt -o requirements.lock
 	@$(UV_COMPILE) $(ARGS) -c requirements.lock requirements-local.txt -o requirements-local.lock
 	@$(UV_COMPILE) $(ARGS) -c requirements.lock requirements-tracing.txt -o requirements-tracing.lock
-	@$(UV_COMPILE) $(ARGS) -c requirements.lock -c requirements-local.lock -c requirements-tracing.lock requirements-dev.txt -o requirements-dev.lock
+	@$(UV_COMPILE) $(ARGS) -c requirements.lock requirements-s3.txt -o requirements-s3.lock
+	@$(UV_COMPILE) $(ARGS) -c requirements.lock -c requirements-local.lock -c requirements-tracing.lock -c requirements-s3.lock requirements-dev.txt -o requirements-dev.lock
 	@$(UV_COMPILE) $(ARGS) $(DEV_LOCKS:%=-c %) requirements-bench.txt -o requirements-bench.lock
 	@$(UV_COMPILE) $(ARGS) $(DEV_LOCKS:%=-c %) requirements-audit.txt -o requirements-audit.lock
 	@$(UV_COMPILE) $(ARGS) $(DEV_LOCKS:%=-c %) requirements-ha.txt -o requirements-ha.lock

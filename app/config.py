@@ -11,7 +11,8 @@ from contextlib import suppress
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import lru_cache
-from ipaddress import ip_network
+from importlib.util import find_spec
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -34,6 +35,9 @@ MINIMUM_PRODUCTION_HASH_ROUNDS = 10
 _ADDRESS = r"[^\s<>@,;:\"]+@[^\s<>@,;:\"]+"
 _MAILBOX = re.compile(rf"{_ADDRESS}|[^\r\n<>@,;:\"]+ <{_ADDRESS}>")
 _PAGE = re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#]*)?")
+# Bucket and endpoint are put in URLs, and the rest in headers. obstore panics if one of them cannot be.
+_S3_WORD = re.compile(r"[\w.@+=-]+", re.ASCII)
+_S3_ENDPOINT = re.compile(r"https?://(?:[\w.-]+|\[[\da-fA-F:]+\])(?::[0-9]{1,5})?(?:/[\w./~-]*)?", re.ASCII)
 # Origins of web pages, of web view applications (Capacitor, Ionic, Tauri), and of browser extensions.
 _ORIGIN = re.compile(
     r"(?:https?|capacitor|ionic|tauri|chrome-extension|moz-extension|safari-web-extension)://[^\s*/?#@]+"
@@ -128,6 +132,9 @@ class Settings(BaseSettings):
     slow_request_ms: int = Field(
         1000, ge=1, description="Milliseconds after which a request is logged with its statements."
     )
+    profiling_enabled: bool = Field(
+        False, description="`true` profiles requests of admins with `X-Profile`. Development only; needs pyinstrument."
+    )
     fastapi_otel_auto_configure: bool = Field(
         False, description="Send traces to the collector that the `OTEL_…` variables name (docs/observability.md)."
     )
@@ -186,6 +193,10 @@ class Settings(BaseSettings):
     invites_max: int = Field(
         10, ge=1, le=10_000, description="Maximum unused uses of all open invites of an account, else 409."
     )
+    webhooks_max: int = Field(10, ge=0, le=1_000, description="Maximum webhooks of an account, else 409; 0: none.")
+    webhook_allowed_networks: CommaSeparated = Field(
+        None, description="Networks that are not public and may still receive webhooks, such as `10.1.0.0/16`."
+    )
     signup_proof_of_work: bool = Field(
         False, description="`true` makes each sign-up cost the client about a second of a core."
     )
@@ -230,6 +241,11 @@ class Settings(BaseSettings):
         False, description="`true` shows real e-mail addresses in all profiles and owners, not placeholders."
     )
     public_reads: bool = Field(False, description="`true` lets clients read published posts without an account.")
+    realworld_enabled: bool = Field(
+        False,
+        description="`true` also serves the RealWorld API under `/api`. It shows who voted for what. "
+        "Its frontends need `PUBLIC_READS=true`.",
+    )
     cors_origins: CommaSeparated = Field(
         None, description="Comma-separated origins. Default: any localhost in development."
     )
@@ -255,12 +271,27 @@ class Settings(BaseSettings):
     bookmarks_max: int = Field(10_000, ge=1, le=1_000_000, description="Maximum bookmarks per account, else 409.")
     blocks_max: int = Field(1000, ge=1, le=100_000, description="Maximum users whom an account blocks, else 409.")
     media_root: Path | None = Field(None, description="Folder of uploaded pictures. Default: `.local/media`.")
+    media_s3_bucket: str | None = Field(
+        None, description="Bucket of uploaded pictures, in place of the folder (docs/operations.md)."
+    )
+    media_s3_endpoint: str | None = Field(
+        None, description="URL of the storage that has the bucket, if it is not Amazon S3."
+    )
+    media_s3_region: str = Field("us-east-1", description="Region of the bucket.")
+    media_s3_access_key_id: str | None = Field(
+        None, description="Access key. If unset, the role of the instance or container is used."
+    )
+    media_s3_secret_access_key: SecretStr | None = Field(None, description="Secret of the access key.")
     media_max_bytes: int = Field(10_000_000, ge=1024, le=1 << 30, description="Maximum bytes of an uploaded picture.")
     media_max_megapixels: int = Field(40, ge=1, le=200, description="Maximum size of a picture, in megapixels.")
     media_max_pictures: int = Field(1000, ge=1, le=1_000_000, description="Maximum pictures per account, else 409.")
     media_quota_bytes: int = Field(
         500_000_000, ge=1024, le=1 << 50, description="Maximum bytes of the stored pictures of an account, else 409."
     )
+    live_streams_per_user: int = Field(
+        5, ge=1, le=1000, description="Maximum live streams per account and worker, else 429."
+    )
+    live_streams_max: int = Field(1000, ge=1, le=100_000, description="Maximum live streams per worker, else 503.")
     cleanup_interval_minutes: int = Field(
         60,
         ge=0,
@@ -332,10 +363,20 @@ class Settings(BaseSettings):
                 raise ValueError(f"{origin!r} is not an origin such as https://example.com; `*` is never allowed")
         return origins
 
-    @field_validator("trusted_proxies", mode="before")
+    @field_validator("trusted_proxies", "webhook_allowed_networks", mode="before")
     @classmethod
-    def _split_proxies(cls, value: object) -> object:
-        return [proxy.strip() for proxy in value.split(",") if proxy.strip()] if isinstance(value, str) else value
+    def _split_networks(cls, value: object) -> object:
+        return [network.strip() for network in value.split(",") if network.strip()] if isinstance(value, str) else value
+
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _allowed_are_networks(cls, networks: list[str] | None) -> list[str] | None:
+        for network in networks or []:
+            try:
+                ip_network(network)
+            except ValueError:
+                raise ValueError(f"{network!r} is not an address or network such as 10.1.0.0/16") from None
+        return networks
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -395,6 +436,29 @@ class Settings(BaseSettings):
             raise ValueError("MAIL_FROM is not set; mails need a sender")
         return self
 
+    @field_validator("media_s3_endpoint")
+    @classmethod
+    def _endpoint_is_an_address(cls, url: str | None) -> str | None:
+        if url is not None and not _S3_ENDPOINT.fullmatch(url):
+            raise ValueError("must look like https://s3.example.com")
+        return None if url is None else url.rstrip("/")
+
+    @field_validator("media_s3_bucket", "media_s3_region", "media_s3_access_key_id")
+    @classmethod
+    def _is_a_word(cls, value: str | None) -> str | None:
+        if value is not None and not _S3_WORD.fullmatch(value):
+            raise ValueError("may have letters, digits, and . _ - @ + = only")
+        return value
+
+    @model_validator(mode="after")
+    def _bucket_can_be_used(self) -> "Settings":
+        if (self.media_s3_access_key_id is None) != (self.media_s3_secret_access_key is None):
+            raise ValueError("MEDIA_S3_ACCESS_KEY_ID and MEDIA_S3_SECRET_ACCESS_KEY go together; set both or neither")
+        if self.media_s3_bucket is not None and find_spec("obstore") is None:
+            remedy = "pip install --require-hashes --requirement requirements-s3.lock"
+            raise ValueError(f"MEDIA_S3_BUCKET needs the package obstore, which is not installed; run: {remedy}")
+        return self
+
     @model_validator(mode="after")
     def _can_be_used(self) -> "Settings":
         if self.secret_key is not None and _is_weak(self.secret_key):
@@ -419,6 +483,14 @@ class Settings(BaseSettings):
                 _parse_database_url(url, name.upper())
         if self.database is None and (self.database_direct_url or self.database_replica_url):
             raise ValueError("no database is configured; set DATABASE_URL beside the direct and the replica URL")
+        return self
+
+    @model_validator(mode="after")
+    def _can_profile(self) -> "Settings":
+        if self.profiling_enabled and self.environment == "production":
+            raise ValueError("PROFILING_ENABLED is for development; in production, profiled requests delay all others")
+        if self.profiling_enabled and find_spec("pyinstrument") is None:
+            raise ValueError("PROFILING_ENABLED needs pyinstrument; install it: pip install pyinstrument")
         return self
 
     @property
@@ -464,6 +536,13 @@ class Settings(BaseSettings):
         return self.media_root or LOCAL_FOLDER / "media"
 
     @property
+    def media_s3_credentials(self) -> tuple[str, str] | None:
+        """The access key and its secret, or None to use those of the environment, the container or the instance."""
+        if self.media_s3_access_key_id is None or self.media_s3_secret_access_key is None:
+            return None
+        return self.media_s3_access_key_id, self.media_s3_secret_access_key.get_secret_value()
+
+    @property
     def site(self) -> str:
         """The base URL of links in mails: `PUBLIC_URL`, or this machine in development."""
         return self.public_url or f"http://localhost:{self.port}"
@@ -498,6 +577,11 @@ class Settings(BaseSettings):
     def inviting_roles(self) -> Sequence[Role]:
         """The roles that can create invites: `INVITE_ROLE` and those with more rights."""
         return ROLES[ROLES.index(self.invite_role) :]
+
+    @property
+    def webhook_networks(self) -> Sequence[IPv4Network | IPv6Network]:
+        """The networks of `WEBHOOK_ALLOWED_NETWORKS`."""
+        return [ip_network(network) for network in self.webhook_allowed_networks or ()]
 
     @property
     def line_format(self) -> LogFormat:

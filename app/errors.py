@@ -22,9 +22,9 @@ DomainError
 ├── RegistrationClosed          403   the server accepts no new accounts
 ├── NotFound, PostNotFound, VotedPostNotFound, VoteNotFound, CommentNotFound, UserNotFound   404
 ├── SessionNotFound, ApiKeyNotFound, TotpNotFound, InviteNotFound   404
-├── ReportNotFound, MediaNotFound   404
+├── ReportNotFound, MediaNotFound, WebhookNotFound, DeliveryNotFound   404
 ├── UploadTimeout               408   an upload took too long to arrive
-├── AlreadyReported, AlreadyResolved   409
+├── AlreadyReported, AlreadyResolved, WebhookDisabled   409
 ├── EmailTaken, UsernameTaken, AlreadyVoted, TotpEnabled, IdempotencyInProgress   409
 ├── ExportInProgress            409   another export of the account is running
 ├── QuotaExceeded               409   the account has the maximum number of API keys, drafts, follows and the like
@@ -43,6 +43,7 @@ DomainError
 ├── NotYourself                 422   the caller's own account, where only another one is possible
 ├── TooManyTries                429   too many attempts to sign in, to sign up, with a code, or for a mail
 ├── RateLimited                 429   too many requests of any kind
+├── TooManyStreams              429   the account has too many live streams
 ├── HeadersTooLarge             431
 ├── Overloaded                  503   too many requests are waiting
 ├── Unavailable                 503   the database does not answer
@@ -284,6 +285,26 @@ class ReportNotFound(DomainError):
         super().__init__(f"report with id: {_shown(report_id)} was not found")
 
 
+class WebhookNotFound(DomainError):
+    """You have no such webhook"""
+
+    status = 404
+    code = "webhook_not_found"
+
+    def __init__(self, webhook_id: int) -> None:
+        super().__init__(f"webhook with id: {_shown(webhook_id)} was not found")
+
+
+class DeliveryNotFound(DomainError):
+    """The webhook has no such delivery"""
+
+    status = 404
+    code = "delivery_not_found"
+
+    def __init__(self, delivery_id: int) -> None:
+        super().__init__(f"delivery with id: {_shown(delivery_id)} was not found")
+
+
 class InviteNotFound(DomainError):
     """You have no such invite"""
 
@@ -337,6 +358,13 @@ class AlreadyReported(DomainError):
 
     status = 409
     code = "already_reported"
+
+
+class WebhookDisabled(DomainError):
+    """The webhook is disabled; enable it first"""
+
+    status = 409
+    code = "webhook_disabled"
 
 
 class AlreadyResolved(DomainError):
@@ -514,6 +542,17 @@ class RateLimited(DomainError):
         self.headers = {"Retry-After": str(seconds)}
 
 
+class TooManyStreams(DomainError):
+    """Your account has too many live streams; close one first"""
+
+    status = 429
+    code = "too_many_streams"
+    headers: Mapping[str, str] = {"Retry-After": "10"}
+
+    def __init__(self, maximum: int) -> None:
+        super().__init__(f"Your account has the maximum of {maximum} live streams; close one first")
+
+
 class HeadersTooLarge(DomainError):
     """The headers are larger than 32 KB"""
 
@@ -569,6 +608,7 @@ BROKEN_CONSTRAINTS: Mapping[str, type[DomainError]] = {
     # Its author publishes a post that a moderator has removed.
     "posts_removed_check": Removed,
     "media_users_fkey": NotAuthenticated,
+    "webhooks_users_fkey": NotAuthenticated,
 }
 
 

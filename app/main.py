@@ -15,9 +15,9 @@ from opentelemetry import trace
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app import __version__
+from app import __version__, realworld
 from app.api import batch_queues
-from app.api.authentication import user_of
+from app.api.authentication import is_admin, user_of
 from app.api.fast_path import FastPath
 from app.api.openapi import describe
 from app.background import periodic, worker
@@ -25,6 +25,7 @@ from app.config import ConfigurationError, Settings, explain, get_settings
 from app.database import watchdog
 from app.database.engines import dispose, get_engine, get_primary
 from app.database.replica import KEPT_EVERY, get_replicas
+from app.live.registry import Registry
 from app.middleware import problem_details
 from app.middleware.body_limit import BodyLimit
 from app.middleware.cors import Cors
@@ -32,12 +33,14 @@ from app.middleware.head_limit import HeadLimit
 from app.middleware.head_requests import HeadRequests
 from app.middleware.load_shedding import LoadShedding
 from app.middleware.path_aliases import PathAliases
+from app.middleware.profiling import Profiling
 from app.middleware.rate_limit import HEADERS, RateLimit
 from app.middleware.request_context import QUIET_PATHS, RequestContext
 from app.middleware.response_fields import ResponseFields
 from app.middleware.security_headers import SecurityHeaders
 from app.middleware.trusted_proxies import TrustedProxies
 from app.middleware.unhandled_errors import UnhandledErrors
+from app.realworld.contract import RealWorldContract
 from app.routers import FAST, ROUTERS
 
 LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
@@ -57,6 +60,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """
     get_engine()
     app.state.is_stopping = False
+    app.state.live = Registry(lambda: bool(app.state.is_stopping))
     if threading.current_thread() is threading.main_thread():
         stop = signal.getsignal(signal.SIGTERM)
 
@@ -78,6 +82,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # No request is left. A thread that waits for a frozen server would keep the process from ending.
         watchdog.end_waits()
         await batch_queues.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MAX_DRAIN_SECONDS):
+                await app.state.live.wait_closed()
     for replica in get_replicas():
         replica.close()
     dispose()
@@ -121,9 +128,19 @@ def limited(settings: Settings) -> list[Middleware]:
     ]
 
 
+def profiled(settings: Settings) -> list[Middleware]:
+    """The middleware that profiles requests of admins, if enabled."""
+    return [Middleware(Profiling, is_admin=is_admin)] if settings.profiling_enabled else []
+
+
 def narrowed(settings: Settings) -> list[Middleware]:
     """The middleware that removes fields from responses, if enabled."""
     return [Middleware(ResponseFields)] if settings.response_fields == "tutorial" else []
+
+
+def translated(settings: Settings) -> list[Middleware]:
+    """The middleware that serves the contract of RealWorld, if enabled."""
+    return [Middleware(RealWorldContract, root_path=settings.root_path or "")] if settings.realworld_enabled else []
 
 
 class Application:
@@ -141,7 +158,7 @@ class Application:
             self.outermost = cls(self.outermost, *args, **kwargs)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] in {"http", "websocket"}:
             scope["app"] = self.api
             await self.outermost(scope, receive, send)
         elif scope["type"] == "lifespan" and (problem := _reason_not_to_start()):
@@ -193,7 +210,7 @@ def create_app() -> Application:
         middleware=layers if is_traced else [],
     )
     problem_details.install(api)
-    for router in ROUTERS:
+    for router in (*ROUTERS, *(realworld.ROUTERS if settings.realworld_enabled else ())):
         api.include_router(router)
     describe(api)
     if is_traced:  # Without the fast path: FastAPI's spans name each step.
@@ -210,10 +227,15 @@ def middleware(settings: Settings) -> list[Middleware]:
         # Outside of every layer that can respond.
         *narrowed(settings),
         # Before every layer that can respond, so that every response has a request id.
-        Middleware(RequestContext, slow_seconds=settings.slow_request_ms / 1000),
+        Middleware(
+            RequestContext,
+            slow_seconds=settings.slow_request_ms / 1000,
+            shows_timing=settings.environment == "development",
+        ),
         Middleware(SecurityHeaders, hsts=settings.environment == "production"),
         # Before the limits and the routes, so that browsers can read refusals too.
         Middleware(Cors, **cors(settings)),
+        *translated(settings),
         Middleware(LoadShedding, max_in_flight=settings.max_in_flight),
         Middleware(UnhandledErrors),
         Middleware(HeadLimit),
@@ -225,6 +247,7 @@ def middleware(settings: Settings) -> list[Middleware]:
             max_upload_bytes=settings.media_max_bytes + MAX_FORM_BYTES,
         ),
         Middleware(HeadRequests),
+        *profiled(settings),
     ]
 
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "300"}
 
 _until_the_end = ExitStack()
-pytest_plugins = ["tests.figures", "tests.fixtures", "tests.programs"]
+pytest_plugins = ["tests.figures", "tests.fixtures", "tests.programs", "tests.buckets"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

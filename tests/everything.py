@@ -24,7 +24,8 @@ def naming_columns() -> list[Column[int]]:
 
 # `me` is the account, `other` an account with which it has to do, `theirs` a post of that account.
 STATEMENTS = (
-    "UPDATE users SET display_name = 'Countess', bio = 'About me' WHERE id = :me",
+    "UPDATE users SET display_name = 'Countess', bio = 'About me', image_url = 'https://a.example/b' WHERE id = :me",
+    "UPDATE posts SET description = 'In short' WHERE id = :mine",
     "INSERT INTO votes (post_id, user_id) VALUES (:theirs, :me), (:mine, :other)",
     "INSERT INTO bookmarks (post_id, user_id) VALUES (:theirs, :me), (:mine, :other)",
     "INSERT INTO post_mutes (post_id, user_id) VALUES (:theirs, :me), (:mine, :other)",
@@ -54,6 +55,8 @@ STATEMENTS = (
     VALUES (:me, md5('mine'), 1, 1, 1, 'A moth', 'x')""",
     """INSERT INTO invites (creator_id, token_hash, expires_at)
     VALUES (:me, 'secret-invite', now() + interval '1 day')""",
+    """INSERT INTO webhooks (owner_id, url, events, secret)
+    VALUES (:me, 'https://example.com/lovelace', '{comment}', 'secret-of-webhook')""",
     """WITH opened AS (
         INSERT INTO sessions (user_id, kind, expires_at, ends_at) VALUES (:me, 'api_key', 'infinity', 'infinity')
         RETURNING id

@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # What cascades from these is not named.
 EMPTIED = (
     *("posts", "users", "tags", "idempotency_keys", "allowances", "outgoing_mails", "schedules"),
-    *("notifications", "events", "invites", "moderation_log", "media_removals"),
+    *("notifications", "events", "invites", "moderation_log", "media_removals", "event_positions"),
+    "webhook_deliveries",
 )
 _numbers = count(1)
 
@@ -52,8 +53,11 @@ def connection(database: Engine) -> Iterator[Connection]:
 @pytest.fixture(scope="session")
 def _running_client() -> Iterator[TestClient]:
     from app.background import worker
+    from app.live import stream
     from app.main import app
 
+    # The client reads each response to its end, so live streams end at once. tests/live has servers.
+    stream.MAX_STREAM_SECONDS = (0.0, 0.0)
     # Its statements would be among those that tests of this process count.
     worker.OBSERVATION_INTERVAL = timedelta(days=365)
     with TestClient(app, follow_redirects=False) as client:

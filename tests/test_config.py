@@ -47,6 +47,7 @@ def is_choice(field: FieldInfo) -> bool:
     ("environment", "line"),
     [
         ({"SECRET_KEY": "x" * 31}, "SECRET_KEY is shorter than 32 bytes; make one with: python -c"),
+        (PRODUCTION | {"PROFILING_ENABLED": "true"}, "PROFILING_ENABLED is for development"),
         ({"METRICS_TOKEN": "x" * 31}, "METRICS_TOKEN is shorter than 32 bytes; make one with: python -c"),
         (
             {"SECRET_KEY": SECRET + "\n"},
@@ -117,6 +118,14 @@ def is_choice(field: FieldInfo) -> bool:
         ({"SMTP_TLS": "perhaps"}, "SMTP_TLS: Input should be 'starttls', 'tls' or 'none'"),
         ({"SMTP_USERNAME": "u"}, "SMTP_USERNAME and SMTP_PASSWORD go together"),
         ({"SMTP_PASSWORD": "canary"}, "SMTP_USERNAME and SMTP_PASSWORD go together"),
+        ({"MEDIA_S3_ACCESS_KEY_ID": "k"}, "MEDIA_S3_ACCESS_KEY_ID and MEDIA_S3_SECRET_ACCESS_KEY go together"),
+        ({"MEDIA_S3_SECRET_ACCESS_KEY": "canary"}, "MEDIA_S3_ACCESS_KEY_ID and MEDIA_S3_SECRET_ACCESS_KEY go"),
+        ({"MEDIA_S3_ENDPOINT": "s3.example.com"}, "MEDIA_S3_ENDPOINT: must look like https://s3.example.com"),
+        ({"MEDIA_S3_ENDPOINT": "https://canary@s3.example.com"}, "MEDIA_S3_ENDPOINT: must look like https://"),
+        ({"MEDIA_S3_ENDPOINT": "https://s3.exa\tmple"}, "MEDIA_S3_ENDPOINT: must look like https://"),
+        ({"MEDIA_S3_BUCKET": "s3://pictures"}, "MEDIA_S3_BUCKET: may have letters, digits, and . _ - @ + = only"),
+        ({"MEDIA_S3_REGION": "eu central"}, "MEDIA_S3_REGION: may have letters, digits"),
+        ({"MEDIA_S3_ACCESS_KEY_ID": "canary\t"}, "MEDIA_S3_ACCESS_KEY_ID: may have letters, digits"),
         (MAILING | {"SMTP_TLS": "none"}, "SMTP_TLS=none sends secrets in the clear"),
         (MAILING | {"SMTP_TLS": "none", "SMTP_HOST": "127.evil.example"}, "SMTP_TLS=none sends secrets in the clear"),
         (MAILING | {"PUBLIC_URL": ""}, "PUBLIC_URL must be an https:// address in production"),
@@ -351,11 +360,32 @@ def test_neither_secret_nor_passwords_show_when_settings_are_printed(monkeypatch
         monkeypatch,
         {"SECRET_KEY": "canary" * 8, "DATABASE_URL": "postgres://u:canary@h/d", "DATABASE_PASSWORD": "canary",
          "DATABASE_DIRECT_URL": "postgres://u:canary@h/d", "DATABASE_REPLICA_URL": "postgres://u:canary@h/d",
-         "SMTP_USERNAME": "u", "SMTP_PASSWORD": "canary"},
+         "SMTP_USERNAME": "u", "SMTP_PASSWORD": "canary",
+         "MEDIA_S3_ACCESS_KEY_ID": "k", "MEDIA_S3_SECRET_ACCESS_KEY": "canary"},
     )  # fmt: skip
 
     assert "canary" not in repr(settings)
     assert "canary" not in repr(settings.database)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["https://s3.example.com", "http://127.0.0.1:9000/", "http://[::1]:9000", "https://a.example/v1/s3"]
+)
+def test_a_bucket_needs_its_package(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    bucket = {"MEDIA_S3_BUCKET": "pictures", "MEDIA_S3_ENDPOINT": endpoint}
+    settings = settings_from(monkeypatch, bucket)
+    assert (settings.media_s3_endpoint, settings.media_s3_credentials) == (endpoint.rstrip("/"), None)
+
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(ConfigurationError) as refusal:
+        settings_from(monkeypatch, bucket)
+    assert str(refusal.value) == (
+        "MEDIA_S3_BUCKET needs the package obstore, which is not installed; "
+        "run: pip install --require-hashes --requirement requirements-s3.lock"
+    )
+    del bucket["MEDIA_S3_BUCKET"]
+    monkeypatch.delenv("MEDIA_S3_BUCKET")
+    assert settings_from(monkeypatch, bucket).media_s3_bucket is None
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])

@@ -7,6 +7,8 @@ which it could gain more access: accounts, passwords, sessions, second factors, 
 
 import time
 from collections import OrderedDict
+from dataclasses import replace
+from datetime import timedelta
 from typing import Annotated, NoReturn
 
 from fastapi import Depends, Query
@@ -22,13 +24,15 @@ from app.database.sessions import AskedAt, ConnectionLimit, SessionDep, refuse_l
 from app.errors import (
     CredentialMissing,
     CrossSiteRequest,
+    DomainError,
     InsufficientScope,
     NotAuthenticated,
     NotAuthorized,
 )
 from app.middleware.headers import header
+from app.models.base import LARGEST_KEY
 from app.observability import request_context
-from app.security import access_tokens
+from app.security import access_tokens, attempt_limits
 from app.services import api_key, auth
 
 # Browsers send a cookie with the prefix `__Host-` to this host over https only, and no other host can set it.
@@ -40,6 +44,9 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 KEY_SCHEME = "ApiKey"
 # A digest and its grant take about 700 bytes, so all take at most 7 MB.
 MAX_REMEMBERED = 10_000
+
+# A ticket for one connection to `/live`.
+TICKET_LIFETIME = timedelta(seconds=30)
 
 _DESCRIPTION = "Sign in with your e-mail address or username. Sends the `access_token` of `POST /login`."
 _KEY_DESCRIPTION = "An API key: the `key` of `POST /api-keys`. It also works as `Authorization: Bearer …`."
@@ -110,6 +117,40 @@ class FeedCredential(PublicCredential):
             raise NotAuthenticated
         last_seen.note_seen(grant.token)
         return grant.token
+
+
+class LiveCredential(ScopedCredential):
+    """A token as from `ScopedCredential`, or a ticket, for browsers: their `EventSource` sends no headers.
+
+    A ticket is accepted once, by all servers together. The cookie is accepted only from pages of this origin.
+    """
+
+    async def __call__(  # type: ignore[override]
+        self,
+        request: Request,
+        ticket: Annotated[
+            str | None, Query(description="A ticket of `POST /live/tickets`, instead of another credential.")
+        ] = None,
+    ) -> access_tokens.AccessToken:
+        ticket = ticket or request.query_params.get("ticket")  # `Route` asks again to report 401 before 422.
+        if ticket is not None:
+            return await _redeem(request, ticket)
+        is_refused = is_same_origin(request) is False
+        if is_refused and uses_cookie(request) and _api_key(request, None) is None:
+            raise CrossSiteRequest
+        return await super().__call__(request)
+
+
+async def _redeem(request: Request, ticket: str) -> access_tokens.AccessToken:
+    """Return the token of a ticket. Raises `NotAuthenticated` if another request has used the ticket."""
+    state = request.scope["state"]
+    if state.get("ticket") != ticket:
+        access_tokens.verify(ticket, "ticket")
+        if not await run_in_threadpool(attempt_limits.claim, "live_ticket", ticket, kept=2 * TICKET_LIFETIME):
+            raise NotAuthenticated
+        state["ticket"] = ticket
+    # The session lasts longer than the ticket, and the stream ends with it.
+    return replace(access_tokens.verify(ticket, "ticket"), expires_at=LARGEST_KEY)
 
 
 def is_public_read(request: Request) -> bool:
@@ -209,8 +250,16 @@ public_credential = PublicCredential(name="X-API-Key", scheme_name=KEY_SCHEME, d
 ScopedToken = Annotated[access_tokens.AccessToken, Depends(scoped_credential)]
 # For what may be read without an account, if `PUBLIC_READS` is set.
 PublicToken = Annotated[access_tokens.AccessToken, Depends(public_credential)]
+live_credential = LiveCredential(name="X-API-Key", scheme_name=KEY_SCHEME, description=_KEY_DESCRIPTION)
+LiveToken = Annotated[access_tokens.AccessToken, Depends(live_credential)]
 _feed_credential = FeedCredential(name="X-API-Key", scheme_name=KEY_SCHEME, description=_KEY_DESCRIPTION)
 FeedToken = Annotated[access_tokens.AccessToken, Depends(_feed_credential)]
+
+
+def as_request(scope: Scope) -> Request:
+    """Return the handshake of a WebSocket as the GET request that it is."""
+    scheme = {"ws": "http", "wss": "https"}[scope["scheme"]]
+    return Request({**scope, "type": "http", "method": "GET", "scheme": scheme})
 
 
 def user_of(scope: Scope) -> int | None:
@@ -234,7 +283,7 @@ def note_refused(scope: Scope) -> None:
 
 
 def _known_token(scope: Scope) -> access_tokens.AccessToken | None:
-    request = Request(scope)
+    request = Request(scope) if scope["type"] == "http" else as_request(scope)
     bearer = _bearer(scope)
     try:
         if (key := _api_key(request, bearer)) is not None:
@@ -280,6 +329,14 @@ async def _detached(token: access_tokens.AccessToken, asked_at: float) -> models
 
     async with _detached_limit.slot():
         return await run_in_threadpool(read)
+
+
+async def is_admin(scope: Scope) -> bool:
+    """Return whether an admin with a valid session makes the request."""
+    try:
+        return (await _detached(await _credential(Request(scope)), time.monotonic())).is_admin
+    except DomainError:
+        return False
 
 
 CurrentUser = Annotated[models.User, Depends(current_user)]

@@ -68,7 +68,9 @@ TAGS = {
     "bookmarks": "Bookmark posts.",
     "media": "Upload pictures, for posts and as your avatar.",
     "notifications": "List, count and mark your notifications, and mute posts.",
+    "live": "Get votes, comments, posts and notifications as they happen.",
     "moderation": "Report to moderators, and act as one.",
+    "webhooks": "Have events sent to your programs.",
     "API keys": "Credentials for programs that act for you.",
     "meta": "Links to the documentation, and health checks.",
 }

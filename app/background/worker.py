@@ -9,7 +9,7 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
 from sqlalchemy import select
@@ -22,6 +22,7 @@ from app.database.sessions import writing
 from app.mail import delivery, outbox
 from app.observability import metrics
 from app.services import cleanup, deletion, media
+from app.webhooks import delivery as webhooks
 
 logger = logging.getLogger("app")
 
@@ -76,7 +77,9 @@ def _remove_deleted(is_stopping: periodic.IsStopping) -> None:
 @contextmanager
 def running(*own: periodic.Task) -> Iterator[None]:
     """Run mail delivery, the enabled tasks and the given tasks during the block."""
-    with delivery.delivering(), periodic.running(*tasks(get_settings()), *own):
+    settings = get_settings()
+    hooks = webhooks.delivering() if settings.cleanup_interval_minutes else nullcontext()
+    with delivery.delivering(), periodic.running(*tasks(settings), *own), hooks:
         yield
 
 

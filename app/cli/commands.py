@@ -33,6 +33,7 @@ COMMANDS = {
         "Print shell code that completes `python -m app` in bash and zsh.",
     ),
     "openapi": ("app.cli.openapi:openapi", "Print the OpenAPI document."),
+    "postman": ("app.cli.postman:postman", "Print a Postman collection that logs in and carries the token."),
     "seed": (
         "app.cli.seed:seed",
         "Add realistic users, posts, votes, comments, follows, pictures and reports. Existing rows stay.",

@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from app.cli.finding import Finding, Level
+from app.cli.stored_pictures import examine_pictures
 from app.cli.surroundings import examine_backups, examine_event_delay, examine_surroundings
 from app.config import Settings, misspelt_settings
 from app.database import replica, schema_version
@@ -98,7 +99,7 @@ _FORBIDDING = text("""
 def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Finding]:
     """Run every check and yield each result at once.
 
-    `is_full` checks every count, not a sample.
+    `is_full` checks every count and every file of a picture, not a sample.
     """
     yield from _configuration(settings)
     yield from examine_surroundings(settings)
@@ -122,6 +123,7 @@ def examine(engine: Engine, settings: Settings, *, is_full: bool) -> Iterator[Fi
         yield _counts(connection, is_full=is_full)
         yield from _odd_rows(engine, is_full=is_full)
         yield _deletions(connection)
+        yield from examine_pictures(connection, is_full=is_full)
         yield examine_event_delay(connection)
 
 

@@ -16,8 +16,9 @@ from app.database.watchdog import MARGIN_SECONDS, Primary, Server
 from app.observability import metrics, query_log
 
 # The batch queues of bounded and of unbounded page requests, home pages, threads of comments, votes for posts and for
-# comments, API keys, tokens without a session id, health checks, and last-seen updates.
-BATCH_CONNECTION_COUNT = 10
+# comments, API keys, tokens without a session id, health checks, and last-seen updates; the poller of live streams, and
+# events that they missed.
+BATCH_CONNECTION_COUNT = 12
 # Votes whose responses are stored, mail delivery, events recorded apart from requests, deletions, and observation.
 OTHER_CONNECTION_COUNT = 5
 # Each counts an attempt in about a millisecond. Waiting for a free connection takes no longer than waiting for a lock.

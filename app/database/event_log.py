@@ -63,14 +63,16 @@ def read_after(connection: Connection | Session, position: Position, limit: int)
     return [LoggedEvent(*row) for row in connection.execute(_READ_AFTER, values)]
 
 
-def record(connection: Connection | Session, kind: EventKind, *, actor_id: int, post_id: int) -> None:
-    """Write an event of a post."""
-    connection.execute(insert(Event).values(kind=kind, actor_id=actor_id, post_id=post_id))
+def record(
+    connection: Connection | Session, kind: EventKind, *, actor_id: int, post_id: int, user_id: int | None = None
+) -> None:
+    """Write an event of a post. `user_id` is the owner of a post that is deleted."""
+    connection.execute(insert(Event).values(kind=kind, actor_id=actor_id, post_id=post_id, user_id=user_id))
 
 
 def record_deleted_posts(connection: Connection | Session, post_ids: Sequence[int]) -> None:
-    """Write that the posts are deleted, without an actor. Drafts have no events."""
-    deleted = select(literal(EventKind.POST_DELETED), Post.id).where(
+    """Write that the posts are deleted, without an actor and with their owner as `user_id`. Drafts have no events."""
+    deleted = select(literal(EventKind.POST_DELETED), Post.id, Post.owner_id).where(
         Post.id == bindparam("ids", list(post_ids), type_=ARRAY(BIGINT)).any_(), Post.published
     )
-    connection.execute(insert(Event).from_select(["kind", "post_id"], deleted))
+    connection.execute(insert(Event).from_select(["kind", "post_id", "user_id"], deleted))

@@ -2,6 +2,9 @@
 
 from app.models import NOTIFICATION_KINDS
 
+# Of the newest unread notifications of a user, so many are counted, and so many become read by one request.
+MAX_UNREAD = 1_000
+
 # A condition on the notification `n`. Scalar subqueries are looked up row by row: joins might read whole tables. A
 # newer release may have written other kinds.
 IS_SHOWN = f"""

@@ -106,7 +106,7 @@ def _write(mail: OutgoingMail) -> EmailMessage | None:
     if mail.attempt_count == 1 and not _is_within(attempt_limits.MAIL_TO_ADDRESS[mail.kind], address):
         return None
     match mail.kind:
-        case "password_changed" | "email_changed":
+        case "password_changed" | "email_changed" | "webhook_disabled":
             return compose(mail.kind, mail.address)
         case "password_reset" | "email_verification":
             with _caused_by(mail), transaction() as db:

@@ -34,6 +34,12 @@ WORDS: dict[MailKind, tuple[str, str]] = {
         "Your account at {site} now has a different e-mail address. You can no longer sign in with this one.\n\n"
         "If you did not change it, contact the operators of {site} at once.\n",
     ),
+    "webhook_disabled": (
+        "A webhook was disabled",
+        "A webhook of your account at {site} was disabled, because its receiver did not accept events for three days,"
+        " had too many waiting, or asked for no more.\n\n"
+        "See its deliveries, mend the receiver, and enable it again: {site}/webhooks\n",
+    ),
 }
 
 # Added without `PUBLIC_URL`, as in development, because then no page takes the token.

@@ -1,4 +1,4 @@
-"""Storage of the files of pictures: a folder, or a bucket that speaks S3.
+"""Storage of the files of pictures: a folder, or a bucket that speaks S3 (`bucket.py`).
 
 Files never change. Their names are `<name>.webp` and `<name>-400.webp`, with 128 random bits.
 """
@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -16,11 +15,12 @@ from app.config import get_settings
 
 SUFFIXES = (".webp", "-400.webp")
 FILE_NAME = re.compile(r"[0-9a-f]{32}(?:-400)?\.webp")
+FOLDER_NAME = re.compile(r"[0-9a-f]{2}")
 CHUNK_BYTES = 65_536
 
 
 class StorageError(Exception):
-    """The storage does not work: the folder cannot be written, or the bucket does not answer."""
+    """The storage does not work: the folder cannot be written, or the bucket does not answer. One line says why."""
 
 
 class Storage(Protocol):
@@ -33,18 +33,25 @@ class Storage(Protocol):
         """Return the size in bytes, or None if there is no such file."""
 
     def read(self, file_name: str, first: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """Yield the content in chunks. Nothing if there is no such file."""
+        """Yield the content in chunks, from `first` on, which is below the size. Nothing if there is no such file."""
 
     def delete(self, file_name: str) -> None:
         """Delete the file if it is there, also what an interrupted `put` left."""
 
-    def names(self) -> Iterator[str]:
-        """Yield the names of all files, also of incomplete ones."""
+    def names(self, after: str = "") -> Iterator[str]:
+        """Yield the names of all files in order, also of incomplete ones. Begin behind the name `after`."""
 
 
 def files_of(name: str) -> list[str]:
     """Return the names of the files of a picture: the picture and its preview."""
     return [name + suffix for suffix in SUFFIXES]
+
+
+def path_of(file_name: str) -> str:
+    """Return the path of the file in a folder or a bucket: its first two characters, `/`, and its name."""
+    if not FILE_NAME.fullmatch(file_name):
+        raise ValueError("not a name of a stored file")
+    return f"{file_name[:2]}/{file_name}"
 
 
 class Folder:
@@ -54,9 +61,7 @@ class Folder:
         self.root = root
 
     def _path(self, file_name: str) -> Path:
-        if not FILE_NAME.fullmatch(file_name):
-            raise ValueError("not a name of a stored file")
-        return self.root / file_name[:2] / file_name
+        return self.root / path_of(file_name)
 
     def put(self, file_name: str, content: BinaryIO) -> None:
         path = self._path(file_name)
@@ -109,18 +114,35 @@ class Folder:
         except OSError as error:
             raise StorageError(f"cannot delete below {self.root}: {error.strerror}") from None
 
-    def names(self) -> Iterator[str]:
-        with suppress(FileNotFoundError):
-            for folder in sorted(self.root.iterdir()):
-                if folder.is_dir():
-                    yield from sorted(file.with_suffix(".webp").name for file in folder.iterdir())
+    def names(self, after: str = "") -> Iterator[str]:
+        try:
+            for folder in sorted(each for each in self.root.iterdir() if FOLDER_NAME.fullmatch(each.name)):
+                if folder.name >= after[:2]:
+                    found = (file.with_suffix(".webp").name for file in folder.iterdir())
+                    yield from sorted(name for name in found if name > after and FILE_NAME.fullmatch(name))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StorageError(f"cannot read below {self.root}: {error.strerror}") from None
 
 
 @lru_cache(maxsize=1)
-def _storage_in(root: Path) -> Storage:
+def _folder(root: Path) -> Storage:
     return Folder(root)
+
+
+@lru_cache(maxsize=1)
+def _bucket(name: str, endpoint: str | None, region: str, credentials: tuple[str, str] | None) -> Storage:
+    from app.media.bucket import Bucket  # noqa: PLC0415 - needs obstore, which only those with a bucket install.
+
+    return Bucket(name, endpoint, region, credentials)
 
 
 def get_storage() -> Storage:
     """Return the storage that the settings name."""
-    return _storage_in(get_settings().media_folder)
+    settings = get_settings()
+    if settings.media_s3_bucket is None:
+        return _folder(settings.media_folder)
+    return _bucket(
+        settings.media_s3_bucket, settings.media_s3_endpoint, settings.media_s3_region, settings.media_s3_credentials
+    )

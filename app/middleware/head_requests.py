@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 class HeadRequests:
     """Pass HEAD requests to the routes as GET and drop the body.
 
-    FastAPI's routes do not accept HEAD.
+    FastAPI's routes do not accept HEAD. The state `is_head` is for streams, which would not end.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -20,6 +20,7 @@ class HeadRequests:
         async def send_without_body(message: Message) -> None:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
+        scope.setdefault("state", {})["is_head"] = True
         inner = {**scope, "method": "GET"}
         try:
             await self.app(inner, receive, send_without_body)

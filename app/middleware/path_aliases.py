@@ -26,7 +26,7 @@ class PathAliases:
         self.root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] in {"http", "websocket"}:
             root, path = scope.get("root_path", ""), scope["path"]
             if not path.isprintable() and CONTROLS.search(path) is not None:
                 await refusal(scope, NotFound())(scope, receive, send)

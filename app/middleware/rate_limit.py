@@ -71,6 +71,8 @@ class RateLimit:
     (then 503). A request gives up its turn while its body is late. Requests without a valid token do not wait for each
     other, because many people may share an address, and a slow one of them must not block the others.
 
+    A WebSocket counts as one request.
+
     The windows of `MAX_CALLERS` callers are kept. Past that number, the oldest window is dropped.
     """
 
@@ -94,7 +96,8 @@ class RateLimit:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].removeprefix(scope.get("root_path", "")) in EXEMPT_PATHS:
+        is_request = scope["type"] in {"http", "websocket"}
+        if not is_request or scope["path"].removeprefix(scope.get("root_path", "")) in EXEMPT_PATHS:
             await self.app(scope, receive, send)
             return
         now = time.monotonic()
@@ -110,6 +113,9 @@ class RateLimit:
         window.left -= 1
         headers = self._headers(window.left, seconds_left)
         scope.setdefault("state", {})["caller"] = caller  # The server limits the unsent bytes of each caller.
+        if scope["type"] == "websocket":  # Its messages have limits of their own.
+            await self.app(scope, receive, send)
+            return
         if in_hand is None:
             in_hand = self.in_hand[caller] = _InHand()
         in_hand.count += 1
@@ -120,12 +126,11 @@ class RateLimit:
                 if scope["method"] in SAFE_METHODS
                 else _Turn(in_hand.writes, receive, MAX_WAIT_SECONDS)
             )
+        scope["state"]["in_hand"] = self, caller
         try:
             await self._run(scope, receive, send, headers, turn)
         finally:
-            in_hand.count -= 1
-            if not in_hand.count:
-                del self.in_hand[caller]
+            release(scope)
 
     async def _run(
         self,
@@ -180,6 +185,15 @@ class RateLimit:
             (b"x-ratelimit-remaining", b"%d" % left),
             (b"x-ratelimit-reset", b"%d" % (time.time() + seconds_left)),
         ]
+
+
+def release(scope: Scope) -> None:
+    """No longer count the request as in progress. For responses that last for minutes and have limits of their own."""
+    limit, caller = scope["state"].pop("in_hand", (None, None))
+    if limit is not None:
+        limit.in_hand[caller].count -= 1
+        if not limit.in_hand[caller].count:
+            del limit.in_hand[caller]
 
 
 class _Turn:

@@ -24,15 +24,18 @@ class RequestContext:
     """Assign a request id, count the request and log its outcome.
 
     A well-formed `X-Request-ID` of the client is kept. A request that took longer than `slow_seconds` is logged with
-    its database statements.
+    its database statements. The time of a stream is the time until it began. With `shows_timing`, `Server-Timing` has
+    the time until the response began, and the part of it for which the request waited for the database
+    (https://www.w3.org/TR/server-timing/).
     """
 
-    def __init__(self, app: ASGIApp, *, slow_seconds: float = math.inf) -> None:
+    def __init__(self, app: ASGIApp, *, slow_seconds: float = math.inf, shows_timing: bool = False) -> None:
         self.app = app
         self.slow_seconds = slow_seconds
+        self.shows_timing = shows_timing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in {"http", "websocket"}:
             await self.app(scope, receive, send)
             return
         given = header(scope, b"x-request-id")
@@ -55,17 +58,28 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"].append((b"x-request-id", request_id.encode()))
+                if self.shows_timing:
+                    message["headers"].append((b"server-timing", _timing(time.monotonic() - started_at, asked)))
+            elif message["type"] in {"websocket.accept", "websocket.http.response.start"}:
+                status = message.get("status", 101)
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            seconds = time.monotonic() - started_at
+            seconds = scope["state"].get("streams_since", time.monotonic()) - started_at
             route = getattr(scope.get("route"), "path", None)
-            metrics.request(scope["method"], route, status, seconds)
+            method = scope.setdefault("method", "GET")  # The handshake of a WebSocket.
+            metrics.request(method, route, status, seconds)
             _log(scope, route, status, seconds)
             if seconds > self.slow_seconds:
                 _log_slow(scope, route, status, seconds, asked)
+
+
+def _timing(seconds: float, asked: query_log.QueryLog) -> bytes:
+    database = f'database;dur={asked.seconds * 1000:.1f};desc="{asked.statement_count} statements"'
+    return f"total;dur={seconds * 1000:.1f}, {database}".encode()
 
 
 def _log(scope: Scope, route: str | None, status: int, seconds: float) -> None:
@@ -105,3 +119,8 @@ def _facts(scope: Scope, route: str | None, status: int, seconds: float) -> dict
         "duration_ms": round(seconds * 1000, 1),
         "client": request_context.client_address.get(),
     }
+
+
+def note_stream(scope: Scope) -> None:
+    """Note that the response is a stream, which lasts for minutes, and begins now."""
+    scope["state"]["streams_since"] = time.monotonic()

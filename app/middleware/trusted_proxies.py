@@ -34,7 +34,7 @@ class TrustedProxies:
         self.has_warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope.get("client"):
+        if scope["type"] in {"http", "websocket"} and scope.get("client"):
             peer = scope["client"][0]
             if peer in self.believing.trusted_hosts:
                 await self.believing(scope, receive, send)  # type: ignore[arg-type]

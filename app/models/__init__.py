@@ -26,6 +26,7 @@ from app.models.tag import PostTag, Tag, TagFollow, TagStats
 from app.models.totp import RecoveryCode, Totp
 from app.models.user import User, UserStats
 from app.models.vote import Vote
+from app.models.webhook import DeliveryStatus, EventPosition, Webhook, WebhookDelivery, WebhookScope
 
 __all__ = [
     "NOTIFICATION_KINDS",
@@ -38,8 +39,10 @@ __all__ = [
     "CommentStats",
     "CommentVote",
     "Deletion",
+    "DeliveryStatus",
     "Event",
     "EventKind",
+    "EventPosition",
     "Follow",
     "IdempotencyKey",
     "Invite",
@@ -74,4 +77,7 @@ __all__ = [
     "User",
     "UserStats",
     "Vote",
+    "Webhook",
+    "WebhookDelivery",
+    "WebhookScope",
 ]  # fmt: skip

@@ -23,7 +23,7 @@ class Event(Base):
     """One event, written in the transaction of its cause (`database.event_log`).
 
     It has no foreign keys, so that it neither slows nor blocks deletions. Its ids may be those of rows that are deleted
-    since. `user_id` is the recipient of a notification.
+    since. `user_id` is the recipient of a notification, and the owner of a deleted post.
     """
 
     __tablename__ = "events"

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, Now, PrimaryKey
 
-MailKind = Literal["password_reset", "email_verification", "password_changed", "email_changed"]
+MailKind = Literal["password_reset", "email_verification", "password_changed", "email_changed", "webhook_disabled"]
 
 
 class OutgoingMail(Base):
@@ -33,7 +33,8 @@ class OutgoingMail(Base):
 
     __table_args__ = (
         CheckConstraint(
-            "kind IN ('password_reset', 'email_verification', 'password_changed', 'email_changed')", name="kind"
+            "kind IN ('password_reset', 'email_verification', 'password_changed', 'email_changed', 'webhook_disabled')",
+            name="kind",
         ),
         Index("outgoing_mails_due_at_idx", "due_at"),
     )

@@ -37,6 +37,8 @@ class Post(Base):
     id: Mapped[PrimaryKey]
     title: Mapped[str]
     content: Mapped[str]
+    # Only the RealWorld API reads and writes it.
+    description: Mapped[str] = mapped_column(Text, server_default=text("''"))
     published: Mapped[bool] = mapped_column(server_default=text("true"))
     # For a draft, the first publication replaces it.
     created_at: Mapped[Now]

@@ -36,6 +36,8 @@ class Event(StrEnum):
     API_KEY_CREATED = "api_key_created"
     API_KEY_DELETED = "api_key_deleted"
     INVITE_CREATED = "invite_created"
+    WEBHOOK_CREATED = "webhook_created"
+    WEBHOOK_DELETED = "webhook_deleted"
     LIMIT_REACHED = "limit_reached"
     NOT_AUTHORIZED = "not_authorized"
 

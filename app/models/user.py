@@ -26,6 +26,8 @@ class User(Base):
     bio: Mapped[str | None]
     # The picture of the profile as JSON. Triggers of `media` keep it.
     avatar: Mapped[str | None] = mapped_column(Text)
+    # The address of a picture elsewhere. Only the RealWorld API reads and writes it.
+    image_url: Mapped[str | None] = mapped_column(Text)
     password_hash: Mapped[str]
     role: Mapped[Role] = mapped_column(String, server_default="user")
     is_active: Mapped[bool] = mapped_column(server_default=text("true"))

@@ -77,12 +77,16 @@ _limits_reached = Counter(
     "limits_reached", "Attempts refused by brute-force protection.", ["limit"], registry=_registry
 )
 _task_runs = Counter("background_task_runs", "Runs of background tasks.", ["task", "outcome"], registry=_registry)
+_webhook_attempts = Counter(
+    "webhook_attempts", "Attempts to deliver an event to a webhook, by outcome.", ["outcome"], registry=_registry
+)
 _database_up = Gauge(
     "database_up",
     "1 if the database answered the last check of every process, else 0.",
     multiprocess_mode="livemin",
     registry=_registry,
 )
+_streams = Gauge("live_streams", "Open live streams.", multiprocess_mode="livesum", registry=_registry)
 _mails = Gauge(
     "outgoing_mails",
     "Mails in the outbox: `waiting` to be sent, or `given_up`.",
@@ -186,6 +190,11 @@ def database_check(*, is_up: bool) -> None:
     _database_up.set(is_up)
 
 
+def streams(count: int) -> None:
+    """Record the number of open live streams."""
+    _streams.set(count)
+
+
 def outbox(waiting: int, given_up: int, oldest_age_seconds: float) -> None:
     """Record the mails in the outbox."""
     _mails.labels("waiting").set(waiting)
@@ -249,3 +258,8 @@ def _processes(running: Mapping[int, int]) -> Iterable[Metric]:
             for sample in metric.samples:
                 together.add_sample(sample.name, {"worker": str(place)}, sample.value)
     return found.values()
+
+
+def webhook_attempt(*, is_success: bool) -> None:
+    """Count an attempt to deliver an event."""
+    _webhook_attempts.labels("success" if is_success else "failure").inc()

@@ -55,6 +55,17 @@ class QueryLog:
     queries: list[Query] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
 
+    @property
+    def seconds(self) -> float:
+        """How long the request waited for its statements and batches."""
+        own = sum(query.seconds or 0 for query in self.queries)
+        return own + sum(batch.waited_seconds for batch in self.batches)
+
+    @property
+    def statement_count(self) -> int:
+        """Number of statements, with those of the batches."""
+        return len(self.queries) + sum(len(batch.queries) for batch in self.batches)
+
     def __str__(self) -> str:
         return "; ".join(map(str, (*self.batches, *self.queries))) or "no statements"
 

@@ -13,6 +13,7 @@ from app.routers import (
     follow,
     home,
     invite,
+    live,
     media,
     meta,
     moderation,
@@ -26,6 +27,7 @@ from app.routers import (
     totp,
     user,
     vote,
+    webhook,
 )
 
 # Adapters of the fast path, by endpoint.
@@ -48,6 +50,8 @@ ROUTERS = (
     block.router,
     bookmark.router,
     notification.router,
+    webhook.router,
+    live.router,
     moderation.router,
     security_event.router,
     auth.router,

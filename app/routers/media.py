@@ -3,9 +3,10 @@
 import asyncio
 import hashlib
 import hmac
+import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from typing import Annotated, Any, BinaryIO, TypeVar
 
@@ -17,6 +18,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from app.api.authentication import DetachedScopedUser, ScopedUser
 from app.api.idempotency_key import KeyHeader, respond_once
@@ -49,6 +51,8 @@ from app.schemas.media import CONTENT_TYPE, PATH, AvatarIn, AvatarState, MediaCh
 from app.schemas.page import page_of
 from app.schemas.types import Alt, Cursor, Id, Limit
 from app.services import idempotency, media
+
+logger = logging.getLogger("app")
 
 router = APIRouter(tags=["media"], route_class=Route)
 
@@ -87,6 +91,11 @@ _alt = TypeAdapter[str](Alt)
 Result = TypeVar("Result")
 _arriving: Counter[int] = Counter()
 _connections = ConnectionLimit("uploads")
+# Reads of the storage at a time, per worker. A bucket that does not answer leaves the other threads to other requests.
+MAX_READERS = 8
+_readers = ConnectionLimit("readers of pictures", slots=MAX_READERS)
+# An upload and a read wait twice, and two requests to a bucket take up to 10 s each: less than the 30 s of the proxies.
+MAX_WAIT_SECONDS = 3.0
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
@@ -113,12 +122,12 @@ async def upload_media(caller: DetachedScopedUser, request: Request, key: KeyHea
     It is stored as WebP, upright and without its metadata, such as the place where it was taken. Use its `id` in
     `media_ids` of a post or as your avatar. A picture that nothing uses is deleted after a day.
     """
-    await _in_thread(lambda: _require_room(caller.id))
+    await _in_thread(_connections, lambda: _require_room(caller.id))
     upload, alt = await _read_form(request, caller.id)
     with closing(upload.file):
         picture = await decoding.in_decoding_thread(caller.id, lambda: decoding.decode(upload.file))
         with closing(picture):
-            return await _in_thread(lambda: _store(request, caller.id, key, upload.file, picture, alt))
+            return await _in_thread(_connections, lambda: _store(request, caller.id, key, upload.file, picture, alt))
 
 
 def _require_room(user_id: int) -> None:
@@ -126,9 +135,18 @@ def _require_room(user_id: int) -> None:
         media.require_room(db, user_id)
 
 
-async def _in_thread(call: Callable[[], Result]) -> Result:
-    async with _connections.slot():
+async def _in_thread(limit: ConnectionLimit, call: Callable[[], Result]) -> Result:
+    """Run the call in a thread, with a slot of the limit. Raises `MediaUnavailable` if no slot is free in time."""
+    slot = limit.slot()
+    try:
+        async with asyncio.timeout(MAX_WAIT_SECONDS):
+            await slot.acquire()
+    except TimeoutError:
+        raise MediaUnavailable from None
+    try:
         return await run_in_threadpool(call)
+    finally:
+        slot.release()
 
 
 async def _read_form(request: Request, user_id: int) -> tuple[UploadFile, str]:
@@ -268,7 +286,7 @@ def remove_avatar(caller: ScopedUser, db: SessionDep) -> AvatarState:
         **responses(MediaNotFound, MediaUnavailable),
     },
 )  # fmt: skip
-def get_media_file(file_name: FileName, request: Request) -> Response:
+async def get_media_file(file_name: FileName, request: Request) -> Response:
     """Get the file of a picture. Needs no account, because its address cannot be guessed. It never changes."""
     if not FILE_NAME.fullmatch(file_name):
         raise MediaNotFound
@@ -278,26 +296,51 @@ def get_media_file(file_name: FileName, request: Request) -> Response:
         "Cross-Origin-Resource-Policy": "cross-origin",
     }  # fmt: skip
     try:
-        size = get_storage().size(file_name)
-    except StorageError:
+        size = await _in_thread(_readers, lambda: get_storage().size(file_name))
+        if size is None:
+            raise MediaNotFound
+        if etag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=fixed)
+        first, end = 0, size
+        asked = _RANGE.fullmatch(request.headers.get("range", ""))
+        if asked is not None and any(asked.groups()) and request.headers.get("if-range", etag) == etag:
+            part = _part(asked[1], asked[2], size)
+            if part[0] < part[1]:  # Else the whole file, as for several parts (RFC 9110, 14.2).
+                first, end = part
+                fixed["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
+        chunks = get_storage().read(file_name, first, end - first)
+        beginning = await _in_thread(_readers, lambda: next(chunks, None))
+    except StorageError as error:
+        logger.warning("picture not served: reason=%s", error)
         raise MediaUnavailable from None
-    if size is None:
+    if beginning is None:  # Deleted since.
         raise MediaNotFound
-    if etag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=fixed)
-    first, end = 0, size
-    asked = _RANGE.fullmatch(request.headers.get("range", ""))
-    if asked is not None and any(asked.groups()) and request.headers.get("if-range", etag) == etag:
-        part = _part(asked[1], asked[2], size)
-        if part[0] < part[1]:  # Else the whole file, as for several parts (RFC 9110, 14.2).
-            first, end = part
-            fixed["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
-    return StreamingResponse(
-        _chunks(file_name, first, end - first),
+    return _File(
+        _continued(beginning, chunks, end - first),
         status_code=206 if "Content-Range" in fixed else 200,
         headers={**fixed, "Content-Length": str(end - first)},
         media_type=CONTENT_TYPE,
     )
+
+
+class _File(StreamingResponse):
+    """A file whose first chunk was read. If the storage fails later, the server ends the connection."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except (StorageError, MediaUnavailable) as error:
+            logger.warning("picture served in part: reason=%s", error)
+
+
+async def _continued(beginning: bytes, chunks: Iterator[bytes], length: int) -> AsyncIterator[bytes]:
+    chunk: bytes | None = beginning
+    while chunk is not None:
+        yield chunk
+        length -= len(chunk)
+        chunk = await _in_thread(_readers, lambda: next(chunks, None))
+    if length:
+        raise StorageError("the file was deleted")
 
 
 def _part(first: str, last: str, size: int) -> tuple[int, int]:
@@ -305,7 +348,3 @@ def _part(first: str, last: str, size: int) -> tuple[int, int]:
     if not first:
         return max(0, size - int(last)), size
     return int(first), min(int(last) + 1, size) if last else size
-
-
-def _chunks(file_name: str, first: int, length: int) -> Iterator[bytes]:
-    return get_storage().read(file_name, first, length)

@@ -26,8 +26,8 @@ MAX_CHARACTERS = 2_000  # Ours have about 300.
 # Maximum clock difference between two servers. A token issued further in the future is refused.
 MAX_SKEW_SECONDS = 60
 
-# `access` is sent as a Bearer token, `cookie` as a cookie. Neither is accepted as the other.
-Kind = Literal["access", "cookie"]
+# `access` is sent as a Bearer token, `cookie` as a cookie, `ticket` in an address. None is accepted as another.
+Kind = Literal["access", "cookie", "ticket"]
 
 _REQUIRED = {"require_exp": True, "verify_aud": False}
 _CLAIMS = frozenset({"user_id", "sub", "sid", "jti", "iat", "exp"})
@@ -59,7 +59,11 @@ ANONYMOUS = AccessToken(user_id=-(2**63), session_id=-(2**63), expires_at=0)
 
 # Cache of verified tokens, until they expire, because verifying a signature costs 0.05 ms. The session and account are
 # still looked up at every request.
-_remembered: dict[Kind, OrderedDict[str, AccessToken]] = {"access": OrderedDict(), "cookie": OrderedDict()}
+_remembered: dict[Kind, OrderedDict[str, AccessToken]] = {
+    "access": OrderedDict(),
+    "cookie": OrderedDict(),
+    "ticket": OrderedDict(),
+}
 
 
 def issue(user_id: int, session_id: int, lifetime: timedelta, kind: Kind = "access") -> str:

@@ -53,6 +53,8 @@ SIGN_UP_FROM_ADDRESS = Limit("sign_up_from_address", 100, timedelta(hours=1))
 INVITE_OF_ACCOUNT = Limit("invite_of_account", 20, timedelta(days=1))
 # An export reads everything of an account. Several, because a connection may break.
 EXPORT_OF_ACCOUNT = Limit("export_of_account", 5, timedelta(hours=1))
+# Deliveries that the owner of a webhook asks for: tests and repetitions.
+WEBHOOK_TEST_OF_ACCOUNT = Limit("webhook_test_of_account", 60, timedelta(hours=1))
 # Correct passwords of an account from one address, because each also costs a hash. They are counted after the hash, so
 # attempts without the password do not count. A script does not use up the limit of its owner at another address.
 # 100 hashes are 25 s of one core, and enough for a test suite that signs in before each test.
@@ -73,6 +75,7 @@ MAIL_TO_ADDRESS: dict[MailKind, Limit] = {
     "email_verification": Limit("mail_to_address_email_verification", 3, timedelta(hours=1)),
     "password_changed": Limit("mail_to_address_password_changed", 5, timedelta(hours=1)),
     "email_changed": Limit("mail_to_address_email_changed", 5, timedelta(hours=1)),
+    "webhook_disabled": Limit("mail_to_address_webhook_disabled", 5, timedelta(hours=1)),
 }
 # Per kind, to all unverified addresses of one mailbox: `ada+1@` and `ada+2@` count as `ada@` (RFC 5233).
 MAIL_TO_UNVERIFIED_MAILBOX = Limit("mail_to_unverified_mailbox", 10, timedelta(hours=1))

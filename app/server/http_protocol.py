@@ -40,6 +40,9 @@ MAX_DRAINED_CONNECTIONS = 100
 # A client that sends no part of its body for this long is disconnected. The proxies of deploy/ wait 10 s.
 STALLED_SECONDS = 30
 
+# The only path with streams and WebSockets. On others, `Upgrade` is ignored.
+LIVE_PATH = b"/live"
+
 # One packet of 256 KB can hold 14,000 requests, and each takes about 2 KB while it is queued.
 MAX_PIPELINED_REQUESTS = 100
 
@@ -53,6 +56,9 @@ MAX_UNSENT_BYTES = 64_000_000
 
 # How long a stopping server waits for a request that a client sent before it could notice the stop.
 LAST_REQUEST_SECONDS = 0.5
+
+# How long a stopping server waits for a client to read the end of its stream.
+LAST_MESSAGE_SECONDS = 2.0
 
 # Characters that no header may contain. Line breaks are counted instead: exactly one per header.
 _CONTROLS = bytes({*range(32), 127} - {*b"\t\r\n"})
@@ -248,15 +254,18 @@ class Protocol(HttpToolsProtocol):
     stops, it closes idle connections at once and can lose a request that is on its way.
     """
 
-    # Of the newest request.
+    # Of the newest request. uvicorn sets its address.
     exchange: Exchange
+    url = b""
     unfinished_bytes = 0
     is_stopping = False
     # Whether the end of the request's body has yet to arrive, and the cost of the body so far.
     is_body_due = False
     body_cost_bytes = 0
-    # Whether the parser takes this request for an upgrade. No route upgrades (`ws="none"`), as RFC 9110 allows.
+    # Whether the parser takes this request for an upgrade that is ignored, as RFC 9110 allows. Only WebSockets of one
+    # path are not ignored.
     is_upgrade_ignored = False
+    is_websocket = False
     # Whether received bytes are dropped, and how many were.
     is_drained = False
     drained_bytes = 0
@@ -266,17 +275,22 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self.application = self.app
         self.max_body_cost_bytes = 0
+        # Else uvicorn would leave every request with `Upgrade: websocket` to it, also those of other paths.
+        self.websocket_class, self.ws_protocol_class = self.ws_protocol_class, None
 
     def shutdown(self) -> None:
         """Stop.
 
-        A request that arrives within `LAST_REQUEST_SECONDS` is answered, as the last on this connection.
+        A request that arrives within `LAST_REQUEST_SECONDS` is answered, as the last on this connection. Streams end
+        soon, also if their clients do not read.
         """
         self.is_stopping = True
         if self._is_idle():
             self.loop.call_later(LAST_REQUEST_SECONDS, self._close_if_idle)
         else:
             super().shutdown()
+            if self._is_live():
+                self.loop.call_later(LAST_MESSAGE_SECONDS, self.transport.abort)
 
     def _is_idle(self) -> bool:
         return self.cycle is None or bool(self.cycle.response_complete)
@@ -303,7 +317,11 @@ class Protocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._after_upgrade(memoryview(data)[upgrade.args[0] :])
+            if self.is_websocket:
+                self.ws_protocol_class = self.websocket_class
+                self.handle_websocket_upgrade()
+            else:
+                self._after_upgrade(memoryview(data)[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse_unparsed()
         else:
@@ -367,6 +385,10 @@ class Protocol(HttpToolsProtocol):
         self.is_upgrade_ignored = self.parser.should_upgrade()
         if self.is_upgrade_ignored and self.parser.get_method() == b"CONNECT":
             raise ValueError("this server is no proxy")
+        if self.is_upgrade_ignored and self._is_websocket():
+            self.is_upgrade_ignored, self.is_websocket = False, True
+            self.scope["method"] = "GET"
+            return
         if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
             raise ValueError("too many requests are queued")
         self._cancel_keep_alive_timer()
@@ -382,6 +404,22 @@ class Protocol(HttpToolsProtocol):
         if self.is_stopping and self.cycle is not None:
             self.cycle.keep_alive = False
 
+    def _is_live(self) -> bool:
+        return self.url.partition(b"?")[0].rstrip(b"/").endswith(LIVE_PATH)
+
+    def _is_websocket(self) -> bool:
+        """Return whether the request opens a WebSocket on the path that has them, on a connection without others."""
+        headers = dict(self.headers)
+        return (
+            headers.get(b"upgrade", b"").lower() == b"websocket"
+            and b"sec-websocket-key" in headers
+            and self.parser.get_method() == b"GET"
+            and self._is_live()
+            and not {b"content-length", b"transfer-encoding"} & headers.keys()
+            and not self.is_stopping
+            and self._is_idle()
+        )
+
     def on_body(self, body: bytes) -> None:
         self.unfinished_bytes = 0
         self.body_cost_bytes += max(len(body), MIN_PIECE_BYTES)
@@ -391,6 +429,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self.unfinished_bytes = 0
+        if self.is_websocket:
+            return
         if self.is_upgrade_ignored:
             return  # The request is not complete, because its body is parsed next.
         self.is_body_due = False

@@ -41,6 +41,9 @@ _STALLED_MILLISECONDS = 30_000
 # Maximum unsent bytes in the kernel. Without this limit it buffers up to 4 MB, uncounted, for each connection.
 _UNSENT_BYTES = 128 * 1024
 _MAX_SHUTDOWN_SECONDS = 30
+# A client's messages name topics: 200 posts take 4 KB.
+_MAX_WEBSOCKET_MESSAGE_BYTES = 16 * 1024
+_WEBSOCKET_PING_SECONDS = 15
 # Garbage collection threshold of the youngest generation (Python: 700). Reference counting frees most objects.
 _NEW_OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
@@ -97,8 +100,13 @@ def serve(listener: socket.socket, announce: Announce, *, reloads: bool = False)
         access_log=False,
         server_header=False,
         http="app.server.http_protocol:Protocol",
-        # No route upgrades.
-        ws="none",
+        # `Protocol` uses it for one path.
+        ws="app.server.websocket_protocol:WebSocketProtocol",
+        ws_max_size=_MAX_WEBSOCKET_MESSAGE_BYTES,
+        ws_ping_interval=_WEBSOCKET_PING_SECONDS,
+        ws_ping_timeout=_WEBSOCKET_PING_SECONDS,
+        # It would cost memory for each connection, and messages are short.
+        ws_per_message_deflate=False,
         # `TrustedProxies` evaluates the forwarding headers. uvicorn must not trust them from every client.
         proxy_headers=False,
         # Longer than proxies keep an idle connection (60 s is usual). If the proxy closes first, no request is lost.

@@ -68,7 +68,7 @@ def sign_in(name: str, password: str, device: Device, second_factor: SecondFacto
                 audit_log.record_apart(Event.SIGN_IN_FAILED, user.id)
                 raise Banned(found.ban_reason, found.banned_until)
             use_second_factor(db)
-            signed_in = _open(db, user, device, refreshes=refreshes)
+            signed_in = open_session(db, user, device, refreshes=refreshes)
         attempt_limits.settle_sign_in(guess)
         return signed_in
     raise InvalidCredentials
@@ -121,7 +121,8 @@ def _lock_unchanged(db: Session, user: models.User, better_hash: str | None) -> 
     return db.execute(select(*ban).where(*of_user).with_for_update(key_share=True)).one_or_none()
 
 
-def _open(db: Session, user: models.User, device: Device, *, refreshes: bool) -> SignIn:
+def open_session(db: Session, user: models.User, device: Device, *, refreshes: bool) -> SignIn:
+    """Open a session for an account whose owner has proved to be it, or that is new in this transaction."""
     settings = get_settings()
     refresh_token = RefreshToken.first() if refreshes else None
     session = models.Session(

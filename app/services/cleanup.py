@@ -1,8 +1,8 @@
 """Cleanup: remove expired and outdated rows in batches.
 
 These are expired sessions, stored responses, attempt counters, mail tokens and invites, unsent mails, old security
-events, notifications and resolved reports, old entries of the log of moderation and of the event log, unused pictures,
-and tags without posts and followers.
+events, notifications and resolved reports, old entries of the log of moderation and of the event log, old deliveries of
+webhooks, unused pictures, and tags without posts and followers.
 Batches are bounded and each is one transaction. Rows that are locked by other transactions are left for the next run.
 So cleanup can run at any time, and several runs can overlap.
 """
@@ -35,6 +35,8 @@ from app.models import (
 UNSENT_MAILS_KEPT = timedelta(days=7)
 # Pictures that no post and no profile uses. The background worker then deletes their files.
 UNUSED_MEDIA_KEPT = timedelta(days=1)
+# Of each webhook, besides those that wait.
+DELIVERIES_KEPT = 1_000
 BATCH_ROWS = 5_000
 
 
@@ -58,6 +60,7 @@ def run(batch_rows: int = BATCH_ROWS, is_stopping: Callable[[], bool] = lambda: 
     yield "moderation_log", _remove_oldest(batch_rows, is_stopping, ModerationEntry, moderation_kept)
     yield "reports", remove(Report, Report.resolved_at < func.now() - moderation_kept)
     yield "events", _remove_oldest(batch_rows, is_stopping, Event, get_settings().events_kept)
+    yield "webhook_deliveries", _remove_deliveries(batch_rows, is_stopping)
     yield "media", remove(Media, Media.unused_since < func.now() - UNUSED_MEDIA_KEPT)
     yield "tags", _remove_unused_tags(batch_rows, is_stopping)
 
@@ -117,6 +120,38 @@ def _remove_oldest(
         if not ids or len(ids) < len(rows):
             break
         is_next = table.id > ids[-1]
+    return removed
+
+
+_NEXT_WEBHOOK = text("SELECT min(webhook_id) FROM webhook_deliveries WHERE webhook_id > :last")
+_DELETE_DELIVERIES = text("""
+    DELETE FROM webhook_deliveries WHERE id IN (
+        SELECT id FROM webhook_deliveries WHERE webhook_id = :webhook_id AND (
+            NOT EXISTS (SELECT FROM webhooks WHERE id = :webhook_id)
+            OR status <> 'waiting' AND id <= (
+                SELECT id FROM webhook_deliveries WHERE webhook_id = :webhook_id ORDER BY id DESC OFFSET :kept LIMIT 1
+            )
+        )
+        ORDER BY id LIMIT :rows FOR UPDATE SKIP LOCKED
+    )
+""")
+
+
+def _remove_deliveries(batch_rows: int, is_stopping: Callable[[], bool]) -> int:
+    """Remove all deliveries of deleted webhooks, and all but the newest and the waiting ones of the others."""
+    removed = 0
+    webhook_id: int | None = 0
+    while not is_stopping():
+        with writing() as connection:
+            webhook_id = connection.scalar(_NEXT_WEBHOOK, {"last": webhook_id})
+        if webhook_id is None:
+            break
+        rows = batch_rows
+        while rows == batch_rows and not is_stopping():
+            with writing() as connection:
+                values = {"webhook_id": webhook_id, "kept": DELIVERIES_KEPT, "rows": batch_rows}
+                rows = connection.execute(_DELETE_DELIVERIES, values).rowcount
+            removed += rows
     return removed
 
 

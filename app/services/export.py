@@ -53,6 +53,7 @@ from app.models import (
     Totp,
     User,
     Vote,
+    Webhook,
 )
 
 FORMAT = 1
@@ -82,7 +83,7 @@ KINDS = (
         "posts",
         select(
             Post.id, Post.title, Post.content, Post.published, Post.created_at, Post.updated_at, _PUBLISHED_AT,
-            Post.tags, Post.locked, Post.removal_reason,
+            Post.tags, Post.locked, Post.removal_reason, Post.description,
         ),
         Post.owner_id, (Post.id,), Post.content,
     ),
@@ -161,6 +162,11 @@ KINDS = (
         Invite.creator_id, (Invite.id,),
     ),
     Kind(
+        "webhooks",
+        select(Webhook.id, Webhook.url, Webhook.events, Webhook.scope, Webhook.created_at, Webhook.disabled_at),
+        Webhook.owner_id, (Webhook.id,),
+    ),
+    Kind(
         "security_events",
         select(
             SecurityEvent.id, SecurityEvent.event, SecurityEvent.created_at, SecurityEvent.address,
@@ -173,7 +179,7 @@ KINDS = (
 _PROFILE = (
     select(
         User.id, User.email, User.email_verified_at, User.username, User.display_name, User.bio, User.role,
-        User.is_active, User.created_at, Totp.confirmed_at.label("two_factor_since"),
+        User.image_url, User.is_active, User.created_at, Totp.confirmed_at.label("two_factor_since"),
     )
     .outerjoin(Totp, Totp.user_id == User.id)
 )  # fmt: skip

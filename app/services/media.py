@@ -6,6 +6,7 @@ so that files and rows agree in the end, whenever a process or the machine stops
 
 import logging
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -29,6 +30,8 @@ logger = logging.getLogger("app")
 MAX_STORE = timedelta(hours=1)
 # Few, because a bucket may take its time, and PostgreSQL ends a transaction that is idle for long.
 REMOVAL_BATCH = 20
+# A batch ends after this time, so that with one request that hangs it takes less than that, 10 s by default.
+MAX_REMOVAL_SECONDS = 2.0
 # Storage that fails is tried again after this time.
 RETRY_REMOVAL_AFTER = timedelta(minutes=1)
 
@@ -57,8 +60,8 @@ def store(picture: Picture) -> str:
         for file_name, file in zip(files_of(name), (picture.file, picture.preview), strict=True):
             get_storage().put(file_name, file)
     except StorageError as error:
+        # Not discarded: a bucket may still complete a request that was given up. The files are deleted after MAX_STORE.
         logger.error("picture not stored: reason=%s", error)  # noqa: TRY400 - one line says it.
-        discard(name)
         raise MediaUnavailable from None
     return name
 
@@ -155,29 +158,36 @@ def remove_files(is_stopping: Callable[[], bool] = lambda: False) -> int:
     """Delete the files of pictures that are gone, and return the number of pictures.
 
     Each batch locks its rows until the files are deleted, so that several processes share the work. If the storage
-    fails, its rows are left for a later call.
+    fails, the row is left for a later call.
     """
     removed = 0
     while not is_stopping():
         due = select(MediaRemoval.name).where(MediaRemoval.due_at <= func.now()).order_by(MediaRemoval.due_at)
         with writing() as connection:
             names = connection.scalars(due.limit(REMOVAL_BATCH).with_for_update(skip_locked=True)).all()
-            gone = [name for name in names if _delete_files(name)]
+            gone, failed = _delete_files(names)
             connection.execute(delete(MediaRemoval).where(MediaRemoval.name.in_(gone)))
-            failed: Sequence[str] = [*{*names} - {*gone}]
-            later = update(MediaRemoval).where(MediaRemoval.name.in_(failed))
-            connection.execute(later.values(due_at=func.now() + RETRY_REMOVAL_AFTER))
+            if failed is not None:
+                later = update(MediaRemoval).where(MediaRemoval.name == failed)
+                connection.execute(later.values(due_at=func.now() + RETRY_REMOVAL_AFTER))
         removed += len(gone)
-        if len(names) < REMOVAL_BATCH:
+        if len(names) < REMOVAL_BATCH or failed is not None:
             break
     return removed
 
 
-def _delete_files(name: str) -> bool:
-    try:
-        for file_name in files_of(name):
-            get_storage().delete(file_name)
-    except StorageError as error:
-        logger.warning("files not deleted, and tried again later: name=%s reason=%s", name, error)
-        return False
-    return True
+def _delete_files(names: Sequence[str]) -> tuple[list[str], str | None]:
+    """Delete the files of these pictures until time is up or one fails. Return whose are gone, and which one failed."""
+    gone: list[str] = []
+    end = time.monotonic() + MAX_REMOVAL_SECONDS
+    for name in names:
+        if time.monotonic() > end:
+            break
+        try:
+            for file_name in files_of(name):
+                get_storage().delete(file_name)
+        except StorageError as error:
+            logger.warning("files not deleted, and tried again later: name=%s reason=%s", name, error)
+            return gone, name
+        gone.append(name)
+    return gone, None

@@ -13,14 +13,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.database.locks import lock_caller_and_post
-from app.database.notification_visibility import IS_SHOWN
+from app.database.notification_visibility import IS_SHOWN, MAX_UNREAD
 from app.errors import PostNotFound, QuotaExceeded
 from app.models import Post, PostMute, User
 from app.models.base import LARGEST_KEY
 from app.schemas.page import KeysetPage
 
-# Of the newest unread ones, so many are counted, and so many become read by one request.
-MAX_UNREAD = 1_000
 # Rows that a page reads at most, where it must skip many hidden ones.
 MAX_ROWS_READ = 1_000
 MAX_MUTED_POSTS = 10_000

@@ -126,7 +126,7 @@ def remove(db: Session, caller: models.User, post_id: int, versions: frozenset[i
         moderators.lock_moderator(db, caller.id)
         moderators.record(db, caller.id, "delete", user_id=found.owner_id, post_id=post_id)
     if found.published:
-        event_log.record(db, EventKind.POST_DELETED, actor_id=caller.id, post_id=post_id)
+        event_log.record(db, EventKind.POST_DELETED, actor_id=caller.id, post_id=post_id, user_id=found.owner_id)
     if deletion_marks.is_large_post(db, post_id):
         deletion_marks.mark_post(db, post_id)
     else:

@@ -91,18 +91,21 @@ def list_all(
     return db.scalars(page.select(statement, models.User.id)).all()
 
 
-def change(db: Session, caller: models.User, session_id: int, user_id: int, wanted: UserChange) -> models.User:
+def change(
+    db: Session, caller: models.User, session_id: int, user_id: int, wanted: UserChange, *, is_trusted: bool = False
+) -> models.User:
     """Change the caller's own account, or, for admins, any account.
 
     A new password, or disabling the account, ends its sessions and API keys. Users who change their own password keep
     their current session. A new e-mail address has to be verified. A new password or e-mail address is announced to
-    the previous address, if that was verified.
+    the previous address, if that was verified. With `is_trusted`, the caller has just given their password to sign in,
+    and a new password or e-mail address needs no `current_password`.
 
     Hashes passwords: call it through `passwords.in_hashing_thread`. Raises `UserNotFound`, `WrongPassword`,
     `TooManyTries`, `LastAdmin`. Raises `NotAuthenticated` if the caller's account was disabled or deleted meanwhile,
     and `NotAuthorized` if the caller is no longer an admin.
     """
-    needs_password = _spend_attempts(caller, user_id, wanted)
+    needs_proof = _spend_attempts(caller, user_id, wanted, is_trusted=is_trusted)
     values = _description(wanted)
     if wanted.username is not None:
         values["username"] = wanted.username
@@ -119,8 +122,8 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
     has_new_email = wanted.email not in {None, before.email}
     if has_new_email:
         values["email_verified_at"] = None
-    # The verified password must still be the current one, so that of two concurrent changes one is refused.
-    still = models.User.password_hash == caller.password_hash if needs_password else true()
+    # The proved password must still be the current one, so that of two concurrent changes one is refused.
+    still = models.User.password_hash == caller.password_hash if needs_proof else true()
     user = db.scalars(
         update(models.User)
         .where(models.User.id == user_id, still)
@@ -129,7 +132,7 @@ def change(db: Session, caller: models.User, session_id: int, user_id: int, want
         .execution_options(populate_existing=True)
     ).one_or_none()
     if user is None:
-        raise WrongPassword if needs_password else UserNotFound(user_id)
+        raise WrongPassword if needs_proof else UserNotFound(user_id)
     if has_new_email:
         audit_log.record(db, Event.EMAIL_CHANGED, user_id)
         _notify(db, "email_changed", before, user_id)
@@ -151,22 +154,22 @@ def _description(wanted: UserIn | UserChange) -> dict[str, object]:
     return {name: value or None for name, value in given.items() if value is not None}
 
 
-def _spend_attempts(caller: models.User, user_id: int, wanted: UserChange) -> bool:
-    """Count the change as an attempt; return whether it needed the caller's password.
+def _spend_attempts(caller: models.User, user_id: int, wanted: UserChange, *, is_trusted: bool) -> bool:
+    """Count the change as an attempt; return whether the caller had to prove that they know their password.
 
-    The password has been verified then. Raises `WrongPassword`, `TooManyTries`.
+    They have proved it then. Raises `WrongPassword`, `TooManyTries`.
     """
     is_own = caller.id == user_id
-    needs_password = is_own and (wanted.email is not None or wanted.password is not None)
-    if needs_password:
+    needs_proof = is_own and (wanted.email is not None or wanted.password is not None)
+    if needs_proof and not is_trusted:
         _require_password(caller, wanted.current_password or "")
-    elif wanted.password is not None:  # An admin sets the password of another account.
+    elif wanted.password is not None:  # By an admin, or soon after signing in. Counted, because hashing is expensive.
         attempt_limits.spend_right_password(caller.id)
     if is_own and wanted.email not in {None, caller.email}:
         # Limited, because the response reveals whether the address has an account. Admins can list all accounts.
         attempt_limits.spend(attempt_limits.EMAIL_CHANGE_OF_ACCOUNT, str(caller.id))
         attempt_limits.spend(attempt_limits.EMAIL_CHANGE_FROM_ADDRESS, request_context.client_address.get() or "")
-    return needs_password
+    return needs_proof
 
 
 def _notify(db: Session, kind: Literal["email_changed", "password_changed"], before: "_Standing", user_id: int) -> None:

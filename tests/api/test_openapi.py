@@ -27,6 +27,7 @@ from app.schemas.post import PostChange, PostIn
 from app.schemas.totp import CodeIn, PasswordProof
 from app.schemas.user import UserChange, UserIn
 from app.schemas.vote import VoteIn
+from app.schemas.webhook import WebhookIn, WebhookPatch
 from tests.contract.answers import resolved
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,8 +44,8 @@ PUBLIC = {
 }  # fmt: skip
 VERBS = {
     "ban", "cast", "change", "confirm", "create", "delete", "end", "export", "follow", "get", "list", "lock", "login",
-    "logout", "mark", "refresh", "remove", "replace", "request", "resolve", "restore", "search", "set", "sign", "unban",
-    "unfollow", "unlock", "upload",
+    "logout", "mark", "redeliver", "refresh", "remove", "replace", "request", "resolve", "restore", "search", "set",
+    "sign", "test", "unban", "unfollow", "unlock", "upload",
 }  # fmt: skip
 
 
@@ -242,6 +243,7 @@ def test_no_operation_has_a_fixed_idempotency_key() -> None:
     assert documented == {
         "POST /posts", "POST /users", "POST /vote", "POST /api-keys", "POST /users/me/totp/confirm",
         "POST /posts/{id}/comments", "POST /reports", "POST /invites", "POST /media",
+        "POST /webhooks",
     }  # fmt: skip
     for operation in OPERATIONS.values():
         assert "idempotency-key" not in {parameter["name"].lower() for parameter in operation.get("parameters", [])}
@@ -253,8 +255,8 @@ def test_enumerations_have_names_and_their_members_too() -> None:
     inline = [json.dumps(each["enum"]) for each in _nodes(DOCUMENT) if "enum" in each]
 
     assert named == {
-        "CommentSort", "Event", "ModerationAction", "NotificationKind", "ReportAction", "ReportStatus",
-        "Role", "Scope", "Sort", "TagSort", "VoteDirection",
+        "CommentSort", "DeliveryStatus", "Event", "ModerationAction", "NotificationKind", "ReportAction",
+        "ReportStatus", "Role", "Scope", "Sort", "TagSort", "VoteDirection", "WebhookEvent", "WebhookScope",
     }  # fmt: skip
     assert len(inline) == len(set(inline))
     for each in _nodes(DOCUMENT):
@@ -309,6 +311,7 @@ BODIES: dict[str, type[BaseModel]] = {
     "remove_comment": RemovalIn,
     "create_invite": InviteIn,
     "change_media": MediaChange, "set_avatar": AvatarIn,
+    "create_webhook": WebhookIn, "change_webhook": WebhookPatch,
 }  # fmt: skip
 
 

@@ -67,6 +67,8 @@ OPEN_TO_KEYS = {
     ("GET", "/notifications"),
     ("GET", "/notifications/unread-count"),
     ("POST", "/notifications/read"),
+    ("GET", "/live"),
+    ("POST", "/live/tickets"),
     ("GET", "/posts/{id}/mute"),
     ("PUT", "/posts/{id}/mute"),
     ("DELETE", "/posts/{id}/mute"),

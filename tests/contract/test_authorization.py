@@ -136,6 +136,14 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
     "an invite": {
         "delete_invite": (204, 404, 404, 404, 401),
     },
+    "a webhook": {
+        "get_webhook": (200, 404, 404, 404, 401),
+        "change_webhook": (200, 404, 404, 404, 401),
+        "delete_webhook": (204, 404, 404, 404, 401),
+        "test_webhook": (202, 404, 404, 404, 401),
+        "list_deliveries": (200, 404, 404, 404, 401),
+        "redeliver": (202, 404, 404, 404, 401),
+    },
 }
 # Operations on the caller's own account, operations for some roles only, and public operations.
 OWN = {
@@ -146,7 +154,7 @@ OWN = {
     "get_totp", "create_totp", "confirm_totp", "delete_totp", "list_my_security_events", "request_email_verification",
     "list_tags", "get_tag", "get_feed_of_posts", "get_feed_of_tag", "follow_tag", "unfollow_tag", "get_home",
     "create_report", "list_notifications", "get_unread_count", "mark_notifications_read", "list_invites",
-    "export_me",
+    "export_me", "create_webhook", "list_webhooks", "get_live", "create_live_ticket",
 }  # fmt: skip
 FOR_ROLES = {
     "list_users": (403, 403, 403, 200, 401), "create_invite": (403, 403, 201, 201, 401),
@@ -204,6 +212,15 @@ MADE = {
     "an invite": """
         INSERT INTO invites (creator_id, token_hash, expires_at) VALUES (:id, '', now() + interval '1 day') RETURNING id
     """,
+    # With a delivery of the same id.
+    "a webhook": """
+        WITH made AS (
+            INSERT INTO webhooks (owner_id, url, events, secret) VALUES (:id, 'https://example.com/', '{comment}', '')
+            RETURNING id
+        )
+        INSERT INTO webhook_deliveries (id, webhook_id, event, body, status)
+        OVERRIDING SYSTEM VALUE SELECT id, id, 'comment', '{}', 'delivered' FROM made RETURNING id
+    """,
     "a session": "INSERT INTO sessions (user_id, expires_at) VALUES (:id, now() + interval '1 day') RETURNING id",
     "a picture": """
         INSERT INTO media (owner_id, name, width, height, bytes, blurhash)
@@ -242,10 +259,11 @@ Callers = dict[str, Person | None]
 def call(client: TestClient, operation_id: str, caller: Person | None, thing_id: int) -> int:
     """Return the status of a valid request, which only the caller's rights can make fail."""
     method, path, operation = OPERATIONS[operation_id]
+    bodies: dict[str, dict[str, object]]
     bodies = {"PostIn": {"title": "t", "content": "c"}, "PostChange": {"title": "t"}, "UserChange": {"username": "new"}}
     bodies |= {"CommentIn": {"content": "c"}, "CommentChange": {"content": "c"}, "InviteIn": {}}
     bodies |= {"ResolutionIn": {"action": "dismiss"}, "BanIn": {"reason": "spam"}, "RemovalIn": {"reason": "spam"}}
-    bodies |= {"MediaChange": {"alt": "a"}}
+    bodies |= {"MediaChange": {"alt": "a"}, "WebhookPatch": {"enabled": False}}
     content = operation.get("requestBody", {}).get("content", {}).get("application/json")
     body = bodies[content["schema"]["$ref"].rsplit("/", 1)[1]] if content else None
     address = re.sub(r"\{[^}]+\}", str(thing_id), path)
@@ -366,7 +384,7 @@ def test_read_only_fields_are_never_stored(
     good = {"title": "t", "content": "c", "post_id": post_id, "vote_dir": 1, "email": "new@person.example"}
     good |= {"name": "key", "up_to": 1, "scopes": ["read"], "code": "123456", "refresh_token": "x", "token": "x"}
     good |= {"reason": "spam", "until": None, "action": "dismiss", "note": "fine"}
-    good |= {"alt": "a", "media_id": media_id}
+    good |= {"alt": "a", "media_id": media_id, "url": "https://example.com/", "events": ["comment"], "scope": "own"}
     good |= {"password": "correct horse battery", "current_password": "correct horse battery"}
     body = hostile | {name: value for name, value in good.items() if name in writable}
 
@@ -374,6 +392,8 @@ def test_read_only_fields_are_never_stored(
         body |= {"user_id": None, "comment_id": None}
     ((report_id,),) = rows(MADE["a report"], id=owner.id) if operation_id == "resolve_report" else [(0,)]
     things = {"/reports": report_id, "/users": owner.id, "/comments": make_comment(owner, post_id), "/media": media_id}
+    if operation_id == "change_webhook":
+        ((things["/webhooks"],),) = rows(MADE["a webhook"], id=owner.id)
     thing_id = next((thing_id for start, thing_id in things.items() if path.startswith(start)), post_id)
     caller = callers["moderator"] if operation_id in FOR_MODERATORS else owner
     assert caller is not None

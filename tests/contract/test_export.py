@@ -78,6 +78,7 @@ def test_every_file_has_the_rows_of_the_account_and_no_others(
     }
     assert [item["title"] for item in files["posts"]] == ["my post", "my draft"]
     assert files["posts"][0]["tags"] == ["engines"]
+    assert [item["description"] for item in files["posts"]] == ["In short", ""]
     assert [item["content"] for item in files["comments"]] == ["answered text", "unanswered text"]
     assert [item["post_id"] for item in files["votes"] + files["bookmarks"] + files["mutes"]] == [everything.theirs] * 3
     assert files["comment_votes"] == [{"comment_id": everything.answered}]
@@ -89,9 +90,12 @@ def test_every_file_has_the_rows_of_the_account_and_no_others(
         ("my key", None, None)
     ]
     assert [item["uses"] for item in files["invites"]] == [0]
+    assert [item["url"] for item in files["webhooks"]] == ["https://example.com/lovelace"]
     assert [(item["event"], item["details"]) for item in files["security_events"]] == [("signed_in", {"n": 1})]
-    assert {name: files["profile"][name] for name in ("id", "email", "username", "display_name", "bio")} == {
+    described = ("id", "email", "username", "display_name", "bio", "image_url")
+    assert {name: files["profile"][name] for name in described} == {
         "id": me.id, "email": me.email, "username": "lovelace", "display_name": "Countess", "bio": "About me",
+        "image_url": "https://a.example/b",
     }  # fmt: skip
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", files["profile"]["two_factor_since"])
     assert files["export"] == {"format": 1, "began_at": files["export"]["began_at"], "user_id": me.id}

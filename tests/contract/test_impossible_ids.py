@@ -72,6 +72,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/posts/{id}/remove": {"reason": "spam"},
     "/reports/{id}/resolve": {"action": "dismiss"},
     "/comments/{id}/remove": {"reason": "spam"},
+    "/webhooks/{id}": {"enabled": False},
 }
 
 
@@ -93,7 +94,9 @@ def test_an_id_that_no_row_can_have_is_404_and_touches_no_row(
 
     for number in (*IMPOSSIBLE_IDS, *(key - 100 for key in ODD_KEYS)):
         body = BODIES.get(path) if method in {"POST", "PUT", "PATCH"} else None
-        response = client.request(method, path.replace("{id}", str(number)), json=body, headers=person.headers)
+        response = client.request(
+            method, path.replace("{id}", str(number)).replace("{delivery_id}", "1"), json=body, headers=person.headers
+        )
 
         # An account that is not the caller's is 403 for a user, whether or not it exists.
         assert response.status_code in ({404, 403} if path == "/users/{id}" and role == "user" else {404}), number

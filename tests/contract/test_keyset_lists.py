@@ -1,4 +1,4 @@
-"""Lists sorted by id have the same pages: users, sessions, API keys, invites and security events."""
+"""Lists sorted by id have the same pages: users, sessions, API keys, invites, webhooks and security events."""
 
 from collections.abc import Callable
 
@@ -9,13 +9,13 @@ from starlette.testclient import TestClient
 from tests.contract.answers import assert_refused
 from tests.fixtures import Person
 
-LISTS = ("/users", "/sessions", "/api-keys", "/users/me/security-events", "/invites")
+LISTS = ("/users", "/sessions", "/api-keys", "/users/me/security-events", "/invites", "/webhooks")
 ROWS = 5
 
 
 @pytest.fixture
 def reader(connection: Connection, make_person: Callable[..., Person]) -> Person:
-    """An admin with five accounts to list, and five own sessions, keys, invites and events."""
+    """An admin with five accounts to list, and five own sessions, keys, invites, webhooks and events."""
     admin = make_person(role="admin")
     for _ in range(ROWS - 1):
         make_person()
@@ -41,6 +41,13 @@ def reader(connection: Connection, make_person: Callable[..., Person]) -> Person
         text("""
             INSERT INTO invites (creator_id, token_hash, expires_at)
             SELECT :id, int4send(n), now() + interval '1 day' FROM generate_series(1, :rows) AS n
+        """),
+        {"id": admin.id, "rows": ROWS},
+    )
+    connection.execute(
+        text("""
+            INSERT INTO webhooks (owner_id, url, events, secret)
+            SELECT :id, 'https://example.com/', '{comment}', '' FROM generate_series(1, :rows)
         """),
         {"id": admin.id, "rows": ROWS},
     )

@@ -15,6 +15,7 @@ LISTS = [
     "/posts", "/users", "/users/me/votes", "/users/me/security-events", "/sessions", "/api-keys", "/tags",
     "/users/me/bookmarks", "/users/me/blocks", "/posts/{id}/comments", "/users/{id}/comments", "/users/{id}/followers",
     "/users/{id}/following", "/home", "/notifications", "/moderation-log", "/reports", "/invites", "/media",
+    "/webhooks", "/webhooks/{id}/deliveries",
 ]  # fmt: skip
 # It has no next page.
 WITHOUT_LINK = "/users/search"
@@ -39,6 +40,10 @@ FILL = (
     "INSERT INTO sessions (user_id, expires_at) SELECT :id, now() + interval '1 day' FROM generate_series(1, 101)",
     """INSERT INTO invites (creator_id, token_hash, expires_at)
     SELECT :id, sha256(n::text::bytea), now() + interval '1 day' FROM generate_series(1, 101) AS n""",
+    """INSERT INTO webhooks (owner_id, url, events, secret)
+    SELECT :id, 'https://example.com/', '{comment}', '' FROM generate_series(1, 101)""",
+    """INSERT INTO webhook_deliveries (webhook_id, event, body)
+    SELECT hook.id, 'comment', '{}' FROM (SELECT min(id) AS id FROM webhooks) AS hook, generate_series(1, 101)""",
     """WITH opened AS (
         INSERT INTO sessions (user_id, kind, expires_at, ends_at)
         SELECT :id, 'api_key', 'infinity', 'infinity' FROM generate_series(1, 101) RETURNING id
@@ -61,7 +66,9 @@ def test_a_limit_above_the_largest_page_counts_as_the_largest_page(
     client: TestClient, connection: Connection, admin: Person, path: str
 ) -> None:
     post_id = connection.scalar(text("SELECT min(post_id) FROM comments"))
-    path = path.replace("{id}", str(post_id if path.startswith("/posts") else admin.id))
+    webhook_id = connection.scalar(text("SELECT min(id) FROM webhooks"))
+    ids = {"posts": post_id, "users": admin.id, "webhooks": webhook_id}
+    path = path.replace("{id}", str(ids.get(path.split("/")[1])))
     largest = client.get(f"{path}?limit={LARGEST}", headers=admin.headers)
     assert len(largest.json()) == LARGEST
 

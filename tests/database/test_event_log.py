@@ -161,7 +161,7 @@ def test_each_cause_is_logged_in_its_transaction_and_votes_are_not(
         ("notification", person.id, None, None, other.id),
         ("post_unpublished", other.id, post_id, None, None),
         ("post_published", other.id, post_id, None, None),
-        ("post_deleted", other.id, post_id, None, None),
+        ("post_deleted", other.id, post_id, None, other.id),
     ]
 
 
@@ -195,7 +195,7 @@ def test_deleted_account_logs_the_deletion_of_its_published_posts(
     assert client.delete("/users/me", headers=person.headers).status_code == 204
     assert deletion.work() == has_many_rows
 
-    assert [tuple(row) for row in connection.execute(LOGGED)] == [("post_deleted", None, published, None, None)]
+    assert [tuple(row) for row in connection.execute(LOGGED)] == [("post_deleted", None, published, None, person.id)]
 
 
 def test_post_with_many_rows_is_logged_as_deleted_at_once_and_once(
@@ -212,7 +212,7 @@ def test_post_with_many_rows_is_logged_as_deleted_at_once_and_once(
         {"post": post_id, "id": person.id, "n": deletion_marks.MAX_ROWS_AT_ONCE},
     )
     assert client.delete(f"/posts/{post_id}", headers=person.headers).status_code == 204
-    expected = [("post_deleted", person.id, post_id, None, None)]
+    expected = [("post_deleted", person.id, post_id, None, person.id)]
     assert [tuple(row) for row in connection.execute(LOGGED)] == expected
     assert deletion.work() == 1
     assert [tuple(row) for row in connection.execute(LOGGED)] == expected

@@ -138,11 +138,29 @@ async def searches_of_many_words(target: Target) -> None:
     await _one_after_the_other(target, ask)
 
 
+def _live(target: Target, *lines: str) -> bytes:
+    """Return the head of a stream of 200 posts that wants everything since the beginning of the event log."""
+    posts = ",".join(map(str, range(1, 201)))
+    path = f"/live?posts={posts}&topics=new,me&last_event_id=0-0-{time.time():.0f}"
+    head = [f"GET {path} HTTP/1.1", "Host: a", f"Authorization: Bearer {target.token}", *lines, "", ""]
+    return "\r\n".join(head).encode()
+
+
+async def reopened_streams(target: Target) -> None:
+    await _raw(target, _live(target), reads=False)
+
+
+async def flooded_sockets(target: Target) -> None:
+    lines = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+    head = _live(target, *lines, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
+    await _raw(target, head + b"\x89\x80\0\0\0\0" * 100_000)
+
+
 ATTACKS = {
     attack.__name__: attack
     for attack in (
         endless_bodies, upgrades, line_breaks, expensive_texts, right_passwords, long_queries, big_pages,
-        stopped_readers, addresses_of_others, searches_of_many_words,
+        stopped_readers, addresses_of_others, searches_of_many_words, reopened_streams, flooded_sockets,
     )
 }  # fmt: skip
 
@@ -207,6 +225,7 @@ def test_no_attack_of_one_account_delays_others_pages_or_keeps_memory(
         make_post(hostile, content="\x01" * 40_000)
     for person in others:
         make_post(person, content="an ordinary post of some length " * 10)
+    connection.execute(text("INSERT INTO events (kind) SELECT 'post_edited' FROM generate_series(1, 200000)"))
     connection.execute(text("ANALYZE"))
     server = start_server(WORKERS="2")
     memory = Memory(server)

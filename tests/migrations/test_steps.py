@@ -18,6 +18,7 @@ FIRST_REVISION = {
     "invites": "0047",
     "moderation_log": "0049", "reports": "0049",
     "media": "0053", "media_removals": "0053",
+    "webhooks": "0055", "webhook_deliveries": "0055", "event_positions": "0055",
 }  # fmt: skip
 ALL = tuple(FIRST_REVISION)
 LABELS = {
@@ -50,6 +51,9 @@ LABELS = {
     "reports": "SELECT reason FROM reports",
     "media": "SELECT alt FROM media",
     "media_removals": "SELECT name FROM media_removals",
+    "webhooks": "SELECT url FROM webhooks",
+    "webhook_deliveries": "SELECT body FROM webhook_deliveries",
+    "event_positions": "SELECT consumer FROM event_positions",
 }  # fmt: skip
 PLACEHOLDER_EMAIL = "nobody@example.com"
 
@@ -171,6 +175,18 @@ def _insert_later_rows(connection: Connection, revision: str, values: dict[str, 
             )
             connection.execute(text(picture.format(*of_post)), values)
         connection.execute(text("INSERT INTO media_removals (name) VALUES (:label)"), values)
+    if revision >= FIRST_REVISION["webhooks"]:
+        connection.execute(
+            text("""
+                WITH made AS (
+                    INSERT INTO webhooks (owner_id, url, events, secret)
+                    VALUES (:user, :label, '{comment}', '') RETURNING id
+                )
+                INSERT INTO webhook_deliveries (webhook_id, event, body) SELECT id, 'comment', :label FROM made
+            """),
+            values,
+        )
+        connection.execute(text("INSERT INTO event_positions VALUES (:label, 1, 0)"), values)
 
 
 def check_rows(connection: Connection, revision: str, expected: dict[str, set[str]]) -> None:

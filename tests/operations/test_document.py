@@ -20,6 +20,7 @@ from sqlalchemy.pool import NullPool
 from app.config import Settings
 from app.database.locks import MIGRATION_LOCK
 from app.dev import postgres as local_postgres
+from tests import pictures
 from tests.conftest import ROOT
 from tests.figures import Figure
 from tests.fixtures import PASSWORD, free_port
@@ -213,7 +214,7 @@ def test_followed_line_by_line_it_installs_upgrades_backs_up_restores_and_repair
     site.ask(201, "POST", "/posts", json={"title": "after the backup", "content": "lost"})
 
     restore = [block for language, block in SECTIONS["Restore"] if language == "sh"]
-    assert len(restore) == 3
+    assert len(restore) == 4
     assert "WARNING" not in machine.type(restore[0])
     with machine.connect("social_posts_restored") as connection:
         after = hashes(connection)
@@ -221,7 +222,8 @@ def test_followed_line_by_line_it_installs_upgrades_backs_up_restores_and_repair
     assert after == before
     # Tables that only the release before fills.
     assert {table for table, (count, _) in after.items() if not count} == {"schedules", "post_stats_history"}
-    assert_well(machine.type(restore[1]))
+    machine.type(restore[1])
+    assert_well(machine.type(restore[2]))
     machine.type('DATABASE_URL="$OWNER_URL/social_posts_restored" alembic check')
     figure(
         f"restored from a backup: {sum(count for count, _ in after.values()):,} rows of {len(after)} tables,"
@@ -237,7 +239,7 @@ def test_followed_line_by_line_it_installs_upgrades_backs_up_restores_and_repair
     assert next_one["id"] == numbers["posts_id_seq"] + 1
     restored.ask(200, "GET", "/posts", headers={"Authorization": f"Bearer {api_key}"})
     restored.ask(200, "GET", "/posts", headers={"Authorization": site.client.headers["Authorization"]})
-    machine.type(restore[2])
+    machine.type(restore[3])
     restored.ask(401, "GET", "/posts")
     restored.ask(401, "GET", "/posts", headers={"Authorization": f"Bearer {api_key}"})
 
@@ -270,6 +272,67 @@ def mend(machine: Machine) -> None:
     with machine.connect("social_posts").execution_options(isolation_level="READ COMMITTED") as connection:
         pid = connection.scalar(text("SELECT pg_backend_pid()"))
         assert re.search(rf"^ *{pid} .* idle in transaction", machine.follow("Many answers are 503")[0], re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_pictures_are_restored_with_the_database(machine: Machine, visit: Callable[[int], Site]) -> None:
+    machine.follow("Install")
+    site = visit(machine.port)
+    site.ask(201, "POST", "/users", json={"email": "ada@example.com", "password": PASSWORD, "username": "ada"})
+    site.sign_in("ada@example.com")
+    dump, copy = (block for language, block in SECTIONS["Back up"] if language == "sh")
+    kept, copied = upload(site), upload(site)
+    machine.type(copy)
+    lost = upload(site)
+    machine.type(dump)
+    late = upload(site)
+    for picture in (copied, lost):
+        remove(site, picture)
+    machine.type(copy)
+
+    restore = [block for language, block in SECTIONS["Restore"] if language == "sh"]
+    machine.type(restore[0])
+    machine.type(restore[1])
+    missing, orphan = name(lost), name(late)
+    doctor = machine.type(restore[2].rstrip() + " || true\n")
+    assert f"FAIL  pictures: 1 pictures ({missing}) have no file" in doctor
+    assert f"warn  pictures: files of 1 pictures ({orphan}) have no row" in doctor
+    with machine.connect("social_posts_restored") as connection:
+        connection.execute(text("DELETE FROM media WHERE name = :name"), {"name": missing})
+        connection.execute(text("INSERT INTO media_removals (name) VALUES (:name)"), {"name": orphan})
+
+    port = free_port()
+    machine.shell.run('export DATABASE_URL="$APP_URL/social_posts_restored" MAIL_ENABLED=false')
+    machine.serve(port)
+    restored = visit(port)
+    restored.sign_in("ada@example.com")
+    assert [picture["id"] for picture in restored.ask(200, "GET", "/media")] == [copied["id"], kept["id"]]
+    for picture in (kept, copied):
+        assert restored.client.get(picture["url"]).status_code == 200
+        assert restored.client.get(picture["preview_url"]).status_code == 200
+    wait_until_gone(restored, late)
+    assert "ok    pictures: all files match the rows" in machine.type(restore[2])
+    assert site.client.get(late["url"]).status_code == 200
+
+
+def upload(site: Site) -> dict[str, Any]:
+    return dict(site.ask(201, "POST", "/media", files={"file": ("a.png", pictures.png())}))
+
+
+def name(picture: dict[str, Any]) -> str:
+    return str(picture["url"]).removeprefix("/media/files/").removesuffix(".webp")
+
+
+def remove(site: Site, picture: dict[str, Any]) -> None:
+    site.ask(204, "DELETE", f"/media/{picture['id']}")
+    wait_until_gone(site, picture)
+
+
+def wait_until_gone(site: Site, picture: dict[str, Any]) -> None:
+    deadline = time.monotonic() + 90
+    while site.client.get(picture["url"]).status_code != 404:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 def test_every_setting_it_names_exists() -> None:

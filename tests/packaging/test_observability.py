@@ -47,6 +47,7 @@ def exposed(client: TestClient, person: Person) -> Exposed:  # noqa: ARG001 - on
     metrics.database_check(is_up=True)
     metrics.outbox(0, 0, 0)
     metrics.TaskRuns("cleanup")
+    metrics.webhook_attempt(is_success=True)
     return {
         sample.name: set(sample.labels)
         for family in text_string_to_metric_families(local.get("/metrics").text)

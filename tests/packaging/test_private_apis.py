@@ -19,12 +19,13 @@ from prometheus_client import CollectorRegistry, Counter, values
 from starlette.testclient import TestClient
 from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 from uvicorn.supervisors import Multiprocess
 
 from app.api.route import Route, required_credential
 from app.routers import ROUTERS
-from app.server import http_protocol
+from app.server import http_protocol, websocket_protocol
 from tests.conftest import ROOT
 from tests.pictures import png
 
@@ -174,6 +175,20 @@ def test_uvicorn_has_every_method_that_ours_override() -> None:
         "on_response_complete", "send_400_response", "shutdown",
     } == vars(http_protocol.Protocol).keys() & {name for name in of_protocol if not name.startswith("__")}  # fmt: skip
     assert {"init_processes", "handle_int", "run"} <= of_supervisor
+    assert {"data_received", "handle_events", "shutdown"} <= vars(WebSocketsSansIOProtocol).keys()
+
+
+def test_uvicorn_has_every_attribute_that_our_websocket_protocol_uses() -> None:
+    async def connect() -> websocket_protocol.WebSocketProtocol:
+        return websocket_protocol.WebSocketProtocol(Config(lambda: None, lifespan="off"), ServerState(), {})
+
+    protocol = asyncio.run(connect())
+    (of_class,) = (node for node in trees()["server/websocket_protocol.py"].body if isinstance(node, ast.ClassDef))
+    used = attributes(of_class, "self")
+
+    assert {"conn", "handshake_initiated", "transport"} <= used
+    assert {name for name in used if not hasattr(protocol, name)} == set()
+    assert protocol.conn.events == []
 
 
 def test_pillow_opens_pictures_of_any_size_without_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,9 @@ def test_fetch_session_answers_as_printed(server: str) -> None:
 
     assert run([node, "--input-type=module", "-"], script.replace(ADDRESS, server)) == printed
 
+    (_, script), (_, printed) = blocks("Live votes")
+    assert run([node, "--input-type=module", "-"], script.replace(ADDRESS, server)) == printed
+
 
 def test_configuration_table_has_every_setting_with_its_default_and_meaning() -> None:
     table = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.*) \|$", CONFIGURATION, re.MULTILINE)

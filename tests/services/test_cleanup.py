@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from sqlalchemy import Connection, Engine, text
 
 from app.services import cleanup
@@ -11,7 +12,7 @@ from tests.fixtures import Person, counted_queries
 
 TABLES = (
     *("sessions", "idempotency_keys", "allowances", "mail_tokens", "invites", "outgoing_mails", "security_events"),
-    *("notifications", "moderation_log", "reports", "events", "media"),
+    *("notifications", "moderation_log", "reports", "events", "webhook_deliveries", "media"),
 )
 
 
@@ -89,6 +90,19 @@ def fill(connection: Connection, person: Person, expired: int = 10) -> None:
             """),
             {"id": person.id},
         )
+    # Of a webhook that was deleted, and of one that is there.
+    webhook_id = connection.scalar(
+        text("INSERT INTO webhooks (owner_id, url, events, secret) VALUES (:id, '', '{}', '') RETURNING id"),
+        {"id": person.id},
+    )
+    for owner, count in ((10_000, expired), (webhook_id, 1)):
+        connection.execute(
+            text("""
+                INSERT INTO webhook_deliveries (webhook_id, event, body)
+                SELECT :webhook, 'comment', '' FROM generate_series(1, :count)
+            """),
+            {"webhook": owner, "count": count},
+        )
     for hours, count in ((25, expired), (23, 1)):
         connection.execute(
             text(f"""
@@ -149,6 +163,30 @@ def test_empty_run_asks_one_statement_per_table(database: Engine) -> None:
         assert dict(cleanup.run()) == dict.fromkeys((*TABLES, "tags"), 0)
 
     assert len(queries) == len((*TABLES, "tags"))
+
+
+def test_the_newest_deliveries_of_a_webhook_and_those_that_wait_are_kept(
+    connection: Connection, person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cleanup, "DELIVERIES_KEPT", 4)
+    ids = connection.scalars(
+        text("""
+            WITH made AS (
+                INSERT INTO webhooks (owner_id, url, events, secret) VALUES (:id, '', '{}', ''), (:id, '', '{}', '')
+                RETURNING id
+            )
+            INSERT INTO webhook_deliveries (webhook_id, event, body, status)
+            SELECT id, 'comment', '', CASE n % 4 WHEN 0 THEN 'waiting' WHEN 1 THEN 'given_up' ELSE 'delivered' END
+            FROM made, generate_series(0, 9) AS n ORDER BY made.id, n RETURNING id
+        """),
+        {"id": person.id},
+    ).all()
+
+    assert dict(cleanup.run(batch_rows=2))["webhook_deliveries"] == 8
+
+    assert connection.scalars(text("SELECT id FROM webhook_deliveries ORDER BY id")).all() == [
+        ids[place] for place in (0, 4, 6, 7, 8, 9, 10, 14, 16, 17, 18, 19)
+    ]
 
 
 def test_locked_rows_are_skipped_without_waiting(

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from app.config import get_settings
 from app.media import decoding
-from app.media.storage import Folder, StorageError, files_of
+from app.media.storage import Folder, files_of
 from app.services import cleanup, media
 from tests import pictures
 from tests.fixtures import Person
@@ -130,30 +130,6 @@ def test_removal_continues_where_it_was_killed(
 
     assert media.remove_files() == 3
     assert (pictures.files(), count(connection, "media_removals")) == (set(), 0)
-
-
-def test_folder_refuses_other_names_and_lists_what_is_incomplete(tmp_path: Path) -> None:
-    folder = Folder(tmp_path / "pictures")
-    for name in ("../x.webp", "/etc/passwd", NAME, f"{NAME}.png", f"{NAME}.webp/../x", f"{NAME}.webp\n"):
-        with pytest.raises(ValueError, match="not a name"):
-            folder.size(name)
-    assert [*folder.names()] == []
-    with (tmp_path / "content").open("wb+") as content:
-        content.write(b"0123456789")
-        content.seek(0)
-        folder.put(f"{NAME}.webp", content)
-    (tmp_path / "pictures" / NAME[:2] / f"{NAME}-400.part").touch()
-    assert [*folder.names()] == [f"{NAME}-400.webp", f"{NAME}.webp"]
-    assert folder.size(f"{NAME}.webp") == 10
-    assert b"".join(folder.read(f"{NAME}.webp", 3, 4)) == b"3456"
-    for name in files_of(NAME):
-        folder.delete(name)
-        folder.delete(name)
-        assert (folder.size(name), [*folder.read(name)]) == (None, [])
-    assert [*folder.names()] == []
-    (tmp_path / "file").touch()
-    with (tmp_path / "content").open("rb") as content, pytest.raises(StorageError, match="cannot write below"):
-        Folder(tmp_path / "file").put(f"{NAME}.webp", content)
 
 
 def test_posts_and_profiles_equal_the_rows_after_any_write(

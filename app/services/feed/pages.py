@@ -93,6 +93,8 @@ class PageQuery:
     reader_id: int | None = None
     tag: str | None = None
     position: Position | None = None
+    # Whether the page is cut to `MAX_PAGE_BYTES` as JSON. A page that is not serialized is only cut to as much text.
+    is_serialized: bool = True
 
 
 class PageRows(NamedTuple):
@@ -162,7 +164,7 @@ def page_of(query: PageQuery, rows: Sequence[PostRow]) -> PageRows:
     rows = rows[: query.limit]
     if not rows:
         return PageRows(rows)
-    rows, parts = _fitting(rows)
+    rows, parts = _fitting(rows) if query.is_serialized else (rows, None)
     has_more = rows[-1].is_followed
     if is_backward:
         rows, parts = rows[::-1], parts and parts[::-1]

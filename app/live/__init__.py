@@ -1,0 +1,1 @@
+"""Live streams of a worker: what they watch, and how changes reach them."""

@@ -1,0 +1,1 @@
+"""Webhooks: events of the log are queued for each webhook, and delivered by HTTP."""

@@ -1,0 +1,1 @@
+"""Webhooks: the queue, delivery, and addresses that are refused."""
