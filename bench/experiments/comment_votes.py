@@ -1,7 +1,7 @@
-"""Experiment: the statement that casts votes for posts, for comments, and for comments without their posts.
+"""Experiment: votes for posts, for comments, and for comments without their posts.
 
-One connection casts batches on the small data set of the benchmark. Each run begins with vacuumed tables, as those of
-the benchmark do.
+One connection casts batches on the small data set of the benchmark. Then clients vote through HTTP. Each run begins
+with vacuumed tables, as those of the benchmark do.
 
     python -m bench.experiments.comment_votes
 """
@@ -15,11 +15,15 @@ from sqlalchemy import Connection, create_engine
 
 from app.database.prepared import MAY_PREPARE, PreparedStatement
 from app.services import vote
-from bench import data, loads
+from bench import data, load, loads
+from bench.contestants import running
 from bench.data import Dataset
-from bench.environment import prepare
+from bench.environment import BenchError, prepare
+from bench.measured import parse_wrk
+from bench.scenarios import OURS
 
 BATCH, BATCHES, ROUNDS = 32, 60, 9
+HTTP_ROUNDS, SECONDS, CONNECTIONS = 5, 4, 64
 # The condition of the application without the post and its owner. So the difference is the cost of looking them up.
 _WITHOUT_POSTS = vote._cast_statement(
     items="comments",
@@ -71,6 +75,7 @@ def main() -> None:
                 f"{name}: {median.microseconds:.0f} us, {median.cpu_microseconds:.0f} us of CPU, "
                 f"{median.wal_bytes:.0f} bytes of WAL, {median.page_images:.2f} full-page images"
             )
+        _compare_through_http(dataset, comments)
 
 
 def _cast(connection: Connection, dataset: Dataset, statement: PreparedStatement, ids: list[int]) -> Cost:
@@ -100,6 +105,33 @@ def _wal(connection: Connection) -> tuple[float, float]:
     statement = "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn, wal_fpi FROM pg_stat_wal"
     position, images = connection.exec_driver_sql(statement).one()
     return float(position), float(images)
+
+
+def _compare_through_http(dataset: Dataset, comments: list[int]) -> None:
+    voters, ids = str(dataset.voters_file), dataset.write("comments-voted", [str(each) for each in comments])
+    arguments = {"posts": [voters, str(dataset.posts_file)], "comments": [voters, str(ids), "comments"]}
+    rates, cpus = [], []
+    with running(OURS, dataset) as server:
+
+        def measure(name: str) -> tuple[float, float]:
+            meter = load.Meter(server, load.postmaster_of(dataset))
+            process = load.start_wrk(server, "vote", arguments[name], connections=CONNECTIONS, seconds=SECONDS)
+            counted = parse_wrk(load.finish(process, SECONDS))
+            if counted.problem is not None:
+                raise BenchError(counted.problem)
+            cost = meter.cost()
+            dataset.forget_votes_of_runs()
+            return counted.rate, cost.postgres / counted.requests
+
+        for name in arguments:
+            measure(name)  # Warms it up.
+        for number in range(HTTP_ROUNDS):
+            found = {name: measure(name) for name in [*arguments][:: 1 if number % 2 else -1]}
+            (rate, cpu), (rate_of_posts, cpu_of_posts) = found["comments"], found["posts"]
+            rates.append(rate / rate_of_posts)
+            cpus.append(cpu / cpu_of_posts)
+    for what, ratios in (("votes/s", rates), ("CPU of PostgreSQL for a vote", cpus)):
+        print(f"{what}, comments / posts: {statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f})")
 
 
 if __name__ == "__main__":
