@@ -7,10 +7,10 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from app.server.http_protocol import LAST_MESSAGE_SECONDS
 
 # The parser takes 14 µs for a frame, however short, and answers each ping.
-MAX_FRAMES = 40
+MAX_FRAMES = 20
 MAX_FRAMES_PER_SECOND = 10
 # A packet of 256 KB can have 43,000 frames, so it is parsed in pieces.
-PIECE_BYTES = 1024
+PIECE_BYTES = 256
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -20,6 +20,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     counted_at: float = 0.0
 
     def data_received(self, data: bytes) -> None:
+        if self.handshake_initiated and not self.handshake_complete:  # Clients wait for the answer (RFC 6455, 4.1).
+            self.transport.abort()
+            return
         for start in range(0, len(data), PIECE_BYTES):
             if self.transport.is_closing():
                 return

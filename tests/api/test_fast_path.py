@@ -17,7 +17,14 @@ from app.main import Application, create_app
 from tests.fixtures import Person
 
 # Differ from one answer to the next.
-OWN_HEADERS = {"x-request-id", "ratelimit", "x-ratelimit-remaining", "x-ratelimit-reset", "idempotency-replayed"}
+OWN_HEADERS = {
+    "x-request-id",
+    "server-timing",
+    "ratelimit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+    "idempotency-replayed",
+}
 JSON = {"content-type": "application/json"}
 
 # Method, path, headers, body; {id} stands for a post's.

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -25,6 +26,12 @@ LIMITS = {
     "options": "-c statement_timeout=10s -c idle_in_transaction_session_timeout=10s -c synchronous_commit=on",
 }
 SUPERUSER = "a superuser, who may do anything on the server"
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use an empty folder, because that of other tests has files of their databases."""
+    monkeypatch.setattr(get_settings(), "media_root", tmp_path / "media")
 
 
 @pytest.fixture

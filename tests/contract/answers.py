@@ -12,7 +12,7 @@ PROBLEM_KEYS = {"detail", "code", "request_id", "type", "title", "status"}
 DOCUMENT: dict[str, Any] = app.api.openapi()
 PATHS: dict[str, Any] = DOCUMENT["paths"]
 # Headers that no two answers share.
-OF_EACH_REQUEST = {"x-request-id", "ratelimit", "x-ratelimit-remaining", "x-ratelimit-reset"}
+OF_EACH_REQUEST = {"x-request-id", "server-timing", "ratelimit", "x-ratelimit-remaining", "x-ratelimit-reset"}
 # The routes outside the document: aliases, the documentation and its assets.
 ALIASES = {"/token": "/login", "/votes": "/vote"}
 

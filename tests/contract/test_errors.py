@@ -188,8 +188,9 @@ def test_options_of_no_route_is_not_found(client: TestClient) -> None:
     assert_refused(client.options("/nothing"), 404, "not_found")
 
 
-# An export is made while it is sent, so it has no length. A challenge differs each time, where there is one.
-WITHOUT_HEAD = {"/users/me/export", "/sign-up-challenge"}
+# An export and a live stream are made while they are sent, so they have no length. A challenge, where there is one,
+# differs each time.
+WITHOUT_HEAD = {"/users/me/export", "/live", "/sign-up-challenge"}
 
 
 @pytest.mark.parametrize(

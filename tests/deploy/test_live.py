@@ -3,11 +3,13 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from app.security import access_tokens
 from tests.deploy.conftest import Proxy
 from tests.deploy.test_proxies import unverified
 from tests.fixtures import Person, Server
@@ -56,6 +58,16 @@ def test_a_socket_through_the_proxy(proxy: Proxy, server: Server, person: Person
         live.send({"unwatch": [f"post:{post_id}"], "watch": ["new"]})
         assert live.next("state")["posts"] == []
     assert refusal_of(proxy.url, {}, **options_of(proxy)) == (401, "not_authenticated")
+
+
+def test_the_cookie_through_the_proxy_is_for_pages_of_its_origin(proxy: Proxy, person: Person) -> None:
+    cookie = access_tokens.issue(person.id, person.session_id, timedelta(minutes=30), "cookie")
+    headers = {"Cookie": f"__Host-session={cookie}"}
+    with socket_at(proxy.url, headers | {"Origin": proxy.url}, "topics=me", **options_of(proxy)) as live:
+        assert live.next("state")["unread"]["unread"] == 0
+    for origin in ("https://evil.example", f"{proxy.url}0", "null"):
+        refused = refusal_of(proxy.url, headers | {"Origin": origin}, **options_of(proxy))
+        assert refused == (403, "cross_site_request")
 
 
 def test_the_server_notices_that_a_client_behind_the_proxy_is_gone(proxy: Proxy, person: Person) -> None:

@@ -6,7 +6,7 @@ from sqlalchemy import URL, Connection, text
 from alembic import command
 from tests.migrations.conftest import config_for, drift
 
-BEFORE = "0054"
+BEFORE = "0055"
 POST = "INSERT INTO posts (title, content, owner_id) VALUES ('1', 'text', 1)"
 
 

@@ -83,7 +83,9 @@ def test_dependencies_come_from_the_lock_as_hashed_wheels() -> None:
     assert len(installs) == 1
     assert "--require-hashes" in installs[0]
     assert "--only-binary :all:" in installs[0]
-    assert "requirements.lock" in installs[0]
+    assert "for lock in $LOCKS" in installs[0]
+    assert '--requirement "$lock"' in installs[0]
+    assert values("ARG", instructions()) == ["LOCKS=requirements.lock"]
 
 
 def test_the_final_stage_installs_nothing() -> None:

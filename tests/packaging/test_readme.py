@@ -101,7 +101,7 @@ def test_fetch_session_answers_as_printed(server: str) -> None:
 
 
 def test_configuration_table_has_every_setting_with_its_default_and_meaning() -> None:
-    table = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.*) \|$", CONFIGURATION, re.MULTILINE)
+    table = re.findall(r"^\| `([A-Z0-9_]+)` \| (.*?) \| (.*) \|$", CONFIGURATION, re.MULTILINE)
 
     def shown(default: object) -> str:
         if default is None:

@@ -13,11 +13,11 @@ from app.api.route import MAX_CREDENTIALS_BYTES
 from app.config import get_settings
 from app.main import create_app
 from tests.fixtures import PASSWORD, Person
-from tests.realworld.conftest import MakePost, Rows, as_token, assert_errors, name_of, shown
+from tests.realworld.conftest import JSON, MakePost, Rows, as_token, assert_errors, name_of, shown
 
 ORIGIN = {"Origin": "http://localhost:4100"}
 # The 19 operations, with a body that each would accept.
-OPERATIONS = {
+OPERATIONS: dict[tuple[str, str], JSON | None] = {
     ("POST", "/api/users"): {"user": {"username": "new", "email": "new@example.com", "password": PASSWORD}},
     ("POST", "/api/users/login"): {"user": {"email": "new@example.com", "password": PASSWORD}},
     ("GET", "/api/user"): None,
@@ -160,7 +160,10 @@ def test_banned_account_cannot_sign_in_and_is_not_shown(
     assert_errors(answer, 404, profile="not found")
 
 
-HIDING = {"draft": {"published": False}, "removed": {"removal_reason": "Spam", "published_before_removal": True}}
+HIDING: dict[str, dict[str, object]] = {
+    "draft": {"published": False},
+    "removed": {"removal_reason": "Spam", "published_before_removal": True},
+}
 
 
 @pytest.mark.parametrize("kind", HIDING)
@@ -172,7 +175,7 @@ def test_what_is_hidden_in_the_main_api_is_hidden_here(
     conduit.post(f"/api/articles/{slug}/favorite", headers=as_token(other))
     conduit.post(f"/api/profiles/{name_of(person)}/follow", headers=as_token(other))
     connection.execute(text("UPDATE posts SET tags = '{sea}', description = 'secret'"))
-    values = {"published": False} | HIDING[kind]
+    values: dict[str, object] = {"published": False, **HIDING[kind]}
     changes = ", ".join(f"{name} = :{name}" for name in values)
     connection.execute(text(f"UPDATE posts SET {changes}"), values)
 
