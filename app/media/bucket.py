@@ -16,7 +16,7 @@ from obstore.store import S3Store
 from app.media.storage import FILE_NAME, StorageError, path_of
 
 if TYPE_CHECKING:
-    from obstore.store import BackoffConfig, S3Config  # They exist for type checkers only.
+    from obstore.store import BackoffConfig, S3Config  # These exist for type checkers only.
 
 CONNECT_TIMEOUT = timedelta(seconds=2)
 # Of one request with its content, which is at most a part. A request is not repeated after this time.
