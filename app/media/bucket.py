@@ -16,7 +16,7 @@ from obstore.store import S3Store
 from app.media.storage import FILE_NAME, StorageError, path_of
 
 if TYPE_CHECKING:
-    from obstore.store import BackoffConfig  # Exists for type checkers only.
+    from obstore.store import BackoffConfig, S3Config  # These exist for type checkers only.
 
 CONNECT_TIMEOUT = timedelta(seconds=2)
 # Of one request with its content, which is at most a part. A request is not repeated after this time.
@@ -35,13 +35,15 @@ class Bucket:
 
     def __init__(self, name: str, endpoint: str | None, region: str, credentials: tuple[str, str] | None) -> None:
         """Without credentials, obstore takes those of the environment, the container or the instance."""
+        # Other storages than Amazon's do not all have the request that deletes several files.
+        config: S3Config = {"region": region, "disable_bulk_delete": True}
+        if endpoint is not None:
+            config["endpoint"] = endpoint
+        if credentials is not None:
+            config["access_key_id"], config["secret_access_key"] = credentials
         self._store = S3Store(
             name,
-            region=region,
-            # Other storages than Amazon's do not all have the request that deletes several files.
-            disable_bulk_delete=True,
-            **({} if endpoint is None else {"endpoint": endpoint}),
-            **({} if credentials is None else {"access_key_id": credentials[0], "secret_access_key": credentials[1]}),
+            config=config,
             client_options={
                 "allow_http": endpoint is not None and endpoint.startswith("http://"),
                 "connect_timeout": CONNECT_TIMEOUT,

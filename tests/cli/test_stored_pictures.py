@@ -106,7 +106,7 @@ def test_all_differences_are_found_whatever_the_batches(
     assert (named(found(connection), MISSING), named(found(connection), ORPHANS)) == (missing, orphans)
     seen: set[str] = set()
     for place in names:
-        monkeypatch.setattr(stored_pictures.secrets, "token_hex", lambda _, place=place: place)
+        monkeypatch.setattr("secrets.token_hex", lambda _, place=place: place)
         some = found(connection, is_full=False)
         assert named(some, MISSING) <= missing
         assert named(some, ORPHANS) <= orphans

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 from starlette.testclient import TestClient
 
 from app.database.notification_delivery import MAX_MENTIONS
+from app.database.notification_visibility import MAX_UNREAD
 from app.services import notification
 from tests.contract.answers import assert_refused
 from tests.contract.conftest import Rows
@@ -394,9 +395,9 @@ def test_more_than_a_request_marks_are_marked_by_the_next(
             )
             INSERT INTO notifications (user_id, kind, actor_id) SELECT :id, 'follow', id FROM made
         """),
-        {"id": person.id, "n": notification.MAX_UNREAD + 4},
+        {"id": person.id, "n": MAX_UNREAD + 4},
     )
-    assert unread(client, person) == {"follow": notification.MAX_UNREAD}
+    assert unread(client, person) == {"follow": MAX_UNREAD}
     assert read(client, person, 2**62).json()["unread"] == 5
     assert [item["comment_id"] for item in listed(client, person, "?unread=true")] == [None] * 4 + [own]
     assert read(client, person, 2**62).json()["unread"] == 0

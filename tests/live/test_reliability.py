@@ -44,7 +44,8 @@ def connected(url: str, person: Person, query: str, **headers: str) -> Iterator[
 
 def messages_of(plain: socket.socket, is_last: Callable[[Message], bool]) -> list[Message]:
     """Read on, up to the last message that is wanted."""
-    received, messages = b"", []
+    received = b""
+    messages: list[Message] = []
     while not (messages and is_last(messages[-1])):
         piece = plain.recv(65536)
         assert piece, messages
@@ -59,7 +60,7 @@ def worker_of(server: Server, port: int) -> int:
     for child in psutil.Process(server.process.pid).children(recursive=True):
         for connection in child.net_connections("tcp"):
             if connection.raddr and connection.raddr[1] == port:
-                return child.pid
+                return int(child.pid)
     raise AssertionError("no worker has the connection")
 
 
