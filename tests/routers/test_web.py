@@ -43,9 +43,10 @@ class _Page(HTMLParser):
 
 
 @pytest.fixture
-def browser(client: TestClient) -> TestClient:
-    """The client, which follows no redirect."""
-    client.follow_redirects = False
+def browser(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """The client, which follows no redirect, and whose answers are no part of the OpenAPI document."""
+    monkeypatch.setattr(client, "follow_redirects", False)
+    monkeypatch.setitem(client.event_hooks, "response", [])
     return client
 
 
