@@ -1,6 +1,7 @@
 """uvicorn's WebSocket protocol with a limit on what a client may send, and a bounded stop."""
 
 import asyncio
+from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -39,6 +40,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.abort()
         else:
             super().handle_events()
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True  # Else uvicorn logs an error for each handshake that is refused.
 
     def shutdown(self) -> None:
         super().shutdown()
