@@ -39,14 +39,14 @@ _ADD_PICTURES = """
     INSERT INTO media (owner_id, name, width, height, bytes, alt, blurhash, post_id, position, unused_since)
     SELECT owner_id, md5(id::text), 4000, 3000, 480000, 'Two boats on a lake, and a hill behind them',
         'LEHV6nWB2yk8pyo0adR*.7kCMdnj', id, 1, NULL
-    FROM posts WHERE owner_id % 2 = 1
+    FROM posts WHERE mod(owner_id, 2) = 1
 """
 _REMOVE_PICTURES = ("DELETE FROM media", "DELETE FROM media_removals", "VACUUM (ANALYZE) posts")
 _AUTHORS = """
-    SELECT owner_id FROM posts WHERE published AND owner_id % 2 = {parity}
+    SELECT owner_id FROM posts WHERE published AND mod(owner_id, 2) = {parity}
     GROUP BY owner_id HAVING count(*) >= 10 ORDER BY hashint8(owner_id)
 """
-_POSTS = "SELECT id FROM posts WHERE published AND owner_id % 2 = {parity} ORDER BY hashint8(id)"
+_POSTS = "SELECT id FROM posts WHERE published AND mod(owner_id, 2) = {parity} ORDER BY hashint8(id)"
 
 
 def main() -> None:
@@ -165,27 +165,34 @@ def _measure_pages(server: Server, dataset: Dataset) -> None:
             for parity in (0, 1)
         )
         for paths in (without, with_pictures):
-            _rate(server, dataset, paths)  # Warms it up.
-        ratios, rates = [], []
+            _measure(server, dataset, paths)  # Warms it up.
+        ratios: list[tuple[float, float]] = []
         for number in range(ROUNDS):
             order = (without, with_pictures)[:: 1 if number % 2 else -1]
-            found = {paths: _rate(server, dataset, paths) for paths in order}
-            rates.append((found[without], found[with_pictures]))
-            ratios.append(found[with_pictures] / found[without])
-        medians = [statistics.median(column) for column in zip(*rates, strict=True)]
+            found = {paths: _measure(server, dataset, paths) for paths in order}
+            (rate, cpu), (rate_without, cpu_without) = found[with_pictures], found[without]
+            ratios.append((rate / rate_without, cpu / cpu_without))
+        rates, cpus = ([*column] for column in zip(*ratios, strict=True))
         print(
-            f"{name}, with a picture on each / without: {statistics.median(ratios):.3f} "
-            f"({min(ratios):.3f}-{max(ratios):.3f}), {medians[1]:,.0f}/s and {medians[0]:,.0f}/s"
+            f"{name}, with a picture on each / without: requests/s {_words(rates)}, CPU of a request {_words(cpus)}; "
+            f"in the last round {rate:,.0f}/s and {rate_without:,.0f}/s, {cpu:.2f} and {cpu_without:.2f} ms"
         )
 
 
-def _rate(server: Server, dataset: Dataset, paths: Path) -> float:
+def _words(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f})"
+
+
+def _measure(server: Server, dataset: Dataset, paths: Path) -> tuple[float, float]:
+    """Return the requests per second, and the milliseconds of CPU that the server and PostgreSQL took for each."""
+    meter = load.Meter(server, load.postmaster_of(dataset))
     arguments = [str(dataset.readers_file), str(paths)]
     process = load.start_wrk(server, "get", arguments, connections=CONNECTIONS, seconds=RUN_SECONDS)
     counted = parse_wrk(load.finish(process, RUN_SECONDS))
     if counted.problem is not None:
         raise BenchError(counted.problem)
-    return counted.rate
+    cost = meter.cost()
+    return counted.rate, 1000 * (cost.server + cost.postgres) / counted.requests
 
 
 if __name__ == "__main__":

@@ -81,12 +81,13 @@ def _change(db: Session, caller: models.User, session_id: int, wanted: UserChang
         del given["email"]
     if given.get("bio", "") is None:
         given["bio"] = ""
-    is_own_picture = given.get("image") == shown_image(caller.image_url, caller.avatar)
-    has_image = "image" in given and not is_own_picture
-    image_url = given.pop("image", None) or None
+    has_image, image = "image" in given, given.pop("image", None)
     is_trusted = queries.has_just_signed_in(db, session_id)
     changed = user.change(db, caller, session_id, caller.id, UserChange(**given), is_trusted=is_trusted)
-    return _with_image(db, caller.id, image_url) if has_image else changed
+    # Compared with the changed row, which is locked. The form has the shown picture if it is to stay.
+    if not has_image or image == shown_image(changed.image_url, changed.avatar):
+        return changed
+    return _with_image(db, caller.id, image or None)
 
 
 def _with_image(db: Session, user_id: int, image_url: str | None) -> models.User:

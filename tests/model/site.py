@@ -111,7 +111,7 @@ class Site:
     mutes: set[tuple[int, int]] = field(default_factory=set)
     reports: dict[int, Report] = field(default_factory=dict)
     # Of each act of a moderator: who, what, and the ids of the account, the post and the comment. The newest last.
-    log: list[tuple[int, str, int, int | None, int | None]] = field(default_factory=list)
+    log: list[tuple[int, str, int | None, int | None, int | None]] = field(default_factory=list)
     pictures: dict[int, Picture] = field(default_factory=dict)
 
     def count(self, post_id: int) -> int:

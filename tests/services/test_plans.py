@@ -494,6 +494,7 @@ def test_a_page_of_a_tag_touches_as_many_blocks_for_few_posts_as_for_many(
     site.grow_tags(posts=posts)
     blocks: dict[str, dict[int, int]] = {}
     for name, of_tag in (("one", 1), ("thousand", 1_000), ("popular", posts)):
+        requests: dict[str, Callable[[], list[Explained]]]
         requests = {"first page": partial(site.explain, site.query("new", tag=name))}
         if of_tag > 1:
             requests = {what: explain for what, explain in tag_requests(site, name).items() if "tags by" not in what}
