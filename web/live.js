@@ -46,12 +46,17 @@ export function startLive() {
   document.addEventListener("visibilitychange", follow);
   addEventListener("online", follow);
   addEventListener("offline", follow);
+  // A browser may keep the page for Back, with its connections.
+  addEventListener("pagehide", close);
+  addEventListener("pageshow", follow);
   follow();
   return () => {
     isStarted = false;
     document.removeEventListener("visibilitychange", follow);
     removeEventListener("online", follow);
     removeEventListener("offline", follow);
+    removeEventListener("pagehide", close);
+    removeEventListener("pageshow", follow);
     clearTimeout(hiding);
     close();
   };
