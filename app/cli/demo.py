@@ -168,34 +168,34 @@ POSTS: tuple[Written, ...] = (
         ),
     ),
     Written(
-        "mira", 6, 19, "Swap table: seedlings for anything",
-        "I have sown as if I had a farm. On the table at gate 2 are forty tomato plants, of five sorts, with names on"
-        " the pots. Take some, and leave something: seeds, jars, a poem.\n\nThe striped ones are Tigerella. They do"
-        " not mind our summers.",
-        ("gardening", "swap"),
-        comments=(
-            Said("hanne", 5, 10, "Took two, left a loaf. It is from today, so do not cut it yet."),
-            Said("ines", 4, 7, "I left a jar of feathers. They are for the scarecrow, and for no other purpose."),
-            Said("leon", 2, 4, "The poem is by my daughter. It is about snails, and it is not on their side.", (
-                Said("mira", 1, 9, "It hangs in the shed now, at the height of snails."),
-            )),
-        ),
-    ),
-    Written(
-        "tomas", 3, 34, "Three evenings on the ridge",
+        "tomas", 6, 34, "Three evenings on the ridge",
         "I went up three evenings in a row, with the same lens, to the same stone. On the first one I was too late,"
         " on the second it rained. This is the third.\n\nThe way up begins behind the chapel and takes forty minutes"
         " with a tripod. Come down before it is dark: the last part is roots.",
         ("photos", "walks"),
         (("dusk", "The sun sets behind five rows of hills, each darker than the one before"),),
         (
-            Said("yuki", 2.6, 13, "The second row is in the shadow of a cloud, isn't it? You waited for that.", (
-                Said("tomas", 2.4, 9, "I did not wait. I was eating an apple, and then it was there."),
+            Said("yuki", 5, 13, "The second row is in the shadow of a cloud, isn't it? You waited for that.", (
+                Said("tomas", 4.5, 9, "I did not wait. I was eating an apple, and then it was there."),
             )),
-            Said("aoife", 1.8, 6, "I saw you from the lake! A small lamp going down, then not going down for long.", (
-                Said("tomas", 1.5, 12, "That was the roots."),
+            Said("aoife", 3.8, 6, "I saw you from the lake! A small lamp going down, then not going down for long.", (
+                Said("tomas", 3.2, 12, "That was the roots."),
             )),
-            Said("mira", 0.7, 5, "May I use it for the calendar of the garden club? With your name, of course."),
+            Said("mira", 1, 5, "May I use it for the calendar of the garden club? With your name, of course."),
+        ),
+    ),
+    Written(
+        "mira", 3, 38, "Swap table: seedlings for anything",
+        "I have sown as if I had a farm. On the table at gate 2 are forty tomato plants, of five sorts, with names on"
+        " the pots. Take some, and leave something: seeds, jars, a poem.\n\nThe striped ones are Tigerella. They do"
+        " not mind our summers.",
+        ("gardening", "swap"),
+        comments=(
+            Said("hanne", 2.6, 10, "Took two, left a loaf. It is from today, so do not cut it yet."),
+            Said("ines", 2.2, 7, "I left a jar of feathers. They are for the scarecrow, and for no other purpose."),
+            Said("leon", 1.5, 4, "The poem is by my daughter. It is about snails, and it is not on their side.", (
+                Said("mira", 0.8, 9, "It hangs in the shed now, at the height of snails."),
+            )),
         ),
     ),
 )  # fmt: skip
