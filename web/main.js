@@ -30,7 +30,10 @@ function App() {
   <//>`;
 }
 
-/** The page of the address. Its module is loaded on the first visit. */
+/**
+ * The page of the address. Its module is loaded on the first visit.
+ * @param {{here: import("./router.js").Place}} props
+ */
 function Page({ here }) {
   const { load, module, params } = pageOf(here.path);
   const [state, setState] = useState({ View: module?.default ?? null, load, error: null });
@@ -51,7 +54,10 @@ function Page({ here }) {
   return html`<${Shown} View=${state.View} here=${here} params=${params} />`;
 }
 
-/** A page with the behaviour of all pages: scroll position, focus after navigation, failures. */
+/**
+ * A page with the behaviour of all pages: scroll position, focus after navigation, failures.
+ * @param {{View: any, here: import("./router.js").Place, params: object}} props
+ */
 function Shown({ View, here, params }) {
   const element = useRef(null);
   const [failure, reset] = useErrorBoundary((error) => console.error(error));

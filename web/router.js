@@ -27,8 +27,11 @@ export const userPath = (user) => `/users/${encodeURIComponent(user.username)}`;
 /** @param {string} name */
 export const tagPath = (name) => `/tags/${encodeURIComponent(name)}`;
 
-/** Where the reader is: `path`, `query`, `hash`, and `key` of the history's entry. */
-export const place = shared(read());
+/**
+ * Where the reader is. `key` is that of the history's entry, `cause` how the reader came: load, push, replace or back.
+ * @typedef {{path: string, query: URLSearchParams, hash: string, key: string, cause: string}} Place
+ */
+export const place = shared(/** @type {Place} */ (read()));
 
 const kept = new Map(); // By key: {data, scroll}.
 /** @type {(() => boolean) | null} */

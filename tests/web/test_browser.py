@@ -303,6 +303,24 @@ def test_new_posts_wait_in_a_bar(
     assert page.complaints == []
 
 
+def test_a_post_is_muted_and_unmuted(
+    page: Page, server: Server, person: Person, make_post: Callable[..., int], connection: Connection
+) -> None:
+    post_id = make_post(person, title="Moths")
+    sign_in(page, server, person)
+    show(page, server, f"/posts/{post_id}")
+    page.click("button[aria-label='More about this post']")
+    page.click(".menu-items button", "Mute notifications")
+    page.wait_for(shows("No more notifications"))
+    mutes = text("SELECT post_id, user_id FROM post_mutes")
+    assert connection.execute(mutes).all() == [(post_id, person.id)]
+
+    page.click("button[aria-label='More about this post']")
+    page.click(".menu-items button", "Unmute")
+    page.wait_for(shows("notifications about this post again"))
+    assert connection.execute(mutes).all() == []
+
+
 def wait_for_stream(page: Page, part: str) -> None:
     """Wait until the page has a stream whose address contains `part`, and its first message."""
     deadline = time.monotonic() + DEADLINE_SECONDS

@@ -14,9 +14,13 @@ const DAYS = [
   [0, "For good"],
 ];
 
-/** The end of a ban of so many days; null for good. */
+/**
+ * The end of a ban of so many days; null for good.
+ * @param {number} days
+ */
 export const banEnd = (days) => (days === 0 ? null : new Date(Date.now() + days * 86_400_000).toISOString());
 
+/** @param {{user: import("../api.js").Schemas["UserProfile"], close: () => void}} props */
 export function BanDialog({ user, close }) {
   const [reason, setReason] = useState("");
   const [days, setDays] = useState(7);
@@ -33,11 +37,12 @@ export function BanDialog({ user, close }) {
   <//>`;
 }
 
+/** @param {{days: number, setDays: (days: number) => void}} props */
 export function BanDays({ days, setDays }) {
   const id = useId();
   return html`<div class="field">
     <label for=${id}>How long</label>
-    <select id=${id} value=${days} onChange=${(event) => setDays(Number(event.currentTarget.value))}>
+    <select id=${id} value=${days} onChange=${(/** @type {any} */ event) => setDays(Number(event.currentTarget.value))}>
       ${DAYS.map(([value, text]) => html`<option key=${value} value=${value} selected=${value === days}>${text}</option>`)}
     </select>
   </div>`;

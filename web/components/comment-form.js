@@ -17,7 +17,7 @@ export function CommentForm({ name, path, label, submit, done, parentId, initial
   useEffect(() => {
     if (cancel) element.current.querySelector("textarea").focus();
   }, []);
-  const write = (value) => {
+  const write = (/** @type {string} */ value) => {
     key.current = newKey();
     setText(value);
   };
@@ -34,7 +34,7 @@ export function CommentForm({ name, path, label, submit, done, parentId, initial
     cancel?.();
   };
   const isOpen = Boolean(cancel || text);
-  const onKeyDown = (event) => {
+  const onKeyDown = (/** @type {KeyboardEvent} */ event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) action.run();
   };
   return html`<div ref=${element} class="comment-form ${isOpen ? "is-open" : ""}">

@@ -83,14 +83,14 @@ export function Comment({ comment, replace, drop, ...shared }) {
     me && !isOwn && { text: "Report", onClick: () => setMode("report") },
     isModerating && !isOwn && (isRemoved ? { text: "Restore", onClick: restore } : { text: "Remove as moderator", onClick: () => setMode("remove") }),
   ];
-  const addReply = (reply) => {
+  const addReply = (/** @type {Schemas["CommentOut"]} */ reply) => {
     setMode(null);
     change({ replies: [...replies, { ...reply, replies: [] }], reply_count: comment.reply_count + 1 });
     onCount(1);
   };
   const list = {
-    replace: (changed) => change({ replies: replies.map((reply) => (reply.id === changed.id ? changed : reply)) }),
-    drop: (gone) => change({ replies: replies.filter((reply) => reply.id !== gone), reply_count: comment.reply_count - 1 }),
+    replace: (/** @type {Schemas["ThreadComment"]} */ changed) => change({ replies: replies.map((reply) => (reply.id === changed.id ? changed : reply)) }),
+    drop: (/** @type {number} */ gone) => change({ replies: replies.filter((reply) => reply.id !== gone), reply_count: comment.reply_count - 1 }),
   };
   const name = author?.username ?? "deleted";
 
@@ -112,7 +112,7 @@ export function Comment({ comment, replace, drop, ...shared }) {
       !deleted &&
       html`${isRemoved && html`<p class="notice">Removed by a moderator. The reason: ${comment.removal_reason}</p>`}
         ${mode === "edit"
-          ? html`<${CommentForm} name=${`edit-${id}`} path=${`/comments/${id}`} label="Your comment" submit="Save" initial=${comment.content} version=${version} cancel=${() => setMode(null)} done=${(saved) => { setMode(null); change({ content: saved.content, updated_at: saved.updated_at }); }} />`
+          ? html`<${CommentForm} name=${`edit-${id}`} path=${`/comments/${id}`} label="Your comment" submit="Save" initial=${comment.content} version=${version} cancel=${() => setMode(null)} done=${(/** @type {Schemas["CommentOut"]} */ saved) => { setMode(null); change({ content: saved.content, updated_at: saved.updated_at }); }} />`
           : html`<div class="prose">${paragraphs(comment.content)}</div>`}
         <div class="actions">
           <${VoteButton} path=${`/comments/${id}/vote`} votes=${comment.votes} voted=${comment.voted} show=${change} isOff=${isRemoved} />
@@ -137,7 +137,7 @@ export function Comment({ comment, replace, drop, ...shared }) {
       </p>`}`}
     ${mode === "report" && html`<${ReportDialog} target=${{ comment_id: id }} what="comment" close=${() => setMode(null)} />`}
     ${mode === "remove" &&
-    html`<${RemovalDialog} path=${`/comments/${id}/remove`} what="comment" done=${(reason) => change({ removal_reason: reason })} close=${() => setMode(null)} />`}
+    html`<${RemovalDialog} path=${`/comments/${id}/remove`} what="comment" done=${(/** @type {string} */ reason) => change({ removal_reason: reason })} close=${() => setMode(null)} />`}
     ${mode === "delete" &&
     html`<${Confirm} title="Delete this comment?" text="This cannot be undone." yes="Delete" action=${deletion} close=${() => setMode(null)} />`}
   </li>`;

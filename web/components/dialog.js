@@ -18,7 +18,7 @@ export function Dialog({ title, close, children }) {
       if (before instanceof HTMLElement) before.focus();
     };
   }, []);
-  const closeOutside = (event) => {
+  const closeOutside = (/** @type {any} */ event) => {
     if (event.target === element.current) close();
   };
   return html`<dialog ref=${element} class="dialog" aria-labelledby=${id} onClose=${close} onClick=${closeOutside}>
@@ -58,7 +58,7 @@ export function Menu({ label, items, children, class: kind = "icon-button" }) {
   useEffect(() => {
     if (!isOpen) return undefined;
     element.current.querySelector(".menu-items a, .menu-items button")?.focus();
-    const closeOutside = (event) => {
+    const closeOutside = (/** @type {any} */ event) => {
       if (!element.current?.contains(event.target)) setOpen(false);
     };
     document.addEventListener("pointerdown", closeOutside);
@@ -66,7 +66,7 @@ export function Menu({ label, items, children, class: kind = "icon-button" }) {
   }, [isOpen]);
   const shown = items.filter(Boolean);
   if (shown.length === 0) return null;
-  const onKey = (event) => {
+  const onKey = (/** @type {any} */ event) => {
     if (event.key === "Escape" && isOpen) {
       event.preventDefault();
       setOpen(false);
@@ -79,10 +79,10 @@ export function Menu({ label, items, children, class: kind = "icon-button" }) {
       entries[(entries.indexOf(document.activeElement) + step + entries.length) % entries.length].focus();
     }
   };
-  const onBlur = (event) => {
+  const onBlur = (/** @type {any} */ event) => {
     if (event.relatedTarget && !element.current.contains(event.relatedTarget)) setOpen(false);
   };
-  const entry = (item) => {
+  const entry = (/** @type {any} */ item) => {
     const onClick = () => {
       setOpen(false);
       item.onClick?.();

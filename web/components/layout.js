@@ -9,11 +9,12 @@ import { Avatar } from "./avatar.js";
 import { Menu } from "./dialog.js";
 import { Icon } from "./icon.js";
 
+/** @param {{here: import("../router.js").Place, children?: unknown}} props */
 export function Layout({ here, children }) {
   const me = useAccount();
   const number = useShared(unread);
   useEffect(() => (me ? startLive() : undefined), [me?.id]);
-  const skip = (event) => {
+  const skip = (/** @type {any} */ event) => {
     event.preventDefault();
     document.getElementById("content")?.focus();
   };
@@ -39,7 +40,10 @@ function Logo() {
   </svg>`;
 }
 
-/** Search as one types. The address follows, so that a search can be shared. */
+/**
+ * Search as one types. The address follows, so that a search can be shared.
+ * @param {{here: import("../router.js").Place}} props
+ */
 function Search({ here }) {
   const isSearching = here.path === "/search";
   const query = isSearching ? (here.query.get("q") ?? "") : "";
@@ -50,7 +54,7 @@ function Search({ here }) {
     if (document.activeElement !== field.current) setText(query);
   }, [query, isSearching]);
   useEffect(() => {
-    const focus = (event) => {
+    const focus = (/** @type {any} */ event) => {
       const isTyping = event.target.closest?.("input, textarea, select, dialog");
       if (event.key !== "/" || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
@@ -59,18 +63,18 @@ function Search({ here }) {
     document.addEventListener("keydown", focus);
     return () => document.removeEventListener("keydown", focus);
   }, []);
-  const search = (value) => {
+  const search = (/** @type {string} */ value) => {
     clearTimeout(timer.current);
     if (!value.trim() && !isSearching) return;
     navigate(`/search?q=${encodeURIComponent(value.trim())}`, { replace: isSearching });
   };
-  const onInput = (event) => {
+  const onInput = (/** @type {any} */ event) => {
     const { value } = event.currentTarget;
     setText(value);
     clearTimeout(timer.current);
     timer.current = setTimeout(() => search(value), 300);
   };
-  const onSubmit = (event) => {
+  const onSubmit = (/** @type {any} */ event) => {
     event.preventDefault();
     search(text);
   };
@@ -87,6 +91,7 @@ function Visitor() {
   </nav>`;
 }
 
+/** @param {{me: import("../api.js").Schemas["OwnAccount"], number: number, here: import("../router.js").Place}} props */
 function Account({ me, number, here }) {
   const leave = async () => {
     try {
@@ -115,9 +120,12 @@ function Account({ me, number, here }) {
   </nav>`;
 }
 
-/** On phones: the most frequent places, within reach of the thumb. */
+/**
+ * On phones: the most frequent places, within reach of the thumb.
+ * @param {{me: import("../api.js").Schemas["OwnAccount"], number: number, here: import("../router.js").Place}} props
+ */
 function Tabs({ me, number, here }) {
-  const tab = (path, icon, text, badge = null) => html`<a href=${href(path)} aria-current=${current(here, path)} aria-label=${text}>
+  const tab = (/** @type {string} */ path, /** @type {string} */ icon, /** @type {string} */ text, /** @type {unknown} */ badge = null) => html`<a href=${href(path)} aria-current=${current(here, path)} aria-label=${text}>
     <${Icon} name=${icon} />${badge}
   </a>`;
   return html`<nav class="tab-bar" aria-label="Main">
@@ -127,9 +135,12 @@ function Tabs({ me, number, here }) {
   </nav>`;
 }
 
+/** @param {number} number */
 const bell = (number) => (number > 0 ? `Notifications, ${number} unread` : "Notifications");
+/** @param {import("../router.js").Place} here @param {string} path */
 const current = (here, path) => (here.path === path ? "page" : undefined);
 
+/** @param {{number: number}} props */
 function Badge({ number }) {
   return number > 0 && html`<span class="count" aria-hidden="true">${number > 99 ? "99+" : number}</span>`;
 }

@@ -5,6 +5,7 @@ import { useAccount } from "../state.js";
 import { html } from "../vendor/preact.js";
 import { Empty } from "./states.js";
 
+/** @param {{here: import("../router.js").Place, children?: unknown}} props */
 export function MemberPage({ here, children }) {
   const me = useAccount();
   if (me) return children;

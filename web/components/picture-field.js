@@ -7,38 +7,42 @@ import { Icon } from "./icon.js";
 const MAX_PICTURES = 4;
 export const PICTURE_TYPES = "image/jpeg,image/png,image/webp,image/gif";
 
-/** `kept` are the ids of pictures that the saved post shows: only saving the post changes these. */
+/**
+ * `kept` are the ids of pictures that the saved post shows: only saving the post changes these.
+ * @typedef {import("../api.js").Schemas["MediaOut"]} Picture
+ * @param {{media: Picture[], change: (media: Picture[]) => void, kept: number[], error?: string}} props
+ */
 export function PictureField({ media, change, kept, error }) {
   const id = useId();
   const [busy, setBusy] = useState(0);
   const [problem, setProblem] = useState("");
   const current = useRef(media);
   current.current = media;
-  const set = (changed) => {
+  const set = (/** @type {Picture[]} */ changed) => {
     current.current = changed;
     change(changed);
   };
-  const add = async (event) => {
+  const add = async (/** @type {any} */ event) => {
     const files = [...event.currentTarget.files].slice(0, MAX_PICTURES - media.length);
     event.currentTarget.value = "";
     setProblem("");
     for (const file of files) {
-      setBusy((number) => number + 1);
+      setBusy((/** @type {number} */ number) => number + 1);
       try {
         set([...current.current, await upload(file, "", newKey())]);
       } catch (failure) {
         setProblem(`${file.name}: ${failure instanceof Error ? failure.message : failure}`);
       } finally {
-        setBusy((number) => number - 1);
+        setBusy((/** @type {number} */ number) => number - 1);
       }
     }
   };
-  const drop = (item) => {
+  const drop = (/** @type {Picture} */ item) => {
     set(media.filter(({ id: other }) => other !== item.id));
     // The server deletes unused pictures after a day in any case.
     if (!kept.includes(item.id)) remove(`/media/${item.id}`).catch(() => {});
   };
-  const describe = (item, alt) => set(media.map((other) => (other.id === item.id ? { ...other, alt } : other)));
+  const describe = (/** @type {Picture} */ item, /** @type {string} */ alt) => set(media.map((other) => (other.id === item.id ? { ...other, alt } : other)));
   return html`<div class="field" role="group" aria-labelledby="${id}-label">
     <span class="label" id="${id}-label">Pictures</span>
     <ul class="uploads">
@@ -53,7 +57,7 @@ export function PictureField({ media, change, kept, error }) {
               maxlength="1500"
               placeholder="For readers who cannot see it"
               value=${item.alt ?? ""}
-              onInput=${(event) => describe(item, event.currentTarget.value)}
+              onInput=${(/** @type {any} */ event) => describe(item, event.currentTarget.value)}
             ></textarea>
           </div>
           <button type="button" class="icon-button" aria-label=${`Remove picture ${index + 1}`} onClick=${() => drop(item)}><${Icon} name="close" /></button>

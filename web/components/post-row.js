@@ -2,7 +2,7 @@
 
 import { post as send, put, remove } from "../api.js";
 import { useLive } from "../live.js";
-import { useAction } from "../loading.js";
+import { useAction, useLoaded } from "../loading.js";
 import { href, navigate, tagPath, userPath } from "../router.js";
 import { account, changePost, say, sayError, useAccount, usePost } from "../state.js";
 import { count, shortNumber } from "../text.js";
@@ -50,6 +50,7 @@ export function Byline({ post }) {
   </p>`;
 }
 
+/** @param {{tags: string[]}} props */
 export function Tags({ tags }) {
   if (tags.length === 0) return null;
   return html`<ul class="tags" aria-label="Tags">
@@ -94,6 +95,16 @@ export function PostActions({ item, isOnPage = false, onDelete = () => {} }) {
       sayError(error);
     }
   };
+  const mute = useLoaded(isOnPage && me && post.published ? `/posts/${post.id}/mute` : null);
+  const toggleMute = async () => {
+    try {
+      const state = await (mute.data.muted ? remove : put)(`/posts/${post.id}/mute`);
+      mute.set(state);
+      say(state.muted ? "No more notifications about this post." : "You get notifications about this post again.");
+    } catch (error) {
+      sayError(error);
+    }
+  };
   const isOwn = me?.id === post.owner_id;
   const isModerating = me && me.role !== "user";
   const setLock = async () => {
@@ -109,6 +120,7 @@ export function PostActions({ item, isOnPage = false, onDelete = () => {} }) {
     isOwn && { text: "Edit", href: href(`/posts/${post.id}/edit`) },
     (isOwn || isModerating) && { text: "Delete", onClick: () => setDialog("delete") },
     post.published && { text: "Copy link", onClick: () => copyLink(post.id) },
+    mute.data && { text: mute.data.muted ? "Unmute" : "Mute notifications", onClick: toggleMute },
     me && !isOwn && { text: "Report", onClick: () => setDialog("report") },
     isModerating && { text: post.locked ? "Unlock comments" : "Lock comments", onClick: setLock },
     isModerating && !isOwn && (post.removal_reason === null
@@ -139,7 +151,7 @@ export function PostActions({ item, isOnPage = false, onDelete = () => {} }) {
     html`<${RemovalDialog}
       path=${`/posts/${post.id}/remove`}
       what="post"
-      done=${(reason) => show({ Post: { ...post, removal_reason: reason, published: false } })}
+      done=${(/** @type {string} */ reason) => show({ Post: { ...post, removal_reason: reason, published: false } })}
       close=${() => setDialog(null)}
     />`}
     ${dialog === "delete" &&
@@ -153,6 +165,7 @@ export function PostActions({ item, isOnPage = false, onDelete = () => {} }) {
   </div>`;
 }
 
+/** @param {number} id */
 async function copyLink(id) {
   try {
     await navigator.clipboard.writeText(location.origin + href(`/posts/${id}`));

@@ -1,6 +1,6 @@
 /** Beside the posts, where there is room: popular tags, and what this site is made of. */
 
-import { root } from "../api.js";
+import { publicReads, root } from "../api.js";
 import { useLoaded } from "../loading.js";
 import { href, tagPath } from "../router.js";
 import { shortNumber } from "../text.js";
@@ -13,7 +13,7 @@ export function Sidebar() {
       <h2>Popular tags</h2>
       <ul class="side-tags">
         ${(tags ?? []).map(
-          ({ name, posts }) => html`<li key=${name}>
+          (/** @type {import("../api.js").Schemas["TagOut"]} */ { name, posts }) => html`<li key=${name}>
             <a href=${href(tagPath(name))}>#${name}</a><span>${shortNumber(posts)}</span>
           </li>`,
         )}
@@ -22,5 +22,6 @@ export function Sidebar() {
       <p><a class="quiet" href=${href("/tags")}>All tags</a></p>
     </section>
     <p class="hint"><a class="quiet" href="${root}/docs">API documentation</a></p>
+    ${publicReads && html`<p class="hint"><a class="quiet" href="${root}/posts.atom">Feed of new posts</a></p>`}
   </div>`;
 }

@@ -7,6 +7,7 @@ import { Icon } from "./icon.js";
 
 const MAX_TAGS = 5;
 
+/** @param {{tags: string[], change: (tags: string[]) => void, error?: string}} props */
 export function TagField({ tags, change, error }) {
   const id = useId();
   const [text, setText] = useState("");
@@ -18,20 +19,20 @@ export function TagField({ tags, change, error }) {
     if (!/^[\p{L}\p{N}_-]{1,30}$/u.test(settled)) return setOptions([]);
     const leaving = new AbortController();
     get(`/tags?prefix=${encodeURIComponent(settled)}&limit=6`, { signal: leaving.signal }).then(
-      (found) => setOptions(found.filter(({ name }) => !tags.includes(name))),
+      (found) => setOptions(found.filter((/** @type {import("../api.js").Schemas["TagOut"]} */ { name }) => !tags.includes(name))),
       () => {},
     );
     return () => leaving.abort();
   }, [settled]);
-  const add = (name) => {
+  const add = (/** @type {string} */ name) => {
     const clean = name.trim().replace(/^#/, "").normalize("NFKC").toLowerCase();
     if (clean && !tags.includes(clean) && tags.length < MAX_TAGS) change([...tags, clean]);
     setText("");
     setOptions([]);
   };
-  const drop = (name) => change(tags.filter((tag) => tag !== name));
+  const drop = (/** @type {string} */ name) => change(tags.filter((tag) => tag !== name));
   const isOpen = options.length > 0 && text !== "";
-  const onKeyDown = (event) => {
+  const onKeyDown = (/** @type {KeyboardEvent} */ event) => {
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       if (!isOpen) return;
       event.preventDefault();
@@ -43,7 +44,7 @@ export function TagField({ tags, change, error }) {
     } else if (event.key === "Escape" && isOpen) {
       setOptions([]);
     } else if (event.key === "Backspace" && !text && tags.length > 0) {
-      drop(tags.at(-1));
+      drop(tags[tags.length - 1]);
     }
   };
   return html`<div class="field">
@@ -71,18 +72,18 @@ export function TagField({ tags, change, error }) {
         maxlength="40"
         disabled=${tags.length >= MAX_TAGS}
         value=${text}
-        onInput=${(event) => setText(event.currentTarget.value)}
+        onInput=${(/** @type {any} */ event) => setText(event.currentTarget.value)}
         onKeyDown=${onKeyDown}
         onBlur=${() => text && add(text)}
       />
       <ul class="options" role="listbox" id="${id}-options" aria-label="Known tags" hidden=${!isOpen}>
         ${options.map(
-          ({ name, posts }, index) => html`<li
+          (/** @type {import("../api.js").Schemas["TagOut"]} */ { name, posts }, /** @type {number} */ index) => html`<li
             key=${name}
             id="${id}-option-${index}"
             role="option"
             aria-selected=${index === chosen ? "true" : "false"}
-            onPointerDown=${(event) => {
+            onPointerDown=${(/** @type {Event} */ event) => {
               event.preventDefault();
               add(name);
             }}

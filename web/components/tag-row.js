@@ -11,7 +11,7 @@ export function TagRow({ tag }) {
   const [state, setState] = useState(tag);
   return html`<li class="row">
     <span class="row-text"><a href=${href(tagPath(tag.name))}>#${tag.name}</a> <span class="hint">${count(tag.posts, "post")}</span></span>
-    <${FollowButton} path=${`/tags/${encodeURIComponent(tag.name)}/follow`} what=${`#${tag.name}`} isQuiet followed=${state.followed} show=${(change) => setState({ ...state, ...change })} />
+    <${FollowButton} path=${`/tags/${encodeURIComponent(tag.name)}/follow`} what=${`#${tag.name}`} isQuiet followed=${state.followed} show=${(/** @type {object} */ change) => setState({ ...state, ...change })} />
   </li>`;
 }
 

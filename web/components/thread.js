@@ -24,13 +24,13 @@ export function Thread({ post, number, me, here }) {
   const list = useList(`/posts/${post.id}/comments?sort=${sort}&limit=20&depth=${DEPTH}`);
   const targetId = Number(/^comment-(\d+)$/.exec(here.hash)?.[1] ?? 0);
   const target = useTarget(targetId, list.items, !list.isLoading);
-  const onCount = (change) => changePost(post.id, { comments: number + change });
-  const addComment = (comment) => {
+  const onCount = (/** @type {number} */ change) => changePost(post.id, { comments: number + change });
+  const addComment = (/** @type {Schemas["CommentOut"]} */ comment) => {
     list.set([{ ...comment, replies: [] }, ...list.items]);
     onCount(1);
   };
-  const replace = (changed) => list.set(list.items.map((item) => (item.id === changed.id ? changed : item)));
-  const drop = (id) => list.set(list.items.filter((item) => item.id !== id));
+  const replace = (/** @type {Schemas["ThreadComment"]} */ changed) => list.set(list.items.map((/** @type {Schemas["ThreadComment"]} */ item) => (item.id === changed.id ? changed : item)));
+  const drop = (/** @type {number} */ id) => list.set(list.items.filter((/** @type {Schemas["ThreadComment"]} */ item) => item.id !== id));
   const news = useNews(post.id, me, list);
   const shared = { post, me, sort, targetId, onCount, isModerating: isModerator(me), canReply: post.published && !post.locked };
   useEffect(() => {
@@ -64,7 +64,7 @@ export function Thread({ post, number, me, here }) {
       label="Comments"
       class="thread"
       empty=${html`<p class="hint comments-empty">No comments yet.</p>`}
-      render=${(comment) => html`<${Comment} key=${comment.id} comment=${comment} ...${shared} replace=${replace} drop=${drop} />`}
+      render=${(/** @type {Schemas["ThreadComment"]} */ comment) => html`<${Comment} key=${comment.id} comment=${comment} ...${shared} replace=${replace} drop=${drop} />`}
     />`}
   </section>`;
 }
@@ -88,9 +88,9 @@ function useNews(postId, me, list) {
     if (parentId !== null && !has(list.items, parentId) && !has(waiting, parentId)) return;
     const blank = { votes: 0, voted: false, replies: [], reply_count: 0, deleted: false, removal_reason: null };
     const fresh = { ...blank, ...comment, updated_at: comment.created_at };
-    setWaiting((others) => [...others.filter((other) => other.id !== id), fresh]);
+    setWaiting((/** @type {Schemas["ThreadComment"][]} */ others) => [...others.filter((other) => other.id !== id), fresh]);
   });
-  const fresh = waiting.filter(({ id }) => !has(list.items, id));
+  const fresh = waiting.filter((/** @type {Schemas["ThreadComment"]} */ { id }) => !has(list.items, id));
   const show = () => {
     setWaiting([]);
     if (hasMissed) {
@@ -126,7 +126,12 @@ function withComment(comments, comment) {
   });
 }
 
-/** The comment of the address, if the first page of the thread does not have it. */
+/**
+ * The comment of the address, if the first page of the thread does not have it.
+ * @param {number} id
+ * @param {Schemas["ThreadComment"][]} items
+ * @param {boolean} isLoaded
+ */
 function useTarget(id, items, isLoaded) {
   const [target, setTarget] = useState(null);
   const isShown = has(items, id);
@@ -140,6 +145,11 @@ function useTarget(id, items, isLoaded) {
   return target !== null && target.id === id && !isShown ? target : null;
 }
 
+/**
+ * @param {Schemas["ThreadComment"][]} comments
+ * @param {number} id
+ * @returns {boolean}
+ */
 function has(comments, id) {
   return comments.some((comment) => comment.id === id || has(comment.replies, id));
 }

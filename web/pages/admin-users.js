@@ -12,12 +12,14 @@ import { html, useState } from "../vendor/preact.js";
 
 const ROLES = ["user", "moderator", "admin"];
 
+/** @param {{here: import("../router.js").Place}} props */
 export default function Users({ here }) {
   const me = useAccount();
   if (me && me.role !== "admin") return html`<${Empty} isPage title="This page is for admins" />`;
   return html`<${MemberPage} here=${here}><${List} me=${me} /><//>`;
 }
 
+/** @param {{me: import("../api.js").Schemas["OwnAccount"]}} props */
 function List({ me }) {
   const [email, setEmail] = useState("");
   const [role, setRole] = useState("");
@@ -25,10 +27,10 @@ function List({ me }) {
   const filters = new URLSearchParams({ limit: "50", ...(settled && { email: settled }), ...(role && { role }) });
   const list = useList(`/users?${filters}`);
   useTitle("Users");
-  const change = async (user, values, done) => {
+  const change = async (/** @type {import("../api.js").Schemas["Account"]} */ user, /** @type {object} */ values, /** @type {string} */ done) => {
     try {
       const saved = await patch(`/users/${user.id}`, values);
-      list.set(list.items.map((item) => (item.id === saved.id ? { ...item, ...saved } : item)));
+      list.set(list.items.map((/** @type {import("../api.js").Schemas["Account"]} */ item) => (item.id === saved.id ? { ...item, ...saved } : item)));
       say(done);
     } catch (error) {
       list.set([...list.items]);
@@ -42,7 +44,7 @@ function List({ me }) {
       <a href=${href(userPath(user))}>${user.username}</a> ${!user.is_active && html`<span class="badge">Disabled</span>`}<br />
       <span class="hint">${user.email}${user.email_verified ? "" : " (not confirmed)"}</span>
     </span>
-    <select class="input role" aria-label=${`Role of ${user.username}`} disabled=${user.id === me.id} onChange=${(event) => change(user, { role: event.currentTarget.value }, "The role is changed.")}>
+    <select class="input role" aria-label=${`Role of ${user.username}`} disabled=${user.id === me.id} onChange=${(/** @type {any} */ event) => change(user, { role: event.currentTarget.value }, "The role is changed.")}>
       ${ROLES.map((name) => html`<option key=${name} value=${name} selected=${user.role === name}>${name}</option>`)}
     </select>
     ${user.id !== me.id &&
@@ -53,8 +55,8 @@ function List({ me }) {
   return html`<div class="narrow">
     <div class="page-head"><h1 tabindex="-1">Users</h1></div>
     <div class="filters">
-      <input class="input" type="search" aria-label="E-mail address" placeholder="E-mail address" value=${email} onInput=${(event) => setEmail(event.currentTarget.value)} />
-      <select class="input role" aria-label="Role" onChange=${(event) => setRole(event.currentTarget.value)}>
+      <input class="input" type="search" aria-label="E-mail address" placeholder="E-mail address" value=${email} onInput=${(/** @type {any} */ event) => setEmail(event.currentTarget.value)} />
+      <select class="input role" aria-label="Role" onChange=${(/** @type {any} */ event) => setRole(event.currentTarget.value)}>
         <option value="">Every role</option>
         ${ROLES.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
       </select>

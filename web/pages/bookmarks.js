@@ -7,6 +7,7 @@ import { useTitle } from "../loading.js";
 import { html } from "../vendor/preact.js";
 import { Feed } from "./front.js";
 
+/** @param {{here: import("../router.js").Place}} props */
 export default function Bookmarks({ here }) {
   const isVotes = here.query.get("show") === "votes";
   const path = isVotes ? "/users/me/votes?limit=20" : "/users/me/bookmarks?limit=20";

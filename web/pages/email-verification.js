@@ -7,6 +7,7 @@ import { href } from "../router.js";
 import { account, useAccount } from "../state.js";
 import { html, useEffect, useState } from "../vendor/preact.js";
 
+/** @param {{here: import("../router.js").Place}} props */
 export default function EmailVerification({ here }) {
   const token = new URLSearchParams(here.hash).get("token");
   const me = useAccount();

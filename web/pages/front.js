@@ -21,6 +21,7 @@ const SORTS = [
   ["top", "Top"],
 ];
 
+/** @param {{here: import("../router.js").Place, feed?: string}} props */
 export default function Front({ here, feed }) {
   const me = useAccount();
   const sort = SORTS.find(([name]) => name === here.query.get("sort"))?.[0] ?? "hot";
@@ -62,7 +63,7 @@ export function Feed({ path, empty, label = "Posts", topic = "" }) {
     if (type === "reset") setMissed(true);
     // Published again, written here, or read meanwhile: nothing new.
     if (type !== "published" || post.owner.id === me?.id || (topic !== "new" && !post.tags.includes(topic.slice(4)))) return;
-    if (!list.items.some((item) => item.Post.id === post.id)) setFresh((ids) => [...ids.filter((id) => id !== post.id), post.id]);
+    if (!list.items.some((/** @type {import("../api.js").Schemas["PostWithVotes"]} */ item) => item.Post.id === post.id)) setFresh((/** @type {number[]} */ ids) => [...ids.filter((id) => id !== post.id), post.id]);
   });
   const show = () => {
     setFresh([]);
@@ -75,7 +76,7 @@ export function Feed({ path, empty, label = "Posts", topic = "" }) {
       list=${list}
       label=${label}
       empty=${empty}
-      render=${(item) => html`<${PostRow} key=${item.Post.id} item=${item} />`}
+      render=${(/** @type {import("../api.js").Schemas["PostWithVotes"]} */ item) => html`<${PostRow} key=${item.Post.id} item=${item} />`}
     />`;
 }
 

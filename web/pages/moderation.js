@@ -20,6 +20,7 @@ const TABS = [
   ["log", "Log", "/moderation/log"],
 ];
 
+/** @param {{here: import("../router.js").Place, tab?: string}} props */
 export default function Moderation({ here, tab = "open" }) {
   const me = useAccount();
   useTitle("Moderation");
@@ -33,17 +34,19 @@ export default function Moderation({ here, tab = "open" }) {
   <//>`;
 }
 
+/** @param {{status: "open" | "resolved"}} props */
 function Reports({ status }) {
   const list = useList(`/reports?status=${status}&limit=20`);
-  const resolved = (report) => list.set(list.items.filter((item) => !isSameTarget(item, report)));
+  const resolved = (/** @type {import("../api.js").Schemas["ReportOut"]} */ report) => list.set(list.items.filter((/** @type {import("../api.js").Schemas["ReportOut"]} */ item) => !isSameTarget(item, report)));
   return html`<${EndlessList}
     list=${list}
     label="Reports"
     empty=${html`<${Empty} title=${status === "open" ? "Nothing to do" : "No resolved reports"}><p>${status === "open" ? "There are no open reports." : ""}</p><//>`}
-    render=${(report) => html`<${Report} key=${report.id} report=${report} resolved=${resolved} />`}
+    render=${(/** @type {import("../api.js").Schemas["ReportOut"]} */ report) => html`<${Report} key=${report.id} report=${report} resolved=${resolved} />`}
   />`;
 }
 
+/** @param {import("../api.js").Schemas["ReportOut"]} one @param {import("../api.js").Schemas["ReportOut"]} other */
 const isSameTarget = (one, other) =>
   one.post_id === other.post_id && one.comment_id === other.comment_id && one.user_id === other.user_id;
 
@@ -76,7 +79,7 @@ function Report({ report, resolved }) {
 function useTarget({ post_id: postId, comment_id: commentId, user_id: userId }) {
   const [target, setTarget] = useState({ what: postId ? "a post" : commentId ? "a comment" : "a user", text: "…", path: null });
   useEffect(() => {
-    const gone = () => setTarget((before) => ({ ...before, text: "It is deleted." }));
+    const gone = () => setTarget((/** @type {any} */ before) => ({ ...before, text: "It is deleted." }));
     if (postId) {
       get(`/posts/${postId}`).then(
         ({ Post: post }) => setTarget({ what: `a post of ${post.owner.username}`, text: `${post.title}\n${post.content.slice(0, 300)}`, path: `/posts/${postId}` }),
@@ -110,6 +113,7 @@ const ACTIONS = {
 };
 const TITLES = { dismiss: "Dismiss this report?", remove: "Remove the content?", ban: "Ban the author?" };
 
+/** @param {{report: import("../api.js").Schemas["ReportOut"], kind: "dismiss" | "remove" | "ban", done: (report: import("../api.js").Schemas["ReportOut"]) => void, close: () => void}} props */
 function Resolve({ report, kind, done, close }) {
   const [note, setNote] = useState("");
   const [days, setDays] = useState(7);

@@ -23,6 +23,7 @@ const WORDS = {
   moderation: "A moderator has acted on your post, comment or account",
 };
 
+/** @param {{here: import("../router.js").Place}} props */
 export default function Notifications({ here }) {
   return html`<${MemberPage} here=${here}><${List} /><//>`;
 }
@@ -56,7 +57,7 @@ function List() {
       list=${list}
       label="Notifications"
       empty=${html`<${Empty} title="Nothing new"><p>Replies, mentions and new followers appear here.</p><//>`}
-      render=${(item) => html`<${Row} key=${item.id} item=${item} me=${me} />`}
+      render=${(/** @type {import("../api.js").Schemas["NotificationOut"]} */ item) => html`<${Row} key=${item.id} item=${item} me=${me} />`}
     />
   </div>`;
 }

@@ -8,6 +8,7 @@ import { href, navigate } from "../router.js";
 import { endSession, say } from "../state.js";
 import { html, useState } from "../vendor/preact.js";
 
+/** @param {{here: import("../router.js").Place}} props */
 export default function PasswordReset({ here }) {
   const token = new URLSearchParams(here.hash).get("token");
   useTitle("Reset your password");
@@ -36,6 +37,7 @@ function AskForMail() {
   </div>`;
 }
 
+/** @param {{token: string}} props */
 function NewPassword({ token }) {
   const [password, setPassword] = useState("");
   const action = useAction(async () => {

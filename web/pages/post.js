@@ -11,6 +11,7 @@ import { changePost, useAccount, usePost } from "../state.js";
 import { paragraphs } from "../text.js";
 import { html } from "../vendor/preact.js";
 
+/** @param {{id: string, here: import("../router.js").Place}} props */
 export default function Post({ id, here }) {
   const loaded = useLoaded(`/posts/${encodeURIComponent(id)}`);
   if (loaded.error) return html`<${Failed} isPage error=${loaded.error} retry=${loaded.reload} />`;

@@ -19,6 +19,7 @@ import { linked, paragraphs, shortNumber } from "../text.js";
 import { html, useState } from "../vendor/preact.js";
 import { Feed } from "./front.js";
 
+/** @param {{username: string, tab?: string}} props */
 export default function Profile({ username, tab = "posts" }) {
   // "user" and a number is the name of accounts that have not chosen one.
   const number = /^user(\d+)$/.exec(username)?.[1];
@@ -33,7 +34,7 @@ function Shown({ user, set, tab }) {
   const me = useAccount();
   const [dialog, setDialog] = useState(null);
   const isOwn = me?.id === user.id;
-  const show = (change) => set({ ...user, ...change });
+  const show = (/** @type {object} */ change) => set({ ...user, ...change });
   useTitle(user.display_name || user.username);
   const toggleBlock = async () => {
     try {
@@ -60,7 +61,7 @@ function Shown({ user, set, tab }) {
     isModerator(me) && { text: "End a ban", onClick: unban },
   ];
   const base = userPath(user);
-  const view = (name, text) => ({ path: name === "posts" ? base : `${base}/${name}`, text, isCurrent: tab === name });
+  const view = (/** @type {string} */ name, /** @type {string} */ text) => ({ path: name === "posts" ? base : `${base}/${name}`, text, isCurrent: tab === name });
   return html`<div class="narrow">
     <header class="profile-head">
       ${user.avatar
@@ -103,6 +104,7 @@ function Shown({ user, set, tab }) {
   </div>`;
 }
 
+/** @param {{user: import("../api.js").Schemas["UserProfile"], tab: string, isOwn: boolean}} props */
 function Tab({ user, tab, isOwn }) {
   if (tab === "comments") return html`<${Comments} user=${user} />`;
   if (tab === "followers" || tab === "following") return html`<${People} user=${user} kind=${tab} />`;
@@ -112,6 +114,7 @@ function Tab({ user, tab, isOwn }) {
   return html`<${Feed} path=${`/posts?owner_id=${user.id}&sort=new&limit=20`} empty=${html`<${Empty} title="No posts yet" />`} />`;
 }
 
+/** @param {{user: import("../api.js").Schemas["UserProfile"]}} props */
 function Comments({ user }) {
   const list = useList(`/users/${user.id}/comments?limit=20`);
   /** @param {import("../api.js").Schemas["CommentOut"]} comment */
@@ -122,9 +125,10 @@ function Comments({ user }) {
   return html`<${EndlessList} list=${list} label="Comments" empty=${html`<${Empty} title="No comments yet" />`} render=${row} />`;
 }
 
+/** @param {{user: import("../api.js").Schemas["UserProfile"], kind: "followers" | "following"}} props */
 function People({ user, kind }) {
   const list = useList(`/users/${user.id}/${kind}?limit=50`);
-  const row = (person) => html`<li key=${person.id} class="row">
+  const row = (/** @type {import("../api.js").Schemas["UserSummary"]} */ person) => html`<li key=${person.id} class="row">
     <a class="row-link" href=${href(userPath(person))}>
       <${Avatar} user=${person} size="medium" /><${Name} user=${person} />
     </a>

@@ -11,6 +11,7 @@ import { Feed } from "./front.js";
 const TAG = /^[\p{L}\p{N}_-]{1,30}$/u;
 const NAME = /^[A-Za-z0-9][\w.-]{0,29}$/;
 
+/** @param {{here: import("../router.js").Place}} props */
 export default function Search({ here }) {
   const query = (here.query.get("q") ?? "").trim();
   const word = query.replace(/^[#@]/, "");
@@ -28,12 +29,12 @@ export default function Search({ here }) {
     <h1 tabindex="-1">“${query}”</h1>
     ${tags?.length > 0 &&
     html`<ul class="tags" aria-label="Tags">
-      ${tags.map(({ name, posts }) => html`<li key=${name}><a href=${href(tagPath(name))}>#${name}</a> <span class="hint">${posts}</span></li>`)}
+      ${tags.map((/** @type {import("../api.js").Schemas["TagOut"]} */ { name, posts }) => html`<li key=${name}><a href=${href(tagPath(name))}>#${name}</a> <span class="hint">${posts}</span></li>`)}
     </ul>`}
     ${people?.length > 0 &&
     html`<ul class="list" aria-label="People">
       ${people.map(
-        (user) => html`<li class="row" key=${user.id}>
+        (/** @type {import("../api.js").Schemas["UserSummary"]} */ user) => html`<li class="row" key=${user.id}>
           <a class="row-link" href=${href(userPath(user))}>
             <${Avatar} user=${user} size="medium" /><${Name} user=${user} />
           </a>

@@ -29,6 +29,7 @@ const SECTIONS = [
   ["data", "Export and deletion", Data],
 ];
 
+/** @param {{here: import("../router.js").Place, section?: string}} props */
 export default function Settings({ here, section = "profile" }) {
   const me = useAccount();
   const found = SECTIONS.find(([name]) => name === section);

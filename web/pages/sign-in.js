@@ -7,6 +7,7 @@ import { forgetPages, href, navigate } from "../router.js";
 import { startSession } from "../state.js";
 import { html, useState } from "../vendor/preact.js";
 
+/** @param {{here: import("../router.js").Place}} props */
 export default function SignIn({ here }) {
   const [name, setName] = useState("");
   const [password, setPassword] = useState("");
@@ -47,7 +48,10 @@ export default function SignIn({ here }) {
   </div>`;
 }
 
-/** Where the reader wanted to go: a path of the client. */
+/**
+ * Where the reader wanted to go: a path of the client.
+ * @param {import("../router.js").Place} here
+ */
 function nextPath(here) {
   const next = here.query.get("next") ?? "/";
   return /^\/(?!\/)/.test(next) ? next : "/";

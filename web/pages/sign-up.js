@@ -8,6 +8,7 @@ import { forgetPages, href, navigate } from "../router.js";
 import { say, startSession } from "../state.js";
 import { html, useMemo, useState } from "../vendor/preact.js";
 
+/** @param {{here: import("../router.js").Place}} props */
 export default function SignUp({ here }) {
   const [email, setEmail] = useState("");
   const [username, setUsername] = useState("");

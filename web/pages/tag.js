@@ -11,8 +11,9 @@ import { Feed } from "./front.js";
 
 const SORTS = ["new", "hot", "top"];
 
+/** @param {{name: string, here: import("../router.js").Place}} props */
 export default function Tag({ name, here }) {
-  const sort = SORTS.includes(here.query.get("sort")) ? here.query.get("sort") : "new";
+  const sort = SORTS.find((one) => one === here.query.get("sort")) ?? "new";
   const encoded = encodeURIComponent(name);
   const tag = useLoaded(`/tags/${encoded}`);
   const path = `/posts?tag=${encoded}&sort=${sort}&limit=20`;
@@ -25,7 +26,7 @@ export default function Tag({ name, here }) {
         <p class="hint">${tag.data ? `${count(tag.data.posts, "post")} · ${count(tag.data.followers, "follower")}` : "…"}</p>
       </div>
       ${tag.data &&
-      html`<${FollowButton} path=${`/tags/${encoded}/follow`} what=${`#${name}`} followed=${tag.data.followed} show=${(change) => tag.set({ ...tag.data, ...change })} />`}
+      html`<${FollowButton} path=${`/tags/${encoded}/follow`} what=${`#${name}`} followed=${tag.data.followed} show=${(/** @type {object} */ change) => tag.set({ ...tag.data, ...change })} />`}
     </div>
     <${Tabs}
       label="Order of posts"

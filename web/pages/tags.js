@@ -26,12 +26,12 @@ export default function Tags() {
       <button type="button" aria-pressed=${isFollowed ? "true" : "false"} onClick=${() => setFollowed(true)}>Followed</button>
     </div>`}
     ${!isFollowed &&
-    html`<input class="input" type="search" aria-label="Tags that begin with" placeholder="Find a tag" maxlength="30" value=${prefix} onInput=${(event) => setPrefix(event.currentTarget.value)} />`}
+    html`<input class="input" type="search" aria-label="Tags that begin with" placeholder="Find a tag" maxlength="30" value=${prefix} onInput=${(/** @type {any} */ event) => setPrefix(event.currentTarget.value)} />`}
     <${EndlessList}
       list=${list}
       label="Tags"
       empty=${html`<${Empty} title=${isFollowed ? "You follow no tags" : "No such tag"} />`}
-      render=${(tag) => html`<${TagRow} key=${tag.name} tag=${tag} />`}
+      render=${(/** @type {import("../api.js").Schemas["TagOut"]} */ tag) => html`<${TagRow} key=${tag.name} tag=${tag} />`}
     />
   </div>`;
 }

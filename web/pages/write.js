@@ -11,13 +11,21 @@ import { forgetPages, guardLeaving, navigate } from "../router.js";
 import { changePost, say } from "../state.js";
 import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 
+/** @typedef {import("../api.js").Schemas["MediaOut"]} Picture */
+/** @typedef {{title: string, content: string, tags: string[], media: Picture[]}} Values */
+
+/** @type {Values & {published: boolean}} */
 const EMPTY = { title: "", content: "", tags: [], media: [], published: true };
 
+/** @param {{here: import("../router.js").Place, id?: string}} props */
 export default function Write({ id, here }) {
   return html`<${MemberPage} here=${here}>${id ? html`<${Change} id=${id} />` : html`<${Editor} />`}<//>`;
 }
 
-/** The post of the address, with the version that the author sees. */
+/**
+ * The post of the address, with the version that the author sees.
+ * @param {{id: string}} props
+ */
 function Change({ id }) {
   const [state, setState] = useState({ opened: null, error: null });
   const open = async () => {
@@ -32,6 +40,7 @@ function Change({ id }) {
   return state.opened ? html`<${Editor} opened=${state.opened} />` : html`<${Loading} rows=${2} />`;
 }
 
+/** @param {string} id */
 async function openPost(id) {
   const response = await request(`/posts/${encodeURIComponent(id)}`);
   return { post: (await response.json()).Post, version: response.headers.get("ETag") ?? "*" };
@@ -51,10 +60,10 @@ function Editor({ opened }) {
   const isChanged = JSON.stringify(text) !== JSON.stringify(valuesOf(original));
   useTitle(opened ? "Edit post" : "Write a post");
 
-  const change = (values) => {
+  const change = (/** @type {Partial<Values>} */ values) => {
     key.current = newKey();
     isClean.current = false;
-    setText((before) => ({ ...before, ...values }));
+    setText((/** @type {Values} */ before) => ({ ...before, ...values }));
   };
   useEffect(() => {
     if (isClean.current) return undefined;
@@ -67,12 +76,12 @@ function Editor({ opened }) {
     localStorage.removeItem(keptName);
   };
 
-  const save = async (published) => {
+  const save = async (/** @type {boolean} */ published) => {
     const { title, content, tags, media } = text;
-    const body = { title, content, tags, media_ids: media.map((item) => item.id), published };
+    const body = { title, content, tags, media_ids: media.map((/** @type {Picture} */ item) => item.id), published };
     try {
       for (const item of media) {
-        const isNew = original.media.every(({ id }) => id !== item.id);
+        const isNew = original.media.every((/** @type {Picture} */ { id }) => id !== item.id);
         if (isNew && item.alt) await patch(`/media/${item.id}`, { alt: item.alt });
       }
       const saved = opened
@@ -80,7 +89,7 @@ function Editor({ opened }) {
         : await send("/posts", body, { key: key.current });
       // A change of a picture changes its post, so it comes after the check of the version.
       for (const item of media) {
-        const before = original.media.find(({ id }) => id === item.id);
+        const before = original.media.find((/** @type {Picture} */ { id }) => id === item.id);
         if (before && (before.alt ?? "") !== (item.alt ?? "")) await patch(`/media/${item.id}`, { alt: item.alt ?? "" });
       }
       forget();
@@ -120,15 +129,16 @@ function Editor({ opened }) {
         ${opened && html`<button type="button" class="button" onClick=${discard}>Cancel</button>`}`}
     >
       <div class="title-field">
-        <${Field} label="Title" maxLength=${300} value=${text.title} onText=${(title) => change({ title })} error=${fields.title} />
+        <${Field} label="Title" maxLength=${300} value=${text.title} onText=${(/** @type {string} */ title) => change({ title })} error=${fields.title} />
       </div>
-      <${Field} label="Text" rows=${8} maxLength=${40_000} hint="Plain text. Links and @names become links." value=${text.content} onText=${(content) => change({ content })} error=${fields.content} />
-      <${TagField} tags=${text.tags} change=${(tags) => change({ tags })} error=${fields.tags} />
-      <${PictureField} media=${text.media} change=${(media) => change({ media })} kept=${original.media.map((item) => item.id)} error=${fields.media_ids} />
+      <${Field} label="Text" rows=${8} maxLength=${40_000} hint="Plain text. Links and @names become links." value=${text.content} onText=${(/** @type {string} */ content) => change({ content })} error=${fields.content} />
+      <${TagField} tags=${text.tags} change=${(/** @type {string[]} */ tags) => change({ tags })} error=${fields.tags} />
+      <${PictureField} media=${text.media} change=${(/** @type {Picture[]} */ media) => change({ media })} kept=${original.media.map((/** @type {Picture} */ item) => item.id)} error=${fields.media_ids} />
     <//>
   </div>`;
 }
 
+/** @param {{theirs: {post: any}, keepMine: () => void, takeTheirs: () => void}} props */
 function Conflict({ theirs, keepMine, takeTheirs }) {
   return html`<div class="panel conflict" role="alert">
     <h2>This post was changed elsewhere</h2>
@@ -141,8 +151,10 @@ function Conflict({ theirs, keepMine, takeTheirs }) {
   </div>`;
 }
 
+/** @param {Values} post */
 const valuesOf = ({ title, content, tags, media }) => ({ title, content, tags, media });
 
+/** @param {string} name */
 function keptText(name) {
   try {
     return JSON.parse(localStorage.getItem(name) ?? "null");

@@ -6,6 +6,7 @@ import { useAction } from "../../loading.js";
 import { account, say } from "../../state.js";
 import { html, useState } from "../../vendor/preact.js";
 
+/** @param {{me: import("../../api.js").Schemas["OwnAccount"]}} props */
 export function Account({ me }) {
   return html`<${Email} me=${me} /><${Password} />`;
 }

@@ -10,7 +10,7 @@ const THEMES = [
 
 export function Appearance() {
   const [theme, setTheme] = useState(document.documentElement.dataset.theme ?? "");
-  const choose = (value) => {
+  const choose = (/** @type {string} */ value) => {
     setTheme(value);
     if (value) {
       document.documentElement.dataset.theme = value;

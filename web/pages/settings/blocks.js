@@ -10,10 +10,10 @@ import { html } from "../../vendor/preact.js";
 
 export function Blocks() {
   const list = useList("/users/me/blocks?limit=50");
-  const unblock = async (user) => {
+  const unblock = async (/** @type {import("../../api.js").Schemas["UserSummary"]} */ user) => {
     try {
       await remove(`/users/${user.id}/block`);
-      list.set(list.items.filter(({ id }) => id !== user.id));
+      list.set(list.items.filter((/** @type {import("../../api.js").Schemas["UserSummary"]} */ { id }) => id !== user.id));
       forgetPages();
     } catch (error) {
       sayError(error);

@@ -8,6 +8,7 @@ import { forgetPages, navigate } from "../../router.js";
 import { endSession, say } from "../../state.js";
 import { html, useState } from "../../vendor/preact.js";
 
+/** @param {{me: import("../../api.js").Schemas["OwnAccount"]}} props */
 export function Data({ me }) {
   const [isLeaving, setLeaving] = useState(false);
   return html`<section aria-labelledby="export-title">
@@ -23,6 +24,7 @@ export function Data({ me }) {
     ${isLeaving && html`<${Leave} me=${me} close=${() => setLeaving(false)} />`}`;
 }
 
+/** @param {{me: import("../../api.js").Schemas["OwnAccount"], close: () => void}} props */
 function Leave({ me, close }) {
   const [name, setName] = useState("");
   const action = useAction(async () => {

@@ -20,10 +20,10 @@ export function Invites() {
     setMade(`${location.origin}${href("/sign-up")}#invite=${invite.token}`);
     list.set([invite, ...list.items]);
   });
-  const end = async (item) => {
+  const end = async (/** @type {import("../../api.js").Schemas["InviteOut"]} */ item) => {
     try {
       await remove(`/invites/${item.id}`);
-      list.set(list.items.filter(({ id }) => id !== item.id));
+      list.set(list.items.filter((/** @type {import("../../api.js").Schemas["InviteOut"]} */ { id }) => id !== item.id));
     } catch (error) {
       sayError(error);
     }

@@ -28,10 +28,10 @@ export function Keys() {
     setName("");
     list.set([created, ...list.items]);
   });
-  const end = async (item) => {
+  const end = async (/** @type {import("../../api.js").Schemas["ApiKeyOut"]} */ item) => {
     try {
       await remove(`/api-keys/${item.id}`);
-      list.set(list.items.filter((other) => other.id !== item.id));
+      list.set(list.items.filter((/** @type {import("../../api.js").Schemas["ApiKeyOut"]} */ other) => other.id !== item.id));
       say("The key no longer works.");
     } catch (error) {
       sayError(error);
@@ -51,7 +51,7 @@ export function Keys() {
         <${Field} label="Name" hint="What it is for." maxLength=${100} value=${name} onText=${setName} error=${action.fields.name} />
         <div class="field">
           <label for=${id}>It may</label>
-          <select id=${id} onChange=${(event) => setScopes(event.currentTarget.value)}>
+          <select id=${id} onChange=${(/** @type {any} */ event) => setScopes(event.currentTarget.value)}>
             ${SCOPES.map(([value, text]) => html`<option key=${value} value=${value} selected=${value === scopes}>${text}</option>`)}
           </select>
         </div>

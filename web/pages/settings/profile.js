@@ -28,7 +28,7 @@ export function Profile({ me }) {
     forgetPages();
     say(file ? "Your picture is saved." : "Your picture is removed.");
   });
-  const choose = (event) => {
+  const choose = (/** @type {any} */ event) => {
     const [file] = event.currentTarget.files;
     event.currentTarget.value = "";
     if (file) picture.run(file);

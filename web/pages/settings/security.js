@@ -19,7 +19,7 @@ export function Security() {
     return html`<${Off} left=${state.data.recovery_codes_left} done=${() => state.set({ enabled: false, recovery_codes_left: 0 })} />`;
   }
   if (secret) {
-    const done = (made) => {
+    const done = (/** @type {string[]} */ made) => {
       setCodes(made);
       state.set({ enabled: true, recovery_codes_left: made.length });
     };
@@ -28,6 +28,7 @@ export function Security() {
   return html`<${Begin} done=${setSecret} />`;
 }
 
+/** @param {{done: (secret: import("../../api.js").Schemas["TotpSecret"]) => void}} props */
 function Begin({ done }) {
   const [password, setPassword] = useState("");
   const action = useAction(async () => done(await post("/users/me/totp", { current_password: password })));
@@ -59,6 +60,7 @@ function Confirm({ secret, done }) {
   </section>`;
 }
 
+/** @param {{codes: string[]}} props */
 function Codes({ codes }) {
   const file = `data:text/plain,${encodeURIComponent(`${codes.join("\n")}\n`)}`;
   return html`<section aria-label="Recovery codes">
@@ -68,6 +70,7 @@ function Codes({ codes }) {
   </section>`;
 }
 
+/** @param {{left: number, done: () => void}} props */
 function Off({ left, done }) {
   const [password, setPassword] = useState("");
   const action = useAction(async () => {

@@ -10,10 +10,10 @@ import { html } from "../../vendor/preact.js";
 export function Sessions() {
   const list = useList("/sessions?limit=50");
   const events = useList("/users/me/security-events?limit=20");
-  const end = async (session) => {
+  const end = async (/** @type {import("../../api.js").Schemas["SessionOut"]} */ session) => {
     try {
       await remove(`/sessions/${session.id}`);
-      list.set(list.items.filter(({ id }) => id !== session.id));
+      list.set(list.items.filter((/** @type {import("../../api.js").Schemas["SessionOut"]} */ { id }) => id !== session.id));
       say("The session has ended.");
     } catch (error) {
       sayError(error);
@@ -21,7 +21,7 @@ export function Sessions() {
   };
   const others = useAction(async () => {
     await remove("/sessions");
-    list.set(list.items.filter(({ current }) => current));
+    list.set(list.items.filter((/** @type {import("../../api.js").Schemas["SessionOut"]} */ { current }) => current));
     say("All other sessions have ended.");
   });
   /** @param {import("../../api.js").Schemas["SessionOut"]} session */
@@ -49,7 +49,10 @@ export function Sessions() {
     </section>`;
 }
 
-/** "Firefox on Linux", from a user agent. */
+/**
+ * "Firefox on Linux", from a user agent.
+ * @param {string | null} agent
+ */
 function deviceOf(agent) {
   if (!agent) return "Unknown device";
   const browser = /(Edg|Firefox|Chrome|Safari)/.exec(agent)?.[1].replace("Edg", "Edge");
