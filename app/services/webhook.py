@@ -120,6 +120,7 @@ def redeliver(db: Session, user_id: int, webhook_id: int, delivery_id: int) -> D
     """
     if not _lock(db, user_id, webhook_id):
         raise WebhookDisabled
+    queue.wake(db, webhook_id)  # Before the delivery changes: a webhook that waits for it is due when it is.
     delivery = models.WebhookDelivery
     again = (
         update(delivery)
@@ -129,7 +130,6 @@ def redeliver(db: Session, user_id: int, webhook_id: int, delivery_id: int) -> D
     found = db.scalars(again.returning(delivery)).one_or_none()
     if found is None:
         raise DeliveryNotFound(delivery_id)
-    queue.wake(db, webhook_id)
     return _shown(found)
 
 

@@ -52,7 +52,7 @@ PAUSES = (
 # After so long without a success, the webhook is disabled. A delivery is not tried again later either.
 GIVEN_UP_AFTER = timedelta(days=3)
 # Before any other delivery of a webhook that just failed. It doubles with each failure.
-FIRST_REST, MAX_REST = timedelta(seconds=1), timedelta(minutes=5)
+FIRST_REST, MAX_REST = timedelta(seconds=1), timedelta(minutes=4)
 # A webhook with more is disabled, so that its owner notices.
 MAX_WAITING = 10_000
 GONE = 410
@@ -217,7 +217,7 @@ def settle(delivery: Claimed, outcome: Outcome) -> None:
     """Record the outcome, and when to try again. What was deleted or disabled meanwhile stays as it is."""
     with writing() as connection:
         webhook = connection.execute(
-            select(Webhook.failure_count, (func.now() - Webhook.failing_since).label("failing_for"))
+            select(Webhook.url, Webhook.failure_count, (func.now() - Webhook.failing_since).label("failing_for"))
             .where(Webhook.id == delivery.webhook_id, Webhook.disabled_at.is_(None))
             .with_for_update(key_share=True)
         ).one_or_none()
@@ -236,7 +236,7 @@ def settle(delivery: Claimed, outcome: Outcome) -> None:
                 attempted_at=func.now() - timedelta(milliseconds=outcome.milliseconds),
             )
         )
-        if outcome.is_success:
+        if outcome.is_success or webhook.url != delivery.url:  # What the old URL does says nothing about the new one.
             connection.execute(_of(delivery.webhook_id).values(failure_count=0, failing_since=None))
             _schedule(connection, delivery.webhook_id)
             return
@@ -251,7 +251,8 @@ def settle(delivery: Claimed, outcome: Outcome) -> None:
             disable(connection, delivery.webhook_id, "no delivery succeeded for three days", is_told=True)
         else:
             rest = min(MAX_REST, FIRST_REST * 2 ** min(webhook.failure_count, 20))
-            _schedule(connection, delivery.webhook_id, rest)
+            # Also if its next delivery is later: `claim` schedules it after the rest.
+            connection.execute(_of(delivery.webhook_id).values(due_at=func.now() + rest))
 
 
 def add_test(db: Session, webhook_id: int) -> WebhookDelivery:
@@ -262,9 +263,18 @@ def add_test(db: Session, webhook_id: int) -> WebhookDelivery:
     return made
 
 
+# A webhook that waits for the next attempt of a delivery that failed is due at that time exactly.
+_WAKE = text("""
+    UPDATE webhooks SET due_at = now() WHERE id = :webhook_id AND (due_at = 'infinity' OR due_at = (
+        SELECT min(due_at) FROM webhook_deliveries
+        WHERE webhook_id = :webhook_id AND status = 'waiting' AND webhook_deliveries.due_at > now()
+    ))
+""")
+
+
 def wake(db: Session | Connection, webhook_id: int) -> None:
     """Let the next delivery of the webhook be looked for at once, unless it rests after a failure or is in use."""
-    db.execute(_of(webhook_id).where(Webhook.due_at == _NEVER).values(due_at=func.now()))
+    db.execute(_WAKE, {"webhook_id": webhook_id})
 
 
 def disable(db: Session | Connection, webhook_id: int, reason: str, *, is_told: bool = False) -> None:
@@ -287,8 +297,8 @@ def _of(webhook_id: int) -> Update:
     return update(Webhook).where(Webhook.id == webhook_id)
 
 
-def _schedule(connection: Connection, webhook_id: int, rest: timedelta = timedelta()) -> None:
-    """Set when the locked webhook is due: with its next delivery, but not before it has rested."""
+def _schedule(connection: Connection, webhook_id: int) -> None:
+    """Set when the locked webhook is due: with its next delivery."""
     waiting = (WebhookDelivery.webhook_id == webhook_id, WebhookDelivery.status == "waiting")
     next_due = select(func.coalesce(func.min(WebhookDelivery.due_at), _NEVER)).where(*waiting).scalar_subquery()
-    connection.execute(_of(webhook_id).values(due_at=func.greatest(next_due, func.now() + rest)))
+    connection.execute(_of(webhook_id).values(due_at=func.greatest(next_due, func.now())))

@@ -210,6 +210,32 @@ def test_a_receiver_that_is_gone_gets_no_more(
     assert connection.scalar(text("SELECT count(*) FROM outgoing_mails")) == 0
 
 
+@pytest.mark.parametrize("code", [410, 500])
+def test_a_failure_of_a_url_that_was_replaced_meanwhile_does_not_count(
+    client: TestClient, person: Person, make_receiver: Callable[[], Receiver], make_webhook: MakeWebhook,
+    deliver: Deliver, pass_time: PassTime, code: int,
+) -> None:  # fmt: skip
+    old, new = make_receiver(), make_receiver()
+    old.answers = [code]
+    old.hang.clear()
+    webhook = make_webhook(person, old.url)
+    publish(client, person)
+    with ThreadPoolExecutor(1) as thread:
+        delivering = thread.submit(deliver)
+        deadline = time.monotonic() + 20
+        while not old.received and time.monotonic() < deadline:
+            time.sleep(0.02)
+        client.patch(f"/webhooks/{webhook['id']}", json={"url": new.url}, headers=person.headers)
+        old.hang.set()
+        assert delivering.result(30) == 1
+
+    shown = client.get(f"/webhooks/{webhook['id']}", headers=person.headers).json()
+    assert (shown["enabled"], shown["failing_since"]) == (True, None)
+    pass_time("6 seconds")
+    assert deliver() == 1
+    assert new.ids() == old.ids()
+
+
 def test_a_webhook_with_too_many_waiting_deliveries_is_disabled(
     client: TestClient, connection: Connection, person: Person, receiver: Receiver, make_webhook: MakeWebhook,
     deliver: Deliver, monkeypatch: pytest.MonkeyPatch,
