@@ -1,12 +1,19 @@
 """What fails delays nothing else."""
 
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 from sqlalchemy import Connection
 from starlette.testclient import TestClient
 
-from app.webhooks import queue
+from app.webhooks import delivery, queue
 from tests.fixtures import Person
 from tests.webhooks.conftest import MakeWebhook, Receiver
 from tests.webhooks.test_delivery import Deliver, PassTime, publish, states
+from tests.webhooks.test_processes import wait_for
 
 
 def test_a_new_event_does_not_wait_for_the_next_attempt_of_one_that_failed(
@@ -70,3 +77,37 @@ def test_a_new_event_does_not_shorten_the_rest_after_failures(
     assert deliver() == 0
     pass_time("13 seconds")
     assert deliver() == 1
+
+
+def test_names_that_do_not_resolve_delay_no_other_webhook_and_no_stop(
+    client: TestClient, person: Person, make_person: Callable[..., Person], receiver: Receiver,
+    make_webhook: MakeWebhook, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A user can have a name server that never answers. It occupies a thread for longer than a request may take."""
+    resolve, asked, is_over = socket.getaddrinfo, [], threading.Event()
+
+    def getaddrinfo(host: str, *arguments: Any, **options: Any) -> Any:
+        if host.endswith(".example"):
+            asked.append(host)
+            assert is_over.wait(60)
+            raise socket.gaierror
+        return resolve(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    hostile = [make_person() for _ in range(4)]
+    for owner in hostile:
+        for number in range(10):
+            make_webhook(owner, f"http://slow{number}.user{owner.id}.example/", "post_published")
+    make_webhook(person, receiver.url, "post_published")
+    try:
+        with delivery.delivering():
+            for owner in hostile:
+                publish(client, owner)
+            wait_for(lambda: len(asked) == 40)
+            publish(client, person)
+            wait_for(lambda: len(receiver.received) == 1, 8)
+            threads = [thread for thread in threading.enumerate() if thread.name == "resolver"]
+            assert len(threads) == 40
+            assert all(thread.daemon for thread in threads), "Python waits for other threads when it exits"
+    finally:
+        is_over.set()
