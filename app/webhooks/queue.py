@@ -100,18 +100,21 @@ _MOVE = text("""
     UPDATE event_positions SET transaction_id = :transaction_id, event_id = :id WHERE consumer = :consumer
 """)
 # Whose an event is: a notification is its recipient's, all else the actor's and the post owner's. A deleted post names
-# its owner as `user_id`.
+# its owner as `user_id`. Owners do not learn which moderator acted on their posts, as they do not from notifications.
 _MATCHES = """
     SELECT webhook.id AS webhook_id, event.transaction_id, event.id, event.kind, json_build_object(
         'type', event.kind, 'timestamp', to_char(event.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
         'data', json_build_object(
-            'actor_id', event.actor_id, 'post_id', event.post_id, 'comment_id', event.comment_id,
+            'actor_id', CASE
+                WHEN event.kind NOT LIKE 'post%' OR webhook.scope = 'all' OR event.actor_id = webhook.owner_id
+                    THEN event.actor_id
+            END, 'post_id', event.post_id, 'comment_id', event.comment_id,
             'user_id', event.user_id
         )
     )::text AS body
     FROM events AS event
     CROSS JOIN LATERAL (
-        SELECT id, events FROM webhooks
+        SELECT id, events, scope, owner_id FROM webhooks
         WHERE disabled_at IS NULL AND enabled_at <= event.created_at AND scope = 'own' AND owner_id = ANY (
             CASE event.kind
                 WHEN 'notification' THEN ARRAY[event.user_id]
@@ -119,7 +122,7 @@ _MATCHES = """
             END
         )
         UNION ALL
-        SELECT id, events FROM webhooks
+        SELECT id, events, scope, owner_id FROM webhooks
         WHERE disabled_at IS NULL AND enabled_at <= event.created_at AND scope = 'all' AND event.kind <> 'notification'
     ) AS webhook
     WHERE event.id = ANY (:event_ids) AND event.kind = ANY (webhook.events)

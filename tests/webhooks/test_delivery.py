@@ -85,8 +85,32 @@ def test_own_events_are_those_of_the_owner_and_of_the_owners_posts(
     found = [(json.loads(body)["type"], json.loads(body)["data"]) for _, body in receiver.received]
     assert [(kind, data["post_id"], data["actor_id"]) for kind, data in found] == [
         ("post_published", mine, person.id), ("comment", mine, other.id), ("notification", mine, other.id),
-        ("comment", foreign, person.id), ("post_deleted", mine, admin.id),
+        ("comment", foreign, person.id), ("post_deleted", mine, None),
     ]  # fmt: skip
+
+
+def test_a_webhook_does_not_tell_an_author_which_moderator_acted(
+    client: TestClient, person: Person, make_person: Callable[..., Person], receiver: Receiver,
+    make_webhook: MakeWebhook, deliver: Deliver,
+) -> None:  # fmt: skip
+    moderator, admin = make_person(role="moderator"), make_person(role="admin")
+    kinds = ("post_published", "post_unpublished", "post_deleted")
+    make_webhook(person, receiver.url, *kinds)
+    make_webhook(admin, receiver.url, *kinds, scope="all")
+    removed, deleted = publish(client, person), publish(client, person)
+    client.post(f"/posts/{removed}/remove", json={"reason": "Spam"}, headers=moderator.headers)
+    client.post(f"/posts/{removed}/restore", headers=moderator.headers)
+    client.delete(f"/posts/{deleted}", headers=moderator.headers)
+
+    deliver()
+
+    actors = sorted(
+        (json.loads(body)["type"], json.loads(body)["data"]["actor_id"] or 0) for _, body in receiver.received
+    )
+    shown = [("post_deleted", moderator.id), ("post_unpublished", moderator.id)]
+    assert actors == sorted(
+        [("post_deleted", 0), ("post_unpublished", 0), *shown, *[("post_published", person.id)] * 6]
+    )
 
 
 def test_the_scope_all_has_the_posts_of_all_and_no_notifications_of_others(
