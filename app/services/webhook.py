@@ -28,7 +28,7 @@ def create(db: Session, user_id: int, new: WebhookIn) -> NewWebhook:
     The lock serializes the creation, so that each counts those before, and waits for a change of the role. Raises
     `NotAuthorized` for the scope `all` of others than admins, and `QuotaExceeded` past `WEBHOOKS_MAX`.
     """
-    account = select(models.User.role).where(models.User.id == user_id, models.User.is_active)
+    account = select(models.User.role).where(models.User.id == user_id, models.User.is_active, ~models.User.is_banned())
     role = db.scalar(account.with_for_update(key_share=True))
     if role is None:
         raise NotAuthenticated

@@ -128,7 +128,14 @@ _MATCHES = """
     WHERE event.id = ANY (:event_ids) AND event.kind = ANY (webhook.events)
 """
 _IDS = bindparam("event_ids", type_=ARRAY(BIGINT))
-_MATCHED = text(f"SELECT DISTINCT webhook_id FROM ({_MATCHES}) AS matched").bindparams(_IDS)
+_IS_ENTITLED = """(
+    users.is_active AND (users.ban_reason IS NULL OR users.banned_until <= now())
+    AND (webhooks.scope = 'own' OR users.role = 'admin')
+) IS TRUE AS is_entitled"""
+_MATCHED = text(f"""
+    SELECT webhooks.id, {_IS_ENTITLED} FROM webhooks JOIN users ON users.id = webhooks.owner_id
+    WHERE webhooks.id IN (SELECT webhook_id FROM ({_MATCHES}) AS matched)
+""").bindparams(_IDS)
 _QUEUE = text(f"""
     INSERT INTO webhook_deliveries (webhook_id, event, body)
     SELECT webhook_id, kind, body FROM ({_MATCHES}) AS matched WHERE webhook_id = ANY (:webhook_ids)
@@ -152,6 +159,7 @@ def begin(db: Session) -> None:
 def fill() -> int:
     """Queue the next events of the log for the webhooks that want them; return how many events were read.
 
+    Webhooks whose owners are banned, or no admins any more, are disabled instead.
     It returns 0 also if another process is filling. Without webhooks it is one read.
     """
     with writing() as connection:
@@ -164,8 +172,11 @@ def fill() -> int:
         if not events:
             return 0
         event_ids = [event.id for event in events]
-        wanted = connection.scalars(_MATCHED, {"event_ids": event_ids}).all()
-        if ids := _lock(connection, wanted):
+        is_entitled = {row.id: row.is_entitled for row in connection.execute(_MATCHED, {"event_ids": event_ids})}
+        locked = _lock(connection, [*is_entitled])
+        for webhook_id in (each for each in locked if not is_entitled[each]):
+            disable(connection, webhook_id, "its owner may not have it")
+        if ids := [each for each in locked if is_entitled[each]]:
             connection.execute(_QUEUE, {"event_ids": event_ids, "webhook_ids": ids})
             for webhook_id in ids:
                 wake(connection, webhook_id)
@@ -181,19 +192,18 @@ def _lock(connection: Connection, webhook_ids: Sequence[int]) -> Sequence[int]:
     return connection.scalars(rows.order_by(Webhook.id).with_for_update(key_share=True)).all() if webhook_ids else []
 
 
-_CLAIM = text("""
+_CLAIM = text(f"""
     WITH due AS (
         SELECT id FROM webhooks WHERE due_at <= now() ORDER BY due_at, id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
     ), claimed AS (
         UPDATE webhooks SET due_at = now() + :lease FROM due WHERE webhooks.id = due.id
         RETURNING webhooks.id, url, secret, owner_id, scope
     )
-    SELECT claimed.id AS webhook_id, delivery.id, url, secret, body, attempt_count,
-        users.is_active AND (claimed.scope = 'own' OR users.role = 'admin') AS is_entitled
-    FROM claimed JOIN users ON users.id = claimed.owner_id
+    SELECT webhooks.id AS webhook_id, delivery.id, url, secret, body, attempt_count, {_IS_ENTITLED}
+    FROM claimed AS webhooks JOIN users ON users.id = webhooks.owner_id
     LEFT JOIN LATERAL (
         SELECT id, body, attempt_count FROM webhook_deliveries
-        WHERE webhook_id = claimed.id AND status = 'waiting' AND webhook_deliveries.due_at <= now()
+        WHERE webhook_id = webhooks.id AND status = 'waiting' AND webhook_deliveries.due_at <= now()
         ORDER BY webhook_deliveries.due_at, id LIMIT 1
     ) AS delivery ON true
 """)

@@ -277,6 +277,7 @@ def test_a_webhook_with_too_many_waiting_deliveries_is_disabled(
     "change",
     [
         "UPDATE users SET is_active = false",
+        "UPDATE users SET ban_reason = 'Spam'",
         "UPDATE users SET role = 'moderator'",
         "UPDATE webhooks SET disabled_at = now(), due_at = 'infinity'",
     ],
@@ -288,6 +289,41 @@ def test_owners_who_may_not_have_it_any_more_get_nothing(
     make_webhook(make_person(role="admin"), receiver.url, scope="all")
     publish(client, person)
     connection.execute(text(change))
+
+    deliver()
+
+    assert receiver.received == []
+    assert connection.scalar(text("SELECT disabled_at IS NOT NULL FROM webhooks")) is True
+
+
+@pytest.mark.parametrize("change", ["ban_reason = 'Spam'", "role = 'user'"])
+def test_nothing_is_queued_for_owners_who_may_not_have_it_while_their_webhook_rests(
+    client: TestClient, connection: Connection, make_person: Callable[..., Person], person: Person, receiver: Receiver,
+    make_webhook: MakeWebhook, deliver: Deliver, change: str,
+) -> None:  # fmt: skip
+    """The list of deliveries shows what is queued."""
+    owner = make_person(role="admin")
+    make_webhook(owner, receiver.url, "post_published", scope="all")
+    connection.execute(text("UPDATE webhooks SET due_at = now() + interval '1 minute'"))
+    connection.execute(text(f"UPDATE users SET {change} WHERE id = :id"), {"id": owner.id})
+    publish(client, person)
+    deliver()
+
+    assert states(connection) == []
+    assert connection.scalar(text("SELECT disabled_at IS NOT NULL FROM webhooks")) is True
+
+
+def test_a_banned_owner_gets_nothing(
+    client: TestClient, connection: Connection, make_person: Callable[..., Person], person: Person, receiver: Receiver,
+    make_webhook: MakeWebhook, deliver: Deliver,
+) -> None:  # fmt: skip
+    webhook = make_webhook(person, receiver.url)
+    publish(client, person)
+    client.post(f"/webhooks/{webhook['id']}/test", headers=person.headers)
+    banned = client.post(
+        f"/users/{person.id}/ban", json={"reason": "Spam"}, headers=make_person(role="moderator").headers
+    )
+    assert banned.status_code == 200, banned.text
 
     deliver()
 
