@@ -26,6 +26,7 @@ WORKDIR /srv
 COPY alembic.ini ./
 COPY alembic ./alembic
 COPY app ./app
+COPY web ./web
 # The volume of pictures begins as a copy of this folder, with its owner.
 RUN install --directory --owner 10001 --group 10001 --mode 0755 /var/lib/social-posts/media
 # `production` by default, so that the container refuses to start without SECRET_KEY and a database.

@@ -241,6 +241,9 @@ class Settings(BaseSettings):
         False, description="`true` shows real e-mail addresses in all profiles and owners, not placeholders."
     )
     public_reads: bool = Field(False, description="`true` lets clients read published posts without an account.")
+    web_client_enabled: bool = Field(
+        True, description="`true` serves the web client under `/web/` and leads browsers there from `/`."
+    )
     realworld_enabled: bool = Field(
         False,
         description="`true` also serves the RealWorld API under `/api`. It shows who voted for what. "

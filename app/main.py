@@ -41,7 +41,7 @@ from app.middleware.security_headers import SecurityHeaders
 from app.middleware.trusted_proxies import TrustedProxies
 from app.middleware.unhandled_errors import UnhandledErrors
 from app.realworld.contract import RealWorldContract
-from app.routers import FAST, ROUTERS
+from app.routers import FAST, ROUTERS, web
 
 LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
 # How long a stopping process, whose requests have ended, waits for its batch queues before it gives up the connections.
@@ -210,6 +210,8 @@ def create_app() -> Application:
         middleware=layers if is_traced else [],
     )
     problem_details.install(api)
+    if settings.web_client_enabled:  # Before the API: of `/`, it takes the page loads of browsers.
+        web.install(api, settings)
     for router in (*ROUTERS, *(realworld.ROUTERS if settings.realworld_enabled else ())):
         api.include_router(router)
     describe(api)

@@ -127,6 +127,44 @@ class Page:
         self.evaluate(f"document.querySelector({json.dumps(selector)}).focus()")
         self._call("Input.insertText", text=text)
 
+    def navigate(self, url: str) -> None:
+        """Load another page."""
+        self._call("Page.navigate", url=url)
+        self.wait_for("document.readyState === 'complete'")
+
+    def resize(self, width: int, height: int) -> None:
+        """Set the size of the window, in CSS pixels."""
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+
+    def prefer_colours(self, scheme: str) -> None:
+        """Emulate a system with a `light` or `dark` theme."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self._call("Emulation.setEmulatedMedia", features=features)
+
+    def press(self, key: str) -> None:
+        """Press a key, such as `Tab`, `Enter` or `Escape`."""
+        codes = {"Tab": 9, "Enter": 13, "Escape": 27}
+        for kind in ("rawKeyDown", "char", "keyUp") if key == "Enter" else ("rawKeyDown", "keyUp"):
+            text = {"text": "\r"} if key == "Enter" and kind != "keyUp" else {}
+            self._call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key], **text)
+
+    def go_offline(self, is_offline: bool) -> None:
+        """Cut the page off from the network, or connect it again."""
+        self._call(
+            "Network.emulateNetworkConditions",
+            offline=is_offline,
+            latency=0,
+            downloadThroughput=-1,
+            uploadThroughput=-1,
+        )
+
+    def choose_files(self, selector: str, *paths: Path) -> None:
+        """Choose files in the file input that matches `selector`, once there is one."""
+        self.wait_for(f"document.querySelector({json.dumps(selector)})")
+        document = self._call("DOM.getDocument")["root"]["nodeId"]
+        node = self._call("DOM.querySelector", nodeId=document, selector=selector)["nodeId"]
+        self._call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
+
     def screenshot(self) -> bytes:
         """Return a screenshot as PNG."""
         return base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"])

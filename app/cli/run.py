@@ -7,7 +7,7 @@ import typer
 from app.cli.database import database
 from app.cli.listening import Host, Port, listen_on
 from app.cli.migrations import migrate
-from app.config import misspelt_settings
+from app.config import get_settings, misspelt_settings
 from app.server import supervisor
 
 
@@ -33,6 +33,7 @@ def run(
                 typer.echo(f"Warning   {sentence}")
             typer.echo(f"Database  {where}")
             typer.echo(f"Serving   {address}   (Ctrl-C stops it)")
-            typer.echo(f"Try       {address}/docs   or   curl {address}/")
+            client = f"{address}/web/   or   " if get_settings().web_client_enabled else ""
+            typer.echo(f"Try       {client}{address}/docs   or   curl {address}/")
 
         supervisor.serve(listener, announce, reloads=reload)

@@ -42,7 +42,7 @@ WORDS: dict[MailKind, tuple[str, str]] = {
     ),
 }
 
-# Added without `PUBLIC_URL`, as in development, because then no page takes the token.
+# Added without `PUBLIC_URL`, as in development, where the reader may have the API only.
 REQUESTS: dict[MailKind, str] = {
     "password_reset": """{site}/password-reset/confirm --json '{{"token": "{token}", "password": "a new password"}}'""",
     "email_verification": """{site}/email-verification/confirm --json '{{"token": "{token}"}}'""",
@@ -54,7 +54,10 @@ def compose(kind: MailKind, address: str, token: str = "") -> EmailMessage:
     settings = get_settings()
     subject, text = WORDS[kind]
     if settings.public_url is None and kind in REQUESTS:
-        text += "\nNo page is at this link until PUBLIC_URL names a site with one. Until then, run:\n"
+        if settings.web_client_enabled:
+            text += "\nWithout a browser, run:\n"
+        else:
+            text += "\nNo page is at this link until PUBLIC_URL names a site with one. Until then, run:\n"
         text += f"curl {REQUESTS[kind]}\n"
     message = EmailMessage()
     message["From"] = settings.mail_from

@@ -49,6 +49,7 @@ MARGIN_SECONDS = 600
 # Messages of a client: a `watch` of 200 posts has 4 KB. One in this time is read.
 MAX_CLIENT_MESSAGE_CHARACTERS = 16_384
 SECONDS_PER_CLIENT_MESSAGE = 0.1
+SECONDS_BEFORE_REFUSAL = 1.0
 CLOSE_CODES: dict[EndReason | None, int] = {"session_ended": 1008, "stopping": 1012, "expired": 1000, None: 1011}
 
 Posts = Annotated[
@@ -202,6 +203,8 @@ async def live_socket(websocket: WebSocket) -> None:
     except Exception as error:
         if isinstance(error, NotAuthenticated):
             note_refused(request.scope)
+        if isinstance(error, TooManyStreams):  # So that a client that tries again at once takes little time.
+            await asyncio.sleep(SECONDS_BEFORE_REFUSAL)
         await websocket.send_denial_response(await problem_details.respond_to_error(request, error))
         return
     try:

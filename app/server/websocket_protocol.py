@@ -1,6 +1,7 @@
 """uvicorn's WebSocket protocol with a limit on what a client may send, and a bounded stop."""
 
 import asyncio
+from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -18,10 +19,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     allowed_frames: float = MAX_FRAMES
     counted_at: float = 0.0
+    is_early = False
 
     def data_received(self, data: bytes) -> None:
-        if self.handshake_initiated and not self.handshake_complete:  # Clients wait for the answer (RFC 6455, 4.1).
-            self.transport.abort()
+        if self.handshake_initiated and not self.handshake_complete:
+            # Clients have to wait for the answer (RFC 6455, 4.1). Not closed now, else they would come again at once.
+            self.is_early = True
+            self.transport.pause_reading()
             return
         for start in range(0, len(data), PIECE_BYTES):
             if self.transport.is_closing():
@@ -39,6 +43,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.abort()
         else:
             super().handle_events()
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self.is_early and message["type"] == "websocket.accept":
+            self.transport.abort()
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True  # Else uvicorn logs an error for each handshake that is refused.
 
     def shutdown(self) -> None:
         super().shutdown()

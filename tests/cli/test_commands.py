@@ -97,7 +97,7 @@ def copy_of_the_project() -> Iterator[Path]:
     """The project with a `.local` of its own, where the server's account can reach it."""
     root = Path(tempfile.mkdtemp(prefix="social-posts-"))
     root.chmod(0o711)
-    for name in ("app", "alembic"):
+    for name in ("app", "alembic", "web"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "alembic.ini", root)
     yield root

@@ -126,7 +126,7 @@ def test_doctor_runs_on_a_database_that_refuses_every_change() -> None:
 
 
 def test_doctor_makes_no_database(tmp_path: Path) -> None:
-    for name in ("app", "alembic", "alembic.ini"):
+    for name in ("app", "alembic", "alembic.ini", "web"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -81,7 +81,9 @@ def test_a_message_that_is_not_understood_is_answered_and_the_stream_goes_on(
         assert values_of(live.next("state")["posts"][0]) == (0, 0)
 
 
-def test_the_handshake_has_the_errors_of_the_route(url: str, person: Person, make_person: MakePerson) -> None:
+def test_the_handshake_has_the_errors_of_the_route(
+    servers: Sequence[Server], url: str, person: Person, make_person: MakePerson
+) -> None:
     assert refusal_of(url, {}) == (401, "not_authenticated")
     assert refusal_of(url, {"Authorization": "Bearer nonsense"}) == (401, "not_authenticated")
     too_many = ",".join(map(str, range(1, 202)))
@@ -90,6 +92,7 @@ def test_the_handshake_has_the_errors_of_the_route(url: str, person: Person, mak
     other = make_person()
     send("POST", f"{url}/logout", other)
     assert refusal_of(url, other.headers) == (401, "not_authenticated")
+    assert "without completing handshake" not in servers[0].log.read_text()
 
 
 def test_streams_and_sockets_share_the_limit_of_an_account(url: str, person: Person) -> None:

@@ -105,7 +105,7 @@ def test_the_image_runs_as_an_unprivileged_user() -> None:
 
 def test_only_the_application_is_copied() -> None:
     copied = [value for value in values("COPY", final_stage()) if not value.startswith("--from=builder")]
-    assert {value.split()[0] for value in copied} == {"app", "alembic", "alembic.ini"}
+    assert {value.split()[0] for value in copied} == {"app", "alembic", "alembic.ini", "web"}
     assert not values("ADD", instructions())
 
 

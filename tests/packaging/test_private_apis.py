@@ -175,7 +175,7 @@ def test_uvicorn_has_every_method_that_ours_override() -> None:
         "on_response_complete", "send_400_response", "shutdown",
     } == vars(http_protocol.Protocol).keys() & {name for name in of_protocol if not name.startswith("__")}  # fmt: skip
     assert {"init_processes", "handle_int", "run"} <= of_supervisor
-    assert {"data_received", "handle_events", "shutdown"} <= vars(WebSocketsSansIOProtocol).keys()
+    assert {"data_received", "handle_events", "send", "shutdown"} <= vars(WebSocketsSansIOProtocol).keys()
 
 
 def test_uvicorn_has_every_attribute_that_our_websocket_protocol_uses() -> None:

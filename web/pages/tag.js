@@ -1,0 +1,40 @@
+/** The posts of a tag. */
+
+import { Empty, Failed } from "../components/states.js";
+import { Tabs } from "../components/tabs.js";
+import { FollowButton } from "../components/tag-row.js";
+import { useLoaded, useTitle } from "../loading.js";
+import { tagPath } from "../router.js";
+import { count } from "../text.js";
+import { html } from "../vendor/preact.js";
+import { Feed } from "./front.js";
+
+const SORTS = ["new", "hot", "top"];
+
+export default function Tag({ name, here }) {
+  const sort = SORTS.includes(here.query.get("sort")) ? here.query.get("sort") : "new";
+  const encoded = encodeURIComponent(name);
+  const tag = useLoaded(`/tags/${encoded}`);
+  const path = `/posts?tag=${encoded}&sort=${sort}&limit=20`;
+  useTitle(`#${name}`);
+  if (tag.error) return html`<${Failed} isPage error=${tag.error} retry=${tag.reload} />`;
+  return html`<div class="narrow">
+    <div class="page-head">
+      <div>
+        <h1 tabindex="-1">#${name}</h1>
+        <p class="hint">${tag.data ? `${count(tag.data.posts, "post")} · ${count(tag.data.followers, "follower")}` : "…"}</p>
+      </div>
+      ${tag.data &&
+      html`<${FollowButton} path=${`/tags/${encoded}/follow`} what=${`#${name}`} followed=${tag.data.followed} show=${(change) => tag.set({ ...tag.data, ...change })} />`}
+    </div>
+    <${Tabs}
+      label="Order of posts"
+      tabs=${SORTS.map((one) => ({
+        path: `${tagPath(name)}${one === "new" ? "" : `?sort=${one}`}`,
+        text: `${one[0].toUpperCase()}${one.slice(1)}`,
+        isCurrent: one === sort,
+      }))}
+    />
+    <${Feed} key=${path} path=${path} empty=${html`<${Empty} title="No posts yet"><p>A post with this tag will appear here.</p><//>`} />
+  </div>`;
+}

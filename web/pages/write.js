@@ -1,0 +1,149 @@
+/** Write a post or change one: draft or published, tags, pictures. Unsent text is kept on this device. */
+
+import { ApiError, newKey, patch, post as send, request } from "../api.js";
+import { Field, Form } from "../components/form.js";
+import { MemberPage } from "../components/member-page.js";
+import { PictureField } from "../components/picture-field.js";
+import { Failed, Loading } from "../components/states.js";
+import { TagField } from "../components/tag-field.js";
+import { useAction, useTitle } from "../loading.js";
+import { forgetPages, guardLeaving, navigate } from "../router.js";
+import { changePost, say } from "../state.js";
+import { html, useEffect, useRef, useState } from "../vendor/preact.js";
+
+const EMPTY = { title: "", content: "", tags: [], media: [], published: true };
+
+export default function Write({ id, here }) {
+  return html`<${MemberPage} here=${here}>${id ? html`<${Change} id=${id} />` : html`<${Editor} />`}<//>`;
+}
+
+/** The post of the address, with the version that the author sees. */
+function Change({ id }) {
+  const [state, setState] = useState({ opened: null, error: null });
+  const open = async () => {
+    try {
+      setState({ opened: await openPost(id), error: null });
+    } catch (error) {
+      setState({ opened: null, error });
+    }
+  };
+  useEffect(() => void open(), [id]);
+  if (state.error) return html`<${Failed} isPage error=${state.error} retry=${open} />`;
+  return state.opened ? html`<${Editor} opened=${state.opened} />` : html`<${Loading} rows=${2} />`;
+}
+
+async function openPost(id) {
+  const response = await request(`/posts/${encodeURIComponent(id)}`);
+  return { post: (await response.json()).Post, version: response.headers.get("ETag") ?? "*" };
+}
+
+/** @param {{opened?: {post: any, version: string}}} props without it, the post is new */
+function Editor({ opened }) {
+  const keptName = `text:post-${opened?.post.id ?? "new"}`;
+  const original = opened?.post ?? EMPTY;
+  const [text, setText] = useState(() => ({ ...valuesOf(original), ...keptText(keptName) }));
+  const [version, setVersion] = useState(opened?.version);
+  const [theirs, setTheirs] = useState(null);
+  const [isDraft, setDraft] = useState(false);
+  const [isRestored] = useState(() => keptText(keptName) !== null);
+  const key = useRef(newKey());
+  const isClean = useRef(false);
+  const isChanged = JSON.stringify(text) !== JSON.stringify(valuesOf(original));
+  useTitle(opened ? "Edit post" : "Write a post");
+
+  const change = (values) => {
+    key.current = newKey();
+    isClean.current = false;
+    setText((before) => ({ ...before, ...values }));
+  };
+  useEffect(() => {
+    if (isClean.current) return undefined;
+    if (isChanged) localStorage.setItem(keptName, JSON.stringify(text));
+    else localStorage.removeItem(keptName);
+    return guardLeaving(() => isChanged && !isClean.current && text.media.length > 0);
+  }, [text]);
+  const forget = () => {
+    isClean.current = true;
+    localStorage.removeItem(keptName);
+  };
+
+  const save = async (published) => {
+    const { title, content, tags, media } = text;
+    const body = { title, content, tags, media_ids: media.map((item) => item.id), published };
+    try {
+      const saved = opened
+        ? await patch(`/posts/${opened.post.id}`, body, { headers: { "If-Match": version } })
+        : await send("/posts", body, { key: key.current });
+      // A change of a picture changes its post, so it comes after the check of the version.
+      for (const item of media) {
+        const before = original.media.find(({ id }) => id === item.id);
+        if (before && (before.alt ?? "") !== (item.alt ?? "")) await patch(`/media/${item.id}`, { alt: item.alt ?? "" });
+      }
+      forget();
+      changePost(saved.id, { Post: { ...saved, media } });
+      forgetPages();
+      say(published ? "Your post is published." : "Your draft is saved.");
+      navigate(`/posts/${saved.id}`, { replace: true });
+    } catch (error) {
+      if (opened && error instanceof ApiError && error.code === "precondition_failed") {
+        setTheirs(await openPost(opened.post.id));
+      }
+      throw error;
+    }
+  };
+  const action = useAction(() => save(!isDraft));
+  const discard = () => {
+    forget();
+    navigate(opened ? `/posts/${opened.post.id}` : "/", { replace: true });
+  };
+  const saveDraft = () => setDraft(true);
+  useEffect(() => {
+    if (!isDraft) return;
+    action.run();
+    setDraft(false);
+  }, [isDraft]);
+  const canBeDraft = !opened || !opened.post.published;
+  const { fields } = action;
+
+  return html`<div class="narrow write">
+    <div class="page-head"><h1 tabindex="-1">${opened ? "Edit post" : "Write a post"}</h1></div>
+    ${isRestored && html`<p class="notice" role="status">Your unsent text from before is here again. <button type="button" class="link-button" onClick=${discard}>Discard it</button></p>`}
+    ${theirs && html`<${Conflict} theirs=${theirs} keepMine=${() => { setVersion(theirs.version); setTheirs(null); action.clear(); }} takeTheirs=${() => { change(valuesOf(theirs.post)); setVersion(theirs.version); setTheirs(null); action.clear(); }} />`}
+    <${Form}
+      action=${action}
+      submit=${opened?.post.published ? "Save" : "Publish"}
+      beside=${html`${canBeDraft && html`<button type="button" class="button" onClick=${saveDraft}>${opened ? "Save draft" : "Save as draft"}</button>`}
+        ${opened && html`<button type="button" class="button" onClick=${discard}>Cancel</button>`}`}
+    >
+      <div class="title-field">
+        <${Field} label="Title" maxLength=${300} value=${text.title} onText=${(title) => change({ title })} error=${fields.title} />
+      </div>
+      <${Field} label="Text" rows=${8} maxLength=${40_000} hint="Plain text. Links and @names become links." value=${text.content} onText=${(content) => change({ content })} error=${fields.content} />
+      <${TagField} tags=${text.tags} change=${(tags) => change({ tags })} error=${fields.tags} />
+      <${PictureField} media=${text.media} change=${(media) => change({ media })} kept=${original.media.map((item) => item.id)} error=${fields.media_ids} />
+    <//>
+  </div>`;
+}
+
+function Conflict({ theirs, keepMine, takeTheirs }) {
+  return html`<div class="panel conflict" role="alert">
+    <h2>This post was changed elsewhere</h2>
+    <p>Someone, perhaps you in another window, has saved it since you opened it. This is the other version:</p>
+    <pre tabindex="0"><b>${theirs.post.title}</b>${"\n\n"}${theirs.post.content}</pre>
+    <div class="form-buttons">
+      <button type="button" class="button button-primary" onClick=${keepMine}>Keep mine, and go on</button>
+      <button type="button" class="button" onClick=${takeTheirs}>Take the other version</button>
+    </div>
+  </div>`;
+}
+
+const valuesOf = ({ title, content, tags, media }) => ({ title, content, tags, media });
+
+function keptText(name) {
+  try {
+    return JSON.parse(localStorage.getItem(name) ?? "null");
+  } catch {
+    return null;
+  }
+}
+
