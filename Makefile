@@ -78,6 +78,10 @@ check: .venv/dev-installed ## Lint; check format, types, imports between layers,
 docs: .venv/dev-installed ## Build the documentation as a site in .local/docs/site; a dead link is an error
 	@$(VENV_PYTHON) docs/build_site.py .local/docs
 
+.PHONY: screenshots
+screenshots: .venv/dev-installed ## Take the pictures of the README from a demo site (needs Chromium)
+	@$(VENV_PYTHON) -m docs.screenshots
+
 .PHONY: bench
 bench: .venv/bench-installed ## Benchmark the API and its peers (about an hour, on an idle machine)
 	@$(VENV_PYTHON) -m bench $(ARGS)

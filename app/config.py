@@ -257,7 +257,10 @@ class Settings(BaseSettings):
     )
     rate_limits_enabled: bool = Field(True, description="`false` disables all rate limits, for load tests.")
     rate_limit_per_minute: int = Field(
-        600, ge=1, le=10_000_000, description="Maximum requests per minute per caller and worker."
+        600,
+        ge=1,
+        le=10_000_000,
+        description="Maximum requests per minute per caller and worker. Files of the web client do not count.",
     )
     max_body_bytes: int = Field(1_000_000, ge=1024, le=1 << 30, description="Maximum bytes of a request body.")
     max_batch: int = Field(256, ge=1, le=10_000, description="Maximum requests in one batch.")

@@ -165,6 +165,10 @@ class Page:
         node = self._call("DOM.querySelector", nodeId=document, selector=selector)["nodeId"]
         self._call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
 
+    def hide_scrollbars(self) -> None:
+        """Show no scrollbars, as on a phone."""
+        self._call("Emulation.setScrollbarsHidden", hidden=True)
+
     def screenshot(self) -> bytes:
         """Return a screenshot as PNG."""
         return base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"])

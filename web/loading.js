@@ -2,6 +2,7 @@
 
 import { list, request } from "./api.js";
 import { memory } from "./router.js";
+import { forgetChanges } from "./state.js";
 import { useCallback, useEffect, useRef, useState } from "./vendor/preact.js";
 
 /**
@@ -19,6 +20,7 @@ export function useLoaded(path) {
       try {
         const response = await request(path, { signal });
         const data = await response.json();
+        forgetChanges([data]);
         state.update({ data, etag: response.headers.get("ETag"), isLoading: false });
       } catch (error) {
         if (!signal?.aborted) state.update({ error, isLoading: false });
@@ -54,6 +56,7 @@ export function useList(path) {
         let found = await list(start, { signal: own.signal });
         // A page may be empty before the end of the list.
         while (found.items.length === 0 && found.next) found = await list(found.next, { signal: own.signal });
+        forgetChanges(found.items);
         const known = new Set(before.map(idOf));
         const fresh = found.items.filter((item) => !known.has(idOf(item)));
         state.update({ items: [...before, ...fresh], next: found.next, isLoading: false });

@@ -69,9 +69,9 @@ export function memory() {
   return kept.get(key).data;
 }
 
-/** Forget what all pages have loaded, as after a sign-in. */
+/** Forget what other pages have loaded, as after a sign-in. The current one shows its own changes. */
 export function forgetPages() {
-  kept.clear();
+  for (const key of [...kept.keys()]) if (key !== place.value.key) kept.delete(key);
 }
 
 /** Scroll to where the reader was in this entry of the history; to the top of a new one. Waits for late content. */

@@ -131,6 +131,14 @@ export function changePost(id, change) {
 }
 
 /**
+ * What is loaded now is newer than the changes before.
+ * @param {any[]} items posts, or items of another list
+ */
+export function forgetChanges(items) {
+  for (const { Post } of items) if (Post) changes.delete(Post.id);
+}
+
+/**
  * A post with its newest values.
  * @param {Schemas["PostWithVotes"]} item
  * @returns {Schemas["PostWithVotes"] & {deleted?: boolean}}

@@ -73,14 +73,14 @@ def add_pictures(amount: int, seed: int, report: Report) -> None:
     try:
         for owner_id in [*owners][:avatars]:
             with transaction() as db:
-                media.set_avatar(db, owner_id, _upload(owner_id, _portrait(draw), None))
+                media.set_avatar(db, owner_id, upload(owner_id, portrait(draw), None))
             done += 1
             report("pictures", done, amount)
         for post_id, owner_id, _ in draw.sample(newest, len(newest)):
             ids = []
             for _ in range(min(amount - done, draw.choice(PICTURES_OF_POST))):
                 scene = draw.choice([*SCENES])
-                ids.append(_upload(owner_id, _landscape(draw, scene), f"Hills at {scene}"))
+                ids.append(upload(owner_id, landscape(draw, scene), f"Hills at {scene}"))
             if ids:
                 with transaction() as db:
                     post.change(db, db.get_one(User, owner_id), post_id, PostChange(media_ids=ids), None)
@@ -92,7 +92,7 @@ def add_pictures(amount: int, seed: int, report: Report) -> None:
         raise CannotSeed(f"only {done:,} of {amount:,} pictures were added: pass more --posts")
 
 
-def _upload(owner_id: int, drawn: Image.Image, alt: str | None) -> int:
+def upload(owner_id: int, drawn: Image.Image, alt: str | None) -> int:
     with tempfile.TemporaryFile() as file:
         drawn.save(file, "JPEG", quality=90)
         with closing(decoding.decode(file)) as picture:
@@ -105,7 +105,7 @@ def _upload(owner_id: int, drawn: Image.Image, alt: str | None) -> int:
                 raise
 
 
-def _landscape(draw: random.Random, scene: str) -> Image.Image:
+def landscape(draw: random.Random, scene: str) -> Image.Image:
     """Draw a sky with sun or moon, and hills that are darker the nearer they are."""
     above, horizon, sun, far, near = SCENES[scene]
     width, height = draw.choice(SIZES)
@@ -131,7 +131,7 @@ def _ridge(draw: random.Random, width: int, middle: float, amplitude: float) -> 
         yield x, middle + amplitude * sum(size * math.sin(pace * x + start) for size, pace, start in waves)
 
 
-def _portrait(draw: random.Random) -> Image.Image:
+def portrait(draw: random.Random) -> Image.Image:
     """Draw a head and shoulders on a plain ground."""
     side = AVATAR_SIDE
     ground = tuple(draw.randint(150, 225) for _ in range(3))

@@ -10,10 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from app.cli import samples
 from app.cli.database import go_past_the_pooler
+from app.cli.demo import PEOPLE, POSTS, add_demo
 from app.cli.migrations import migrated_database
 from app.config import ConfigurationError, get_settings
 from app.database.engines import get_engine
 from app.dev import seed as seeding
+from app.errors import DomainError
 from app.security import passwords
 
 # Of the embedded server while seeding: fewer checkpoints, so that fewer full pages are written to the WAL.
@@ -49,6 +51,9 @@ def seed(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Random seed; the same seed gives the same data.")] = 1,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Add a small site with hand-written texts instead, to show and to try.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Allow this when ENVIRONMENT is production.")] = False,
 ) -> None:
     """Add realistic users, posts, votes, comments, follows, pictures and reports. Existing rows stay.
@@ -63,6 +68,9 @@ def seed(
         raise ConfigurationError("reports need a moderator, who is one of the new users: pass --users too")
     go_past_the_pooler()
     with migrated_database(FOR_FILLING):
+        if demo:
+            _show(password=None if is_production else seeding.PASSWORD)
+            return
         comments = 3 * posts if comments is None else comments
         follows = min(10 * users, users * (users // 4)) if follows is None else follows
         pictures = min(MAX_PICTURES_BY_DEFAULT, posts // 4) if pictures is None else pictures
@@ -70,6 +78,18 @@ def seed(
             reports = 0 if is_production or users < samples.MIN_USERS else min(MAX_REPORTS_BY_DEFAULT, posts // 8)
         wanted = seeding.Amounts(users, posts, votes, comments, follows)
         _seed(wanted, pictures, reports, seed, password=None if is_production else seeding.PASSWORD)
+
+
+def _show(password: str | None) -> None:
+    """Add the site to show. Without a password, its users cannot sign in."""
+    try:
+        address = add_demo(passwords.hash_password(password or secrets.token_urlsafe(32)))
+    except (seeding.CannotSeed, DomainError) as error:
+        raise ConfigurationError(str(error)) from None
+    typer.echo(f"Added a site with {len(PEOPLE)} authors, {len(POSTS)} posts and their pictures")
+    if password is not None:
+        typer.echo(f"The password of each user is: {password}")
+        typer.echo(f"One of them is: {address} (a moderator)")
 
 
 def _seed(wanted: seeding.Amounts, pictures: int, reports: int, seed: int, password: str | None) -> None:

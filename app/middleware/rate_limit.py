@@ -36,6 +36,8 @@ MAX_WAIT_SECONDS = 28.0
 MAX_BODY_SECONDS = 0.1
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 EXEMPT_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+# The files of the web client: a first visit loads about 40 of them from memory.
+UNCOUNTED_PATHS = "/web/assets/"
 HEADERS = ("RateLimit", "RateLimit-Policy", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 
 
@@ -71,7 +73,8 @@ class RateLimit:
     (then 503). A request gives up its turn while its body is late. Requests without a valid token do not wait for each
     other, because many people may share an address, and a slow one of them must not block the others.
 
-    A WebSocket counts as one request.
+    A WebSocket counts as one request. Files of the web client do not count, but are refused with the others at
+    `MAX_IN_HAND`.
 
     The windows of `MAX_CALLERS` callers are kept. Past that number, the oldest window is dropped.
     """
@@ -97,7 +100,8 @@ class RateLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_request = scope["type"] in {"http", "websocket"}
-        if not is_request or scope["path"].removeprefix(scope.get("root_path", "")) in EXEMPT_PATHS:
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        if not is_request or path in EXEMPT_PATHS:
             await self.app(scope, receive, send)
             return
         now = time.monotonic()
@@ -105,12 +109,14 @@ class RateLimit:
         window = self._window(caller, now)
         seconds_left = math.ceil(window.ends_at - now)
         in_hand = self.in_hand.get(caller)
-        if window.left == 0 or (in_hand is not None and in_hand.count >= MAX_IN_HAND):
-            response = refusal(scope, RateLimited(seconds_left if window.left == 0 else 1))
+        is_counted = not path.startswith(UNCOUNTED_PATHS)
+        is_over = is_counted and window.left == 0
+        if is_over or (in_hand is not None and in_hand.count >= MAX_IN_HAND):
+            response = refusal(scope, RateLimited(seconds_left if is_over else 1))
             response.raw_headers += self._headers(window.left, seconds_left)
             await response(scope, receive, send)
             return
-        window.left -= 1
+        window.left -= is_counted
         headers = self._headers(window.left, seconds_left)
         scope.setdefault("state", {})["caller"] = caller  # The server limits the unsent bytes of each caller.
         if scope["type"] == "websocket":  # Its messages have limits of their own.

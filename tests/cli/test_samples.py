@@ -55,7 +55,7 @@ def test_pictures_are_on_new_posts_and_profiles_and_can_be_seen(
 def test_a_seed_draws_the_same_pictures_again_and_they_differ() -> None:
     def drawn(seed: int) -> list[bytes]:
         draw = random.Random(seed)
-        return [picture.tobytes() for picture in (samples._landscape(draw, "dusk"), samples._portrait(draw))]
+        return [picture.tobytes() for picture in (samples.landscape(draw, "dusk"), samples.portrait(draw))]
 
     assert drawn(1) == drawn(1)
     assert not {*drawn(1)} & {*drawn(2)}

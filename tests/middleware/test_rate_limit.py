@@ -81,6 +81,21 @@ def test_past_the_limit_everything_is_refused_until_the_minute_is_over(
         time.sleep(0.05)
 
 
+def test_files_of_the_web_client_do_not_count(three_a_minute: Clients) -> None:
+    client = three_a_minute("192.0.2.1")
+    page = client.get("/web/")
+    files = re.findall(r'(?:href|src)="(/web/assets/[^"]+)"', page.text)
+    assert len(files) > 20
+
+    answers = [client.get(file) for file in files]
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.headers["X-RateLimit-Remaining"] for answer in answers} == {"2"}
+    assert [client.get("/").status_code for _ in range(3)] == [200, 200, 429]
+    assert client.get(files[0]).status_code == 200
+    assert client.get("/web/").status_code == 429
+
+
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/livez/", "/v1/livez"])
 def test_probes_are_never_limited(three_a_minute: Clients, path: str) -> None:
     client = three_a_minute("192.0.2.1")

@@ -1,14 +1,16 @@
 """The web client in a real browser, against a real server."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import httpx2
 import pytest
 from sqlalchemy import Connection, text
 
-from tests.browser import Page, open_page
+from tests.browser import DEADLINE_SECONDS, Page, open_page
 from tests.fixtures import PASSWORD, Person, Server
 from tests.pictures import png
 
@@ -256,3 +258,73 @@ def test_a_lost_server_is_said_and_the_page_goes_on_after_its_return(
     page.go_offline(False)
     page.click("main button", "Try again")
     page.wait_for("document.querySelector('.post-row h2')?.textContent === 'Moths'")
+
+
+def as_other(server: Server, person: Person, method: str, path: str, **json_body: object) -> httpx2.Response:
+    """Send a request of another user, by their token."""
+    return httpx2.request(method, f"{server.url}{path}", json=json_body or None, headers=person.headers)
+
+
+def test_votes_comments_and_the_badge_change_while_a_post_is_open(
+    page: Page, server: Server, person: Person, make_person: Callable[..., Person], make_post: Callable[..., int]
+) -> None:
+    post_id, other = make_post(person, title="Moths"), make_person()
+    sign_in(page, server, person)
+    show(page, server, f"/posts/{post_id}")
+    page.wait_for("document.querySelector('.comments-empty')")
+    wait_for_stream(page, f"posts={post_id}&")
+    as_other(server, other, "PUT", f"/posts/{post_id}/vote").raise_for_status()
+    page.wait_for("document.querySelector('.post .vote').textContent.trim() === '1'")
+
+    as_other(server, other, "POST", f"/posts/{post_id}/comments", content="A hawk moth?").raise_for_status()
+    page.wait_for("document.querySelector('.news button')?.textContent === '1 new comment'")
+    page.wait_for("document.querySelector('.comments h2').textContent === '1 comment'")
+    page.wait_for("document.querySelector('header .count')?.textContent === '1'")
+    assert page.evaluate("document.querySelector('.comment')") is None, "the page moves only when the reader wants it"
+    page.click(".news button")
+    page.wait_for("document.querySelector('.comment .prose')?.textContent === 'A hawk moth?'")
+    page.wait_for("!document.querySelector('.news button')")
+    assert page.complaints == []
+
+
+def test_new_posts_wait_in_a_bar(
+    page: Page, server: Server, person: Person, make_person: Callable[..., Person], make_post: Callable[..., int]
+) -> None:
+    make_post(person, title="Moths")
+    sign_in(page, server, person)
+    show(page, server, "/?sort=new")
+    wait_for_stream(page, "topics=me%2Cnew")
+    as_other(server, make_person(), "POST", "/posts", title="Bees", content="many").raise_for_status()
+    page.wait_for("document.querySelector('.news button')?.textContent === '1 new post'")
+    assert page.evaluate("document.querySelectorAll('.post-row').length") == 1
+
+    page.click(".news button")
+    page.wait_for("document.querySelector('.post-row h2')?.textContent === 'Bees'")
+    assert page.complaints == []
+
+
+def wait_for_stream(page: Page, part: str) -> None:
+    """Wait until the page has a stream whose address contains `part`, and its first message."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not any("/live?" in url and part in url for url in page.requests):
+        assert time.monotonic() < deadline, page.requests
+        page.evaluate("1")
+        time.sleep(0.05)
+    time.sleep(0.5)
+
+
+def test_without_a_stream_the_page_asks_for_the_badge(
+    start_server: Callable[..., Server], make_person: Callable[..., Person], make_post: Callable[..., int]
+) -> None:
+    server = start_server(PASSWORD_HASH_ROUNDS="4", LIVE_STREAMS_MAX="1")
+    person, other = make_person(), make_person()
+    with (
+        httpx2.stream("GET", f"{server.url}/live?topics=me", headers=other.headers) as taken,
+        open_page(f"{server.url}/web/") as page,
+    ):
+        assert taken.status_code == 200
+        as_other(server, other, "POST", f"/posts/{make_post(person)}/comments", content="Hello").raise_for_status()
+        sign_in(page, server, person)
+        page.wait_for("document.querySelector('header .count')?.textContent === '1'")
+        assert any("/notifications/unread-count" in url for url in page.requests)
+        assert [complaint for complaint in page.complaints if "503" not in complaint] == []

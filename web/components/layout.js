@@ -1,7 +1,7 @@
 /** What surrounds every page: the bar with search and account, navigation, messages. */
 
 import { registration } from "../api.js";
-import { watchUnread } from "../live.js";
+import { startLive } from "../live.js";
 import { forgetPages, href, navigate, userPath } from "../router.js";
 import { isModerator, messages, sayError, signOut, unread, unsay, useAccount, useShared } from "../state.js";
 import { html, useEffect, useRef, useState } from "../vendor/preact.js";
@@ -12,7 +12,7 @@ import { Icon } from "./icon.js";
 export function Layout({ here, children }) {
   const me = useAccount();
   const number = useShared(unread);
-  useEffect(() => (me ? watchUnread((value) => unread.set(value)) : undefined), [me?.id]);
+  useEffect(() => (me ? startLive() : undefined), [me?.id]);
   const skip = (event) => {
     event.preventDefault();
     document.getElementById("content")?.focus();

@@ -1,7 +1,6 @@
 /** The pictures of a post: upload, description for those who do not see them, order, removal. */
 
-import { fileAddress, newKey, patch, remove, upload } from "../api.js";
-import { sayError } from "../state.js";
+import { fileAddress, newKey, remove, upload } from "../api.js";
 import { html, useId, useRef, useState } from "../vendor/preact.js";
 import { Icon } from "./icon.js";
 
@@ -40,9 +39,6 @@ export function PictureField({ media, change, kept, error }) {
     if (!kept.includes(item.id)) remove(`/media/${item.id}`).catch(() => {});
   };
   const describe = (item, alt) => set(media.map((other) => (other.id === item.id ? { ...other, alt } : other)));
-  const saveAlt = (item) => {
-    if (!kept.includes(item.id)) patch(`/media/${item.id}`, { alt: item.alt ?? "" }).catch(sayError);
-  };
   return html`<div class="field" role="group" aria-labelledby="${id}-label">
     <span class="label" id="${id}-label">Pictures</span>
     <ul class="uploads">
@@ -58,7 +54,6 @@ export function PictureField({ media, change, kept, error }) {
               placeholder="For readers who cannot see it"
               value=${item.alt ?? ""}
               onInput=${(event) => describe(item, event.currentTarget.value)}
-              onBlur=${() => saveAlt(item)}
             ></textarea>
           </div>
           <button type="button" class="icon-button" aria-label=${`Remove picture ${index + 1}`} onClick=${() => drop(item)}><${Icon} name="close" /></button>

@@ -1,6 +1,7 @@
 /** A post in a list. */
 
 import { post as send, put, remove } from "../api.js";
+import { useLive } from "../live.js";
 import { useAction } from "../loading.js";
 import { href, navigate, tagPath, userPath } from "../router.js";
 import { account, changePost, say, sayError, useAccount, usePost } from "../state.js";
@@ -20,6 +21,7 @@ const EXCERPT_CHARACTERS = 400;
 /** @param {{item: import("../api.js").Schemas["PostWithVotes"]}} props */
 export function PostRow({ item }) {
   const { Post: post, votes, voted, comments, deleted, ...rest } = usePost(item);
+  useLive([`post:${post.id}`]);
   if (deleted) return null;
   return html`<li class="post-row">
     <article>

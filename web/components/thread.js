@@ -1,6 +1,7 @@
 /** The comments on a post: order, form, and the endless list of threads. */
 
 import { get } from "../api.js";
+import { useLive } from "../live.js";
 import { useList } from "../loading.js";
 import { href } from "../router.js";
 import { changePost, isModerator } from "../state.js";
@@ -9,6 +10,7 @@ import { html, useEffect, useState } from "../vendor/preact.js";
 import { Comment } from "./comment.js";
 import { CommentForm } from "./comment-form.js";
 import { EndlessList } from "./endless-list.js";
+import { NewsBar } from "./news-bar.js";
 
 const SORTS = ["top", "new", "old"];
 const DEPTH = 3;
@@ -29,6 +31,7 @@ export function Thread({ post, number, me, here }) {
   };
   const replace = (changed) => list.set(list.items.map((item) => (item.id === changed.id ? changed : item)));
   const drop = (id) => list.set(list.items.filter((item) => item.id !== id));
+  const news = useNews(post.id, me, list);
   const shared = { post, me, sort, targetId, onCount, isModerating: isModerator(me), canReply: post.published && !post.locked };
   useEffect(() => {
     if (!list.isLoading && here.hash) document.getElementById(here.hash)?.scrollIntoView({ block: "center" });
@@ -50,6 +53,7 @@ export function Thread({ post, number, me, here }) {
         : me
           ? html`<${CommentForm} name=${`comment-on-${post.id}`} path=${`/posts/${post.id}/comments`} label="Write a comment" submit="Comment" done=${addComment} />`
           : html`<p class="notice"><a href=${href(`/sign-in?next=/posts/${post.id}`)}>Sign in</a> to comment.</p>`}
+    <${NewsBar} text=${news.text} show=${news.show} />
     ${target &&
     html`<p class="section-title hint">The comment that you followed a link to</p>
       <ul><${Comment} comment=${target} ...${shared} replace=${() => list.reload()} drop=${() => list.reload()} /></ul>`}
@@ -63,6 +67,63 @@ export function Thread({ post, number, me, here }) {
       render=${(comment) => html`<${Comment} key=${comment.id} comment=${comment} ...${shared} replace=${replace} drop=${drop} />`}
     />`}
   </section>`;
+}
+
+/**
+ * Comments of others that arrive while the page is open. They wait until the reader wants to see them.
+ * @typedef {import("../api.js").Schemas} Schemas
+ * @param {number} postId
+ * @param {Schemas["OwnAccount"] | null} me
+ * @param {{items: Schemas["ThreadComment"][], set: (items: any[]) => void, reload: () => void}} list
+ */
+function useNews(postId, me, list) {
+  const [waiting, setWaiting] = useState(/** @type {Schemas["ThreadComment"][]} */ ([]));
+  const [hasMissed, setMissed] = useState(false);
+  const [first, setFirst] = useState(0);
+  useLive([], ({ type, comment }) => {
+    if (type === "reset") setMissed(true);
+    if (type !== "comment" || comment.post_id !== postId || comment.author.id === me?.id) return;
+    const { parent_id: parentId, id } = comment;
+    // A reply to a comment that is not loaded yet comes with it.
+    if (parentId !== null && !has(list.items, parentId) && !has(waiting, parentId)) return;
+    const blank = { votes: 0, voted: false, replies: [], reply_count: 0, deleted: false, removal_reason: null };
+    const fresh = { ...blank, ...comment, updated_at: comment.created_at };
+    setWaiting((others) => [...others.filter((other) => other.id !== id), fresh]);
+  });
+  const fresh = waiting.filter(({ id }) => !has(list.items, id));
+  const show = () => {
+    setWaiting([]);
+    if (hasMissed) {
+      setMissed(false);
+      list.reload();
+      return;
+    }
+    list.set(fresh.reduce(withComment, list.items));
+    setFirst(fresh[0].id);
+  };
+  useEffect(() => {
+    const element = document.getElementById(`comment-${first}`);
+    element?.scrollIntoView({ block: "center" });
+    element?.querySelector("a")?.focus({ preventScroll: true });
+  }, [first]);
+  return { text: hasMissed ? "New comments" : fresh.length > 0 ? count(fresh.length, "new comment") : "", show };
+}
+
+/**
+ * The thread with one more comment: first, or the last reply of its parent.
+ * @param {Schemas["ThreadComment"][]} comments
+ * @param {Schemas["ThreadComment"]} comment
+ * @returns {Schemas["ThreadComment"][]}
+ */
+function withComment(comments, comment) {
+  if (comment.parent_id === null) return [comment, ...comments];
+  return comments.map((other) => {
+    if (other.id === comment.parent_id)
+      return { ...other, replies: [...other.replies, comment], reply_count: other.reply_count + 1 };
+    return has(other.replies, comment.parent_id ?? 0)
+      ? { ...other, replies: withComment(other.replies, comment) }
+      : other;
+  });
 }
 
 /** The comment of the address, if the first page of the thread does not have it. */

@@ -2,15 +2,18 @@
 
 import { publicReads } from "../api.js";
 import { EndlessList } from "../components/endless-list.js";
+import { NewsBar } from "../components/news-bar.js";
 import { PostRow } from "../components/post-row.js";
 import { Sidebar } from "../components/sidebar.js";
 import { Empty } from "../components/states.js";
 import { Tabs } from "../components/tabs.js";
 import { Welcome } from "../components/welcome.js";
+import { useLive } from "../live.js";
 import { useList, useTitle } from "../loading.js";
 import { href } from "../router.js";
 import { useAccount } from "../state.js";
-import { html } from "../vendor/preact.js";
+import { count } from "../text.js";
+import { html, useState } from "../vendor/preact.js";
 
 const SORTS = [
   ["hot", "Hot"],
@@ -39,21 +42,41 @@ export default function Front({ here, feed }) {
           })),
         ]}
       />
-      <${Feed} key=${path} path=${path} empty=${isHome ? html`<${EmptyHome} />` : html`<${EmptySite} />`} />
+      <${Feed} key=${path} path=${path} topic=${isHome || sort === "top" ? "" : "new"} empty=${isHome ? html`<${EmptyHome} />` : html`<${EmptySite} />`} />
     </div>
     <${Sidebar} />
   </div>`;
 }
 
-/** An endless list of posts. */
-export function Feed({ path, empty, label = "Posts" }) {
+/**
+ * An endless list of posts. A bar says when there are new ones of the topic.
+ * @param {{path: string, empty: unknown, label?: string, topic?: string}} props
+ */
+export function Feed({ path, empty, label = "Posts", topic = "" }) {
+  const me = useAccount();
   const list = useList(path);
-  return html`<${EndlessList}
-    list=${list}
-    label=${label}
-    empty=${empty}
-    render=${(item) => html`<${PostRow} key=${item.Post.id} item=${item} />`}
-  />`;
+  const [fresh, setFresh] = useState(/** @type {number[]} */ ([]));
+  const [hasMissed, setMissed] = useState(false);
+  useLive(topic ? [topic] : [], ({ type, post }) => {
+    if (!topic) return;
+    if (type === "reset") setMissed(true);
+    // Published again, written here, or read meanwhile: nothing new.
+    if (type !== "published" || post.owner.id === me?.id || (topic !== "new" && !post.tags.includes(topic.slice(4)))) return;
+    if (!list.items.some((item) => item.Post.id === post.id)) setFresh((ids) => [...ids.filter((id) => id !== post.id), post.id]);
+  });
+  const show = () => {
+    setFresh([]);
+    setMissed(false);
+    list.reload();
+    window.scrollTo({ top: 0 });
+  };
+  return html`<${NewsBar} text=${fresh.length > 0 ? count(fresh.length, "new post") : hasMissed ? "New posts" : ""} show=${show} />
+    <${EndlessList}
+      list=${list}
+      label=${label}
+      empty=${empty}
+      render=${(item) => html`<${PostRow} key=${item.Post.id} item=${item} />`}
+    />`;
 }
 
 function EmptyHome() {

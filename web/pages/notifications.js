@@ -4,13 +4,15 @@ import { post } from "../api.js";
 import { Avatar } from "../components/avatar.js";
 import { EndlessList } from "../components/endless-list.js";
 import { Icon } from "../components/icon.js";
+import { NewsBar } from "../components/news-bar.js";
 import { MemberPage } from "../components/member-page.js";
 import { Empty } from "../components/states.js";
 import { Time } from "../components/time.js";
+import { useLive } from "../live.js";
 import { useList, useTitle } from "../loading.js";
 import { href, userPath } from "../router.js";
 import { unread, useAccount } from "../state.js";
-import { html, useEffect } from "../vendor/preact.js";
+import { html, useEffect, useState } from "../vendor/preact.js";
 
 /** @type {Record<import("../api.js").Schemas["NotificationKind"], string>} */
 const WORDS = {
@@ -29,6 +31,15 @@ function List() {
   const me = useAccount();
   const list = useList("/notifications?limit=30");
   const newest = list.items[0];
+  const [hasNew, setNew] = useState(false);
+  useLive([], ({ type }) => {
+    if (type === "notification" || type === "reset") setNew(true);
+  });
+  const show = () => {
+    setNew(false);
+    list.reload();
+    window.scrollTo({ top: 0 });
+  };
   useTitle("Notifications");
   useEffect(() => {
     if (!newest || unread.value === 0) return;
@@ -40,6 +51,7 @@ function List() {
   }, [newest?.id]);
   return html`<div class="narrow">
     <div class="page-head"><h1 tabindex="-1">Notifications</h1></div>
+    <${NewsBar} text=${hasNew ? "New notifications" : ""} show=${show} />
     <${EndlessList}
       list=${list}
       label="Notifications"

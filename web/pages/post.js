@@ -4,9 +4,10 @@ import { Thread } from "../components/thread.js";
 import { Pictures } from "../components/pictures.js";
 import { Byline, PostActions, Tags } from "../components/post-row.js";
 import { Failed, Loading } from "../components/states.js";
+import { useLive } from "../live.js";
 import { useLoaded, useTitle } from "../loading.js";
 import { navigate } from "../router.js";
-import { useAccount, usePost } from "../state.js";
+import { changePost, useAccount, usePost } from "../state.js";
 import { paragraphs } from "../text.js";
 import { html } from "../vendor/preact.js";
 
@@ -23,6 +24,10 @@ function Shown({ item: loaded, here }) {
   const me = useAccount();
   const { Post: post } = item;
   useTitle(post.title);
+  useLive([`post:${post.id}`], ({ type, id, post: values }) => {
+    if (type === "post" && id === post.id && values && values.locked !== post.locked)
+      changePost(id, { Post: { ...post, locked: values.locked } });
+  });
   return html`<div class="narrow">
     <article class="post">
       <${Byline} post=${post} />

@@ -96,7 +96,7 @@ function Shown({ user, set, tab }) {
         view("following", "Following"),
       ]}
     />
-    <${Tab} key=${tab} user=${user} tab=${tab} isOwn=${isOwn} />
+    ${!user.blocked && html`<${Tab} key=${tab} user=${user} tab=${tab} isOwn=${isOwn} />`}
     ${dialog === "report" && html`<${ReportDialog} target=${{ user_id: user.id }} what="user" close=${() => setDialog(null)} />`}
     ${dialog === "ban" && html`<${BanDialog} user=${user} close=${() => setDialog(null)} />`}
     ${dialog === "picture" && html`<${PictureDialog} picture=${user.avatar} title=${user.display_name || user.username} close=${() => setDialog(null)} />`}

@@ -35,6 +35,6 @@ export default function Tag({ name, here }) {
         isCurrent: one === sort,
       }))}
     />
-    <${Feed} key=${path} path=${path} empty=${html`<${Empty} title="No posts yet"><p>A post with this tag will appear here.</p><//>`} />
+    <${Feed} key=${path} path=${path} topic=${sort === "top" ? "" : `tag:${name}`} empty=${html`<${Empty} title="No posts yet"><p>A post with this tag will appear here.</p><//>`} />
   </div>`;
 }

@@ -71,6 +71,10 @@ function Editor({ opened }) {
     const { title, content, tags, media } = text;
     const body = { title, content, tags, media_ids: media.map((item) => item.id), published };
     try {
+      for (const item of media) {
+        const isNew = original.media.every(({ id }) => id !== item.id);
+        if (isNew && item.alt) await patch(`/media/${item.id}`, { alt: item.alt });
+      }
       const saved = opened
         ? await patch(`/posts/${opened.post.id}`, body, { headers: { "If-Match": version } })
         : await send("/posts", body, { key: key.current });
