@@ -35,10 +35,10 @@ Item = dict[str, Any]
 
 
 def postman() -> None:
-    """Print a Postman collection of all requests, to import in Postman or run with newman.
+    """Print a Postman collection that logs in and carries the token.
 
-    `Log in` keeps the token, which all other requests send. The variables of the collection have the address of the
-    server, and the e-mail address and password of an account.
+    Import it in Postman, or run it with newman. `Log in` keeps the token, which all other requests send. The variables
+    of the collection have the address of the server, and the e-mail address and password of an account.
     """
     from app.main import app  # noqa: PLC0415 - importing it builds the application, also for --help.
 

@@ -95,7 +95,10 @@ def delete_webhook(webhook_id: WebhookId, caller: CurrentUser, db: SessionDep) -
     responses=responses(NotAuthenticated, WebhookNotFound, WebhookDisabled, TooManyTries),
 )
 def test_webhook(webhook_id: WebhookId, caller: CurrentUser, db: SessionDep) -> DeliveryOut:
-    """Queue a delivery of the kind `test`. It is sent within seconds; the list of deliveries has its outcome."""
+    """Queue a delivery of the kind `test`. It is sent within seconds; within five minutes after failures.
+
+    The list of deliveries has its outcome.
+    """
     webhook.get(db, caller.id, webhook_id)
     attempt_limits.spend(attempt_limits.WEBHOOK_TEST_OF_ACCOUNT, str(caller.id))
     return webhook.test(db, caller.id, webhook_id)

@@ -12,8 +12,11 @@ from urllib.parse import urlsplit
 
 from app.config import get_settings
 
-# Azure's platform service has a public address. It answers every virtual machine there, and only those.
-_METADATA = frozenset({IPv4Address("168.63.129.16")})
+# Networks that Python 3.11 takes for public: Azure's platform service, which answers every virtual machine there, and
+# only those; protocols, such as the metadata service of Oracle; relays for 6to4; documentation; old site-local ones.
+_NOT_PUBLIC = [
+    ip_network(network) for network in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "3fff::/20", "fec0::/10")
+]
 # Gateways translate these to the IPv4 addresses in their last bits (RFC 6052).
 _NAT64 = ip_network("64:ff9b::/96")
 # The resolver takes names that end with a number, as 127.1 or 0x7f.1, for addresses.
@@ -76,7 +79,8 @@ def require_public(address: IPv4Address | IPv6Address) -> None:
     if any(address in network for network in get_settings().webhook_networks):
         return
     for each in (address, *_embedded(address)):
-        if not each.is_global or each.is_multicast or each.is_reserved or each in _METADATA:
+        is_listed = any(each in network for network in _NOT_PUBLIC)
+        if not each.is_global or each.is_multicast or each.is_reserved or is_listed:
             raise Refused("the address is not public")
 
 

@@ -28,7 +28,7 @@ def create(db: Session, user_id: int, new: WebhookIn) -> NewWebhook:
     The lock serializes the creation, so that each counts those before, and waits for a change of the role. Raises
     `NotAuthorized` for the scope `all` of others than admins, and `QuotaExceeded` past `WEBHOOKS_MAX`.
     """
-    account = select(models.User.role).where(models.User.id == user_id, models.User.is_active)
+    account = select(models.User.role).where(models.User.id == user_id, models.User.is_active, ~models.User.is_banned())
     role = db.scalar(account.with_for_update(key_share=True))
     if role is None:
         raise NotAuthenticated
@@ -120,6 +120,7 @@ def redeliver(db: Session, user_id: int, webhook_id: int, delivery_id: int) -> D
     """
     if not _lock(db, user_id, webhook_id):
         raise WebhookDisabled
+    queue.wake(db, webhook_id)  # Before the delivery changes: a webhook that waits for it is due when it is.
     delivery = models.WebhookDelivery
     again = (
         update(delivery)
@@ -129,7 +130,6 @@ def redeliver(db: Session, user_id: int, webhook_id: int, delivery_id: int) -> D
     found = db.scalars(again.returning(delivery)).one_or_none()
     if found is None:
         raise DeliveryNotFound(delivery_id)
-    queue.wake(db, webhook_id)
     return _shown(found)
 
 

@@ -7,8 +7,10 @@ resolves to another address the next time gains nothing. Redirects are not follo
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import ip_address
 
 import h11
@@ -20,6 +22,10 @@ MAX_RESPONSE_BYTES = 65_536
 READ_BYTES = 16_384
 # Addresses of a name that are tried, one after the other.
 MAX_ADDRESSES = 4
+# Threads that resolve names, in each process: four times the requests at once, because a thread outlives its request
+# if a name server does not answer.
+MAX_RESOLVERS = 256
+_resolvers = threading.BoundedSemaphore(MAX_RESOLVERS)
 
 
 class NotDelivered(Exception):
@@ -55,14 +61,12 @@ async def post(url: str, headers: Mapping[str, str], body: bytes) -> int:
 
 async def _connect(target: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect to an address of the host. All must be public: a name with one of each kind is no honest one."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    addresses = await _resolve(target.host, target.port)
     for address in addresses:
         require_public(ip_address(address))
     secure: dict[str, object] = {}
     if target.scheme == "https":
-        secure = {"ssl": ssl.create_default_context(), "server_hostname": target.host}
+        secure = {"ssl": tls_context(), "server_hostname": target.host}
     failure: OSError = OSError("no address")
     for address in addresses[:MAX_ADDRESSES]:
         try:
@@ -72,6 +76,48 @@ async def _connect(target: Target) -> tuple[asyncio.StreamReader, asyncio.Stream
         except OSError as error:
             failure = error
     raise failure
+
+
+@lru_cache(maxsize=1)
+def tls_context() -> ssl.SSLContext:
+    """Return the context of all connections. Loading the certificates takes 40 ms, which delay every other request."""
+    return ssl.create_default_context()
+
+
+async def _resolve(host: str, port: int) -> list[str]:
+    """Return the addresses of a name.
+
+    Each name has a thread of its own: a name server that answers late, as one of a user may, delays no other request,
+    and no stop, because the threads are daemons. The executor of the event loop has six threads on two cores.
+    """
+    loop = asyncio.get_running_loop()
+    resolved: asyncio.Future[list[str]] = loop.create_future()
+
+    def set_result(addresses: list[str], error: OSError | None) -> None:
+        if resolved.cancelled():
+            return
+        if error is None:
+            resolved.set_result(addresses)
+        else:
+            resolved.set_exception(error)
+
+    def run() -> None:
+        addresses: list[str] = []
+        failure: OSError | None = None
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        except OSError as error:
+            failure = error
+        finally:
+            _resolvers.release()
+        with suppress(RuntimeError):  # The event loop was closed.
+            loop.call_soon_threadsafe(set_result, addresses, failure)
+
+    if not _resolvers.acquire(blocking=False):
+        raise NotDelivered("too many names are being resolved")
+    threading.Thread(target=run, name="resolver", daemon=True).start()
+    return await resolved
 
 
 async def _exchange(

@@ -52,7 +52,7 @@ PAUSES = (
 # After so long without a success, the webhook is disabled. A delivery is not tried again later either.
 GIVEN_UP_AFTER = timedelta(days=3)
 # Before any other delivery of a webhook that just failed. It doubles with each failure.
-FIRST_REST, MAX_REST = timedelta(seconds=1), timedelta(minutes=5)
+FIRST_REST, MAX_REST = timedelta(seconds=1), timedelta(minutes=4)
 # A webhook with more is disabled, so that its owner notices.
 MAX_WAITING = 10_000
 GONE = 410
@@ -100,18 +100,21 @@ _MOVE = text("""
     UPDATE event_positions SET transaction_id = :transaction_id, event_id = :id WHERE consumer = :consumer
 """)
 # Whose an event is: a notification is its recipient's, all else the actor's and the post owner's. A deleted post names
-# its owner as `user_id`.
+# its owner as `user_id`. Owners do not learn which moderator acted on their posts, as they do not from notifications.
 _MATCHES = """
     SELECT webhook.id AS webhook_id, event.transaction_id, event.id, event.kind, json_build_object(
         'type', event.kind, 'timestamp', to_char(event.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
         'data', json_build_object(
-            'actor_id', event.actor_id, 'post_id', event.post_id, 'comment_id', event.comment_id,
+            'actor_id', CASE
+                WHEN event.kind NOT LIKE 'post%' OR webhook.scope = 'all' OR event.actor_id = webhook.owner_id
+                    THEN event.actor_id
+            END, 'post_id', event.post_id, 'comment_id', event.comment_id,
             'user_id', event.user_id
         )
     )::text AS body
     FROM events AS event
     CROSS JOIN LATERAL (
-        SELECT id, events FROM webhooks
+        SELECT id, events, scope, owner_id FROM webhooks
         WHERE disabled_at IS NULL AND enabled_at <= event.created_at AND scope = 'own' AND owner_id = ANY (
             CASE event.kind
                 WHEN 'notification' THEN ARRAY[event.user_id]
@@ -119,13 +122,20 @@ _MATCHES = """
             END
         )
         UNION ALL
-        SELECT id, events FROM webhooks
+        SELECT id, events, scope, owner_id FROM webhooks
         WHERE disabled_at IS NULL AND enabled_at <= event.created_at AND scope = 'all' AND event.kind <> 'notification'
     ) AS webhook
     WHERE event.id = ANY (:event_ids) AND event.kind = ANY (webhook.events)
 """
 _IDS = bindparam("event_ids", type_=ARRAY(BIGINT))
-_MATCHED = text(f"SELECT DISTINCT webhook_id FROM ({_MATCHES}) AS matched").bindparams(_IDS)
+_IS_ENTITLED = """(
+    users.is_active AND (users.ban_reason IS NULL OR users.banned_until <= now())
+    AND (webhooks.scope = 'own' OR users.role = 'admin')
+) IS TRUE AS is_entitled"""
+_MATCHED = text(f"""
+    SELECT webhooks.id, {_IS_ENTITLED} FROM webhooks JOIN users ON users.id = webhooks.owner_id
+    WHERE webhooks.id IN (SELECT webhook_id FROM ({_MATCHES}) AS matched)
+""").bindparams(_IDS)
 _QUEUE = text(f"""
     INSERT INTO webhook_deliveries (webhook_id, event, body)
     SELECT webhook_id, kind, body FROM ({_MATCHES}) AS matched WHERE webhook_id = ANY (:webhook_ids)
@@ -149,6 +159,7 @@ def begin(db: Session) -> None:
 def fill() -> int:
     """Queue the next events of the log for the webhooks that want them; return how many events were read.
 
+    Webhooks whose owners are banned, or no admins any more, are disabled instead.
     It returns 0 also if another process is filling. Without webhooks it is one read.
     """
     with writing() as connection:
@@ -161,8 +172,11 @@ def fill() -> int:
         if not events:
             return 0
         event_ids = [event.id for event in events]
-        wanted = connection.scalars(_MATCHED, {"event_ids": event_ids}).all()
-        if ids := _lock(connection, wanted):
+        is_entitled = {row.id: row.is_entitled for row in connection.execute(_MATCHED, {"event_ids": event_ids})}
+        locked = _lock(connection, [*is_entitled])
+        for webhook_id in (each for each in locked if not is_entitled[each]):
+            disable(connection, webhook_id, "its owner may not have it")
+        if ids := [each for each in locked if is_entitled[each]]:
             connection.execute(_QUEUE, {"event_ids": event_ids, "webhook_ids": ids})
             for webhook_id in ids:
                 wake(connection, webhook_id)
@@ -178,19 +192,18 @@ def _lock(connection: Connection, webhook_ids: Sequence[int]) -> Sequence[int]:
     return connection.scalars(rows.order_by(Webhook.id).with_for_update(key_share=True)).all() if webhook_ids else []
 
 
-_CLAIM = text("""
+_CLAIM = text(f"""
     WITH due AS (
         SELECT id FROM webhooks WHERE due_at <= now() ORDER BY due_at, id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
     ), claimed AS (
         UPDATE webhooks SET due_at = now() + :lease FROM due WHERE webhooks.id = due.id
         RETURNING webhooks.id, url, secret, owner_id, scope
     )
-    SELECT claimed.id AS webhook_id, delivery.id, url, secret, body, attempt_count,
-        users.is_active AND (claimed.scope = 'own' OR users.role = 'admin') AS is_entitled
-    FROM claimed JOIN users ON users.id = claimed.owner_id
+    SELECT webhooks.id AS webhook_id, delivery.id, url, secret, body, attempt_count, {_IS_ENTITLED}
+    FROM claimed AS webhooks JOIN users ON users.id = webhooks.owner_id
     LEFT JOIN LATERAL (
         SELECT id, body, attempt_count FROM webhook_deliveries
-        WHERE webhook_id = claimed.id AND status = 'waiting' AND webhook_deliveries.due_at <= now()
+        WHERE webhook_id = webhooks.id AND status = 'waiting' AND webhook_deliveries.due_at <= now()
         ORDER BY webhook_deliveries.due_at, id LIMIT 1
     ) AS delivery ON true
 """)
@@ -217,7 +230,7 @@ def settle(delivery: Claimed, outcome: Outcome) -> None:
     """Record the outcome, and when to try again. What was deleted or disabled meanwhile stays as it is."""
     with writing() as connection:
         webhook = connection.execute(
-            select(Webhook.failure_count, (func.now() - Webhook.failing_since).label("failing_for"))
+            select(Webhook.url, Webhook.failure_count, (func.now() - Webhook.failing_since).label("failing_for"))
             .where(Webhook.id == delivery.webhook_id, Webhook.disabled_at.is_(None))
             .with_for_update(key_share=True)
         ).one_or_none()
@@ -236,7 +249,7 @@ def settle(delivery: Claimed, outcome: Outcome) -> None:
                 attempted_at=func.now() - timedelta(milliseconds=outcome.milliseconds),
             )
         )
-        if outcome.is_success:
+        if outcome.is_success or webhook.url != delivery.url:  # What the old URL does says nothing about the new one.
             connection.execute(_of(delivery.webhook_id).values(failure_count=0, failing_since=None))
             _schedule(connection, delivery.webhook_id)
             return
@@ -251,7 +264,8 @@ def settle(delivery: Claimed, outcome: Outcome) -> None:
             disable(connection, delivery.webhook_id, "no delivery succeeded for three days", is_told=True)
         else:
             rest = min(MAX_REST, FIRST_REST * 2 ** min(webhook.failure_count, 20))
-            _schedule(connection, delivery.webhook_id, rest)
+            # Also if its next delivery is later: `claim` schedules it after the rest.
+            connection.execute(_of(delivery.webhook_id).values(due_at=func.now() + rest))
 
 
 def add_test(db: Session, webhook_id: int) -> WebhookDelivery:
@@ -262,9 +276,18 @@ def add_test(db: Session, webhook_id: int) -> WebhookDelivery:
     return made
 
 
+# A webhook that waits for the next attempt of a delivery that failed is due at that time exactly.
+_WAKE = text("""
+    UPDATE webhooks SET due_at = now() WHERE id = :webhook_id AND (due_at = 'infinity' OR due_at = (
+        SELECT min(due_at) FROM webhook_deliveries
+        WHERE webhook_id = :webhook_id AND status = 'waiting' AND webhook_deliveries.due_at > now()
+    ))
+""")
+
+
 def wake(db: Session | Connection, webhook_id: int) -> None:
     """Let the next delivery of the webhook be looked for at once, unless it rests after a failure or is in use."""
-    db.execute(_of(webhook_id).where(Webhook.due_at == _NEVER).values(due_at=func.now()))
+    db.execute(_WAKE, {"webhook_id": webhook_id})
 
 
 def disable(db: Session | Connection, webhook_id: int, reason: str, *, is_told: bool = False) -> None:
@@ -287,8 +310,8 @@ def _of(webhook_id: int) -> Update:
     return update(Webhook).where(Webhook.id == webhook_id)
 
 
-def _schedule(connection: Connection, webhook_id: int, rest: timedelta = timedelta()) -> None:
-    """Set when the locked webhook is due: with its next delivery, but not before it has rested."""
+def _schedule(connection: Connection, webhook_id: int) -> None:
+    """Set when the locked webhook is due: with its next delivery."""
     waiting = (WebhookDelivery.webhook_id == webhook_id, WebhookDelivery.status == "waiting")
     next_due = select(func.coalesce(func.min(WebhookDelivery.due_at), _NEVER)).where(*waiting).scalar_subquery()
-    connection.execute(_of(webhook_id).values(due_at=func.greatest(next_due, func.now() + rest)))
+    connection.execute(_of(webhook_id).values(due_at=func.greatest(next_due, func.now())))

@@ -131,16 +131,27 @@ def visit() -> Iterator[Callable[[int], Site]]:
 
 
 def use(site: Site) -> tuple[str, str]:
-    """Fill every table. Returns the user's authenticator secret and API key."""
+    """Fill every table, with `MANY`. Returns the user's authenticator secret and API key."""
+    of_bob = 0
     for name in ("bob", "ada"):
         account = {"email": f"{name}@example.com", "password": PASSWORD, "username": name}
         site.ask(201, "POST", "/users", json=account, headers={"Idempotency-Key": name})
         site.sign_in(f"{name}@example.com")
         for number in range(3):
             post = {"title": f"{number} of {name}", "content": "Zwölf Boxkämpfer 🥊", "published": number != 2}
-            post_id = site.ask(201, "POST", "/posts", json=post)["id"]
+            post_id = site.ask(201, "POST", "/posts", json=post | {"tags": ["a"]})["id"]
+            of_bob = post_id if (name, number) == ("bob", 1) else of_bob
             site.ask(200 if post["published"] else 404, "PUT", f"/posts/{post_id}/vote")
     site.ask(204, "DELETE", f"/posts/{post_id}")
+    bob = site.ask(200, "GET", "/users/by-username/bob")["id"]
+    comment = site.ask(201, "POST", f"/posts/{of_bob}/comments", json={"content": "Kaufen Sie"})["id"]
+    for path in (
+        f"/comments/{comment}/vote", f"/posts/{of_bob}/bookmark", f"/posts/{of_bob}/mute", f"/users/{bob}/follow",
+        "/tags/a/follow",
+    ):  # fmt: skip
+        site.ask(200, "PUT", path)
+    site.ask(201, "POST", "/reports", json={"post_id": of_bob, "reason": "Spam"})
+    upload(site)
     site.ask(202, "POST", "/password-reset", json={"email": "bob@example.com"})
     key: str = site.ask(201, "POST", "/api-keys", json={"name": "a key", "scopes": ["read"]})["key"]
     secret: str = site.ask(200, "POST", "/users/me/totp", json={"current_password": PASSWORD})["secret"]
@@ -160,6 +171,15 @@ MANY = """
         SELECT id, 'password_reset', '\\x00', email, now() FROM users ORDER BY id LIMIT 1;
     -- Blocked a moment ago, so that the servers leave it alone for an hour.
     INSERT INTO deletions (user_id, blocked_at) SELECT max(id), now() FROM users;
+    INSERT INTO blocks (blocker_id, blocked_id) SELECT min(id), max(id) FROM users;
+    INSERT INTO invites (token_hash, expires_at) VALUES ('\\x00', now() + interval '1 day');
+    INSERT INTO media_removals (name, due_at) VALUES (repeat('0', 32), now() + interval '1 day');
+    INSERT INTO moderation_log (action, user_id) SELECT 'unban', max(id) FROM users;
+    -- Disabled, so that no server delivers or removes anything.
+    INSERT INTO webhooks (owner_id, url, events, secret, disabled_at)
+        SELECT max(id), 'https://example.com/', '{comment}', '', now() FROM users;
+    INSERT INTO webhook_deliveries (webhook_id, event, body, status) SELECT id, 'test', '{}', 'given_up' FROM webhooks;
+    INSERT INTO event_positions (consumer, transaction_id, event_id) VALUES ('webhooks', 0, 0);
 """
 
 
@@ -258,10 +278,11 @@ def mend(machine: Machine) -> None:
     with machine.connect("social_posts") as connection:
         connection.execute(text("UPDATE post_stats SET votes = votes + 1 WHERE post_id = 1"))
         connection.execute(text("UPDATE outgoing_mails SET due_at = 'infinity', attempt_count = 8, failure = 'no'"))
-        assert "1 wrong, 1 repaired" in machine.follow("Counts differ from the votes")[0]
+        assert "1 wrong, 1 repaired" in machine.follow("Counts differ from the rows")[0]
         shown, _ = machine.follow("Mails do not arrive")
         assert re.search(r"password_reset +\| +8 \| infinity", shown)
         assert connection.scalar(text("SELECT count(*) FROM outgoing_mails WHERE due_at <= now()")) > 0
+        assert "https://example.com/" in machine.follow("Webhooks are not delivered")[0]
         assert "nothing to take away" in machine.follow("A user lost their second factor")[0]
         for block in re.findall(r"`(python -m app user [^`]*)`", WHEN):
             assert machine.type(block if "reset-password" not in block else f"{block} --generate")

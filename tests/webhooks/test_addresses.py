@@ -23,12 +23,12 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str
     """Let every name resolve to the next of these answers; return the names that were asked for."""
     asked: list[str] = []
 
-    async def getaddrinfo(_: object, host: str, port: int, **__: object) -> list[Any]:
+    def getaddrinfo(host: str, port: int, **_: object) -> list[Any]:
         asked.append(host)
         found = answers[min(len(asked), len(answers)) - 1]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return asked
 
 
@@ -38,7 +38,15 @@ def post(url: str) -> int:
 
 @pytest.mark.parametrize(
     "addresses",
-    [["127.0.0.1"], ["10.1.2.3"], ["169.254.169.254"], ["::1"], ["::ffff:127.0.0.1"], ["93.184.215.14", "127.0.0.1"]],
+    [
+        ["127.0.0.1"],
+        ["10.1.2.3"],
+        ["169.254.169.254"],
+        ["::1"],
+        ["::ffff:127.0.0.1"],
+        ["192.0.0.192"],
+        ["93.184.215.14", "127.0.0.1"],
+    ],
 )
 def test_a_name_that_resolves_to_an_address_that_is_not_public_gets_no_connection(
     monkeypatch: pytest.MonkeyPatch, receiver: Receiver, addresses: list[str]
@@ -168,6 +176,7 @@ def test_the_certificate_must_fit_the_name(
     context.load_cert_chain(certificate, key)
     receiver.socket = context.wrap_socket(receiver.socket, server_side=True)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setattr(http_client, "tls_context", ssl.create_default_context)
     resolve_to(monkeypatch, ["127.0.0.1"])
     url = f"https://{name}:{receiver.server_address[1]}/"
 

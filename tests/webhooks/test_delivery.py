@@ -85,8 +85,32 @@ def test_own_events_are_those_of_the_owner_and_of_the_owners_posts(
     found = [(json.loads(body)["type"], json.loads(body)["data"]) for _, body in receiver.received]
     assert [(kind, data["post_id"], data["actor_id"]) for kind, data in found] == [
         ("post_published", mine, person.id), ("comment", mine, other.id), ("notification", mine, other.id),
-        ("comment", foreign, person.id), ("post_deleted", mine, admin.id),
+        ("comment", foreign, person.id), ("post_deleted", mine, None),
     ]  # fmt: skip
+
+
+def test_a_webhook_does_not_tell_an_author_which_moderator_acted(
+    client: TestClient, person: Person, make_person: Callable[..., Person], receiver: Receiver,
+    make_webhook: MakeWebhook, deliver: Deliver,
+) -> None:  # fmt: skip
+    moderator, admin = make_person(role="moderator"), make_person(role="admin")
+    kinds = ("post_published", "post_unpublished", "post_deleted")
+    make_webhook(person, receiver.url, *kinds)
+    make_webhook(admin, receiver.url, *kinds, scope="all")
+    removed, deleted = publish(client, person), publish(client, person)
+    client.post(f"/posts/{removed}/remove", json={"reason": "Spam"}, headers=moderator.headers)
+    client.post(f"/posts/{removed}/restore", headers=moderator.headers)
+    client.delete(f"/posts/{deleted}", headers=moderator.headers)
+
+    deliver()
+
+    actors = sorted(
+        (json.loads(body)["type"], json.loads(body)["data"]["actor_id"] or 0) for _, body in receiver.received
+    )
+    shown = [("post_deleted", moderator.id), ("post_unpublished", moderator.id)]
+    assert actors == sorted(
+        [("post_deleted", 0), ("post_unpublished", 0), *shown, *[("post_published", person.id)] * 6]
+    )
 
 
 def test_the_scope_all_has_the_posts_of_all_and_no_notifications_of_others(
@@ -210,6 +234,32 @@ def test_a_receiver_that_is_gone_gets_no_more(
     assert connection.scalar(text("SELECT count(*) FROM outgoing_mails")) == 0
 
 
+@pytest.mark.parametrize("code", [410, 500])
+def test_a_failure_of_a_url_that_was_replaced_meanwhile_does_not_count(
+    client: TestClient, person: Person, make_receiver: Callable[[], Receiver], make_webhook: MakeWebhook,
+    deliver: Deliver, pass_time: PassTime, code: int,
+) -> None:  # fmt: skip
+    old, new = make_receiver(), make_receiver()
+    old.answers = [code]
+    old.hang.clear()
+    webhook = make_webhook(person, old.url)
+    publish(client, person)
+    with ThreadPoolExecutor(1) as thread:
+        delivering = thread.submit(deliver)
+        deadline = time.monotonic() + 20
+        while not old.received and time.monotonic() < deadline:
+            time.sleep(0.02)
+        client.patch(f"/webhooks/{webhook['id']}", json={"url": new.url}, headers=person.headers)
+        old.hang.set()
+        assert delivering.result(30) == 1
+
+    shown = client.get(f"/webhooks/{webhook['id']}", headers=person.headers).json()
+    assert (shown["enabled"], shown["failing_since"]) == (True, None)
+    pass_time("6 seconds")
+    assert deliver() == 1
+    assert new.ids() == old.ids()
+
+
 def test_a_webhook_with_too_many_waiting_deliveries_is_disabled(
     client: TestClient, connection: Connection, person: Person, receiver: Receiver, make_webhook: MakeWebhook,
     deliver: Deliver, monkeypatch: pytest.MonkeyPatch,
@@ -227,6 +277,7 @@ def test_a_webhook_with_too_many_waiting_deliveries_is_disabled(
     "change",
     [
         "UPDATE users SET is_active = false",
+        "UPDATE users SET ban_reason = 'Spam'",
         "UPDATE users SET role = 'moderator'",
         "UPDATE webhooks SET disabled_at = now(), due_at = 'infinity'",
     ],
@@ -238,6 +289,41 @@ def test_owners_who_may_not_have_it_any_more_get_nothing(
     make_webhook(make_person(role="admin"), receiver.url, scope="all")
     publish(client, person)
     connection.execute(text(change))
+
+    deliver()
+
+    assert receiver.received == []
+    assert connection.scalar(text("SELECT disabled_at IS NOT NULL FROM webhooks")) is True
+
+
+@pytest.mark.parametrize("change", ["ban_reason = 'Spam'", "role = 'user'"])
+def test_nothing_is_queued_for_owners_who_may_not_have_it_while_their_webhook_rests(
+    client: TestClient, connection: Connection, make_person: Callable[..., Person], person: Person, receiver: Receiver,
+    make_webhook: MakeWebhook, deliver: Deliver, change: str,
+) -> None:  # fmt: skip
+    """The list of deliveries shows what is queued."""
+    owner = make_person(role="admin")
+    make_webhook(owner, receiver.url, "post_published", scope="all")
+    connection.execute(text("UPDATE webhooks SET due_at = now() + interval '1 minute'"))
+    connection.execute(text(f"UPDATE users SET {change} WHERE id = :id"), {"id": owner.id})
+    publish(client, person)
+    deliver()
+
+    assert states(connection) == []
+    assert connection.scalar(text("SELECT disabled_at IS NOT NULL FROM webhooks")) is True
+
+
+def test_a_banned_owner_gets_nothing(
+    client: TestClient, connection: Connection, make_person: Callable[..., Person], person: Person, receiver: Receiver,
+    make_webhook: MakeWebhook, deliver: Deliver,
+) -> None:  # fmt: skip
+    webhook = make_webhook(person, receiver.url)
+    publish(client, person)
+    client.post(f"/webhooks/{webhook['id']}/test", headers=person.headers)
+    banned = client.post(
+        f"/users/{person.id}/ban", json={"reason": "Spam"}, headers=make_person(role="moderator").headers
+    )
+    assert banned.status_code == 200, banned.text
 
     deliver()
 

@@ -106,4 +106,5 @@ def test_a_receiver_that_hangs_delays_no_other_and_no_stop(
     assert time.monotonic() - began_at < 8, "shorter than the timeout of the requests that hang"
 
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(5) == 0
+    # Before the requests that hang have timed out, also on a busy machine; 1 s otherwise.
+    assert worker.wait(9) == 0

@@ -1,0 +1,113 @@
+"""What fails delays nothing else."""
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+from starlette.testclient import TestClient
+
+from app.webhooks import delivery, queue
+from tests.fixtures import Person
+from tests.webhooks.conftest import MakeWebhook, Receiver
+from tests.webhooks.test_delivery import Deliver, PassTime, publish, states
+from tests.webhooks.test_processes import wait_for
+
+
+def test_a_new_event_does_not_wait_for_the_next_attempt_of_one_that_failed(
+    client: TestClient, connection: Connection, person: Person, receiver: Receiver, make_webhook: MakeWebhook,
+    deliver: Deliver, pass_time: PassTime,
+) -> None:  # fmt: skip
+    receiver.answers = [500]
+    webhook = make_webhook(person, receiver.url)
+    publish(client, person)
+    for pause in queue.PAUSES[:4]:
+        deliver()
+        pass_time(f"{pause.total_seconds() + 1} seconds")
+    deliver()  # The next attempt is due in five hours.
+    pass_time("20 seconds")  # The rest after five failures is over.
+    receiver.answers = [204]
+    assert deliver() == 0
+
+    publish(client, person)
+    assert deliver() == 1
+    client.post(f"/webhooks/{webhook['id']}/test", headers=person.headers)
+    assert deliver() == 1
+
+    assert states(connection) == [("waiting", 5), ("delivered", 1), ("delivered", 1)]
+
+
+def test_a_delivery_that_is_asked_for_again_does_not_wait_for_its_next_attempt(
+    client: TestClient, connection: Connection, person: Person, receiver: Receiver, make_webhook: MakeWebhook,
+    deliver: Deliver, pass_time: PassTime,
+) -> None:  # fmt: skip
+    receiver.answers = [500, 500, 204]
+    webhook = make_webhook(person, receiver.url)
+    publish(client, person)
+    deliver()
+    pass_time("6 seconds")
+    deliver()
+    pass_time("10 seconds")
+    assert deliver() == 0
+    [shown] = client.get(f"/webhooks/{webhook['id']}/deliveries", headers=person.headers).json()
+
+    client.post(f"/webhooks/{webhook['id']}/deliveries/{shown['id']}/redeliver", headers=person.headers)
+    assert deliver() == 1
+
+    assert states(connection) == [("delivered", 3)]
+
+
+def test_a_new_event_does_not_shorten_the_rest_after_failures(
+    client: TestClient, person: Person, receiver: Receiver, make_webhook: MakeWebhook, deliver: Deliver,
+    pass_time: PassTime,
+) -> None:  # fmt: skip
+    receiver.answers = [500]
+    make_webhook(person, receiver.url)
+    for _ in range(5):
+        publish(client, person)
+        assert deliver() == 1
+        pass_time("17 seconds")
+    publish(client, person)
+    deliver()  # The sixth failure, after which it rests for 32 seconds.
+    pass_time("20 seconds")
+    publish(client, person)
+
+    assert deliver() == 0
+    pass_time("13 seconds")
+    assert deliver() == 1
+
+
+def test_names_that_do_not_resolve_delay_no_other_webhook_and_no_stop(
+    client: TestClient, person: Person, make_person: Callable[..., Person], receiver: Receiver,
+    make_webhook: MakeWebhook, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A user can have a name server that never answers. It occupies a thread for longer than a request may take."""
+    resolve, asked, is_over = socket.getaddrinfo, [], threading.Event()
+
+    def getaddrinfo(host: str, *arguments: Any, **options: Any) -> Any:
+        if host.endswith(".example"):
+            asked.append(host)
+            assert is_over.wait(60)
+            raise socket.gaierror
+        return resolve(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    hostile = [make_person() for _ in range(4)]
+    for owner in hostile:
+        for number in range(10):
+            make_webhook(owner, f"http://slow{number}.user{owner.id}.example/", "post_published")
+    make_webhook(person, receiver.url, "post_published")
+    try:
+        with delivery.delivering():
+            for owner in hostile:
+                publish(client, owner)
+            wait_for(lambda: len(asked) == 40)
+            publish(client, person)
+            wait_for(lambda: len(receiver.received) == 1, 8)
+            threads = [thread for thread in threading.enumerate() if thread.name == "resolver"]
+            assert len(threads) == 40
+            assert all(thread.daemon for thread in threads), "Python waits for other threads when it exits"
+    finally:
+        is_over.set()
