@@ -287,6 +287,23 @@ def test_votes_comments_and_the_badge_change_while_a_post_is_open(
     assert page.complaints == []
 
 
+def test_what_was_written_while_the_device_was_offline_arrives_afterwards(
+    page: Page, server: Server, person: Person, make_person: Callable[..., Person], make_post: Callable[..., int]
+) -> None:
+    post_id, other = make_post(person, title="Moths"), make_person()
+    sign_in(page, server, person)
+    show(page, server, f"/posts/{post_id}")
+    wait_for_stream(page, f"posts={post_id}&")
+    page.go_offline(True)
+    page.wait_for(shows("You are offline"))
+    as_other(server, other, "POST", f"/posts/{post_id}/comments", content="A hawk moth?").raise_for_status()
+
+    page.go_offline(False)
+    page.wait_for("document.querySelector('.news button')?.textContent === '1 new comment'")
+    page.wait_for("document.querySelector('.count')?.textContent === '1'")
+    assert any("last_event_id=" in url for url in page.requests)
+
+
 def test_new_posts_wait_in_a_bar(
     page: Page, server: Server, person: Person, make_person: Callable[..., Person], make_post: Callable[..., int]
 ) -> None:
