@@ -93,6 +93,7 @@ def add_pictures(amount: int, seed: int, report: Report) -> None:
 
 
 def upload(owner_id: int, drawn: Image.Image, alt: str | None) -> int:
+    """Store a drawing as a picture of the user, as an upload is stored, and return its id. Raises `DomainError`."""
     with tempfile.TemporaryFile() as file:
         drawn.save(file, "JPEG", quality=90)
         with closing(decoding.decode(file)) as picture:
