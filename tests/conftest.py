@@ -60,7 +60,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure() -> None:
-    if "app.database.engines" in __import__("sys").modules:
+    # The process that only distributes tests has no database, though a conftest.py may have imported the engines.
+    if "DATABASE_URL" in os.environ and "app.database.engines" in __import__("sys").modules:
         from app.database.engines import dispose
 
         dispose()
