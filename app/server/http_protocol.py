@@ -5,13 +5,14 @@ The limits apply before any middleware runs.
 
 import secrets
 import time
-from asyncio import TimerHandle, timeout
+from asyncio import TimerHandle, Transport, timeout
 from collections.abc import Collection
 from http import HTTPStatus
 from typing import Any
 
 import httptools
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.config import get_settings
@@ -247,6 +248,23 @@ class _PastHead:
             self.protocol.on_headers_complete()
 
 
+class BodyFlow(FlowControl):
+    """Flow control that reads no further part of a body while one is waiting to be received.
+
+    uvicorn resumes at every call of `receive`, also if that returns what has already arrived. So each upload took
+    another 256 KB of memory.
+    """
+
+    def __init__(self, protocol: "Protocol") -> None:
+        super().__init__(protocol.transport)
+        self.protocol = protocol
+
+    def resume_reading(self) -> None:
+        cycle = self.protocol.cycle
+        if cycle is None or cycle.response_complete or not cycle.body:
+            super().resume_reading()
+
+
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol with limits on heads, problem responses and graceful stop.
 
@@ -277,6 +295,10 @@ class Protocol(HttpToolsProtocol):
         self.max_body_cost_bytes = 0
         # Else uvicorn would leave every request with `Upgrade: websocket` to it, also those of other paths.
         self.websocket_class, self.ws_protocol_class = self.ws_protocol_class, None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # As uvicorn declares it.
+        super().connection_made(transport)
+        self.flow = BodyFlow(self)
 
     def shutdown(self) -> None:
         """Stop.

@@ -18,6 +18,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, values
 from starlette.testclient import TestClient
 from uvicorn import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
@@ -171,9 +172,10 @@ def test_uvicorn_has_every_method_that_ours_override() -> None:
     of_protocol, of_supervisor = vars(HttpToolsProtocol).keys(), vars(Multiprocess).keys()
 
     assert {
-        "connection_lost", "data_received", "on_body", "on_headers_complete", "on_message_complete",
+        "connection_lost", "connection_made", "data_received", "on_body", "on_headers_complete", "on_message_complete",
         "on_response_complete", "send_400_response", "shutdown",
     } == vars(http_protocol.Protocol).keys() & {name for name in of_protocol if not name.startswith("__")}  # fmt: skip
+    assert "resume_reading" in vars(FlowControl)
     assert {"init_processes", "handle_int", "run"} <= of_supervisor
     assert {"data_received", "handle_events", "send", "shutdown"} <= vars(WebSocketsSansIOProtocol).keys()
 

@@ -24,6 +24,7 @@ class Transport:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.is_closed = False
+        self.is_reading = True
 
     def get_extra_info(self, name: str) -> object:
         return ("127.0.0.1", 1) if name.endswith("name") else None
@@ -38,9 +39,11 @@ class Transport:
     def close(self) -> None:
         self.is_closed = True
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        self.is_reading = False
 
-    def resume_reading(self) -> None: ...
+    def resume_reading(self) -> None:
+        self.is_reading = True
 
     def write_eof(self) -> None: ...
 
@@ -276,3 +279,40 @@ def test_a_connection_whose_body_came_after_the_answer_ends_when_it_is_idle() ->
         await read_until_end(connection, within_seconds=3)
 
     talk(answering, conversation, timeout_keep_alive=1)
+
+
+def test_a_body_is_read_only_as_fast_as_it_is_received() -> None:
+    """At most one part of at most 256 KB waits per connection, and none is lost."""
+    part = b"x" * 100_000
+
+    async def run() -> None:
+        received: list[int] = []
+        asked = asyncio.Semaphore(0)
+
+        async def asgi(_scope: object, receive: Callable[[], Awaitable[dict[str, Any]]], send: Send) -> None:
+            for _ in range(2):
+                await asked.acquire()
+                received.append(len((await receive())["body"]))
+            await answer(204, [], b"")(send)
+
+        config = Config(asgi, http=Protocol, log_config=None, lifespan="off")  # type: ignore[arg-type]
+        transport = Transport()
+        protocol = Protocol(config, ServerState(), {}, asyncio.get_running_loop())
+        protocol.connection_made(transport)  # type: ignore[arg-type]
+        protocol.data_received(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n" + part)
+        await asyncio.sleep(0.01)
+        assert not transport.is_reading
+        asked.release()
+        await asyncio.sleep(0.01)
+        assert received == [100_000]
+        assert not transport.is_reading  # The part is still in the hands of the application.
+        asked.release()
+        await asyncio.sleep(0.01)
+        assert transport.is_reading
+        protocol.data_received(part)
+        await asyncio.sleep(0.01)
+        assert received == [100_000, 100_000]
+        assert transport.is_reading  # The response is complete: the next request may come.
+        protocol.connection_lost(None)
+
+    asyncio.run(run())
