@@ -295,7 +295,7 @@ def test_a_body_is_read_only_as_fast_as_it_is_received() -> None:
                 received.append(len((await receive())["body"]))
             await answer(204, [], b"")(send)
 
-        config = Config(asgi, http=Protocol, log_config=None, lifespan="off")  # type: ignore[arg-type]
+        config = Config(asgi, http=Protocol, log_config=None, lifespan="off")
         transport = Transport()
         protocol = Protocol(config, ServerState(), {}, asyncio.get_running_loop())
         protocol.connection_made(transport)  # type: ignore[arg-type]
