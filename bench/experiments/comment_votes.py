@@ -1,14 +1,15 @@
 """Experiment: votes for posts, for comments, and for comments without their posts.
 
-One connection casts batches on the small data set of the benchmark. Then clients vote through HTTP. Each run begins
-with vacuumed tables, as those of the benchmark do.
+One connection casts batches on a data set of the benchmark: S, or the one named. Then clients vote through HTTP. Each
+run begins with vacuumed tables, as those of the benchmark do.
 
-    python -m bench.experiments.comment_votes
+    python -m bench.experiments.comment_votes [S|L]
 """
 
 import statistics
+import sys
 import time
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import psutil
 from sqlalchemy import Connection, create_engine
@@ -20,7 +21,7 @@ from bench.contestants import running
 from bench.data import Dataset
 from bench.environment import BenchError, prepare
 from bench.measured import parse_wrk
-from bench.scenarios import OURS
+from bench.scenarios import OURS, SizeName
 
 BATCH, BATCHES, ROUNDS = 32, 60, 9
 HTTP_ROUNDS, SECONDS, CONNECTIONS = 5, 4, 64
@@ -46,7 +47,7 @@ class Cost(NamedTuple):
 def main() -> None:
     prepare()
     with data.server() as url:
-        dataset = data.open_dataset(url, "S")
+        dataset = data.open_dataset(url, cast("SizeName", sys.argv[1] if len(sys.argv) > 1 else "S"))
         comments = [int(comment_id) for comment_id in loads.comments(dataset)]
         cases = {
             "posts": (vote._CAST_FOR_POSTS, dataset.post_ids),

@@ -47,7 +47,7 @@ def _compare(dataset: Dataset, with_log: Server, without: Server) -> None:
     for server, is_logged in ((with_log, True), (without, False)):
         rate, _ = _measure(dataset, server)
         ((events,),) = dataset.rows("SELECT count(*) FROM events")
-        if (events > 0) != is_logged:
+        if (events > CONNECTIONS) != is_logged:  # Requests in flight when a measurement ended may write later.
             raise BenchError(f"{rate:.0f} posts/s wrote {events} events")
         dataset.execute(*_FORGET)
     rates, costs = [], []
