@@ -3,8 +3,11 @@
 import { fileAddress } from "../api.js";
 import { html } from "../vendor/preact.js";
 
-/** @param {{media: import("../api.js").Schemas["MediaOut"][], isPreview?: boolean}} props a preview is a small version of the first ones */
-export function Pictures({ media, isPreview = false }) {
+/**
+ * `isPreview`: small versions without links. `isInView`: load them before the layout is known to need them.
+ * @param {{media: import("../api.js").Schemas["MediaOut"][], isPreview?: boolean, isInView?: boolean}} props
+ */
+export function Pictures({ media, isPreview = false, isInView = false }) {
   if (media.length === 0) return null;
   /** @param {import("../api.js").Schemas["MediaOut"]} item */
   const picture = (item) => {
@@ -13,7 +16,7 @@ export function Pictures({ media, isPreview = false }) {
       width=${item.width}
       height=${item.height}
       alt=${item.alt ?? ""}
-      loading="lazy"
+      loading=${isInView ? "eager" : "lazy"}
       decoding="async"
     />`;
     if (isPreview) return image;

@@ -7,7 +7,9 @@ import { shortNumber } from "../text.js";
 import { html } from "../vendor/preact.js";
 
 export function Sidebar() {
-  const { data: tags } = useLoaded("/tags?limit=12");
+  const { data: tags, error } = useLoaded("/tags?limit=12");
+  // The links below the tags appear with them, so that they do not move.
+  const isSettled = tags !== undefined || error;
   return html`<div class="sidebar">
     <section>
       <h2>Popular tags</h2>
@@ -19,9 +21,9 @@ export function Sidebar() {
         )}
       </ul>
       ${tags?.length === 0 && html`<p class="hint">No post has a tag yet.</p>`}
-      <p><a class="quiet" href=${href("/tags")}>All tags</a></p>
+      ${isSettled && html`<p><a class="quiet" href=${href("/tags")}>All tags</a></p>`}
     </section>
-    <p class="hint"><a class="quiet" href="${root}/docs">API documentation</a></p>
-    ${publicReads && html`<p class="hint"><a class="quiet" href="${root}/posts.atom">Feed of new posts</a></p>`}
+    ${isSettled && html`<p class="hint"><a class="quiet" href="${root}/docs">API documentation</a></p>`}
+    ${isSettled && publicReads && html`<p class="hint"><a class="quiet" href="${root}/posts.atom">Feed of new posts</a></p>`}
   </div>`;
 }
