@@ -143,6 +143,12 @@ export const patch = (path, body, options) => json(path, { method: "PATCH", body
 /** @param {string} path @param {Options} [options] */
 export const remove = (path, options) => json(path, { method: "DELETE", ...options });
 
+/** Whether the server takes requests. */
+export const isReady = () => fetch(`${root}/readyz`).then(
+  (response) => response.ok,
+  () => false,
+);
+
 /** A new Idempotency-Key: one for each form that the user sends, also when it is sent again. */
 export function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
