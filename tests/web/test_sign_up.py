@@ -43,3 +43,18 @@ def test_a_wrong_invite_is_said_at_its_field(start_server: Callable[..., Server]
         described = "document.getElementById(document.activeElement.getAttribute('aria-describedby').split(' ').pop())"
         assert "invite" in page.evaluate(f"{described}.textContent").lower()
     assert connection.scalar(text("SELECT count(*) FROM users")) == 0
+
+
+def test_what_is_wrong_is_said_once_at_each_field(start_server: Callable[..., Server]) -> None:
+    server = start_server(PASSWORD_HASH_ROUNDS="4")
+    with open_page(f"{server.url}/web/sign-up") as page:
+        fill(page, "Username", "a")
+        fill(page, "Password", "short")
+        page.click("main button", "Sign up")
+        page.wait_for("document.activeElement.matches('[type=email][aria-invalid=true]')")
+        assert page.evaluate("[...document.querySelectorAll('.field-error')].map(e => e.textContent)") == [
+            "Enter an e-mail address, such as ada@example.com.",
+            "Use at least 3 characters.",
+            "Use at least 8 characters.",
+        ]
+        page.wait_for("!document.querySelector('.form-error')")
