@@ -65,3 +65,22 @@ def test_a_public_site_says_what_an_account_is_for(start_server: Callable[..., S
         page.wait_for("document.querySelector('main .notice a[href$=\"/sign-in\"]')")
         is_open = page.evaluate("document.querySelector('main .notice a[href$=\"/sign-up\"]') !== null")
         assert is_open == (registration == "open")
+
+
+def test_the_text_field_of_a_dialog_has_its_rows(
+    start_server: Callable[..., Server],
+    person: Person,
+    make_person: Callable[..., Person],
+    make_post: Callable[..., int],
+) -> None:
+    server, post_id = start_server(PASSWORD_HASH_ROUNDS="4"), make_post(make_person())
+    with open_page(f"{server.url}/web/") as page:
+        sign_in(page, server, person)
+        show(page, server, f"/posts/{post_id}")
+        page.click("button[aria-label='More about this post']")
+        page.click(".menu-items button", "Report")
+        page.wait_for("document.querySelector('dialog[open] textarea')")
+
+        style = "(s => parseFloat(s.height) / parseFloat(s.lineHeight))(getComputedStyle(field))"
+        rows = page.evaluate(f"(field => [field.rows, {style}])(document.querySelector('dialog textarea'))")
+        assert rows[1] > rows[0] > 1

@@ -36,7 +36,8 @@ export function GrowingText({ value, ...textarea }) {
   useEffect(() => {
     const { current } = element;
     current.style.height = "auto";
-    current.style.height = `${Math.min(current.scrollHeight + 2, window.innerHeight * 0.7)}px`;
+    // Zero in a dialog that is about to open.
+    if (current.scrollHeight > 0) current.style.height = `${Math.min(current.scrollHeight + 2, window.innerHeight * 0.7)}px`;
   }, [value]);
   return html`<textarea ref=${element} value=${value} ...${textarea}></textarea>`;
 }
