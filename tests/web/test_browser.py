@@ -243,6 +243,7 @@ def test_unsent_text_survives_a_reload(page: Page, server: Server, person: Perso
     show(page, server, "/write")
     page.wait_for("document.querySelector('.title-field input')?.value === 'Half a post'")
     page.click(".notice button", "Discard")
+    page.click("dialog button", "Discard")
     page.wait_for("localStorage.getItem('text:post-new') === null")
     assert page.complaints == []
 
@@ -258,6 +259,26 @@ def test_a_lost_server_is_said_and_the_page_goes_on_after_its_return(
     page.go_offline(False)
     page.click("main button", "Try again")
     page.wait_for("document.querySelector('.post-row h2')?.textContent === 'Moths'")
+
+
+def test_an_api_key_is_deleted_only_after_a_question(
+    page: Page, server: Server, person: Person, connection: Connection
+) -> None:
+    sign_in(page, server, person)
+    show(page, server, "/settings/keys")
+    fill(page, "Name", "My script")
+    page.click("main button", "Create a key")
+    page.wait_for("document.querySelector('.secret')?.textContent.length > 20")
+    page.click("main button[aria-label='Delete My script']")
+    page.click("dialog button", "Cancel")
+    page.wait_for("!document.querySelector('dialog')")
+    assert connection.scalar(text("SELECT count(*) FROM api_keys")) == 1
+
+    page.click("main button[aria-label='Delete My script']")
+    page.click("dialog button", "Delete")
+    page.wait_for(shows("The key no longer works"))
+    assert connection.scalar(text("SELECT count(*) FROM api_keys")) == 0
+    assert page.complaints == []
 
 
 def as_other(server: Server, person: Person, method: str, path: str, **json_body: object) -> httpx2.Response:

@@ -30,7 +30,7 @@ export function BanDialog({ user, close }) {
     close();
   });
   return html`<${Dialog} title=${`Ban ${user.username}?`} close=${close}>
-    <${Form} action=${action} submit="Ban">
+    <${Form} action=${action} submit="Ban" isDanger>
       <${Field} label="Reason" hint="Shown when the user tries to sign in." maxLength=${500} value=${reason} onText=${setReason} error=${action.fields.reason} />
       <${BanDays} days=${days} setDays=${setDays} />
     <//>

@@ -45,9 +45,10 @@ export function GrowingText({ value, ...textarea }) {
 /**
  * A form that runs `action`, and shows what failed. After a failure, the first invalid input gets the focus.
  * @typedef {import("../loading.js").Action} Action
- * @param {{action: Action, submit: string, children?: unknown, class?: string, beside?: unknown, isQuiet?: boolean}} props
+ * @param {{action: Action, submit: string, children?: unknown, class?: string, beside?: unknown,
+ *   isQuiet?: boolean, isDanger?: boolean}} props
  */
-export function Form({ action, submit, children, class: kind = "", beside, isQuiet = false }) {
+export function Form({ action, submit, children, class: kind = "", beside, isQuiet = false, isDanger = false }) {
   const element = useRef(null);
   const [isShownAtField, setShownAtField] = useState(false);
   useLayoutEffect(() => {
@@ -63,7 +64,7 @@ export function Form({ action, submit, children, class: kind = "", beside, isQui
     ${children}
     ${action.error && !isShownAtField && html`<p class="form-error" role="alert">${messageOf(action)}</p>`}
     <div class="form-buttons">
-      <button class="button ${isQuiet ? "" : "button-primary"}" type="submit" aria-disabled=${action.isBusy}>
+      <button class="button ${isDanger ? "button-danger" : isQuiet ? "" : "button-primary"}" type="submit" aria-disabled=${action.isBusy}>
         ${action.isBusy ? "One moment…" : submit}
       </button>
       ${beside}

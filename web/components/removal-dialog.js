@@ -17,7 +17,7 @@ export function RemovalDialog({ path, what, done, close }) {
     close();
   });
   return html`<${Dialog} title=${`Remove this ${what}?`} close=${close}>
-    <${Form} action=${action} submit="Remove">
+    <${Form} action=${action} submit="Remove" isDanger>
       <${Field}
         label="Reason"
         hint=${`The author of the ${what} sees it.`}

@@ -1,6 +1,7 @@
 /** Write a post or change one: draft or published, tags, pictures. Unsent text is kept on this device. */
 
 import { ApiError, newKey, patch, post as send, request } from "../api.js";
+import { Confirm } from "../components/dialog.js";
 import { Field, Form } from "../components/form.js";
 import { MemberPage } from "../components/member-page.js";
 import { PictureField } from "../components/picture-field.js";
@@ -54,6 +55,7 @@ function Editor({ opened }) {
   const [version, setVersion] = useState(opened?.version);
   const [theirs, setTheirs] = useState(null);
   const [isDraft, setDraft] = useState(false);
+  const [isAsking, setAsking] = useState(false);
   const [isRestored] = useState(() => keptText(keptName) !== null);
   const key = useRef(newKey());
   const isClean = useRef(false);
@@ -109,6 +111,8 @@ function Editor({ opened }) {
     forget();
     navigate(opened ? `/posts/${opened.post.id}` : "/", { replace: true });
   };
+  const discarding = useAction(async () => discard());
+  const leave = () => (isChanged ? setAsking(true) : discard());
   const saveDraft = () => setDraft(true);
   useEffect(() => {
     if (!isDraft) return;
@@ -120,13 +124,13 @@ function Editor({ opened }) {
 
   return html`<div class="narrow write">
     <div class="page-head"><h1 tabindex="-1">${opened ? "Edit post" : "Write a post"}</h1></div>
-    ${isRestored && html`<p class="notice" role="status">Your unsent text from before is here again. <button type="button" class="link-button" onClick=${discard}>Discard it</button></p>`}
+    ${isRestored && html`<p class="notice" role="status">Your unsent text from before is here again. <button type="button" class="link-button" onClick=${leave}>Discard it</button></p>`}
     ${theirs && html`<${Conflict} theirs=${theirs} keepMine=${() => { setVersion(theirs.version); setTheirs(null); action.clear(); }} takeTheirs=${() => { change(valuesOf(theirs.post)); setVersion(theirs.version); setTheirs(null); action.clear(); }} />`}
     <${Form}
       action=${action}
       submit=${opened?.post.published ? "Save" : "Publish"}
       beside=${html`${canBeDraft && html`<button type="button" class="button" onClick=${saveDraft}>${opened ? "Save draft" : "Save as draft"}</button>`}
-        ${opened && html`<button type="button" class="button" onClick=${discard}>Cancel</button>`}`}
+        ${opened && html`<button type="button" class="button" onClick=${leave}>Cancel</button>`}`}
     >
       <div class="title-field">
         <${Field} label="Title" maxLength=${300} value=${text.title} onText=${(/** @type {string} */ title) => change({ title })} error=${fields.title} />
@@ -135,6 +139,7 @@ function Editor({ opened }) {
       <${TagField} tags=${text.tags} change=${(/** @type {string[]} */ tags) => change({ tags })} error=${fields.tags} />
       <${PictureField} media=${text.media} change=${(/** @type {Picture[]} */ media) => change({ media })} kept=${original.media.map((/** @type {Picture} */ item) => item.id)} error=${fields.media_ids} />
     <//>
+    ${isAsking && html`<${Confirm} title="Discard your changes?" text="What you have written here is lost." yes="Discard" action=${discarding} close=${() => setAsking(false)} />`}
   </div>`;
 }
 

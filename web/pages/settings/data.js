@@ -39,7 +39,7 @@ function Leave({ me, close }) {
   });
   return html`<${Dialog} title="Delete your account?" close=${close}>
     <p>Everything that you wrote goes with it. Think of the export first.</p>
-    <${Form} action=${action} submit="Delete everything">
+    <${Form} action=${action} submit="Delete everything" isDanger>
       <${Field} label=${`Your username (${me.username}), to be sure`} autocomplete="off" autocapitalize="none" value=${name} onText=${setName} error=${action.fields.name} />
     <//>
   <//>`;

@@ -3,6 +3,7 @@
 import { newKey, post, remove } from "../../api.js";
 import { EndlessList } from "../../components/endless-list.js";
 import { Field, Form } from "../../components/form.js";
+import { Secret } from "../../components/secret.js";
 import { Time } from "../../components/time.js";
 import { useAction, useList } from "../../loading.js";
 import { href } from "../../router.js";
@@ -35,7 +36,7 @@ export function Invites() {
   </li>`;
   return html`<section aria-label="Invites">
     <p>Where signing up needs an invite, give this link to people whom you want here.</p>
-    ${made && html`<p class="notice" role="status">The link, shown only now:</p><p class="secret">${made}</p>`}
+    ${made && html`<${Secret} label="The link, shown only now:" text=${made} />`}
     <${Form} action=${action} submit="Create an invite" isQuiet>
       <${Field} label="For how many accounts" type="number" min="1" max="100" inputmode="numeric" value=${uses} onText=${setUses} error=${action.fields.max_uses} />
     <//>
