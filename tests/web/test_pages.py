@@ -84,3 +84,30 @@ def test_the_text_field_of_a_dialog_has_its_rows(
         style = "(s => parseFloat(s.height) / parseFloat(s.lineHeight))(getComputedStyle(field))"
         rows = page.evaluate(f"(field => [field.rows, {style}])(document.querySelector('dialog textarea'))")
         assert rows[1] > rows[0] > 1
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/posts/{post}/edit", "This post is not yours"),
+        ("/moderation", "This page is for moderators"),
+        ("/admin/users", "This page is for admins"),
+    ],
+)
+def test_a_page_that_is_for_others_says_so(
+    start_server: Callable[..., Server],
+    person: Person,
+    make_person: Callable[..., Person],
+    make_post: Callable[..., int],
+    path: str,
+    said: str,
+) -> None:
+    server, post_id = start_server(PASSWORD_HASH_ROUNDS="4"), make_post(make_person())
+    with open_page(f"{server.url}/web/") as page:
+        sign_in(page, server, person)
+        show(page, server, path.format(post=post_id))
+
+        assert page.evaluate("document.querySelector('main h1').textContent") == said
+        assert page.evaluate("document.querySelector('main form')") is None
+        assert page.evaluate("document.querySelector('main a')") is not None
+        assert page.complaints == []

@@ -15,7 +15,7 @@ const ROLES = ["user", "moderator", "admin"];
 /** @param {{here: import("../router.js").Place}} props */
 export default function Users({ here }) {
   const me = useAccount();
-  if (me && me.role !== "admin") return html`<${Empty} isPage title="This page is for admins" />`;
+  if (me && me.role !== "admin") return html`<${Empty} isPage title="This page is for admins"><p><a href=${href("/")}>Go to the front page</a>.</p><//>`;
   return html`<${MemberPage} here=${here}><${List} me=${me} /><//>`;
 }
 

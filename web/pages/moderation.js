@@ -24,7 +24,7 @@ const TABS = [
 export default function Moderation({ here, tab = "open" }) {
   const me = useAccount();
   useTitle("Moderation");
-  if (me && !isModerator(me)) return html`<${Empty} isPage title="This page is for moderators" />`;
+  if (me && !isModerator(me)) return html`<${Empty} isPage title="This page is for moderators"><p><a href=${href("/")}>Go to the front page</a>.</p><//>`;
   return html`<${MemberPage} here=${here}>
     <div class="narrow">
       <div class="page-head"><h1 tabindex="-1">Moderation</h1></div>

@@ -5,11 +5,11 @@ import { Confirm } from "../components/dialog.js";
 import { Field, Form } from "../components/form.js";
 import { MemberPage } from "../components/member-page.js";
 import { PictureField } from "../components/picture-field.js";
-import { Failed, Loading } from "../components/states.js";
+import { Empty, Failed, Loading } from "../components/states.js";
 import { TagField } from "../components/tag-field.js";
 import { useAction, useTitle } from "../loading.js";
-import { forgetPages, guardLeaving, navigate } from "../router.js";
-import { changePost, say } from "../state.js";
+import { forgetPages, guardLeaving, href, navigate } from "../router.js";
+import { changePost, say, useAccount } from "../state.js";
 import { html, useEffect, useRef, useState } from "../vendor/preact.js";
 
 /** @typedef {import("../api.js").Schemas["MediaOut"]} Picture */
@@ -28,6 +28,7 @@ export default function Write({ id, here }) {
  * @param {{id: string}} props
  */
 function Change({ id }) {
+  const me = useAccount();
   const [state, setState] = useState({ opened: null, error: null });
   const open = async () => {
     try {
@@ -38,7 +39,11 @@ function Change({ id }) {
   };
   useEffect(() => void open(), [id]);
   if (state.error) return html`<${Failed} isPage error=${state.error} retry=${open} />`;
-  return state.opened ? html`<${Editor} opened=${state.opened} />` : html`<${Loading} rows=${2} />`;
+  if (!state.opened) return html`<${Loading} rows=${2} />`;
+  if (state.opened.post.owner_id !== me?.id) {
+    return html`<${Empty} isPage title="This post is not yours"><p>Only its author can edit it. <a href=${href(`/posts/${id}`)}>Read it</a>.</p><//>`;
+  }
+  return html`<${Editor} opened=${state.opened} />`;
 }
 
 /** @param {string} id */
