@@ -36,8 +36,10 @@ export function Profile({ me }) {
   return html`<section aria-label="Picture">
       <div class="picture-row">
         <${Avatar} user=${me} size="large" />
-        <label class="button button-small file-button">${picture.isBusy ? "One moment…" : (me.avatar ? "Change picture" : "Choose a picture")}<input type="file" accept=${PICTURE_TYPES} onChange=${choose} /></label>
-        ${me.avatar && html`<button type="button" class="button button-small" aria-label="Remove the picture" onClick=${() => picture.run(null)}>Remove</button>`}
+        <div class="form-buttons">
+          <label class="button button-small file-button">${picture.isBusy ? "One moment…" : (me.avatar ? "Change picture" : "Choose a picture")}<input type="file" accept=${PICTURE_TYPES} onChange=${choose} /></label>
+          ${me.avatar && html`<button type="button" class="button button-small" aria-label="Remove the picture" onClick=${() => picture.run(null)}>Remove</button>`}
+        </div>
       </div>
       ${picture.error && html`<p class="form-error" role="alert">${picture.error.message}</p>`}
     </section>
