@@ -13,6 +13,7 @@ from typing import Annotated, Any, BinaryIO, TypeVar
 from fastapi import APIRouter, Path, Query
 from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -151,8 +152,12 @@ async def _in_thread(limit: ConnectionLimit, call: Callable[[], Result]) -> Resu
 
 async def _read_form(request: Request, user_id: int) -> tuple[UploadFile, str]:
     """Return the file, which is on disk unless it is small, and the text. Raises what the route documents."""
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+    content_type, parameters = parse_options_header(request.headers.get("content-type"))
+    if content_type != b"multipart/form-data":
         raise _invalid("file", "Send multipart/form-data with a file")
+    # Starlette decodes texts in any encoding of Python. Some of those take seconds for a megabyte.
+    if parameters.get(b"charset", b"utf-8").lower() not in {b"utf-8", b"utf8"}:
+        raise _invalid("file", "Send the form in UTF-8")
     if _arriving[user_id] >= MAX_UPLOADS_OF_ACCOUNT:
         raise RateLimited(1)
     _arriving[user_id] += 1

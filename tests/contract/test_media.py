@@ -303,6 +303,25 @@ def test_forms_without_a_file_or_with_a_bad_text_are_refused(
     assert (rows(connection), pictures.files()) == ([], set())
 
 
+@pytest.mark.parametrize("charset", ["utf-8", "UTF8", "punycode", "undefined", "idna", "utf-16", "none"])
+def test_forms_are_accepted_in_utf_8_only(client: TestClient, person: Person, charset: str) -> None:
+    """`undefined` was a 500. For a text of 1 MB in `punycode`, the worker served no other request for 11 seconds."""
+    parts = [b'name="alt"\r\n\r\nB\xc3\xbccher', b'name="file"; filename="a.png"\r\n\r\n' + pictures.png(), b"--\r\n"]
+    form = b"".join(
+        b"--x" + (part if part == b"--\r\n" else b"\r\nContent-Disposition: form-data; " + part + b"\r\n")
+        for part in parts
+    )
+    headers = {"Content-Type": f'multipart/form-data; boundary=x; charset="{charset}"'}
+
+    response = client.post("/media", content=form, headers=person.headers | headers)
+
+    if charset.lower() in {"utf-8", "utf8"}:
+        assert (response.status_code, response.json()["alt"]) == (201, "Bücher")
+    else:
+        assert_refused(response, 422, "validation_failed")
+        assert response.json()["detail"][0]["msg"] == "Send the form in UTF-8"
+
+
 def test_an_export_has_the_pictures(
     client: TestClient, person: Person, other: Person, make_media: MakeMedia, monkeypatch: pytest.MonkeyPatch
 ) -> None:
