@@ -4,7 +4,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from io import BytesIO
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from PIL import Image
@@ -12,6 +12,9 @@ from sqlalchemy import Connection, text
 from starlette.testclient import TestClient
 
 from app.config import get_settings
+from app.errors import NotAuthenticated
+from app.media import decoding
+from app.media.decoding import Picture
 from app.services import export, media
 from tests import pictures
 from tests.contract.answers import assert_refused, assert_unauthenticated
@@ -320,6 +323,47 @@ def test_forms_are_accepted_in_utf_8_only(client: TestClient, person: Person, ch
     else:
         assert_refused(response, 422, "validation_failed")
         assert response.json()["detail"][0]["msg"] == "Send the form in UTF-8"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "DELETE FROM sessions WHERE user_id = :id",
+        "UPDATE users SET last_ended_login_id = 9223372036854775807 WHERE id = :id",
+    ],
+    ids=["signed out", "banned"],
+)
+def test_an_upload_whose_session_ends_while_it_arrives_is_refused_and_leaves_nothing(
+    client: TestClient, connection: Connection, person: Person, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    decode = decoding.decode
+
+    def end_session_and_decode(file: BinaryIO) -> Picture:
+        connection.execute(text(end), {"id": person.id})
+        return decode(file)
+
+    monkeypatch.setattr(decoding, "decode", end_session_and_decode)
+
+    assert_unauthenticated(upload(client, person, pictures.png()))
+
+    media.remove_files()
+    assert (rows(connection), pictures.files(), removals(connection)) == ([], set(), set())
+
+
+def test_an_export_ends_with_its_session_between_two_pictures(
+    connection: Connection, person: Person, make_media: MakeMedia
+) -> None:
+    names = [make_media(person)["url"].rpartition("/")[2].encode() for _ in range(3)]
+    parts = export.parts(person.id, person.session_id)
+    read = bytearray()
+    while names[0] not in read:
+        read += next(parts)
+
+    connection.execute(text("DELETE FROM sessions WHERE id = :id"), {"id": person.session_id})
+    with pytest.raises(NotAuthenticated):
+        read.extend(byte for part in parts for byte in part)
+
+    assert [name in read for name in names] == [True, False, False]
 
 
 def test_an_export_has_the_pictures(
