@@ -158,6 +158,14 @@ class Page:
             uploadThroughput=-1,
         )
 
+    def hold(self, pattern: str) -> None:
+        """Answer no request to addresses that match `pattern` (with `*`) until `release`."""
+        self._call("Fetch.enable", patterns=[{"urlPattern": pattern}])
+
+    def release(self) -> None:
+        """Let all requests that were held go on."""
+        self._call("Fetch.disable")
+
     def choose_files(self, selector: str, *paths: Path) -> None:
         """Choose files in the file input that matches `selector`, once there is one."""
         self.wait_for(f"document.querySelector({json.dumps(selector)})")

@@ -3,7 +3,7 @@
 import { html, useEffect, useRef } from "../vendor/preact.js";
 import { Failed, Loading } from "./states.js";
 
-/** @param {{list: any, render: (item: any) => unknown, empty: unknown, label: string, class?: string}} props */
+/** @param {{list: any, render: (item: any, index: number) => unknown, empty: unknown, label: string, class?: string}} props */
 export function EndlessList({ list, render, empty, label, class: kind = "" }) {
   const end = useRef(null);
   const loadMore = useRef(list.loadMore);

@@ -18,8 +18,8 @@ import { VoteButton } from "./vote-button.js";
 
 const EXCERPT_CHARACTERS = 400;
 
-/** @param {{item: import("../api.js").Schemas["PostWithVotes"]}} props */
-export function PostRow({ item }) {
+/** @param {{item: import("../api.js").Schemas["PostWithVotes"], isInView?: boolean}} props */
+export function PostRow({ item, isInView = false }) {
   const { Post: post, votes, voted, comments, deleted, ...rest } = usePost(item);
   useLive([`post:${post.id}`]);
   if (deleted) return null;
@@ -28,7 +28,7 @@ export function PostRow({ item }) {
       <${Byline} post=${post} />
       <h2><a href=${href(`/posts/${post.id}`)}>${post.title}</a></h2>
       <p class="excerpt">${post.content.slice(0, EXCERPT_CHARACTERS)}</p>
-      <${Pictures} media=${post.media} isPreview />
+      <${Pictures} media=${post.media} isPreview isInView=${isInView} />
       <${Tags} tags=${post.tags} />
       <${PostActions} item=${{ Post: post, votes, voted, comments, ...rest }} />
     </article>

@@ -1,13 +1,16 @@
 /** Beside the posts, where there is room: popular tags, and what this site is made of. */
 
-import { publicReads, root } from "../api.js";
+import { root } from "../api.js";
 import { useLoaded } from "../loading.js";
 import { href, tagPath } from "../router.js";
 import { shortNumber } from "../text.js";
 import { html } from "../vendor/preact.js";
+import { FeedLink } from "./feed-link.js";
 
 export function Sidebar() {
-  const { data: tags } = useLoaded("/tags?limit=12");
+  const { data: tags, error } = useLoaded("/tags?limit=12");
+  // The links below the tags appear with them, so that they do not move.
+  const isSettled = tags !== undefined || error;
   return html`<div class="sidebar">
     <section>
       <h2>Popular tags</h2>
@@ -19,9 +22,10 @@ export function Sidebar() {
         )}
       </ul>
       ${tags?.length === 0 && html`<p class="hint">No post has a tag yet.</p>`}
-      <p><a class="quiet" href=${href("/tags")}>All tags</a></p>
+      ${isSettled && html`<p><a class="quiet" href=${href("/tags")}>All tags</a></p>`}
     </section>
-    <p class="hint"><a class="quiet" href="${root}/docs">API documentation</a></p>
-    ${publicReads && html`<p class="hint"><a class="quiet" href="${root}/posts.atom">Feed of new posts</a></p>`}
+    ${isSettled &&
+    html`<p class="hint"><a class="quiet" href="${root}/docs">API documentation</a></p>
+      <p class="hint"><${FeedLink} path="/posts.atom" title="Atom feed of new posts" /></p>`}
   </div>`;
 }

@@ -21,6 +21,9 @@ const SORTS = [
   ["top", "Top"],
 ];
 
+// Before scrolling. Their pictures load first.
+const POSTS_IN_VIEW = 2;
+
 /** @param {{here: import("../router.js").Place, feed?: string}} props */
 export default function Front({ here, feed }) {
   const me = useAccount();
@@ -76,7 +79,7 @@ export function Feed({ path, empty, label = "Posts", topic = "" }) {
       list=${list}
       label=${label}
       empty=${empty}
-      render=${(/** @type {import("../api.js").Schemas["PostWithVotes"]} */ item) => html`<${PostRow} key=${item.Post.id} item=${item} />`}
+      render=${(/** @type {import("../api.js").Schemas["PostWithVotes"]} */ item, /** @type {number} */ index) => html`<${PostRow} key=${item.Post.id} item=${item} isInView=${index < POSTS_IN_VIEW} />`}
     />`;
 }
 

@@ -5,6 +5,7 @@ import { Avatar } from "../components/avatar.js";
 import { BanDialog } from "../components/ban-dialog.js";
 import { Menu } from "../components/dialog.js";
 import { EndlessList } from "../components/endless-list.js";
+import { FeedLink } from "../components/feed-link.js";
 import { PictureDialog } from "../components/picture-dialog.js";
 import { ReportDialog } from "../components/report-dialog.js";
 import { Empty, Failed, Loading } from "../components/states.js";
@@ -84,6 +85,7 @@ function Shown({ user, set, tab }) {
         <span><b>${shortNumber(user.posts)}</b> ${user.posts === 1 ? "post" : "posts"}</span>
         <a href=${href(`${base}/followers`)}><b>${shortNumber(user.followers)}</b> ${user.followers === 1 ? "follower" : "followers"}</a>
         <a href=${href(`${base}/following`)}><b>${shortNumber(user.following)}</b> following</a>
+        <${FeedLink} path=${`/users/${user.id}/posts.atom`} title=${`Atom feed of ${user.username}`} />
       </p>
     </header>
     ${user.blocked && html`<p class="notice">You have blocked ${user.username}. <button type="button" class="link-button" onClick=${toggleBlock}>Unblock</button></p>`}

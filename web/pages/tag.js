@@ -1,5 +1,6 @@
 /** The posts of a tag. */
 
+import { FeedLink } from "../components/feed-link.js";
 import { Empty, Failed } from "../components/states.js";
 import { Tabs } from "../components/tabs.js";
 import { FollowButton } from "../components/tag-row.js";
@@ -23,7 +24,10 @@ export default function Tag({ name, here }) {
     <div class="page-head">
       <div>
         <h1 tabindex="-1">#${name}</h1>
-        <p class="hint">${tag.data ? `${count(tag.data.posts, "post")} · ${count(tag.data.followers, "follower")}` : "…"}</p>
+        <p class="hint facts">
+          <span>${tag.data ? `${count(tag.data.posts, "post")} · ${count(tag.data.followers, "follower")}` : "…"}</span>
+          <${FeedLink} path=${`/tags/${encoded}/posts.atom`} title=${`Atom feed of #${name}`} />
+        </p>
       </div>
       ${tag.data &&
       html`<${FollowButton} path=${`/tags/${encoded}/follow`} what=${`#${name}`} followed=${tag.data.followed} show=${(/** @type {object} */ change) => tag.set({ ...tag.data, ...change })} />`}
