@@ -135,6 +135,7 @@ class Exchange:
             await cycle.flow.drain()
         if cycle.transport.is_closing():
             cycle.disconnected = True
+            cycle.message_event.set()
 
     async def _send_in_pieces(self, message: Message) -> Message:
         """Send a long body except its last piece, which is returned.
