@@ -275,7 +275,7 @@ READY_WITHIN_SECONDS = 60  # On a machine with much else to do, importing alone 
 
 @pytest.fixture
 def start_server(database: Engine, tmp_path: Path) -> Iterator[Callable[..., Server]]:  # noqa: ARG001 - empty tables.
-    """Start `python -m app serve`: `start_server(WORKERS="2")`.
+    """Start `python -m app serve`: `start_server(WORKERS="2")`. Its port is a free one, if `PORT` gives none.
 
     It is stopped after the test, and its log shown.
     """
@@ -286,9 +286,9 @@ def start_server(database: Engine, tmp_path: Path) -> Iterator[Callable[..., Ser
 @contextmanager
 def _server(folder: Path, environment: dict[str, str], root: Path = ROOT) -> Iterator[Server]:
     """A server of the release that is in `root`, with its log in `folder`."""
-    port = free_port()
+    port = int(environment.get("PORT") or free_port())
     log = folder / f"server-{port}.log"
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "app", "serve"],
             cwd=root,

@@ -143,6 +143,12 @@ export const patch = (path, body, options) => json(path, { method: "PATCH", body
 /** @param {string} path @param {Options} [options] */
 export const remove = (path, options) => json(path, { method: "DELETE", ...options });
 
+/** Whether the server takes requests. */
+export const isReady = () => fetch(`${root}/readyz`).then(
+  (response) => response.ok,
+  () => false,
+);
+
 /** A new Idempotency-Key: one for each form that the user sends, also when it is sent again. */
 export function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
@@ -252,7 +258,7 @@ async function errorOf(response) {
   /** @type {Record<string, string>} */
   const fields = {};
   if (Array.isArray(problem.detail)) {
-    for (const { loc, msg } of problem.detail) fields[String(loc.at(-1))] = sentence(msg);
+    for (const invalid of problem.detail) fields[String(invalid.loc[1])] = wordsOfInvalid(invalid);
   }
   let message = WORDS_OF_CODE[problem.code] ?? (Array.isArray(problem.detail) ? "Please check your input." : problem.detail);
   message = sentence(String(message));
@@ -260,6 +266,19 @@ async function errorOf(response) {
   const wait = response.headers.get("Retry-After");
   if (wait !== null && response.status === 429) message = `${message} (${wait} seconds)`;
   return new ApiError(response.status, problem.code, message, fields, wait === null ? null : Number(wait));
+}
+
+/**
+ * What to do about an invalid value. The API's own words speak of strings.
+ * @param {Schemas["ValidationError"]} invalid
+ */
+function wordsOfInvalid({ type, msg }) {
+  const limit = Number(/\d+/.exec(msg)?.[0] ?? 0);
+  if (type === "missing" || (type === "string_too_short" && limit <= 1)) return "Please fill this in.";
+  if (type === "string_too_short") return `Use at least ${limit} characters.`;
+  if (type === "string_too_long") return `Use at most ${limit} characters.`;
+  if (type === "email") return "Enter an e-mail address, such as ada@example.com.";
+  return sentence(msg);
 }
 
 /** @param {string} text */

@@ -1,6 +1,6 @@
 /** Hooks that load from the API, and keep what they have loaded for Back. */
 
-import { list, request } from "./api.js";
+import { isReady, list, request } from "./api.js";
 import { memory } from "./router.js";
 import { forgetChanges } from "./state.js";
 import { useCallback, useEffect, useRef, useState } from "./vendor/preact.js";
@@ -82,6 +82,33 @@ export function useList(path) {
     set: (/** @type {any[]} */ changed) => state.update({ items: changed }),
     reload: () => path && loadFrom(path, []),
   };
+}
+
+const RECOVERY_SECONDS = 4;
+
+/**
+ * Call `retry` once the server takes requests again, if it did not when `error` came.
+ * @param {import("./api.js").ApiError | null | undefined} error
+ * @param {(() => void) | undefined} retry
+ */
+export function useRecovery(error, retry) {
+  const current = useRef(retry);
+  current.current = retry;
+  const isTemporary = error?.status === 0 || error?.status === 503;
+  useEffect(() => {
+    if (!isTemporary) return undefined;
+    let isHere = true;
+    const attempt = async () => {
+      if ((await isReady()) && isHere) current.current?.();
+    };
+    const timer = setInterval(attempt, RECOVERY_SECONDS * 1000);
+    addEventListener("online", attempt);
+    return () => {
+      isHere = false;
+      clearInterval(timer);
+      removeEventListener("online", attempt);
+    };
+  }, [isTemporary]);
 }
 
 /** @param {any} item */

@@ -1,6 +1,7 @@
 """Lighthouse rates the front page of a site with content, on phones and desktops."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from tests.demo import demo_site
 from tests.programs import CHROMIUM, find_program
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
+
+logger = logging.getLogger(__name__)
 
 MIN_SCORE = 0.95
 CATEGORIES = ("performance", "accessibility", "best-practices")
@@ -44,7 +47,7 @@ def scores(npm_folder: Path, url: str, device: str) -> dict[str, float]:
     result = json.loads(report.read_text())
     for name, audit in result["audits"].items():
         if audit["score"] is not None and audit["score"] < 1:
-            print(device, name, audit["score"], audit.get("displayValue", ""))
+            logger.info("%s: %s %s %s", device, name, audit["score"], audit.get("displayValue", ""))
     return {name: result["categories"][name]["score"] for name in CATEGORIES}
 
 
@@ -55,7 +58,7 @@ def test_the_front_page_of_a_site_with_content_scores_95_in_each_category(
     monkeypatch.setenv("CHROME_PATH", find_program(*CHROMIUM))
     for _ in range(MAX_RUNS):
         found = scores(npm_folder, f"{site}/web/", device)
-        print(device, found)
+        logger.info("%s: %s", device, found)
         if min(found.values()) >= MIN_SCORE:
             break
 

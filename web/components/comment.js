@@ -78,10 +78,10 @@ export function Comment({ comment, replace, drop, ...shared }) {
   };
   const items = [
     isOwn && { text: "Edit", onClick: edit },
-    (isOwn || isModerating) && { text: "Delete", onClick: () => setMode("delete") },
     { text: "Copy link", onClick: copyLink },
     me && !isOwn && { text: "Report", onClick: () => setMode("report") },
     isModerating && !isOwn && (isRemoved ? { text: "Restore", onClick: restore } : { text: "Remove as moderator", onClick: () => setMode("remove") }),
+    (isOwn || isModerating) && { text: "Delete", onClick: () => setMode("delete") },
   ];
   const addReply = (/** @type {Schemas["CommentOut"]} */ reply) => {
     setMode(null);

@@ -1,7 +1,10 @@
 /** A modal dialog, and a menu behind a button. */
 
-import { html, useEffect, useId, useRef, useState } from "../vendor/preact.js";
+import { html, useEffect, useId, useLayoutEffect, useRef, useState } from "../vendor/preact.js";
 import { Icon } from "./icon.js";
+
+// The bars at the edges of the window, in pixels.
+const BAR_HEIGHT = 64;
 
 /**
  * The browser keeps the focus inside, and closes it with Escape. The focus then returns to where it was.
@@ -55,6 +58,8 @@ export function Confirm({ title, text, yes, action, close }) {
 export function Menu({ label, items, children, class: kind = "icon-button" }) {
   const [isOpen, setOpen] = useState(false);
   const element = useRef(null);
+  const [place, setPlace] = useState("");
+  useLayoutEffect(() => setPlace(isOpen ? placeOf(element.current.querySelector(".menu-items")) : ""), [isOpen]);
   useEffect(() => {
     if (!isOpen) return undefined;
     element.current.querySelector(".menu-items a, .menu-items button")?.focus();
@@ -97,6 +102,16 @@ export function Menu({ label, items, children, class: kind = "icon-button" }) {
     <button type="button" class=${kind} aria-label=${label} aria-expanded=${isOpen ? "true" : "false"} onClick=${() => setOpen(!isOpen)}>
       ${children ?? html`<${Icon} name="more" />`}
     </button>
-    ${isOpen && html`<ul class="menu-items">${shown.map(entry)}</ul>`}
+    ${isOpen && html`<ul class="menu-items ${place}">${shown.map(entry)}</ul>`}
   </div>`;
+}
+
+/**
+ * Classes that keep the entries of a menu within the window: above the button, or to its right.
+ * @param {HTMLElement} entries at their usual place
+ */
+function placeOf(entries) {
+  const { top, bottom, left, height } = entries.getBoundingClientRect();
+  const isTooLow = bottom > innerHeight - BAR_HEIGHT && top - height > BAR_HEIGHT;
+  return `${isTooLow ? "is-above" : ""} ${left < 0 ? "is-right" : ""}`;
 }

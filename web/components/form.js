@@ -1,6 +1,6 @@
 /** Fields with labels, hints and errors, and the buttons of forms. */
 
-import { html, useEffect, useId, useRef } from "../vendor/preact.js";
+import { html, useEffect, useId, useLayoutEffect, useRef, useState } from "../vendor/preact.js";
 
 /**
  * A labelled input. `error` is shown below it and announced with it.
@@ -48,10 +48,12 @@ export function GrowingText({ value, ...textarea }) {
  */
 export function Form({ action, submit, children, class: kind = "", beside, isQuiet = false }) {
   const element = useRef(null);
-  useEffect(() => {
-    if (action.error) element.current.querySelector("[aria-invalid=true]")?.focus();
+  const [isShownAtField, setShownAtField] = useState(false);
+  useLayoutEffect(() => {
+    const invalid = action.error && element.current.querySelector("[aria-invalid=true]");
+    setShownAtField(Boolean(invalid));
+    invalid?.focus();
   }, [action.error]);
-  const isShownAtField = Object.keys(action.fields).length > 0 && element.current?.querySelector("[aria-invalid=true]");
   const send = (/** @type {Event} */ event) => {
     event.preventDefault();
     action.run();

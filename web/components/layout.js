@@ -125,13 +125,13 @@ function Account({ me, number, here }) {
  * @param {{me: import("../api.js").Schemas["OwnAccount"], number: number, here: import("../router.js").Place}} props
  */
 function Tabs({ me, number, here }) {
-  const tab = (/** @type {string} */ path, /** @type {string} */ icon, /** @type {string} */ text, /** @type {unknown} */ badge = null) => html`<a href=${href(path)} aria-current=${current(here, path)} aria-label=${text}>
-    <${Icon} name=${icon} />${badge}
+  const tab = (/** @type {string} */ path, /** @type {string} */ icon, /** @type {string} */ text, /** @type {unknown} */ badge = null) => html`<a href=${href(path)} aria-current=${current(here, path)}>
+    <${Icon} name=${icon} /><span>${text}</span>${badge}
   </a>`;
   return html`<nav class="tab-bar" aria-label="Main">
-    ${tab("/", "home", "Front page")} ${tab("/tags", "tag", "Tags")} ${tab("/write", "write", "Write a post")}
-    ${tab("/notifications", "bell", bell(number), html`<${Badge} number=${number} />`)}
-    ${tab(userPath(me), "user", "Your profile")}
+    ${tab("/", "home", "Posts")} ${tab("/tags", "tag", "Tags")} ${tab("/write", "write", "Write")}
+    ${tab("/notifications", "bell", "Alerts", html`<${Badge} number=${number} /><span class="visually-hidden">${number > 0 && `, ${number} unread`}</span>`)}
+    ${tab(userPath(me), "user", "You")}
   </nav>`;
 }
 

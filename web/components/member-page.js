@@ -1,5 +1,6 @@
 /** A page for signed-in users only: others are asked to sign in, and come back. */
 
+import { registration } from "../api.js";
 import { href } from "../router.js";
 import { useAccount } from "../state.js";
 import { html } from "../vendor/preact.js";
@@ -11,6 +12,9 @@ export function MemberPage({ here, children }) {
   if (me) return children;
   return html`<${Empty} isPage title="Please sign in">
     <p>This page needs an account.</p>
-    <a class="button button-primary" href=${href(`/sign-in?next=${encodeURIComponent(here.path)}`)}>Sign in</a>
+    <p class="form-buttons is-centred">
+      <a class="button button-primary" href=${href(`/sign-in?next=${encodeURIComponent(here.path)}`)}>Sign in</a>
+      ${registration !== "closed" && html`<a class="button" href=${href("/sign-up")}>Create an account</a>`}
+    </p>
   <//>`;
 }

@@ -118,7 +118,6 @@ export function PostActions({ item, isOnPage = false, onDelete = () => {} }) {
   };
   const items = [
     isOwn && { text: "Edit", href: href(`/posts/${post.id}/edit`) },
-    (isOwn || isModerating) && { text: "Delete", onClick: () => setDialog("delete") },
     post.published && { text: "Copy link", onClick: () => copyLink(post.id) },
     mute.data && { text: mute.data.muted ? "Unmute" : "Mute notifications", onClick: toggleMute },
     me && !isOwn && { text: "Report", onClick: () => setDialog("report") },
@@ -126,6 +125,7 @@ export function PostActions({ item, isOnPage = false, onDelete = () => {} }) {
     isModerating && !isOwn && (post.removal_reason === null
       ? { text: "Remove as moderator", onClick: () => setDialog("remove") }
       : { text: "Restore", onClick: restore }),
+    (isOwn || isModerating) && { text: "Delete", onClick: () => setDialog("delete") },
   ];
   const comment = html`<${Icon} name="comment" /><span>${shortNumber(comments)}</span>`;
   return html`<div class="actions">

@@ -1,14 +1,15 @@
 /** Beside the posts, where there is room: popular tags, and what this site is made of. */
 
 import { root } from "../api.js";
-import { useLoaded } from "../loading.js";
+import { useLoaded, useRecovery } from "../loading.js";
 import { href, tagPath } from "../router.js";
 import { shortNumber } from "../text.js";
 import { html } from "../vendor/preact.js";
 import { FeedLink } from "./feed-link.js";
 
 export function Sidebar() {
-  const { data: tags, error } = useLoaded("/tags?limit=12");
+  const { data: tags, error, reload } = useLoaded("/tags?limit=12");
+  useRecovery(error, reload);
   // The links below the tags appear with them, so that they do not move.
   const isSettled = tags !== undefined || error;
   return html`<div class="sidebar">

@@ -1,5 +1,6 @@
 /** What a page shows instead of content: loading, empty, failed. */
 
+import { useRecovery } from "../loading.js";
 import { html } from "../vendor/preact.js";
 
 /** Grey bars where content will be, for `rows` items. Shown late by the style, so that fast answers do not flicker. */
@@ -20,10 +21,11 @@ export function Empty({ title, isPage = false, children = null }) {
 }
 
 /**
- * A failure, with a button to try again where that may help. With `isPage`, it is all that the page shows.
+ * A failure, with a button to try again where that may help. It tries by itself when the server is back. With `isPage`, it is all that the page shows.
  * @param {{error: import("../api.js").ApiError, retry?: () => void, isPage?: boolean}} props
  */
 export function Failed({ error, retry, isPage = false }) {
+  useRecovery(error, retry);
   const isMissing = error.status === 404;
   const title = error.code === "offline" ? "No connection" : isMissing ? "Not found" : "That did not work";
   return html`<div class="empty" role="alert">

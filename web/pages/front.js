@@ -1,6 +1,6 @@
 /** The front page: posts by heat, time or votes, or of what the reader follows. */
 
-import { publicReads } from "../api.js";
+import { publicReads, registration } from "../api.js";
 import { EndlessList } from "../components/endless-list.js";
 import { NewsBar } from "../components/news-bar.js";
 import { PostRow } from "../components/post-row.js";
@@ -46,6 +46,8 @@ export default function Front({ here, feed }) {
           })),
         ]}
       />
+      ${!me &&
+      html`<p class="notice">Read along, or ${registration !== "closed" && html`<a href=${href("/sign-up")}>create an account</a>${" or "}`}<a href=${href("/sign-in")}>sign in</a> to vote, comment and write.</p>`}
       <${Feed} key=${path} path=${path} topic=${isHome || sort === "top" ? "" : "new"} empty=${isHome ? html`<${EmptyHome} />` : html`<${EmptySite} />`} />
     </div>
     <${Sidebar} />

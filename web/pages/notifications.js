@@ -23,6 +23,8 @@ const WORDS = {
   moderation: "A moderator has acted on your post, comment or account",
 };
 
+const isUnread = (/** @type {import("../api.js").Schemas["NotificationOut"]} */ { read_at: readAt }) => readAt === null;
+
 /** @param {{here: import("../router.js").Place}} props */
 export default function Notifications({ here }) {
   return html`<${MemberPage} here=${here}><${List} /><//>`;
@@ -43,7 +45,7 @@ function List() {
   };
   useTitle("Notifications");
   useEffect(() => {
-    if (!newest || unread.value === 0) return;
+    if (!list.items.some(isUnread)) return;
     // Only what is shown: one that arrives meanwhile stays unread.
     post("/notifications/read", { up_to: newest.id }).then(
       (counts) => unread.set(counts.unread),
@@ -70,12 +72,12 @@ function Row({ item, me }) {
     : kind === "follow" && actor
       ? userPath(actor)
       : userPath(me);
-  return html`<li class="row ${item.read_at === null ? "is-unread" : ""}">
+  return html`<li class="row ${isUnread(item) ? "is-unread" : ""}">
     <a class="row-link" href=${href(path)}>
       ${actor ? html`<${Avatar} user=${actor} size="medium" />` : html`<${Icon} name="shield" />`}
       <span>
         ${actor && html`<b>${actor.display_name || actor.username}</b> `}${WORDS[kind] ?? kind}
-        ${item.read_at === null && html`<span class="visually-hidden"> (unread)</span>`}
+        ${isUnread(item) && html`<span class="visually-hidden"> (unread)</span>`}
         <br /><span class="hint"><${Time} value=${item.created_at} /></span>
       </span>
     </a>

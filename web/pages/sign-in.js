@@ -44,7 +44,7 @@ export default function SignIn({ here }) {
             <${Field} label="Password" type="password" autocomplete="current-password" value=${password} onText=${setPassword} error=${action.fields.password} />`}
     <//>
     <p class="beside-form"><a href=${href("/password-reset")}>Forgotten your password?</a></p>
-    ${registration !== "closed" && html`<p class="hint">No account yet? <a href=${href("/sign-up")}>Sign up</a></p>`}
+    ${registration !== "closed" && html`<p>No account yet? <a href=${href("/sign-up")}>Sign up</a></p>`}
   </div>`;
 }
 

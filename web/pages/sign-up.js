@@ -37,7 +37,7 @@ export default function SignUp({ here }) {
     <${Form} action=${action} submit="Sign up">
       <${Field} label="E-mail address" hint="Only you and the operators of this site see it." type="email" autocomplete="email" value=${email} onText=${setEmail} error=${fields.email} />
       <${Field} label="Username" hint="3 to 30 letters, digits, dots, hyphens or underscores." autocomplete="username" autocapitalize="none" spellcheck=${false} maxLength=${30} value=${username} onText=${setUsername} error=${fields.username} />
-      <${Field} label="Password" hint="A few words that do not belong together are good." type="password" autocomplete="new-password" value=${password} onText=${setPassword} error=${fields.password} />
+      <${Field} label="Password" hint="Long is good: a few words that do not belong together." type="password" autocomplete="new-password" value=${password} onText=${setPassword} error=${fields.password} />
       ${registration === "invite" &&
       html`<${Field} label="Invite" hint="Signing up here needs an invite of a member." autocomplete="off" value=${invite} onText=${setInvite} error=${fields.invite} />`}
     <//>

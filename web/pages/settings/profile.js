@@ -34,10 +34,10 @@ export function Profile({ me }) {
     if (file) picture.run(file);
   };
   return html`<section aria-label="Picture">
-      <div class="row">
+      <div class="picture-row">
         <${Avatar} user=${me} size="large" />
-        <label class="button file-button">${picture.isBusy ? "One moment…" : "Choose a picture"}<input type="file" accept=${PICTURE_TYPES} onChange=${choose} /></label>
-        ${me.avatar && html`<button type="button" class="button" onClick=${() => picture.run(null)}>Remove</button>`}
+        <label class="button file-button">${picture.isBusy ? "One moment…" : (me.avatar ? "Change picture" : "Choose a picture")}<input type="file" accept=${PICTURE_TYPES} onChange=${choose} /></label>
+        ${me.avatar && html`<button type="button" class="button" aria-label="Remove the picture" onClick=${() => picture.run(null)}>Remove</button>`}
       </div>
       ${picture.error && html`<p class="form-error" role="alert">${picture.error.message}</p>`}
     </section>

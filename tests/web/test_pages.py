@@ -1,0 +1,67 @@
+"""What a reader meets on single pages of the web client: menus, notifications, the way in for visitors."""
+
+from collections.abc import Callable
+
+import httpx2
+import pytest
+
+from tests.browser import open_page
+from tests.fixtures import Person, Server
+from tests.web.test_browser import DESKTOP, PHONE, show, shows, sign_in
+
+pytestmark = pytest.mark.needs("chromium")
+
+
+def test_notifications_of_a_page_that_was_loaded_directly_become_read(
+    start_server: Callable[..., Server], person: Person, make_person: Callable[..., Person]
+) -> None:
+    server, other = start_server(PASSWORD_HASH_ROUNDS="4"), make_person()
+    httpx2.put(f"{server.url}/users/{person.id}/follow", headers=other.headers).raise_for_status()
+    with open_page(f"{server.url}/web/") as page:
+        sign_in(page, server, person)
+        page.wait_for("document.querySelector('.count')")
+        show(page, server, "/notifications")
+        page.wait_for(f"{shows('follows you now')} && !document.querySelector('.count')")
+        page.wait_for("performance.getEntriesByType('resource').some(e => e.name.endsWith('/notifications/read'))")
+
+        counts = httpx2.get(f"{server.url}/notifications/unread-count", headers=person.headers).json()
+        assert counts["unread"] == 0
+        assert page.complaints == []
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_menus_open_within_the_window(
+    start_server: Callable[..., Server],
+    make_person: Callable[..., Person],
+    make_post: Callable[..., int],
+    make_comment: Callable[..., int],
+    size: tuple[int, int],
+) -> None:
+    server, author, moderator = start_server(PASSWORD_HASH_ROUNDS="4"), make_person(), make_person(role="moderator")
+    post_id = make_post(author, content="A line.\n" * 60)
+    for _ in range(3):
+        make_comment(author, post_id)
+    rectangle = "document.querySelector('.menu-items').getBoundingClientRect()"
+    with open_page(f"{server.url}/web/") as page:
+        page.resize(*size)
+        sign_in(page, server, moderator)
+        show(page, server, f"/posts/{post_id}")
+        page.wait_for("document.querySelectorAll('.comment').length === 3")
+        for selector in (".post .menu button", ".comment:last-child .menu button"):
+            button = f"document.querySelector('{selector}')"
+            # Just above the lower edge of the window, and of the bar that phones have there.
+            page.evaluate(f"window.scrollBy(0, {button}.getBoundingClientRect().bottom - innerHeight + 70)")
+            page.evaluate(f"{button}.click()")
+            page.wait_for("document.activeElement.closest('.menu-items')")
+            page.wait_for(f"{rectangle}.left >= 0 && {rectangle}.right <= innerWidth")
+            page.wait_for(f"{rectangle}.top >= 0 && {rectangle}.bottom <= innerHeight")
+            page.press("Escape")
+        assert page.complaints == []
+
+
+@pytest.mark.parametrize("registration", ["open", "closed"])
+def test_a_public_site_says_what_an_account_is_for(start_server: Callable[..., Server], registration: str) -> None:
+    with open_page(f"{start_server(PUBLIC_READS='true', REGISTRATION=registration).url}/web/") as page:
+        page.wait_for("document.querySelector('main .notice a[href$=\"/sign-in\"]')")
+        is_open = page.evaluate("document.querySelector('main .notice a[href$=\"/sign-up\"]') !== null")
+        assert is_open == (registration == "open")
