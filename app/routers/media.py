@@ -126,7 +126,7 @@ async def upload_media(
     It is stored as WebP, upright and without its metadata, such as the place where it was taken. Use its `id` in
     `media_ids` of a post or as your avatar. A picture that nothing uses is deleted after a day.
     """
-    await _in_thread(_connections, lambda: _require_room(caller.id))
+    await _in_thread(_connections, lambda: _require_room(caller.id, key))
     upload, alt = await _read_form(request, caller.id)
     with closing(upload.file):
         picture = await decoding.in_decoding_thread(caller.id, lambda: decoding.decode(upload.file))
@@ -134,9 +134,10 @@ async def upload_media(
             return await _in_thread(_connections, lambda: _store(request, token, key, upload.file, picture, alt))
 
 
-def _require_room(user_id: int) -> None:
+def _require_room(user_id: int, key: str | None) -> None:
     with transaction() as db:
-        media.require_room(db, user_id)
+        if key is None or not idempotency.has_response(db, user_id, key):  # A repetition needs no room.
+            media.require_room(db, user_id)
 
 
 async def _in_thread(limit: ConnectionLimit, call: Callable[[], Result]) -> Result:

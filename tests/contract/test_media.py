@@ -286,6 +286,19 @@ def test_pictures_past_the_quota_are_refused_and_leave_no_file(
     assert (pictures.files(), removals(connection)) == (files, set())
 
 
+def test_a_repeated_upload_that_filled_the_quota_gets_its_stored_response(
+    client: TestClient, person: Person, make_media: MakeMedia, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(get_settings(), "media_max_pictures", 1)
+    picture = make_media(person, **{"Idempotency-Key": "k"})
+
+    assert make_media(person, **{"Idempotency-Key": "k"}) == picture
+    with_another_key = client.post(
+        "/media", files={"file": ("a.png", pictures.png())}, headers=person.headers | {"Idempotency-Key": "l"}
+    )
+    assert_refused(with_another_key, 409, "quota_exceeded")
+
+
 def test_forms_without_a_file_or_with_a_bad_text_are_refused(
     client: TestClient, connection: Connection, person: Person
 ) -> None:
