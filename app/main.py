@@ -26,7 +26,7 @@ from app.database import watchdog
 from app.database.engines import dispose, get_engine, get_primary
 from app.database.replica import KEPT_EVERY, get_replicas
 from app.live.registry import Registry
-from app.middleware import problem_details
+from app.middleware import continuation, problem_details
 from app.middleware.body_limit import BodyLimit
 from app.middleware.cors import Cors
 from app.middleware.head_limit import HeadLimit
@@ -160,7 +160,7 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in {"http", "websocket"}:
             scope["app"] = self.api
-            await self.outermost(scope, receive, send)
+            await continuation.run(self.outermost, scope, receive, send)
         elif scope["type"] == "lifespan" and (problem := _reason_not_to_start()):
             # In one line: uvicorn would print the traceback of an exception.
             await receive()

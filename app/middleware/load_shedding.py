@@ -42,11 +42,10 @@ class LoadShedding:
             await refusal(scope, Overloaded())(scope, receive, send)
             return
         self.in_hand_count += 1
-        scope.setdefault("state", {})["load_shedding"] = self
         try:
             await self.app(scope, receive, send)
         finally:
-            release(scope)
+            self.in_hand_count -= 1
 
     async def _gets_room(self, client: _Client | None) -> bool:
         """Hold a client that retries early.
@@ -75,10 +74,3 @@ class LoadShedding:
             if return_time > now:
                 break
             del self.return_times[client]
-
-
-def release(scope: Scope) -> None:
-    """No longer count the request. For responses that last for minutes and have limits of their own."""
-    counting = scope["state"].pop("load_shedding", None)
-    if counting is not None:
-        counting.in_hand_count -= 1

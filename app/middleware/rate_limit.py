@@ -132,11 +132,12 @@ class RateLimit:
                 if scope["method"] in SAFE_METHODS
                 else _Turn(in_hand.writes, receive, MAX_WAIT_SECONDS)
             )
-        scope["state"]["in_hand"] = self, caller
         try:
             await self._run(scope, receive, send, headers, turn)
         finally:
-            release(scope)
+            in_hand.count -= 1
+            if not in_hand.count:
+                del self.in_hand[caller]
 
     async def _run(
         self,
@@ -191,15 +192,6 @@ class RateLimit:
             (b"x-ratelimit-remaining", b"%d" % left),
             (b"x-ratelimit-reset", b"%d" % (time.time() + seconds_left)),
         ]
-
-
-def release(scope: Scope) -> None:
-    """No longer count the request as in progress. For responses that last for minutes and have limits of their own."""
-    limit, caller = scope["state"].pop("in_hand", (None, None))
-    if limit is not None:
-        limit.in_hand[caller].count -= 1
-        if not limit.in_hand[caller].count:
-            del limit.in_hand[caller]
 
 
 class _Turn:

@@ -68,7 +68,7 @@ class RequestContext:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            seconds = scope["state"].get("streams_since", time.monotonic()) - started_at
+            seconds = time.monotonic() - started_at
             route = getattr(scope.get("route"), "path", None)
             method = scope.setdefault("method", "GET")  # The handshake of a WebSocket.
             metrics.request(method, route, status, seconds)
@@ -119,8 +119,3 @@ def _facts(scope: Scope, route: str | None, status: int, seconds: float) -> dict
         "duration_ms": round(seconds * 1000, 1),
         "client": request_context.client_address.get(),
     }
-
-
-def note_stream(scope: Scope) -> None:
-    """Note that the response is a stream, which lasts for minutes, and begins now."""
-    scope["state"]["streams_since"] = time.monotonic()

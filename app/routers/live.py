@@ -4,7 +4,8 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
@@ -14,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from app.api.authentication import (
     TICKET_LIFETIME,
@@ -33,9 +34,8 @@ from app.errors import CrossSiteRequest, DomainError, NotAuthenticated, Overload
 from app.live.registry import Registry
 from app.live.stream import EndReason, Stream
 from app.live.topics import MAX_POSTS, MAX_TAGS, EventId, Topics
-from app.middleware import load_shedding, problem_details, rate_limit
+from app.middleware import continuation, problem_details
 from app.middleware.problem_details import responses
-from app.middleware.request_context import note_stream
 from app.models.session import FIRST_ADOPTED
 from app.schemas.live import NewTicket, ProblemMessage
 from app.security import access_tokens
@@ -80,36 +80,64 @@ class LiveResponse(StreamingResponse):
 
     def __init__(self, registry: Registry, stream: Stream) -> None:
         # The header is for nginx, which would hold messages back.
-        super().__init__(self._events(stream), headers={"X-Accel-Buffering": "no"})
+        super().__init__((), headers={"X-Accel-Buffering": "no"})
         self._registry, self._stream = registry, stream
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - the base class has it.
+        with _closing_on_error(self._registry, self._stream):
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             if scope["state"].get("is_head"):
-                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                 await send({"type": "http.response.body", "body": b""})
+                self._registry.close(self._stream)
                 return
-            _begin(scope)
-            await super().__call__(scope, receive, send)
-        finally:
-            self._registry.close(self._stream)
 
-    @staticmethod
-    async def _events(stream: Stream) -> AsyncIterator[bytes]:
-        async for sent in stream.messages():
-            if sent.text is None:
-                yield format_sse_event(comment="ping", id=sent.event_id)
-            elif stream.end_reason is not None:
-                yield format_sse_event(data_str=sent.text, retry=random.randint(*RETRY_MILLISECONDS))  # noqa: S311 - jitter.
-            else:
-                yield format_sse_event(data_str=sent.text, id=sent.event_id)
+        async def go_on(receive: Receive, send: Send) -> None:
+            await _run(self._registry, self._stream, _wait_for_disconnect(receive), _write_events(self._stream, send))
+
+        continuation.go_on_with(scope, go_on)
 
 
-def _begin(scope: Scope) -> None:
-    """Take the stream out of the limits of requests that are in progress."""
-    load_shedding.release(scope)
-    rate_limit.release(scope)
-    note_stream(scope)
+@contextmanager
+def _closing_on_error(registry: Registry, stream: Stream) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        registry.close(stream)
+        raise
+
+
+async def _run(
+    registry: Registry, stream: Stream, reading: Coroutine[Any, Any, None], writing: Coroutine[Any, Any, None]
+) -> None:
+    """Read from the client and write to it until it disconnects or the stream ends."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            reader = tasks.create_task(reading)
+            await writing
+            reader.cancel()
+    except* OSError:
+        pass
+    finally:
+        registry.close(stream)
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    """Raise `ConnectionResetError` when the client disconnects."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    raise ConnectionResetError
+
+
+async def _write_events(stream: Stream, send: Send) -> None:
+    async for sent in stream.messages():
+        if sent.text is None:
+            event = format_sse_event(comment="ping", id=sent.event_id)
+        elif stream.end_reason is not None:
+            event = format_sse_event(data_str=sent.text, retry=random.randint(*RETRY_MILLISECONDS))  # noqa: S311 - jitter.
+        else:
+            event = format_sse_event(data_str=sent.text, id=sent.event_id)
+        await send({"type": "http.response.body", "body": event, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _open(
@@ -125,11 +153,8 @@ async def _open(
         kept_seconds = get_settings().events_kept.total_seconds() - MARGIN_SECONDS
         since = EventId.parse(last_event_id, not_before=time.time() - kept_seconds)
     stream = registry.open(token, topics, since, is_reset=bool(last_event_id) and since is None)
-    try:
+    with _closing_on_error(registry, stream):
         await stream.opened
-    except BaseException:
-        registry.close(stream)
-        raise
     return registry, stream
 
 
@@ -207,17 +232,13 @@ async def live_socket(websocket: WebSocket) -> None:
             await asyncio.sleep(SECONDS_BEFORE_REFUSAL)
         await websocket.send_denial_response(await problem_details.respond_to_error(request, error))
         return
-    try:
+    with _closing_on_error(registry, stream):
         await websocket.accept()
-        _begin(websocket.scope)
-        async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(_read(websocket, registry, stream))
-            await _write(websocket, stream)
-            reading.cancel()
-    except* WebSocketDisconnect:
-        pass
-    finally:
-        registry.close(stream)
+
+    async def go_on(receive: Receive, send: Send) -> None:
+        await _run(registry, stream, _read(receive, send, registry, stream), _write(stream, send))
+
+    continuation.go_on_with(websocket.scope, go_on)
 
 
 def _require_same_origin(request: Request) -> None:
@@ -229,26 +250,25 @@ def _require_same_origin(request: Request) -> None:
         raise CrossSiteRequest
 
 
-async def _write(websocket: WebSocket, stream: Stream) -> None:
+async def _write(stream: Stream, send: Send) -> None:
     async for sent in stream.messages():
         if sent.text is not None:  # The server pings WebSockets itself.
             # The same message, with the id that `last_event_id` takes.
             event_id = "" if sent.event_id is None else f',"event_id":"{sent.event_id}"'
-            await websocket.send_text(f"{sent.text[:-1]}{event_id}}}")
-    await websocket.close(CLOSE_CODES[stream.end_reason])
+            await send({"type": "websocket.send", "text": f"{sent.text[:-1]}{event_id}}}"})
+    await send({"type": "websocket.close", "code": CLOSE_CODES[stream.end_reason]})
 
 
-async def _read(websocket: WebSocket, registry: Registry, stream: Stream) -> None:
-    while True:
-        message = await websocket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message.get("code", 1000))
+async def _read(receive: Receive, send: Send, registry: Registry, stream: Stream) -> None:
+    """Do what the client's messages say. Raises `ConnectionResetError` when it disconnects."""
+    while (message := await receive())["type"] != "websocket.disconnect":
         try:
             _obey(message.get("text") or "", registry, stream)
         except (ValueError, RecursionError, PydanticCustomError, DomainError) as error:
             detail = str(error) if isinstance(error, DomainError) or type(error) is ValueError else _NOT_UNDERSTOOD
-            await websocket.send_text(ProblemMessage(detail=detail).model_dump_json())
+            await send({"type": "websocket.send", "text": ProblemMessage(detail=detail).model_dump_json()})
         await asyncio.sleep(SECONDS_PER_CLIENT_MESSAGE)
+    raise ConnectionResetError
 
 
 _NOT_UNDERSTOOD = 'send {"watch": ["post:1", "new"]} or {"unwatch": ["post:1"]}'

@@ -13,6 +13,7 @@ from typing import Annotated, Any, BinaryIO, TypeVar
 from fastapi import APIRouter, Path, Query
 from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -20,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from app.api.authentication import DetachedScopedUser, ScopedUser
+from app.api.authentication import DetachedScopedUser, ScopedToken, ScopedUser
 from app.api.idempotency_key import KeyHeader, respond_once
 from app.api.pagination import cut_and_link
 from app.api.route import Route
@@ -50,7 +51,8 @@ from app.middleware.problem_details import headers, responses
 from app.schemas.media import CONTENT_TYPE, PATH, AvatarIn, AvatarState, MediaChange, MediaOut
 from app.schemas.page import page_of
 from app.schemas.types import Alt, Cursor, Id, Limit
-from app.services import idempotency, media
+from app.security.access_tokens import AccessToken
+from app.services import auth, idempotency, media
 
 logger = logging.getLogger("app")
 
@@ -116,23 +118,26 @@ class _UploadParser(MultiPartParser):
     },
     openapi_extra={"requestBody": _UPLOAD_FORM},
 )  # fmt: skip
-async def upload_media(caller: DetachedScopedUser, request: Request, key: KeyHeader = None) -> Response:
+async def upload_media(
+    token: ScopedToken, caller: DetachedScopedUser, request: Request, key: KeyHeader = None
+) -> Response:
     """Upload a picture: JPEG, PNG, WebP or GIF, of which the first frame is kept.
 
     It is stored as WebP, upright and without its metadata, such as the place where it was taken. Use its `id` in
     `media_ids` of a post or as your avatar. A picture that nothing uses is deleted after a day.
     """
-    await _in_thread(_connections, lambda: _require_room(caller.id))
+    await _in_thread(_connections, lambda: _require_room(caller.id, key))
     upload, alt = await _read_form(request, caller.id)
     with closing(upload.file):
         picture = await decoding.in_decoding_thread(caller.id, lambda: decoding.decode(upload.file))
         with closing(picture):
-            return await _in_thread(_connections, lambda: _store(request, caller.id, key, upload.file, picture, alt))
+            return await _in_thread(_connections, lambda: _store(request, token, key, upload.file, picture, alt))
 
 
-def _require_room(user_id: int) -> None:
+def _require_room(user_id: int, key: str | None) -> None:
     with transaction() as db:
-        media.require_room(db, user_id)
+        if key is None or not idempotency.has_response(db, user_id, key):  # A repetition needs no room.
+            media.require_room(db, user_id)
 
 
 async def _in_thread(limit: ConnectionLimit, call: Callable[[], Result]) -> Result:
@@ -151,8 +156,12 @@ async def _in_thread(limit: ConnectionLimit, call: Callable[[], Result]) -> Resu
 
 async def _read_form(request: Request, user_id: int) -> tuple[UploadFile, str]:
     """Return the file, which is on disk unless it is small, and the text. Raises what the route documents."""
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+    content_type, parameters = parse_options_header(request.headers.get("content-type"))
+    if content_type != b"multipart/form-data":
         raise _invalid("file", "Send multipart/form-data with a file")
+    # Starlette decodes texts in any encoding of Python. Some of those take seconds for a megabyte.
+    if parameters.get(b"charset", b"utf-8").lower() not in {b"utf-8", b"utf8"}:
+        raise _invalid("file", "Send the form in UTF-8")
     if _arriving[user_id] >= MAX_UPLOADS_OF_ACCOUNT:
         raise RateLimited(1)
     _arriving[user_id] += 1
@@ -194,20 +203,24 @@ def _invalid(field: str, message: str) -> RequestValidationError:
     return RequestValidationError([{"type": "form_invalid", "loc": ("body", field), "msg": message}])
 
 
-def _store(request: Request, user_id: int, key: str | None, upload: BinaryIO, picture: Picture, alt: str) -> Response:
+def _store(
+    request: Request, token: AccessToken, key: str | None, upload: BinaryIO, picture: Picture, alt: str
+) -> Response:
     once = None if key is None else _fingerprinted(key, upload, alt)
     name = media.store(picture)
     is_created = False
 
     def create(db: Any) -> tuple[MediaOut, str]:
         nonlocal is_created
-        created = media.create(db, user_id, name, picture, alt)
+        created = media.create(db, token.user_id, name, picture, alt)
         is_created = True
         return created, f"/media/{created.id}"
 
     try:
         with transaction() as db:
-            response = respond_once(db, once, user_id, lambda: create(db), http_request=request)
+            # The session may have ended while the body arrived.
+            auth.current_user(db, token.user_id, token.session_id)
+            response = respond_once(db, once, token.user_id, lambda: create(db), http_request=request)
     except BaseException:
         media.discard(name)
         raise

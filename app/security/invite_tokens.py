@@ -42,9 +42,9 @@ def use(db: Session, token: str | None) -> int:
 def _opens(token: str) -> ColumnElement[bool]:
     """Return the condition that the token's invite is open.
 
-    Its creator must still be active, and have a role that may invite.
+    Its creator must still be active, not be banned, and have a role that may invite.
     """
-    may_invite = and_(User.is_active, User.role.in_(get_settings().inviting_roles))
+    may_invite = and_(User.is_active, ~User.is_banned(), User.role.in_(get_settings().inviting_roles))
     is_of_creator = select(User.id).where(User.id == Invite.creator_id, may_invite).exists()
     return and_(
         Invite.token_hash == _hash(token),

@@ -135,6 +135,7 @@ class Exchange:
             await cycle.flow.drain()
         if cycle.transport.is_closing():
             cycle.disconnected = True
+            cycle.message_event.set()
 
     async def _send_in_pieces(self, message: Message) -> Message:
         """Send a long body except its last piece, which is returned.
@@ -342,6 +343,8 @@ class Protocol(HttpToolsProtocol):
             if self.is_websocket:
                 self.ws_protocol_class = self.websocket_class
                 self.handle_websocket_upgrade()
+                if early := data[upgrade.args[0] :]:  # uvicorn would drop it.
+                    self.transport.get_protocol().data_received(early)  # type: ignore[attr-defined]
             else:
                 self._after_upgrade(memoryview(data)[upgrade.args[0] :])
         except httptools.HttpParserError:

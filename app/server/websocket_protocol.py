@@ -12,6 +12,8 @@ MAX_FRAMES = 20
 MAX_FRAMES_PER_SECOND = 10
 # A packet of 256 KB can have 43,000 frames, so it is parsed in pieces.
 PIECE_BYTES = 256
+# How long a client that sends frames before the answer to its handshake is held, else it would come again at once.
+EARLY_SECONDS = 1.0
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -23,8 +25,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self.handshake_initiated and not self.handshake_complete:
-            # Clients have to wait for the answer (RFC 6455, 4.1). Not closed now, else they would come again at once.
-            self.is_early = True
+            self.is_early = True  # Clients have to wait for the answer (RFC 6455, 4.1).
             self.transport.pause_reading()
             return
         for start in range(0, len(data), PIECE_BYTES):
@@ -43,6 +44,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.abort()
         else:
             super().handle_events()
+
+    async def run_asgi(self) -> None:
+        """Run the application, unless the client floods: a handshake has queries, and opening a stream reads events."""
+        if self.is_early:
+            await asyncio.sleep(EARLY_SECONDS)
+            self.transport.abort()
+        else:
+            await super().run_asgi()
 
     async def send(self, message: Any) -> None:
         await super().send(message)

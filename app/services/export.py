@@ -222,8 +222,8 @@ class _Array:
 def parts(user_id: int, session_id: int) -> Iterator[bytes]:
     """Yield the ZIP of the account in parts, after each batch of rows.
 
-    Each step checks the session again. Raises `NotAuthenticated` if it has ended: the ZIP is incomplete then, which
-    every reader of ZIPs notices, because its directory comes last.
+    Before each batch of rows and each picture, the session is checked again. Raises `NotAuthenticated` if it has ended:
+    the ZIP is incomplete then, which every reader of ZIPs notices, because its directory comes last.
     """
     outbox = _Outbox()
     # Typeshed asks for a file that can seek. The documentation says that `write` and `flush` are enough.
@@ -251,11 +251,12 @@ def _media(archive: zipfile.ZipFile, user_id: int, session_id: int, take: Callab
     is_next: ColumnElement[bool] = true()
     while True:
         with writing() as connection:
-            _require_session(connection, user_id, session_id)
             pictures = connection.execute(of_user.where(is_next)).all()
         if not pictures:
             return
         for picture in pictures:
+            with writing() as connection:
+                _require_session(connection, user_id, session_id)
             file_name, _ = files_of(picture.name)
             # Stored as they are, because pictures are compressed already.
             with archive.open(zipfile.ZipInfo(f"pictures/{file_name}"), "w", force_zip64=True) as file:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, and_, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -56,13 +56,8 @@ def run_once(db: Session | Connection, request: Request | None, effect: Callable
     lock = func.hashtextextended(f"{request.user_id}:{request.key}", 0)
     if not db.scalar(select(func.pg_try_advisory_xact_lock(lock))):
         raise IdempotencyInProgress
-    stored = db.execute(
-        select(IdempotencyKey.fingerprint, IdempotencyKey.status, IdempotencyKey.body, IdempotencyKey.location).where(
-            IdempotencyKey.user_id.is_not_distinct_from(request.user_id),
-            IdempotencyKey.key == request.key,
-            IdempotencyKey.expires_at > func.now(),
-        )
-    ).one_or_none()
+    columns = IdempotencyKey.fingerprint, IdempotencyKey.status, IdempotencyKey.body, IdempotencyKey.location
+    stored = db.execute(select(*columns).where(_is_stored(request.user_id, request.key))).one_or_none()
     if stored is not None:
         if stored.fingerprint not in request.fingerprints:
             raise IdempotencyMismatch
@@ -82,3 +77,16 @@ def run_once(db: Session | Connection, request: Request | None, effect: Callable
         .on_conflict_do_update(index_elements=["user_id", "key"], set_=values)
     )
     return response
+
+
+def has_response(db: Session, user_id: int, key: str) -> bool:
+    """Return whether a response of the user's key is stored, so that a request with it does not run again."""
+    return db.scalar(select(IdempotencyKey.id).where(_is_stored(user_id, key))) is not None
+
+
+def _is_stored(user_id: int | None, key: str) -> ColumnElement[bool]:
+    return and_(
+        IdempotencyKey.user_id.is_not_distinct_from(user_id),
+        IdempotencyKey.key == key,
+        IdempotencyKey.expires_at > func.now(),
+    )

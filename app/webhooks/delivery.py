@@ -5,6 +5,7 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -43,13 +44,13 @@ def delivering() -> Iterator[None]:
 
 
 async def _work(stop: threading.Event) -> None:
-    requests: set[asyncio.Task[None]] = set()
+    requests: dict[asyncio.Task[None], int] = {}  # With the owners of their webhooks.
     pause = random.uniform(0, PAUSE_SECONDS)  # noqa: S311 - jitter, so that processes do not poll together.
     while not await asyncio.to_thread(stop.wait, pause):
         try:
             while await asyncio.to_thread(queue.fill) == queue.BATCH_EVENTS and not stop.is_set():
                 pass
-            claimed = await asyncio.to_thread(queue.claim, MAX_REQUESTS - len(requests))
+            claimed = await asyncio.to_thread(queue.claim, MAX_REQUESTS - len(requests), Counter(requests.values()))
         except (SQLAlchemyError, DomainError) as error:  # The database is unavailable or not migrated yet.
             logger.warning("webhooks paused: error=%s", type(error).__name__)
             pause = PAUSE_AFTER_FAILURE_SECONDS
@@ -58,10 +59,11 @@ async def _work(stop: threading.Event) -> None:
             logger.exception("webhooks paused")
             pause = PAUSE_AFTER_FAILURE_SECONDS
             continue
-        requests |= {asyncio.create_task(deliver(each)) for each in claimed}
+        requests |= {asyncio.create_task(deliver(each)): each.owner_id for each in claimed}
         pause = PAUSE_SECONDS * random.uniform(0.5, 1)  # noqa: S311
         if requests:
-            done, requests = await asyncio.wait(requests, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(requests, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            requests = {request: owner_id for request, owner_id in requests.items() if request not in done}
             pause = 0 if done else pause
     for request in requests:
         request.cancel()
@@ -92,4 +94,7 @@ async def attempt(delivery: Claimed) -> Outcome:
         failure = str(error)
     except encryption.Undecryptable:
         failure = "the secret cannot be decrypted; create the webhook anew"
+    except Exception:  # Else the delivery would be claimed again after each lease, without a pause or an end.
+        logger.exception("webhook attempt failed: delivery=%d", delivery.id)
+        failure = "the server could not send the request"
     return Outcome(int((time.monotonic() - began_at) * 1000), code, failure)

@@ -10,7 +10,7 @@ failure it also pauses, so that receivers that hang take few of the places for r
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -53,6 +53,8 @@ PAUSES = (
 GIVEN_UP_AFTER = timedelta(days=3)
 # Before any other delivery of a webhook that just failed. It doubles with each failure.
 FIRST_REST, MAX_REST = timedelta(seconds=1), timedelta(minutes=4)
+# Requests of one owner at once, in each process, so that 15 owners with slow receivers leave places to others.
+MAX_REQUESTS_OF_OWNER = 4
 # A webhook with more is disabled, so that its owner notices.
 MAX_WAITING = 10_000
 GONE = 410
@@ -69,6 +71,7 @@ class Claimed(NamedTuple):
     secret: bytes
     body: str
     attempt_count: int
+    owner_id: int
 
 
 class Outcome(NamedTuple):
@@ -193,36 +196,47 @@ def _lock(connection: Connection, webhook_ids: Sequence[int]) -> Sequence[int]:
 
 
 _CLAIM = text(f"""
-    WITH due AS (
-        SELECT id FROM webhooks WHERE due_at <= now() ORDER BY due_at, id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
+    WITH running AS (
+        SELECT * FROM unnest(:owner_ids, :counts) AS running (owner_id, count)
+    ), shared AS (
+        SELECT id FROM (
+            SELECT id, due_at, owner_id, row_number() OVER (PARTITION BY owner_id ORDER BY due_at, id) AS place
+            FROM webhooks WHERE due_at <= now()
+        ) AS ranked LEFT JOIN running USING (owner_id)
+        WHERE place + coalesce(count, 0) <= :most ORDER BY due_at, id LIMIT :limit
+    ), due AS (
+        SELECT id FROM webhooks WHERE id IN (SELECT id FROM shared) AND due_at <= now()
+        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
     ), claimed AS (
         UPDATE webhooks SET due_at = now() + :lease FROM due WHERE webhooks.id = due.id
         RETURNING webhooks.id, url, secret, owner_id, scope
     )
-    SELECT webhooks.id AS webhook_id, delivery.id, url, secret, body, attempt_count, {_IS_ENTITLED}
+    SELECT webhooks.id AS webhook_id, delivery.id, url, secret, body, attempt_count, owner_id, {_IS_ENTITLED}
     FROM claimed AS webhooks JOIN users ON users.id = webhooks.owner_id
     LEFT JOIN LATERAL (
         SELECT id, body, attempt_count FROM webhook_deliveries
         WHERE webhook_id = webhooks.id AND status = 'waiting' AND webhook_deliveries.due_at <= now()
         ORDER BY webhook_deliveries.due_at, id LIMIT 1
     ) AS delivery ON true
-""")
+""").bindparams(bindparam("owner_ids", type_=ARRAY(BIGINT)), bindparam("counts", type_=ARRAY(BIGINT)))
 
 
-def claim(limit: int) -> list[Claimed]:
+def claim(limit: int, running: Mapping[int, int]) -> list[Claimed]:
     """Claim the next deliveries of at most `limit` webhooks, for the time of the lease.
 
+    `running` has how many requests this process makes for each owner, who gets at most `MAX_REQUESTS_OF_OWNER` in all.
     Webhooks whose owners are banned, or no admins any more, are disabled.
     """
     claimed = []
     with writing() as connection:
-        for row in connection.execute(_CLAIM, {"limit": limit, "lease": LEASE}).all():
+        share = {"owner_ids": [*running], "counts": [*running.values()], "most": MAX_REQUESTS_OF_OWNER}
+        for row in connection.execute(_CLAIM, {"limit": limit, "lease": LEASE, **share}).all():
             if not row.is_entitled:
                 disable(connection, row.webhook_id, "its owner may not have it")
             elif row.id is None:
                 _schedule(connection, row.webhook_id)
             else:
-                claimed.append(Claimed(*row[:6])._replace(secret=bytes(row.secret)))
+                claimed.append(Claimed(*row[:7])._replace(secret=bytes(row.secret)))
     return claimed
 
 

@@ -4,7 +4,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from io import BytesIO
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from PIL import Image
@@ -12,6 +12,9 @@ from sqlalchemy import Connection, text
 from starlette.testclient import TestClient
 
 from app.config import get_settings
+from app.errors import NotAuthenticated
+from app.media import decoding
+from app.media.decoding import Picture
 from app.services import export, media
 from tests import pictures
 from tests.contract.answers import assert_refused, assert_unauthenticated
@@ -283,6 +286,19 @@ def test_pictures_past_the_quota_are_refused_and_leave_no_file(
     assert (pictures.files(), removals(connection)) == (files, set())
 
 
+def test_a_repeated_upload_that_filled_the_quota_gets_its_stored_response(
+    client: TestClient, person: Person, make_media: MakeMedia, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(get_settings(), "media_max_pictures", 1)
+    picture = make_media(person, **{"Idempotency-Key": "k"})
+
+    assert make_media(person, **{"Idempotency-Key": "k"}) == picture
+    with_another_key = client.post(
+        "/media", files={"file": ("a.png", pictures.png())}, headers=person.headers | {"Idempotency-Key": "l"}
+    )
+    assert_refused(with_another_key, 409, "quota_exceeded")
+
+
 def test_forms_without_a_file_or_with_a_bad_text_are_refused(
     client: TestClient, connection: Connection, person: Person
 ) -> None:
@@ -301,6 +317,66 @@ def test_forms_without_a_file_or_with_a_bad_text_are_refused(
         headers = person.headers | sent.pop("headers", {})  # type: ignore[operator]
         assert_refused(client.post("/media", headers=headers, **sent), 422, "validation_failed")  # type: ignore[arg-type]
     assert (rows(connection), pictures.files()) == ([], set())
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF8", "punycode", "undefined", "idna", "utf-16", "none"])
+def test_forms_are_accepted_in_utf_8_only(client: TestClient, person: Person, charset: str) -> None:
+    """`undefined` was a 500. For a text of 1 MB in `punycode`, the worker served no other request for 11 seconds."""
+    parts = [b'name="alt"\r\n\r\nB\xc3\xbccher', b'name="file"; filename="a.png"\r\n\r\n' + pictures.png(), b"--\r\n"]
+    form = b"".join(
+        b"--x" + (part if part == b"--\r\n" else b"\r\nContent-Disposition: form-data; " + part + b"\r\n")
+        for part in parts
+    )
+    headers = {"Content-Type": f'multipart/form-data; boundary=x; charset="{charset}"'}
+
+    response = client.post("/media", content=form, headers=person.headers | headers)
+
+    if charset.lower() in {"utf-8", "utf8"}:
+        assert (response.status_code, response.json()["alt"]) == (201, "Bücher")
+    else:
+        assert_refused(response, 422, "validation_failed")
+        assert response.json()["detail"][0]["msg"] == "Send the form in UTF-8"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "DELETE FROM sessions WHERE user_id = :id",
+        "UPDATE users SET last_ended_login_id = 9223372036854775807 WHERE id = :id",
+    ],
+    ids=["signed out", "banned"],
+)
+def test_an_upload_whose_session_ends_while_it_arrives_is_refused_and_leaves_nothing(
+    client: TestClient, connection: Connection, person: Person, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    decode = decoding.decode
+
+    def end_session_and_decode(file: BinaryIO) -> Picture:
+        connection.execute(text(end), {"id": person.id})
+        return decode(file)
+
+    monkeypatch.setattr(decoding, "decode", end_session_and_decode)
+
+    assert_unauthenticated(upload(client, person, pictures.png()))
+
+    media.remove_files()
+    assert (rows(connection), pictures.files(), removals(connection)) == ([], set(), set())
+
+
+def test_an_export_ends_with_its_session_between_two_pictures(
+    connection: Connection, person: Person, make_media: MakeMedia
+) -> None:
+    names = [make_media(person)["url"].rpartition("/")[2].encode() for _ in range(3)]
+    parts = export.parts(person.id, person.session_id)
+    read = bytearray()
+    while names[0] not in read:
+        read += next(parts)
+
+    connection.execute(text("DELETE FROM sessions WHERE id = :id"), {"id": person.session_id})
+    with pytest.raises(NotAuthenticated):
+        read.extend(byte for part in parts for byte in part)
+
+    assert [name in read for name in names] == [True, False, False]
 
 
 def test_an_export_has_the_pictures(

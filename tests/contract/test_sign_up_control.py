@@ -134,8 +134,9 @@ def test_without_a_valid_invite_a_refusal_says_nothing_about_the_address_and_has
         "UPDATE users SET is_active = false WHERE id = :id RETURNING 1",
         "UPDATE users SET role = 'user' WHERE id = :id RETURNING 1",
         "DELETE FROM users WHERE id = :id RETURNING 1",
+        "UPDATE users SET ban_reason = 'spam' WHERE id = :id RETURNING 1",
     ],
-    ids=["expired", "disabled", "demoted", "deleted"],
+    ids=["expired", "disabled", "demoted", "deleted", "banned"],
 )
 def test_an_invite_ends_with_its_time_and_with_the_rights_of_its_creator(
     client: TestClient, moderator: Person, rows: Rows, end: str

@@ -93,7 +93,7 @@ def test_deleting_ends_it_and_cleanup_removes_the_deliveries(
     assert_refused(
         client.get(f"/webhooks/{webhook['id']}/deliveries", headers=person.headers), 404, "webhook_not_found"
     )
-    assert queue.claim(10) == []
+    assert queue.claim(10, {}) == []
     assert dict(cleanup.run())["webhook_deliveries"] == 1
     assert connection.execute(text("SELECT FROM webhooks UNION ALL SELECT FROM webhook_deliveries")).all() == []
     assert connection.scalar(text("SELECT count(*) FROM security_events WHERE event = 'webhook_deleted'")) == 1

@@ -178,7 +178,7 @@ def test_idle_streams_take_little_memory(
         busy = ended.user + ended.system - began.user - began.system
         assert crowd.ended == 0
     figure(f"2,000 idle streams of ten posts each: {grown / 1e6:.0f} MB, {busy / 5:.0%} of a core")
-    assert grown < 150_000_000
+    assert grown < 60_000_000
 
 
 def test_a_server_with_a_thousand_streams_stops_within_five_seconds(

@@ -197,6 +197,45 @@ def test_sigterm_does_not_wait_for_clients_that_do_not_read(
     assert "Traceback" not in server.log.read_text()
 
 
+def test_the_request_of_a_stream_ends_when_the_stream_begins(
+    start_server: Callable[..., Server], person: Person
+) -> None:
+    """The frames of the middleware would take 25 KB for as long as the stream lasts."""
+    server = start_server(MAX_IN_FLIGHT="1")
+    with connected(server.url, person, "topics=me", **{"X-Request-ID": "of-a-stream"}) as plain:
+        deadline = time.monotonic() + 10
+        while not any("GET '/live' 200" in line for line in server.log.read_text().splitlines()):
+            assert time.monotonic() < deadline, server.log.read_text()
+            time.sleep(0.05)
+        with opened(server.url, person, "/live?topics=me"):
+            send("POST", f"{server.url}/logout", person)
+            received = b""
+            while not received.endswith(b"0\r\n\r\n"):
+                received += plain.recv(4096)
+        assert b'"session_ended"' in received
+        # The connection is kept for further requests.
+        plain.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert plain.recv(4096).startswith(b"HTTP/1.1 200 ")
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_a_stream_ends_when_its_client_leaves_also_with_requests_behind_it(
+    start_server: Callable[..., Server], person: Person, make_person: MakePerson, make_post: MakePost
+) -> None:
+    server, voter, post_id = start_server(LIVE_STREAMS_PER_USER="1"), make_person(), make_post(person)
+    for behind in (0, 3):
+        deadline = time.monotonic() + 10
+        with connected(server.url, person, f"posts={post_id}") as plain:
+            plain.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n" * behind)
+            time.sleep(0.2)
+        for number in range(100):  # With requests behind it, the server notices when it sends.
+            send("PUT" if number % 2 == 0 else "DELETE", f"{server.url}/posts/{post_id}/vote", voter)
+            if httpx2.head(f"{server.url}/live?posts={post_id}", headers=person.headers).status_code == 200:
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+
+
 def test_without_streams_the_poller_reads_nothing(
     client: TestClient, person: Person, database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,6 +186,22 @@ def test_a_client_that_sends_without_end_is_cut_off(
         assert time.monotonic() - began_at < 10
 
 
+def test_a_client_that_sends_before_the_handshake_is_answered_reaches_no_route(
+    servers: Sequence[Server], url: str, person: Person
+) -> None:
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=10) as plain:
+        plain.sendall(handshake("/live", person, "X-Request-ID: sent-early") + PING * 1_000)
+        assert is_cut_off(plain)
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=10) as plain:
+        plain.sendall(handshake("/live", person, "X-Request-ID: sent-in-time"))
+        assert plain.recv(4096).startswith(b"HTTP/1.1 101 ")
+    deadline = time.monotonic() + 10
+    while "sent-in-time" not in servers[0].log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "sent-early" not in servers[0].log.read_text()
+
+
 @pytest.mark.parametrize("lines", [["X: y"] * 200, ["X: " + "y" * 20_000]], ids=["many headers", "a long header"])
 def test_a_handshake_with_too_many_headers_is_refused(
     servers: Sequence[Server], url: str, person: Person, lines: list[str]

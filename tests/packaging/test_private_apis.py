@@ -177,7 +177,7 @@ def test_uvicorn_has_every_method_that_ours_override() -> None:
     } == vars(http_protocol.Protocol).keys() & {name for name in of_protocol if not name.startswith("__")}  # fmt: skip
     assert "resume_reading" in vars(FlowControl)
     assert {"init_processes", "handle_int", "run"} <= of_supervisor
-    assert {"data_received", "handle_events", "send", "shutdown"} <= vars(WebSocketsSansIOProtocol).keys()
+    assert {"data_received", "handle_events", "run_asgi", "send", "shutdown"} <= vars(WebSocketsSansIOProtocol).keys()
 
 
 def test_uvicorn_has_every_attribute_that_our_websocket_protocol_uses() -> None:

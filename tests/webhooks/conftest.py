@@ -108,7 +108,7 @@ def deliver(connection: Connection) -> Callable[[], int]:
 
     async def attempt_all() -> int:
         attempts = 0
-        while claimed := queue.claim(10):
+        while claimed := queue.claim(10, {}):
             for each in claimed:
                 queue.settle(each, await delivery.attempt(each))
             attempts += len(claimed)

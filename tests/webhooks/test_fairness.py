@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from starlette.testclient import TestClient
 
-from app.webhooks import delivery, queue
+from app.webhooks import delivery, http_client, queue
 from tests.fixtures import Person
 from tests.webhooks.conftest import MakeWebhook, Receiver
 from tests.webhooks.test_delivery import Deliver, PassTime, publish, states
@@ -94,9 +94,9 @@ def test_names_that_do_not_resolve_delay_no_other_webhook_and_no_stop(
         return resolve(host, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    hostile = [make_person() for _ in range(4)]
+    hostile = [make_person() for _ in range(10)]
     for owner in hostile:
-        for number in range(10):
+        for number in range(4):
             make_webhook(owner, f"http://slow{number}.user{owner.id}.example/", "post_published")
     make_webhook(person, receiver.url, "post_published")
     try:
@@ -111,3 +111,58 @@ def test_names_that_do_not_resolve_delay_no_other_webhook_and_no_stop(
             assert all(thread.daemon for thread in threads), "Python waits for other threads when it exits"
     finally:
         is_over.set()
+
+
+def test_owners_with_slow_receivers_leave_places_to_others(
+    client: TestClient, person: Person, make_person: Callable[..., Person], make_receiver: Callable[[], Receiver],
+    make_webhook: MakeWebhook,
+) -> None:  # fmt: skip
+    """Seven accounts with ten webhooks each would take all 64 places for as long as their receivers wait."""
+    slow, quick = make_receiver(), make_receiver()
+    slow.hang.clear()
+    owners = [make_person() for _ in range(7)]
+    for owner in owners:
+        for _ in range(10):
+            make_webhook(owner, slow.url, "post_published")
+    make_webhook(person, quick.url, "post_published")
+    with delivery.delivering():
+        for owner in owners:
+            publish(client, owner)
+        wait_for(lambda: len(slow.received) >= len(owners) * queue.MAX_REQUESTS_OF_OWNER)
+        publish(client, person)
+        wait_for(lambda: len(quick.received) == 1, 8)
+        assert len(slow.received) == len(owners) * queue.MAX_REQUESTS_OF_OWNER
+
+
+def test_an_owner_gets_places_again_when_requests_have_ended(
+    client: TestClient, connection: Connection, person: Person, receiver: Receiver, make_webhook: MakeWebhook,
+) -> None:  # fmt: skip
+    for _ in range(10):
+        make_webhook(person, receiver.url, "post_published")
+    with delivery.delivering():
+        publish(client, person)
+        wait_for(lambda: len(receiver.received) == 10, 30)
+        wait_for(lambda: states(connection) == [("delivered", 1)] * 10, 30)
+    assert queue.claim(64, {}) == []
+
+
+def test_a_request_that_fails_unexpectedly_is_recorded_and_made_again_later(
+    client: TestClient, connection: Connection, person: Person, receiver: Receiver, make_webhook: MakeWebhook,
+    deliver: Deliver, pass_time: PassTime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    make_webhook(person, receiver.url)
+    publish(client, person)
+
+    async def post(*_: object) -> int:
+        raise RuntimeError("a defect")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(http_client, "post", post)
+        assert deliver() == 1
+
+    failure = text("SELECT status, attempt_count, failure FROM webhook_deliveries")
+    assert connection.execute(failure).one() == ("waiting", 1, "the server could not send the request")
+    assert "webhook attempt failed" in caplog.text
+    pass_time("10 seconds")
+    assert deliver() == 1
+    assert states(connection) == [("delivered", 2)]

@@ -65,11 +65,11 @@ def resolve(db: Session, moderator: User, report_id: int, wanted: ResolutionIn) 
     Raises `ReportNotFound`, `NotAuthorized`, `NotRemovable` for an account, and, to remove or ban, `PostNotFound`,
     `CommentNotFound` and `UserNotFound` if what was reported is deleted.
     """
+    if not moderator.is_moderator:
+        raise NotAuthorized
     report = db.get(Report, report_id)
     if report is None:
         raise ReportNotFound(report_id)
-    if not moderator.is_moderator:
-        raise NotAuthorized
     note = wanted.note or ""
     if wanted.action == "dismiss":
         moderators.lock_moderator(db, moderator.id)
