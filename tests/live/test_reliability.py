@@ -168,7 +168,7 @@ def test_a_client_that_does_not_read_costs_little_memory(
             write_comments(database, author, post_id, [f"{number} " + "ä" * 9_900 for number in range(900)])
             [last] = write_comments(database, author, post_id, ["last"])
             reader.wait_for(lambda message: message["type"] == "comment" and message["comment"]["id"] == last)
-            return process.memory_info().rss
+            return int(process.memory_info().rss)
 
         # What the worker needs itself for so many, also if it reads them in other portions.
         before_bytes = max(send_comments() for _ in range(2))
