@@ -27,6 +27,7 @@ OTHERS = 20
 OTHERS_PAUSE_SECONDS = 0.2
 BIG_POSTS = 30
 MAX_RATIO = 5
+MAX_RATIOS = {"flooded_sockets": 4}
 # Of idle and of each attack, the better of so many tries counts: another process may have wanted the processor.
 TRIES = 2
 
@@ -249,11 +250,11 @@ def test_no_attack_of_one_account_delays_others_pages_or_keeps_memory(
                         f"{name}: others' page p99 {p99:.0f} ms, {p99 / idle:.1f} x idle;"
                         f" memory {memory.now() - before:+.0f} MB, so far at most {memory.most - before:+.0f} MB"
                     )
-                    if ratios[name] <= MAX_RATIO:
+                    if ratios[name] <= MAX_RATIOS.get(name, MAX_RATIO):
                         break
     after = memory.now()
 
     figure(f"idle p99 {idle:.1f} ms; memory of two workers {before:.0f} MB, at most +{memory.most - before:.0f} MB,"
            f" afterwards {after - before:+.0f} MB")  # fmt: skip
     assert memory.most - before < 50
-    assert {name: ratio for name, ratio in ratios.items() if ratio > MAX_RATIO} == {}
+    assert {name: ratio for name, ratio in ratios.items() if ratio > MAX_RATIOS.get(name, MAX_RATIO)} == {}

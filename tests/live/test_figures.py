@@ -144,7 +144,7 @@ def test_a_thousand_streams_cost_votes_little(
     ]
     votes_per_second(server, voters, post_ids)
     without, beside = [], []
-    for _ in range(3):
+    for _ in range(6):
         without.append(votes_per_second(server, voters, post_ids))
         with crowd_at(server.url, queries) as crowd:
             before = crowd.messages
@@ -153,8 +153,12 @@ def test_a_thousand_streams_cost_votes_little(
     rates = ", ".join(
         f"{alone:.0f} and {with_streams:.0f}" for alone, with_streams in zip(without, beside, strict=True)
     )
-    figure(f"votes/s without and with {STREAMS:,} streams of ten posts each, which get {sent:,.0f} messages/s: {rates}")
-    assert statistics.median(beside) > 0.5 * statistics.median(without)
+    ratio = statistics.median(beside) / statistics.median(without)
+    figure(
+        f"votes/s without and with {STREAMS:,} streams of ten posts each, which get {sent:,.0f} messages/s: {rates};"
+        f" ratio of the medians {ratio:.2f}"
+    )
+    assert ratio > 0.7
 
 
 def test_idle_streams_take_little_memory(

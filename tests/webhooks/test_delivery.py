@@ -284,11 +284,16 @@ def test_a_webhook_with_too_many_waiting_deliveries_is_disabled(
 )
 def test_owners_who_may_not_have_it_any_more_get_nothing(
     client: TestClient, connection: Connection, make_person: Callable[..., Person], person: Person, receiver: Receiver,
-    make_webhook: MakeWebhook, deliver: Deliver, change: str,
+    make_webhook: MakeWebhook, deliver: Deliver, pass_time: PassTime, change: str,
 ) -> None:  # fmt: skip
+    """Also if the delivery was queued before, as here while the webhook rests."""
     make_webhook(make_person(role="admin"), receiver.url, scope="all")
+    connection.execute(text("UPDATE webhooks SET due_at = now() + interval '1 minute'"))
     publish(client, person)
+    assert deliver() == 0
+    assert len(states(connection)) == 1
     connection.execute(text(change))
+    pass_time("61 seconds")
 
     deliver()
 
