@@ -27,6 +27,7 @@ from app.errors import (
     UserNotFound,
 )
 from app.middleware.problem_details import responses
+from app.schemas.media import AvatarState
 from app.schemas.moderation import (
     BanIn,
     BanState,
@@ -151,6 +152,13 @@ def ban_user(user_id: UserId, wanted: BanIn, caller: CurrentUser, db: SessionDep
 def unban_user(user_id: UserId, caller: CurrentUser, db: SessionDep) -> BanState:
     """End the ban of a user. For moderators; only admins unban moderators. Idempotent."""
     return moderation.unban(db, caller, user_id)
+
+
+@router.delete("/users/{id}/avatar", response_model=AvatarState, responses=BAN_RESPONSES)
+def remove_avatar_of_user(user_id: UserId, caller: CurrentUser, db: SessionDep) -> AvatarState:
+    """Delete the picture of a user's profile. For moderators; only admins delete that of a moderator. Idempotent."""
+    moderation.remove_avatar(db, caller, user_id)
+    return AvatarState(avatar=None)
 
 
 @router.get(

@@ -117,6 +117,7 @@ OWNED: dict[str, dict[str, tuple[int, int, int, int, int]]] = {
         "remove_block": (422, 200, 200, 200, 401),
         "ban_user": (403, 403, 200, 200, 401),
         "unban_user": (403, 403, 200, 200, 401),
+        "remove_avatar_of_user": (403, 403, 200, 200, 401),
     },
     "an API key": {
         "get_api_key": (200, 404, 404, 404, 401),
@@ -171,6 +172,7 @@ FOR_MODERATORS = {
     "resolve_report",
     "ban_user",
     "unban_user",
+    "remove_avatar_of_user",
     "remove_post",
     "restore_post",
     "remove_comment",
@@ -180,7 +182,7 @@ FOR_MODERATORS = {
 # Operations that change nothing here even where they are allowed.
 CHANGES_NOTHING = {
     "remove_vote", "remove_comment_vote", "remove_bookmark", "remove_follow", "remove_block", "remove_mute",
-    "unlock_post", "unban_user", "restore_post", "restore_comment",
+    "unlock_post", "unban_user", "restore_post", "restore_comment", "remove_avatar_of_user",
 }  # fmt: skip
 # Of a session, when it was last seen changes with every request.
 EVERYTHING = " UNION ALL ".join(

@@ -98,8 +98,9 @@ def test_an_id_that_no_row_can_have_is_404_and_touches_no_row(
             method, path.replace("{id}", str(number)).replace("{delivery_id}", "1"), json=body, headers=person.headers
         )
 
-        # An account that is not the caller's is 403 for a user, whether or not it exists.
-        assert response.status_code in ({404, 403} if path == "/users/{id}" and role == "user" else {404}), number
+        # An account that is not the caller's, and a report, are 403 for a user, whether or not they exist.
+        is_hidden = path in {"/users/{id}", "/reports/{id}/resolve"} and role == "user"
+        assert response.status_code in ({404, 403} if is_hidden else {404}), number
     assert sorted(rows(EVERYTHING)) == before
 
 

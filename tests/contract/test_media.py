@@ -273,6 +273,33 @@ def test_the_avatar_is_shown_on_the_profile_and_in_lists(
     assert_refused(impossible, 404, "media_not_found")
 
 
+def test_a_moderator_deletes_the_picture_of_a_profile(
+    client: TestClient, connection: Connection, person: Person, other: Person, moderator: Person, make_media: MakeMedia
+) -> None:
+    def remove(caller: Person, user_id: int) -> Any:
+        return client.delete(f"/users/{user_id}/avatar", headers=caller.headers)
+
+    kept, shown = make_media(person), make_media(person)
+    of_moderator = make_media(moderator)
+    for owner, picture in ((person, shown), (moderator, of_moderator)):
+        client.put("/users/me/avatar", json={"media_id": picture["id"]}, headers=owner.headers)
+
+    assert_refused(remove(other, person.id), 403, "not_authorized")
+    assert_refused(remove(moderator, moderator.id), 403, "not_authorized")
+    assert_refused(remove(moderator, moderator.id + 1000), 404, "user_not_found")
+    for _ in range(2):
+        removed = remove(moderator, person.id)
+        assert (removed.status_code, removed.json()) == (200, {"avatar": None})
+
+    assert client.get(f"/users/{person.id}", headers=other.headers).json()["avatar"] is None
+    ids = connection.scalars(text("SELECT id FROM media ORDER BY id")).all()
+    assert ids == [kept["id"], of_moderator["id"]]
+    log = connection.execute(text("SELECT moderator_id, action, user_id, post_id FROM moderation_log"))
+    assert [*map(tuple, log)] == [(moderator.id, "remove", person.id, None)]
+    told = connection.execute(text("SELECT user_id, kind, actor_id, post_id FROM notifications"))
+    assert [*map(tuple, told)] == [(person.id, "moderation", None, None)]
+
+
 def test_pictures_past_the_quota_are_refused_and_leave_no_file(
     client: TestClient, connection: Connection, person: Person, make_media: MakeMedia, monkeypatch: pytest.MonkeyPatch
 ) -> None:

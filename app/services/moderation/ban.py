@@ -17,7 +17,7 @@ def ban(db: Session, moderator: User | None, user_id: int, wanted: BanIn, *, rep
     The lock of the account makes its sign-ins and its new API keys wait, and the other way round. So no session remains
     that was opened meanwhile. Raises `UserNotFound`, and `NotAuthorized` unless the moderator's role is above.
     """
-    _lock(db, moderator, user_id)
+    lock_account(db, moderator, user_id)
     values = {"ban_reason": wanted.reason, "banned_until": wanted.until}
     db.execute(update(User).where(User.id == user_id).values(values))
     deletion_marks.end_sessions(db, user_id)
@@ -33,7 +33,7 @@ def ban(db: Session, moderator: User | None, user_id: int, wanted: BanIn, *, rep
 
 def unban(db: Session, moderator: User | None, user_id: int) -> BanState:
     """End the ban of the account. Idempotent. Raises as `ban`."""
-    if _lock(db, moderator, user_id):
+    if lock_account(db, moderator, user_id):
         db.execute(update(User).where(User.id == user_id).values(ban_reason=None, banned_until=None))
         audit_log.record(db, Event.ACCOUNT_UNBANNED, user_id)
         notification_delivery.moderated(db, user_id)
@@ -41,8 +41,8 @@ def unban(db: Session, moderator: User | None, user_id: int) -> BanState:
     return BanState(user_id=user_id, banned=False, until=None, reason=None)
 
 
-def _lock(db: Session, moderator: User | None, user_id: int) -> bool:
-    """Lock the account, then the moderator's. Return whether the account is banned."""
+def lock_account(db: Session, moderator: User | None, user_id: int) -> bool:
+    """Lock the account, then the moderator's. Return whether the account is banned. Raises as `ban`."""
     account = select(User.role, User.is_banned()).where(User.id == user_id, ~User.is_deleted)
     found = db.execute(account.with_for_update(key_share=True)).one_or_none()
     if found is None:

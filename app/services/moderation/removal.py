@@ -1,4 +1,4 @@
-"""Remove posts and comments, and restore them.
+"""Remove posts and comments, and restore them. Delete pictures of profiles.
 
 A removed post is not published. So all that hides drafts hides it, and triggers correct the counts. Its author can read
 it with the reason, change and delete it, but not publish it (the constraint `posts_removed_check`).
@@ -6,14 +6,15 @@ it with the reason, change and delete it, but not publish it (the constraint `po
 A removed comment does not count. Others see a tombstone if it has replies, and nothing otherwise.
 """
 
-from sqlalchemy import func, null, select, update
+from sqlalchemy import delete, func, null, select, update
 from sqlalchemy.orm import Session
 
 from app.database import event_log, notification_delivery
 from app.errors import CommentNotFound, NotAuthorized, PostNotFound
-from app.models import Comment, EventKind, Post, User
+from app.models import Comment, EventKind, Media, Post, User
 from app.schemas.moderation import CommentRemovalState, PostRemovalState
 from app.security import moderators
+from app.services.moderation.ban import lock_account
 
 
 def remove_post(
@@ -126,3 +127,15 @@ def _lock_comment(db: Session, moderator: User, comment_id: int) -> tuple[int, i
         raise NotAuthorized
     moderators.lock_moderator(db, moderator.id)
     return found.owner_id, found.post_id
+
+
+def remove_avatar(db: Session, moderator: User, user_id: int) -> None:
+    """Delete the picture that the profile shows. Idempotent.
+
+    Raises `UserNotFound`, and `NotAuthorized` unless the moderator's role is above.
+    """
+    lock_account(db, moderator, user_id)
+    shown = delete(Media).where(Media.owner_id == user_id, Media.is_avatar).returning(Media.id)
+    if db.scalar(shown) is not None:
+        notification_delivery.moderated(db, user_id)
+        moderators.record(db, moderator.id, "remove", user_id=user_id)
