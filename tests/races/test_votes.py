@@ -248,3 +248,19 @@ def test_posts_written_while_their_writer_is_deleted_leave_nothing_behind(
     assert answers[15].status_code == 204
     assert set(statuses(answers)) <= {201, 204, 401}
     assert count(connection, "users") == count(connection, "posts") == count(connection, "post_stats") == 0
+
+
+def test_post_written_while_the_deletion_of_its_writer_commits_is_refused(
+    crowd: Crowd, connection: Connection, database: Engine, person: Person
+) -> None:
+    new = {"title": "a post", "content": "of a user who leaves"}
+
+    with database.connect() as deletion:
+        deletion.execute(text("DELETE FROM users WHERE id = :id"), {"id": person.id})
+        answers = in_background(lambda: crowd.send([Call("POST", "/posts", person, new)]))
+        wait_until_blocked(connection, by=deletion)
+        deletion.commit()
+
+    (answer,) = answers()
+    assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
+    assert count(connection, "posts") == 0
