@@ -26,6 +26,7 @@ from app.api.idempotency_key import KeyHeader, respond_once
 from app.api.pagination import cut_and_link
 from app.api.route import Route
 from app.config import get_settings
+from app.database import picture_use
 from app.database.sessions import ConnectionLimit, SessionDep, transaction
 from app.errors import (
     BodyTooLarge,
@@ -218,7 +219,8 @@ def _store(
 
     try:
         with transaction() as db:
-            # The session may have ended while the body arrived.
+            # The session may have ended while the body arrived. The lock makes a ban wait, and the other way round.
+            picture_use.lock_account(db, token.user_id)
             auth.current_user(db, token.user_id, token.session_id)
             response = respond_once(db, once, token.user_id, lambda: create(db), http_request=request)
     except BaseException:

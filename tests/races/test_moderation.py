@@ -7,6 +7,7 @@ import httpx2
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from tests import pictures
 from tests.fixtures import PASSWORD, Person
 from tests.races.conftest import Call, Crowd, count, deadlocks, statuses, wrong_counts
 from tests.races.waiting import in_background, wait_until_blocked
@@ -101,6 +102,27 @@ def test_request_in_flight_of_a_demoted_moderator_bans_no_account(
     assert count(connection, "users WHERE ban_reason IS NOT NULL AND id = :id", id=person.id) == 0
     assert count(connection, "moderation_log") == 0
     assert count(connection, "sessions WHERE user_id = :id", id=person.id) == 1
+
+
+def test_upload_that_waits_for_the_ban_of_its_account_is_refused(
+    crowd: Crowd, connection: Connection, database: Engine, person: Person
+) -> None:
+    """The session is valid when the upload has arrived, and ended when the lock of the account is free."""
+
+    async def upload(client: httpx2.AsyncClient) -> httpx2.Response:
+        return await client.post("/media", files={"file": ("a.png", pictures.png())}, headers=person.headers)
+
+    with database.connect() as ban:
+        ban.execute(text("UPDATE users SET ban_reason = 'Spam' WHERE id = :id"), {"id": person.id})
+        ban.execute(text("DELETE FROM sessions WHERE user_id = :id"), {"id": person.id})
+        answers = in_background(lambda: crowd.run([upload]))
+        wait_until_blocked(connection, by=ban)
+        ban.commit()
+
+    (answer,) = answers()
+    assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
+    assert count(connection, "media") == 0
+    assert count(connection, "media_removals WHERE due_at <= now()") == 1  # The files are deleted soon.
 
 
 def removing(caller: Person, post_id: int, reason: str = "Spam") -> Call:
