@@ -77,8 +77,10 @@ class Registry:
         self._streams.discard(stream)
         metrics.streams(len(self._streams))
         stream.opened.cancel()
-        if not stream.opened.cancelled():
-            stream.opened.exception()  # Else asyncio logs that it was not read.
+        # asyncio logs an exception that was not read.
+        if not stream.opened.cancelled() and stream.opened.exception() is None:
+            seconds = time.monotonic() - stream.began_at
+            logger.info("stream ended: reason=%s seconds=%.1f", stream.end_reason or "disconnected", seconds)
 
     def watch(self, stream: Stream, topics: Topics) -> None:
         """Let the stream watch these, too. It gets their state.

@@ -90,8 +90,9 @@ class Stream:
         self.has_changed_unread = False
         # The last message about each post. All streams share the texts.
         self.shown: dict[int, str] = {}
+        self.began_at = time.monotonic()
         seconds = random.uniform(*MAX_STREAM_SECONDS)  # noqa: S311 - jitter, not a secret.
-        self.ends_at = time.monotonic() + min(seconds, token.expires_at - time.time())
+        self.ends_at = self.began_at + min(seconds, token.expires_at - time.time())
 
     def begin(self, end: Position) -> None:
         """Begin to send. `end` is the end of the event log.

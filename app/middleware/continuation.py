@@ -15,15 +15,20 @@ async def run(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """
     continuations: list[Continuation] = []
     scope["continuations"] = continuations
-    await app(scope, receive, send)
-    if continuations:
-        [go_on] = continuations
-        # All but what the server reads, such as the headers and the route.
-        for key in scope.keys() - {"type", "method", "state"}:
-            del scope[key]
-        await go_on(receive, send)
+    try:
+        await app(scope, receive, send)
+    finally:
+        if continuations:
+            [go_on] = continuations
+            # All but what the server reads, such as the headers and the route.
+            for key in scope.keys() - {"type", "method", "state"}:
+                del scope[key]
+            await go_on(receive, send)
 
 
 def go_on_with(scope: Scope, continuation: Continuation) -> None:
-    """Let the continuation send the rest of a response whose head was sent."""
+    """Let the continuation send the rest of a response whose head was sent.
+
+    It runs in any case, also if a layer of the middleware fails now, because it closes the stream.
+    """
     scope["continuations"].append(continuation)

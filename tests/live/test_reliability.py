@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -219,6 +220,11 @@ def test_the_request_of_a_stream_ends_when_the_stream_begins(
         # The connection is kept for further requests.
         plain.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert plain.recv(4096).startswith(b"HTTP/1.1 200 ")
+    end = re.compile(r"stream ended: reason=session_ended seconds=[0-9.]+ of-a-stream$", re.MULTILINE)
+    deadline = time.monotonic() + 10
+    while not end.search(server.log.read_text()):
+        assert time.monotonic() < deadline, server.log.read_text()
+        time.sleep(0.05)
     assert "Traceback" not in server.log.read_text()
 
 
