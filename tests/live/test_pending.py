@@ -19,6 +19,7 @@ def test_a_message_that_waited_is_read_again(
 ) -> None:
     """Its comment is not in the log any more, so the stream sends a ping instead."""
     monkeypatch.setattr(stream, "PING_INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr(stream, "MAX_STREAM_SECONDS", (60.0, 60.0))  # The client of other tests has none.
     end = connection.scalar(text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"))
     assert isinstance(end, int)
 
