@@ -11,7 +11,7 @@ SCHEMA = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"
 VARIABLES = {
     "base_url": "http://127.0.0.1:8000",
     "email": "ada@example.com",
-    "password": "a long password",
+    "password": "correct horse battery",
     "token": "",
     "post_id": "1",
 }

@@ -34,6 +34,12 @@ def test_the_first_steps_sign_in_and_keep_the_token() -> None:
     assert COLLECTION["auth"]["bearer"][0]["value"] == "{{token}}"
 
 
+def test_it_logs_in_with_the_account_of_the_readme() -> None:
+    email, password = (each["value"] for each in COLLECTION["variable"] if each["key"] in {"email", "password"})
+
+    assert f'{{"email": "{email}", "password": "{password}"}}' in (ROOT / "README.md").read_text()
+
+
 def test_it_is_of_this_application_and_has_no_path_of_this_machine() -> None:
     text = json.dumps(COLLECTION)
 
