@@ -137,6 +137,7 @@ def follow_and_find(page: Page, server: Server) -> None:
     page.click(".replies .byline a", "bob")
     page.click("main button", "Follow")
     page.wait_for("document.querySelector('main button[aria-pressed=true]')?.textContent.trim() === 'Following'")
+    page.wait_for(shows("1 follower"))  # The answer of the server.
     assert_fits(page)
     show(page, server, "/home")
     page.wait_for("document.querySelector('.post-row h2')?.textContent === 'Owlets for sale'")

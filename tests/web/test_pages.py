@@ -7,6 +7,7 @@ import pytest
 
 from tests.browser import open_page
 from tests.fixtures import Person, Server
+from tests.pictures import png
 from tests.web.test_browser import DESKTOP, PHONE, show, shows, sign_in
 
 pytestmark = pytest.mark.needs("chromium")
@@ -111,3 +112,30 @@ def test_a_page_that_is_for_others_says_so(
         assert page.evaluate("document.querySelector('main form')") is None
         assert page.evaluate("document.querySelector('main a')") is not None
         assert page.complaints == []
+
+
+def test_a_moderator_sees_what_is_reported_and_deletes_a_picture(
+    start_server: Callable[..., Server], person: Person, make_person: Callable[..., Person]
+) -> None:
+    server = start_server(PASSWORD_HASH_ROUNDS="4")
+    moderator, author = make_person(role="moderator"), make_person(username="bob")
+    with httpx2.Client(base_url=server.url, headers=author.headers) as client:
+        post_id = client.post("/posts", json={"title": "Cheap watches", "content": "Buy. " * 100}).json()["id"]
+        media_id = client.post("/media", files={"file": ("picture.png", png())}).json()["id"]
+        client.put("/users/me/avatar", json={"media_id": media_id}).raise_for_status()
+    report = {"post_id": post_id, "reason": "Spam"}
+    httpx2.post(f"{server.url}/reports", json=report, headers=person.headers).raise_for_status()
+    with open_page(f"{server.url}/web/") as page:
+        sign_in(page, server, moderator)
+        show(page, server, "/moderation")
+        page.wait_for("document.querySelector('.quote strong')?.textContent === 'Cheap watches'")
+        assert page.evaluate("document.querySelector('.quote').innerText.split('\\n').length") == 2
+        assert "Buy. …" in page.evaluate("document.querySelector('.quote').innerText")
+
+        show(page, server, "/users/bob")
+        page.click("button[aria-label='More about bob']")
+        page.click(".menu-items button", "Delete picture")
+        page.click("dialog[open] button", "Delete")
+        page.wait_for("!document.querySelector('dialog[open]') && !document.querySelector('main header img')")
+        assert page.complaints == []
+    assert httpx2.get(f"{server.url}/users/me", headers=author.headers).json()["avatar"] is None

@@ -60,7 +60,7 @@ function Report({ report, resolved }) {
       reports ${target.what} <span aria-hidden="true">·</span> <${Time} value=${report.created_at} />
     </p>
     <p>${report.reason}</p>
-    <div class="quote">${target.text}${target.path && html` <a href=${href(target.path)}>Open</a>`}</div>
+    <div class="quote">${target.title && html`<strong>${target.title}</strong>`}${target.text}${target.path && html` <a href=${href(target.path)}>Open</a>`}</div>
     ${report.resolved_at
       ? html`<p class="hint">${report.resolver?.username ?? "A deleted account"}: ${report.action}${report.note && html`, “${report.note}”`}, <${Time} value=${report.resolved_at} /></p>`
       : html`<div class="form-buttons">
@@ -72,27 +72,32 @@ function Report({ report, resolved }) {
   </li>`;
 }
 
+const QUOTED_CHARACTERS = 300;
+
+/** @param {string} text */
+const beginning = (text) => (text.length > QUOTED_CHARACTERS ? `${text.slice(0, QUOTED_CHARACTERS)}…` : text);
+
 /**
  * What a report is about. Reports have ids only.
  * @param {import("../api.js").Schemas["ReportOut"]} report
  */
 function useTarget({ post_id: postId, comment_id: commentId, user_id: userId }) {
-  const [target, setTarget] = useState({ what: postId ? "a post" : commentId ? "a comment" : "a user", text: "…", path: null });
+  const [target, setTarget] = useState({ what: postId ? "a post" : commentId ? "a comment" : "a user", title: "", text: "…", path: "" });
   useEffect(() => {
     const gone = () => setTarget((/** @type {any} */ before) => ({ ...before, text: "It is deleted." }));
     if (postId) {
       get(`/posts/${postId}`).then(
-        ({ Post: post }) => setTarget({ what: `a post of ${post.owner.username}`, text: `${post.title}\n${post.content.slice(0, 300)}`, path: `/posts/${postId}` }),
+        ({ Post: post }) => setTarget({ what: `a post of ${post.owner.username}`, title: post.title, text: beginning(post.content), path: `/posts/${postId}` }),
         gone,
       );
     } else if (commentId) {
       get(`/comments/${commentId}`).then(
-        (comment) => setTarget({ what: `a comment of ${comment.author?.username ?? "a deleted account"}`, text: comment.content.slice(0, 300), path: `/posts/${comment.post_id}#comment-${commentId}` }),
+        (comment) => setTarget({ what: `a comment of ${comment.author?.username ?? "a deleted account"}`, title: "", text: beginning(comment.content), path: `/posts/${comment.post_id}#comment-${commentId}` }),
         gone,
       );
     } else {
       get(`/users/${userId}`).then(
-        (user) => setTarget({ what: "a user", text: `${user.display_name ?? ""} @${user.username}\n${user.bio ?? ""}`.trim(), path: userPath(user) }),
+        (user) => setTarget({ what: "a user", title: `${user.display_name ?? ""} @${user.username}`.trim(), text: user.bio ?? "", path: userPath(user) }),
         gone,
       );
     }

@@ -3,7 +3,7 @@
 import { post, put, remove } from "../api.js";
 import { Avatar } from "../components/avatar.js";
 import { BanDialog } from "../components/ban-dialog.js";
-import { Menu } from "../components/dialog.js";
+import { Confirm, Menu } from "../components/dialog.js";
 import { EndlessList } from "../components/endless-list.js";
 import { FeedLink } from "../components/feed-link.js";
 import { PictureDialog } from "../components/picture-dialog.js";
@@ -13,7 +13,7 @@ import { Tabs } from "../components/tabs.js";
 import { FollowButton } from "../components/tag-row.js";
 import { Time, monthOf } from "../components/time.js";
 import { Name } from "../components/name.js";
-import { useList, useLoaded, useTitle } from "../loading.js";
+import { useAction, useList, useLoaded, useTitle } from "../loading.js";
 import { forgetPages, href, userPath } from "../router.js";
 import { isModerator, say, sayError, useAccount } from "../state.js";
 import { linked, paragraphs, shortNumber } from "../text.js";
@@ -55,11 +55,16 @@ function Shown({ user, set, tab }) {
       sayError(error);
     }
   };
+  const deletion = useAction(async () => {
+    show(await remove(`/users/${user.id}/avatar`));
+    setDialog(null);
+  });
   const items = me && !isOwn && [
     { text: user.blocked ? "Unblock" : "Block", onClick: toggleBlock },
     { text: "Report", onClick: () => setDialog("report") },
     isModerator(me) && { text: "Ban", onClick: () => setDialog("ban") },
     isModerator(me) && { text: "End a ban", onClick: unban },
+    isModerator(me) && user.avatar && { text: "Delete picture", onClick: () => setDialog("delete-picture") },
   ];
   const base = userPath(user);
   const view = (/** @type {string} */ name, /** @type {string} */ text) => ({ path: name === "posts" ? base : `${base}/${name}`, text, isCurrent: tab === name });
@@ -102,6 +107,7 @@ function Shown({ user, set, tab }) {
     ${!user.blocked && html`<${Tab} key=${tab} user=${user} tab=${tab} isOwn=${isOwn} />`}
     ${dialog === "report" && html`<${ReportDialog} target=${{ user_id: user.id }} what="user" close=${() => setDialog(null)} />`}
     ${dialog === "ban" && html`<${BanDialog} user=${user} close=${() => setDialog(null)} />`}
+    ${dialog === "delete-picture" && html`<${Confirm} title="Delete this picture?" text="The user is notified. This cannot be undone." yes="Delete" action=${deletion} close=${() => setDialog(null)} />`}
     ${dialog === "picture" && html`<${PictureDialog} picture=${user.avatar} title=${user.display_name || user.username} close=${() => setDialog(null)} />`}
   </div>`;
 }
