@@ -47,8 +47,9 @@ export function useList(path) {
   const { items = [], next = path, error = null, isLoading = false } = state.value;
   const running = useRef(null);
   const loadFrom = useCallback(
-    /** @param {string} start @param {any[]} before */
-    async (start, before) => {
+    /** @param {string} start @param {boolean} [isReload] */
+    async (start, isReload = false) => {
+      const replaced = new Set(isReload ? (state.value.items ?? []).map(idOf) : []);
       running.current?.abort();
       const own = (running.current = new AbortController());
       state.update({ error: null, isLoading: true });
@@ -57,9 +58,11 @@ export function useList(path) {
         // A page may be empty before the end of the list.
         while (found.items.length === 0 && found.next) found = await list(found.next, { signal: own.signal });
         forgetChanges(found.items);
-        const known = new Set(before.map(idOf));
+        // What was added while the page arrived stays, such as a comment that was just written.
+        const kept = (state.value.items ?? []).filter((/** @type {any} */ item) => !replaced.has(idOf(item)));
+        const known = new Set(kept.map(idOf));
         const fresh = found.items.filter((item) => !known.has(idOf(item)));
-        state.update({ items: [...before, ...fresh], next: found.next, isLoading: false });
+        state.update({ items: [...kept, ...fresh], next: found.next, isLoading: false });
       } catch (failure) {
         if (!own.signal.aborted) state.update({ error: failure, isLoading: false });
       }
@@ -67,11 +70,11 @@ export function useList(path) {
     [path],
   );
   useEffect(() => {
-    if (path && state.value.items === undefined) loadFrom(path, []);
+    if (path && state.value.items === undefined) loadFrom(path);
     return () => running.current?.abort();
   }, [path]);
   const loadMore = () => {
-    if (next && !state.value.isLoading) loadFrom(next, items);
+    if (next && !state.value.isLoading) loadFrom(next);
   };
   return {
     items,
@@ -80,7 +83,7 @@ export function useList(path) {
     isLoading: isLoading || (Boolean(path) && state.value.items === undefined && !error),
     loadMore,
     set: (/** @type {any[]} */ changed) => state.update({ items: changed }),
-    reload: () => path && loadFrom(path, []),
+    reload: () => path && loadFrom(path, true),
   };
 }
 

@@ -358,6 +358,7 @@ def wait_until_gone(site: Site, picture: dict[str, Any]) -> None:
 
 def test_every_setting_it_names_exists() -> None:
     variables = {"SERVER", "OWNER_PASSWORD", "APP_PASSWORD", "ADMIN_URL", "OWNER_URL", "APP_URL", "BACKUPS_KEPT_DAYS"}
+    variables |= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
     named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)(?:=\S+)?`", DOCUMENT)) - variables
 
     assert {"SECRET_KEY_PREVIOUS", "MAX_WAITING"} <= named
