@@ -32,6 +32,8 @@ RESULTS = ("assertionResults", "testResults", "preRequestTestResults", "postResp
 @pytest.mark.needs("node", "npm")
 def test_every_check_of_the_public_suite_passes(start_server: Callable[..., Server], tmp_path: Path) -> None:
     npm = find_program("npm")
+    # Without it, npm would install into a folder above that has one.
+    (tmp_path / "package.json").write_text("{}")
     install(npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", RUNNER, cwd=tmp_path, what="npm")
     server = start_server(**SETTINGS)
 
