@@ -71,7 +71,10 @@ export function useList(path) {
   );
   useEffect(() => {
     if (path && state.value.items === undefined) loadFrom(path);
-    return () => running.current?.abort();
+    return () => {
+      running.current?.abort();
+      state.update({ isLoading: false }); // Else the list would load no more after Back.
+    };
   }, [path]);
   const loadMore = () => {
     if (next && !state.value.isLoading) loadFrom(next);

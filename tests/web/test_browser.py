@@ -145,6 +145,29 @@ def test_a_comment_that_is_written_before_the_others_have_arrived_stays(
     ]
 
 
+def test_a_list_that_was_left_while_it_loaded_goes_on_after_back(
+    page: Page, server: Server, person: Person, make_post: Callable[..., int]
+) -> None:
+    for number in range(30):
+        make_post(person, title=f"Post {number}")
+    sign_in(page, server, person)
+    rows = "document.querySelectorAll('.post-row').length"
+    page.evaluate(
+        "send = window.fetch, window.fetch = (address, options) => String(address).includes('cursor=')"
+        " ? (window.hasAsked = true, new Promise((_, fail) => options.signal.addEventListener('abort', fail)))"
+        " : send(address, options), null"
+    )
+    page.wait_for(f"{rows} === 20")
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    page.wait_for("window.hasAsked")
+    page.click(".post-row h2 a")
+    page.wait_for("document.querySelector('.post h1')")
+    page.evaluate("window.fetch = send, history.back(), null")
+    page.wait_for("document.querySelector('.post-row')")
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    page.wait_for(f"{rows} === 30")
+
+
 def test_a_wrong_password_is_said_at_the_form(page: Page, person: Person) -> None:
     page.click("header a", "Sign in")
     fill(page, "E-mail address or username", person.email)
