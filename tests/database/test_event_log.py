@@ -11,7 +11,7 @@ from app.database import event_log
 from app.models import EventKind
 from tests.contract.test_notifications import comment
 from tests.fixtures import Person, Server
-from tests.races.waiting import wait_until
+from tests.races.waiting import wait_until_events_arrive
 
 MakePerson = Callable[..., Person]
 MakePost = Callable[..., int]
@@ -26,9 +26,7 @@ def posts_of(events: Any) -> list[int]:
 
 
 def read(connection: Connection, position: event_log.Position, limit: int = 10) -> Sequence[event_log.LoggedEvent]:
-    """Read when no older transaction runs, also of the databases of other tests."""
-    oldest = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
-    wait_until(connection, f"SELECT coalesce(max(transaction_id), 0) < {oldest} FROM events")
+    wait_until_events_arrive(connection)
     return event_log.read_after(connection, position, limit)
 
 

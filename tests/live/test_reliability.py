@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import httpx2
 import psutil
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from starlette.testclient import TestClient
 
 from app.live import stream
@@ -21,6 +21,7 @@ from tests.fixtures import Person, Server, counted_queries
 from tests.live.listening import Listener, Message
 from tests.live.test_sockets import opened
 from tests.live.test_streams import MakePerson, MakePost, send
+from tests.races.waiting import wait_until_events_arrive
 
 # A comment of this length is sent alone, so that few of them fill all buffers between server and client.
 LONG = "x" * 10_000
@@ -94,12 +95,18 @@ def write_comments(database: Engine, author: Person, post_id: int, contents: lis
 
 
 def test_the_client_of_a_killed_worker_goes_on_without_loss(
-    start_server: Callable[..., Server], person: Person, make_person: MakePerson, make_post: MakePost, database: Engine
+    start_server: Callable[..., Server],
+    person: Person,
+    make_person: MakePerson,
+    make_post: MakePost,
+    database: Engine,
+    connection: Connection,
 ) -> None:
     server = start_server(WORKERS="2")
     author, post_id = make_person(), make_post(person)
     got: list[int] = []
     write_comments(database, author, post_id, ["before"])
+    wait_until_events_arrive(connection)
     listener = Listener(server.url, f"posts={post_id}", person.headers)
     listener.wait_for_type("state")
     written = write_comments(database, author, post_id, ["first"])
@@ -127,6 +134,20 @@ def test_the_client_of_a_killed_worker_goes_on_without_loss(
     finally:
         again.close()
     assert got == written
+
+
+def test_a_stream_may_begin_with_what_was_written_just_before_it(
+    url: str, person: Person, make_person: MakePerson, make_post: MakePost, database: Engine
+) -> None:
+    """An event arrives when all older transactions have ended, and then nothing tells when it was written."""
+    author, post_id = make_person(), make_post(person)
+    with database.connect() as older:
+        older.execute(text("SELECT pg_current_xact_id()"))
+        write_comments(database, author, post_id, ["before"])
+        with Listener(url, f"posts={post_id}", person.headers) as listener:
+            assert listener.wait_for_type("state")["posts"][0]["post"]["comments"] == 1
+            older.rollback()
+            assert listener.wait_for_type("comment")["comment"]["content"] == "before"
 
 
 def test_a_client_that_reads_late_misses_nothing_but_what_is_hidden_by_then(

@@ -35,3 +35,12 @@ def wait_until(connection: Connection, condition: str, **values: object) -> None
     while not connection.scalar(text(condition), values):
         assert time.monotonic() < deadline, f"it never came: {condition}"
         time.sleep(0.02)
+
+
+def wait_until_events_arrive(connection: Connection) -> None:
+    """Wait until readers of the event log get all its events.
+
+    They arrive when all older transactions have ended, also those of other tests on the same server.
+    """
+    oldest = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+    wait_until(connection, f"SELECT coalesce(max(transaction_id), 0) < {oldest} FROM events")

@@ -1,9 +1,11 @@
 """What a reader meets on single pages of the web client: menus, notifications, the way in for visitors."""
 
+import time
 from collections.abc import Callable
 
 import httpx2
 import pytest
+from sqlalchemy import Engine, text
 
 from tests.browser import open_page
 from tests.fixtures import Person, Server
@@ -28,6 +30,29 @@ def test_notifications_of_a_page_that_was_loaded_directly_become_read(
         counts = httpx2.get(f"{server.url}/notifications/unread-count", headers=person.headers).json()
         assert counts["unread"] == 0
         assert page.complaints == []
+
+
+def test_a_notification_that_the_list_has_already_is_not_announced_as_new(
+    start_server: Callable[..., Server], person: Person, make_person: Callable[..., Person], database: Engine
+) -> None:
+    server = start_server(PASSWORD_HASH_ROUNDS="4")
+
+    def follow() -> None:
+        httpx2.put(f"{server.url}/users/{person.id}/follow", headers=make_person().headers).raise_for_status()
+
+    with open_page(f"{server.url}/web/") as page, database.connect() as older:
+        sign_in(page, server, person)
+        # The message arrives when older transactions have ended.
+        older.execute(text("SELECT pg_current_xact_id()"))
+        follow()
+        show(page, server, "/notifications")
+        page.wait_for(shows("follows you now"))
+        time.sleep(1)  # Until the stream of the page has begun.
+        older.rollback()
+        time.sleep(1)
+        assert not page.evaluate(shows("New notifications"))
+        follow()
+        page.wait_for(shows("New notifications"))
 
 
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])

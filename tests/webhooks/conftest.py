@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,6 +14,7 @@ from starlette.testclient import TestClient
 from app.config import get_settings
 from app.webhooks import delivery, queue
 from tests.fixtures import Person
+from tests.races.waiting import wait_until_events_arrive
 
 
 class Receiver(ThreadingHTTPServer):
@@ -115,12 +115,7 @@ def deliver(connection: Connection) -> Callable[[], int]:
         return attempts
 
     def run() -> int:
-        # Events arrive when all older transactions have ended, also those of other tests.
-        last = connection.scalar(text("SELECT pg_current_xact_id()::text::bigint"))
-        deadline = time.monotonic() + 30
-        while connection.scalar(text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")) <= last:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until_events_arrive(connection)
         while queue.fill():
             pass
         return asyncio.run(attempt_all())

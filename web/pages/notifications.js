@@ -35,7 +35,8 @@ function List() {
   const list = useList("/notifications?limit=30");
   const newest = list.items[0];
   const [hasNew, setNew] = useState(false);
-  useLive([], ({ type }) => {
+  useLive([], ({ type, notification }) => {
+    if (type === "notification" && list.items.some((/** @type {import("../api.js").Schemas["NotificationOut"]} */ { id }) => id === notification.id)) return;
     if (type === "notification" || type === "reset") setNew(true);
   });
   const show = () => {
