@@ -14,19 +14,21 @@ from app.models import ModerationAction, ModerationEntry, User
 _RANKS: tuple[Role, ...] = get_args(Role)
 
 
-def lock_moderator(db: Session, user_id: int) -> Role:
+def lock_moderator(db: Session, user_id: int, *, clears: int | None = None) -> Role:
     """Lock the caller's account, so that it stays a moderator's in the transaction. Return its role.
 
     It is locked after the content or account on which the caller acts, so that a request that waits for that does not
     delay the demotion of its caller. No transaction that holds an account's lock waits for another account's content,
     so this cannot deadlock.
-    Raises `NotAuthenticated` if the account is banned, disabled or deleted by now, `NotAuthorized` if it lost its role.
+    `clears` is the author whose content it restores, or about whom it dismisses a report. Only admins clear themselves.
+    Raises `NotAuthenticated` if the account is banned, disabled or deleted by now, `NotAuthorized` if it lost its role,
+    or may not clear that author.
     """
     active = select(User.role).where(User.id == user_id, User.is_active, ~User.is_banned())
     role = db.scalar(active.with_for_update(read=True))
     if role is None:
         raise NotAuthenticated
-    if role not in MODERATING:
+    if role not in MODERATING or (clears == user_id and role != "admin"):
         raise NotAuthorized
     return role
 

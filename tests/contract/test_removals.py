@@ -13,6 +13,7 @@ from tests.contract.conftest import Rows
 from tests.fixtures import Person
 
 MakePost = Callable[..., int]
+MakeComment = Callable[..., int]
 
 
 def remove(client: TestClient, caller: Person, post_id: int, reason: str = "Spam") -> httpx2.Response:
@@ -138,6 +139,24 @@ def test_restored_post_has_its_state_and_dates_of_before_and_notifies_only_its_a
     assert events == ([published, unpublished, published] if is_published else [])
 
 
+def test_moderators_restore_nothing_of_their_own(
+    client: TestClient, moderator: Person, admin: Person, make_post: MakePost, make_comment: MakeComment, rows: Rows
+) -> None:
+    for author, status in ((moderator, 403), (admin, 200)):
+        post_id = make_post(author)
+        comment_id = make_comment(author, post_id)
+        for content in (f"/comments/{comment_id}", f"/posts/{post_id}"):
+            removed = client.post(f"{content}/remove", json={"reason": "Spam"}, headers=admin.headers)
+            assert removed.status_code == 200
+            own = client.post(f"{content}/restore", headers=author.headers)
+            assert own.status_code == status
+            if status == 403:
+                assert_refused(own, 403, "not_authorized")
+                assert client.get(content, headers=admin.headers).text.count('"removal_reason":"Spam"') == 1
+            assert client.post(f"{content}/restore", headers=admin.headers).status_code == 200
+    assert rows("SELECT count(*) FROM posts WHERE removal_reason IS NOT NULL") == [(0,)]
+
+
 def test_post_that_its_author_made_a_draft_while_it_was_removed_is_restored_as_one(
     client: TestClient, person: Person, moderator: Person, make_post: MakePost, rows: Rows
 ) -> None:
@@ -222,9 +241,6 @@ def thread(client: TestClient, caller: Person, post_id: int, query: str = "") ->
 
 def comments_of(client: TestClient, caller: Person, post_id: int) -> int:
     return int(client.get(f"/posts/{post_id}", headers=caller.headers).json()["comments"])
-
-
-MakeComment = Callable[..., int]
 
 
 @pytest.mark.parametrize("sort", ["top", "new", "old"])

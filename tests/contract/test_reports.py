@@ -214,6 +214,22 @@ def test_what_cannot_be_done_leaves_the_report_open(
     assert resolve(client, moderator, of_gone).status_code == 200
 
 
+@pytest.mark.parametrize("name", ["post_id", "comment_id", "user_id"])
+def test_moderators_dismiss_no_report_about_themselves(
+    client: TestClient, other: Person, admin: Person, moderator: Person, make_post: MakePost, make_comment: MakeComment,
+    rows: Rows, name: str,
+) -> None:  # fmt: skip
+    for accused in (moderator, admin):
+        post_id = make_post(accused)
+        thing = {"post_id": post_id, "comment_id": make_comment(accused, post_id), "user_id": accused.id}[name]
+        report_id = report(client, other, **{name: thing}).json()["id"]
+        if accused is moderator:
+            assert_refused(resolve(client, accused, report_id), 403, "not_authorized")
+            assert rows("SELECT resolved_at FROM reports") == [(None,)]
+            assert rows("SELECT count(*) FROM moderation_log") == [(0,)]
+        assert resolve(client, admin, report_id).status_code == 200  # Admins decide about themselves, too.
+
+
 def test_lists_follow_their_cursors_and_are_for_moderators(
     client: TestClient, person: Person, other: Person, moderator: Person, make_post: MakePost
 ) -> None:

@@ -20,11 +20,15 @@ class Moderated(Machine):
         moderators = [each for each in self.site.accounts.values() if each.is_moderator and each.is_signed_in]
         return moderators[-1] if moderators and person.id % 3 else person
 
-    def is_refused_to(self, person: Account, answer: httpx2.Response) -> bool:
-        """Return whether the person is no moderator, which the response must report."""
-        if not person.is_moderator:
+    def is_refused_to(self, person: Account, answer: httpx2.Response, *, clears: int | None = None) -> bool:
+        """Return whether the person may not do it, which the response must report.
+
+        They are no moderator, or would clear themselves.
+        """
+        is_refused = not person.is_moderator or clears == person.id
+        if is_refused:
             assert (answer.status_code, answer.json()["code"]) == (403, "not_authorized")
-        return not person.is_moderator
+        return is_refused
 
     @rule(
         person=Machine.people, post_id=Machine.posts, reason=REASONS,
@@ -39,9 +43,9 @@ class Moderated(Machine):
         if not self.site.sees(person, post_id):
             assert (answer.status_code, answer.json()["code"]) == (404, "post_not_found")
             return
-        if self.is_refused_to(person, answer):
-            return
         post = self.site.posts[post_id]
+        if self.is_refused_to(person, answer, clears=post.owner if action == "restore" else None):
+            return
         if action == "remove":
             self.site.remove_post(person, post, reason)
         elif action == "restore":
@@ -70,7 +74,7 @@ class Moderated(Machine):
         if comment is None:
             assert (answer.status_code, answer.json()["code"]) == (404, "comment_not_found")
             return
-        if self.is_refused_to(person, answer):
+        if self.is_refused_to(person, answer, clears=comment.owner if action == "restore" else None):
             return
         if action == "remove":
             self.site.remove_comment(person, comment, reason)
@@ -167,7 +171,7 @@ class Moderated(Machine):
         if report is None:
             assert (answer.status_code, answer.json()["code"]) == (404, "report_not_found")
             return
-        if self.is_refused_to(person, answer):
+        if self.is_refused_to(person, answer, clears=self.author_of(person, report) if action == "dismiss" else None):
             return
         refusal = self.refusal_of(person, report, action)
         if refusal is not None:

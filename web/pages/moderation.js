@@ -54,6 +54,8 @@ const isSameTarget = (one, other) =>
 function Report({ report, resolved }) {
   const [action, setAction] = useState(null);
   const target = useTarget(report);
+  const me = useAccount();
+  const mayDismiss = me && (me.role === "admin" || me.id !== target.authorId);
   return html`<li class="post-row">
     <p class="byline">
       ${report.reporter ? html`<a href=${href(userPath(report.reporter))}>${report.reporter.username}</a>` : "A deleted account"}
@@ -64,7 +66,7 @@ function Report({ report, resolved }) {
     ${report.resolved_at
       ? html`<p class="hint">${report.resolver?.username ?? "A deleted account"}: ${report.action}${report.note && html`, “${report.note}”`}, <${Time} value=${report.resolved_at} /></p>`
       : html`<div class="form-buttons">
-          <button type="button" class="button button-small" onClick=${() => setAction("dismiss")}>Dismiss</button>
+          ${mayDismiss && html`<button type="button" class="button button-small" onClick=${() => setAction("dismiss")}>Dismiss</button>`}
           ${!report.user_id && html`<button type="button" class="button button-small" onClick=${() => setAction("remove")}>Remove</button>`}
           <button type="button" class="button button-small button-danger" onClick=${() => setAction("ban")}>Ban ${report.user_id ? "user" : "author"}</button>
         </div>`}
@@ -82,22 +84,22 @@ const beginning = (text) => (text.length > QUOTED_CHARACTERS ? `${text.slice(0, 
  * @param {import("../api.js").Schemas["ReportOut"]} report
  */
 function useTarget({ post_id: postId, comment_id: commentId, user_id: userId }) {
-  const [target, setTarget] = useState({ what: postId ? "a post" : commentId ? "a comment" : "a user", title: "", text: "…", path: "" });
+  const [target, setTarget] = useState({ what: postId ? "a post" : commentId ? "a comment" : "a user", title: "", text: "…", path: "", authorId: 0 });
   useEffect(() => {
     const gone = () => setTarget((/** @type {any} */ before) => ({ ...before, text: "It is deleted." }));
     if (postId) {
       get(`/posts/${postId}`).then(
-        ({ Post: post }) => setTarget({ what: `a post of ${post.owner.username}`, title: post.title, text: beginning(post.content), path: `/posts/${postId}` }),
+        ({ Post: post }) => setTarget({ what: `a post of ${post.owner.username}`, title: post.title, text: beginning(post.content), path: `/posts/${postId}`, authorId: post.owner_id }),
         gone,
       );
     } else if (commentId) {
       get(`/comments/${commentId}`).then(
-        (comment) => setTarget({ what: `a comment of ${comment.author?.username ?? "a deleted account"}`, title: "", text: beginning(comment.content), path: `/posts/${comment.post_id}#comment-${commentId}` }),
+        (comment) => setTarget({ what: `a comment of ${comment.author?.username ?? "a deleted account"}`, title: "", text: beginning(comment.content), path: `/posts/${comment.post_id}#comment-${commentId}`, authorId: comment.author?.id ?? 0 }),
         gone,
       );
     } else {
       get(`/users/${userId}`).then(
-        (user) => setTarget({ what: "a user", title: `${user.display_name ?? ""} @${user.username}`.trim(), text: user.bio ?? "", path: userPath(user) }),
+        (user) => setTarget({ what: "a user", title: `${user.display_name ?? ""} @${user.username}`.trim(), text: user.bio ?? "", path: userPath(user), authorId: user.id }),
         gone,
       );
     }

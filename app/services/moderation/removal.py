@@ -44,9 +44,10 @@ def remove_post(
 def restore_post(db: Session, moderator: User, post_id: int) -> PostRemovalState:
     """Give the post back its state from before its removal. Idempotent. Raises as `remove_post`.
 
-    It keeps the time of its publication, and sends no second notification of what it mentions.
+    It keeps the time of its publication, and sends no second notification of what it mentions. Moderators restore no
+    post of their own, unless they are admins.
     """
-    _, owner_id = _lock_post(db, moderator, post_id)
+    _, owner_id = _lock_post(db, moderator, post_id, clears=True)
     restored = {
         "published": Post.published_before_removal,
         "published_before_removal": null(),
@@ -65,7 +66,7 @@ def restore_post(db: Session, moderator: User, post_id: int) -> PostRemovalState
     return PostRemovalState(post_id=post_id, removed=False, reason=None)
 
 
-def _lock_post(db: Session, moderator: User, post_id: int) -> tuple[bool, int]:
+def _lock_post(db: Session, moderator: User, post_id: int, *, clears: bool = False) -> tuple[bool, int]:
     """Lock the post, then the moderator's account. Return whether it is published, and its author."""
     visible = select(Post.published, Post.owner_id).where(Post.id == post_id, Post.visible_to(moderator))
     if moderator.is_moderator:
@@ -75,7 +76,7 @@ def _lock_post(db: Session, moderator: User, post_id: int) -> tuple[bool, int]:
         raise PostNotFound(post_id)
     if not moderator.is_moderator:
         raise NotAuthorized
-    moderators.lock_moderator(db, moderator.id)
+    moderators.lock_moderator(db, moderator.id, clears=found.owner_id if clears else None)
     return found.published, found.owner_id
 
 
@@ -103,8 +104,8 @@ def remove_comment(
 
 
 def restore_comment(db: Session, moderator: User, comment_id: int) -> CommentRemovalState:
-    """Restore the comment. Idempotent. Raises as `remove_comment`."""
-    owner_id, post_id = _lock_comment(db, moderator, comment_id)
+    """Restore the comment, which is not the moderator's own. Idempotent. Raises as `remove_comment`."""
+    owner_id, post_id = _lock_comment(db, moderator, comment_id, clears=True)
     removed = update(Comment).where(Comment.id == comment_id, Comment.removal_reason.is_not(None))
     restored = removed.values(removal_reason=None, version=Comment.version + 1).returning(Comment.id)
     if db.scalar(restored) is not None:
@@ -113,7 +114,7 @@ def restore_comment(db: Session, moderator: User, comment_id: int) -> CommentRem
     return CommentRemovalState(comment_id=comment_id, removed=False, reason=None)
 
 
-def _lock_comment(db: Session, moderator: User, comment_id: int) -> tuple[int, int]:
+def _lock_comment(db: Session, moderator: User, comment_id: int, *, clears: bool = False) -> tuple[int, int]:
     """Lock the comment, then the moderator's account. Return its author and its post."""
     shown = select(Comment.owner_id, Comment.post_id).where(
         Comment.id == comment_id, Comment.visible_to(moderator), Comment.is_shown_to(moderator)
@@ -125,7 +126,7 @@ def _lock_comment(db: Session, moderator: User, comment_id: int) -> tuple[int, i
         raise CommentNotFound(comment_id)
     if not moderator.is_moderator:
         raise NotAuthorized
-    moderators.lock_moderator(db, moderator.id)
+    moderators.lock_moderator(db, moderator.id, clears=found.owner_id if clears else None)
     return found.owner_id, found.post_id
 
 

@@ -1,6 +1,7 @@
 """Reports: write them, list the queue, and resolve them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal
 
 from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
@@ -62,6 +63,7 @@ def resolve(db: Session, moderator: User, report_id: int, wanted: ResolutionIn) 
     """Dismiss the report, or remove the content or ban its author; and resolve all open reports of the same thing.
 
     The reports are locked last. Of two moderators at once, the second gets `AlreadyResolved`, and changes nothing.
+    Moderators dismiss no report about themselves, unless they are admins.
     Raises `ReportNotFound`, `NotAuthorized`, `NotRemovable` for an account, and, to remove or ban, `PostNotFound`,
     `CommentNotFound` and `UserNotFound` if what was reported is deleted.
     """
@@ -72,7 +74,10 @@ def resolve(db: Session, moderator: User, report_id: int, wanted: ResolutionIn) 
         raise ReportNotFound(report_id)
     note = wanted.note or ""
     if wanted.action == "dismiss":
-        moderators.lock_moderator(db, moderator.id)
+        author_id = None
+        with suppress(PostNotFound, CommentNotFound, UserNotFound):
+            author_id = _author_of(db, moderator, report)
+        moderators.lock_moderator(db, moderator.id, clears=author_id)
         moderators.record(
             db, moderator.id, "dismiss",
             user_id=report.user_id, post_id=report.post_id, comment_id=report.comment_id, report_id=report_id,
