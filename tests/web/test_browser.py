@@ -134,6 +134,7 @@ def test_a_comment_that_is_written_before_the_others_have_arrived_stays(
         f" if ({is_list}) await new Promise(done => {{ arrive = done }}); return answer }}, null"
     )
     page.click(".post-row h2 a", "Moths")
+    page.wait_for("window.arrive")
     fill(page, "Write a comment", "Second.")
     page.click(".comment-form button", "Comment")
     page.wait_for("document.querySelector('.comment .prose')?.textContent === 'Second.'")
