@@ -1,5 +1,6 @@
 """Live streams through the proxies of deploy/."""
 
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -23,7 +24,15 @@ IDLE_SECONDS = 32
 
 
 def options_of(proxy: Proxy) -> dict[str, Any]:
-    return {"ssl": unverified()} if proxy.url.startswith("https") else {}
+    """Return options for a client of WebSockets, whose threads read and write at once, which OpenSSL does not allow.
+
+    With the session tickets of TLS 1.3, about one request in 500 was lost before it was sent.
+    """
+    if not proxy.url.startswith("https"):
+        return {}
+    context = unverified()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    return {"ssl": context}
 
 
 def listener_at(proxy: Proxy, query: str, headers: dict[str, str]) -> Listener:
