@@ -31,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, BIGINT
 from sqlalchemy.orm import Session
 
+from app.config import get_settings
 from app.database import event_log
 from app.database.event_log import Position
 from app.database.sessions import writing
@@ -55,6 +56,9 @@ GIVEN_UP_AFTER = timedelta(days=3)
 FIRST_REST, MAX_REST = timedelta(seconds=1), timedelta(minutes=4)
 # Requests of one owner at once, in each process, so that 15 owners with slow receivers leave places to others.
 MAX_REQUESTS_OF_OWNER = 4
+# The next webhooks are chosen from as many as these owners may have, the due ones of longest ago: 16 owners take all
+# places for requests, so 16 others are seen beside them. With 100,000 due webhooks, it takes 1.3 ms instead of 51.
+OWNERS_SEEN = 32
 # A webhook with more is disabled, so that its owner notices.
 MAX_WAITING = 10_000
 GONE = 410
@@ -201,7 +205,9 @@ _CLAIM = text(f"""
     ), shared AS (
         SELECT id FROM (
             SELECT id, due_at, owner_id, row_number() OVER (PARTITION BY owner_id ORDER BY due_at, id) AS place
-            FROM webhooks WHERE due_at <= now()
+            FROM (
+                SELECT id, due_at, owner_id FROM webhooks WHERE due_at <= now() ORDER BY due_at LIMIT :most_seen
+            ) AS seen
         ) AS ranked LEFT JOIN running USING (owner_id)
         WHERE place + coalesce(count, 0) <= :most ORDER BY due_at, id LIMIT :limit
     ), due AS (
@@ -229,8 +235,9 @@ def claim(limit: int, running: Mapping[int, int]) -> list[Claimed]:
     """
     claimed = []
     with writing() as connection:
+        most_seen = OWNERS_SEEN * max(1, get_settings().webhooks_max)
         share = {"owner_ids": [*running], "counts": [*running.values()], "most": MAX_REQUESTS_OF_OWNER}
-        for row in connection.execute(_CLAIM, {"limit": limit, "lease": LEASE, **share}).all():
+        for row in connection.execute(_CLAIM, {"limit": limit, "lease": LEASE, "most_seen": most_seen, **share}).all():
             if not row.is_entitled:
                 disable(connection, row.webhook_id, "its owner may not have it")
             elif row.id is None:

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 from starlette.testclient import TestClient
 
+from app.config import get_settings
 from app.webhooks import delivery, http_client, queue
 from tests.fixtures import Person
+from tests.services.test_plans import explained
 from tests.webhooks.conftest import MakeWebhook, Receiver
 from tests.webhooks.test_delivery import Deliver, PassTime, publish, states
 from tests.webhooks.test_processes import wait_for
@@ -132,6 +134,45 @@ def test_owners_with_slow_receivers_leave_places_to_others(
         publish(client, person)
         wait_for(lambda: len(quick.received) == 1, 8)
         assert len(slow.received) == len(owners) * queue.MAX_REQUESTS_OF_OWNER
+
+
+def add_due_webhooks(connection: Connection, owner: Person, count: int) -> None:
+    insert = text("""
+        WITH made AS (
+            INSERT INTO webhooks (owner_id, url, events, secret, due_at)
+            SELECT :owner, '', '{}', '', clock_timestamp() FROM generate_series(1, :count) RETURNING id
+        )
+        INSERT INTO webhook_deliveries (webhook_id, event, body) SELECT id, 'post_published', '' FROM made
+    """)
+    connection.execute(insert, {"owner": owner.id, "count": count})
+
+
+def test_owners_who_have_all_places_do_not_hide_the_webhooks_of_others(
+    connection: Connection, person: Person, make_person: Callable[..., Person]
+) -> None:
+    busy = [make_person() for _ in range(delivery.MAX_REQUESTS // queue.MAX_REQUESTS_OF_OWNER)]
+    for owner in busy:
+        add_due_webhooks(connection, owner, get_settings().webhooks_max)
+    add_due_webhooks(connection, person, 1)
+    running = dict.fromkeys([owner.id for owner in busy], queue.MAX_REQUESTS_OF_OWNER)
+    assert [claimed.owner_id for claimed in queue.claim(1, running)] == [person.id]
+
+
+def test_many_due_webhooks_make_choosing_the_next_no_slower(
+    database: Engine, connection: Connection, person: Person
+) -> None:
+    def blocks() -> int:
+        connection.execute(text("VACUUM ANALYZE webhooks, webhook_deliveries"))
+        for _ in range(2):  # At first a server process also reads the catalogues.
+            with explained(database) as plans:
+                queue.claim(4, {})
+        [plan] = plans
+        return plan.buffer_count
+
+    add_due_webhooks(connection, person, 2_000)
+    before = blocks()
+    add_due_webhooks(connection, person, 18_000)
+    assert blocks() < 1.2 * before + 30
 
 
 def test_an_owner_gets_places_again_when_requests_have_ended(
