@@ -43,7 +43,8 @@ def write(db: Session, reporter: User, new: ReportIn) -> Report:
     if db.scalar(account) is None:
         raise NotAuthenticated
     is_open = Report.reporter_id == reporter.id, Report.resolved_at.is_(None)
-    open_reports = select(Report.id).where(*is_open).limit(MAX_OPEN_REPORTS)
+    # In the order of the index of reporters: of one with many resolved reports, all open ones of others were read.
+    open_reports = select(Report.id).where(*is_open).order_by(Report.resolved_at).limit(MAX_OPEN_REPORTS)
     if db.scalar(select(func.count()).select_from(open_reports.subquery())) == MAX_OPEN_REPORTS:
         raise QuotaExceeded(MAX_OPEN_REPORTS, "open reports", remedy="wait until moderators have resolved one")
     _author_of(db, reporter, new)
