@@ -147,12 +147,15 @@ def add_due_webhooks(connection: Connection, owner: Person, count: int) -> None:
     connection.execute(insert, {"owner": owner.id, "count": count})
 
 
+@pytest.mark.parametrize(("limit", "each"), [(0, 100), (200, 200)])
 def test_owners_who_have_all_places_do_not_hide_the_webhooks_of_others(
-    connection: Connection, person: Person, make_person: Callable[..., Person]
-) -> None:
+    connection: Connection, person: Person, make_person: Callable[..., Person], monkeypatch: pytest.MonkeyPatch,
+    limit: int, each: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(get_settings(), "webhooks_max", limit)
     busy = [make_person() for _ in range(delivery.MAX_REQUESTS // queue.MAX_REQUESTS_OF_OWNER)]
     for owner in busy:
-        add_due_webhooks(connection, owner, get_settings().webhooks_max)
+        add_due_webhooks(connection, owner, each)
     add_due_webhooks(connection, person, 1)
     running = dict.fromkeys([owner.id for owner in busy], queue.MAX_REQUESTS_OF_OWNER)
     assert [claimed.owner_id for claimed in queue.claim(1, running)] == [person.id]
@@ -169,9 +172,9 @@ def test_many_due_webhooks_make_choosing_the_next_no_slower(
         [plan] = plans
         return plan.buffer_count
 
-    add_due_webhooks(connection, person, 2_000)
+    add_due_webhooks(connection, person, 5_000)
     before = blocks()
-    add_due_webhooks(connection, person, 18_000)
+    add_due_webhooks(connection, person, 45_000)
     assert blocks() < 1.2 * before + 30
 
 
