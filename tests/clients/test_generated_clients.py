@@ -215,7 +215,7 @@ def test_locust_finds_no_failure(
 
 def test_a_client_in_python_is_typed_in_strict_mode(python_bin: Path, tmp_path: Path) -> None:
     document, client = ROOT / "openapi.json", tmp_path / "client"
-    # It leaves out responses of other types than JSON and text, unless it is told to take them for files.
+    # Of other types than JSON and text it leaves responses out, except for those that its settings declare as files.
     files, settings = ("application/atom+xml", "application/zip", "image/webp"), tmp_path / "settings.json"
     settings.write_text(json.dumps({"content_type_overrides": dict.fromkeys(files, "application/octet-stream")}))
     generate = (python_bin / "openapi-python-client", "generate", "--fail-on-warning", "--config", settings)
